@@ -1,0 +1,25 @@
+# What Trilane stands on: packages of Debian 12 and 13, found by pkg-config.
+find_package(PkgConfig REQUIRED)
+find_package(Threads REQUIRED)
+find_package(OpenSSL 3.0 REQUIRED)
+
+pkg_check_modules(LIBUV REQUIRED IMPORTED_TARGET libuv)
+pkg_check_modules(CARES REQUIRED IMPORTED_TARGET libcares)
+pkg_check_modules(NGHTTP2 REQUIRED IMPORTED_TARGET libnghttp2)
+pkg_check_modules(SODIUM REQUIRED IMPORTED_TARGET libsodium)
+pkg_check_modules(ZSTD REQUIRED IMPORTED_TARGET libzstd)
+pkg_check_modules(XXHASH REQUIRED IMPORTED_TARGET libxxhash)
+pkg_check_modules(PROTOBUF_C REQUIRED IMPORTED_TARGET libprotobuf-c)
+pkg_check_modules(YAML REQUIRED IMPORTED_TARGET yaml-0.1)
+pkg_check_modules(JANSSON REQUIRED IMPORTED_TARGET jansson)
+pkg_check_modules(SQLITE REQUIRED IMPORTED_TARGET sqlite3)
+pkg_check_modules(CMOCKA REQUIRED IMPORTED_TARGET cmocka)
+
+find_library(NATS_LIBRARY nats REQUIRED)
+find_path(NATS_INCLUDE_DIR nats/nats.h REQUIRED)
+add_library(nats INTERFACE)
+target_link_libraries(nats INTERFACE "${NATS_LIBRARY}" OpenSSL::SSL)
+target_include_directories(nats SYSTEM INTERFACE "${NATS_INCLUDE_DIR}")
+
+find_program(PROTOC_C protoc-c REQUIRED)
+find_program(PROTOC protoc REQUIRED)

@@ -1,0 +1,120 @@
+/*
+ * limits: every bound of the two programs, one row each.
+ *
+ * Shape      one uint64_t a row, read-only after boot.
+ * Units      in the row; the name ends in it where it is not a count.
+ * Threads    written once by settings_load(), before any thread starts; read from anywhere.
+ * Errors     none here; whoever meets a bound returns E_TOO_LARGE or its own code.
+ * Source     docs/limits.md is made from LIMITS_LIST. Each row is a setting, too: flag
+ *            --request-body-bytes, TRILANE_REQUEST_BODY_BYTES, a line of --config FILE.
+ */
+#pragma once
+
+#include <stdint.h>
+
+/* name, default, min, max, unit, why */
+#define LIMITS_LIST(X)                                                                             \
+    /* base */                                                                                     \
+    X(log_lines_per_second, 1000, 1, 1000000, "lines", "a module's lines of log; errors are free") \
+    /* sources */                                                                                  \
+    X(source_file_bytes, 16 << 20, 1 << 10, 256 << 20, "bytes", "one YAML file")                   \
+    X(source_total_bytes, 64 << 20, 1 << 10, 512 << 20, "bytes", "all sources of one publish")     \
+    X(source_depth, 32, 4, 128, "levels", "nesting of a YAML document")                            \
+    X(source_nodes, 4000000, 100, 100000000, "nodes",                                              \
+      "YAML nodes of one load, aliases counted anew")                                              \
+    X(source_diagnostics, 200, 1, 10000, "diagnostics", "errors shown of one load")                \
+    X(policy_nodes, 200000, 16, 4000000, "nodes", "decision DAG of one target")                    \
+    /* snapshot: the format's own bounds are in common/snapshot/format.h */                        \
+    X(head_interval_ms, 2000, 50, 20000, "ms", "how often the leader signs the head anew")         \
+    X(head_validity_ms, 15000, 200, 60000, "ms", "how long a head may move a node")                \
+    X(poll_interval_ms, 10000, 50, 60000, "ms", "how often a node reads the head from KV, +-20 %") \
+    X(hints_per_second, 10, 1, 1000, "heads", "hints that a node verifies")                        \
+    X(clock_tolerance_ms, 30000, 0, 600000, "ms", "wall clocks may differ by this")                \
+    X(stale_after_ms, 30000, 500, 86400000, "ms", "without a fresh head a node says STALE")        \
+    X(good_after_ms, 10000, 10, 600000, "ms",                                                      \
+      "an applied snapshot is GOOD when it lived this long")                                       \
+    X(fetch_timeout_ms, 5000, 50, 60000, "ms", "one read of manifest, chunk or root")              \
+    X(status_interval_ms, 10000, 50, 60000, "ms", "a node's status heartbeat, +-20 %")             \
+    X(live_snapshots, 8, 2, 64, "snapshots", "snapshots in memory at once, pinned ones counted")   \
+    /* node */                                                                                     \
+    X(workers, 0, 0, 256, "threads", "workers of a node; 0 is one a core")                         \
+    X(connections, 20000, 16, 1000000, "connections", "callers' connections of a node")            \
+    X(streams_per_connection, 256, 1, 10000, "streams",                                            \
+      "concurrent HTTP/2 streams of a caller's connection")                                        \
+    X(requests, 20000, 16, 1000000, "requests", "requests in flight on a worker")                  \
+    X(request_arena_bytes, 256 << 10, 16 << 10, 16 << 20, "bytes",                                 \
+      "memory of one request, bodies apart")                                                       \
+    X(request_header_bytes, 32 << 10, 1 << 10, 1 << 20, "bytes",                                   \
+      "header bytes of a request, 32 a field added")                                               \
+    X(request_header_fields, 128, 16, 1024, "fields",                                              \
+      "header fields of a request, cookie crumbs counted")                                         \
+    X(request_body_bytes, 4 << 20, 1 << 10, 1 << 30, "bytes",                                      \
+      "one gRPC message, or one HTTP body that is held")                                           \
+    X(stream_window_bytes, 256 << 10, 65535, 16 << 20, "bytes", "HTTP/2 window of a stream")       \
+    X(connection_window_bytes, 1 << 20, 65535, 64 << 20, "bytes", "HTTP/2 window of a connection") \
+    X(stream_buffer_bytes, 256 << 10, 16 << 10, 16 << 20, "bytes",                                 \
+      "bytes that wait for a slow reader of a stream")                                             \
+    X(output_buffer_bytes, 1 << 20, 64 << 10, 64 << 20, "bytes",                                   \
+      "bytes that wait for a slow peer of a connection")                                           \
+    X(control_frames_per_second, 1000, 10, 1000000, "frames",                                      \
+      "PING, SETTINGS, RST, PRIORITY, WINDOW_UPDATE and empty DATA of a connection")               \
+    X(resets_per_second, 200, 10, 1000000, "streams",                                              \
+      "streams that a connection resets, or makes us reset")                                       \
+    X(handshake_timeout_ms, 5000, 100, 60000, "ms", "TLS handshake and first bytes")               \
+    X(header_timeout_ms, 10000, 100, 120000, "ms",                                                 \
+      "from the first to the last byte of an HTTP/1 head")                                         \
+    X(idle_timeout_ms, 300000, 1000, 86400000, "ms", "a connection without a request")             \
+    X(deadline_default_ms, 15000, 1, 3600000, "ms",                                                \
+      "a call without a deadline, when no profile says")                                           \
+    X(connect_timeout_ms, 2000, 10, 60000, "ms", "a new connection to an upstream")                \
+    X(upstream_connections, 64, 1, 4096, "connections", "connections of a worker to one endpoint") \
+    X(upstream_streams, 100, 1, 10000, "streams", "streams on one upstream connection")            \
+    X(upstream_pending, 1024, 1, 100000, "requests",                                               \
+      "requests that wait for an upstream connection")                                             \
+    X(upstream_idle_ms, 60000, 100, 3600000, "ms", "an upstream connection without a request")     \
+    X(decision_cache_entries, 8192, 16, 1 << 22, "decisions", "decision cache of a worker")        \
+    X(decision_ttl_ms, 60000, 0, 3600000, "ms", "how long a decision is reused")                   \
+    X(rate_cells, 65536, 64, 1 << 24, "cells", "rate-limit cells of a node")                       \
+    X(graceful_timeout_ms, 30000, 0, 600000, "ms", "drain: how long open requests may go on")      \
+    X(shutdown_timeout_ms, 35000, 100, 900000, "ms",                                               \
+      "drain: after this the process ends, exit code 6")                                           \
+    /* canonical lane */                                                                           \
+    X(envelope_bytes, 900 << 10, 1 << 10, 7 << 20, "bytes",                                        \
+      "one envelope; NATS' max_payload is 1 MiB")                                                  \
+    X(envelope_headers, 64, 1, 1024, "entries", "entries of an envelope's map")                    \
+    X(publish_inflight, 4096, 1, 1 << 20, "messages", "publishes without JetStream's ack")         \
+    X(publish_timeout_ms, 5000, 50, 60000, "ms", "from a publish to JetStream's ack")              \
+    X(ack_wait_ms, 30000, 100, 3600000, "ms", "a delivery without an ack comes again")             \
+    X(max_deliver, 10, 1, 10000, "deliveries", "deliveries of one message")                        \
+    X(subscription_credit, 1024, 1, 100000, "messages", "unacked messages of one subscription")    \
+    X(bus_queue, 8192, 16, 1 << 20, "messages", "queue between a bus thread and a worker")         \
+    X(bus_inbox_bytes, 64 << 20, 1 << 20, 1 << 30, "bytes",                                        \
+      "messages that wait in the bus client")                                                      \
+    X(stream_max_bytes, 1 << 30, 1 << 20, 1ULL << 44, "bytes",                                     \
+      "size of TRILANE_EVENTS when we make it")                                                    \
+    /* proxy lane */                                                                               \
+    X(proxy_head_bytes, 32 << 10, 1 << 10, 1 << 20, "bytes", "head of an HTTP/1 message")          \
+    X(proxy_tunnels, 4096, 1, 100000, "tunnels", "CONNECT tunnels of a worker")                    \
+    X(proxy_buffer_bytes, 64 << 10, 4 << 10, 4 << 20, "bytes", "bytes in flight of one direction") \
+    X(dns_timeout_ms, 3000, 50, 60000, "ms", "resolving a destination")                            \
+    X(dns_addresses, 16, 1, 64, "addresses", "addresses of one name that are looked at")           \
+    /* control plane */                                                                            \
+    X(api_body_bytes, 80 << 20, 1 << 10, 600 << 20, "bytes", "body of one API request")            \
+    X(api_connections, 512, 4, 10000, "connections", "connections of the API")                     \
+    X(lease_ms, 6000, 200, 60000, "ms", "the leader's row runs out after this")                    \
+    X(nodes, 10000, 1, 1000000, "nodes", "nodes whose status is kept")                             \
+    X(history_versions, 1000, 2, 100000, "versions", "versions that the store keeps")              \
+    X(bucket_bytes, 2ULL << 30, 16 << 20, 1ULL << 40, "bytes", "size of the snapshot bucket")
+
+struct limits {
+#define X(name, dflt, min, max, unit, why) uint64_t name;
+    LIMITS_LIST(X)
+#undef X
+};
+
+#define X(name, dflt, min, max, unit, why)                                                         \
+    _Static_assert((min) <= (dflt) && (dflt) <= (max), #name ": default out of range");
+LIMITS_LIST(X)
+#undef X
+
+extern struct limits limits;

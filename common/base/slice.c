@@ -1,0 +1,55 @@
+/* slice: see slice.h. */
+#include "common/base/slice.h"
+
+#include <stdlib.h>
+
+#include "common/base/check.h"
+
+static uint8_t lower(uint8_t c)
+{
+    return c >= 'A' && c <= 'Z' ? (uint8_t)(c + ('a' - 'A')) : c;
+}
+
+bool slice_eq_nocase(struct slice a, struct slice b)
+{
+    if (a.size != b.size) {
+        return false;
+    }
+    for (size_t i = 0; i < a.size; i++) {
+        if (lower(a.ptr[i]) != lower(b.ptr[i])) {
+            return false;
+        }
+    }
+    return true;
+}
+
+bool slice_to_u64(struct slice s, uint64_t *out)
+{
+    if (s.size == 0 || s.size > 20) {
+        return false;
+    }
+    uint64_t value = 0;
+    for (size_t i = 0; i < s.size; i++) {
+        if (s.ptr[i] < '0' || s.ptr[i] > '9') {
+            return false;
+        }
+        uint64_t digit = (uint64_t)(s.ptr[i] - '0');
+        if (value > (UINT64_MAX - digit) / 10) {
+            return false;
+        }
+        value = value * 10 + digit;
+    }
+    *out = value;
+    return true;
+}
+
+char *slice_dup(struct slice s)
+{
+    char *copy = malloc(s.size + 1);
+    CHECK(copy != NULL);
+    if (s.size > 0) {
+        (void)memcpy(copy, s.ptr, s.size);
+    }
+    copy[s.size] = '\0';
+    return copy;
+}

@@ -1,0 +1,152 @@
+/* text: see text.h. */
+#include "common/base/text.h"
+
+#include "common/base/check.h"
+
+enum { DISTANCE_MAX = 64 };
+
+void text_hex(struct slice bytes, char *out)
+{
+    static const char digits[] = "0123456789abcdef";
+    for (size_t i = 0; i < bytes.size; i++) {
+        out[2 * i] = digits[bytes.ptr[i] >> 4];
+        out[2 * i + 1] = digits[bytes.ptr[i] & 15];
+    }
+    out[2 * bytes.size] = '\0';
+}
+
+static int hex_value(uint8_t c)
+{
+    if (c >= '0' && c <= '9') {
+        return c - '0';
+    }
+    if (c >= 'a' && c <= 'f') {
+        return c - 'a' + 10;
+    }
+    if (c >= 'A' && c <= 'F') {
+        return c - 'A' + 10;
+    }
+    return -1;
+}
+
+struct err text_unhex(struct slice hex, uint8_t *out, size_t size)
+{
+    if (hex.size / 2 != size || hex.size % 2 != 0) {
+        return FAIL(E_MALFORMED);
+    }
+    for (size_t i = 0; i < hex.size; i++) {
+        if (hex_value(hex.ptr[i]) < 0) {
+            return FAIL(E_MALFORMED);
+        }
+    }
+    for (size_t i = 0; i < size; i++) {
+        out[i] = (uint8_t)(hex_value(hex.ptr[2 * i]) << 4 | hex_value(hex.ptr[2 * i + 1]));
+    }
+    return OK;
+}
+
+bool text_is_name(struct slice s)
+{
+    if (s.size == 0 || s.size > 63 || s.ptr[0] == '-' || s.ptr[s.size - 1] == '-') {
+        return false;
+    }
+    for (size_t i = 0; i < s.size; i++) {
+        uint8_t c = s.ptr[i];
+        if (!((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-')) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Size of the UTF-8 sequence at the front of 's', or 0 when it is not valid. */
+static size_t utf8_size(struct slice s)
+{
+    uint8_t c = s.ptr[0];
+    if (c < 0x80) {
+        return 1;
+    }
+    size_t size = c >= 0xf0 ? 4 : c >= 0xe0 ? 3 : 2;
+    if (c < 0xc2 || c > 0xf4 || s.size < size) {
+        return 0;
+    }
+    uint8_t low = c == 0xe0 ? 0xa0 : c == 0xf0 ? 0x90 : 0x80;
+    uint8_t high = c == 0xed ? 0x9f : c == 0xf4 ? 0x8f : 0xbf;
+    if (s.ptr[1] < low || s.ptr[1] > high) {
+        return 0;
+    }
+    for (size_t i = 2; i < size; i++) {
+        if ((s.ptr[i] & 0xc0) != 0x80) {
+            return 0;
+        }
+    }
+    return size;
+}
+
+bool text_is_utf8(struct slice s)
+{
+    while (s.size > 0) {
+        size_t size = utf8_size(s);
+        if (size == 0) {
+            return false;
+        }
+        s = slice_from(s, size);
+    }
+    return true;
+}
+
+bool text_glob(struct slice pattern, struct slice text)
+{
+    size_t p = 0;
+    size_t t = 0;
+    size_t star = SIZE_MAX; /* pattern index behind the last '*' met. */
+    size_t star_text = 0;   /* where its run ends for now. */
+    while (t < text.size) {
+        if (p < pattern.size && pattern.ptr[p] == '*') {
+            star = ++p;
+            star_text = t;
+        } else if (p < pattern.size && (pattern.ptr[p] == '?' || pattern.ptr[p] == text.ptr[t])) {
+            p++;
+            t++;
+        } else if (star != SIZE_MAX) {
+            p = star;
+            t = ++star_text;
+        } else {
+            return false;
+        }
+    }
+    while (p < pattern.size && pattern.ptr[p] == '*') {
+        p++;
+    }
+    return p == pattern.size;
+}
+
+static size_t least(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+size_t text_distance(struct slice a, struct slice b)
+{
+    if (a.size > DISTANCE_MAX || b.size > DISTANCE_MAX) {
+        return SIZE_MAX;
+    }
+    size_t rows[3][DISTANCE_MAX + 1];
+    for (size_t j = 0; j <= b.size; j++) {
+        rows[0][j] = j;
+    }
+    for (size_t i = 1; i <= a.size; i++) {
+        size_t *now = rows[i % 3];
+        const size_t *before = rows[(i + 2) % 3];
+        const size_t *two_before = rows[(i + 1) % 3];
+        now[0] = i;
+        for (size_t j = 1; j <= b.size; j++) {
+            size_t change = before[j - 1] + (a.ptr[i - 1] != b.ptr[j - 1]);
+            now[j] = least(change, least(before[j], now[j - 1]) + 1);
+            if (i > 1 && j > 1 && a.ptr[i - 1] == b.ptr[j - 2] && a.ptr[i - 2] == b.ptr[j - 1]) {
+                now[j] = least(now[j], two_before[j - 2] + 1);
+            }
+        }
+    }
+    return rows[a.size % 3][b.size];
+}
