@@ -1,0 +1,92 @@
+/*
+ * compile: a checked model to the parts of a snapshot, and what differs between two of them.
+ *
+ * Shape      a pure function: the same resources, in any order of files and keys and with any
+ *            comments, give the same bytes of every part but positions.
+ * Ownership  a cp_compiled owns its parts and its inventory; it keeps nothing of the model.
+ * Threads    one owner at a time; a finished cp_compiled is read-only.
+ * Errors     E_SOURCE_INVALID with the reasons in the diagnostics; E_NO_MEMORY.
+ * Source     proto/trilane/parts/v1/parts.proto says what each part means.
+ */
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/base/arena.h"
+#include "common/base/buf.h"
+#include "common/base/err.h"
+#include "common/base/slice.h"
+#include "controlplane/source/diag.h"
+#include "controlplane/source/source.h"
+
+struct cp_model;
+struct cp_compiled;
+
+/* Kinds of streams: see parts.proto. */
+enum cp_part_kind {
+    CP_PART_ROUTING = 1,
+    CP_PART_TRUST = 2,
+    CP_PART_AUTHORISATION = 4,
+    CP_PART_LIMITS = 5,
+    CP_PART_TRANSPORT = 6,
+    CP_PART_EGRESS = 7,
+    CP_PART_SCHEMAS = 8,
+    CP_PART_BUS = 9,
+    CP_PART_POSITIONS = 32,
+};
+
+struct cp_part {
+    uint32_t kind;      /* of the stream. */
+    struct slice key;   /* unique in its stream. */
+    struct slice bytes; /* the packed message; may be empty. */
+};
+
+/*
+ * Compiles. On E_SOURCE_INVALID 'diags' (the model's) has grown and *out is untouched; it is
+ * sorted again.
+ */
+MUST_CHECK struct err cp_compile(const struct cp_model *model, struct cp_diags *diags,
+                                 struct cp_compiled **out);
+void cp_compiled_free(struct cp_compiled *compiled);
+
+/* All parts, by kind and within a kind by key bytes ascending: the order of the streams. */
+const struct cp_part *cp_compiled_parts(const struct cp_compiled *compiled, size_t *out_count);
+
+/* Name of the Environment that the parts are for. */
+struct slice cp_compiled_environment(const struct cp_compiled *compiled);
+
+/* Parses and compiles a set in one go: what the server and offline commands do. */
+MUST_CHECK struct err cp_compile_set(const struct cp_source_set *set, struct cp_diags *diags,
+                                     struct cp_compiled **out);
+
+/* ---- differences, for plan ---- */
+
+enum cp_change_op { CP_CHANGE_ADDED, CP_CHANGE_CHANGED, CP_CHANGE_REMOVED };
+
+struct cp_change {
+    enum cp_change_op op;
+    struct slice kind;     /* "Service", "Route", "rule", … */
+    struct slice id;       /* "acme/web"; a rule's "acme/orders/web". */
+    struct slice target;   /* id of the target that it reaches; may be empty. */
+    struct slice fields;   /* of a changed one: "endpoints, traits"; may be empty. */
+    struct slice sentence; /* "rule acme/orders/web added: allows call on service/acme/orders". */
+};
+
+struct cp_diff {
+    struct cp_change *changes; /* by kind, then id. */
+    size_t count;
+    struct slice *targets; /* sorted ids of the targets whose parts differ. */
+    size_t target_count;
+    size_t parts_added, parts_changed, parts_removed; /* positions apart. */
+    struct arena arena;                               /* owns all of it. */
+};
+
+/* What 'after' changes in 'before'; 'before' NULL: everything is added. */
+MUST_CHECK struct err cp_diff_make(const struct cp_compiled *before,
+                                   const struct cp_compiled *after, struct cp_diff *out);
+void cp_diff_free(struct cp_diff *diff);
+
+/* The changes as lines "+ …", "~ …", "- …" and a summary; as a JSON object. */
+MUST_CHECK struct err cp_diff_text(const struct cp_diff *diff, struct buf *out);
+MUST_CHECK struct err cp_diff_json(const struct cp_diff *diff, struct buf *out);
