@@ -1,0 +1,179 @@
+/*
+ * model: one snapshot, built: what every request is served from.
+ *
+ * Shape      immutable once built. Built parts hang on their chunks and are shared with the models
+ *            before and after; the look-up tables and the links between parts are each model's own.
+ * Ownership  reference counted; dp_model_unref() of the last reference may be called on any thread
+ *            but does the freeing on the apply thread (ARCHITECTURE: the last drop hands back).
+ *            What a look-up returns is borrowed and lives as long as the model.
+ * Threads    any number of readers without a lock.
+ * Errors     look-ups return NULL when there is no such thing; building says PART_MALFORMED with
+ *            the key of the part.
+ * Source     proto/trilane/parts/v1/parts.proto: keys and messages; docs/architecture.md.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/base/err.h"
+#include "common/base/ids.h"
+#include "common/base/slice.h"
+#include "common/proto/schema.h"
+
+struct dp_model;
+
+/* What may be asked for: a policy and limits stand on it. Every target has one, in every model. */
+struct dp_target {
+    struct slice id;                       /* "service/acme/orders", "topic/User.v2", … */
+    const struct dp_policy_target *policy; /* NULL: no policy names it, so everything is denied. */
+    const struct dp_limit_target *limits;  /* NULL: no limit. */
+};
+
+struct dp_trait {
+    struct slice name;
+    struct slice value;
+};
+
+/* A registered service as a caller. */
+struct dp_caller {
+    struct slice id;     /* "acme/web". */
+    struct slice spiffe; /* its SPIFFE id. */
+    struct slice domain; /* the trust domain of that. */
+    struct slice tenant;
+    struct slice service;
+    const struct dp_trait *traits; /* by name, ascending. */
+    size_t trait_count;
+};
+
+struct dp_transport {
+    struct slice id;
+    uint32_t timeout_ms;             /* of a call without a deadline; never zero. */
+    uint32_t timeout_max_ms;         /* zero: none. */
+    uint32_t connect_timeout_ms;     /* never zero. */
+    uint32_t idle_timeout_ms;        /* zero: none. */
+    uint32_t request_message_bytes;  /* never zero. */
+    uint32_t response_message_bytes; /* never zero. */
+    uint32_t upstream_tls;           /* 0 cleartext, 1 TLS, 2 mTLS with the node's certificate. */
+    struct slice upstream_sni;
+    struct slice upstream_spiffe;
+};
+
+struct dp_endpoint {
+    struct slice address; /* IP literal or host name. */
+    uint16_t port;
+    uint32_t weight; /* above zero. */
+};
+
+/* A service as something to call. */
+struct dp_cluster {
+    struct dp_target target;
+    struct slice tenant;
+    struct slice name;
+    const struct dp_transport *transport; /* never NULL. */
+    const struct dp_endpoint *endpoints;
+    size_t endpoint_count;             /* may be zero: NO_HEALTHY_ENDPOINT. */
+    const struct slice *grpc_services; /* sorted. */
+    size_t grpc_service_count;
+};
+
+struct dp_weighted {
+    const struct dp_cluster *cluster; /* never NULL. */
+    uint32_t weight;                  /* above zero. */
+};
+
+struct dp_route {
+    struct slice id;
+    const struct dp_weighted *targets; /* at least one. */
+    size_t target_count;
+    uint64_t weight_sum;
+    const struct dp_transport *transport; /* NULL: the cluster's. */
+    uint32_t timeout_ms;                  /* zero: the transport's. */
+};
+
+/* A canonical type on the bus. */
+struct dp_topic {
+    struct dp_target target;
+    struct slice type;      /* "User.v2". */
+    struct slice full_name; /* "acme.users.v2.User". */
+    struct slice stream;
+    struct slice version;
+    uint32_t payload_bytes; /* never zero. */
+    const struct schema *schema;
+};
+
+/* A group of destinations outside. */
+struct dp_egress {
+    struct dp_target target;
+    struct slice tenant;
+    const struct dp_transport *transport;
+    const uint32_t *ports; /* never none. */
+    size_t port_count;
+    const struct slice *methods; /* none: all but CONNECT. */
+    size_t method_count;
+    const struct slice *paths; /* none: all. */
+    size_t path_count;
+    const struct slice *address_ranges; /* CIDR: special ranges that are allowed. */
+    size_t address_range_count;
+    uint64_t response_bytes; /* zero: none. */
+};
+
+struct dp_environment {
+    struct slice name;
+    struct slice trust_domain;
+    bool strict;
+    uint32_t partitions;       /* never zero. */
+    uint64_t freshness_max_ms; /* zero: none. */
+};
+
+/* One reference more; and one less. NULL is allowed in dp_model_unref(). */
+struct dp_model *dp_model_ref(struct dp_model *model);
+void dp_model_unref(struct dp_model *model);
+
+uint64_t dp_model_version(const struct dp_model *model);
+const uint8_t *dp_model_content_digest(const struct dp_model *model); /* DIGEST_SIZE bytes. */
+const struct dp_environment *dp_model_environment(const struct dp_model *model);
+
+/* The caller of a SPIFFE id, and of a static token's BLAKE2b-256. */
+const struct dp_caller *dp_model_caller_by_spiffe(const struct dp_model *model,
+                                                  struct slice spiffe);
+const struct dp_caller *dp_model_caller_by_token(const struct dp_model *model,
+                                                 const uint8_t digest[DIGEST_SIZE]);
+
+/* What a request asks of the routes. */
+struct dp_route_query {
+    struct slice host;   /* lower case, without a port. */
+    struct slice path;   /* normalised, begins with '/', without a query. */
+    struct slice method; /* HTTP method. */
+    struct slice tenant; /* of the caller; empty: none. */
+    /* Finds a request header by its lower-case name; false when it is not there. */
+    bool (*header)(const void *ctx, struct slice name, struct slice *out_value);
+    const void *ctx;
+};
+
+/*
+ * The route of most precise match: exact host, wildcard host, any host; exact path, longest prefix;
+ * then tenant, method and headers as the compiler sorted them.
+ */
+const struct dp_route *dp_model_route(const struct dp_model *model,
+                                      const struct dp_route_query *query);
+
+/* The cluster by id "service/<tenant>/<name>". */
+const struct dp_cluster *dp_model_cluster(const struct dp_model *model, struct slice id);
+
+/* Whether some cluster registers this full gRPC service name; for grpc.health.v1. */
+bool dp_model_has_grpc_service(const struct dp_model *model, struct slice name);
+
+/* The topic of "User.v2" or of the full protobuf name. */
+const struct dp_topic *dp_model_topic(const struct dp_model *model, struct slice type);
+
+/*
+ * The egress of a tenant that names this host (lower case), exact before the longest wildcard;
+ * among several of one host the one that has the port.
+ */
+const struct dp_egress *dp_model_egress(const struct dp_model *model, struct slice tenant,
+                                        struct slice host, uint16_t port);
+
+/* Whether the tenant has a service in this snapshot; for /ready?tenant=. */
+bool dp_model_has_tenant(const struct dp_model *model, struct slice tenant);

@@ -1,0 +1,207 @@
+/*
+ * request: one call through the node, from its head to the line in the access log.
+ *
+ * Shape      struct dp_request is fixed; all that varies lies in its arena. The pool of a worker
+ *            keeps used ones, so that a request allocates nothing in the steady state.
+ * Units      *_ns monotonic nanoseconds of the loop; *_bytes bytes.
+ * Ownership  the pool owns its requests. A front (the caller's side: HTTP/2 or HTTP/1) takes one
+ *            with dp_request_start() and gives up every use of it when its 'ended' was called.
+ *            A request pins one model: what it points to there lives as long as the request.
+ * Threads    the worker whose pool it is; nobody else.
+ * Errors     a failing step becomes the answer: every failure leaves by one door, and is answered,
+ *            counted and logged once.
+ * Source     docs/architecture.md, "the life of a request". NAMES: "Context, on every hop".
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/base/arena.h"
+#include "common/base/err.h"
+#include "common/base/slice.h"
+#include "common/context/trace.h"
+#include "common/net/loop.h"
+#include "common/net/timer.h"
+#include "dataplane/apply/model.h"
+#include "dataplane/request/policy.h"
+
+struct dp_access_log;
+struct dp_identity_memo;
+struct dp_limit_table;
+struct dp_request;
+struct dp_request_metrics;
+
+enum dp_step_next { DP_STEP_MORE, DP_STEP_WAIT, DP_STEP_DONE };
+
+/* What the caller sent, as it arrived. Filled by the front, never changed afterwards. */
+struct dp_input {
+    struct slice scheme;      /* "http", "https". */
+    struct slice http_method; /* "POST". */
+    struct slice host;        /* lower case, without a port. */
+    struct slice path;        /* begins with '/', without the query. */
+    struct slice query;       /* behind the '?'. */
+    struct slice peer;        /* the connection's far end, as text. */
+    struct slice spiffe;      /* proven by the caller's certificate; empty: none. */
+    struct slice token;       /* of "authorization: Bearer …"; empty: none. */
+    struct slice tenant;      /* x-tenant-id; empty: none. */
+    struct slice correlation; /* x-correlation-id; empty: none. */
+    struct slice request_id;  /* x-request-id; empty: none. */
+    struct slice traceparent;
+    struct slice tracestate;
+    struct slice timeout;    /* grpc-timeout; empty: none. */
+    struct slice timeout_ms; /* x-request-timeout-ms; empty: none. */
+    /* Finds any request header by its lower-case name. */
+    bool (*header)(const void *ctx, struct slice name, struct slice *out_value);
+    const void *header_ctx;
+};
+
+/* The caller's side of a request: how to answer in its protocol. */
+struct dp_front {
+    const char *name; /* "grpc", "http"; in the access log. */
+
+    /* Answers rq->err in the protocol's own way, whole; called at most once, before anything else
+     * was answered. rq->verdict, rq->retry_ns and rq->limit say more. */
+    void (*refuse)(struct dp_request *rq);
+
+    /* The request is over and goes back to the pool: drop every pointer to it. Called once. */
+    void (*ended)(struct dp_request *rq);
+};
+
+/* One of the three lanes. 'rq->lane_state' is its own. */
+struct dp_lane {
+    const char *name; /* "operator", "canonical", "proxy". */
+
+    /* Says what is asked for: sets rq->target, rq->method, rq->verb and what forward() needs.
+     * Called anew after a swap, for the model that is in force then. */
+    struct err (*route)(struct dp_request *rq);
+
+    /* Starts the work. From here on the lane answers the caller through the front's own
+     * connection, and ends the request once by dp_request_done() or dp_request_fail(). */
+    enum dp_step_next (*forward)(struct dp_request *rq);
+
+    /* Ends the work at once, because of 'why' (deadline, drain, a denial after a swap): answers
+     * as well as is still possible, and ends the request. Only after forward() returned WAIT. */
+    void (*abort)(struct dp_request *rq, struct err why);
+};
+
+struct dp_step;
+struct dp_generation;
+
+struct dp_request {
+    const struct dp_step *step; /* the step to run next; never NULL. */
+    struct dp_request_pool *pool;
+    struct dp_generation *generation; /* pins 'model'. */
+    const struct dp_model *model;     /* NULL only in a request that was refused as NOT_READY. */
+    const struct dp_lane *lane;
+    const struct dp_front *front;
+    void *front_state; /* the front's own. */
+    void *lane_state;  /* the lane's own. */
+    struct arena arena;
+    struct dp_input in;
+
+    /* Who asks, as step identify found. */
+    const struct dp_caller *caller;
+
+    /* What every further hop is told: NAMES, "Context". */
+    struct trace_context trace; /* ours: a child of the caller's. */
+    struct slice correlation;   /* never empty after step admit. */
+    struct slice request_id;    /* never empty after step admit. */
+    uint64_t deadline_ns;       /* absolute; never zero after step route. */
+
+    /* What is asked for, as the lane's route() said. */
+    enum dp_verb verb;
+    const struct dp_target *target;
+    struct slice method;
+    const struct dp_route *route;         /* operator lane. */
+    const struct dp_transport *transport; /* never NULL after step route. */
+    uint32_t route_timeout_ms;            /* zero: the transport's. */
+
+    struct dp_verdict verdict; /* of step authorize. */
+    uint64_t retry_ns;         /* RATE_LIMITED: when the next one passes. */
+    struct slice limit;        /* RATE_LIMITED: which limit. */
+    struct err err;            /* why it failed; E_OK so far. */
+    bool answered;             /* the caller has a first byte of an answer of the lane. */
+    bool forwarding;           /* forward() returned WAIT: the lane ends the request. */
+
+    /* For the access log and the metrics. */
+    uint64_t started_ns;
+    uint64_t request_bytes;
+    uint64_t response_bytes;
+    int grpc_status; /* of the answer; -1: none. */
+    int http_status;
+    struct slice upstream; /* "127.0.0.1:15051"; empty: none. */
+
+    struct net_timer deadline_timer;
+    struct dp_request *open_prev; /* in the pool's list of open requests. */
+    struct dp_request *open_next; /* there, or in the list of free ones. */
+};
+
+/* Requests of one worker, and what they stand on. */
+struct dp_request_pool {
+    struct net_loop *loop;               /* borrowed. */
+    struct dp_policy_cache *decisions;   /* owned. */
+    struct dp_identity_memo *identities; /* owned. */
+    struct dp_limit_table *limits;       /* borrowed: the node's. */
+    struct dp_access_log *access_log;    /* borrowed; NULL: no lines. */
+    struct dp_request_metrics *metrics;  /* borrowed: the worker's. */
+    struct dp_generation *generation;    /* in force; NULL: no snapshot yet. */
+    struct dp_generation *generations;   /* all that are alive, newest first. */
+    struct dp_request *open;             /* every open request, newest first. */
+    struct dp_request *free;
+    struct dp_request *redecide_at; /* next one to decide anew after a swap. */
+    struct net_hook redecide_hook;
+    size_t open_count;
+    bool draining;
+};
+
+/* E_NO_MEMORY. The loop, table, log and metrics must outlive the pool. */
+MUST_CHECK struct err dp_request_pool_init(struct dp_request_pool *pool, struct net_loop *loop,
+                                           struct dp_limit_table *limits,
+                                           struct dp_access_log *access_log,
+                                           struct dp_request_metrics *metrics);
+
+/* Only when no request is open. */
+void dp_request_pool_free(struct dp_request_pool *pool);
+
+/*
+ * Puts a new model in force (takes the reference): later requests use it; open ones are decided
+ * anew, a bounded number a turn: with the same verdict they go on, else they end POLICY_DENIED.
+ */
+void dp_request_pool_adopt(struct dp_request_pool *pool, struct dp_model *model);
+
+/* The model in force, borrowed until the next turn; NULL: none yet. */
+const struct dp_model *dp_request_pool_model(const struct dp_request_pool *pool);
+
+/* How many models this worker keeps alive. */
+size_t dp_request_pool_generations(const struct dp_request_pool *pool);
+
+/* From now on requests are refused as DRAINING. */
+void dp_request_pool_drain(struct dp_request_pool *pool);
+
+/* Ends every open request with 'why': the end of a drain. */
+void dp_request_pool_abort(struct dp_request_pool *pool, struct err why);
+
+/*
+ * Takes a request from the pool for the front to fill: 'in' borrows from the front's connection or
+ * is copied into the arena. E_OVERLOADED past limits.requests, E_NO_MEMORY.
+ */
+MUST_CHECK struct err dp_request_start(struct dp_request_pool *pool, const struct dp_front *front,
+                                       void *front_state, const struct dp_lane *lane,
+                                       struct dp_request **out);
+
+/* Runs steps until the request waits for its lane, or is over (then it must not be touched). */
+enum dp_step_next dp_request_run(struct dp_request *rq);
+
+/* The lane is finished and the caller has the whole answer; 'err' is what it was told. */
+void dp_request_done(struct dp_request *rq, struct err err);
+
+/* The lane failed before it answered anything: the front answers. */
+void dp_request_fail(struct dp_request *rq, struct err err);
+
+/* The caller went away, or its connection did: the lane is aborted, nothing is answered. */
+void dp_request_cancel(struct dp_request *rq);
+
+/* Milliseconds left until the deadline, at least 1. */
+uint64_t dp_request_left_ms(const struct dp_request *rq);
