@@ -1,0 +1,82 @@
+/*
+ * tls: contexts of OpenSSL, and who the peer proved to be.
+ *
+ * Shape      struct net_tls is one SSL_CTX made from files; a reload makes a new one, and open
+ *            connections keep the old. Make one a worker: OpenSSL 3 counts references atomically.
+ * Ownership  reference counted; a connection holds what it needs. Slices of an identity live as
+ *            long as the identity.
+ * Threads    ref and unref on any thread; else each context on one thread.
+ * Errors     E_NOT_FOUND (a file), E_CRYPTO (key, certificate), E_UNAUTHENTICATED (the peer).
+ * Source     RFC 8446, RFC 9525; SPIFFE ID and X.509-SVID specifications.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/base/err.h"
+#include "common/base/slice.h"
+
+struct net_tls;
+struct x509_st;
+
+enum net_tls_client_cert {
+    NET_TLS_CLIENT_CERT_NONE,     /* the server asks for none. */
+    NET_TLS_CLIENT_CERT_OPTIONAL, /* asked for; one that is given must verify. */
+    NET_TLS_CLIENT_CERT_REQUIRED, /* no handshake without one. */
+};
+
+struct net_tls_options {
+    const char *cert_file;                /* PEM chain, leaf first; client: NULL for none. */
+    const char *key_file;                 /* PEM; NULL when it is in cert_file or there is none. */
+    const char *ca_file;                  /* PEM bundle that peers are verified against; NULL: a
+                                             client takes the system's, a server asks for none. */
+    enum net_tls_client_cert client_cert; /* servers only. */
+    bool http1_only;                      /* ALPN offers http/1.1 alone; else h2, http/1.1. */
+    bool h2_only;                         /* ALPN offers h2 alone; a peer without it is refused. */
+};
+
+/* Makes a context from files. TLS 1.2 and 1.3 only. */
+MUST_CHECK struct err net_tls_server_new(const struct net_tls_options *o, struct net_tls **out);
+MUST_CHECK struct err net_tls_client_new(const struct net_tls_options *o, struct net_tls **out);
+
+struct net_tls *net_tls_ref(struct net_tls *tls);
+
+/* Accepts NULL. */
+void net_tls_unref(struct net_tls *tls);
+
+/* Longest SPIFFE id (SPIFFE ID 2.3), and most SANs of one kind that are looked at. */
+enum { NET_SPIFFE_MAX = 2048, NET_IDENTITY_NAMES_MAX = 32 };
+
+/* A SPIFFE id, taken apart. */
+struct net_spiffe {
+    struct slice trust_domain;
+    struct slice path; /* starts with '/'. */
+};
+
+/*
+ * Reads "spiffe://trust-domain/path": at most NET_SPIFFE_MAX bytes; trust domain of [a-z0-9._-], no
+ * user, no port; path not empty, of segments of [A-Za-z0-9._-] that are neither empty, "." nor
+ * ".."; no query, no fragment. E_MALFORMED. 'out' borrows from 'uri'.
+ */
+MUST_CHECK struct err net_spiffe_parse(struct slice uri, struct net_spiffe *out);
+
+/* What a verified certificate says of its holder. */
+struct net_identity {
+    struct slice spiffe_id; /* empty unless the certificate is a valid X.509-SVID leaf. */
+    struct net_spiffe spiffe;
+    struct slice uris[NET_IDENTITY_NAMES_MAX]; /* URI SANs in their order. */
+    size_t uri_count;
+    struct slice dns_names[NET_IDENTITY_NAMES_MAX]; /* DNS SANs in their order. */
+    size_t dns_name_count;
+    uint8_t fingerprint[32]; /* SHA-256 of the certificate's DER. */
+    int64_t expires_s;       /* notAfter, seconds since the epoch. */
+};
+
+/*
+ * Reads a certificate whose chain was verified; the caller frees with net_identity_free().
+ * E_MALFORMED for SANs with a NUL, E_TOO_LARGE for more than NET_IDENTITY_NAMES_MAX of a kind.
+ */
+MUST_CHECK struct err net_identity_new(struct x509_st *cert, struct net_identity **out);
+void net_identity_free(struct net_identity *identity);
