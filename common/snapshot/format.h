@@ -1,0 +1,178 @@
+/*
+ * format: the constants of the snapshot's formats, and the names of its keys in KV.
+ *
+ * Units      sizes in bytes.
+ * Threads    pure functions; any thread.
+ * Source     docs/formats.md. A number that was released stays as it is.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/base/err.h"
+#include "common/base/ids.h"
+#include "common/base/slice.h"
+
+/* ---- containers ---- */
+
+enum {
+    CONTAINER_FORMAT = 1,
+    CONTAINER_HEADER_SIZE = 32,
+    CONTAINER_SIGNATURE_SIZE = 72, /* key id and signature. */
+    CONTAINER_SIGNATURES_MAX = 16,
+    CONTAINER_MEMORY_FACTOR = 16, /* heap of a decoded body, in sizes of the body. */
+    ENVIRONMENT_SIZE = 16,
+    ROOT_BODY_MAX = 64 << 10,
+    MANIFEST_BODY_MAX = 512 << 10,
+    HEAD_BODY_MAX = 8 << 10,
+    STATUS_BODY_MAX = 512,
+};
+
+enum container_kind {
+    CONTAINER_ROOT = 1,
+    CONTAINER_MANIFEST = 2,
+    CONTAINER_HEAD = 3,
+    CONTAINER_STATUS = 4,
+    CONTAINER_KIND_COUNT, /* 5 is reserved for rate shares. */
+};
+
+/* ---- keys ---- */
+
+enum {
+    KEY_ID_SIZE = 8,
+    KEY_PUBLIC_SIZE = 32,
+    KEY_SEED_SIZE = 32,
+    KEY_SIGNATURE_SIZE = 64,
+    KEY_NAME_MAX = 63,
+    ROLE_KEYS_MAX = 16, /* as many as a container has room for signatures. */
+};
+
+enum key_role {
+    KEY_ROLE_ROOT,
+    KEY_ROLE_MANIFEST,
+    KEY_ROLE_HEAD,
+    KEY_ROLE_NODE, /* a node's own key, for its status; never in a root. */
+    KEY_ROLE_COUNT,
+};
+
+enum { ROOT_ROLE_COUNT = KEY_ROLE_NODE }; /* roles that a root gives keys to. */
+
+/* ---- streams ---- */
+
+enum stream_kind {
+    STREAM_ROUTING = 1,
+    STREAM_TRUST = 2,
+    STREAM_REVOCATIONS = 3,
+    STREAM_AUTHORISATION = 4,
+    STREAM_LIMITS = 5,
+    STREAM_TRANSPORT = 6,
+    STREAM_EGRESS = 7,
+    STREAM_SCHEMAS = 8,
+    STREAM_BUS = 9,
+    STREAM_FILTERS = 10,
+    STREAM_PROVIDERS = 11,
+    STREAM_FLAGS = 12,
+    STREAM_TELEMETRY = 13,
+    STREAM_POSITIONS = 32, /* outside the content digest; fetched late. */
+};
+
+enum {
+    STREAMS_MAX = 64,
+    STREAM_FORMAT = 1,          /* what we write; formats N and N-1 are read, and 0 is none. */
+    STREAM_RAW_MAX = 256 << 20, /* all streams of a manifest together. */
+    PART_HEADER_SIZE = 6,       /* key size u16, part size u32. */
+    PART_KEY_MAX = 65535,
+    PART_MAX = 16 << 20,
+    PART_MEMORY_FACTOR = 64, /* heap of a decoded part, in sizes of the part. */
+    CHUNK_RAW_MAX = 256 << 10,
+    CHUNK_CUT_MIN = 8 << 10, /* a chunk with less than this is not cut after a part. */
+    CHUNK_CUT_MOD = 24576,
+    CHUNKS_MAX = 16384, /* chunks of one manifest; its body's bound is near it. */
+};
+
+/*
+ * What a node must be able to do to apply a snapshot: bit, name, meaning. A bit is set by the
+ * compiler only where the content uses it.
+ */
+#define CAPABILITY_LIST(X)                                                                         \
+    X(0, FRESHNESS_MAX, "the environment has freshness_max")                                       \
+    X(1, HEADER_CONDITIONS, "a policy reads request headers")                                      \
+    X(2, TRAIT_CONDITIONS, "a policy reads the caller's traits")                                   \
+    X(3, LIMIT_KEYS, "a rate limit is counted by caller, tenant or method")                        \
+    X(4, UPSTREAM_TLS, "an upstream is reached over TLS")
+
+#define CAPABILITY_ENUM_(bit, name, text) CAPABILITY_##name = 1 << (bit),
+enum snap_capability { CAPABILITY_NONE = 0, CAPABILITY_LIST(CAPABILITY_ENUM_) };
+#undef CAPABILITY_ENUM_
+
+#define CAPABILITY_OR_(bit, name, text) | (1ULL << (bit))
+/* All that this build can do. */
+#define CAPABILITIES_HERE (0ULL CAPABILITY_LIST(CAPABILITY_OR_))
+
+/* ---- heads ---- */
+
+enum {
+    HEAD_TARGETS_MAX = 16,
+    HEAD_LABELS_MAX = 8,
+    HEAD_SALT_SIZE = 16,
+    HEAD_VALIDITY_MAX_MS = 60000,
+    HEAD_EPOCH_JUMP = 1 << 20,
+    REFUSED_DIGESTS_MAX = 8,
+};
+
+/* ---- status ---- */
+
+enum {
+    STATUS_OBJECT_MAX = 64,
+    STATUS_PREFIX_SIZE = 8, /* of the content digest. */
+    STATUS_HEALTH_MAX = 32,
+};
+
+/* number, name: what a node says of itself. */
+#define SNAP_STATE_LIST(X)                                                                         \
+    X(0, NONE)     /* it has no snapshot. */                                                       \
+    X(1, STARTING) /* it builds one from disk. */                                                  \
+    X(2, APPLIED)  /* it serves the version since less than good_after_ms. */                      \
+    X(3, GOOD)                                                                                     \
+    X(4, REFUSED) /* it serves last-good; code and object say what it refused. */                  \
+    X(5, STALE)   /* no fresh head, or no fresh content. */                                        \
+    X(6, DRAINING)
+
+#define SNAP_STATE_ENUM_(number, name) SNAP_##name = (number),
+enum snap_state { SNAP_STATE_LIST(SNAP_STATE_ENUM_) SNAP_STATE_COUNT };
+#undef SNAP_STATE_ENUM_
+
+/* "GOOD"; "UNKNOWN" for a number that is not listed. */
+const char *snap_state_name(uint32_t state);
+
+/* "routing"; "stream 77" is not ours to name: NULL when the kind is not listed. */
+const char *stream_kind_name(uint32_t kind);
+
+/* "HEADER_CONDITIONS" for bit 1; NULL when the bit is not listed. */
+const char *capability_name(unsigned bit);
+
+/* "root", "manifest", "head", "node", and back; false when there is no such role. */
+const char *key_role_name(enum key_role role);
+bool key_role_find(struct slice name, enum key_role *out);
+
+/* The 16 bytes that stand for an environment in a container. */
+void snap_environment(struct slice name, uint8_t out[ENVIRONMENT_SIZE]);
+
+/* ---- keys in the bucket ---- */
+
+enum { SNAP_KEY_SIZE = 112 }; /* room for each name below with its NUL. */
+
+/* "chunk.<32 hex digits>" */
+void snap_key_chunk(const uint8_t digest[DIGEST_SHORT_SIZE], char out[SNAP_KEY_SIZE]);
+
+/* "manifest.<version>.<64 hex digits>" */
+void snap_key_manifest(uint64_t version, const uint8_t digest[DIGEST_SIZE],
+                       char out[SNAP_KEY_SIZE]);
+
+/* "root.<version>" */
+void snap_key_root(uint64_t version, char out[SNAP_KEY_SIZE]);
+
+/* The key of the head. */
+#define SNAP_KEY_HEAD "head"
