@@ -162,7 +162,14 @@
       "call from the console or without Origin")                                                   \
     X(SIGNER_REFUSED, 9, 500, SELF, "the signer signed a higher number before",                    \
       "see docs/operations.md")                                                                    \
-    X(CHECK_FAILED, 9, 422, CALLER, "the compiled snapshot does not load", "see the diagnostics")
+    X(CHECK_FAILED, 9, 422, CALLER, "the compiled snapshot does not load", "see the diagnostics")  \
+    X(STORE_NEWER, 9, 500, SELF, "a newer release made the database", "use that release")          \
+    X(STORE_FULL, 8, 507, SELF, "the database's disk is full",                                     \
+      "free disk space and publish again")                                                         \
+    X(NOT_LIVE, 9, 409, PEER, "published, but not live on every node", "see trilane-cp status")    \
+    X(CHECK_MISSING, 9, 500, SELF, "trilane-dp, which checks each snapshot, cannot be run",        \
+      "install trilane-dp beside trilane-cp, or name it with --dp-check")                          \
+    X(NEVER_PUBLISHED, 5, 404, CALLER, "this version was never published", "see trilane-cp history")
 
 enum err_fault { ERR_FAULT_NOBODY, ERR_FAULT_CALLER, ERR_FAULT_PEER, ERR_FAULT_SELF };
 

@@ -1,0 +1,430 @@
+"""Real parts for tests: NATS, a control plane, nodes; started, awaited and stopped.
+
+    with Platform() as p:                    # directory, keys, root, CA, NATS
+        cp = p.control_plane().start()
+        node = p.node("node-1").start()
+        cp("publish", "-m", "first", p.policies)
+        wait_until(lambda: node.version() == 1)
+
+Every program gets free loopback ports and a directory of its own; leaving the block ends all of
+them. Binaries come from TRILANE_BUILD_DIR (ctest sets it) or build/dev.
+"""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import tempfile
+import time
+import urllib.error
+import urllib.request
+
+SOURCE = pathlib.Path(os.environ.get("TRILANE_SOURCE_DIR",
+                                     pathlib.Path(__file__).resolve().parents[2]))
+BUILD = pathlib.Path(os.environ.get("TRILANE_BUILD_DIR", SOURCE / "build" / "dev"))
+CP = str(BUILD / "trilane-cp")
+DP = str(BUILD / "trilane-dp")
+POLICIES = SOURCE / "policies"
+
+_given_ports = set()
+
+
+def free_port():
+    """A loopback port that nothing listens on and that this process gave to nobody before."""
+    while True:
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            port = s.getsockname()[1]
+        if port not in _given_ports:
+            _given_ports.add(port)
+            return port
+
+
+def wait_until(condition, timeout=15.0, what="the condition", step=0.05):
+    """Polls until condition() is true and returns what it gave; AssertionError when it never is."""
+    end = time.monotonic() + timeout
+    last = None
+    while True:
+        try:
+            last = condition()
+            if last:
+                return last
+        except (OSError, KeyError, ValueError) as problem:
+            last = problem
+        if time.monotonic() > end:
+            raise AssertionError("waited %.0f s for %s; last: %r" % (timeout, what, last))
+        time.sleep(step)
+
+
+def http(method, url, body=None, headers=None, timeout=10, context=None):
+    """One request; returns (status, headers, bytes), whatever the status is."""
+    request = urllib.request.Request(url, data=body, method=method, headers=headers or {})
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}),
+                                         urllib.request.HTTPSHandler(context=context))
+    try:
+        with opener.open(request, timeout=timeout) as answer:
+            return answer.status, dict(answer.headers), answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, dict(error.headers), error.read()
+
+
+class Process:
+    """A program of ours or of the field, with a log file, ended with its owner."""
+
+    def __init__(self, name, directory, argv, env=None):
+        self.name = name
+        self.directory = pathlib.Path(directory)
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self.argv = [str(part) for part in argv]
+        self.env = env or {}
+        self.log_path = self.directory / (name + ".log")
+        self.popen = None
+
+    def spawn(self, extra=()):
+        env = dict(os.environ)
+        env.update(self.env)
+        with open(self.log_path, "ab") as log:
+            self.popen = subprocess.Popen(self.argv + [str(part) for part in extra], stdout=log,
+                                          stderr=log, stdin=subprocess.DEVNULL, env=env)
+        return self
+
+    def log(self):
+        return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
+
+    def alive(self):
+        return self.popen is not None and self.popen.poll() is None
+
+    def signal(self, number):
+        if self.alive():
+            self.popen.send_signal(number)
+
+    def wait(self, timeout=20):
+        """Waits for the end; the exit code, negative for a signal."""
+        return self.popen.wait(timeout)
+
+    def stop(self, timeout=20):
+        """SIGTERM, then SIGKILL after the timeout; the exit code."""
+        if self.popen is None:
+            return None
+        self.signal(signal.SIGTERM)
+        try:
+            return self.popen.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return self.kill()
+
+    def kill(self):
+        """SIGKILL: as a crash."""
+        if self.popen is None:
+            return None
+        self.signal(signal.SIGKILL)
+        return self.popen.wait(10)
+
+
+class Nats(Process):
+    """nats-server with JetStream and two users: cp writes snapshots, node only reads them."""
+
+    def __init__(self, directory, port=None, name="nats", environment="dev"):
+        self.port = port or free_port()
+        self.environment = environment
+        super().__init__(name, directory, ["nats-server", "-c", self._configuration(directory)])
+
+    def _configuration(self, directory):
+        directory = pathlib.Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        path = directory / "nats.conf"
+        env = self.environment
+        # A node reads snapshots and heads, writes its own status and what the canonical lane
+        # carries; it cannot write into the snapshot bucket, nor change a stream that holds one.
+        snapshots = "trilane_%s_snapshots" % env
+        denied = ["$KV.%s.>" % snapshots, "trilane.%s.head" % env,
+                  "$JS.API.STREAM.*.KV_%s" % snapshots,
+                  "$JS.API.STREAM.MSG.DELETE.KV_%s" % snapshots]
+        # Reading what the bucket is and holds stays allowed.
+        denied.remove("$JS.API.STREAM.*.KV_%s" % snapshots)
+        denied += ["$JS.API.STREAM.%s.KV_%s" % (verb, snapshots)
+                   for verb in ("CREATE", "UPDATE", "DELETE", "PURGE", "SNAPSHOT", "RESTORE")]
+        path.write_text("""
+listen: "127.0.0.1:%d"
+max_payload: 1048576
+jetstream: { store_dir: "%s", max_mem: 256MB, max_file: 16GB }
+authorization: {
+  users: [
+    { user: cp, password: cp-secret }
+    { user: node, password: node-secret,
+      permissions: { publish: { deny: %s }, subscribe: { allow: [">"] } } }
+  ]
+}
+""" % (self.port, directory / "jetstream", json.dumps(denied)))
+        return str(path)
+
+    def url(self, user="cp"):
+        return "nats://%s:%s-secret@127.0.0.1:%d" % (user, user, self.port)
+
+    def start(self):
+        self.spawn()
+        wait_until(self._listens, 20, "nats-server on port %d\n%s" % (self.port, self.log()))
+        return self
+
+    def _listens(self):
+        with socket.create_connection(("127.0.0.1", self.port), 1) as s:
+            return s.recv(4) == b"INFO"
+
+
+class ControlPlane(Process):
+    """trilane-cp serve; calling it runs an operator's command against it."""
+
+    def __init__(self, platform, name="cp", flags=()):
+        self.platform = platform
+        self.port = free_port()
+        self.data = platform.directory / name
+        self.data.mkdir(parents=True, exist_ok=True)
+        self.flags = {
+            "environment": platform.environment,
+            "data-dir": self.data,
+            "nats-urls": platform.nats.url("cp"),
+            "trust-root": platform.root,
+            "store": "sqlite:%s" % (self.data / "store.db"),
+            "listen": "127.0.0.1:%d" % self.port,
+            "key-manifest": platform.keys / "manifest.key",
+            "key-head": platform.keys / "head.key",
+            "node-keys": platform.node_keys,
+            "dp-check": DP,
+        }
+        self.flags.update(dict(flags))
+        super().__init__(name, self.data, [CP, "serve"])
+
+    @property
+    def url(self):
+        return "http://127.0.0.1:%d" % self.port
+
+    def start(self, wait=True, **flags):
+        """Starts it with the flags of the object, and those given (head_interval_ms=100)."""
+        merged = dict(self.flags)
+        merged.update({name.replace("_", "-"): value for name, value in flags.items()})
+        self.spawn(["--%s=%s" % item for item in merged.items() if item[1] is not None])
+        if wait:
+            self.wait_healthy()
+        return self
+
+    def wait_healthy(self, timeout=20):
+        def up():
+            assert self.alive(), "trilane-cp ended:\n" + self.log()[-4000:]
+            return http("GET", self.url + "/health")[0] == 200
+        wait_until(up, timeout, "trilane-cp's /health")
+
+    def run(self, *args, timeout=60):
+        """A command; returns the finished process with stdout and stderr as text."""
+        argv = [CP, str(args[0]), "--server", self.url, "--token-file", str(self.data / "token")]
+        return subprocess.run(argv + [str(a) for a in args[1:]], capture_output=True, text=True,
+                              timeout=timeout, check=False)
+
+    def __call__(self, *args, code=0, timeout=60):
+        """A command that must end with 'code'; its standard output."""
+        done = self.run(*args, timeout=timeout)
+        assert done.returncode == code, "%s: exit %d, expected %d\n%s%s\n--- log\n%s" % (
+            " ".join(str(a) for a in args), done.returncode, code, done.stdout, done.stderr,
+            self.log()[-3000:])
+        return done.stdout
+
+    def json(self, *args, code=0):
+        return json.loads(self(*args, "--output", "json", code=code))
+
+    def token(self):
+        return (self.data / "token").read_text().strip()
+
+    def api(self, method, path, body=None, token=True, headers=None):
+        """A call of the REST API; returns (status, decoded JSON)."""
+        sent = dict(headers or {})
+        if token:
+            sent["Authorization"] = "Bearer " + self.token()
+        data = None
+        if body is not None:
+            data = json.dumps(body).encode()
+            sent["Content-Type"] = "application/json"
+        status, _, answer = http(method, self.url + path, data, sent)
+        return status, json.loads(answer) if answer else None
+
+    def metric(self, name):
+        return _metric(self.url, name)
+
+
+class Node(Process):
+    """trilane-dp serve."""
+
+    def __init__(self, platform, node_id, flags=()):
+        self.platform = platform
+        self.node_id = node_id
+        self.data = platform.directory / node_id
+        self.data.mkdir(parents=True, exist_ok=True)
+        self.ports = {name: free_port() for name in
+                      ("listen", "listen-tls", "listen-proxy", "listen-proxy-tls", "listen-admin")}
+        self.identity = platform.issue_node(node_id)
+        self.flags = {
+            "environment": platform.environment,
+            "node-id": node_id,
+            "data-dir": self.data,
+            "nats-urls": platform.nats.url("node"),
+            "trust-root": platform.root,
+            "key-status": self.identity["status_key"],
+            "tls-cert": self.identity["cert"],
+            "tls-key": self.identity["key"],
+            "tls-ca": platform.ca,
+        }
+        self.flags.update({name: "127.0.0.1:%d" % port for name, port in self.ports.items()})
+        self.flags.update(dict(flags))
+        super().__init__(node_id, self.data, [DP, "serve"])
+
+    @property
+    def url(self):
+        """The cleartext port of the operator and canonical lanes."""
+        return "http://127.0.0.1:%d" % self.ports["listen"]
+
+    @property
+    def admin(self):
+        return "http://127.0.0.1:%d" % self.ports["listen-admin"]
+
+    @property
+    def proxy(self):
+        return "http://127.0.0.1:%d" % self.ports["listen-proxy"]
+
+    def start(self, wait=True, **flags):
+        merged = dict(self.flags)
+        merged.update({name.replace("_", "-"): value for name, value in flags.items()})
+        self.spawn(["--%s=%s" % item for item in merged.items() if item[1] is not None])
+        if wait:
+            self.wait_healthy()
+        return self
+
+    def wait_healthy(self, timeout=20):
+        def up():
+            assert self.alive(), "trilane-dp ended:\n" + self.log()[-4000:]
+            return http("GET", self.admin + "/health")[0] == 200
+        wait_until(up, timeout, "trilane-dp's /health")
+
+    def ready(self):
+        try:
+            return http("GET", self.admin + "/ready")[0] == 200
+        except OSError:
+            return False
+
+    def dump(self):
+        status, _, body = http("GET", self.admin + "/dump")
+        assert status == 200, body
+        return json.loads(body)
+
+    def version(self):
+        """The version that is served now; 0 when there is none."""
+        return int(self.dump().get("version", 0))
+
+    def metric(self, name):
+        return _metric(self.admin, name)
+
+
+def _metric(base, name):
+    """Value of a metric: the sum over its label sets, None when it is not there."""
+    _, _, text = http("GET", base + "/metrics")
+    values = [float(line.rsplit(" ", 1)[1]) for line in text.decode().splitlines()
+              if line.split("{")[0].split(" ")[0] == name]
+    return sum(values) if values else None
+
+
+class Platform:
+    """A directory with keys, root and CA, a NATS server, and what is started on top of it."""
+
+    def __init__(self, environment="dev", trust_domain="trilane.test", nats=True):
+        self.directory = pathlib.Path(tempfile.mkdtemp(prefix="trilane-test-"))
+        self.environment = environment
+        self.trust_domain = trust_domain
+        self.keys = self.directory / "keys"
+        self.node_keys = self.directory / "nodes"
+        self.identities = self.directory / "identities"
+        self.ca = self.identities / "ca.pem"
+        self.root = self.keys / "root.1"
+        self.policies = self.directory / "policies"
+        self.programs = []
+        self.nats = Nats(self.directory / "nats", environment=environment)
+        self.programs.append(self.nats)
+        self._ceremony()
+        if nats:
+            self.nats.start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, problem, trace):
+        if kind is not None:
+            for program in self.programs:
+                print("--- %s\n%s" % (program.name, program.log()[-3000:]))
+        self.close()
+
+    def close(self):
+        for program in reversed(self.programs):
+            program.stop(timeout=10)
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def command(self, *args):
+        """A command that needs no server."""
+        done = subprocess.run([CP] + [str(a) for a in args], capture_output=True, text=True,
+                              timeout=60, check=False)
+        assert done.returncode == 0, "%r: exit %d\n%s%s" % (args, done.returncode, done.stdout,
+                                                            done.stderr)
+        return done.stdout
+
+    def _ceremony(self):
+        self.keys.mkdir()
+        self.node_keys.mkdir()
+        for role in ("root", "manifest", "head"):
+            self.command("key", "generate", "--role", role, "--out", self.keys, role)
+        self.command("key", "root", "--environment", self.environment, "--out", self.keys,
+                     "--roots", self.keys / "root.key", "--manifests", self.keys / "manifest.pub",
+                     "--heads", self.keys / "head.pub")
+        self.command("identity", "init", "--trust-domain", self.trust_domain, "--out",
+                     self.identities)
+
+    def issue_node(self, node_id):
+        self.command("identity", "issue", "--ca", self.identities, "--node", node_id, "--san",
+                     "dns:localhost,ip:127.0.0.1", "--out", self.identities, "--node-keys",
+                     self.node_keys)
+        base = self.identities / ("node-" + node_id)
+        return {"cert": str(base) + ".pem", "key": str(base) + ".key",
+                "status_key": str(base) + ".status.key"}
+
+    def issue_service(self, tenant, name):
+        """A client certificate: {"cert", "key"} with spiffe://<trust domain>/tenant/…"""
+        self.command("identity", "issue", "--ca", self.identities, "--service",
+                     "%s/%s" % (tenant, name), "--san", "dns:localhost,ip:127.0.0.1", "--out",
+                     self.identities)
+        base = self.identities / ("%s-%s" % (tenant, name))
+        return {"cert": str(base) + ".pem", "key": str(base) + ".key"}
+
+    def write_policies(self, files):
+        """Replaces the sources by {name: text}; returns their directory."""
+        shutil.rmtree(self.policies, ignore_errors=True)
+        for name, text in files.items():
+            path = self.policies / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if isinstance(text, bytes):
+                path.write_bytes(text)
+            else:
+                path.write_text(text)
+        return self.policies
+
+    def control_plane(self, name="cp", **flags):
+        cp = ControlPlane(self, name, {k.replace("_", "-"): v for k, v in flags.items()})
+        self.programs.append(cp)
+        return cp
+
+    def node(self, node_id, **flags):
+        node = Node(self, node_id, {k.replace("_", "-"): v for k, v in flags.items()})
+        self.programs.append(node)
+        return node
+
+    def tls_context(self, cert=None, key=None):
+        context = ssl.create_default_context(cafile=str(self.ca))
+        if cert:
+            context.load_cert_chain(cert, key)
+        return context
