@@ -37,6 +37,8 @@
     X(USAGE, 3, 400, CALLER, "a setting or argument is wrong", "see --help")                       \
     X(CRYPTO, 13, 500, SELF, "a cryptographic operation failed",                                   \
       "check the keys and certificates")                                                           \
+    X(RESULT_UNKNOWN, 14, 503, PEER, "no answer came: it may have happened or not",                \
+      "read it back before anything else")                                                         \
     /* every lane */                                                                               \
     X(UNAUTHENTICATED, 16, 401, CALLER, "the caller proved no identity",                           \
       "present a certificate or token that the platform knows")                                    \
@@ -86,6 +88,8 @@
       "name consumer and types")                                                                   \
     X(ACK_UNKNOWN, 9, 409, CALLER, "this delivery is not open",                                    \
       "ack each delivery once, within ack_wait")                                                   \
+    X(BUS_FORBIDDEN, 7, 403, PEER, "the NATS user may not do this",                                \
+      "check the permissions of the NATS user")                                                    \
     /* proxy lane */                                                                               \
     X(EGRESS_UNKNOWN, 7, 403, CALLER, "no Egress of this tenant names the destination",            \
       "add it to an Egress")                                                                       \
