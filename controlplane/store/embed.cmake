@@ -1,0 +1,13 @@
+# Writes FILES (a list) as C strings into OUT.
+set(text "#include \"controlplane/store/migrations.h\"\n\nconst char *const cp_migrations_sqlite[] = {\n")
+set(count 0)
+foreach(file ${FILES})
+    file(READ ${file} content)
+    string(REPLACE "\\" "\\\\" content "${content}")
+    string(REPLACE "\"" "\\\"" content "${content}")
+    string(REPLACE "\n" "\\n\"\n    \"" content "${content}")
+    string(APPEND text "    \"${content}\",\n")
+    math(EXPR count "${count} + 1")
+endforeach()
+string(APPEND text "};\nconst size_t cp_migrations_sqlite_count = ${count};\n")
+file(WRITE ${OUT} "${text}")
