@@ -48,4 +48,23 @@ static inline void proto_free_scoped(ProtobufCMessage **message)
     *message = NULL;
 }
 
+/* protobuf-c's fields are not const, though encoding only reads them. */
+static inline char *proto_text(const char *text)
+{
+    union {
+        const char *in;
+        char *out;
+    } cast = {.in = text};
+    return cast.out;
+}
+
+static inline ProtobufCBinaryData proto_binary(const uint8_t *bytes, size_t size)
+{
+    union {
+        const uint8_t *in;
+        uint8_t *out;
+    } cast = {.in = bytes};
+    return (ProtobufCBinaryData){.len = size, .data = cast.out};
+}
+
 #define auto_proto __attribute__((cleanup(proto_free_scoped)))

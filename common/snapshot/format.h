@@ -55,9 +55,8 @@ enum key_role {
     KEY_ROLE_HEAD,
     KEY_ROLE_NODE, /* a node's own key, for its status; never in a root. */
     KEY_ROLE_COUNT,
+    ROOT_ROLE_COUNT = KEY_ROLE_NODE, /* roles that a root gives keys to. */
 };
-
-enum { ROOT_ROLE_COUNT = KEY_ROLE_NODE }; /* roles that a root gives keys to. */
 
 /* ---- streams ---- */
 
@@ -147,7 +146,7 @@ enum snap_state { SNAP_STATE_LIST(SNAP_STATE_ENUM_) SNAP_STATE_COUNT };
 /* "GOOD"; "UNKNOWN" for a number that is not listed. */
 const char *snap_state_name(uint32_t state);
 
-/* "routing"; "stream 77" is not ours to name: NULL when the kind is not listed. */
+/* "routing"; NULL when the kind is not listed. */
 const char *stream_kind_name(uint32_t kind);
 
 /* "HEADER_CONDITIONS" for bit 1; NULL when the bit is not listed. */

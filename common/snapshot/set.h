@@ -26,6 +26,10 @@ struct snap_set;
 MUST_CHECK struct err snap_set_new(const struct manifest *m, struct snap_set *previous,
                                    struct snap_set **out);
 
+/* The same for the stream of positions alone: fetched late, when something is to be explained. */
+MUST_CHECK struct err snap_set_new_positions(const struct manifest *m, struct snap_set *previous,
+                                             struct snap_set **out);
+
 struct snap_set *snap_set_ref(struct snap_set *s);
 void snap_set_unref(struct snap_set *s);
 

@@ -22,7 +22,8 @@ struct status {
     uint64_t version; /* served now; zero: none. */
     uint8_t content_prefix[STATUS_PREFIX_SIZE];
     enum snap_state state;
-    enum err_code code;                 /* of the refusal that holds; E_OK: none. */
+    uint32_t code; /* err_code of the refusal that holds; zero: none. A newer node may name one
+                      that is not listed here. */
     char object[STATUS_OBJECT_MAX + 1]; /* what was refused; empty without a refusal. */
     int64_t at_ms;
     uint32_t format; /* highest container format that the node speaks. */

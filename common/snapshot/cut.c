@@ -1,0 +1,206 @@
+/* The cut, and the way of a chunk to its stored bytes and back. */
+#include "common/snapshot/cut.h"
+
+#include <stdlib.h>
+#include <string.h>
+#define XXH_STATIC_LINKING_ONLY /* a hash state on the stack */
+#include <xxhash.h>
+#include <zstd.h>
+#include <zstd_errors.h>
+
+#include "common/base/buf.h"
+#include "common/base/check.h"
+#include "common/base/scope.h"
+#include "common/snapshot/parts.h"
+#include "common/snapshot/wire.h"
+
+enum { ZSTD_LEVEL = 6 };
+
+static uint64_t cut_hash(uint32_t kind, struct slice key)
+{
+    XXH3_state_t state;
+    uint8_t prefix[4];
+    wire_put32(prefix, kind);
+    XXH3_64bits_reset(&state);
+    XXH3_64bits_update(&state, prefix, sizeof(prefix));
+    XXH3_64bits_update(&state, key.ptr, key.size);
+    return XXH3_64bits_digest(&state);
+}
+
+/* The larger a part, the likelier the cut behind it: chunks are near 24 KiB whatever the parts. */
+struct err cut_first(uint32_t kind, struct slice raw, size_t *out_size, size_t *out_pieces)
+{
+    size_t size = 0;
+    while (size < raw.size) {
+        struct part p;
+        TRY(part_read(slice_from(raw, size), &p));
+        size_t whole = (size_t)part_size(&p);
+        if (size == 0 && whole > CHUNK_RAW_MAX) {
+            *out_size = whole;
+            *out_pieces = (whole + CHUNK_RAW_MAX - 1) / CHUNK_RAW_MAX;
+            return OK;
+        }
+        if (size + whole > CHUNK_RAW_MAX) {
+            break;
+        }
+        size += whole;
+        if (size >= CHUNK_CUT_MIN && cut_hash(kind, p.key) % CHUNK_CUT_MOD < whole) {
+            break;
+        }
+    }
+    *out_size = size;
+    *out_pieces = 1;
+    return OK;
+}
+
+/* zstd when it is smaller; what a chunk holds decides, never what came before it. */
+static struct err chunk_store(struct cut_chunk *c)
+{
+    size_t room = ZSTD_compressBound(c->raw.size);
+    auto_free uint8_t *packed = malloc(room);
+    if (packed == NULL) {
+        return FAIL(E_NO_MEMORY);
+    }
+    size_t size = ZSTD_compress(packed, room, c->raw.ptr, c->raw.size, ZSTD_LEVEL);
+    if (ZSTD_isError(size)) {
+        return FAIL(E_NO_MEMORY); /* the only way in which it fails with enough room. */
+    }
+    c->stored = c->raw;
+    if (size < c->raw.size) {
+        uint8_t *fitted = realloc(packed, size);
+        c->owned = fitted != NULL ? fitted : packed;
+        packed = NULL;
+        c->stored = slice_of(c->owned, size);
+    }
+    return OK;
+}
+
+static struct err chunk_add(struct cut_stream *s, size_t *capacity, struct slice raw,
+                            cut_known_fn known, void *context)
+{
+    if (s->chunk_count == CHUNKS_MAX) {
+        return FAIL(E_TOO_LARGE);
+    }
+    if (s->chunk_count == *capacity) {
+        size_t more = *capacity == 0 ? 16 : *capacity * 2;
+        struct cut_chunk *grown = realloc(s->chunks, more * sizeof(*grown));
+        if (grown == NULL) {
+            return FAIL(E_NO_MEMORY);
+        }
+        s->chunks = grown;
+        *capacity = more;
+    }
+    struct cut_chunk c = {.raw = raw};
+    ids_digest(raw, c.raw_digest);
+    if (known == NULL || !known(context, c.raw_digest, &c.stored)) {
+        TRY(chunk_store(&c));
+    }
+    ids_digest_short(c.stored, c.digest);
+    s->chunks[s->chunk_count++] = c;
+    return OK;
+}
+
+static struct err stream_digest(struct cut_stream *s)
+{
+    auto_free uint8_t *digests = malloc(s->chunk_count * DIGEST_SIZE + 1);
+    if (digests == NULL) {
+        return FAIL(E_NO_MEMORY);
+    }
+    for (size_t i = 0; i < s->chunk_count; i++) {
+        memcpy(digests + i * DIGEST_SIZE, s->chunks[i].raw_digest, DIGEST_SIZE);
+    }
+    cut_raw_digest(digests, s->chunk_count, s->raw_digest);
+    return OK;
+}
+
+/* A stream that is out of order is refused here, so that it is never published. */
+static struct err stream_order(struct slice raw)
+{
+    struct part_iter it = {.rest = raw};
+    struct part p;
+    bool more = true;
+    while (more) {
+        TRY(part_next(&it, &p, &more));
+    }
+    return OK;
+}
+
+static struct err stream_fill(struct cut_stream *s, struct slice raw, cut_known_fn known,
+                              void *context)
+{
+    size_t capacity = 0;
+    while (raw.size > 0) {
+        size_t size = 0;
+        size_t pieces = 0;
+        TRY(cut_first(s->kind, raw, &size, &pieces));
+        CHECK(size > 0 && pieces > 0);
+        for (size_t i = 0; i < pieces; i++) {
+            struct slice piece = slice_from(slice_head(raw, size), i * CHUNK_RAW_MAX);
+            TRY(chunk_add(s, &capacity, slice_head(piece, CHUNK_RAW_MAX), known, context));
+        }
+        raw = slice_from(raw, size);
+    }
+    return stream_digest(s);
+}
+
+struct err cut_stream(uint32_t kind, struct slice raw, cut_known_fn known, void *context,
+                      struct cut_stream *out)
+{
+    if (raw.size > STREAM_RAW_MAX) {
+        return FAIL(E_TOO_LARGE);
+    }
+    TRY(stream_order(raw));
+    struct cut_stream s = {.kind = kind, .format = STREAM_FORMAT, .raw_size = raw.size};
+    struct err e = stream_fill(&s, raw, known, context);
+    if (!err_ok(e)) {
+        cut_stream_free(&s);
+        return e;
+    }
+    *out = s;
+    return OK;
+}
+
+void cut_stream_free(struct cut_stream *s)
+{
+    for (size_t i = 0; i < s->chunk_count; i++) {
+        free(s->chunks[i].owned);
+    }
+    free(s->chunks);
+    *s = (struct cut_stream){0};
+}
+
+void cut_raw_digest(const uint8_t *digests, size_t count, uint8_t out[DIGEST_SIZE])
+{
+    ids_digest(slice_of(digests, count * DIGEST_SIZE), out);
+}
+
+/* Unpacks into exactly raw_size bytes; zstd never writes past them. */
+static struct err chunk_unpack(struct slice stored, uint8_t *out, size_t raw_size)
+{
+    size_t size = ZSTD_decompress(out, raw_size, stored.ptr, stored.size);
+    if (ZSTD_isError(size)) {
+        bool more = ZSTD_getErrorCode(size) == ZSTD_error_dstSize_tooSmall;
+        return FAIL(more ? E_CHUNK_BOMB : E_CHUNK_TAMPERED);
+    }
+    return size == raw_size ? OK : FAIL(E_CHUNK_TAMPERED);
+}
+
+struct err chunk_open(struct slice stored, const struct chunk_name *name, uint8_t *out,
+                      uint8_t out_raw_digest[DIGEST_SIZE])
+{
+    uint8_t digest[DIGEST_SHORT_SIZE];
+    if (stored.size != name->stored_size) {
+        return FAIL(E_CHUNK_TAMPERED);
+    }
+    ids_digest_short(stored, digest);
+    if (memcmp(digest, name->digest, sizeof(digest)) != 0) {
+        return FAIL(E_CHUNK_TAMPERED);
+    }
+    if (name->stored_size == name->raw_size) {
+        memcpy(out, stored.ptr, stored.size);
+    } else {
+        TRY(chunk_unpack(stored, out, name->raw_size));
+    }
+    ids_digest(slice_of(out, name->raw_size), out_raw_digest);
+    return OK;
+}
