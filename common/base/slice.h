@@ -20,8 +20,12 @@ struct slice {
 /* For printf("%.*s"): a slice of text as its two arguments, cut at INT_MAX. */
 #define SLICE_ARG(s) (int)((s).size > 0x7fffffff ? 0x7fffffff : (s).size), (const char *)(s).ptr
 
-/* A string literal as a slice, usable in static initialisers. */
-#define SLICE_LIT(text) ((struct slice){(const uint8_t *)("" text), sizeof(text) - 1})
+/* A string literal as a slice: in an initialiser, also of static storage, and elsewhere. */
+#define SLICE_INIT(text)                                                                           \
+    {                                                                                              \
+        (const uint8_t *)("" text), sizeof(text) - 1                                               \
+    }
+#define SLICE_LIT(text) ((struct slice)SLICE_INIT(text))
 
 static inline struct slice slice_of(const void *ptr, size_t size)
 {

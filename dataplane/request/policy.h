@@ -24,6 +24,12 @@ struct dp_policy_target;
 
 enum dp_verb { DP_VERB_CALL, DP_VERB_PUBLISH, DP_VERB_SUBSCRIBE, DP_VERB_FETCH, DP_VERB_COUNT };
 
+/* "call", "publish", …: as policies write it. */
+struct slice dp_verb_name(enum dp_verb verb);
+
+/* The caller's trait of this name; false when it has none. */
+bool dp_caller_trait(const struct dp_caller *caller, struct slice name, struct slice *out);
+
 /* What is asked. Everything is borrowed for the call. */
 struct dp_policy_query {
     enum dp_verb verb;

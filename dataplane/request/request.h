@@ -74,15 +74,21 @@ struct dp_lane {
     const char *name; /* "operator", "canonical", "proxy". */
 
     /* Says what is asked for: sets rq->target, rq->method, rq->verb and what forward() needs.
-     * Called anew after a swap, for the model that is in force then. */
+     * Called anew after a swap, for the model that is in force then: it must not touch what
+     * forward() began. */
     struct err (*route)(struct dp_request *rq);
 
-    /* Starts the work. From here on the lane answers the caller through the front's own
-     * connection, and ends the request once by dp_request_done() or dp_request_fail(). */
-    enum dp_step_next (*forward)(struct dp_request *rq);
+    /* Starts the work. With E_OK the lane has the request: it answers the caller through the
+     * front's own connection, and ends the request once by dp_request_done() or
+     * dp_request_fail(), which is allowed before this returns, too. With an error it has done
+     * nothing, and the front answers. The lane keeps no pointer into the model: what it needs of
+     * it for longer it reads through the request each time, or copies. */
+    struct err (*forward)(struct dp_request *rq);
 
     /* Ends the work at once, because of 'why' (deadline, drain, a denial after a swap): answers
-     * as well as is still possible, and ends the request. Only after forward() returned WAIT. */
+     * as well as is still possible, and ends the request, now or soon. Only after forward()
+     * took the request; after a denial the pointers of the request may be NULL. No other request
+     * ends inside of this call. */
     void (*abort)(struct dp_request *rq, struct err why);
 };
 
@@ -90,7 +96,7 @@ struct dp_step;
 struct dp_generation;
 
 struct dp_request {
-    const struct dp_step *step; /* the step to run next; never NULL. */
+    const struct dp_step *step; /* the step to run next; NULL before the first. */
     struct dp_request_pool *pool;
     struct dp_generation *generation; /* pins 'model'. */
     const struct dp_model *model;     /* NULL only in a request that was refused as NOT_READY. */
@@ -105,10 +111,10 @@ struct dp_request {
     const struct dp_caller *caller;
 
     /* What every further hop is told: NAMES, "Context". */
-    struct trace_context trace; /* ours: a child of the caller's. */
-    struct slice correlation;   /* never empty after step admit. */
-    struct slice request_id;    /* never empty after step admit. */
-    uint64_t deadline_ns;       /* absolute; never zero after step route. */
+    struct trace trace;       /* ours: a child of the caller's. */
+    struct slice correlation; /* never empty after step admit. */
+    struct slice request_id;  /* never empty after step admit. */
+    uint64_t deadline_ns;     /* absolute; never zero after step route. */
 
     /* What is asked for, as the lane's route() said. */
     enum dp_verb verb;
@@ -123,7 +129,10 @@ struct dp_request {
     struct slice limit;        /* RATE_LIMITED: which limit. */
     struct err err;            /* why it failed; E_OK so far. */
     bool answered;             /* the caller has a first byte of an answer of the lane. */
-    bool forwarding;           /* forward() returned WAIT: the lane ends the request. */
+    bool forwarding;           /* step forward was reached: the lane ends the request. */
+    bool entering;             /* inside the lane's forward(). */
+    bool over;                 /* the lane ended the request. */
+    bool caller_gone;          /* nobody is there to be answered. */
 
     /* For the access log and the metrics. */
     uint64_t started_ns;
@@ -150,9 +159,9 @@ struct dp_request_pool {
     struct dp_generation *generations;   /* all that are alive, newest first. */
     struct dp_request *open;             /* every open request, newest first. */
     struct dp_request *free;
-    struct dp_request *redecide_at; /* next one to decide anew after a swap. */
-    struct net_hook redecide_hook;
+    struct net_timer redecide_timer; /* armed while open requests are of an older model. */
     size_t open_count;
+    size_t free_count;
     bool draining;
 };
 

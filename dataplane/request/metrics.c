@@ -1,0 +1,155 @@
+/* metrics: see metrics.h. */
+#include "dataplane/request/metrics.h"
+
+#include <stdlib.h>
+
+#include "common/base/map.h"
+#include "dataplane/request/request.h"
+
+const struct metrics_family dp_metric_families[DP_METRIC_COUNT] = {
+#define X(id, name, kind, series, scale, help, ...)                                                \
+    [DP_METRIC_##id] = {name, help, METRICS_##kind, {__VA_ARGS__}, series, scale},
+    DP_METRICS(X)
+#undef X
+};
+
+enum { LATENCY_PLACES = 1024 };
+
+/* Which series a call belongs to, so that the set's lock is taken once for each. */
+struct latency_place {
+    const struct dp_caller *caller; /* NULL: free. */
+    const struct dp_target *target;
+    uint64_t method; /* hash. */
+    metrics_id id;
+};
+
+struct dp_request_metrics {
+    struct metrics *set;
+    struct metrics_shard *shard;
+    metrics_id open;
+    metrics_id decisions[2]; /* by cached. */
+    metrics_id redecided[2]; /* by going on. */
+    struct lane_series {
+        const struct dp_lane *lane; /* NULL: free. */
+        metrics_id codes[E_COUNT];  /* 0: not made yet. */
+        metrics_id request_bytes;
+        metrics_id response_bytes;
+    } lanes[4];
+    struct latency_place places[LATENCY_PLACES];
+};
+
+static metrics_id one_label(struct metrics *set, enum dp_metric metric, const char *value)
+{
+    return metrics_series(set, metric, (const struct slice[]){slice_str(value)});
+}
+
+struct err dp_request_metrics_new(struct metrics *metrics, struct metrics_shard *shard,
+                                  struct dp_request_metrics **out)
+{
+    struct dp_request_metrics *m = calloc(1, sizeof(*m));
+    if (m == NULL) {
+        return FAIL(E_NO_MEMORY);
+    }
+    m->set = metrics;
+    m->shard = shard;
+    m->open = metrics_plain(metrics, DP_METRIC_REQUESTS_OPEN);
+    m->decisions[0] = one_label(metrics, DP_METRIC_DECISIONS, "false");
+    m->decisions[1] = one_label(metrics, DP_METRIC_DECISIONS, "true");
+    m->redecided[0] = one_label(metrics, DP_METRIC_REDECIDED, "ended");
+    m->redecided[1] = one_label(metrics, DP_METRIC_REDECIDED, "goes_on");
+    *out = m;
+    return OK;
+}
+
+void dp_request_metrics_free(struct dp_request_metrics *m)
+{
+    free(m);
+}
+
+/* The series of a lane; there are fewer lanes than places. */
+static struct lane_series *lane_series(struct dp_request_metrics *m, const struct dp_lane *lane)
+{
+    size_t at = 0;
+    while (m->lanes[at].lane != NULL && m->lanes[at].lane != lane) {
+        at++;
+    }
+    struct lane_series *series = &m->lanes[at];
+    if (series->lane == NULL) {
+        series->lane = lane;
+        series->request_bytes = one_label(m->set, DP_METRIC_REQUEST_BYTES, lane->name);
+        series->response_bytes = one_label(m->set, DP_METRIC_RESPONSE_BYTES, lane->name);
+    }
+    return series;
+}
+
+static metrics_id latency_series(struct dp_request_metrics *m, const struct dp_request *rq)
+{
+    uint64_t method = map_hash(rq->method);
+    uint64_t place = method ^ ((uintptr_t)rq->caller >> 4) ^ ((uintptr_t)rq->target >> 6);
+    struct latency_place *at = &m->places[place % LATENCY_PLACES];
+    if (at->caller != rq->caller || at->target != rq->target || at->method != method) {
+        const struct slice values[] = {rq->method, rq->caller->id, rq->target->id};
+        *at = (struct latency_place){.caller = rq->caller,
+                                     .target = rq->target,
+                                     .method = method,
+                                     .id = metrics_series(m->set, DP_METRIC_RPC_LATENCY, values)};
+    }
+    return at->id;
+}
+
+void dp_request_metrics_add(struct dp_request_metrics *m, const struct dp_request *rq)
+{
+    struct lane_series *series = lane_series(m, rq->lane);
+    if (series->codes[rq->err.code] == 0) {
+        const struct slice values[] = {slice_str(rq->lane->name),
+                                       slice_str(err_name(rq->err.code))};
+        series->codes[rq->err.code] = metrics_series(m->set, DP_METRIC_REQUESTS, values);
+    }
+    metrics_add(m->shard, series->codes[rq->err.code], 1);
+    metrics_add(m->shard, series->request_bytes, (int64_t)rq->request_bytes);
+    metrics_add(m->shard, series->response_bytes, (int64_t)rq->response_bytes);
+    if (rq->verb == DP_VERB_CALL && rq->verdict.allow && rq->target != NULL) {
+        uint64_t ns = net_loop_now_ns(rq->pool->loop) - rq->started_ns;
+        metrics_record(m->shard, latency_series(m, rq), ns / 1000);
+    }
+}
+
+void dp_request_metrics_clear(struct dp_request_metrics *m)
+{
+    for (size_t i = 0; i < LATENCY_PLACES; i++) {
+        m->places[i] = (struct latency_place){0};
+    }
+}
+
+void dp_request_metrics_open(struct dp_request_metrics *m, int by)
+{
+    metrics_add(m->shard, m->open, by);
+}
+
+void dp_request_metrics_decision(struct dp_request_metrics *m, bool cached)
+{
+    metrics_add(m->shard, m->decisions[cached], 1);
+}
+
+void dp_request_metrics_redecided(struct dp_request_metrics *m, bool goes_on)
+{
+    metrics_add(m->shard, m->redecided[goes_on], 1);
+}
+
+struct metrics *dp_request_metrics_set(struct dp_request_metrics *m)
+{
+    return m->set;
+}
+
+struct metrics_shard *dp_request_metrics_shard(struct dp_request_metrics *m)
+{
+    return m->shard;
+}
+
+void dp_metrics_derive(struct metrics *metrics, struct metrics_shard *shard)
+{
+    int64_t missed = metrics_value(metrics, one_label(metrics, DP_METRIC_DECISIONS, "false"));
+    int64_t hit = metrics_value(metrics, one_label(metrics, DP_METRIC_DECISIONS, "true"));
+    int64_t ratio = missed + hit == 0 ? 0 : hit * 1000000 / (missed + hit);
+    metrics_set(shard, metrics_plain(metrics, DP_METRIC_DECISION_HIT_RATIO), ratio);
+}

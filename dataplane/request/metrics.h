@@ -1,0 +1,122 @@
+/*
+ * metrics: every metric of a node, one row each, and the ones of a request.
+ *
+ * Shape      DP_METRICS is the table: docs/metrics.md is made from it. struct dp_request_metrics is
+ *            a worker's way to its shard, with a memo of the series that its requests use.
+ * Units      in the name; latencies are recorded in microseconds and shown in milliseconds.
+ * Ownership  dp_request_metrics borrows the set.
+ * Threads    the table: any. dp_request_metrics: its worker.
+ * Source     NAMES: "Metrics"; Prometheus' naming rules.
+ */
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/base/err.h"
+#include "common/telemetry/metrics.h"
+
+struct dp_request;
+struct dp_request_pool;
+
+/* id, name, kind, series at most, scale, help, labels (NULL for none) */
+#define DP_METRICS(X)                                                                              \
+    X(RPC_LATENCY, "gw_rpc_latency_ms", HISTOGRAM, 1024, 0.001,                                    \
+      "Calls through the operator lane, from the head to the end of the answer.", "op", "caller",  \
+      "target")                                                                                    \
+    X(REQUESTS, "trilane_requests_total", COUNTER, 512, 0,                                         \
+      "Requests that are over, by lane and code.", "lane", "code", NULL)                           \
+    X(REQUESTS_OPEN, "trilane_requests_open", GAUGE, 0, 0, "Requests in flight.", NULL, NULL,      \
+      NULL)                                                                                        \
+    X(REQUEST_BYTES, "trilane_request_bytes_total", COUNTER, 8, 0,                                 \
+      "Bytes of bodies from callers.", "lane", NULL, NULL)                                         \
+    X(RESPONSE_BYTES, "trilane_response_bytes_total", COUNTER, 8, 0,                               \
+      "Bytes of bodies to callers.", "lane", NULL, NULL)                                           \
+    X(DECISIONS, "trilane_policy_decisions_total", COUNTER, 8, 0,                                  \
+      "Policy decisions, by whether the cache had them.", "cached", NULL, NULL)                    \
+    X(DECISION_HIT_RATIO, "policy_decision_cache_hit_ratio", GAUGE, 0, 0.000001,                   \
+      "Share of policy decisions that the cache had, since start.", NULL, NULL, NULL)              \
+    X(LIMIT_EVICTIONS, "trilane_rate_limit_evictions_total", COUNTER, 0, 0,                        \
+      "Rate cells given to another key while not full.", NULL, NULL, NULL)                         \
+    X(REDECIDED, "trilane_requests_redecided_total", COUNTER, 8, 0,                                \
+      "Open requests decided anew after a swap, by outcome.", "outcome", NULL, NULL)               \
+    X(BUS_PUBLISH_LATENCY, "bus_publish_latency_ms", HISTOGRAM, 256, 0.001,                        \
+      "From a publish request to JetStream's ack.", "topic", NULL, NULL)                           \
+    X(BUS_CONSUME_LATENCY, "bus_consume_latency_ms", HISTOGRAM, 256, 0.001,                        \
+      "From an event's time to its delivery to the subscriber.", "topic", NULL, NULL)              \
+    X(BUS_DELIVERIES, "trilane_bus_deliveries_total", COUNTER, 512, 0,                             \
+      "Deliveries to subscribers, by what became of them.", "topic", "outcome", NULL)              \
+    X(BUS_SUBSCRIPTIONS, "trilane_bus_subscriptions", GAUGE, 0, 0, "Open subscriptions.", NULL,    \
+      NULL, NULL)                                                                                  \
+    X(PROXY_LATENCY, "proxy_upstream_latency_ms", HISTOGRAM, 256, 0.001,                           \
+      "From the dial to the end of the answer.", "domain", NULL, NULL)                             \
+    X(PROXY_TUNNELS, "trilane_proxy_tunnels", GAUGE, 0, 0, "Open CONNECT tunnels.", NULL, NULL,    \
+      NULL)                                                                                        \
+    X(UPSTREAM_CONNECTIONS, "trilane_upstream_connections", GAUGE, 0, 0,                           \
+      "Connections to upstreams.", NULL, NULL, NULL)                                               \
+    X(CONNECTIONS, "trilane_connections", GAUGE, 0, 0, "Connections of callers.", NULL, NULL,      \
+      NULL)                                                                                        \
+    X(FLOODS, "trilane_connections_flooded_total", COUNTER, 8, 0,                                  \
+      "Connections closed for a flood of frames or resets.", "kind", NULL, NULL)                   \
+    X(HEADERS_TOO_LARGE, "trilane_headers_too_large_total", COUNTER, 0, 0,                         \
+      "Requests with too many or too large headers.", NULL, NULL, NULL)                            \
+    X(SNAPSHOT_VERSION, "trilane_snapshot_version", GAUGE, 0, 0,                                   \
+      "Version of the snapshot that every worker serves; 0: none.", NULL, NULL, NULL)              \
+    X(SNAPSHOT_STATE, "trilane_snapshot_state", GAUGE, 16, 0,                                      \
+      "1 for the state that the node is in.", "state", NULL, NULL)                                 \
+    X(SNAPSHOT_REFUSALS, "trilane_snapshot_refusals_total", COUNTER, 64, 0,                        \
+      "Heads and snapshots that were refused, by code.", "code", NULL, NULL)                       \
+    X(SNAPSHOT_APPLIES, "trilane_snapshot_applies_total", COUNTER, 0, 0, "Snapshots applied.",     \
+      NULL, NULL, NULL)                                                                            \
+    X(SNAPSHOT_APPLY, "trilane_snapshot_apply_seconds", HISTOGRAM, 0, 0.000001,                    \
+      "From the accepted head to the last worker's swap.", NULL, NULL, NULL)                       \
+    X(SNAPSHOT_FETCHED, "trilane_snapshot_fetched_bytes_total", COUNTER, 0, 0,                     \
+      "Bytes of manifests and chunks fetched.", NULL, NULL, NULL)                                  \
+    X(SNAPSHOT_LIVE, "trilane_snapshots_live", GAUGE, 0, 0, "Snapshots in memory.", NULL, NULL,    \
+      NULL)                                                                                        \
+    X(HEADS, "trilane_heads_total", COUNTER, 8, 0, "Heads accepted, by how they came.", "way",     \
+      NULL, NULL)                                                                                  \
+    X(CONTACT_AGE, "trilane_head_contact_age_seconds", GAUGE, 0, 0.001,                            \
+      "Since the last head was accepted; -0.001: never.", NULL, NULL, NULL)                        \
+    X(CONTENT_AGE, "trilane_head_content_age_seconds", GAUGE, 0, 0.001,                            \
+      "Since a head named the version served; -0.001: never.", NULL, NULL, NULL)                   \
+    X(BUS_CONNECTED, "trilane_bus_connected", GAUGE, 0, 0, "1 while connected to NATS.", NULL,     \
+      NULL, NULL)                                                                                  \
+    X(BUS_RECONNECTS, "trilane_bus_reconnects_total", COUNTER, 0, 0, "Reconnects to NATS.", NULL,  \
+      NULL, NULL)                                                                                  \
+    X(LOG_DROPPED, "trilane_log_dropped_total", COUNTER, 4, 0, "Lines of log that were dropped.",  \
+      "log", NULL, NULL)
+
+enum dp_metric {
+#define X(id, name, kind, series, scale, help, ...) DP_METRIC_##id,
+    DP_METRICS(X)
+#undef X
+        DP_METRIC_COUNT
+};
+
+extern const struct metrics_family dp_metric_families[DP_METRIC_COUNT];
+
+struct dp_request_metrics;
+
+/* A worker's view of shard 'shard'. The pool is read for its open requests. E_NO_MEMORY. */
+MUST_CHECK struct err dp_request_metrics_new(struct metrics *metrics, struct metrics_shard *shard,
+                                             struct dp_request_metrics **out);
+void dp_request_metrics_free(struct dp_request_metrics *m);
+
+/* Counts a request that is over. */
+void dp_request_metrics_add(struct dp_request_metrics *m, const struct dp_request *rq);
+
+/* Forgets the series of callers and targets: after every swap. */
+void dp_request_metrics_clear(struct dp_request_metrics *m);
+
+/* Open requests moved by 'by'; a decision was made; an open request was decided anew. */
+void dp_request_metrics_open(struct dp_request_metrics *m, int by);
+void dp_request_metrics_decision(struct dp_request_metrics *m, bool cached);
+void dp_request_metrics_redecided(struct dp_request_metrics *m, bool goes_on);
+
+/* The set and the shard, for a lane's own metrics. */
+struct metrics *dp_request_metrics_set(struct dp_request_metrics *m);
+struct metrics_shard *dp_request_metrics_shard(struct dp_request_metrics *m);
+
+/* Before a scrape, on the thread that owns 'shard': what is derived from other metrics. */
+void dp_metrics_derive(struct metrics *metrics, struct metrics_shard *shard);

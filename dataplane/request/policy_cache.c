@@ -1,0 +1,196 @@
+/*
+ * The cache of decisions: two places for a key, found by its hash, compared as a whole.
+ *
+ * A key is the target and exactly the attributes that its rules read, each with its length, so
+ * that two requests which the rules cannot tell apart share an entry, and no others do. Targets
+ * that read request headers are not cached: their values are unbounded. Neither is a key that is
+ * longer than an entry holds.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/check.h"
+#include "common/base/map.h"
+#include "dataplane/apply/model.h"
+#include "dataplane/request/policy.h"
+#include "dataplane/request/policy_impl.h"
+
+#include "trilane/parts/v1/parts.pb-c.h"
+
+enum { KEY_MAX = 192 };
+
+struct entry {
+    uint64_t hash;
+    uint64_t expires_ns;
+    uint64_t epoch; /* of the cache when it was put; another one: forgotten. */
+    struct slice rule;
+    uint16_t key_size;
+    bool allow;
+    uint8_t key[KEY_MAX];
+};
+
+struct dp_policy_cache {
+    struct entry *entries;
+    size_t mask;
+    uint64_t ttl_ns;
+    uint64_t epoch; /* never zero: a zeroed entry is free. */
+    uint64_t asked;
+    uint64_t hits;
+};
+
+struct key {
+    uint8_t bytes[KEY_MAX];
+    size_t size; /* KEY_MAX + 1: it does not fit. */
+};
+
+static bool reads(const struct dp_policy_target *target, Trilane__Parts__V1__Attribute attribute)
+{
+    return (target->attributes & (1U << (unsigned)attribute)) != 0;
+}
+
+static void add(struct key *key, struct slice value)
+{
+    if (key->size > KEY_MAX || value.size > UINT16_MAX || value.size + 2 > KEY_MAX - key->size) {
+        key->size = KEY_MAX + 1;
+        return;
+    }
+    key->bytes[key->size++] = (uint8_t)value.size;
+    key->bytes[key->size++] = (uint8_t)(value.size >> 8);
+    if (value.size > 0) {
+        (void)memcpy(key->bytes + key->size, value.ptr, value.size);
+        key->size += value.size;
+    }
+}
+
+static void add_caller(struct key *key, const struct dp_policy_target *target,
+                       const struct dp_caller *caller)
+{
+    if (reads(target, TRILANE__PARTS__V1__ATTRIBUTE__ATTRIBUTE_CALLER)) {
+        add(key, caller->id);
+    }
+    if (reads(target, TRILANE__PARTS__V1__ATTRIBUTE__ATTRIBUTE_CALLER_TENANT)) {
+        add(key, caller->tenant);
+    }
+    if (reads(target, TRILANE__PARTS__V1__ATTRIBUTE__ATTRIBUTE_CALLER_TRUST_DOMAIN)) {
+        add(key, caller->domain);
+    }
+    for (size_t i = 0; i < target->trait_count; i++) {
+        struct slice value = {0};
+        uint8_t found = dp_caller_trait(caller, target->traits[i], &value);
+        add(key, slice_of(&found, 1));
+        add(key, value);
+    }
+}
+
+/* False: what is asked cannot be cached. */
+static bool make_key(const struct dp_policy_target *target, const struct dp_policy_query *query,
+                     struct key *key)
+{
+    if (reads(target, TRILANE__PARTS__V1__ATTRIBUTE__ATTRIBUTE_HEADER)) {
+        return false;
+    }
+    (void)memcpy(key->bytes, &target, sizeof(target));
+    key->size = sizeof(target);
+    if (reads(target, TRILANE__PARTS__V1__ATTRIBUTE__ATTRIBUTE_VERB)) {
+        uint8_t verb = (uint8_t)query->verb;
+        add(key, slice_of(&verb, 1));
+    }
+    if (reads(target, TRILANE__PARTS__V1__ATTRIBUTE__ATTRIBUTE_LANE)) {
+        add(key, query->lane);
+    }
+    if (reads(target, TRILANE__PARTS__V1__ATTRIBUTE__ATTRIBUTE_METHOD)) {
+        add(key, query->method);
+    }
+    add_caller(key, target, query->caller);
+    return key->size <= KEY_MAX;
+}
+
+struct err dp_policy_cache_new(size_t entries, uint64_t ttl_ms, struct dp_policy_cache **out)
+{
+    CHECK(entries > 0);
+    size_t count = 2;
+    while (count < entries) {
+        count *= 2;
+    }
+    struct dp_policy_cache *cache = calloc(1, sizeof(*cache));
+    struct entry *table = calloc(count, sizeof(*table));
+    if (cache == NULL || table == NULL) {
+        free(cache);
+        free(table);
+        return FAIL(E_NO_MEMORY);
+    }
+    *cache = (struct dp_policy_cache){
+        .entries = table, .mask = count - 1, .ttl_ns = ttl_ms * 1000000, .epoch = 1};
+    *out = cache;
+    return OK;
+}
+
+void dp_policy_cache_free(struct dp_policy_cache *cache)
+{
+    if (cache != NULL) {
+        free(cache->entries);
+        free(cache);
+    }
+}
+
+void dp_policy_cache_clear(struct dp_policy_cache *cache)
+{
+    cache->epoch++;
+}
+
+static bool holds(const struct dp_policy_cache *cache, const struct entry *entry, uint64_t hash,
+                  const struct key *key, uint64_t now_ns)
+{
+    return entry->epoch == cache->epoch && entry->hash == hash && entry->expires_ns > now_ns &&
+           entry->key_size == key->size && memcmp(entry->key, key->bytes, key->size) == 0;
+}
+
+/* Of the two places of a hash the free one, or the one that runs out first. */
+static struct entry *place(struct dp_policy_cache *cache, uint64_t hash)
+{
+    struct entry *first = &cache->entries[(size_t)hash & cache->mask];
+    struct entry *second = &cache->entries[((size_t)hash & cache->mask) ^ 1];
+    if (first->epoch != cache->epoch) {
+        return first;
+    }
+    if (second->epoch != cache->epoch) {
+        return second;
+    }
+    return first->expires_ns <= second->expires_ns ? first : second;
+}
+
+struct dp_verdict dp_policy_cache_decide(struct dp_policy_cache *cache,
+                                         const struct dp_policy_target *target,
+                                         const struct dp_policy_query *query, uint64_t now_ns)
+{
+    struct key key;
+    cache->asked++;
+    if (target == NULL || cache->ttl_ns == 0 || !make_key(target, query, &key)) {
+        return dp_policy_decide(target, query);
+    }
+    uint64_t hash = map_hash(slice_of(key.bytes, key.size));
+    for (size_t way = 0; way < 2; way++) {
+        const struct entry *entry = &cache->entries[((size_t)hash & cache->mask) ^ way];
+        if (holds(cache, entry, hash, &key, now_ns)) {
+            cache->hits++;
+            return (struct dp_verdict){.allow = entry->allow, .cached = true, .rule = entry->rule};
+        }
+    }
+    struct dp_verdict verdict = dp_policy_decide(target, query);
+    struct entry *entry = place(cache, hash);
+    *entry = (struct entry){.hash = hash,
+                            .expires_ns = now_ns + cache->ttl_ns,
+                            .epoch = cache->epoch,
+                            .rule = verdict.rule,
+                            .key_size = (uint16_t)key.size,
+                            .allow = verdict.allow};
+    (void)memcpy(entry->key, key.bytes, key.size);
+    return verdict;
+}
+
+void dp_policy_cache_counts(const struct dp_policy_cache *cache, uint64_t *out_asked,
+                            uint64_t *out_hits)
+{
+    *out_asked = cache->asked;
+    *out_hits = cache->hits;
+}

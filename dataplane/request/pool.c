@@ -1,0 +1,243 @@
+/*
+ * The pool of a worker's requests, and the generations of models that they stand on.
+ *
+ * A request counts on its generation with a plain add; nothing on its way is atomic. After a swap
+ * the open requests of older generations are decided anew, REDECIDE_BATCH a millisecond, so that
+ * no turn of the loop is long and an old model is soon free.
+ */
+#include "dataplane/request/pool.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/check.h"
+#include "common/base/limits.h"
+#include "dataplane/request/identity.h"
+#include "dataplane/request/metrics.h"
+
+enum { ARENA_BLOCK = 4096, REDECIDE_BATCH = 128, FREE_MAX = 1024 };
+
+struct dp_generation {
+    struct dp_model *model; /* owned reference. */
+    struct dp_generation *next;
+    size_t pins; /* requests, and one of the pool for the generation in force. */
+};
+
+static void redecide_some(struct net_timer *timer, void *ctx);
+
+struct err dp_request_pool_init(struct dp_request_pool *pool, struct net_loop *loop,
+                                struct dp_limit_table *limit_table,
+                                struct dp_access_log *access_log,
+                                struct dp_request_metrics *metrics)
+{
+    struct dp_policy_cache *decisions = NULL;
+    struct dp_identity_memo *identities = NULL;
+    TRY(dp_policy_cache_new(limits.decision_cache_entries, limits.decision_ttl_ms, &decisions));
+    struct err err = dp_identity_memo_new(&identities);
+    if (!err_ok(err)) {
+        dp_policy_cache_free(decisions);
+        return err;
+    }
+    *pool = (struct dp_request_pool){.loop = loop,
+                                     .decisions = decisions,
+                                     .identities = identities,
+                                     .limits = limit_table,
+                                     .access_log = access_log,
+                                     .metrics = metrics};
+    net_timer_init(&pool->redecide_timer, redecide_some, pool);
+    return OK;
+}
+
+static void unpin(struct dp_request_pool *pool, struct dp_generation *generation)
+{
+    CHECK(generation->pins > 0);
+    if (--generation->pins > 0) {
+        return;
+    }
+    struct dp_generation **at = &pool->generations;
+    while (*at != generation) {
+        at = &(*at)->next;
+    }
+    *at = generation->next;
+    dp_model_unref(generation->model);
+    free(generation);
+}
+
+void dp_request_pool_free(struct dp_request_pool *pool)
+{
+    CHECK(pool->open == NULL);
+    net_timer_cancel(pool->loop, &pool->redecide_timer);
+    while (pool->free != NULL) {
+        struct dp_request *rq = pool->free;
+        pool->free = rq->open_next;
+        arena_free(&rq->arena);
+        free(rq);
+    }
+    if (pool->generation != NULL) {
+        unpin(pool, pool->generation);
+    }
+    CHECK(pool->generations == NULL);
+    dp_policy_cache_free(pool->decisions);
+    dp_identity_memo_free(pool->identities);
+}
+
+void dp_request_pool_adopt(struct dp_request_pool *pool, struct dp_model *model)
+{
+    CHECK(model != NULL);
+    struct dp_generation *generation = calloc(1, sizeof(*generation));
+    CHECK(generation != NULL);
+    generation->model = model;
+    generation->pins = 1;
+    generation->next = pool->generations;
+    pool->generations = generation;
+    struct dp_generation *before = pool->generation;
+    pool->generation = generation;
+    dp_policy_cache_clear(pool->decisions);
+    dp_identity_memo_clear(pool->identities);
+    dp_request_metrics_clear(pool->metrics);
+    if (before != NULL) {
+        unpin(pool, before);
+    }
+    if (pool->open != NULL) {
+        net_timer_arm(pool->loop, &pool->redecide_timer, 1);
+    }
+}
+
+const struct dp_model *dp_request_pool_model(const struct dp_request_pool *pool)
+{
+    return pool->generation == NULL ? NULL : pool->generation->model;
+}
+
+size_t dp_request_pool_generations(const struct dp_request_pool *pool)
+{
+    size_t count = 0;
+    for (const struct dp_generation *g = pool->generations; g != NULL; g = g->next) {
+        count++;
+    }
+    return count;
+}
+
+void dp_request_pool_drain(struct dp_request_pool *pool)
+{
+    pool->draining = true;
+}
+
+void dp_request_pool_abort(struct dp_request_pool *pool, struct err why)
+{
+    CHECK(!err_ok(why));
+    struct dp_request *rq = pool->open;
+    while (rq != NULL) {
+        struct dp_request *next = rq->open_next;
+        CHECK(rq->forwarding);
+        rq->lane->abort(rq, why);
+        rq = next;
+    }
+}
+
+/* Newest requests are at the front of the list, so the old ones are at its end; each is met once.
+ */
+static void redecide_some(struct net_timer *timer, void *ctx)
+{
+    struct dp_request_pool *pool = ctx;
+    size_t done = 0;
+    struct dp_request *rq = pool->open;
+    while (rq != NULL && done < REDECIDE_BATCH) {
+        struct dp_request *next = rq->open_next;
+        struct dp_generation *before = rq->generation;
+        if (before != NULL && before != pool->generation && rq->forwarding && !rq->over) {
+            rq->generation = pool->generation;
+            rq->model = pool->generation->model;
+            pool->generation->pins++;
+            (void)dp_request_redecide(rq);
+            unpin(pool, before);
+            done++;
+        }
+        rq = next;
+    }
+    if (rq != NULL) {
+        net_timer_arm(pool->loop, timer, 1);
+    }
+}
+
+static struct dp_request *take(struct dp_request_pool *pool)
+{
+    struct dp_request *rq = pool->free;
+    if (rq != NULL) {
+        pool->free = rq->open_next;
+        pool->free_count--;
+        return rq;
+    }
+    rq = calloc(1, sizeof(*rq));
+    if (rq != NULL) {
+        arena_init(&rq->arena, ARENA_BLOCK, limits.request_arena_bytes);
+    }
+    return rq;
+}
+
+struct err dp_request_start(struct dp_request_pool *pool, const struct dp_front *front,
+                            void *front_state, const struct dp_lane *lane, struct dp_request **out)
+{
+    if (pool->open_count >= limits.requests) {
+        return FAIL(E_OVERLOADED);
+    }
+    struct dp_request *rq = take(pool);
+    if (rq == NULL) {
+        return FAIL(E_NO_MEMORY);
+    }
+    struct arena arena = rq->arena;
+    *rq = (struct dp_request){.pool = pool,
+                              .lane = lane,
+                              .front = front,
+                              .front_state = front_state,
+                              .arena = arena,
+                              .started_ns = net_loop_now_ns(pool->loop),
+                              .grpc_status = -1,
+                              .open_next = pool->open};
+    if (pool->open != NULL) {
+        pool->open->open_prev = rq;
+    }
+    pool->open = rq;
+    pool->open_count++;
+    dp_request_metrics_open(pool->metrics, 1);
+    *out = rq;
+    return OK;
+}
+
+bool dp_request_pin(struct dp_request *rq)
+{
+    struct dp_generation *generation = rq->pool->generation;
+    if (generation == NULL) {
+        return false;
+    }
+    generation->pins++;
+    rq->generation = generation;
+    rq->model = generation->model;
+    return true;
+}
+
+void dp_request_release(struct dp_request *rq)
+{
+    struct dp_request_pool *pool = rq->pool;
+    if (rq->open_prev != NULL) {
+        rq->open_prev->open_next = rq->open_next;
+    } else {
+        pool->open = rq->open_next;
+    }
+    if (rq->open_next != NULL) {
+        rq->open_next->open_prev = rq->open_prev;
+    }
+    pool->open_count--;
+    dp_request_metrics_open(pool->metrics, -1);
+    if (rq->generation != NULL) {
+        unpin(pool, rq->generation);
+    }
+    if (pool->free_count >= FREE_MAX) {
+        arena_free(&rq->arena);
+        free(rq);
+        return;
+    }
+    arena_reset(&rq->arena);
+    rq->open_next = pool->free;
+    pool->free = rq;
+    pool->free_count++;
+}

@@ -1,0 +1,310 @@
+/*
+ * The life of a request, top to bottom.
+ *
+ * Read the table, then the functions under it in the same order. Each step does one thing, then
+ * names the next step. Only this file decides the order; what it calls never looks back. All steps
+ * run in one go, without waiting, until the lane has the request; the lane then ends it.
+ */
+#include "dataplane/request/request.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/check.h"
+#include "common/context/context.h"
+#include "common/context/timeout.h"
+#include "dataplane/request/access.h"
+#include "dataplane/request/identity.h"
+#include "dataplane/request/limit.h"
+#include "dataplane/request/metrics.h"
+#include "dataplane/request/pool.h"
+
+/* step, what it settles. The diagram in docs/architecture.md follows this table. */
+#define DP_STEPS(X)                                                                                \
+    X(admit, "is there a snapshot and room, and in which context does this run?")                  \
+    X(identify, "who asks, and for which tenant?")                                                 \
+    X(route, "what is asked for, and until when?")                                                 \
+    X(authorize, "may this caller do this?")                                                       \
+    X(limit, "is there budget left for it?")                                                       \
+    X(forward, "the lane does the work and answers")                                               \
+    X(reply, "a refusal goes back in the caller's protocol")                                       \
+    X(account, "count it, write the access-log line, release everything")
+
+struct dp_step {
+    const char *name;
+    enum dp_step_next (*run)(struct dp_request *rq);
+};
+
+#define X(name, what) static enum dp_step_next step_##name(struct dp_request *rq);
+DP_STEPS(X)
+#undef X
+
+#define X(name, what) static const struct dp_step dp_step_##name = {#name, step_##name};
+DP_STEPS(X)
+#undef X
+
+static enum dp_step_next go(struct dp_request *rq, const struct dp_step *next)
+{
+    CHECK(next != NULL);
+    rq->step = next;
+    return DP_STEP_MORE;
+}
+
+/* Every failure before the lane answered leaves by this door: answered, counted, logged once. */
+static enum dp_step_next go_fail(struct dp_request *rq, struct err err)
+{
+    CHECK(err.code != E_OK);
+    CHECK(rq->err.code == E_OK);
+    rq->err = err;
+    return go(rq, &dp_step_reply);
+}
+
+enum dp_step_next dp_request_run(struct dp_request *rq)
+{
+    if (rq->step == NULL) {
+        rq->step = &dp_step_admit;
+    }
+    enum dp_step_next next = DP_STEP_MORE;
+    while (next == DP_STEP_MORE) {
+        next = rq->step->run(rq);
+    }
+    return next;
+}
+
+/* An id from outside is kept when it is short and printable; else we make one. */
+static MUST_CHECK struct err choose_id(struct dp_request *rq, struct slice from_caller,
+                                       struct slice *out)
+{
+    if (context_id_valid(from_caller)) {
+        *out = from_caller;
+        return OK;
+    }
+    char text[CONTEXT_ID_SIZE + 1];
+    context_id_make(text);
+    return arena_dup(&rq->arena, slice_of(text, CONTEXT_ID_SIZE), out);
+}
+
+static enum dp_step_next step_admit(struct dp_request *rq)
+{
+    bool known = false;
+    struct trace parent =
+        trace_accept(rq->in.traceparent, (struct slice){0}, /* sampled: */ false, &known);
+    rq->trace = known ? trace_child(&parent) : parent;
+    struct err err = choose_id(rq, rq->in.request_id, &rq->request_id);
+    if (err_ok(err)) {
+        err = choose_id(rq, rq->in.correlation, &rq->correlation);
+    }
+    if (!err_ok(err)) {
+        return go_fail(rq, err);
+    }
+    if (rq->pool->draining) {
+        return go_fail(rq, FAIL(E_DRAINING));
+    }
+    if (!dp_request_pin(rq)) {
+        return go_fail(rq, FAIL(E_NOT_READY));
+    }
+    return go(rq, &dp_step_identify);
+}
+
+static MUST_CHECK struct err identify(struct dp_request *rq)
+{
+    TRY(dp_identity_find(rq->pool->identities, rq->model, rq->in.spiffe, rq->in.token,
+                         &rq->caller));
+    if (rq->in.tenant.size > 0 && !slice_eq(rq->in.tenant, rq->caller->tenant)) {
+        return FAIL(E_TENANT_MISMATCH);
+    }
+    return OK;
+}
+
+static enum dp_step_next step_identify(struct dp_request *rq)
+{
+    struct err err = identify(rq);
+    return err_ok(err) ? go(rq, &dp_step_route) : go_fail(rq, err);
+}
+
+/* The timeout that the caller brings, else the route's, else the profile's. */
+static MUST_CHECK struct err find_timeout(const struct dp_request *rq, uint64_t *out_ns)
+{
+    if (rq->in.timeout.size > 0) {
+        return timeout_parse_grpc(rq->in.timeout, out_ns);
+    }
+    if (rq->in.timeout_ms.size > 0) {
+        return timeout_parse_ms(rq->in.timeout_ms, out_ns);
+    }
+    uint32_t ms = rq->route_timeout_ms != 0 ? rq->route_timeout_ms : rq->transport->timeout_ms;
+    *out_ns = (uint64_t)ms * 1000000;
+    return OK;
+}
+
+static void deadline_passed(struct net_timer *timer, void *ctx)
+{
+    (void)timer;
+    struct dp_request *rq = ctx;
+    CHECK(rq->forwarding);
+    rq->lane->abort(rq, FAIL(E_DEADLINE_EXCEEDED));
+}
+
+/* Every call has a deadline; a caller's is cut to the profile's bound. */
+static MUST_CHECK struct err set_deadline(struct dp_request *rq)
+{
+    uint64_t ns = 0;
+    TRY(find_timeout(rq, &ns));
+    uint64_t max_ns = (uint64_t)rq->transport->timeout_max_ms * 1000000;
+    if (max_ns != 0 && ns > max_ns) {
+        ns = max_ns;
+    }
+    if (ns == 0) {
+        return FAIL(E_DEADLINE_EXCEEDED);
+    }
+    rq->deadline_ns = rq->started_ns + ns;
+    return OK;
+}
+
+static enum dp_step_next step_route(struct dp_request *rq)
+{
+    struct err err = rq->lane->route(rq);
+    if (!err_ok(err)) {
+        return go_fail(rq, err);
+    }
+    CHECK(rq->target != NULL);
+    CHECK(rq->transport != NULL);
+    err = set_deadline(rq);
+    return err_ok(err) ? go(rq, &dp_step_authorize) : go_fail(rq, err);
+}
+
+static struct dp_policy_query policy_query(const struct dp_request *rq)
+{
+    return (struct dp_policy_query){.verb = rq->verb,
+                                    .lane = slice_str(rq->lane->name),
+                                    .method = rq->method,
+                                    .caller = rq->caller,
+                                    .header = rq->in.header,
+                                    .ctx = rq->in.header_ctx};
+}
+
+static MUST_CHECK struct err authorize(struct dp_request *rq)
+{
+    struct dp_policy_query query = policy_query(rq);
+    rq->verdict = dp_policy_cache_decide(rq->pool->decisions, rq->target->policy, &query,
+                                         net_loop_now_ns(rq->pool->loop));
+    dp_request_metrics_decision(rq->pool->metrics, rq->verdict.cached);
+    return rq->verdict.allow ? OK : FAIL(E_POLICY_DENIED);
+}
+
+static enum dp_step_next step_authorize(struct dp_request *rq)
+{
+    struct err err = authorize(rq);
+    return err_ok(err) ? go(rq, &dp_step_limit) : go_fail(rq, err);
+}
+
+static enum dp_step_next step_limit(struct dp_request *rq)
+{
+    struct err err = dp_limit_take(rq->pool->limits, rq->target->limits, rq->method, rq->caller,
+                                   net_loop_now_ns(rq->pool->loop), &rq->retry_ns, &rq->limit);
+    return err_ok(err) ? go(rq, &dp_step_forward) : go_fail(rq, err);
+}
+
+static enum dp_step_next step_forward(struct dp_request *rq)
+{
+    rq->forwarding = true;
+    rq->entering = true;
+    net_timer_init(&rq->deadline_timer, deadline_passed, rq);
+    net_timer_arm(rq->pool->loop, &rq->deadline_timer, dp_request_left_ms(rq));
+    struct err err = rq->lane->forward(rq);
+    rq->entering = false;
+    if (!err_ok(err)) {
+        CHECK(!rq->over);
+        return go_fail(rq, err);
+    }
+    return rq->over ? go(rq, rq->answered ? &dp_step_account : &dp_step_reply) : DP_STEP_WAIT;
+}
+
+static enum dp_step_next step_reply(struct dp_request *rq)
+{
+    CHECK(!rq->answered);
+    if (!rq->caller_gone) {
+        rq->front->refuse(rq);
+    }
+    return go(rq, &dp_step_account);
+}
+
+static enum dp_step_next step_account(struct dp_request *rq)
+{
+    net_timer_cancel(rq->pool->loop, &rq->deadline_timer);
+    dp_request_metrics_add(rq->pool->metrics, rq);
+    if (rq->pool->access_log != NULL) {
+        dp_access_add(rq->pool->access_log, rq);
+    }
+    rq->front->ended(rq);
+    dp_request_release(rq);
+    return DP_STEP_DONE;
+}
+
+/* ---- what the lane and the front say while step forward lasts ---- */
+
+static void end_forward(struct dp_request *rq, struct err err)
+{
+    CHECK(rq->forwarding);
+    CHECK(!rq->over);
+    CHECK(rq->err.code == E_OK);
+    rq->over = true;
+    rq->err = err;
+    if (!rq->entering) {
+        (void)go(rq, rq->answered || rq->caller_gone ? &dp_step_account : &dp_step_reply);
+        CHECK(dp_request_run(rq) == DP_STEP_DONE);
+    }
+}
+
+void dp_request_done(struct dp_request *rq, struct err err)
+{
+    rq->answered = true;
+    end_forward(rq, err);
+}
+
+void dp_request_fail(struct dp_request *rq, struct err err)
+{
+    CHECK(!err_ok(err));
+    CHECK(!rq->answered);
+    end_forward(rq, err);
+}
+
+void dp_request_cancel(struct dp_request *rq)
+{
+    CHECK(rq->forwarding);
+    rq->caller_gone = true;
+    rq->lane->abort(rq, FAIL(E_CANCELLED));
+}
+
+/*
+ * After a swap an open request is decided anew by the model in force. What it points to moves
+ * there; the lane's work goes on when the verdict is the same.
+ */
+bool dp_request_redecide(struct dp_request *rq)
+{
+    CHECK(rq->forwarding);
+    rq->caller = NULL; /* nothing may point to the model before, whatever comes of this. */
+    rq->target = NULL;
+    rq->route = NULL;
+    rq->transport = NULL;
+    rq->method = (struct slice){0};
+    rq->verdict = (struct dp_verdict){0};
+    struct err err = identify(rq);
+    if (err_ok(err)) {
+        err = rq->lane->route(rq);
+    }
+    if (err_ok(err)) {
+        err = authorize(rq);
+    }
+    dp_request_metrics_redecided(rq->pool->metrics, err_ok(err));
+    if (!err_ok(err)) {
+        rq->lane->abort(rq, err);
+        return false;
+    }
+    return true;
+}
+
+uint64_t dp_request_left_ms(const struct dp_request *rq)
+{
+    uint64_t now_ns = net_loop_now_ns(rq->pool->loop);
+    return rq->deadline_ns <= now_ns ? 1 : (rq->deadline_ns - now_ns + 999999) / 1000000;
+}

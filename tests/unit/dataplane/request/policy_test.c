@@ -1,0 +1,298 @@
+/* policy: the DAG decides as its parts say, refuses parts that could loop or read what they do not
+ * declare, and the cache never gives one request the answer of another. */
+#include "dataplane/request/policy.h"
+
+#include <stdlib.h>
+
+#include "common/base/buf.h"
+#include "common/base/ids.h"
+#include "common/proto/strict.h"
+#include "dataplane/apply/model.h"
+
+#include "tests/support/cmocka.h"
+#include "trilane/parts/v1/parts.pb-c.h"
+
+typedef Trilane__Parts__V1__PolicyTarget part_target;
+typedef Trilane__Parts__V1__PolicyNode part_node;
+typedef Trilane__Parts__V1__PolicyEdge part_edge;
+typedef Trilane__Parts__V1__Verdict part_verdict;
+
+#define ATTRIBUTE(name) TRILANE__PARTS__V1__ATTRIBUTE__ATTRIBUTE_##name
+
+/*
+ * caller acme/web: method /a.B/Get -> allow r1, method glob /a.B/List* -> allow r2
+ * others: trait tier=gold -> allow r3; else the default deny.
+ */
+struct sample {
+    part_edge edges[3];
+    part_edge *edge_lists[3][1];
+    part_node nodes[4];
+    part_node *node_list[4];
+    part_verdict verdicts[4];
+    part_verdict *verdict_list[4];
+    char *traits[1];
+    part_target target;
+};
+
+static char text_web[] = "acme/web";
+static char text_get[] = "/a.B/Get";
+static char text_list[] = "/a.B/List*";
+static char text_gold[] = "gold";
+static char text_tier[] = "tier";
+static char text_r1[] = "acme/p/r1";
+static char text_r2[] = "acme/p/r2";
+static char text_r3[] = "acme/p/r3";
+static char text_target[] = "service/acme/b";
+
+static void edge_to(struct sample *s, size_t index, char *value, uint32_t to)
+{
+    trilane__parts__v1__policy_edge__init(&s->edges[index]);
+    s->edges[index].value = value;
+    s->edges[index].to = to;
+    s->edge_lists[index][0] = &s->edges[index];
+}
+
+static part_node *node_at(struct sample *s, size_t index, Trilane__Parts__V1__Attribute attribute)
+{
+    part_node *node = &s->nodes[index];
+    trilane__parts__v1__policy_node__init(node);
+    node->attribute = attribute;
+    s->node_list[index] = node;
+    return node;
+}
+
+static void make(struct sample *s)
+{
+    *s = (struct sample){0};
+    edge_to(s, 0, text_web, 1);
+    edge_to(s, 1, text_get, 5);
+    edge_to(s, 2, text_gold, 7);
+    part_node *node = node_at(s, 0, ATTRIBUTE(CALLER));
+    node->n_edges = 1;
+    node->edges = s->edge_lists[0];
+    node->otherwise = 3;
+    node = node_at(s, 1, ATTRIBUTE(METHOD));
+    node->n_edges = 1;
+    node->edges = s->edge_lists[1];
+    node->otherwise = 2;
+    node = node_at(s, 2, ATTRIBUTE(METHOD));
+    node->glob = text_list;
+    node->matched = 6;
+    node->otherwise = 4;
+    node = node_at(s, 3, ATTRIBUTE(TRAIT));
+    node->name = text_tier;
+    node->n_edges = 1;
+    node->edges = s->edge_lists[2];
+    node->otherwise = 4;
+    char *const rules[] = {NULL, text_r1, text_r2, text_r3};
+    for (size_t i = 0; i < 4; i++) {
+        trilane__parts__v1__verdict__init(&s->verdicts[i]);
+        s->verdict_list[i] = &s->verdicts[i];
+        if (rules[i] != NULL) {
+            s->verdicts[i].allow = 1;
+            s->verdicts[i].rule = rules[i];
+        }
+    }
+    trilane__parts__v1__policy_target__init(&s->target);
+    s->traits[0] = text_tier;
+    s->target.target = text_target;
+    s->target.attributes =
+        1U << ATTRIBUTE(CALLER) | 1U << ATTRIBUTE(METHOD) | 1U << ATTRIBUTE(TRAIT);
+    s->target.n_trait_names = 1;
+    s->target.trait_names = s->traits;
+    s->target.n_nodes = 4;
+    s->target.nodes = s->node_list;
+    s->target.n_verdicts = 4;
+    s->target.verdicts = s->verdict_list;
+}
+
+static struct err build(const struct sample *s, struct dp_policy_target **out)
+{
+    auto_buf struct buf bytes = BUF_MAX(1 << 16);
+    assert_int_equal(proto_encode(&s->target.base, &bytes).code, E_OK);
+    return dp_policy_build(buf_slice(&bytes), out);
+}
+
+static const struct dp_trait gold = {SLICE_INIT("tier"), SLICE_INIT("gold")};
+static const struct dp_caller web = {.id = SLICE_INIT("acme/web"), .tenant = SLICE_INIT("acme")};
+static const struct dp_caller rich = {
+    .id = SLICE_INIT("acme/rich"), .tenant = SLICE_INIT("acme"), .traits = &gold, .trait_count = 1};
+static const struct dp_caller poor = {.id = SLICE_INIT("acme/poor"), .tenant = SLICE_INIT("acme")};
+
+static struct dp_policy_query query_of(const struct dp_caller *caller, const char *method)
+{
+    return (struct dp_policy_query){.verb = DP_VERB_CALL,
+                                    .lane = SLICE_LIT("operator"),
+                                    .method = slice_str(method),
+                                    .caller = caller};
+}
+
+static const struct {
+    const struct dp_caller *caller;
+    const char *method;
+    const char *rule; /* NULL: denied. */
+} cases[] = {{&web, "/a.B/Get", "acme/p/r1"},     {&web, "/a.B/ListAll", "acme/p/r2"},
+             {&web, "/a.B/Delete", NULL},         {&web, "/a.B/GetMore", NULL},
+             {&rich, "/a.B/Delete", "acme/p/r3"}, {&poor, "/a.B/Get", NULL}};
+
+static void decides_as_the_part_says(void **state)
+{
+    (void)state;
+    struct sample s;
+    make(&s);
+    struct dp_policy_target *target = NULL;
+    struct dp_policy_cache *cache = NULL;
+    assert_int_equal(build(&s, &target).code, E_OK);
+    assert_int_equal(dp_policy_cache_new(16, 1000, &cache).code, E_OK);
+    for (int round = 0; round < 3; round++) {
+        for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+            struct dp_policy_query query = query_of(cases[i].caller, cases[i].method);
+            struct dp_verdict plain = dp_policy_decide(target, &query);
+            struct dp_verdict cached = dp_policy_cache_decide(cache, target, &query, 1);
+            assert_int_equal(plain.allow, cases[i].rule != NULL);
+            assert_true(slice_eq(plain.rule, slice_str(cases[i].rule)));
+            assert_int_equal(cached.allow, plain.allow);
+            assert_true(slice_eq(cached.rule, plain.rule));
+        }
+    }
+    uint64_t asked = 0;
+    uint64_t hits = 0;
+    dp_policy_cache_counts(cache, &asked, &hits);
+    assert_int_equal(asked, 18);
+    assert_true(hits >= 6);
+    dp_policy_cache_free(cache);
+    dp_policy_free(target);
+}
+
+static void cache_forgets_by_time_and_by_clear(void **state)
+{
+    (void)state;
+    struct sample s;
+    make(&s);
+    struct dp_policy_target *target = NULL;
+    struct dp_policy_cache *cache = NULL;
+    assert_int_equal(build(&s, &target).code, E_OK);
+    assert_int_equal(dp_policy_cache_new(16, 1000, &cache).code, E_OK);
+    struct dp_policy_query query = query_of(&web, "/a.B/Get");
+    assert_false(dp_policy_cache_decide(cache, target, &query, 1).cached);
+    assert_true(dp_policy_cache_decide(cache, target, &query, 1000000000).cached);
+    assert_false(dp_policy_cache_decide(cache, target, &query, 1000000002).cached);
+    dp_policy_cache_clear(cache);
+    assert_false(dp_policy_cache_decide(cache, target, &query, 1000000003).cached);
+    dp_policy_cache_free(cache);
+    dp_policy_free(target);
+}
+
+/* A method that does not fit into an entry is decided right all the same. */
+static void long_values_are_not_cached(void **state)
+{
+    (void)state;
+    struct sample s;
+    make(&s);
+    struct dp_policy_target *target = NULL;
+    struct dp_policy_cache *cache = NULL;
+    assert_int_equal(build(&s, &target).code, E_OK);
+    assert_int_equal(dp_policy_cache_new(16, 1000, &cache).code, E_OK);
+    char method[512] = "/a.B/List";
+    (void)memset(method + 9, 'x', sizeof(method) - 10);
+    struct dp_policy_query query = query_of(&web, method);
+    for (int i = 0; i < 2; i++) {
+        struct dp_verdict verdict = dp_policy_cache_decide(cache, target, &query, 1);
+        assert_true(verdict.allow);
+        assert_false(verdict.cached);
+    }
+    dp_policy_cache_free(cache);
+    dp_policy_free(target);
+}
+
+static void no_policy_is_a_denial(void **state)
+{
+    (void)state;
+    struct dp_policy_query query = query_of(&web, "/a.B/Get");
+    assert_false(dp_policy_decide(NULL, &query).allow);
+}
+
+static void refuses(const struct sample *s)
+{
+    struct dp_policy_target *target = NULL;
+    assert_int_equal(build(s, &target).code, E_PART_MALFORMED);
+    assert_null(target);
+}
+
+static void refuses_what_could_harm(void **state)
+{
+    (void)state;
+    struct sample s;
+    make(&s);
+    s.nodes[2].otherwise = 1; /* a way back. */
+    refuses(&s);
+    make(&s);
+    s.nodes[2].otherwise = 2; /* onto itself. */
+    refuses(&s);
+    make(&s);
+    s.edges[0].to = 8; /* past the last verdict. */
+    refuses(&s);
+    make(&s);
+    s.target.root = 8;
+    refuses(&s);
+    make(&s);
+    s.target.attributes &= ~(1U << ATTRIBUTE(METHOD)); /* reads what the cache's key lacks. */
+    refuses(&s);
+    make(&s);
+    s.target.n_trait_names = 0;
+    refuses(&s);
+    make(&s);
+    s.target.n_verdicts = 0;
+    refuses(&s);
+    make(&s);
+    s.nodes[0].n_edges = 0; /* neither edges nor a glob. */
+    refuses(&s);
+}
+
+static bool find_header(const void *ctx, struct slice name, struct slice *out)
+{
+    *out = *(const struct slice *)ctx;
+    return slice_eq(name, SLICE_LIT("x-kind"));
+}
+
+static void headers_are_read_and_not_cached(void **state)
+{
+    (void)state;
+    struct sample s;
+    make(&s);
+    static char name[] = "x-kind";
+    char *headers[] = {name};
+    s.nodes[0].attribute = ATTRIBUTE(HEADER);
+    s.nodes[0].name = name;
+    s.target.attributes |= 1U << ATTRIBUTE(HEADER);
+    s.target.n_header_names = 1;
+    s.target.header_names = headers;
+    struct dp_policy_target *target = NULL;
+    struct dp_policy_cache *cache = NULL;
+    assert_int_equal(build(&s, &target).code, E_OK);
+    assert_int_equal(dp_policy_cache_new(16, 1000, &cache).code, E_OK);
+    struct slice value = SLICE_LIT("acme/web");
+    struct dp_policy_query query = query_of(&poor, "/a.B/Get");
+    assert_false(dp_policy_cache_decide(cache, target, &query, 1).allow);
+    query.header = find_header;
+    query.ctx = &value;
+    assert_true(dp_policy_cache_decide(cache, target, &query, 1).allow);
+    value = SLICE_LIT("other");
+    assert_false(dp_policy_cache_decide(cache, target, &query, 1).allow);
+    dp_policy_cache_free(cache);
+    dp_policy_free(target);
+}
+
+int main(void)
+{
+    ids_init();
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(decides_as_the_part_says),
+        cmocka_unit_test(cache_forgets_by_time_and_by_clear),
+        cmocka_unit_test(long_values_are_not_cached),
+        cmocka_unit_test(no_policy_is_a_denial),
+        cmocka_unit_test(refuses_what_could_harm),
+        cmocka_unit_test(headers_are_read_and_not_cached),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
