@@ -20,7 +20,7 @@
 #include "common/base/slice.h"
 
 struct schema;
-typedef struct Trilane__Parts__V1__Schema Trilane__Parts__V1__Schema;
+struct Trilane__Parts__V1__Schema;
 
 /* As parsers have it by default; and what one message may have. */
 enum { SCHEMA_DEPTH_MAX = 100, SCHEMA_REQUIRED_MAX = 64, SCHEMA_MESSAGES_MAX = 65536 };
@@ -43,7 +43,8 @@ struct schema_fault {
     struct slice message; /* name of the message that it is in; the schema's. */
 };
 
-MUST_CHECK struct err schema_build(const Trilane__Parts__V1__Schema *part, struct schema **out);
+MUST_CHECK struct err schema_build(const struct Trilane__Parts__V1__Schema *part,
+                                   struct schema **out);
 void schema_free(struct schema *schema); /* accepts NULL. */
 
 /* "User.v2", "acme.users.v2.User", and the descriptor's fingerprint; the schema's. */
