@@ -23,6 +23,7 @@ function(trilane_unit_test path)
     set(labels unit)
     if(ARG_THREADED)
         list(APPEND labels threaded)
+        add_dependencies(threaded_tests ${name})
     endif()
     set_tests_properties(${name} PROPERTIES LABELS "${labels}" TIMEOUT ${ARG_TIMEOUT}
         ENVIRONMENT "TRILANE_SOURCE_DIR=${PROJECT_SOURCE_DIR};TRILANE_BUILD_DIR=${CMAKE_BINARY_DIR}")
@@ -37,13 +38,31 @@ function(trilane_fuzzer name)
     target_link_libraries(${target} PRIVATE project_flags ${ARG_LINKS})
     set_target_properties(${target} PROPERTIES
         RUNTIME_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/fuzz")
+    add_dependencies(fuzzers ${target})
     if(TRILANE_FUZZ)
         target_link_options(${target} PRIVATE -fsanitize=fuzzer)
     else()
         target_sources(${target} PRIVATE ${PROJECT_SOURCE_DIR}/tests/fuzz/replay.c)
+        target_link_libraries(${target} PRIVATE base)
         add_test(NAME ${target} COMMAND ${target} ${PROJECT_SOURCE_DIR}/tests/fuzz/corpus/${name})
         set_tests_properties(${target} PROPERTIES LABELS "unit" TIMEOUT 60)
     endif()
+endfunction()
+
+# trilane_python_test(PATH LABEL integration|faults|conformance [TIMEOUT seconds]): PATH is below the
+# project's folder, without ".py"; run by Debian's own python, in which its packages are found.
+# It imports tests/support/trilane.py; exit 0 passes, 77 is a skip whose last line says why.
+function(trilane_python_test path)
+    cmake_parse_arguments(ARG "" "LABEL;TIMEOUT" "" ${ARGN})
+    string(REGEX REPLACE "^tests/" "" name ${path})
+    string(REPLACE "/" "." name ${name})
+    add_test(NAME ${name} COMMAND /usr/bin/python3 -B ${PROJECT_SOURCE_DIR}/${path}.py)
+    if(NOT ARG_TIMEOUT)
+        set(ARG_TIMEOUT 120)
+    endif()
+    set_tests_properties(${name} PROPERTIES LABELS ${ARG_LABEL} TIMEOUT ${ARG_TIMEOUT}
+        SKIP_RETURN_CODE 77 ENVIRONMENT
+        "TRILANE_SOURCE_DIR=${PROJECT_SOURCE_DIR};TRILANE_BUILD_DIR=${CMAKE_BINARY_DIR};PYTHONPATH=${PROJECT_SOURCE_DIR}/tests/support")
 endfunction()
 
 # trilane_proto(NAME FILES a.proto ...): messages compiled by protoc-c into library NAME.
