@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "common/base/check.h"
+#include "common/base/ids.h"
 #include "common/base/limits.h"
 #include "dataplane/request/identity.h"
 #include "dataplane/request/metrics.h"
@@ -193,6 +194,7 @@ struct err dp_request_start(struct dp_request_pool *pool, const struct dp_front 
                               .started_ns = net_loop_now_ns(pool->loop),
                               .grpc_status = -1,
                               .open_next = pool->open};
+    ids_quick(&rq->draw, sizeof(rq->draw));
     if (pool->open != NULL) {
         pool->open->open_prev = rq;
     }

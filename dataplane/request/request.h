@@ -5,12 +5,11 @@
  *            keeps used ones, so that a request allocates nothing in the steady state.
  * Units      *_ns monotonic nanoseconds of the loop; *_bytes bytes.
  * Ownership  the pool owns its requests. A front (the caller's side: HTTP/2 or HTTP/1) takes one
- *            with dp_request_start() and gives up every use of it when its 'ended' was called.
- *            A request pins one model: what it points to there lives as long as the request.
- * Threads    the worker whose pool it is; nobody else.
- * Errors     a failing step becomes the answer: every failure leaves by one door, and is answered,
- *            counted and logged once.
- * Source     docs/architecture.md, "the life of a request". NAMES: "Context, on every hop".
+ *            with dp_request_start(), fills 'in' and 'stream' or 'exchange', and gives up every use
+ * of it when its 'ended' was called. A request pins one model: what it points to there lives as
+ * long as the request. Threads    the worker whose pool it is; nobody else. Errors     a failing
+ * step becomes the answer: every failure leaves by one door, and is answered, counted and logged
+ * once. Source     docs/architecture.md, "the life of a request". NAMES: "Context, on every hop".
  */
 #pragma once
 
@@ -25,6 +24,7 @@
 #include "common/net/loop.h"
 #include "common/net/timer.h"
 #include "dataplane/apply/model.h"
+#include "dataplane/request/lane.h"
 #include "dataplane/request/policy.h"
 
 struct dp_access_log;
@@ -32,6 +32,8 @@ struct dp_identity_memo;
 struct dp_limit_table;
 struct dp_request;
 struct dp_request_metrics;
+struct h2_stream;
+struct http1_exchange;
 
 enum dp_step_next { DP_STEP_MORE, DP_STEP_WAIT, DP_STEP_DONE };
 
@@ -62,34 +64,13 @@ struct dp_front {
     const char *name; /* "grpc", "http"; in the access log. */
 
     /* Answers rq->err in the protocol's own way, whole; called at most once, before anything else
-     * was answered. rq->verdict, rq->retry_ns and rq->limit say more. */
+     * was answered. rq->verdict, rq->retry_ns and rq->limit say more. Sets rq->grpc_status or
+     * rq->http_status. */
     void (*refuse)(struct dp_request *rq);
 
-    /* The request is over and goes back to the pool: drop every pointer to it. Called once. */
+    /* The request is over and goes back to the pool: drop every pointer to it, take the lane's
+     * events off the stream or exchange. Called once. */
     void (*ended)(struct dp_request *rq);
-};
-
-/* One of the three lanes. 'rq->lane_state' is its own. */
-struct dp_lane {
-    const char *name; /* "operator", "canonical", "proxy". */
-
-    /* Says what is asked for: sets rq->target, rq->method, rq->verb and what forward() needs.
-     * Called anew after a swap, for the model that is in force then: it must not touch what
-     * forward() began. */
-    struct err (*route)(struct dp_request *rq);
-
-    /* Starts the work. With E_OK the lane has the request: it answers the caller through the
-     * front's own connection, and ends the request once by dp_request_done() or
-     * dp_request_fail(), which is allowed before this returns, too. With an error it has done
-     * nothing, and the front answers. The lane keeps no pointer into the model: what it needs of
-     * it for longer it reads through the request each time, or copies. */
-    struct err (*forward)(struct dp_request *rq);
-
-    /* Ends the work at once, because of 'why' (deadline, drain, a denial after a swap): answers
-     * as well as is still possible, and ends the request, now or soon. Only after forward()
-     * took the request; after a denial the pointers of the request may be NULL. No other request
-     * ends inside of this call. */
-    void (*abort)(struct dp_request *rq, struct err why);
 };
 
 struct dp_step;
@@ -102,8 +83,10 @@ struct dp_request {
     const struct dp_model *model;     /* NULL only in a request that was refused as NOT_READY. */
     const struct dp_lane *lane;
     const struct dp_front *front;
-    void *front_state; /* the front's own. */
-    void *lane_state;  /* the lane's own. */
+    struct h2_stream *stream;        /* an HTTP/2 caller's exchange; NULL: another protocol. */
+    struct http1_exchange *exchange; /* an HTTP/1 caller's exchange; NULL: another protocol. */
+    void *front_state;               /* the front's own. */
+    void *lane_state;                /* the lane's own: of this request. */
     struct arena arena;
     struct dp_input in;
 
@@ -123,6 +106,8 @@ struct dp_request {
     const struct dp_route *route;         /* operator lane. */
     const struct dp_transport *transport; /* never NULL after step route. */
     uint32_t route_timeout_ms;            /* zero: the transport's. */
+
+    uint64_t draw; /* random: for choices that must stay when repeated. */
 
     struct dp_verdict verdict; /* of step authorize. */
     uint64_t retry_ns;         /* RATE_LIMITED: when the next one passes. */
