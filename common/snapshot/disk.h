@@ -15,6 +15,8 @@
 #include "common/base/buf.h"
 #include "common/base/err.h"
 #include "common/base/slice.h"
+#include "common/snapshot/disk_floor.h"
+#include "common/snapshot/disk_step.h"
 #include "common/snapshot/format.h"
 #include "common/snapshot/judge.h"
 #include "common/snapshot/manifest.h"
@@ -22,55 +24,6 @@
 #include "common/snapshot/set.h"
 
 struct disk;
-
-/* Every point at which a process may die or a write may fail; in the order of an apply. */
-#define DISK_STEP_LIST(X)                                                                          \
-    X(PACK_APPEND, "before a record is appended")                                                  \
-    X(PACK_APPENDED, "after all records were appended")                                            \
-    X(PACK_SYNC, "before the pack is synced")                                                      \
-    X(FLOOR_CREATE, "before the new floor is made aside")                                          \
-    X(FLOOR_WRITE, "before it is written")                                                         \
-    X(FLOOR_SYNC, "before it is synced")                                                           \
-    X(FLOOR_RENAME, "before it takes the place of the old one")                                    \
-    X(FLOOR_DIR_SYNC, "before the directory is synced")                                            \
-    X(FLOOR_DONE, "after the commit")                                                              \
-    X(COMPACT_CREATE, "before the new pack is made")                                               \
-    X(COMPACT_WRITE, "before a record is copied")                                                  \
-    X(COMPACT_SYNC, "before the new pack is synced")                                               \
-    X(COMPACT_RENAME, "before it takes the place of the old one")                                  \
-    X(COMPACT_DIR_SYNC, "before the directory is synced")                                          \
-    X(COMPACT_DONE, "after compaction")
-
-#define DISK_STEP_ENUM_(name, text) DISK_##name,
-enum disk_step { DISK_STEP_LIST(DISK_STEP_ENUM_) DISK_STEP_COUNT };
-#undef DISK_STEP_ENUM_
-
-/* Called at each step by tests: zero goes on, an errno makes the step fail with it. */
-typedef int (*disk_hook_fn)(void *context, enum disk_step step);
-
-enum disk_mark {
-    DISK_MARK_NONE,   /* no version was applied yet. */
-    DISK_MARK_TRYING, /* the present version has not proved itself. */
-    DISK_MARK_GOOD,   /* it has; it is the last good one. */
-    DISK_MARK_COUNT,
-};
-
-struct disk_version {
-    uint64_t version;            /* zero: none. */
-    uint8_t digest[DIGEST_SIZE]; /* of the manifest; all zero: any (set by a root's floor). */
-};
-
-/* The content of `floor`. */
-struct disk_floor {
-    uint64_t root_version;
-    uint64_t epoch;
-    struct disk_version present;
-    enum disk_mark mark;
-    uint8_t starts; /* starts while 'trying'; at three the last good one is started. */
-    struct disk_version good;
-    uint32_t refused_count;
-    uint8_t refused[REFUSED_DIGESTS_MAX][DIGEST_SIZE];
-};
 
 struct disk_options {
     const char *directory;      /* of `pack`, `floor`, `lock`; made if missing. */
@@ -112,7 +65,8 @@ void disk_judge(const struct disk *d, struct judge *out);
 /*
  * What a start serves, loaded and verified: the present version, or the last good one when the
  * present one killed the node three times, is refused or does not load. Counts the start, synced,
- * before anything is loaded. NOT_FOUND when there is nothing to serve.
+ * before anything is loaded. NOT_FOUND when there is nothing to serve,
+ * else the reason why neither loads.
  */
 struct disk_start {
     struct snap_set *set; /* the caller's reference. */
@@ -130,7 +84,11 @@ struct disk_apply {
     uint64_t epoch;             /* of the order accepted. */
 };
 
-/* Appends what is new, syncs once, writes the floor with mark 'trying'. PERSIST_FAILED. */
+/*
+ * Appends what is new, syncs once, writes the floor with mark 'trying'. PERSIST_FAILED. The root
+ * in force must be the one that the manifest was verified with: disk_walk() comes first. After
+ * success the caller may snap_set_drop_stored().
+ */
 MUST_CHECK struct err disk_commit(struct disk *d, const struct disk_apply *apply);
 
 /* The present version is good. PERSIST_FAILED: try again later. */
@@ -146,7 +104,10 @@ MUST_CHECK struct err disk_mark_stopped(struct disk *d);
 MUST_CHECK struct err disk_walk(struct disk *d, const struct root_walk *walk,
                                 const struct slice *containers);
 
-/* Reads the stored bytes of a chunk that the pack has. NOT_FOUND, CHUNK_TAMPERED. */
+/*
+ * Reads the stored bytes of a chunk that the pack has; 'out' has a bound of 1 MiB or more.
+ * NOT_FOUND, CHUNK_TAMPERED.
+ */
 MUST_CHECK struct err disk_chunk(struct disk *d, const struct chunk_name *name, struct buf *out);
 
 /* Sizes, for metrics and tests. */

@@ -11,6 +11,7 @@
 #include "common/base/ids.h"
 #include "common/base/scope.h"
 #include "common/base/text.h"
+#include "common/snapshot/file.h"
 
 #define KEY_FILE_FIRST "trilane private key 1"
 
@@ -76,21 +77,6 @@ bool key_verify(const uint8_t public[KEY_PUBLIC_SIZE], struct slice bytes,
     return crypto_sign_verify_detached(signature, bytes.ptr, bytes.size, public) == 0;
 }
 
-static struct err write_all(int fd, struct slice bytes)
-{
-    while (bytes.size > 0) {
-        ssize_t n = write(fd, bytes.ptr, bytes.size);
-        if (n < 0 && errno == EINTR) {
-            continue;
-        }
-        if (n <= 0) {
-            return FAIL(E_IO);
-        }
-        bytes = slice_from(bytes, (size_t)n);
-    }
-    return OK;
-}
-
 /* Text of a key file; the stack copy of the seed's hex is wiped, the buf is the caller's. */
 static struct err key_file_print(const struct key_pair *pair, struct buf *out)
 {
@@ -111,7 +97,7 @@ static struct err key_file_store(const char *path, struct slice text)
     if (fd < 0) {
         return FAIL(errno == EEXIST ? E_EXISTS : E_IO);
     }
-    struct err e = write_all(fd, text);
+    struct err e = file_write_at(fd, text, 0);
     if (err_ok(e) && fsync(fd) != 0) {
         e = FAIL(E_IO);
     }
@@ -200,12 +186,10 @@ struct err key_file_read(const char *path, struct key_pair *out)
     TRY(key_file_open(path, &fd));
     uint8_t text[KEY_FILE_MAX];
     size_t size = 0;
-    ssize_t n = 1;
-    while (size < sizeof(text) && n > 0) {
-        n = read(fd, text + size, sizeof(text) - size);
-        size += n > 0 ? (size_t)n : 0;
+    struct err e = file_read_at(fd, text, sizeof(text), 0, &size);
+    if (err_ok(e)) {
+        e = key_file_parse(slice_of(text, size), out);
     }
-    struct err e = n < 0 ? FAIL(E_IO) : key_file_parse(slice_of(text, size), out);
     sodium_memzero(text, sizeof(text));
     return e;
 }

@@ -1,0 +1,434 @@
+/* The pack: what is whole in it is indexed; what is not is cut off or left out. */
+#include "common/snapshot/disk_pack.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#define XXH_STATIC_LINKING_ONLY /* a hash state on the stack */
+#include <xxhash.h>
+
+#include "common/base/check.h"
+#include "common/base/scope.h"
+#include "common/snapshot/container.h"
+#include "common/snapshot/file.h"
+#include "common/snapshot/manifest.h"
+#include "common/snapshot/root.h"
+#include "common/snapshot/wire.h"
+
+#define PACK_FILE "pack"
+#define PACK_ASIDE "pack.new"
+
+static const uint8_t magic[4] = {'T', 'R', 'P', 'K'};
+
+/* Header: magic, format u16, kind u8, zero u8, size u32, zero u32, checksum u64. */
+enum {
+    PACK_FORMAT = 1,
+    AT_FORMAT = 4,
+    AT_KIND = 6,
+    AT_SIZE = 8,
+    AT_CHECKSUM = 16,
+    MANIFEST_PREFIX = 16, /* root version, epoch. */
+    SIGNATURES_BYTES = CONTAINER_SIGNATURES_MAX * CONTAINER_SIGNATURE_SIZE,
+};
+
+static const uint32_t size_max[PACK_KIND_COUNT] = {
+    [PACK_CHUNK] = CHUNK_RAW_MAX,
+    [PACK_MANIFEST] =
+        MANIFEST_PREFIX + CONTAINER_HEADER_SIZE + SIGNATURES_BYTES + MANIFEST_BODY_MAX,
+    [PACK_ROOT] = CONTAINER_HEADER_SIZE + SIGNATURES_BYTES + ROOT_BODY_MAX,
+};
+
+enum { RECORD_MAX = 1 << 20 }; /* above each size_max. */
+
+static uint64_t record_checksum(const uint8_t *header, struct slice bytes)
+{
+    XXH3_state_t state;
+    XXH3_64bits_reset(&state);
+    XXH3_64bits_update(&state, header, AT_CHECKSUM);
+    XXH3_64bits_update(&state, bytes.ptr, bytes.size);
+    return XXH3_64bits_digest(&state);
+}
+
+static void header_encode(enum pack_kind kind, struct slice bytes, uint8_t out[PACK_HEADER_SIZE])
+{
+    memset(out, 0, PACK_HEADER_SIZE);
+    memcpy(out, magic, sizeof(magic));
+    wire_put16(out + AT_FORMAT, PACK_FORMAT);
+    out[AT_KIND] = (uint8_t)kind;
+    wire_put32(out + AT_SIZE, (uint32_t)bytes.size);
+    wire_put64(out + AT_CHECKSUM, record_checksum(out, bytes));
+}
+
+/* Whether a header can be one; its checksum is judged with the bytes. */
+static bool header_holds(const uint8_t *p)
+{
+    return memcmp(p, magic, sizeof(magic)) == 0 && wire_get16(p + AT_FORMAT) == PACK_FORMAT &&
+           p[AT_KIND] >= PACK_CHUNK && p[AT_KIND] < PACK_KIND_COUNT &&
+           wire_get32(p + AT_SIZE) <= size_max[p[AT_KIND]];
+}
+
+/* ---- index ---- */
+
+static struct slice record_key(const struct pack_record *r)
+{
+    return slice_of(r->key, r->key_size);
+}
+
+/* What a record is known by, from its bytes. */
+static struct err record_name_manifest(struct pack_record *r, struct slice bytes,
+                                       const uint8_t *environment)
+{
+    if (bytes.size < MANIFEST_PREFIX) {
+        return FAIL(E_MANIFEST_MALFORMED);
+    }
+    struct container c;
+    auto_manifest struct manifest m = {0};
+    TRY(container_read(slice_from(bytes, MANIFEST_PREFIX), CONTAINER_MANIFEST, environment, &c));
+    TRY(manifest_decode(c.body, &m));
+    r->root_version = wire_get64(bytes.ptr);
+    r->epoch = wire_get64(bytes.ptr + 8);
+    r->version = m.version;
+    r->key_size = DIGEST_SIZE;
+    memcpy(r->key, m.digest, DIGEST_SIZE);
+    return OK;
+}
+
+static struct err record_name_root(struct pack_record *r, struct slice bytes,
+                                   const uint8_t *environment)
+{
+    struct root root;
+    TRY(root_open(bytes, &root));
+    if (memcmp(root.environment_id, environment, ENVIRONMENT_SIZE) != 0) {
+        return FAIL(E_ROOT_MALFORMED);
+    }
+    r->version = root.version;
+    r->key_size = 8;
+    wire_put64(r->key, root.version);
+    return OK;
+}
+
+static struct err record_name(struct pack_record *r, struct slice bytes, const uint8_t *environment)
+{
+    switch (r->kind) {
+    case PACK_CHUNK:
+        r->key_size = DIGEST_SHORT_SIZE;
+        ids_digest_short(bytes, r->key);
+        return OK;
+    case PACK_MANIFEST:
+        return record_name_manifest(r, bytes, environment);
+    case PACK_ROOT:
+        return record_name_root(r, bytes, environment);
+    case PACK_KIND_COUNT:
+        break;
+    }
+    return FAIL(E_MALFORMED);
+}
+
+static struct err records_grow(struct pack *p)
+{
+    if (p->record_count < p->record_capacity) {
+        return OK;
+    }
+    size_t more = p->record_capacity == 0 ? 64 : p->record_capacity * 2;
+    struct pack_record **grown = realloc(p->records, more * sizeof(struct pack_record *));
+    if (grown == NULL) {
+        return FAIL(E_OUT_OF_MEMORY);
+    }
+    p->records = grown;
+    p->record_capacity = more;
+    return OK;
+}
+
+/* A later record of the same name takes the place of an earlier one. */
+static struct err record_index(struct pack *p, const struct pack_record *from)
+{
+    TRY(records_grow(p));
+    struct pack_record *r = malloc(sizeof(*r));
+    if (r == NULL) {
+        return FAIL(E_OUT_OF_MEMORY);
+    }
+    *r = *from;
+    (void)map_remove(&p->index, record_key(r)); /* its key belongs to the earlier record. */
+    if (!err_ok(map_put(&p->index, record_key(r), r, /* out_old= */ NULL))) {
+        free(r);
+        return FAIL(E_OUT_OF_MEMORY);
+    }
+    p->records[p->record_count++] = r;
+    return OK;
+}
+
+/* ---- opening ---- */
+
+enum scan_next { SCAN_GO_ON, SCAN_TORN };
+
+/* Reads one record at p->end; SCAN_TORN when there is none that is whole. */
+static struct err scan_record(struct pack *p, uint64_t file_size, uint8_t *room,
+                              enum scan_next *out)
+{
+    size_t got = 0;
+    *out = SCAN_TORN;
+    TRY(file_read_at(p->fd, room, PACK_HEADER_SIZE, p->end, &got));
+    if (got < PACK_HEADER_SIZE || !header_holds(room)) {
+        return OK;
+    }
+    uint32_t size = wire_get32(room + AT_SIZE);
+    uint8_t *at = room + PACK_HEADER_SIZE;
+    TRY(file_read_at(p->fd, at, size, p->end + PACK_HEADER_SIZE, &got));
+    if (got < size) {
+        return OK;
+    }
+    struct slice bytes = slice_of(at, size);
+    uint64_t end = p->end + PACK_HEADER_SIZE + size;
+    bool whole = record_checksum(room, bytes) == wire_get64(room + AT_CHECKSUM);
+    if (!whole && end == file_size) {
+        return OK;
+    }
+    struct pack_record r = {.kind = (enum pack_kind)room[AT_KIND], .offset = p->end, .size = size};
+    if (whole && err_ok(record_name(&r, bytes, p->environment))) {
+        TRY(record_index(p, &r));
+    } else {
+        p->bad_records++; /* one bad block does not take what lies behind it. */
+    }
+    p->end = end;
+    *out = SCAN_GO_ON;
+    return OK;
+}
+
+static struct err scan(struct pack *p)
+{
+    struct stat st;
+    if (fstat(p->fd, &st) != 0) {
+        return FAIL(E_IO);
+    }
+    auto_free uint8_t *room = malloc(PACK_HEADER_SIZE + RECORD_MAX);
+    if (room == NULL) {
+        return FAIL(E_OUT_OF_MEMORY);
+    }
+    uint64_t file_size = (uint64_t)st.st_size;
+    enum scan_next next = SCAN_GO_ON;
+    while (next == SCAN_GO_ON && p->end < file_size) {
+        TRY(scan_record(p, file_size, room, &next));
+    }
+    p->torn_bytes = file_size - p->end;
+    if (p->torn_bytes > 0 && ftruncate(p->fd, (off_t)p->end) != 0) {
+        return FAIL(E_IO);
+    }
+    return OK;
+}
+
+struct err pack_open(struct pack *p, int dir_fd, const uint8_t environment[ENVIRONMENT_SIZE],
+                     const struct disk_steps *steps)
+{
+    *p = (struct pack){.dir_fd = dir_fd, .fd = -1, .steps = *steps};
+    memcpy(p->environment, environment, ENVIRONMENT_SIZE);
+    (void)unlinkat(dir_fd, PACK_ASIDE, 0); /* of a compaction that was cut short. */
+    p->fd = openat(dir_fd, PACK_FILE, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    struct err e = p->fd < 0 ? FAIL(E_IO) : scan(p);
+    if (!err_ok(e)) {
+        pack_close(p);
+    }
+    return e;
+}
+
+void pack_close(struct pack *p)
+{
+    for (size_t i = 0; i < p->record_count; i++) {
+        free(p->records[i]);
+    }
+    free(p->records);
+    map_free(&p->index);
+    scope_close(&p->fd);
+    *p = (struct pack){.fd = -1};
+}
+
+struct pack_record *pack_chunk(const struct pack *p, const uint8_t digest[DIGEST_SHORT_SIZE])
+{
+    return map_get(&p->index, slice_of(digest, DIGEST_SHORT_SIZE));
+}
+
+struct pack_record *pack_manifest(const struct pack *p, const uint8_t digest[DIGEST_SIZE])
+{
+    return map_get(&p->index, slice_of(digest, DIGEST_SIZE));
+}
+
+struct pack_record *pack_root(const struct pack *p, uint64_t version)
+{
+    uint8_t key[8];
+    wire_put64(key, version);
+    return map_get(&p->index, slice_of(key, sizeof(key)));
+}
+
+/* ---- writing ---- */
+
+struct err pack_add(struct pack *p, enum pack_kind kind, struct slice bytes)
+{
+    CHECK(bytes.size <= size_max[kind]);
+    struct pack_record r = {.kind = kind, .offset = p->end, .size = (uint32_t)bytes.size};
+    uint8_t header[PACK_HEADER_SIZE];
+    header_encode(kind, bytes, header);
+    TRY(record_name(&r, bytes, p->environment));
+    TRY(disk_step(&p->steps, DISK_PACK_APPEND));
+    if (!err_ok(file_write_at(p->fd, slice_of(header, sizeof(header)), p->end)) ||
+        !err_ok(file_write_at(p->fd, bytes, p->end + PACK_HEADER_SIZE))) {
+        return FAIL(E_PERSIST_FAILED);
+    }
+    TRY(record_index(p, &r));
+    p->end += PACK_HEADER_SIZE + bytes.size;
+    return OK;
+}
+
+struct err pack_add_manifest(struct pack *p, struct slice container, uint64_t root_version,
+                             uint64_t epoch)
+{
+    uint8_t prefix[MANIFEST_PREFIX];
+    auto_buf struct buf bytes = BUF_MAX(size_max[PACK_MANIFEST]);
+    wire_put64(prefix, root_version);
+    wire_put64(prefix + 8, epoch);
+    TRY(buf_add(&bytes, slice_of(prefix, sizeof(prefix))));
+    TRY(buf_add(&bytes, container));
+    return pack_add(p, PACK_MANIFEST, buf_slice(&bytes));
+}
+
+struct err pack_sync(struct pack *p)
+{
+    TRY(disk_step(&p->steps, DISK_PACK_SYNC));
+    return fdatasync(p->fd) == 0 ? OK : FAIL(E_PERSIST_FAILED);
+}
+
+/*
+ * Also after a failed sync: the kernel may have dropped the pages, so that nothing that was
+ * written with it is trusted. The names were not there before, or they were not appended.
+ */
+void pack_rollback(struct pack *p, size_t record_count, uint64_t end)
+{
+    while (p->record_count > record_count) {
+        struct pack_record *r = p->records[--p->record_count];
+        (void)map_remove(&p->index, record_key(r));
+        free(r);
+    }
+    p->end = end;
+    if (ftruncate(p->fd, (off_t)end) != 0) {
+        return; /* the tail is written over, or cut off at the next start. */
+    }
+}
+
+struct err pack_read(const struct pack *p, const struct pack_record *r, struct buf *out)
+{
+    uint8_t *at = NULL;
+    size_t got = 0;
+    buf_clear(out);
+    size_t size = PACK_HEADER_SIZE + (size_t)r->size;
+    TRY(buf_reserve(out, size, &at));
+    TRY(file_read_at(p->fd, at, size, r->offset, &got));
+    struct slice bytes = slice_of(at + PACK_HEADER_SIZE, r->size);
+    if (got != size || !header_holds(at) || wire_get32(at + AT_SIZE) != r->size ||
+        record_checksum(at, bytes) != wire_get64(at + AT_CHECKSUM)) {
+        return FAIL(E_CHUNK_TAMPERED);
+    }
+    buf_commit(out, size);
+    buf_drop(out, PACK_HEADER_SIZE + (r->kind == PACK_MANIFEST ? MANIFEST_PREFIX : 0));
+    return OK;
+}
+
+/* ---- compaction ---- */
+
+uint64_t pack_live_bytes(const struct pack *p)
+{
+    uint64_t sum = 0;
+    for (size_t i = 0; i < p->record_count; i++) {
+        const struct pack_record *r = p->records[i];
+        sum += r->live ? PACK_HEADER_SIZE + (uint64_t)r->size : 0;
+    }
+    return sum;
+}
+
+/* Copies a record as it is, checksum and all; a bad one would be found out when it is read. */
+static struct err copy_record(const struct pack *p, const struct pack_record *r, int to,
+                              uint64_t offset, uint8_t *room)
+{
+    size_t got = 0;
+    size_t size = PACK_HEADER_SIZE + (size_t)r->size;
+    TRY(disk_step(&p->steps, DISK_COMPACT_WRITE));
+    TRY(file_read_at(p->fd, room, size, r->offset, &got));
+    bool written = got == size && err_ok(file_write_at(to, slice_of(room, size), offset));
+    return written ? OK : FAIL(E_PERSIST_FAILED);
+}
+
+static struct err copy_live(const struct pack *p, int to, uint64_t *out_end)
+{
+    auto_free uint8_t *room = malloc(PACK_HEADER_SIZE + RECORD_MAX);
+    if (room == NULL) {
+        return FAIL(E_OUT_OF_MEMORY);
+    }
+    uint64_t end = 0;
+    for (size_t i = 0; i < p->record_count; i++) {
+        if (p->records[i]->live) {
+            TRY(copy_record(p, p->records[i], to, end, room));
+            end += PACK_HEADER_SIZE + (uint64_t)p->records[i]->size;
+        }
+    }
+    TRY(disk_step(&p->steps, DISK_COMPACT_SYNC));
+    *out_end = end;
+    return fsync(to) == 0 ? OK : FAIL(E_PERSIST_FAILED);
+}
+
+/* The index follows the file: dead records go, the others move up. */
+static void index_compacted(struct pack *p)
+{
+    size_t count = 0;
+    uint64_t end = 0;
+    for (size_t i = 0; i < p->record_count; i++) {
+        struct pack_record *r = p->records[i];
+        if (r->live) {
+            r->offset = end;
+            end += PACK_HEADER_SIZE + (uint64_t)r->size;
+            p->records[count++] = r;
+            continue;
+        }
+        if (map_get(&p->index, record_key(r)) == r) {
+            (void)map_remove(&p->index, record_key(r));
+        }
+        free(r);
+    }
+    p->record_count = count;
+}
+
+static struct err compact_aside(struct pack *p, int *out_fd, uint64_t *out_end)
+{
+    TRY(disk_step(&p->steps, DISK_COMPACT_CREATE));
+    int flags = O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW;
+    auto_close int fd = openat(p->dir_fd, PACK_ASIDE, flags, 0600);
+    if (fd < 0) {
+        return FAIL(E_PERSIST_FAILED);
+    }
+    TRY(copy_live(p, fd, out_end));
+    TRY(disk_step(&p->steps, DISK_COMPACT_RENAME));
+    if (renameat(p->dir_fd, PACK_ASIDE, p->dir_fd, PACK_FILE) != 0) {
+        return FAIL(E_PERSIST_FAILED);
+    }
+    *out_fd = TAKE_FD(fd);
+    return OK;
+}
+
+struct err pack_compact(struct pack *p)
+{
+    int fd = -1;
+    uint64_t end = 0;
+    struct err e = compact_aside(p, &fd, &end);
+    if (!err_ok(e)) {
+        (void)unlinkat(p->dir_fd, PACK_ASIDE, 0);
+        return e;
+    }
+    scope_close(&p->fd);
+    p->fd = fd;
+    p->end = end;
+    index_compacted(p);
+    TRY(disk_step(&p->steps, DISK_COMPACT_DIR_SYNC));
+    if (fsync(p->dir_fd) != 0) {
+        return FAIL(E_PERSIST_FAILED);
+    }
+    return disk_step(&p->steps, DISK_COMPACT_DONE);
+}

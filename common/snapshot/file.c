@@ -1,0 +1,41 @@
+/* pread and pwrite until done. */
+#include "common/snapshot/file.h"
+
+#include <errno.h>
+#include <unistd.h>
+
+struct err file_write_at(int fd, struct slice bytes, uint64_t offset)
+{
+    while (bytes.size > 0) {
+        ssize_t n = pwrite(fd, bytes.ptr, bytes.size, (off_t)offset);
+        if (n < 0 && errno == EINTR) {
+            continue;
+        }
+        if (n <= 0) {
+            return FAIL(E_IO);
+        }
+        bytes = slice_from(bytes, (size_t)n);
+        offset += (size_t)n;
+    }
+    return OK;
+}
+
+struct err file_read_at(int fd, void *out, size_t size, uint64_t offset, size_t *out_size)
+{
+    size_t done = 0;
+    while (done < size) {
+        ssize_t n = pread(fd, (uint8_t *)out + done, size - done, (off_t)(offset + done));
+        if (n < 0 && errno == EINTR) {
+            continue;
+        }
+        if (n < 0) {
+            return FAIL(E_IO);
+        }
+        if (n == 0) {
+            break;
+        }
+        done += (size_t)n;
+    }
+    *out_size = done;
+    return OK;
+}

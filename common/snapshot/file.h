@@ -1,0 +1,19 @@
+/*
+ * file: whole reads and writes of plain files.
+ *
+ * Threads    any.
+ * Errors     E_IO, with errno as the system left it.
+ */
+#pragma once
+
+#include <stdint.h>
+
+#include "common/base/err.h"
+#include "common/base/slice.h"
+
+/* Writes all of 'bytes' at an offset; short writes go on, a signal does not end one. */
+MUST_CHECK struct err file_write_at(int fd, struct slice bytes, uint64_t offset);
+
+/* Reads up to 'size' bytes at an offset; *out_size is less only at the end of the file. */
+MUST_CHECK struct err file_read_at(int fd, void *out, size_t size, uint64_t offset,
+                                   size_t *out_size);
