@@ -95,7 +95,8 @@ struct dp_route {
 /* A canonical type on the bus. */
 struct dp_topic {
     struct dp_target target;
-    struct slice type;      /* "User.v2". */
+    struct slice type; /* "User.v2". */
+    uint32_t major;
     struct slice full_name; /* "acme.users.v2.User". */
     struct slice stream;
     struct slice version;

@@ -15,6 +15,7 @@
 #include "common/base/err.h"
 #include "common/base/slice.h"
 #include "dataplane/apply/model.h"
+
 #include "trilane/parts/v1/parts.pb-c.h"
 
 /* What a part is; the streams are in order of linking, see link.c. */
@@ -61,7 +62,7 @@ struct dp_route_group {
 struct dp_part {
     enum dp_part_kind kind;
     uint32_t refs;
-    struct arena arena; /* of what was built beside the message. */
+    struct arena arena;        /* of what was built beside the message. */
     ProtobufCMessage *message; /* owned; NULL for those that keep their own form. */
     union {
         struct dp_environment environment;

@@ -1,0 +1,145 @@
+/*
+ * apply_impl: the apply thread's own state, shared by its files: apply.c (the steps and their
+ * order), fetch.c (what the steps fetch), standing.c (state, ages, status), thread.c.
+ *
+ * Threads    the apply thread, but for 'shared'.
+ */
+#pragma once
+
+#include <pthread.h>
+
+#include "common/base/buf.h"
+#include "common/base/lock.h"
+#include "common/snapshot/disk.h"
+#include "common/snapshot/judge.h"
+#include "common/snapshot/manifest.h"
+#include "common/snapshot/set.h"
+#include "dataplane/apply/apply.h"
+#include "dataplane/apply/build.h"
+#include "dataplane/apply/feed.h"
+
+/* One walk down the table of steps. */
+struct dp_apply_turn {
+    struct slice bytes; /* of the head; empty when only its target is tried again. */
+    const char *way;    /* "hint", "poll". */
+    struct judged judged;
+    const struct head_target *target;   /* of apply->accepted. */
+    char object[STATUS_OBJECT_MAX + 1]; /* what a failing step was looking at. */
+    struct buf manifest_bytes;
+    struct manifest manifest;
+    struct snap_set *set;
+    struct dp_model *model;
+    struct dp_build_report report;
+    bool over;   /* nothing is left to do. */
+    bool failed; /* the target was refused: try it again. */
+    bool later;  /* try the target again in a moment; nothing was refused. */
+};
+
+/* What the node says of itself, before ages are read. */
+struct dp_apply_standing {
+    enum err_code code; /* of the refusal that holds. */
+    char object[STATUS_OBJECT_MAX + 1];
+    enum err_code last_code;
+    char last_object[STATUS_OBJECT_MAX + 1];
+    uint64_t contact_ns; /* boot clock; 0: never. */
+    uint64_t content_ns;
+    uint64_t applies;
+    uint64_t refusals;
+    uint64_t parts;
+    uint64_t parts_built;
+    bool starting;
+    bool adopted; /* every worker serves the model. */
+    bool good;
+    bool draining;
+    uint64_t root_version;
+    uint64_t epoch;
+    uint64_t sequence;
+    uint8_t content_digest[DIGEST_SIZE];
+    uint64_t freshness_max_ms;
+    bool strict;
+    bool has_model;
+};
+
+struct dp_apply {
+    struct dp_apply_config config;
+    int wake_fd; /* eventfd. */
+    pthread_t thread;
+    struct disk *disk;
+    struct dp_feed feed;
+    struct dp_model_bin *bin;
+    struct judge judge;
+    struct head_node node;
+
+    /* The thread's alone. */
+    struct judged accepted; /* the last head accepted; valid when has_accepted. */
+    bool has_accepted;
+    struct dp_model *model; /* served; a reference. */
+    bool fell_back;         /* the model is the last good one, below the floor. */
+    struct dp_apply_standing standing;
+    uint64_t accepted_ns; /* monotonic, of the head that led here. */
+    uint64_t good_ns;     /* when the version is good, monotonic; 0: not waiting for it. */
+    uint64_t retry_ns;    /* when the target is tried again; 0: not waiting. */
+    uint64_t poll_ns;
+    uint64_t roots_ns;
+    uint64_t root_asked_ns; /* when a root was asked for that is not there. */
+    uint64_t report_ns;     /* the next heartbeat. */
+    bool report_due;        /* something changed. */
+    uint64_t report_count;
+    struct bus_message *hint; /* waits for its time. */
+    uint64_t hint_ns;         /* when the next hint may be judged. */
+    enum snap_state logged_state;
+    enum err_code logged_code;
+    uint64_t logged_version;
+
+    struct {
+        struct lock lock;
+        struct dp_apply_standing standing GUARDED;
+        struct dp_model *model GUARDED; /* a reference. */
+        bool stop GUARDED;
+        bool drain GUARDED;
+    } shared;
+};
+
+/* ---- apply.c ---- */
+
+/* Judges a head, and applies its target. */
+void dp_apply_head(struct dp_apply *a, struct slice bytes, const char *way);
+
+/* Tries the target of the accepted head again. */
+void dp_apply_again(struct dp_apply *a);
+
+/* Serves what the disk has. */
+void dp_apply_disk(struct dp_apply *a);
+
+/* Asks for roots beyond the one in force. */
+void dp_apply_roots(struct dp_apply *a);
+
+/* Marks the version good once its time has come. */
+void dp_apply_prove(struct dp_apply *a, uint64_t now_ns);
+
+/* ---- fetch.c ---- */
+
+/* Walks the roots behind the one in force, and makes them permanent. OK with none is fine. */
+MUST_CHECK struct err dp_fetch_roots(struct dp_apply *a);
+MUST_CHECK struct err dp_fetch_manifest(struct dp_apply *a, struct dp_apply_turn *t);
+MUST_CHECK struct err dp_fetch_chunks(struct dp_apply *a, struct dp_apply_turn *t);
+
+/* ---- standing.c ---- */
+
+/* A step failed: keep what is served, say why. */
+void dp_standing_refuse(struct dp_apply *a, struct err why, const char *object);
+
+/* What was refused is settled: the node serves what it should. */
+void dp_standing_settle(struct dp_apply *a);
+
+/* Looks at workers and ages; logs and reports what changed. */
+void dp_standing_update(struct dp_apply *a);
+
+/* Sends the status, on change and as a heartbeat. */
+void dp_standing_report(struct dp_apply *a, uint64_t now_ns);
+
+/* What a standing and the time now make of the state. */
+enum snap_state dp_standing_state(const struct dp_apply_standing *s, uint64_t boot_ns);
+
+/* 'ms' ± 20 %, in nanoseconds. */
+uint64_t dp_jitter_ns(uint64_t ms);

@@ -1,0 +1,17 @@
+/* decode: see decode.h. */
+#include "dataplane/apply/decode.h"
+
+struct err dp_decode_strings(struct arena *arena, char *const *strings, size_t count,
+                             struct slice **out)
+{
+    struct slice *list = NULL;
+    TRY(arena_calloc(arena, count, sizeof(*list), (void **)&list));
+    for (size_t i = 0; i < count; i++) {
+        list[i] = slice_str(strings[i]);
+        if (i > 0 && slice_cmp(list[i - 1], list[i]) >= 0) {
+            return FAIL(E_PART_MALFORMED);
+        }
+    }
+    *out = list;
+    return OK;
+}

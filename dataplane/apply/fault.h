@@ -1,0 +1,31 @@
+/*
+ * fault: points at which a test makes the apply thread die, fail or wait.
+ *
+ * Shape      TRILANE_FAULT=POINT:ACTION in the environment: POINT is a step of apply.c or a disk
+ *            step in lower case ("disk.pack_sync"); ACTION is kill (SIGKILL to oneself), error,
+ *            or pause=MS.
+ * Threads    the apply thread.
+ * Errors     dp_fault() fails with E_IO for "error".
+ *
+ * Compiled in where TRILANE_FAULTS is defined: in debug builds, and in release builds configured
+ * with -DTRILANE_FAULTS=ON. A product build holds none of it.
+ */
+#pragma once
+
+#include "common/base/err.h"
+#include "common/snapshot/disk.h"
+
+#ifdef TRILANE_FAULTS
+MUST_CHECK struct err dp_fault(const char *point);
+
+/* For struct disk_options. */
+int dp_fault_disk(void *context, enum disk_step step);
+#define DP_FAULT_DISK dp_fault_disk
+#else
+static inline struct err dp_fault(const char *point)
+{
+    (void)point;
+    return OK;
+}
+#define DP_FAULT_DISK NULL
+#endif

@@ -1,0 +1,97 @@
+/* feed: see feed.h. */
+#include "dataplane/apply/feed.h"
+
+#include "common/base/limits.h"
+#include "common/bus/subject.h"
+#include "common/snapshot/format.h"
+
+/* Hints that wait while the apply thread fetches; one comes in two seconds. */
+enum { HINT_QUEUE = 1024 };
+
+static struct err bind(struct dp_feed *feed, struct slice environment)
+{
+    struct subject snapshots;
+    struct subject nodes;
+    struct subject head;
+    TRY(subject_bucket_snapshots(environment, &snapshots));
+    TRY(subject_bucket_nodes(environment, &nodes));
+    TRY(subject_head(environment, &head));
+    TRY(kv_bind(&feed->snapshots, feed->bus, subject_slice(&snapshots)));
+    TRY(kv_bind(&feed->nodes, feed->bus, subject_slice(&nodes)));
+    return bus_subscribe(feed->bus, subject_slice(&head), (struct slice){0}, &feed->queue,
+                         /* ctx= */ NULL, &feed->hints);
+}
+
+struct err dp_feed_init(struct dp_feed *feed, struct bus *bus, struct slice environment,
+                        queue_wake_fn *wake, void *wake_ctx)
+{
+    *feed = (struct dp_feed){.bus = bus};
+    TRY(queue_init(&feed->queue, HINT_QUEUE, wake, wake_ctx));
+    if (bus == NULL) {
+        return OK;
+    }
+    struct err e = bind(feed, environment);
+    if (!err_ok(e)) {
+        queue_free(&feed->queue, bus_message_drop);
+    }
+    return e;
+}
+
+void dp_feed_free(struct dp_feed *feed)
+{
+    if (feed->bus != NULL) {
+        bus_unsubscribe(feed->bus, feed->hints);
+    }
+    queue_free(&feed->queue, bus_message_drop);
+}
+
+struct bus_message *dp_feed_hint(struct dp_feed *feed)
+{
+    struct bus_message *latest = NULL;
+    void *message = NULL;
+    while (queue_pop(&feed->queue, &message, 1) == 1) {
+        bus_message_free(latest);
+        latest = message;
+    }
+    return latest;
+}
+
+bool dp_feed_connected(const struct dp_feed *feed)
+{
+    return feed->bus != NULL && bus_state(feed->bus) == BUS_CONNECTED;
+}
+
+static struct err get(struct dp_feed *feed, const char *key, enum kv_read read, struct buf *out)
+{
+    struct kv_entry entry = {0};
+    TRY(kv_get(&feed->snapshots, slice_str(key), read, limits.fetch_timeout_ms, out, &entry));
+    return entry.state == KV_VALUE ? OK : FAIL(E_NOT_FOUND);
+}
+
+struct err dp_feed_get(struct dp_feed *feed, const char *key, struct buf *out)
+{
+    if (!dp_feed_connected(feed)) {
+        return FAIL(E_UNAVAILABLE);
+    }
+    struct err e = get(feed, key, KV_READ_ANY, out);
+    if (e.code == E_NOT_FOUND) {
+        /* A replica may be behind: only the leader's word is that there is none. */
+        e = get(feed, key, KV_READ_LEADER, out);
+    }
+    feed->bytes += err_ok(e) ? out->size : 0;
+    return e;
+}
+
+struct err dp_feed_get_head(struct dp_feed *feed, struct buf *out)
+{
+    return dp_feed_connected(feed) ? get(feed, SNAP_KEY_HEAD, KV_READ_LEADER, out)
+                                   : FAIL(E_UNAVAILABLE);
+}
+
+struct err dp_feed_put_status(struct dp_feed *feed, struct slice node, struct slice status)
+{
+    if (!dp_feed_connected(feed)) {
+        return FAIL(E_UNAVAILABLE);
+    }
+    return kv_put(&feed->nodes, node, status, limits.fetch_timeout_ms, /* out_revision= */ NULL);
+}

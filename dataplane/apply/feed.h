@@ -1,0 +1,51 @@
+/*
+ * feed: what the bus brings to the apply thread: hints, and values of the snapshot bucket.
+ *
+ * Shape      hints arrive as plain messages in a bounded queue; values are read by key and waited
+ *            for. NATS may be away at any time, also from the start.
+ * Units      bytes, milliseconds.
+ * Ownership  the feed borrows the bus, which must outlive it.
+ * Threads    the apply thread; 'wake' is called on the bus' thread.
+ * Errors     E_NOT_FOUND: the bucket has no such key. E_UNAVAILABLE and others of kv.h.
+ */
+#pragma once
+
+#include <stddef.h>
+
+#include "common/base/buf.h"
+#include "common/base/err.h"
+#include "common/base/queue.h"
+#include "common/base/slice.h"
+#include "common/bus/bus.h"
+#include "common/bus/kv.h"
+
+struct dp_feed {
+    struct bus *bus; /* borrowed; NULL: this node has no bus, and stays with what is on disk. */
+    struct bus_subscription *hints;
+    struct queue queue; /* of struct bus_message. */
+    struct kv snapshots;
+    struct kv nodes;
+    uint64_t bytes; /* fetched so far. */
+};
+
+/* Subscribes to the environment's heads. 'wake' is called when a hint arrives. */
+MUST_CHECK struct err dp_feed_init(struct dp_feed *feed, struct bus *bus, struct slice environment,
+                                   queue_wake_fn *wake, void *wake_ctx);
+void dp_feed_free(struct dp_feed *feed);
+
+/* The latest hint that arrived, or NULL; the older ones are dropped. The caller frees it. */
+struct bus_message *dp_feed_hint(struct dp_feed *feed);
+
+/* Whether there is any use in asking. */
+bool dp_feed_connected(const struct dp_feed *feed);
+
+/* Appends the value of a key of the snapshot bucket. */
+MUST_CHECK struct err dp_feed_get(struct dp_feed *feed, const char *key, struct buf *out);
+
+/* Appends the head that lies in the bucket, as the stream's leader has it: one from a replica that
+ * is behind would look like a replayed one. */
+MUST_CHECK struct err dp_feed_get_head(struct dp_feed *feed, struct buf *out);
+
+/* Writes this node's status. */
+MUST_CHECK struct err dp_feed_put_status(struct dp_feed *feed, struct slice node,
+                                         struct slice status);

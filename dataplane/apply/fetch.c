@@ -1,0 +1,139 @@
+/* fetch: what the steps of apply.c fetch from the bucket, and judge. */
+#include <stdio.h>
+
+#include "common/base/check.h"
+#include "common/base/clock.h"
+#include "common/base/limits.h"
+#include "common/base/log.h"
+#include "dataplane/apply/apply_impl.h"
+#include "dataplane/request/metrics.h"
+
+/* Roots taken in one walk; the next head, or the next minute, goes on from there. */
+enum { WALK_MAX = 16 };
+
+/* ---- roots ---- */
+
+struct root_bytes {
+    struct buf at[WALK_MAX];
+    struct slice slices[WALK_MAX];
+};
+
+static void root_bytes_free(struct root_bytes *b)
+{
+    for (size_t i = 0; i < WALK_MAX; i++) {
+        buf_free(&b->at[i]);
+    }
+}
+
+#define auto_root_bytes __attribute__((cleanup(root_bytes_free)))
+
+static struct err gather_roots(struct dp_apply *a, struct root_walk *walk, struct root_bytes *bytes)
+{
+    while (walk->steps < WALK_MAX) {
+        struct buf *b = &bytes->at[walk->steps];
+        *b = BUF_MAX(CONTAINER_HEADER_SIZE + ROOT_BODY_MAX +
+                     CONTAINER_SIGNATURES_MAX * CONTAINER_SIGNATURE_SIZE);
+        char key[SNAP_KEY_SIZE];
+        snap_key_root(walk->at.version + 1, key);
+        struct err e = dp_feed_get(&a->feed, key, b);
+        if (e.code == E_NOT_FOUND) {
+            return OK;
+        }
+        TRY(e);
+        bytes->slices[walk->steps] = buf_slice(b);
+        TRY(root_walk_step(walk, buf_slice(b)));
+    }
+    return OK;
+}
+
+struct err dp_fetch_roots(struct dp_apply *a)
+{
+    auto_root_bytes struct root_bytes bytes = {0};
+    struct root_walk walk;
+    root_walk_start(&a->judge.root, &walk);
+    a->root_asked_ns = clock_mono_ns();
+    struct err why = gather_roots(a, &walk, &bytes);
+    if (walk.steps == 0) {
+        return why;
+    }
+    TRY(root_walk_end(&walk, clock_wall_ms(), (int64_t)limits.clock_tolerance_ms));
+    TRY(disk_walk(a->disk, &walk, bytes.slices));
+    judge_walk(&a->judge, &walk);
+    a->root_asked_ns = 0;
+    LOG(LOG_INFO, "apply", "root", LOG_U64("version", a->judge.root.version));
+    return OK;
+}
+
+/* ---- the manifest ---- */
+
+/* Whatever kept us from reading it, it is not there for us. */
+static struct err missing_as(struct err e, enum err_code code)
+{
+    return err_ok(e) || e.code == E_NO_MEMORY ? e : (struct err){code, e.where};
+}
+
+/* A stream that this build makes nothing of may restrict: it is not passed over. */
+static struct err check_streams(const struct manifest *m, char *object)
+{
+    for (size_t i = 0; i < m->stream_count; i++) {
+        const char *name = stream_kind_name(m->streams[i].kind);
+        if (!dp_model_knows_stream(m->streams[i].kind)) {
+            (void)snprintf(object, STATUS_OBJECT_MAX + 1, "stream %s", name == NULL ? "?" : name);
+            return FAIL(E_CAPABILITY_MISSING);
+        }
+    }
+    return OK;
+}
+
+struct err dp_fetch_manifest(struct dp_apply *a, struct dp_apply_turn *t)
+{
+    char key[SNAP_KEY_SIZE];
+    snap_key_manifest(t->target->version, t->target->manifest_digest, key);
+    (void)snprintf(t->object, sizeof(t->object), "%.*s", STATUS_OBJECT_MAX, key);
+    TRY(missing_as(dp_feed_get(&a->feed, key, &t->manifest_bytes), E_MANIFEST_MISSING));
+    struct manifest_wanted wanted = {
+        .version = t->target->version,
+        .digest = t->target->manifest_digest,
+    };
+    TRY(manifest_open(buf_slice(&t->manifest_bytes), &a->judge.root, &wanted, &t->manifest));
+    TRY(manifest_check_capabilities(&t->manifest, CAPABILITIES_HERE));
+    return check_streams(&t->manifest, t->object);
+}
+
+/* ---- chunks ---- */
+
+static struct err fetch_chunk(struct dp_apply *a, struct dp_apply_turn *t,
+                              const struct snap_missing *missing)
+{
+    auto_buf struct buf stored = BUF_MAX(CHUNK_RAW_MAX);
+    if (err_ok(disk_chunk(a->disk, &missing->name, &stored)) &&
+        err_ok(snap_set_add(t->set, &missing->name, buf_slice(&stored)))) {
+        return OK;
+    }
+    buf_clear(&stored);
+    char key[SNAP_KEY_SIZE];
+    snap_key_chunk(missing->name.digest, key);
+    (void)snprintf(t->object, sizeof(t->object), "%.*s", STATUS_OBJECT_MAX, key);
+    struct err e = dp_feed_get(&a->feed, key, &stored);
+    if (e.code == E_TOO_LARGE) {
+        return FAIL(E_CHUNK_TAMPERED);
+    }
+    TRY(missing_as(e, E_CHUNK_MISSING));
+    return snap_set_add(t->set, &missing->name, buf_slice(&stored));
+}
+
+struct err dp_fetch_chunks(struct dp_apply *a, struct dp_apply_turn *t)
+{
+    struct snap_set *held = a->model == NULL ? NULL : dp_model_set(a->model);
+    TRY(snap_set_new(&t->manifest, held, &t->set));
+    uint64_t before = a->feed.bytes;
+    struct snap_missing missing;
+    size_t at = 0;
+    while (snap_set_missing(t->set, &at, &missing)) {
+        TRY(fetch_chunk(a, t, &missing));
+    }
+    uint64_t fetched = a->feed.bytes - before + t->manifest_bytes.size;
+    metrics_add(a->config.shard, metrics_plain(a->config.metrics, DP_METRIC_SNAPSHOT_FETCHED),
+                (int64_t)fetched);
+    return snap_set_close(t->set);
+}

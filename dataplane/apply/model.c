@@ -1,0 +1,211 @@
+/* model: the look-ups, on the way of every request. Building is in build.c and link.c. */
+#include "dataplane/apply/model.h"
+
+#include "common/base/check.h"
+#include "common/snapshot/set.h"
+#include "dataplane/apply/model_impl.h"
+
+uint64_t dp_model_version(const struct dp_model *model)
+{
+    return snap_set_version(model->set);
+}
+
+const uint8_t *dp_model_content_digest(const struct dp_model *model)
+{
+    return snap_set_content_digest(model->set);
+}
+
+const struct dp_environment *dp_model_environment(const struct dp_model *model)
+{
+    CHECK(model->environment != NULL);
+    return model->environment;
+}
+
+const struct dp_caller *dp_model_caller_by_spiffe(const struct dp_model *model, struct slice spiffe)
+{
+    return map_get(&model->callers_by_spiffe, spiffe);
+}
+
+const struct dp_caller *dp_model_caller_by_token(const struct dp_model *model,
+                                                 const uint8_t digest[DIGEST_SIZE])
+{
+    return map_get(&model->callers_by_token, slice_of(digest, DIGEST_SIZE));
+}
+
+const struct dp_cluster *dp_model_cluster(const struct dp_model *model, struct slice id)
+{
+    return map_get(&model->clusters, id);
+}
+
+bool dp_model_has_grpc_service(const struct dp_model *model, struct slice name)
+{
+    return map_get(&model->grpc_services, name) != NULL;
+}
+
+const struct dp_topic *dp_model_topic(const struct dp_model *model, struct slice type)
+{
+    return map_get(&model->topics, type);
+}
+
+bool dp_model_has_tenant(const struct dp_model *model, struct slice tenant)
+{
+    return map_get(&model->tenants, tenant) != NULL;
+}
+
+/* ---- routes ---- */
+
+/* Whole segments: "/v1" covers "/v1" and "/v1/x", not "/v12"; "/v1/" covers what is below. */
+static bool covers(struct slice prefix, struct slice path)
+{
+    return slice_starts(path, prefix) &&
+           (path.size == prefix.size || prefix.ptr[prefix.size - 1] == '/' ||
+            path.ptr[prefix.size] == '/');
+}
+
+static bool path_matches(const struct dp_route_entry *entry, struct slice path)
+{
+    switch (entry->match) {
+    case TRILANE__PARTS__V1__PATH_MATCH__PATH_EXACT:
+        return slice_eq(entry->path, path);
+    case TRILANE__PARTS__V1__PATH_MATCH__PATH_PREFIX:
+        return covers(entry->path, path);
+    case TRILANE__PARTS__V1__PATH_MATCH__PATH_ANY:
+    case _TRILANE__PARTS__V1__PATH_MATCH_IS_INT_SIZE:
+        break;
+    }
+    return true;
+}
+
+static bool tenant_matches(const struct dp_route_entry *entry, struct slice tenant)
+{
+    for (size_t i = 0; i < entry->tenant_count; i++) {
+        if (slice_eq(entry->tenants[i], tenant)) {
+            return true;
+        }
+    }
+    return entry->tenant_count == 0;
+}
+
+static bool headers_match(const struct dp_route_entry *entry, const struct dp_route_query *query)
+{
+    for (size_t i = 0; i < entry->header_count; i++) {
+        const struct dp_route_header *wanted = &entry->headers[i];
+        struct slice value = {0};
+        if (query->header == NULL || !query->header(query->ctx, wanted->name, &value) ||
+            (!wanted->present && !slice_eq(wanted->value, value))) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static const struct dp_route *find_entry(const struct dp_linked_group *group,
+                                         const struct dp_route_query *query)
+{
+    for (size_t i = 0; group != NULL && i < group->count; i++) {
+        const struct dp_route_entry *entry = group->entries[i].entry;
+        if (path_matches(entry, query->path) && tenant_matches(entry, query->tenant) &&
+            (entry->http_method.size == 0 || slice_eq(entry->http_method, query->method)) &&
+            headers_match(entry, query)) {
+            return &group->entries[i].route;
+        }
+    }
+    return NULL;
+}
+
+static struct slice first_segment(struct slice path)
+{
+    struct slice rest = slice_from(path, 1);
+    return slice_head(rest, slice_find(rest, '/'));
+}
+
+/* A path that names a segment is more precise than any that names none. */
+static const struct dp_route *find_in_host(const struct dp_linked_host *host,
+                                           const struct dp_route_query *query)
+{
+    if (host == NULL) {
+        return NULL;
+    }
+    const struct dp_linked_group *group = map_get(&host->segments, first_segment(query->path));
+    const struct dp_route *route = find_entry(group, query);
+    return route != NULL ? route : find_entry(host->any, query);
+}
+
+/* The longest host name that a wildcard is made from, and "*" before it. */
+enum { HOST_MAX = 255 };
+
+/* Walks "*.b.c", "*.c" for "a.b.c": the longest wildcard first. 'room' holds the name. */
+static bool next_wildcard(struct slice *rest, uint8_t room[HOST_MAX + 1], struct slice *out)
+{
+    size_t dot = slice_find(*rest, '.');
+    if (dot == rest->size || rest->size - dot > HOST_MAX) {
+        return false;
+    }
+    struct slice tail = slice_from(*rest, dot);
+    room[0] = '*';
+    memcpy(room + 1, tail.ptr, tail.size);
+    *out = slice_of(room, tail.size + 1);
+    *rest = slice_from(tail, 1);
+    return true;
+}
+
+const struct dp_route *dp_model_route(const struct dp_model *model,
+                                      const struct dp_route_query *query)
+{
+    if (query->path.size == 0 || query->path.ptr[0] != '/') {
+        return NULL;
+    }
+    const struct dp_route *route = find_in_host(map_get(&model->hosts, query->host), query);
+    uint8_t room[HOST_MAX + 1];
+    struct slice rest = query->host;
+    struct slice wildcard = {0};
+    while (route == NULL && next_wildcard(&rest, room, &wildcard)) {
+        route = find_in_host(map_get(&model->hosts, wildcard), query);
+    }
+    return route != NULL ? route : find_in_host(map_get(&model->hosts, SLICE_LIT("*")), query);
+}
+
+/* ---- egress ---- */
+
+static bool has_port(const struct dp_egress *egress, uint16_t port)
+{
+    for (size_t i = 0; i < egress->port_count; i++) {
+        if (egress->ports[i] == port) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static const struct dp_egress *find_egress(const struct dp_model *model, struct slice tenant,
+                                           struct slice host, uint16_t port)
+{
+    uint8_t room[DP_EGRESS_KEY_MAX];
+    if (tenant.size == 0 || host.size == 0 || tenant.size + 1 + host.size > sizeof(room)) {
+        return NULL;
+    }
+    memcpy(room, tenant.ptr, tenant.size);
+    room[tenant.size] = '/';
+    memcpy(room + tenant.size + 1, host.ptr, host.size);
+    const struct dp_linked_egress *first =
+        map_get(&model->egresses, slice_of(room, tenant.size + 1 + host.size));
+    for (const struct dp_linked_egress *e = first; e != NULL; e = e->next) {
+        if (has_port(e->egress, port)) {
+            return e->egress;
+        }
+    }
+    return first == NULL ? NULL : first->egress;
+}
+
+const struct dp_egress *dp_model_egress(const struct dp_model *model, struct slice tenant,
+                                        struct slice host, uint16_t port)
+{
+    const struct dp_egress *egress = find_egress(model, tenant, host, port);
+    uint8_t room[HOST_MAX + 1];
+    struct slice rest = host;
+    struct slice wildcard = {0};
+    while (egress == NULL && next_wildcard(&rest, room, &wildcard)) {
+        egress = find_egress(model, tenant, wildcard, port);
+    }
+    return egress;
+}

@@ -1,0 +1,261 @@
+/* thread: when the apply thread does what. It sleeps until a hint, a timer, or a wake-up. */
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "common/base/check.h"
+#include "common/base/clock.h"
+#include "common/base/limits.h"
+#include "common/base/log.h"
+#include "common/base/scope.h"
+#include "dataplane/apply/apply_impl.h"
+#include "dataplane/apply/fault.h"
+
+#define NS_PER_MS UINT64_C(1000000)
+
+/* Roots are asked for so often, so that withheld heads withhold no revocation. */
+#define ROOTS_INTERVAL_NS (UINT64_C(60) * 1000 * NS_PER_MS)
+
+/* The longest sleep: ages and the state that follows from them are looked at so often. */
+#define TICK_NS (UINT64_C(250) * NS_PER_MS)
+
+/* Background work gives way to the workers. */
+enum { APPLY_NICE = 10 };
+
+/* ---- sleeping ---- */
+
+static void wake(void *ctx)
+{
+    struct dp_apply *a = ctx;
+    uint64_t one = 1;
+    while (write(a->wake_fd, &one, sizeof(one)) < 0 && errno == EINTR) {
+    }
+}
+
+void dp_apply_wake(struct dp_apply *apply)
+{
+    wake(apply);
+}
+
+static void sooner(uint64_t *until_ns, uint64_t at_ns)
+{
+    if (at_ns != 0 && at_ns < *until_ns) {
+        *until_ns = at_ns;
+    }
+}
+
+static void sleep_until_due(struct dp_apply *a)
+{
+    uint64_t now_ns = clock_mono_ns();
+    uint64_t until_ns = now_ns + TICK_NS;
+    sooner(&until_ns, a->retry_ns);
+    sooner(&until_ns, a->good_ns);
+    sooner(&until_ns, a->hint != NULL ? a->hint_ns : 0);
+    if (dp_feed_connected(&a->feed)) {
+        sooner(&until_ns, a->poll_ns);
+    }
+    int timeout_ms = until_ns <= now_ns ? 0 : (int)((until_ns - now_ns) / NS_PER_MS) + 1;
+    struct pollfd fd = {.fd = a->wake_fd, .events = POLLIN};
+    if (poll(&fd, 1, timeout_ms) == 1) {
+        uint64_t count = 0;
+        (void)!read(a->wake_fd, &count, sizeof(count));
+    }
+}
+
+/* ---- what is due ---- */
+
+/* The latest hint, at most limits.hints_per_second of them. */
+static void do_hint(struct dp_apply *a)
+{
+    struct bus_message *latest = dp_feed_hint(&a->feed);
+    if (latest != NULL) {
+        bus_message_free(a->hint);
+        a->hint = latest;
+    }
+    uint64_t now_ns = clock_mono_ns();
+    if (a->hint == NULL || now_ns < a->hint_ns) {
+        return;
+    }
+    a->hint_ns = now_ns + 1000 * NS_PER_MS / limits.hints_per_second;
+    struct bus_message *hint = TAKE_PTR(a->hint);
+    dp_apply_head(a, hint->payload, "hint");
+    bus_message_free(hint);
+}
+
+static void do_poll(struct dp_apply *a, uint64_t now_ns)
+{
+    if (now_ns < a->poll_ns || !dp_feed_connected(&a->feed)) {
+        return;
+    }
+    auto_buf struct buf head = BUF_MAX(CONTAINER_HEADER_SIZE + HEAD_BODY_MAX +
+                                       CONTAINER_SIGNATURES_MAX * CONTAINER_SIGNATURE_SIZE);
+    struct err e = dp_feed_get_head(&a->feed, &head);
+    a->poll_ns = clock_mono_ns() + dp_jitter_ns(limits.poll_interval_ms);
+    if (err_ok(e)) {
+        dp_apply_head(a, buf_slice(&head), "poll");
+        return;
+    }
+    if (e.code == E_TOO_LARGE) {
+        dp_standing_refuse(a, FAIL(E_HEAD_MALFORMED), "head");
+    }
+}
+
+static void do_roots(struct dp_apply *a, uint64_t now_ns)
+{
+    if (now_ns >= a->roots_ns && dp_feed_connected(&a->feed)) {
+        a->roots_ns = now_ns + ROOTS_INTERVAL_NS;
+        dp_apply_roots(a);
+    }
+}
+
+static bool stop_or_drain(struct dp_apply *a)
+{
+    lock_take(&a->shared.lock);
+    bool stop = a->shared.stop;
+    a->standing.draining = a->shared.drain;
+    lock_drop(&a->shared.lock);
+    return stop;
+}
+
+static void *thread_main(void *ctx)
+{
+    struct dp_apply *a = ctx;
+    /* On Linux this is the calling thread's own. */
+    (void)setpriority(PRIO_PROCESS, 0, APPLY_NICE);
+    dp_apply_disk(a);
+    while (!stop_or_drain(a)) {
+        uint64_t now_ns = clock_mono_ns();
+        do_roots(a, now_ns);
+        do_hint(a);
+        do_poll(a, now_ns);
+        if (a->retry_ns != 0 && now_ns >= a->retry_ns) {
+            dp_apply_again(a);
+        }
+        dp_apply_prove(a, now_ns);
+        (void)dp_model_bin_sweep(a->bin);
+        dp_standing_update(a);
+        dp_standing_report(a, now_ns);
+        sleep_until_due(a);
+    }
+    a->report_due = true;
+    dp_standing_update(a);
+    dp_standing_report(a, clock_mono_ns());
+    return NULL;
+}
+
+/* ---- start and stop ---- */
+
+static struct err open_disk(struct dp_apply *a)
+{
+    uint8_t environment[ENVIRONMENT_SIZE];
+    snap_environment(a->config.environment, environment);
+    struct disk_options options = {
+        .directory = a->config.state_dir,
+        .environment = environment,
+        .trust_root = a->config.trust_root,
+        .lock_fd = -1,
+        .hook = DP_FAULT_DISK,
+    };
+    TRY(disk_open(&options, &a->disk));
+    disk_judge(a->disk, &a->judge);
+    struct disk_notes notes = disk_notes(a->disk);
+    if (notes.floor_rebuilt || notes.torn_bytes > 0 || notes.bad_records > 0) {
+        LOG(LOG_WARN, "apply", notes.floor_rebuilt ? "FLOOR_CORRUPT" : "pack-repaired",
+            LOG_U64("torn_bytes", notes.torn_bytes), LOG_U64("bad_records", notes.bad_records));
+    }
+    return OK;
+}
+
+static struct err set_up(struct dp_apply *a)
+{
+    a->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (a->wake_fd < 0) {
+        return FAIL(E_IO);
+    }
+    TRY(dp_model_bin_new(wake, a, &a->bin));
+    TRY(open_disk(a));
+    return dp_feed_init(&a->feed, a->config.bus, a->config.environment, wake, a);
+}
+
+struct err dp_apply_start(const struct dp_apply_config *config, struct dp_apply **out)
+{
+    struct dp_apply *a = calloc(1, sizeof(*a));
+    if (a == NULL) {
+        return FAIL(E_NO_MEMORY);
+    }
+    a->config = *config;
+    a->wake_fd = -1;
+    a->logged_state = SNAP_STATE_COUNT;
+    a->node = (struct head_node){
+        .id = config->node, .labels = config->labels, .label_count = config->label_count};
+    lock_init(&a->shared.lock);
+    struct err e = set_up(a);
+    if (err_ok(e)) {
+        dp_standing_update(a);
+        if (pthread_create(&a->thread, NULL, thread_main, a) == 0) {
+            *out = a;
+            return OK;
+        }
+        dp_feed_free(&a->feed);
+        e = FAIL(E_IO);
+    }
+    dp_apply_free(a);
+    return e;
+}
+
+void dp_apply_drain(struct dp_apply *apply)
+{
+    lock_take(&apply->shared.lock);
+    apply->shared.drain = true;
+    lock_drop(&apply->shared.lock);
+    wake(apply);
+}
+
+void dp_apply_stop(struct dp_apply *apply)
+{
+    lock_take(&apply->shared.lock);
+    apply->shared.stop = true;
+    lock_drop(&apply->shared.lock);
+    wake(apply);
+    CHECK(pthread_join(apply->thread, NULL) == 0);
+    dp_feed_free(&apply->feed);
+    struct err e = disk_mark_stopped(apply->disk);
+    if (!err_ok(e)) {
+        LOG(LOG_WARN, "apply", "stop-not-marked", LOG_ERR(e));
+    }
+    lock_take(&apply->shared.lock);
+    struct dp_model *model = TAKE_PTR(apply->shared.model);
+    lock_drop(&apply->shared.lock);
+    dp_model_unref(model);
+    dp_model_unref(TAKE_PTR(apply->model));
+}
+
+void dp_apply_free(struct dp_apply *apply)
+{
+    if (apply == NULL) {
+        return;
+    }
+    bus_message_free(apply->hint);
+    if (apply->has_accepted) {
+        head_free(&apply->accepted.head);
+    }
+    dp_model_bin_free(apply->bin);
+    disk_close(apply->disk);
+    if (apply->wake_fd >= 0) {
+        (void)close(apply->wake_fd);
+    }
+    lock_free(&apply->shared.lock);
+    free(apply);
+}
+
+struct dp_model *dp_apply_model(struct dp_apply *apply)
+{
+    lock_take(&apply->shared.lock);
+    struct dp_model *model = apply->shared.model == NULL ? NULL : dp_model_ref(apply->shared.model);
+    lock_drop(&apply->shared.lock);
+    return model;
+}
