@@ -78,6 +78,7 @@
     X(graceful_timeout_ms, 30000, 0, 600000, "ms", "drain: how long open requests may go on")      \
     X(shutdown_timeout_ms, 35000, 100, 900000, "ms",                                               \
       "drain: after this the process ends, exit code 6")                                           \
+    X(loop_tasks, 65536, 64, 1 << 24, "tasks", "what other threads have posted to one loop")       \
     /* canonical lane */                                                                           \
     X(envelope_bytes, 900 << 10, 1 << 10, 7 << 20, "bytes",                                        \
       "one envelope; NATS' max_payload is 1 MiB")                                                  \
@@ -98,6 +99,7 @@
     X(proxy_buffer_bytes, 64 << 10, 4 << 10, 4 << 20, "bytes", "bytes in flight of one direction") \
     X(dns_timeout_ms, 3000, 50, 60000, "ms", "resolving a destination")                            \
     X(dns_addresses, 16, 1, 64, "addresses", "addresses of one name that are looked at")           \
+    X(dns_queries, 1024, 1, 65536, "queries", "names that one worker resolves at once")            \
     /* control plane */                                                                            \
     X(api_body_bytes, 80 << 20, 1 << 10, 600 << 20, "bytes", "body of one API request")            \
     X(api_connections, 512, 4, 10000, "connections", "connections of the API")                     \

@@ -1,7 +1,7 @@
 /*
  * timer: many timers on one loop, nearly all of which are cancelled.
  *
- * Shape      an intrusive timer on a hierarchical wheel: five wheels of 64 slots, 1 ms a tick.
+ * Shape      an intrusive timer on a hierarchical wheel: ten wheels of 64 slots, 1 ms a tick.
  *            Arming, arming anew and cancelling are O(1) and make no system call.
  * Units      milliseconds; a timer runs at the first tick at or after its time, never before.
  * Ownership  the owner of a struct net_timer cancels it before its memory goes.
@@ -19,7 +19,7 @@ struct net_timer;
 
 typedef void net_timer_fn(struct net_timer *timer, void *ctx);
 
-enum { NET_WHEEL_BITS = 6, NET_WHEEL_SLOTS = 1 << NET_WHEEL_BITS, NET_WHEEL_LEVELS = 5 };
+enum { NET_WHEEL_BITS = 6, NET_WHEEL_SLOTS = 1 << NET_WHEEL_BITS, NET_WHEEL_LEVELS = 10 };
 
 struct net_timer_link {
     struct net_timer_link *next;

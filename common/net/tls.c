@@ -1,0 +1,185 @@
+/* tls: contexts. Protocols, ciphers and session rules are decided here, once. */
+#include "common/net/tls.h"
+
+#include <openssl/err.h>
+#include <openssl/ssl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/base/check.h"
+#include "common/net/tls_impl.h"
+
+/* ALPN lists in wire form: each name behind its length. */
+static const unsigned char alpn_both[] = "\x02h2\x08http/1.1";
+static const unsigned char alpn_h2[] = "\x02h2";
+static const unsigned char alpn_http1[] = "\x08http/1.1";
+
+/* OpenSSL leaves notes in a thread's queue; a later call must not find them. */
+static struct err crypto_failure(void)
+{
+    ERR_clear_error();
+    return FAIL(E_CRYPTO);
+}
+
+static struct slice alpn_list(const struct net_tls *tls)
+{
+    if (tls->h2_only) {
+        return slice_of(alpn_h2, sizeof(alpn_h2) - 1);
+    }
+    if (tls->http1_only) {
+        return slice_of(alpn_http1, sizeof(alpn_http1) - 1);
+    }
+    return slice_of(alpn_both, sizeof(alpn_both) - 1);
+}
+
+static int select_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_size,
+                       const unsigned char *offered, unsigned offered_size, void *arg)
+{
+    (void)ssl;
+    struct slice ours = alpn_list(arg);
+    unsigned char *chosen = NULL;
+    int found = SSL_select_next_proto(&chosen, out_size, ours.ptr, (unsigned)ours.size, offered,
+                                      offered_size);
+    if (found != OPENSSL_NPN_NEGOTIATED) {
+        return SSL_TLSEXT_ERR_ALERT_FATAL; /* RFC 7301, 3.2: no_application_protocol. */
+    }
+    *out = chosen;
+    return SSL_TLSEXT_ERR_OK;
+}
+
+static struct err load_own(SSL_CTX *context, const struct net_tls_options *o)
+{
+    if (o->cert_file == NULL) {
+        return OK;
+    }
+    const char *key_file = o->key_file == NULL ? o->cert_file : o->key_file;
+    if (access(o->cert_file, R_OK) != 0 || access(key_file, R_OK) != 0) {
+        return FAIL(E_NOT_FOUND);
+    }
+    if (SSL_CTX_use_certificate_chain_file(context, o->cert_file) != 1 ||
+        SSL_CTX_use_PrivateKey_file(context, key_file, SSL_FILETYPE_PEM) != 1 ||
+        SSL_CTX_check_private_key(context) != 1) {
+        return crypto_failure();
+    }
+    return OK;
+}
+
+static struct err load_trust(SSL_CTX *context, const struct net_tls_options *o, bool server)
+{
+    if (o->ca_file == NULL) {
+        return server || SSL_CTX_set_default_verify_paths(context) == 1 ? OK : crypto_failure();
+    }
+    if (access(o->ca_file, R_OK) != 0) {
+        return FAIL(E_NOT_FOUND);
+    }
+    if (SSL_CTX_load_verify_file(context, o->ca_file) != 1) {
+        return crypto_failure();
+    }
+    if (server) { /* what the server hints at in its request for a certificate. */
+        STACK_OF(X509_NAME) *names = SSL_load_client_CA_file(o->ca_file);
+        if (names == NULL) {
+            return crypto_failure();
+        }
+        SSL_CTX_set_client_CA_list(context, names); /* takes it. */
+    }
+    return OK;
+}
+
+static void set_common(SSL_CTX *context)
+{
+    CHECK(SSL_CTX_set_min_proto_version(context, TLS1_2_VERSION) == 1);
+    (void)SSL_CTX_set_options(context, SSL_OP_NO_COMPRESSION | SSL_OP_NO_RENEGOTIATION |
+                                           SSL_OP_CIPHER_SERVER_PREFERENCE);
+    /* A chunk moves between two tries of a write. Buffers of idle connections are given back. */
+    (void)SSL_CTX_set_mode(context, SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
+    /* TLS 1.2: forward secrecy and AEAD alone (RFC 9113, 9.2.2 refuses the others). */
+    CHECK(SSL_CTX_set_cipher_list(context, "ECDHE+AESGCM:ECDHE+CHACHA20") == 1);
+}
+
+static struct err set_server(struct net_tls *tls, const struct net_tls_options *o)
+{
+    static const unsigned char session_scope[] = "trilane";
+    SSL_CTX_set_alpn_select_cb(tls->context, select_alpn, tls);
+    if (SSL_CTX_set_session_id_context(tls->context, session_scope, sizeof(session_scope) - 1) !=
+            1 ||
+        SSL_CTX_set_num_tickets(tls->context, 1) != 1) {
+        return crypto_failure();
+    }
+    (void)SSL_CTX_set_session_cache_mode(tls->context, SSL_SESS_CACHE_OFF); /* tickets alone. */
+    if (o->client_cert == NET_TLS_CLIENT_CERT_NONE) {
+        return OK;
+    }
+    if (o->ca_file == NULL) {
+        return FAIL(E_USAGE); /* a certificate that nobody can judge. */
+    }
+    bool required = o->client_cert == NET_TLS_CLIENT_CERT_REQUIRED;
+    SSL_CTX_set_verify(tls->context,
+                       SSL_VERIFY_PEER | (required ? SSL_VERIFY_FAIL_IF_NO_PEER_CERT : 0), NULL);
+    return OK;
+}
+
+static struct err set_client(struct net_tls *tls)
+{
+    struct slice alpn = alpn_list(tls);
+    SSL_CTX_set_verify(tls->context, SSL_VERIFY_PEER, NULL);
+    if (SSL_CTX_set_alpn_protos(tls->context, alpn.ptr, (unsigned)alpn.size) != 0) {
+        return crypto_failure();
+    }
+    return OK;
+}
+
+static struct err tls_new(const struct net_tls_options *o, bool server, struct net_tls **out)
+{
+    struct net_tls *tls = calloc(1, sizeof(*tls));
+    if (tls == NULL) {
+        return FAIL(E_NO_MEMORY);
+    }
+    atomic_init(&tls->references, 1);
+    tls->server = server;
+    tls->h2_only = o->h2_only;
+    tls->http1_only = o->http1_only;
+    tls->context = SSL_CTX_new(server ? TLS_server_method() : TLS_client_method());
+    struct err failed = tls->context == NULL ? crypto_failure() : OK;
+    if (err_ok(failed)) {
+        set_common(tls->context);
+        failed = load_own(tls->context, o);
+    }
+    if (err_ok(failed)) {
+        failed = load_trust(tls->context, o, server);
+    }
+    if (err_ok(failed)) {
+        failed = server ? set_server(tls, o) : set_client(tls);
+    }
+    if (!err_ok(failed)) {
+        net_tls_unref(tls);
+        return failed;
+    }
+    *out = tls;
+    return OK;
+}
+
+struct err net_tls_server_new(const struct net_tls_options *o, struct net_tls **out)
+{
+    return o->cert_file == NULL ? FAIL(E_USAGE) : tls_new(o, /* server= */ true, out);
+}
+
+struct err net_tls_client_new(const struct net_tls_options *o, struct net_tls **out)
+{
+    return tls_new(o, /* server= */ false, out);
+}
+
+struct net_tls *net_tls_ref(struct net_tls *tls)
+{
+    CHECK(atomic_fetch_add_explicit(&tls->references, 1, memory_order_relaxed) > 0);
+    return tls;
+}
+
+void net_tls_unref(struct net_tls *tls)
+{
+    if (tls == NULL || atomic_fetch_sub_explicit(&tls->references, 1, memory_order_acq_rel) > 1) {
+        return;
+    }
+    SSL_CTX_free(tls->context);
+    free(tls);
+}

@@ -1,0 +1,214 @@
+/* Proves: posts of many threads run once each, in their thread's order; bounds and ends hold;
+ * hooks run once a turn, those that write after those that make output. */
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "common/base/limits.h"
+#include "common/net/loop.h"
+
+enum { THREADS = 4, POSTS = 2000 };
+
+struct post {
+    struct net_task task;
+    unsigned thread;
+    unsigned number;
+};
+
+struct crew {
+    struct net_loop *loop;
+    unsigned next[THREADS]; /* on the loop: the number that must come next. */
+    unsigned left;
+};
+
+static struct crew crew;
+
+static void on_post(struct net_task *task, void *ctx)
+{
+    struct post *p = ctx;
+    (void)task;
+    assert_int_equal(p->number, crew.next[p->thread]);
+    crew.next[p->thread]++;
+    free(p);
+    if (--crew.left == 0) {
+        net_loop_stop(crew.loop);
+    }
+}
+
+static void *post_many(void *arg)
+{
+    unsigned thread = (unsigned)(uintptr_t)arg;
+    for (unsigned i = 0; i < POSTS; i++) {
+        struct post *p = malloc(sizeof(*p));
+        *p = (struct post){.task = {.fn = on_post, .ctx = p}, .thread = thread, .number = i};
+        struct err e = net_loop_post(crew.loop, &p->task);
+        if (e.code != E_OK) {
+            abort();
+        }
+    }
+    return NULL;
+}
+
+static void posts_of_threads_run_once_in_order(void **state)
+{
+    (void)state;
+    crew = (struct crew){.left = THREADS * POSTS};
+    assert_int_equal(net_loop_new(&crew.loop).code, E_OK);
+    pthread_t threads[THREADS];
+    for (uintptr_t i = 0; i < THREADS; i++) {
+        assert_int_equal(pthread_create(&threads[i], NULL, post_many, (void *)i), 0);
+    }
+    net_loop_run(crew.loop);
+    for (unsigned i = 0; i < THREADS; i++) {
+        assert_int_equal(pthread_join(threads[i], NULL), 0);
+        assert_int_equal(crew.next[i], POSTS);
+    }
+    assert_int_equal(net_loop_stats(crew.loop)->tasks, THREADS * POSTS);
+    net_loop_free(crew.loop);
+}
+
+static void count_task(struct net_task *task, void *ctx)
+{
+    (void)task;
+    (*(unsigned *)ctx)++;
+}
+
+static void posts_are_bounded_and_none_is_lost(void **state)
+{
+    (void)state;
+    struct net_loop *loop = NULL;
+    uint64_t bound = limits.loop_tasks;
+    limits.loop_tasks = 3;
+    unsigned runs = 0;
+    struct net_task tasks[4];
+    assert_int_equal(net_loop_new(&loop).code, E_OK);
+    for (size_t i = 0; i < 4; i++) {
+        tasks[i] = (struct net_task){.fn = count_task, .ctx = &runs};
+        assert_int_equal(net_loop_post(loop, &tasks[i]).code, i < 3 ? E_OK : E_QUEUE_FULL);
+    }
+    net_loop_stop(loop);
+    net_loop_run(loop);
+    assert_int_equal(runs, 3);
+    assert_int_equal(net_loop_post(loop, &tasks[3]).code, E_OK);
+    net_loop_free(loop); /* runs what is left. */
+    assert_int_equal(runs, 4);
+    limits.loop_tasks = bound;
+}
+
+struct late {
+    struct net_task task;
+    struct net_task second;
+    struct net_loop *loop;
+    struct err second_failed;
+};
+
+static void post_again(struct net_task *task, void *ctx)
+{
+    (void)task;
+    struct late *l = ctx;
+    l->second = (struct net_task){.fn = post_again, .ctx = l};
+    l->second_failed = net_loop_post(l->loop, &l->second);
+}
+
+static void an_ended_loop_takes_no_posts(void **state)
+{
+    (void)state;
+    struct late l = {.task = {.fn = post_again, .ctx = &l}};
+    assert_int_equal(net_loop_new(&l.loop).code, E_OK);
+    assert_int_equal(net_loop_post(l.loop, &l.task).code, E_OK);
+    net_loop_free(l.loop);
+    assert_int_equal(l.second_failed.code, E_CLOSED);
+}
+
+struct hooked {
+    struct net_hook hook;
+    struct net_loop *loop;
+    struct net_hook *queues;
+    char mark;
+    char *trace;
+};
+
+static void on_hook(struct net_hook *hook, void *ctx)
+{
+    (void)hook;
+    struct hooked *h = ctx;
+    size_t size = strlen(h->trace);
+    h->trace[size] = h->mark;
+    h->trace[size + 1] = '\0';
+    if (h->queues != NULL) {
+        net_hook_queue(h->loop, h->queues);
+        h->queues = NULL;
+    }
+}
+
+static void hooks_run_by_phase_and_once(void **state)
+{
+    (void)state;
+    struct net_loop *loop = NULL;
+    assert_int_equal(net_loop_new(&loop).code, E_OK);
+    char trace[16] = "";
+    struct hooked write = {.loop = loop, .mark = 'w', .trace = trace};
+    struct hooked late = {.loop = loop, .mark = 'l', .trace = trace};
+    struct hooked work = {.loop = loop, .queues = &late.hook, .mark = 'm', .trace = trace};
+    struct hooked gone = {.loop = loop, .mark = 'x', .trace = trace};
+    net_hook_init(&write.hook, NET_HOOK_WRITE, on_hook, &write);
+    net_hook_init(&late.hook, NET_HOOK_WORK, on_hook, &late);
+    net_hook_init(&work.hook, NET_HOOK_WORK, on_hook, &work);
+    net_hook_init(&gone.hook, NET_HOOK_WORK, on_hook, &gone);
+    net_hook_queue(loop, &write.hook);
+    net_hook_queue(loop, &gone.hook);
+    net_hook_queue(loop, &work.hook);
+    net_hook_queue(loop, &work.hook);
+    net_hook_cancel(loop, &gone.hook);
+    net_hook_cancel(loop, &gone.hook);
+    net_loop_stop(loop);
+    bool done = false;
+    (void)net_loop_run_until(loop, &done, 1);
+    assert_string_equal(trace, "mlw");
+    net_loop_free(loop);
+}
+
+struct endless {
+    struct net_hook hook;
+    struct net_loop *loop;
+    unsigned left;
+};
+
+static void on_endless(struct net_hook *hook, void *ctx)
+{
+    struct endless *e = ctx;
+    if (--e->left > 0) {
+        net_hook_queue(e->loop, hook);
+    }
+}
+
+static void hooks_that_go_on_do_not_wait_for_events(void **state)
+{
+    (void)state;
+    struct endless e = {.left = 1000};
+    assert_int_equal(net_loop_new(&e.loop).code, E_OK);
+    net_hook_init(&e.hook, NET_HOOK_WORK, on_endless, &e);
+    net_hook_queue(e.loop, &e.hook);
+    bool done = false;
+    (void)net_loop_run_until(e.loop, &done, 50);
+    assert_int_equal(e.left, 0);
+    net_loop_free(e.loop);
+    net_loop_free(NULL);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(posts_of_threads_run_once_in_order),
+        cmocka_unit_test(posts_are_bounded_and_none_is_lost),
+        cmocka_unit_test(an_ended_loop_takes_no_posts),
+        cmocka_unit_test(hooks_run_by_phase_and_once),
+        cmocka_unit_test(hooks_that_go_on_do_not_wait_for_events),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
