@@ -18,9 +18,9 @@ struct certs {
 };
 
 struct certs_leaf {
-    const char *san; /* as OpenSSL's config writes it: "URI:spiffe://…,DNS:localhost". */
-    bool is_ca;      /* basicConstraints CA:TRUE. */
-    int valid_s;     /* lifetime from now; negative: expired already. */
+    const char *san;       /* as OpenSSL's config writes it: "URI:spiffe://…,DNS:localhost". */
+    bool is_ca;            /* basicConstraints CA:TRUE. */
+    int valid_s;           /* lifetime from now; negative: expired already. */
     const char *key_usage; /* NULL: "digitalSignature". */
 };
 

@@ -1,16 +1,14 @@
 /* Proves: posts of many threads run once each, in their thread's order; bounds and ends hold;
  * hooks run once a turn, those that write after those that make output. */
+#include "common/net/loop.h"
+
 #include <pthread.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include <cmocka.h>
-
 #include "common/base/limits.h"
-#include "common/net/loop.h"
+
+#include "tests/support/cmocka.h"
 
 enum { THREADS = 4, POSTS = 2000 };
 

@@ -1,13 +1,11 @@
 /* Proves: a timer runs once, at its tick, in order, at every distance; cancelled ones never. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
+#include "common/net/timer.h"
+
 #include <stdlib.h>
 
-#include <cmocka.h>
-
 #include "common/net/loop.h"
-#include "common/net/timer.h"
+
+#include "tests/support/cmocka.h"
 
 struct probe {
     struct net_timer timer;
