@@ -1,0 +1,95 @@
+/*
+ * cli: what the operator's commands share: arguments, output, exit codes.
+ *
+ * Shape      a command reads its settings (cli_begin), does its work, and ends in one of
+ *            cli_result(), cli_fail() or a code of its own. Standard output carries the result and
+ *            nothing else; narration, refusals and the next command go to standard error.
+ * Threads    commands are one thread; serve starts its own.
+ * Source     NAMES: --output table|json|yaml everywhere, the exit codes below.
+ */
+#pragma once
+
+#include <jansson.h>
+#include <stdbool.h>
+
+#include "common/base/buf.h"
+#include "common/base/err.h"
+#include "common/base/settings.h"
+
+enum cli_exit {
+    CLI_DONE = 0,
+    CLI_REFUSED = 1,
+    CLI_USAGE = 2,
+    CLI_UNREACHABLE = 3,
+    CLI_NOT_LIVE = 4,
+    CLI_DIFFERENT = 5,
+    CLI_FORCED = 6,
+};
+
+enum cli_format { CLI_TABLE, CLI_JSON, CLI_YAML };
+
+struct cli_command {
+    const char *name;    /* "publish", "key generate". */
+    const char *args;    /* "-m MESSAGE DIRECTORY". */
+    const char *summary; /* one sentence. */
+    const struct setting_row *rows;
+    size_t row_count;
+    int (*run)(const struct cli_command *self, int argc, char **argv);
+};
+
+struct cli {
+    const struct cli_command *command;
+    struct settings *settings;
+    enum cli_format format;
+};
+
+/* Every command's rows end with these. */
+#define CLI_OUTPUT_ROW                                                                             \
+    {"output", "FORMAT", "table", "how the result is written: table, json or yaml", SETTING_TEXT}
+
+#define CLI_SERVER_ROWS                                                                            \
+    {"server", "URL", "http://127.0.0.1:9080", "the control plane", SETTING_TEXT},                 \
+        {"token-file", "FILE", NULL, "file of the API's token; default: data-dir/token",           \
+         SETTING_TEXT},                                                                            \
+        {"data-dir", "DIRECTORY", CP_DATA_DIR, "where the server keeps its files", SETTING_TEXT},  \
+        {"tls-ca", "FILE", NULL, "CA of an https server; default: the system's", SETTING_TEXT},    \
+        CLI_OUTPUT_ROW
+
+#define CP_DATA_DIR "/var/lib/trilane-cp"
+
+/*
+ * Reads the settings; --help prints the command's page. True when the command goes on; false when
+ * it is over, with its exit code in *out_code. cli_end() in any case.
+ */
+bool cli_begin(struct cli *cli, const struct cli_command *command, int argc, char **argv,
+               int *out_code);
+void cli_end(struct cli *cli);
+
+/* A setting that must be there; says so and returns NULL when it is not. */
+const char *cli_need(const struct cli *cli, const char *name);
+/* A whole number of a setting, from min to max; says so and returns false when it is none. */
+bool cli_number(const struct cli *cli, const char *name, uint64_t min, uint64_t max,
+                uint64_t *out);
+
+/* Writes the result: as the table writer shows it, or the JSON as JSON or YAML. Takes 'value'. */
+typedef void cli_table_fn(const json_t *value);
+int cli_result(const struct cli *cli, json_t *value, cli_table_fn *table);
+
+/* "error: CODE: sentence" and what to do about it; the exit code of the refusal. */
+int cli_fail(struct err e, const char *message);
+enum cli_exit cli_exit_of(enum err_code code);
+/* A line of narration; the last line, which suggests the next command. */
+void cli_say(const char *format, ...) __attribute__((format(printf, 1, 2)));
+void cli_next(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* JSON as YAML, appended. */
+MUST_CHECK struct err cli_yaml(const json_t *value, struct buf *out);
+
+/* Text of a member, or "" when it is not there. */
+const char *cli_text(const json_t *object, const char *name);
+
+/* All commands in the order of --help; NULL past the end. */
+const struct cli_command *cli_command_at(size_t index);
+
+/* The program: argv as main() gets it. */
+int cli_run(int argc, char **argv);

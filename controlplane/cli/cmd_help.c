@@ -1,0 +1,164 @@
+/* cmd_help: what a code means and what to do about it, without a server. */
+#include <ctype.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/base/limits.h"
+#include "common/base/text.h"
+#include "controlplane/cli/commands.h"
+#include "controlplane/source/diag.h"
+
+enum { NAME_SIZE = 64 };
+
+static const struct setting_row rows[] = {
+    {"errors", NULL, NULL, "all codes, as the table of docs/errors.md", SETTING_FLAG},
+    {"limits", NULL, NULL, "all limits with their defaults and bounds", SETTING_FLAG},
+    CLI_OUTPUT_ROW,
+};
+
+static void code_table(const json_t *value)
+{
+    (void)printf("%s: %s\n", cli_text(value, "code"), cli_text(value, "message"));
+    if (cli_text(value, "fix")[0] != '\0') {
+        (void)printf("  fix: %s\n", cli_text(value, "fix"));
+    }
+    json_int_t grpc = json_integer_value(json_object_get(value, "grpc_status"));
+    json_int_t http = json_integer_value(json_object_get(value, "http_status"));
+    if (http != 0) {
+        (void)printf("  gRPC status %" JSON_INTEGER_FORMAT ", HTTP status %" JSON_INTEGER_FORMAT
+                     "\n",
+                     grpc, http);
+    }
+}
+
+/* "policy_denied" and "E_POLICY_DENIED" are POLICY_DENIED. */
+static bool find_error(const char *text, enum err_code *out)
+{
+    char name[NAME_SIZE];
+    if (strncmp(text, "E_", 2) == 0) {
+        text += 2;
+    }
+    size_t size = strlen(text);
+    if (size >= sizeof(name)) {
+        return false;
+    }
+    for (size_t i = 0; i <= size; i++) {
+        name[i] = text[i] == '-' ? '_' : (char)toupper((unsigned char)text[i]);
+    }
+    return err_find(name, out);
+}
+
+static int not_found(const char *text)
+{
+    const char *nearest = NULL;
+    size_t best = 6;
+    for (int code = 0; code < E_COUNT; code++) {
+        const char *name = err_name((enum err_code)code);
+        size_t distance = text_distance(slice_str(text), slice_str(name));
+        if (distance < best) {
+            best = distance;
+            nearest = name;
+        }
+    }
+    cli_say("error: NOT_FOUND: no code is called \"%s\"%s%s%s", text,
+            nearest == NULL ? "" : "; did you mean \"", nearest == NULL ? "" : nearest,
+            nearest == NULL ? "" : "\"?");
+    cli_next("trilane-cp help --errors");
+    return CLI_REFUSED;
+}
+
+static int explain(const struct cli *cli, const char *text)
+{
+    enum err_code code = E_OK;
+    struct cp_diag_row row;
+    if (find_error(text, &code)) {
+        return cli_result(cli,
+                          json_pack("{s:s, s:s, s:s, s:i, s:i}", "code", err_name(code), "message",
+                                    err_text(code), "fix", err_fix(code), "grpc_status",
+                                    err_grpc_status(code), "http_status", err_http_status(code)),
+                          code_table);
+    }
+    if (cp_diag_find(slice_str(text), &row)) {
+        char name[NAME_SIZE];
+        (void)snprintf(name, sizeof(name), "TL%d", (int)row.code);
+        return cli_result(cli,
+                          json_pack("{s:s, s:s, s:s, s:s}", "code", name, "name", row.name,
+                                    "message", row.text, "fix", row.fix),
+                          code_table);
+    }
+    return not_found(text);
+}
+
+/* The Markdown of docs/errors.md; the file in the tree is made by this. */
+static int print_errors(void)
+{
+    static const char *const faults[] = {"nobody", "the caller", "a peer", "the node itself"};
+    (void)printf("# Codes of refusals\n\n"
+                 "Made by `trilane-cp help --errors` from `ERR_LIST` in `common/base/err.h`.\n\n"
+                 "| code | gRPC | HTTP | whose fault | meaning | what to do |\n"
+                 "| --- | --- | --- | --- | --- | --- |\n");
+    for (int i = 0; i < E_COUNT; i++) {
+        enum err_code code = (enum err_code)i;
+        (void)printf("| `%s` | %d | %d | %s | %s | %s |\n", err_name(code), err_grpc_status(code),
+                     err_http_status(code), faults[err_fault(code)], err_text(code),
+                     err_fix(code));
+    }
+    (void)printf("\n# Diagnostics of sources\n\n"
+                 "| code | name | meaning | what to do |\n| --- | --- | --- | --- |\n");
+    struct cp_diag_row row;
+    for (size_t i = 0; cp_diag_at(i, &row); i++) {
+        (void)printf("| `TL%d` | %s | %s | %s |\n", (int)row.code, row.name, row.text, row.fix);
+    }
+    return CLI_DONE;
+}
+
+static int print_limits(void)
+{
+    (void)printf("# Limits\n\nMade by `trilane-cp help --limits` from `LIMITS_LIST` in "
+                 "`common/base/limits.h`.\nEach row is a setting: a flag, an environment variable "
+                 "and a line of `--config`.\n\n"
+                 "| name | default | least | most | unit | why |\n"
+                 "| --- | --- | --- | --- | --- | --- |\n");
+#define X(name, dflt, min, max, unit, why)                                                         \
+    (void)printf("| `%s` | %llu | %llu | %llu | %s | %s |\n", #name, (unsigned long long)(dflt),   \
+                 (unsigned long long)(min), (unsigned long long)(max), unit, why);
+    LIMITS_LIST(X)
+#undef X
+    return CLI_DONE;
+}
+
+static int list_commands(void)
+{
+    const struct cli_command *command = NULL;
+    for (size_t i = 0; (command = cli_command_at(i)) != NULL; i++) {
+        (void)printf("%-16s %s\n", command->name, command->summary);
+    }
+    return CLI_DONE;
+}
+
+static int run(const struct cli_command *self, int argc, char **argv)
+{
+    struct cli cli;
+    int code = CLI_DONE;
+    if (cli_begin(&cli, self, argc, argv, &code)) {
+        const char *text = settings_arg(cli.settings, 0);
+        if (settings_flag(cli.settings, "errors")) {
+            code = print_errors();
+        } else if (settings_flag(cli.settings, "limits")) {
+            code = print_limits();
+        } else {
+            code = text == NULL ? list_commands() : explain(&cli, text);
+        }
+    }
+    cli_end(&cli);
+    return code;
+}
+
+const struct cli_command cli_command_help = {
+    .name = "help",
+    .args = "[CODE]",
+    .summary = "says what a code means and what to do about it",
+    .rows = rows,
+    .row_count = sizeof(rows) / sizeof(rows[0]),
+    .run = run,
+};

@@ -1,0 +1,16 @@
+/* commands: one row for each command, defined in the file that does its work. */
+#pragma once
+
+#include "controlplane/cli/cli.h"
+
+#define CLI_COMMAND_LIST(X)                                                                        \
+    X(key_generate)                                                                                \
+    X(key_root)                                                                                    \
+    X(key_token)                                                                                   \
+    X(identity_init)                                                                               \
+    X(identity_issue)                                                                              \
+    X(help)
+
+#define X(name) extern const struct cli_command cli_command_##name;
+CLI_COMMAND_LIST(X)
+#undef X

@@ -1,0 +1,199 @@
+/*
+ * process: the signer's own side. Small on purpose: what holds secrets is read in one sitting.
+ * See signer.h.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "common/base/check.h"
+#include "common/base/ids.h"
+#include "controlplane/signer/signer.h"
+#include "controlplane/signer/state.h"
+#include "controlplane/signer/wire.h"
+
+enum { PREFIX_MAX = 3 * 11 }; /* three fields: a byte of tag, ten of varint at most. */
+
+struct process {
+    struct key_pair *manifest; /* in locked, guarded memory of libsodium's. */
+    struct key_pair *head;
+    struct signer_state state;
+    const char *state_path;
+    bool broken; /* the state could not be written: nothing is signed any more. */
+    uint8_t body[MANIFEST_BODY_MAX];
+};
+
+/* Dies with the parent; leaves no core, no trace for a debugger, no descriptor but the socket. */
+static void harden(void)
+{
+    static const struct rlimit none = {0, 0};
+    (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+    (void)prctl(PR_SET_DUMPABLE, 0);
+    (void)prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+    (void)setrlimit(RLIMIT_CORE, &none);
+    for (int fd = SIGNER_FD + 1; fd < 1024; fd++) {
+        (void)close(fd);
+    }
+    /* A drain is the parent's to decide: a signal to the whole group must not take the keys away
+     * from under a publication. */
+    (void)signal(SIGINT, SIG_IGN);
+    (void)signal(SIGTERM, SIG_IGN);
+    (void)signal(SIGHUP, SIG_IGN);
+}
+
+static struct err load_key(const char *path, enum key_role role, struct key_pair **out,
+                           const char **why)
+{
+    struct key_pair *pair = sodium_malloc(sizeof(*pair)); /* locked, not dumped, wiped when freed */
+    if (pair == NULL) {
+        *why = "no locked memory for a key";
+        return FAIL(E_NO_MEMORY);
+    }
+    struct err e = key_file_read(path, pair);
+    if (err_ok(e) && pair->public.role != role) {
+        *why = "is a key of another role";
+        e = FAIL(E_USAGE);
+    }
+    if (!err_ok(e)) {
+        sodium_free(pair);
+        return e;
+    }
+    *out = pair;
+    return OK;
+}
+
+static uint8_t *put_field(uint8_t *at, uint8_t tag, uint64_t number)
+{
+    if (number == 0) { /* a default is left out. */
+        return at;
+    }
+    *at++ = tag;
+    for (; number >= 0x80; number >>= 7) {
+        *at++ = (uint8_t)(number | 0x80);
+    }
+    *at++ = (uint8_t)number;
+    return at;
+}
+
+/*
+ * The numbers are the first fields of both bodies (1: 0x08, 2: 0x10, 3: 0x18), and nodes take only
+ * the canonical form, in which no field comes twice: so equal first bytes are equal numbers.
+ */
+static bool numbers_match(const struct signer_request *q, struct slice body)
+{
+    uint8_t want[PREFIX_MAX];
+    uint8_t *end = want;
+    if (q->kind == CONTAINER_MANIFEST) {
+        end = put_field(end, 0x08, q->version);
+    } else {
+        end = put_field(end, 0x08, q->root_version);
+        end = put_field(end, 0x10, q->epoch);
+        end = put_field(end, 0x18, q->sequence);
+    }
+    return slice_starts(body, slice_of(want, (size_t)(end - want)));
+}
+
+static struct err judge(struct process *p, const struct signer_request *q, struct slice body)
+{
+    if (!numbers_match(q, body)) {
+        return FAIL(E_SIGNER_REFUSED);
+    }
+    uint8_t digest[DIGEST_SIZE];
+    ids_digest(body, digest);
+    bool write = false;
+    if (q->kind == CONTAINER_MANIFEST) {
+        TRY(signer_state_manifest(&p->state, q->version, digest, &write));
+    } else {
+        TRY(signer_state_head(&p->state, q->epoch, q->sequence, digest, &write));
+    }
+    if (write) {
+        struct err e = signer_state_write(p->state_path, &p->state);
+        p->broken = !err_ok(e); /* what is on disk is no longer known: stop here. */
+        return e;
+    }
+    return OK;
+}
+
+static struct err answer(struct process *p, const struct signer_request *q,
+                         struct signer_reply *reply)
+{
+    struct slice body = slice_of(p->body, q->size);
+    if (p->broken) {
+        return FAIL(E_IO);
+    }
+    TRY(judge(p, q, body));
+    const struct key_pair *pair = q->kind == CONTAINER_MANIFEST ? p->manifest : p->head;
+    struct container_signature signature;
+    TRY(container_sign((enum container_kind)q->kind, p->state.environment, body, pair, &signature));
+    (void)memcpy(reply->key_id, signature.key_id, sizeof(reply->key_id));
+    (void)memcpy(reply->signature, signature.signature, sizeof(reply->signature));
+    return OK;
+}
+
+static struct err serve_one(struct process *p)
+{
+    struct signer_request q;
+    TRY(signer_receive(SIGNER_FD, &q, sizeof(q)));
+    size_t max = q.kind == CONTAINER_MANIFEST ? MANIFEST_BODY_MAX : HEAD_BODY_MAX;
+    CHECK(q.magic == SIGNER_MAGIC && q.size <= max); /* our own parent, the same binary. */
+    CHECK(q.kind == CONTAINER_MANIFEST || q.kind == CONTAINER_HEAD);
+    TRY(signer_receive(SIGNER_FD, p->body, q.size));
+    struct signer_reply reply = {.magic = SIGNER_MAGIC};
+    reply.code = (uint32_t)answer(p, &q, &reply).code;
+    return signer_send(SIGNER_FD, slice_of(&reply, sizeof(reply)));
+}
+
+static struct err prepare(struct process *p, char **argv, struct signer_hello *hello)
+{
+    const char *why = NULL;
+    const char *at = argv[1];
+    struct err e = load_key(argv[1], KEY_ROLE_MANIFEST, &p->manifest, &why);
+    if (err_ok(e)) {
+        at = argv[2];
+        e = load_key(argv[2], KEY_ROLE_HEAD, &p->head, &why);
+    }
+    if (err_ok(e)) {
+        at = argv[3];
+        uint8_t environment[ENVIRONMENT_SIZE];
+        snap_environment(slice_str(argv[0]), environment);
+        e = signer_state_read(p->state_path, environment, &p->state);
+    }
+    if (!err_ok(e)) {
+        (void)snprintf(hello->message, sizeof(hello->message), "%.200s: %s", at,
+                       why == NULL ? err_text(e.code) : why);
+        return e;
+    }
+    (void)memcpy(hello->manifest_public, p->manifest->public.bytes, KEY_PUBLIC_SIZE);
+    (void)memcpy(hello->head_public, p->head->public.bytes, KEY_PUBLIC_SIZE);
+    hello->epoch = p->state.epoch;
+    hello->version = p->state.version;
+    return OK;
+}
+
+int cp_signer_main(int argc, char **argv)
+{
+    static struct process process; /* zeroed; the body's room is too large for a stack. */
+    if (argc != 4) {
+        (void)fprintf(stderr, "signer: started by trilane-cp serve alone\n");
+        return 2;
+    }
+    harden();
+    ids_init();
+    process.state_path = argv[3];
+    struct signer_hello hello = {.magic = SIGNER_MAGIC};
+    struct err e = prepare(&process, argv, &hello);
+    hello.code = (uint32_t)e.code;
+    struct err sent = signer_send(SIGNER_FD, slice_of(&hello, sizeof(hello)));
+    while (err_ok(e) && err_ok(sent)) { /* ends when the parent closes the socket. */
+        sent = serve_one(&process);
+    }
+    sodium_free(process.manifest); /* wipes. */
+    sodium_free(process.head);
+    _exit(err_ok(e) ? 0 : 1); /* without exit handlers: nothing here may look at memory. */
+}

@@ -1,0 +1,68 @@
+/*
+ * signer: the process that holds the private keys of manifests and heads.
+ *
+ * Shape      a child of trilane-cp, started from the same binary with the hidden subcommand
+ *            "signer". It reads two key files and its own state, then answers requests on one
+ *            socket until the parent goes. It opens no network and parses nothing from outside:
+ *            a request is a fixed header of numbers and a body of at most 512 KiB, which it hashes
+ *            and signs, and whose first bytes must be those very numbers.
+ * Ownership  cp_signer_start() gives a signer that cp_signer_stop() ends.
+ * Threads    cp_signer_sign() from any; requests go one after the other.
+ * Errors     E_SIGNER_REFUSED for a number that is lower than one signed before, or the same with
+ *            another body; E_CLOSED when the process is gone; E_USAGE, E_CRYPTO at the start.
+ * Source     docs/formats.md, "Publishing": the highest epoch and version that were signed are on
+ *            disk, with digests, before a signature leaves. docs/operations.md says what to do
+ *            about a refusal.
+ */
+#pragma once
+
+#include <stdint.h>
+
+#include "common/base/buf.h"
+#include "common/base/err.h"
+#include "common/base/slice.h"
+#include "common/snapshot/container.h"
+
+struct cp_signer;
+
+struct cp_signer_options {
+    const char *program;      /* our own binary; NULL: /proc/self/exe. */
+    const char *environment;  /* its name. */
+    const char *key_manifest; /* files; mode 0600. */
+    const char *key_head;
+    const char *state; /* file that keeps the highest numbers signed; made when missing. */
+};
+
+/* What the signer said of itself when it was ready. */
+struct cp_signer_hello {
+    uint8_t manifest_public[KEY_PUBLIC_SIZE];
+    uint8_t head_public[KEY_PUBLIC_SIZE];
+    uint64_t epoch;   /* highest of a head that it signed; 0: none. */
+    uint64_t version; /* highest of a manifest that it signed; 0: none. */
+};
+
+/* What is to be signed. The numbers are judged; they must be those that the body begins with. */
+struct cp_signer_request {
+    enum container_kind kind; /* CONTAINER_MANIFEST or CONTAINER_HEAD. */
+    uint64_t version;         /* of a manifest. */
+    uint64_t root_version;    /* of a head, and the next two. */
+    uint64_t epoch;
+    uint64_t sequence;
+    struct slice body;
+};
+
+/* Starts the process and waits until it is ready. 'message' gets one sentence on failure. */
+MUST_CHECK struct err cp_signer_start(const struct cp_signer_options *options,
+                                      struct cp_signer **out, struct buf *message);
+
+/* Ends the process. Accepts NULL. */
+void cp_signer_stop(struct cp_signer *signer);
+
+const struct cp_signer_hello *cp_signer_hello(const struct cp_signer *signer);
+
+MUST_CHECK struct err cp_signer_sign(struct cp_signer *signer,
+                                     const struct cp_signer_request *request,
+                                     struct container_signature *out);
+
+/* Main of the hidden subcommand: options as flags in this order, the socket is descriptor 3. */
+int cp_signer_main(int argc, char **argv);

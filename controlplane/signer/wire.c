@@ -1,0 +1,37 @@
+/* wire: see wire.h. */
+#include "controlplane/signer/wire.h"
+
+#include <errno.h>
+#include <sys/socket.h>
+
+struct err signer_send(int fd, struct slice bytes)
+{
+    while (bytes.size > 0) {
+        ssize_t sent = send(fd, bytes.ptr, bytes.size, MSG_NOSIGNAL);
+        if (sent < 0 && errno == EINTR) {
+            continue;
+        }
+        if (sent <= 0) {
+            return FAIL(E_CLOSED);
+        }
+        bytes = slice_from(bytes, (size_t)sent);
+    }
+    return OK;
+}
+
+struct err signer_receive(int fd, void *out, size_t size)
+{
+    uint8_t *at = out;
+    while (size > 0) {
+        ssize_t got = recv(fd, at, size, 0);
+        if (got < 0 && errno == EINTR) {
+            continue;
+        }
+        if (got <= 0) {
+            return FAIL(E_CLOSED);
+        }
+        at += got;
+        size -= (size_t)got;
+    }
+    return OK;
+}
