@@ -45,7 +45,10 @@ struct cli {
 
 /* Every command's rows end with these. */
 #define CLI_OUTPUT_ROW                                                                             \
-    {"output", "FORMAT", "table", "how the result is written: table, json or yaml", SETTING_TEXT}
+    {                                                                                              \
+        "output", "FORMAT", "table", "how the result is written: table, json or yaml",             \
+            SETTING_TEXT                                                                           \
+    }
 
 #define CLI_SERVER_ROWS                                                                            \
     {"server", "URL", "http://127.0.0.1:9080", "the control plane", SETTING_TEXT},                 \
@@ -68,8 +71,7 @@ void cli_end(struct cli *cli);
 /* A setting that must be there; says so and returns NULL when it is not. */
 const char *cli_need(const struct cli *cli, const char *name);
 /* A whole number of a setting, from min to max; says so and returns false when it is none. */
-bool cli_number(const struct cli *cli, const char *name, uint64_t min, uint64_t max,
-                uint64_t *out);
+bool cli_number(const struct cli *cli, const char *name, uint64_t min, uint64_t max, uint64_t *out);
 
 /* Writes the result: as the table writer shows it, or the JSON as JSON or YAML. Takes 'value'. */
 typedef void cli_table_fn(const json_t *value);

@@ -100,8 +100,7 @@ static int print_errors(void)
     for (int i = 0; i < E_COUNT; i++) {
         enum err_code code = (enum err_code)i;
         (void)printf("| `%s` | %d | %d | %s | %s | %s |\n", err_name(code), err_grpc_status(code),
-                     err_http_status(code), faults[err_fault(code)], err_text(code),
-                     err_fix(code));
+                     err_http_status(code), faults[err_fault(code)], err_text(code), err_fix(code));
     }
     (void)printf("\n# Diagnostics of sources\n\n"
                  "| code | name | meaning | what to do |\n| --- | --- | --- | --- |\n");

@@ -44,8 +44,8 @@ static int init(const struct cli *cli)
     char cert[PATH_SIZE];
     (void)snprintf(cert, sizeof(cert), "%.8000s/ca.pem", directory);
     cli_next("trilane-cp identity issue --ca %s --service TENANT/NAME", directory);
-    return cli_result(
-        cli, json_pack("{s:s, s:s}", "trust_domain", trust_domain, "cert", cert), path_table);
+    return cli_result(cli, json_pack("{s:s, s:s}", "trust_domain", trust_domain, "cert", cert),
+                      path_table);
 }
 
 static int init_run(const struct cli_command *self, int argc, char **argv)

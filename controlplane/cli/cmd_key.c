@@ -154,7 +154,8 @@ static int root(const struct cli *cli)
     }
     cli_next("trilane-cp serve --trust-root %s, and the same file as --trust-root of each node",
              text);
-    return cli_result(cli, json_pack("{s:s, s:I}", "path", text, "version", (json_int_t)plan.version),
+    return cli_result(cli,
+                      json_pack("{s:s, s:I}", "path", text, "version", (json_int_t)plan.version),
                       path_table);
 }
 

@@ -8,8 +8,7 @@
     X(key_root)                                                                                    \
     X(key_token)                                                                                   \
     X(identity_init)                                                                               \
-    X(identity_issue)                                                                              \
-    X(help)
+    X(identity_issue)
 
 #define X(name) extern const struct cli_command cli_command_##name;
 CLI_COMMAND_LIST(X)
