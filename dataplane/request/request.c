@@ -86,10 +86,9 @@ static MUST_CHECK struct err choose_id(struct dp_request *rq, struct slice from_
 
 static enum dp_step_next step_admit(struct dp_request *rq)
 {
-    bool known = false;
-    struct trace parent =
-        trace_accept(rq->in.traceparent, (struct slice){0}, /* sampled: */ false, &known);
-    rq->trace = known ? trace_child(&parent) : parent;
+    struct trace parent = trace_accept(rq->in.traceparent, (struct slice){0},
+                                       /* sampled: */ false, &rq->trace_known);
+    rq->trace = rq->trace_known ? trace_child(&parent) : parent;
     struct err err = choose_id(rq, rq->in.request_id, &rq->request_id);
     if (err_ok(err)) {
         err = choose_id(rq, rq->in.correlation, &rq->correlation);
@@ -285,6 +284,7 @@ bool dp_request_redecide(struct dp_request *rq)
     rq->caller = NULL; /* nothing may point to the model before, whatever comes of this. */
     rq->target = NULL;
     rq->route = NULL;
+    rq->cluster = NULL;
     rq->transport = NULL;
     rq->method = (struct slice){0};
     rq->verdict = (struct dp_verdict){0};

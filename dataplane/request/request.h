@@ -48,6 +48,7 @@ struct dp_input {
     struct slice spiffe;      /* proven by the caller's certificate; empty: none. */
     struct slice token;       /* of "authorization: Bearer …"; empty: none. */
     struct slice tenant;      /* x-tenant-id; empty: none. */
+    bool trace_known;         /* the caller brought a valid trace. */
     struct slice correlation; /* x-correlation-id; empty: none. */
     struct slice request_id;  /* x-request-id; empty: none. */
     struct slice traceparent;
@@ -95,6 +96,7 @@ struct dp_request {
 
     /* What every further hop is told: NAMES, "Context". */
     struct trace trace;       /* ours: a child of the caller's. */
+    bool trace_known;         /* the caller brought a valid trace. */
     struct slice correlation; /* never empty after step admit. */
     struct slice request_id;  /* never empty after step admit. */
     uint64_t deadline_ns;     /* absolute; never zero after step route. */
@@ -104,6 +106,7 @@ struct dp_request {
     const struct dp_target *target;
     struct slice method;
     const struct dp_route *route;         /* operator lane. */
+    const struct dp_cluster *cluster;     /* operator lane. */
     const struct dp_transport *transport; /* never NULL after step route. */
     uint32_t route_timeout_ms;            /* zero: the transport's. */
 
@@ -140,6 +143,7 @@ struct dp_request_pool {
     struct dp_limit_table *limits;       /* borrowed: the node's. */
     struct dp_access_log *access_log;    /* borrowed; NULL: no lines. */
     struct dp_request_metrics *metrics;  /* borrowed: the worker's. */
+    void *lanes[DP_LANE_COUNT];          /* what each lane's start() gave. */
     struct dp_generation *generation;    /* in force; NULL: no snapshot yet. */
     struct dp_generation *generations;   /* all that are alive, newest first. */
     struct dp_request *open;             /* every open request, newest first. */

@@ -1,0 +1,68 @@
+/*
+ * upstream: the endpoints of clusters as one worker sees them.
+ *
+ * Shape      a balance a cluster (whose turn it is), an endpoint an address and transport security
+ *            (its pool of connections, whether it answered of late). Endpoints outlive snapshots:
+ *            a new one finds the connections of the one before.
+ * Units      milliseconds; *_ns of the loop's clock.
+ * Ownership  upstreams own balances and endpoints. A wait is its owner's; it holds an endpoint
+ *            from op_wait_start() until its 'ready' was called or op_wait_cancel().
+ * Threads    one worker.
+ * Errors     NO_HEALTHY_ENDPOINT: none, or none that may be tried now; what the pool says else.
+ * Source     weighted round robin; passive health: an endpoint that refuses connections is left
+ *            alone for 1 s, then 2, 4, … 30 s, unless all are in that state (Envoy's panic rule).
+ */
+#pragma once
+
+#include <stdint.h>
+
+#include "common/base/err.h"
+#include "common/base/slice.h"
+#include "common/net/h2_pool.h"
+#include "dataplane/apply/model.h"
+#include "dataplane/request/lane.h"
+
+struct op_endpoint;
+struct op_upstreams;
+struct op_wait;
+
+/* The wait is over: 'conn' has room for one request made before this returns, or 'why' says not. */
+typedef void op_ready_fn(struct op_wait *wait, struct h2_conn *conn, struct err why);
+
+/* Waiting for a connection to an endpoint; set 'ready' and 'ctx', leave the rest. */
+struct op_wait {
+    op_ready_fn *ready;
+    void *ctx;
+    struct op_endpoint *endpoint; /* NULL: it does not wait. */
+    struct op_wait *next;         /* in the endpoint's line while its name is looked up. */
+    struct op_wait *prev;
+    uint64_t until_ns;
+    struct h2_pool_wait pool_wait;
+};
+
+/* 'host' is borrowed for as long as the upstreams live. E_NO_MEMORY. */
+MUST_CHECK struct err op_upstreams_new(const struct dp_lane_host *host, struct op_upstreams **out);
+
+/* Nothing may wait any more. Accepts NULL. */
+void op_upstreams_free(struct op_upstreams *ups);
+
+/*
+ * Whose turn it is in the cluster. 'attempt' 0 moves the turn on; later ones of the same request
+ * take the endpoints behind it, each once. *out is borrowed until the turn of the loop ends.
+ */
+MUST_CHECK struct err op_upstreams_pick(struct op_upstreams *ups, const struct dp_cluster *cluster,
+                                        const struct dp_transport *transport, uint64_t version,
+                                        uint32_t attempt, struct op_endpoint **out);
+
+/* Asks for room for one request: *out is a connection to use at once, or NULL and 'ready' comes. */
+MUST_CHECK struct err op_wait_start(struct op_wait *wait, struct op_endpoint *endpoint,
+                                    uint64_t timeout_ms, struct h2_conn **out);
+
+/* Gives up waiting; safe when it does not wait. */
+void op_wait_cancel(struct op_wait *wait);
+
+/* How an exchange with the endpoint went, as far as its connections tell. */
+void op_endpoint_report(struct op_endpoint *endpoint, bool reached);
+
+/* "127.0.0.1:15051"; lives as long as the endpoint. */
+struct slice op_endpoint_text(const struct op_endpoint *endpoint);
