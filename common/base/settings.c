@@ -114,6 +114,16 @@ static MUST_CHECK struct err set_limit(const struct limit_row *row, const char *
     return OK;
 }
 
+static MUST_CHECK struct err check_switch(const struct setting_row *row, const char *text,
+                                          const char *place, struct buf *message)
+{
+    if (strcmp(text, "true") != 0 && strcmp(text, "false") != 0) {
+        TRY(buf_addf(message, "%s: %s is \"%s\"; expected true or false", place, row->name, text));
+        return FAIL(E_USAGE);
+    }
+    return OK;
+}
+
 static MUST_CHECK struct err set(struct settings *s, size_t index, const char *text,
                                  enum origin origin, const char *place, struct buf *message)
 {
@@ -123,6 +133,8 @@ static MUST_CHECK struct err set(struct settings *s, size_t index, const char *t
     }
     if (index >= s->row_count) {
         TRY(set_limit(&limit_rows[index - s->row_count], text, place, message));
+    } else if (s->rows[index].kind == SETTING_FLAG) {
+        TRY(check_switch(&s->rows[index], text, place, message));
     }
     free(value->text);
     value->text = slice_dup(slice_str(text));

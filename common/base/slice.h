@@ -68,6 +68,9 @@ static inline bool slice_ends(struct slice s, struct slice tail)
 /* The part of 's' from 'from' on; empty when 'from' is past the end. */
 static inline struct slice slice_from(struct slice s, size_t from)
 {
+    if (s.size == 0) {
+        return s; /* no arithmetic on a ptr that may be NULL. */
+    }
     return from >= s.size ? (struct slice){s.ptr + s.size, 0}
                           : (struct slice){s.ptr + from, s.size - from};
 }

@@ -1,0 +1,219 @@
+/* text: hex both ways; names at their bounds; UTF-8 judged for every sequence of up to three bytes
+ * and the edges of four; globs against a plain recursive matcher; distances. */
+#include "common/base/text.h"
+
+#include <string.h>
+
+#include "tests/support/cmocka.h"
+
+#define S(text) SLICE_LIT(text)
+
+static void hex_and_back(void **state)
+{
+    (void)state;
+    uint8_t bytes[256];
+    uint8_t back[256];
+    char hex[513];
+    for (size_t i = 0; i < 256; i++) {
+        bytes[i] = (uint8_t)i;
+    }
+    text_hex(slice_of(bytes, 256), hex);
+    assert_int_equal(strlen(hex), 512);
+    assert_memory_equal(hex, "000102", 6);
+    assert_true(err_ok(text_unhex(slice_str(hex), back, 256)));
+    assert_memory_equal(bytes, back, 256);
+    assert_true(err_ok(text_unhex(S("aBcD"), back, 2)));
+    assert_int_equal(back[0], 0xab);
+    assert_int_equal(back[1], 0xcd);
+}
+
+static void bad_hex_changes_nothing(void **state)
+{
+    (void)state;
+    uint8_t out[2] = {7, 8};
+    static const struct slice refused[] = {
+        SLICE_INIT(""),     SLICE_INIT("ab"),   SLICE_INIT("abc"),  SLICE_INIT("abcde"),
+        SLICE_INIT("abcg"), SLICE_INIT("ab d"), SLICE_INIT("0x12"), SLICE_INIT("abcdef")};
+    for (size_t i = 0; i < sizeof(refused) / sizeof(refused[0]); i++) {
+        assert_int_equal(text_unhex(refused[i], out, 2).code, E_MALFORMED);
+        assert_int_equal(out[0], 7);
+        assert_int_equal(out[1], 8);
+    }
+    assert_true(err_ok(text_unhex(S(""), out, 0)));
+}
+
+static void names(void **state)
+{
+    (void)state;
+    char name[65];
+    (void)memset(name, 'a', sizeof(name));
+    assert_true(text_is_name(slice_of(name, 1)));
+    assert_true(text_is_name(slice_of(name, 63)));
+    assert_false(text_is_name(slice_of(name, 64)));
+    assert_true(text_is_name(S("a-0-z9")));
+    assert_true(text_is_name(S("0")));
+    static const struct slice refused[] = {
+        SLICE_INIT(""),    SLICE_INIT("-"),       SLICE_INIT("-a"),  SLICE_INIT("a-"),
+        SLICE_INIT("A"),   SLICE_INIT("a_b"),     SLICE_INIT("a.b"), SLICE_INIT("a b"),
+        SLICE_INIT("a\0"), SLICE_INIT("\xc3\xa4")};
+    for (size_t i = 0; i < sizeof(refused) / sizeof(refused[0]); i++) {
+        assert_false(text_is_name(refused[i]));
+    }
+}
+
+/* Decodes by the definition of RFC 3629: pattern, then shortest form, surrogates and range. */
+static bool one_character(const uint8_t *b, size_t size)
+{
+    static const uint8_t masks[] = {0x80, 0xe0, 0xf0, 0xf8};
+    static const uint8_t marks[] = {0x00, 0xc0, 0xe0, 0xf0};
+    static const uint32_t lowest[] = {0, 0x80, 0x800, 0x10000};
+    if (size == 0 || size > 4 || (b[0] & masks[size - 1]) != marks[size - 1]) {
+        return false;
+    }
+    uint32_t point = b[0] & (uint8_t)~masks[size - 1];
+    for (size_t i = 1; i < size; i++) {
+        if ((b[i] & 0xc0) != 0x80) {
+            return false;
+        }
+        point = point << 6 | (b[i] & 0x3f);
+    }
+    return point >= lowest[size - 1] && point <= 0x10ffff && (point < 0xd800 || point > 0xdfff);
+}
+
+/* Valid when it splits into characters: at most four bytes, so three cuts. */
+static bool valid(const uint8_t *b, size_t size)
+{
+    size_t at = 0;
+    while (at < size) {
+        size_t step = 1;
+        while (step <= 4 && at + step <= size && !one_character(b + at, step)) {
+            step++;
+        }
+        if (step > 4 || at + step > size) {
+            return false;
+        }
+        at += step;
+    }
+    return true;
+}
+
+static void utf8_of_up_to_three_bytes(void **state)
+{
+    (void)state;
+    for (uint32_t n = 0; n < 1U << 24; n++) {
+        uint8_t b[3] = {(uint8_t)(n >> 16), (uint8_t)(n >> 8), (uint8_t)n};
+        size_t size = n < 256 ? 1 : n < 65536 ? 2 : 3;
+        const uint8_t *at = b + 3 - size;
+        if (text_is_utf8(slice_of(at, size)) != valid(at, size)) {
+            fail_msg("%zu bytes, %06x", size, n);
+        }
+    }
+}
+
+static void utf8_of_four_bytes(void **state)
+{
+    (void)state;
+    static const uint8_t edges[] = {0x00, 0x41, 0x7f, 0x80, 0x8f, 0x90,
+                                    0x9f, 0xa0, 0xbf, 0xc0, 0xff};
+    const size_t count = sizeof(edges);
+    for (size_t n = 0; n < 256 * count * count * count; n++) {
+        uint8_t b[4] = {(uint8_t)(n % 256), edges[n / 256 % count], edges[n / 256 / count % count],
+                        edges[n / 256 / count / count]};
+        assert_int_equal(text_is_utf8(slice_of(b, 4)), valid(b, 4));
+    }
+    assert_true(text_is_utf8(slice_of(NULL, 0)));
+}
+
+/* The definition of a glob, for short inputs only. */
+static bool plain_glob(const char *p, const char *t)
+{
+    if (*p == '\0') {
+        return *t == '\0';
+    }
+    if (*p == '*') {
+        return plain_glob(p + 1, t) || (*t != '\0' && plain_glob(p, t + 1));
+    }
+    return *t != '\0' && (*p == '?' || *p == *t) && plain_glob(p + 1, t + 1);
+}
+
+/* The n-th text over an alphabet, of at most 'size' letters; false past the last. */
+static bool nth_text(size_t n, const char *alphabet, size_t size, char *out)
+{
+    size_t base = strlen(alphabet) + 1;
+    bool ended = false;
+    size_t length = 0;
+    for (size_t i = 0; i < size; i++, n /= base) {
+        if (n % base == 0) {
+            ended = true;
+        } else if (ended) {
+            return false; /* a gap: not a text of this numbering. */
+        } else {
+            out[length++] = alphabet[n % base - 1];
+        }
+    }
+    out[length] = '\0';
+    return true;
+}
+
+static void globs_agree_with_the_definition(void **state)
+{
+    (void)state;
+    char pattern[6];
+    char text[6];
+    for (size_t p = 0; p < 3125; p++) {
+        if (!nth_text(p, "ab*?", 5, pattern)) {
+            continue;
+        }
+        for (size_t t = 0; t < 243; t++) {
+            if (nth_text(t, "ab", 5, text) &&
+                text_glob(slice_str(pattern), slice_str(text)) != plain_glob(pattern, text)) {
+                fail_msg("pattern \"%s\", text \"%s\"", pattern, text);
+            }
+        }
+    }
+}
+
+static void a_hostile_glob_ends(void **state)
+{
+    (void)state;
+    char pattern[2000];
+    char text[20000];
+    for (size_t i = 0; i < sizeof(pattern); i++) {
+        pattern[i] = i % 2 == 0 ? '*' : 'a';
+    }
+    (void)memset(text, 'a', sizeof(text));
+    assert_true(text_glob(slice_of(pattern, sizeof(pattern)), slice_of(text, sizeof(text))));
+    pattern[sizeof(pattern) - 1] = 'b';
+    assert_false(text_glob(slice_of(pattern, sizeof(pattern)), slice_of(text, sizeof(text))));
+}
+
+static void distances(void **state)
+{
+    (void)state;
+    assert_int_equal(text_distance(S(""), S("")), 0);
+    assert_int_equal(text_distance(S(""), S("abc")), 3);
+    assert_int_equal(text_distance(S("abc"), S("")), 3);
+    assert_int_equal(text_distance(S("polcies"), S("policies")), 1);
+    assert_int_equal(text_distance(S("polciies"), S("policies")), 1); /* two swapped. */
+    assert_int_equal(text_distance(S("kitten"), S("sitting")), 3);
+    assert_int_equal(text_distance(S("abc"), S("xyz")), 3);
+    uint8_t long_text[65] = {0};
+    assert_int_equal(text_distance(slice_of(long_text, 64), S("")), 64);
+    assert_true(text_distance(slice_of(long_text, 65), S("")) == SIZE_MAX);
+    assert_true(text_distance(S(""), slice_of(long_text, 65)) == SIZE_MAX);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(hex_and_back),
+        cmocka_unit_test(bad_hex_changes_nothing),
+        cmocka_unit_test(names),
+        cmocka_unit_test(utf8_of_up_to_three_bytes),
+        cmocka_unit_test(utf8_of_four_bytes),
+        cmocka_unit_test(globs_agree_with_the_definition),
+        cmocka_unit_test(a_hostile_glob_ends),
+        cmocka_unit_test(distances),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
