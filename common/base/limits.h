@@ -54,6 +54,8 @@
     X(connection_window_bytes, 1 << 20, 65535, 64 << 20, "bytes", "HTTP/2 window of a connection") \
     X(stream_buffer_bytes, 256 << 10, 16 << 10, 16 << 20, "bytes",                                 \
       "bytes that wait for a slow reader of a stream")                                             \
+    X(connection_held_bytes, 16 << 20, 64 << 10, 1 << 30, "bytes",                                 \
+      "received bytes of a connection's streams that wait for the other side")                     \
     X(output_buffer_bytes, 1 << 20, 64 << 10, 64 << 20, "bytes",                                   \
       "bytes that wait for a slow peer of a connection")                                           \
     X(control_frames_per_second, 1000, 10, 1000000, "frames",                                      \
@@ -71,6 +73,9 @@
     X(upstream_streams, 100, 1, 10000, "streams", "streams on one upstream connection")            \
     X(upstream_pending, 1024, 1, 100000, "requests",                                               \
       "requests that wait for an upstream connection")                                             \
+    X(upstream_probe_after_ms, 10000, 10, 3600000, "ms",                                           \
+      "an upstream connection that was silent so long is asked before reuse")                      \
+    X(upstream_probe_ms, 1000, 10, 60000, "ms", "how long it may take to answer")                  \
     X(upstream_idle_ms, 60000, 100, 3600000, "ms", "an upstream connection without a request")     \
     X(decision_cache_entries, 8192, 16, 1 << 22, "decisions", "decision cache of a worker")        \
     X(decision_ttl_ms, 60000, 0, 3600000, "ms", "how long a decision is reused")                   \

@@ -44,6 +44,7 @@ enum h2_code {
     H2_PROTOCOL_ERROR = 1,
     H2_INTERNAL_ERROR = 2,
     H2_FLOW_CONTROL_ERROR = 3,
+    H2_SETTINGS_TIMEOUT = 4,
     H2_REFUSED_STREAM = 7,
     H2_CANCEL = 8,
     H2_ENHANCE_YOUR_CALM = 11,
@@ -86,7 +87,7 @@ struct h2_conn_events {
      * later. A request that nobody attaches to and nobody answers is refused when this returns. */
     void (*request)(struct h2_conn *c, struct h2_stream *s, const struct h2_fields *fields,
                     bool end);
-    /* Client: connected, and the peer's SETTINGS are known. */
+    /* Client: connected, and under TLS agreed on h2: requests leave with the preface. */
     void (*ready)(struct h2_conn *c);
     /* Client: h2_conn_room() grew: a stream ended, or the peer allows more. */
     void (*room)(struct h2_conn *c);
@@ -125,6 +126,9 @@ void h2_env_free(struct h2_env *env);
 
 const struct h2_counters *h2_env_counters(const struct h2_env *env);
 
+/* Bytes that its connections and streams hold now. */
+size_t h2_env_memory(const struct h2_env *env);
+
 /* ---- connections ---- */
 
 /* True when 'bytes' can still become, or are, the client preface of HTTP/2 ("PRI * HTTP/2.0"). A
@@ -159,6 +163,9 @@ uint64_t h2_conn_heard_ms(const struct h2_conn *c);
 /* Client: sends a PING; a peer that does not answer within 'timeout_ms' loses the connection. */
 void h2_conn_probe(struct h2_conn *c, uint64_t timeout_ms);
 
+/* True until the PING is answered; h2_conn_room() is zero so long. */
+bool h2_conn_probing(const struct h2_conn *c);
+
 /* Ends in good order: a server says GOAWAY twice, one round trip apart, so that no request is
  * lost, and closes when its streams have ended; a client takes no more requests. Idempotent. */
 void h2_conn_drain(struct h2_conn *c);
@@ -187,6 +194,9 @@ const struct h2_fields *h2_stream_fields(const struct h2_stream *s);
 /* Server: sends the answer's header section; fields[0] is ":status". With 'end' it is all. */
 MUST_CHECK struct err h2_stream_respond(struct h2_stream *s, const struct h2_field *fields,
                                         size_t count, bool end);
+
+/* True once a header section of ours was submitted. */
+bool h2_stream_responded(const struct h2_stream *s);
 
 /* Sends bytes of the body; copies what cannot leave at once into the stream's queue, up to
  * limits.stream_buffer_bytes. Whole or not at all: E_QUEUE_FULL means wait for 'writable'. */

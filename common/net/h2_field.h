@@ -133,3 +133,6 @@ struct h2_field h2_field_static(enum h2_token token, struct slice value);
 
 /* A field of ours whose name has no token; both are copied at submission. Lower case only. */
 struct h2_field h2_field_named(struct slice name, struct slice value);
+
+/* The flags that a field of this token has by itself. */
+uint8_t h2_token_flags(enum h2_token token);

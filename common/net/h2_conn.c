@@ -1,0 +1,423 @@
+/* A connection's life: its start on a net_conn, its timers, its end in good order or bad. */
+#include "common/base/check.h"
+#include "common/base/limits.h"
+#include "common/base/log.h"
+#include "common/net/h2_impl.h"
+
+static const struct slice preface = {(const uint8_t *)"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 24};
+
+bool h2_preface_matches(struct slice bytes)
+{
+    return slice_starts(preface, slice_head(bytes, preface.size));
+}
+
+/* ---- the end ---- */
+
+/* Ends every stream; their owners may not open new ones, since the connection is ending. */
+static void finish_streams(struct h2_conn *c, uint32_t code)
+{
+    while (c->streams != NULL) { /* each turn takes one out of the list. */
+        h2_stream_finish(c->streams, code);
+    }
+}
+
+static void conn_free(struct h2_conn *c)
+{
+    struct h2_env *env = c->env;
+    net_hook_cancel(env->loop, &c->hook);
+    net_timer_cancel(env->loop, &c->timer);
+    net_timer_cancel(env->loop, &c->closing);
+    h2_fields_clear(env, &c->trailers, /* inline_at= */ NULL);
+    nghttp2_session_del(c->session);
+    CHECK(env->connections > 0);
+    env->connections--;
+    env->counters.connections_closed++;
+    h2_mem_free(&env->mem, c);
+}
+
+/* Flushes and closes; 'closed' of the net_conn follows. */
+static void close_net(struct h2_conn *c)
+{
+    if (!c->ended) {
+        c->ended = true;
+        net_conn_close(c->net);
+    }
+}
+
+static void abort_net(struct h2_conn *c, struct err why)
+{
+    c->ending = true;
+    if (!c->ended) {
+        c->ended = true;
+        net_conn_abort(c->net, why);
+    }
+}
+
+void h2_conn_close(struct h2_conn *c, enum h2_code code, struct err why)
+{
+    if (c->ending) {
+        return;
+    }
+    c->ending = true;
+    c->end_code = code;
+    c->why = why;
+    /* Fails only without memory; the connection is closed without a word then. */
+    (void)nghttp2_session_terminate_session(c->session, code);
+    h2_conn_dirty(c);
+}
+
+void h2_conn_flooded(struct h2_conn *c, uint64_t *counter, const char *what)
+{
+    if (c->flooded) {
+        return;
+    }
+    c->flooded = true;
+    (*counter)++;
+    char peer[NET_ADDR_TEXT_MAX];
+    LOG(LOG_WARN, "h2", "flood", LOG_STR("peer", net_addr_text(net_conn_peer(c->net), peer)),
+        LOG_STR("of", what));
+    h2_conn_close(c, H2_ENHANCE_YOUR_CALM, FAIL(E_OVERLOADED));
+}
+
+/* ---- draining ---- */
+
+static void drain_finally(struct h2_conn *c)
+{
+    if (c->drain != H2_DRAIN_NOTICED || c->ending) {
+        return;
+    }
+    c->drain = H2_DRAIN_FINAL;
+    net_timer_cancel(c->env->loop, &c->closing);
+    int32_t last = nghttp2_session_get_last_proc_stream_id(c->session);
+    (void)nghttp2_submit_goaway(c->session, NGHTTP2_FLAG_NONE, last, NGHTTP2_NO_ERROR,
+                                /* opaque_data= */ NULL, 0);
+    h2_conn_dirty(c);
+}
+
+void h2_conn_drain(struct h2_conn *c)
+{
+    if (c->drain != H2_DRAIN_NO || c->ending) {
+        return;
+    }
+    if (!c->server) {
+        c->drain = H2_DRAIN_FINAL;
+        h2_conn_dirty(c);
+        return;
+    }
+    c->drain = H2_DRAIN_NOTICED;
+    (void)nghttp2_submit_shutdown_notice(c->session);
+    (void)nghttp2_submit_ping(c->session, NGHTTP2_FLAG_NONE, /* opaque_data= */ NULL);
+    net_timer_arm(c->env->loop, &c->closing, H2_DRAIN_NOTICE_MS);
+    h2_conn_dirty(c);
+}
+
+/* ---- probing ---- */
+
+void h2_conn_probe(struct h2_conn *c, uint64_t timeout_ms)
+{
+    CHECK(!c->server);
+    if (c->probing || c->ending) {
+        return;
+    }
+    c->probing = true;
+    (void)nghttp2_submit_ping(c->session, NGHTTP2_FLAG_NONE, /* opaque_data= */ NULL);
+    net_timer_arm(c->env->loop, &c->closing, timeout_ms);
+    h2_conn_dirty(c);
+}
+
+void h2_conn_ping_answered(struct h2_conn *c)
+{
+    if (c->server) {
+        drain_finally(c);
+        return;
+    }
+    if (!c->probing) {
+        return;
+    }
+    c->probing = false;
+    net_timer_cancel(c->env->loop, &c->closing);
+    if (c->events->room != NULL) {
+        c->events->room(c);
+    }
+}
+
+static void on_closing_timer(struct net_timer *timer, void *ctx)
+{
+    (void)timer;
+    struct h2_conn *c = ctx;
+    if (c->server) {
+        drain_finally(c);
+        return;
+    }
+    c->env->counters.pings_unanswered++;
+    c->why = FAIL(E_TIMEOUT);
+    abort_net(c, c->why);
+}
+
+/* ---- handshake and idle time ---- */
+
+/* One timer for both, armed anew when it runs and not with each request. */
+static void on_timer(struct net_timer *timer, void *ctx)
+{
+    struct h2_conn *c = ctx;
+    if (!c->settings_received) {
+        c->env->counters.handshake_timeouts++;
+        h2_conn_close(c, H2_SETTINGS_TIMEOUT, FAIL(E_TIMEOUT));
+        return;
+    }
+    if (!c->server) {
+        return; /* whoever pools it decides. */
+    }
+    uint64_t silent_ms = h2_now_ms(c) - c->heard_ms;
+    if (c->stream_count > 0 || silent_ms < limits.idle_timeout_ms) {
+        uint64_t passed = c->stream_count > 0 ? 0 : silent_ms;
+        net_timer_arm(c->env->loop, timer, limits.idle_timeout_ms - passed);
+        return;
+    }
+    c->env->counters.idle_timeouts++;
+    h2_conn_drain(c);
+}
+
+/* ---- the end of a turn ---- */
+
+static bool session_is_done(struct h2_conn *c)
+{
+    if (c->drain == H2_DRAIN_FINAL && !c->server && c->stream_count == 0) {
+        return true;
+    }
+    return nghttp2_session_want_read(c->session) == 0 &&
+           nghttp2_session_want_write(c->session) == 0;
+}
+
+static void on_turn_end(struct net_hook *hook, void *ctx)
+{
+    (void)hook;
+    struct h2_conn *c = ctx;
+    if (c->ended) {
+        return;
+    }
+    if (!h2_send(c)) {
+        c->why = err_ok(c->why) ? FAIL(E_IO) : c->why;
+        abort_net(c, c->why);
+        return;
+    }
+    if (c->ending) {
+        close_net(c);
+        finish_streams(c, c->end_code);
+        return;
+    }
+    if (session_is_done(c)) {
+        if (!err_ok(c->why) || c->stream_count == 0) {
+            c->ending = true;
+            close_net(c);
+            return;
+        }
+        h2_conn_close(c, H2_NO_ERROR, FAIL(E_CLOSED));
+    }
+}
+
+/* ---- what the net_conn tells ---- */
+
+static void on_opened(struct net_conn *net, void *ctx)
+{
+    struct h2_conn *c = ctx;
+    if (net_conn_is_tls(net) && !c->server && !slice_eq(net_conn_alpn(net), SLICE_LIT("h2"))) {
+        c->why = FAIL(E_UNSUPPORTED);
+        abort_net(c, c->why);
+        return;
+    }
+    c->opened = true;
+    if (!c->server && !c->ending && c->events->ready != NULL) {
+        c->events->ready(c);
+    }
+}
+
+static void on_readable(struct net_conn *net, void *ctx, struct slice bytes)
+{
+    (void)net;
+    h2_recv(ctx, bytes);
+}
+
+static void on_eof(struct net_conn *net, void *ctx)
+{
+    (void)net;
+    struct h2_conn *c = ctx;
+    h2_conn_close(c, H2_NO_ERROR, c->stream_count > 0 ? FAIL(E_CLOSED) : OK);
+}
+
+static void on_drained(struct net_conn *net, void *ctx)
+{
+    (void)net;
+    h2_conn_dirty(ctx);
+}
+
+static void on_closed(struct net_conn *net, void *ctx, struct err why)
+{
+    (void)net;
+    struct h2_conn *c = ctx;
+    bool was_ending = c->ending;
+    c->ending = true;
+    c->ended = true;
+    finish_streams(c, was_ending ? c->end_code : H2_CANCEL);
+    if (!was_ending) {
+        c->why = why;
+    }
+    if (c->events->closed != NULL) {
+        c->events->closed(c, c->why);
+    }
+    conn_free(c);
+}
+
+static const struct net_conn_handler handler = {.opened = on_opened,
+                                                .readable = on_readable,
+                                                .eof = on_eof,
+                                                .drained = on_drained,
+                                                .closed = on_closed};
+
+/* ---- the start ---- */
+
+static bool start_session(struct h2_conn *c)
+{
+    struct h2_env *env = c->env;
+    int rv = c->server ? nghttp2_session_server_new3(&c->session, env->callbacks, c,
+                                                     env->server_option, &env->library_mem)
+                       : nghttp2_session_client_new3(&c->session, env->callbacks, c,
+                                                     env->client_option, &env->library_mem);
+    return rv == 0;
+}
+
+/* See advertise() in h2_send.c for the number of streams. */
+static bool submit_settings(struct h2_conn *c)
+{
+    nghttp2_settings_entry entries[] = {
+        {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, (uint32_t)limits.stream_window_bytes},
+        {NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, (uint32_t)limits.request_header_bytes},
+        {NGHTTP2_SETTINGS_NO_RFC7540_PRIORITIES, 1},
+        {c->server ? NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS : NGHTTP2_SETTINGS_ENABLE_PUSH,
+         c->server ? INT32_MAX : 0},
+    };
+    return nghttp2_submit_settings(c->session, NGHTTP2_FLAG_NONE, entries,
+                                   sizeof(entries) / sizeof(entries[0])) == 0 &&
+           nghttp2_session_set_local_window_size(c->session, NGHTTP2_FLAG_NONE, /* stream_id= */ 0,
+                                                 (int32_t)limits.connection_window_bytes) == 0;
+}
+
+static void init_parts(struct h2_conn *c)
+{
+    uint64_t now_ms = h2_now_ms(c);
+    net_hook_init(&c->hook, NET_HOOK_WORK, on_turn_end, c);
+    net_timer_init(&c->timer, on_timer, c);
+    net_timer_init(&c->closing, on_closing_timer, c);
+    h2_guard_init(&c->control, limits.control_frames_per_second, now_ms);
+    h2_guard_init(&c->resets, limits.resets_per_second, now_ms);
+    c->heard_ms = now_ms;
+    c->opened = net_conn_is_open(c->net);
+}
+
+static struct h2_conn *conn_start(struct h2_env *env, struct net_conn *net, bool server)
+{
+    struct h2_conn *c = h2_mem_calloc(&env->mem, 1, sizeof(*c));
+    if (c == NULL) {
+        return NULL;
+    }
+    c->env = env;
+    c->net = net;
+    c->server = server;
+    if (!start_session(c)) {
+        h2_mem_free(&env->mem, c);
+        return NULL;
+    }
+    if (!submit_settings(c)) {
+        nghttp2_session_del(c->session);
+        h2_mem_free(&env->mem, c);
+        return NULL;
+    }
+    init_parts(c);
+    env->connections++;
+    env->counters.connections_opened++;
+    net_conn_set_handler(net, &handler, c);
+    net_timer_arm(env->loop, &c->timer, limits.handshake_timeout_ms);
+    h2_conn_dirty(c);
+    return c;
+}
+
+static struct err conn_new(struct h2_env *env, struct net_conn **net, bool server,
+                           struct h2_conn **out)
+{
+    *out = conn_start(env, *net, server);
+    if (*out == NULL) {
+        net_conn_set_handler(*net, /* handler= */ NULL, /* ctx= */ NULL);
+        net_conn_abort(*net, FAIL(E_NO_MEMORY));
+    }
+    *net = NULL;
+    return *out == NULL ? FAIL(E_NO_MEMORY) : OK;
+}
+
+struct err h2_server_new(struct h2_env *env, struct net_conn **net, struct slice early,
+                         const struct h2_conn_events *events, void *user, struct h2_conn **out)
+{
+    struct h2_conn *c = NULL;
+    TRY(conn_new(env, net, /* server= */ true, &c));
+    c->events = events;
+    c->user = user;
+    *out = c;
+    h2_recv(c, early);
+    return OK;
+}
+
+struct err h2_client_new(struct h2_env *env, struct net_conn **net,
+                         const struct h2_conn_events *events, void *user, struct h2_conn **out)
+{
+    struct h2_conn *c = NULL;
+    TRY(conn_new(env, net, /* server= */ false, &c));
+    c->events = events;
+    c->user = user;
+    *out = c;
+    return OK;
+}
+
+/* ---- questions ---- */
+
+void *h2_conn_user(const struct h2_conn *c)
+{
+    return c->user;
+}
+
+struct net_conn *h2_conn_net(const struct h2_conn *c)
+{
+    return c->net;
+}
+
+struct h2_env *h2_conn_env(const struct h2_conn *c)
+{
+    return c->env;
+}
+
+size_t h2_conn_streams(const struct h2_conn *c)
+{
+    return c->stream_count;
+}
+
+size_t h2_conn_room(const struct h2_conn *c)
+{
+    if (c->server || c->ending || c->ended || c->goaway_received || c->probing ||
+        c->drain != H2_DRAIN_NO || nghttp2_session_check_request_allowed(c->session) == 0) {
+        return 0;
+    }
+    uint64_t most =
+        nghttp2_session_get_remote_settings(c->session, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS);
+    if (most > limits.upstream_streams) {
+        most = limits.upstream_streams;
+    }
+    return c->stream_count >= most ? 0 : (size_t)most - c->stream_count;
+}
+
+bool h2_conn_probing(const struct h2_conn *c)
+{
+    return c->probing;
+}
+
+uint64_t h2_conn_heard_ms(const struct h2_conn *c)
+{
+    return c->heard_ms;
+}

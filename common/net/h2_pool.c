@@ -1,0 +1,517 @@
+/*
+ * A worker's connections to upstreams: who gets which, when another is opened, who waits.
+ *
+ * A link is one connection of a pool. Requests that wait are served by a hook at the end of a
+ * turn, so that nobody's request is made from inside another's event.
+ */
+#include "common/net/h2_pool.h"
+
+#include <stdlib.h>
+
+#include "common/base/buf.h"
+#include "common/base/check.h"
+#include "common/base/limits.h"
+#include "common/base/map.h"
+#include "common/net/conn.h"
+#include "common/net/loop.h"
+
+struct h2_link {
+    struct h2_pool *pool;
+    struct h2_conn *conn;
+    struct h2_link *next; /* oldest first: the older are filled first, the newer idle out. */
+    struct net_timer idle;
+    uint64_t used_ms; /* when it last got a request. */
+    bool opened;
+    bool served; /* it got a request since it opened. */
+};
+
+struct h2_pool {
+    struct h2_pools *pools;
+    struct h2_target target;
+    struct slice key; /* owned: what the map of pools finds it by. */
+    struct h2_link *links;
+    struct h2_pool_wait *first; /* who waits, in order. */
+    struct h2_pool_wait *last;
+    struct net_hook hook; /* serves who waits. */
+    size_t references;
+    struct h2_pool_stats stats; /* 'streams' is counted when asked for. */
+    bool closing;
+};
+
+struct h2_pools {
+    struct h2_env *env;
+    struct net_loop *loop;
+    struct map by_key;
+    size_t count; /* pools alive, those that drain counted. */
+    bool freed;   /* goes with its last pool. */
+};
+
+static uint64_t now_ms(const struct h2_pool *pool)
+{
+    return net_loop_now_ns(pool->pools->loop) / 1000000;
+}
+
+/* ---- waiting ---- */
+
+static void wait_remove(struct h2_pool_wait *wait)
+{
+    struct h2_pool *pool = wait->pool;
+    CHECK(pool->stats.pending > 0);
+    *(wait->prev == NULL ? &pool->first : &wait->prev->next) = wait->next;
+    *(wait->next == NULL ? &pool->last : &wait->next->prev) = wait->prev;
+    pool->stats.pending--;
+    net_timer_cancel(pool->pools->loop, &wait->timer);
+    wait->pool = NULL;
+    wait->next = NULL;
+    wait->prev = NULL;
+}
+
+static void wait_expired(struct net_timer *timer, void *ctx)
+{
+    (void)timer;
+    struct h2_pool_wait *wait = ctx;
+    wait->pool->stats.pending_expired++;
+    wait_remove(wait);
+    wait->ready(wait, /* conn= */ NULL, FAIL(E_DEADLINE_EXCEEDED));
+}
+
+static void wait_add(struct h2_pool *pool, struct h2_pool_wait *wait, uint64_t timeout_ms)
+{
+    wait->pool = pool;
+    wait->next = NULL;
+    wait->prev = pool->last;
+    *(pool->last == NULL ? &pool->first : &pool->last->next) = wait;
+    pool->last = wait;
+    pool->stats.pending++;
+    net_timer_init(&wait->timer, wait_expired, wait);
+    net_timer_arm(pool->pools->loop, &wait->timer, timeout_ms);
+}
+
+static void fail_waiting(struct h2_pool *pool, struct err why)
+{
+    /* Only those that wait now: whoever is failed may wait anew. */
+    for (size_t left = pool->stats.pending; left > 0 && pool->first != NULL; left--) {
+        struct h2_pool_wait *wait = pool->first;
+        wait_remove(wait);
+        wait->ready(wait, /* conn= */ NULL, why);
+    }
+}
+
+/* ---- the end of a pool ---- */
+
+static void target_clear(struct h2_target *target)
+{
+    net_tls_unref(target->tls);
+    free((void *)(uintptr_t)target->server_name.ptr);
+    free((void *)(uintptr_t)target->spiffe_id.ptr);
+}
+
+static void pools_release(struct h2_pools *pools)
+{
+    if (pools->freed && pools->count == 0) {
+        map_free(&pools->by_key);
+        free(pools);
+    }
+}
+
+static void pool_maybe_free(struct h2_pool *pool)
+{
+    if (!pool->closing || pool->references > 0 || pool->links != NULL || pool->first != NULL) {
+        return;
+    }
+    struct h2_pools *pools = pool->pools;
+    net_hook_cancel(pools->loop, &pool->hook);
+    target_clear(&pool->target);
+    free((void *)(uintptr_t)pool->key.ptr);
+    free(pool);
+    CHECK(pools->count > 0);
+    pools->count--;
+    pools_release(pools);
+}
+
+static void pool_close(struct h2_pool *pool)
+{
+    if (pool->closing) {
+        return;
+    }
+    pool->closing = true;
+    (void)map_remove(&pool->pools->by_key, pool->key);
+    fail_waiting(pool, FAIL(E_DRAINING));
+    for (struct h2_link *link = pool->links; link != NULL; link = link->next) {
+        h2_conn_drain(link->conn);
+    }
+}
+
+/* ---- links ---- */
+
+static void serve_soon(struct h2_pool *pool)
+{
+    if (pool->first != NULL) {
+        net_hook_queue(pool->pools->loop, &pool->hook);
+    }
+}
+
+static void link_ready(struct h2_conn *conn)
+{
+    struct h2_link *link = h2_conn_user(conn);
+    struct h2_pool *pool = link->pool;
+    CHECK(!link->opened);
+    CHECK(pool->stats.connecting > 0);
+    link->opened = true;
+    pool->stats.connecting--;
+    if (pool->closing) {
+        h2_conn_drain(conn);
+    }
+    serve_soon(pool);
+}
+
+static void link_changed(struct h2_conn *conn)
+{
+    struct h2_link *link = h2_conn_user(conn);
+    serve_soon(link->pool);
+}
+
+static void link_remove(struct h2_link *link)
+{
+    struct h2_link **at = &link->pool->links;
+    while (*at != link) {
+        at = &(*at)->next;
+    }
+    *at = link->next;
+    link->pool->stats.connections--;
+}
+
+/*
+ * A connection that ended before it did anything is a failure to connect: asking for another at
+ * once would go round in circles. Who waits is failed unless other links are left to hope for.
+ */
+static void link_closed(struct h2_conn *conn, struct err why)
+{
+    (void)why;
+    struct h2_link *link = h2_conn_user(conn);
+    struct h2_pool *pool = link->pool;
+    bool failed = !link->opened || (!link->served && pool->first != NULL);
+    if (!link->opened) {
+        pool->stats.connecting--;
+    }
+    link_remove(link);
+    net_timer_cancel(pool->pools->loop, &link->idle);
+    free(link);
+    if (failed && !pool->closing) {
+        pool->stats.connect_failed++;
+        if (pool->links == NULL) {
+            fail_waiting(pool, FAIL(E_UPSTREAM_CONNECT));
+        }
+    }
+    serve_soon(pool);
+    pool_maybe_free(pool);
+}
+
+static const struct h2_conn_events link_events = {
+    .ready = link_ready, .room = link_changed, .draining = link_changed, .closed = link_closed};
+
+/* Armed anew when it runs, not with each request. */
+static void link_idle(struct net_timer *timer, void *ctx)
+{
+    struct h2_link *link = ctx;
+    struct net_loop *loop = link->pool->pools->loop;
+    uint64_t unused_ms = now_ms(link->pool) - link->used_ms;
+    if (h2_conn_streams(link->conn) > 0) {
+        unused_ms = 0;
+    }
+    if (unused_ms < limits.upstream_idle_ms) {
+        net_timer_arm(loop, timer, limits.upstream_idle_ms - unused_ms);
+        return;
+    }
+    h2_conn_drain(link->conn);
+}
+
+static struct err link_dial(struct h2_pool *pool, struct h2_link *link)
+{
+    struct net_conn *net = NULL;
+    TRY(net_dial(pool->pools->loop,
+                 &(struct net_dial_options){.addr = &pool->target.addr,
+                                            .tls = pool->target.tls,
+                                            .server_name = pool->target.server_name,
+                                            .spiffe_id = pool->target.spiffe_id},
+                 &net));
+    return h2_client_new(pool->pools->env, &net, &link_events, link, &link->conn);
+}
+
+static struct err link_new(struct h2_pool *pool)
+{
+    struct h2_link *link = calloc(1, sizeof(*link));
+    if (link == NULL) {
+        return FAIL(E_NO_MEMORY);
+    }
+    link->pool = pool;
+    link->used_ms = now_ms(pool);
+    struct err e = link_dial(pool, link);
+    if (!err_ok(e)) {
+        free(link);
+        return e;
+    }
+    struct h2_link **at = &pool->links;
+    while (*at != NULL) {
+        at = &(*at)->next;
+    }
+    *at = link;
+    pool->stats.connections++;
+    pool->stats.connecting++;
+    pool->stats.opened++;
+    net_timer_init(&link->idle, link_idle, link);
+    net_timer_arm(pool->pools->loop, &link->idle, limits.upstream_idle_ms);
+    return OK;
+}
+
+/* ---- picking ---- */
+
+/* Silence is no proof of life: such a link is asked first, and has no room until it answered. */
+static bool link_is_fresh(struct h2_pool *pool, struct h2_link *link, uint64_t now)
+{
+    if (now - h2_conn_heard_ms(link->conn) < limits.upstream_probe_after_ms) {
+        return true;
+    }
+    pool->stats.probes++;
+    h2_conn_probe(link->conn, limits.upstream_probe_ms);
+    return false;
+}
+
+/* The oldest that is less than half full, so that few are in use; else the least loaded. */
+static struct h2_link *pick(struct h2_pool *pool)
+{
+    uint64_t now = now_ms(pool);
+    struct h2_link *best = NULL;
+    for (struct h2_link *link = pool->links; link != NULL; link = link->next) {
+        if (!link->opened || h2_conn_room(link->conn) == 0 || !link_is_fresh(pool, link, now)) {
+            continue;
+        }
+        if (h2_conn_streams(link->conn) < h2_conn_room(link->conn)) {
+            best = link;
+            break;
+        }
+        if (best == NULL || h2_conn_streams(link->conn) < h2_conn_streams(best->conn)) {
+            best = link;
+        }
+    }
+    if (best != NULL) {
+        best->used_ms = now;
+        best->served = true;
+    }
+    return best;
+}
+
+static size_t links_probing(const struct h2_pool *pool)
+{
+    size_t count = 0;
+    for (const struct h2_link *link = pool->links; link != NULL; link = link->next) {
+        count += h2_conn_probing(link->conn) ? 1 : 0;
+    }
+    return count;
+}
+
+/* Opens the next connection, when those that connect or are asked cannot hold all who wait. */
+static struct err connect_more(struct h2_pool *pool)
+{
+    uint64_t coming = pool->stats.connecting + links_probing(pool);
+    if (pool->stats.pending <= coming * limits.upstream_streams ||
+        pool->stats.connections >= limits.upstream_connections) {
+        return OK;
+    }
+    return link_new(pool);
+}
+
+static void serve(struct net_hook *hook, void *ctx)
+{
+    (void)hook;
+    struct h2_pool *pool = ctx;
+    while (pool->first != NULL) { /* each turn takes one off the line. */
+        struct h2_link *link = pick(pool);
+        if (link == NULL) {
+            break;
+        }
+        struct h2_pool_wait *wait = pool->first;
+        wait_remove(wait);
+        wait->ready(wait, link->conn, OK);
+    }
+    if (pool->first != NULL && !err_ok(connect_more(pool)) && pool->links == NULL) {
+        fail_waiting(pool, FAIL(E_UPSTREAM_CONNECT));
+    }
+}
+
+struct err h2_pool_acquire(struct h2_pool *pool, struct h2_pool_wait *wait, uint64_t timeout_ms,
+                           struct h2_conn **out)
+{
+    CHECK(wait->pool == NULL);
+    CHECK(wait->ready != NULL);
+    if (pool->closing) {
+        return FAIL(E_DRAINING);
+    }
+    struct h2_link *link = pool->first == NULL ? pick(pool) : NULL;
+    if (link != NULL) {
+        *out = link->conn;
+        return OK;
+    }
+    if (pool->stats.pending >= limits.upstream_pending) {
+        pool->stats.pending_refused++;
+        return FAIL(E_QUEUE_FULL);
+    }
+    wait_add(pool, wait, timeout_ms);
+    struct err e = connect_more(pool);
+    if (!err_ok(e) && pool->links == NULL) {
+        wait_remove(wait);
+        return FAIL(e.code == E_NO_MEMORY ? E_NO_MEMORY : E_UPSTREAM_CONNECT);
+    }
+    *out = NULL;
+    return OK;
+}
+
+void h2_pool_cancel(struct h2_pool_wait *wait)
+{
+    if (wait->pool == NULL) {
+        return;
+    }
+    wait_remove(wait);
+}
+
+/* ---- pools ---- */
+
+struct err h2_pools_new(struct h2_env *env, struct net_loop *loop, struct h2_pools **out)
+{
+    struct h2_pools *pools = calloc(1, sizeof(*pools));
+    if (pools == NULL) {
+        return FAIL(E_NO_MEMORY);
+    }
+    pools->env = env;
+    pools->loop = loop;
+    *out = pools;
+    return OK;
+}
+
+void h2_pools_free(struct h2_pools *pools)
+{
+    if (pools == NULL) {
+        return;
+    }
+    pools->freed = true;
+    pools->count++; /* holds them until the walk is over. */
+    size_t at = 0;
+    for (const struct map_entry *e = map_next(&pools->by_key, &at); e != NULL;
+         at = 0, e = map_next(&pools->by_key, &at)) {
+        struct h2_pool *pool = e->value;
+        pool_close(pool); /* takes it out of the map. */
+        for (struct h2_link *link = pool->links; link != NULL; link = link->next) {
+            h2_conn_close(link->conn, H2_CANCEL, FAIL(E_DRAINING));
+        }
+        pool_maybe_free(pool);
+    }
+    pools->count--;
+    pools_release(pools);
+}
+
+static struct err key_add_sized(struct buf *key, struct slice bytes)
+{
+    uint64_t size = bytes.size;
+    TRY(buf_add(key, slice_of(&size, sizeof(size))));
+    return buf_add(key, bytes);
+}
+
+static struct err key_add_addr(struct buf *key, const struct net_addr *addr)
+{
+    TRY(buf_add(key, slice_of(&addr->sa.any.sa_family, sizeof(addr->sa.any.sa_family))));
+    if (addr->sa.any.sa_family == AF_INET) {
+        TRY(buf_add(key, slice_of(&addr->sa.v4.sin_port, sizeof(addr->sa.v4.sin_port))));
+        return buf_add(key, slice_of(&addr->sa.v4.sin_addr, sizeof(addr->sa.v4.sin_addr)));
+    }
+    TRY(buf_add(key, slice_of(&addr->sa.v6.sin6_port, sizeof(addr->sa.v6.sin6_port))));
+    TRY(buf_add(key, slice_of(&addr->sa.v6.sin6_scope_id, sizeof(addr->sa.v6.sin6_scope_id))));
+    return buf_add(key, slice_of(&addr->sa.v6.sin6_addr, sizeof(addr->sa.v6.sin6_addr)));
+}
+
+/* Everything that two requests must share to share a connection, and nothing else. */
+static struct err key_make(const struct h2_target *target, struct buf *key)
+{
+    TRY(key_add_addr(key, &target->addr));
+    TRY(buf_add(key, slice_of(&target->tls, sizeof(struct net_tls *))));
+    TRY(key_add_sized(key, target->server_name));
+    return key_add_sized(key, target->spiffe_id);
+}
+
+static struct slice slice_owned(struct slice s)
+{
+    return slice_of(s.size == 0 ? NULL : slice_dup(s), s.size);
+}
+
+/* Keys and names are bounded by what a snapshot may say; this bounds them once more. */
+enum { KEY_BYTES_MAX = 16 << 10 };
+
+static struct err pool_new(struct h2_pools *pools, const struct h2_target *target, struct slice key,
+                           struct h2_pool **out)
+{
+    struct h2_pool *pool = calloc(1, sizeof(*pool));
+    if (pool == NULL) {
+        return FAIL(E_NO_MEMORY);
+    }
+    pool->key = slice_owned(key);
+    struct err e = map_put(&pools->by_key, pool->key, pool, /* out_old= */ NULL);
+    if (!err_ok(e)) {
+        free((void *)(uintptr_t)pool->key.ptr);
+        free(pool);
+        return e;
+    }
+    pool->pools = pools;
+    pool->target.addr = target->addr;
+    pool->target.tls = target->tls == NULL ? NULL : net_tls_ref(target->tls);
+    pool->target.server_name = slice_owned(target->server_name);
+    pool->target.spiffe_id = slice_owned(target->spiffe_id);
+    net_hook_init(&pool->hook, NET_HOOK_WORK, serve, pool);
+    pools->count++;
+    *out = pool;
+    return OK;
+}
+
+struct err h2_pools_get(struct h2_pools *pools, const struct h2_target *target,
+                        struct h2_pool **out)
+{
+    CHECK(!pools->freed);
+    auto_buf struct buf key = BUF_MAX(KEY_BYTES_MAX);
+    TRY(key_make(target, &key));
+    struct h2_pool *pool = map_get(&pools->by_key, buf_slice(&key));
+    if (pool == NULL) {
+        TRY(pool_new(pools, target, buf_slice(&key), &pool));
+    }
+    *out = h2_pool_ref(pool);
+    return OK;
+}
+
+struct h2_pool *h2_pool_ref(struct h2_pool *pool)
+{
+    pool->references++;
+    return pool;
+}
+
+void h2_pool_unref(struct h2_pool *pool)
+{
+    if (pool == NULL) {
+        return;
+    }
+    CHECK(pool->references > 0);
+    pool->references--;
+    if (pool->references == 0) {
+        pool_close(pool);
+        pool_maybe_free(pool);
+    }
+}
+
+void h2_pool_stats(const struct h2_pool *pool, struct h2_pool_stats *out)
+{
+    *out = pool->stats;
+    for (const struct h2_link *link = pool->links; link != NULL; link = link->next) {
+        out->streams += h2_conn_streams(link->conn);
+    }
+}
+
+const struct h2_target *h2_pool_target(const struct h2_pool *pool)
+{
+    return &pool->target;
+}

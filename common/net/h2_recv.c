@@ -1,0 +1,405 @@
+/*
+ * From nghttp2's callbacks to events: what a peer sends, bounded, counted, handed on.
+ *
+ * The library checks the protocol (order of frames, pseudo header fields, content-length, HPACK).
+ * What it leaves open is done here: bounds of header sections, which it advertises but does not
+ * enforce, the number of streams, and floods.
+ */
+#include "common/base/check.h"
+#include "common/base/limits.h"
+#include "common/net/grpc.h"
+#include "common/net/h2_impl.h"
+
+static struct h2_stream *stream_of(nghttp2_session *session, int32_t id)
+{
+    return nghttp2_session_get_stream_user_data(session, id);
+}
+
+/* ---- floods ---- */
+
+/* Whether a frame is one that costs us and does nothing by itself. */
+static bool is_control(const nghttp2_frame_hd *hd)
+{
+    switch (hd->type) {
+    case NGHTTP2_HEADERS:
+        return false;
+    case NGHTTP2_DATA:
+        return hd->length == 0 && (hd->flags & NGHTTP2_FLAG_END_STREAM) == 0;
+    default:
+        return true; /* PING, SETTINGS, WINDOW_UPDATE, RST, PRIORITY, CONTINUATION, unknown. */
+    }
+}
+
+static int on_begin_frame(nghttp2_session *session, const nghttp2_frame_hd *hd, void *user)
+{
+    (void)session;
+    struct h2_conn *c = user;
+    if (!is_control(hd)) {
+        h2_guard_earn(&c->control, H2_WORK_EARNS);
+        return 0;
+    }
+    if (h2_guard_charge(&c->control, h2_now_ms(c))) {
+        return 0;
+    }
+    h2_conn_flooded(c, &c->env->counters.floods_control, "control_frames");
+    return NGHTTP2_ERR_CALLBACK_FAILURE;
+}
+
+/* A client that resets calls makes us work for nothing; an upstream's resets are its answers. */
+static int charge_reset(struct h2_conn *c)
+{
+    if (!c->server || h2_guard_charge(&c->resets, h2_now_ms(c))) {
+        return 0;
+    }
+    h2_conn_flooded(c, &c->env->counters.floods_reset, "resets");
+    return NGHTTP2_ERR_CALLBACK_FAILURE;
+}
+
+/* ---- header sections ---- */
+
+/*
+ * Over the number of streams, or past a GOAWAY of ours, a request is refused and the connection
+ * lives: the client may not have seen SETTINGS yet. The library would end the connection; it was
+ * told a larger number than the peer (see advertise() in h2_send.c).
+ */
+static int refuse_stream(struct h2_conn *c, int32_t id)
+{
+    c->env->counters.streams_refused++;
+    if (c->settings_acked || ++c->refused_early > 4 * limits.streams_per_connection) {
+        if (charge_reset(c) != 0) {
+            return NGHTTP2_ERR_CALLBACK_FAILURE;
+        }
+    }
+    if (nghttp2_submit_rst_stream(c->session, NGHTTP2_FLAG_NONE, id, NGHTTP2_REFUSED_STREAM) != 0) {
+        return NGHTTP2_ERR_CALLBACK_FAILURE;
+    }
+    return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+}
+
+static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame, void *user)
+{
+    struct h2_conn *c = user;
+    h2_fields_clear(c->env, &c->trailers, /* inline_at= */ NULL);
+    if (frame->headers.cat != NGHTTP2_HCAT_REQUEST) {
+        return 0;
+    }
+    if (c->stream_count >= limits.streams_per_connection || c->ending) {
+        return refuse_stream(c, frame->hd.stream_id);
+    }
+    struct h2_stream *s = h2_stream_new(c, frame->hd.stream_id);
+    if (s == NULL) {
+        return refuse_stream(c, frame->hd.stream_id);
+    }
+    return nghttp2_session_set_stream_user_data(session, s->id, s) == 0
+               ? 0
+               : NGHTTP2_ERR_CALLBACK_FAILURE;
+}
+
+/* Past the bound nothing more is kept, and what was kept of trailers goes; of a request the first
+ * fields stay, for they tell in which protocol to answer. */
+static void section_refused(struct h2_conn *c, struct h2_stream *s, bool too_large)
+{
+    if (!s->fields_refused && too_large) {
+        c->env->counters.headers_too_large++;
+    }
+    s->fields_refused = true;
+    h2_fields_clear(c->env, &c->trailers, /* inline_at= */ NULL);
+}
+
+static int on_header(nghttp2_session *session, const nghttp2_frame *frame, nghttp2_rcbuf *name,
+                     nghttp2_rcbuf *value, uint8_t flags, void *user)
+{
+    struct h2_conn *c = user;
+    struct h2_stream *s = stream_of(session, frame->hd.stream_id);
+    if (s == NULL || s->fields_refused) {
+        return 0;
+    }
+    struct h2_arrived arrived = {name, value, flags};
+    bool too_large = false;
+    bool added =
+        s->fields_done
+            ? h2_fields_add(c->env, &c->trailers, /* inline_at= */ NULL, &arrived, &too_large)
+            : h2_fields_add(c->env, &s->fields, s->inline_fields, &arrived, &too_large);
+    if (!added) {
+        section_refused(c, s, too_large);
+    }
+    return 0;
+}
+
+/* The answer to a request whose header section is over the bounds; it has no owner yet. */
+static void answer_too_large(struct h2_stream *s)
+{
+    if (grpc_is_content_type(h2_fields_value(&s->fields, H2_TOKEN_CONTENT_TYPE))) {
+        grpc_refuse(s, &(struct grpc_refusal){.code = E_HEADERS_TOO_LARGE});
+        return;
+    }
+    struct h2_field fields[] = {
+        h2_field_static(H2_TOKEN_STATUS, SLICE_LIT("431")),
+        h2_field_static(H2_TOKEN_CONTENT_LENGTH, SLICE_LIT("0")),
+        h2_field_static(H2_TOKEN_X_TRILANE_CODE, SLICE_LIT("HEADERS_TOO_LARGE")),
+    };
+    struct err e =
+        h2_stream_respond(s, fields, sizeof(fields) / sizeof(fields[0]), /* end= */ true);
+    if (!err_ok(e)) {
+        h2_stream_reset(s, H2_ENHANCE_YOUR_CALM);
+    }
+}
+
+static void on_request(struct h2_conn *c, struct h2_stream *s, bool end)
+{
+    if (s->fields_refused) {
+        answer_too_large(s);
+        return;
+    }
+    if (c->events->request != NULL) {
+        c->events->request(c, s, &s->fields, end);
+    }
+    if (!h2_stream_attached(s) && !s->responded && !s->reset_by_owner) {
+        h2_stream_reset(s, H2_REFUSED_STREAM);
+    }
+}
+
+static bool is_interim(const struct h2_stream *s)
+{
+    struct slice status = h2_fields_value(&s->fields, H2_TOKEN_STATUS);
+    return status.size == 3 && status.ptr[0] == '1';
+}
+
+/* A stream error for what the library let pass: reported as ours. */
+static void break_stream(struct h2_stream *s)
+{
+    if (nghttp2_submit_rst_stream(s->conn->session, NGHTTP2_FLAG_NONE, s->id,
+                                  NGHTTP2_PROTOCOL_ERROR) == 0) {
+        s->sent_end = true;
+    }
+    h2_conn_dirty(s->conn);
+}
+
+static void on_answer(struct h2_conn *c, struct h2_stream *s, bool end)
+{
+    if (s->fields_refused) {
+        break_stream(s);
+        return;
+    }
+    if (is_interim(s)) {
+        s->fields_done = false;
+        h2_fields_clear(c->env, &s->fields, s->inline_fields);
+        return;
+    }
+    if (s->events->headers != NULL) {
+        s->events->headers(s, &s->fields, end);
+    }
+}
+
+static void on_trailers(struct h2_conn *c, struct h2_stream *s)
+{
+    if (s->fields_refused) {
+        s->received_end = false; /* the message is not whole. */
+        if (!s->sent_end || !c->server) {
+            break_stream(s);
+        }
+        return;
+    }
+    if (s->events->trailers != NULL) {
+        s->events->trailers(s, &c->trailers);
+    }
+    h2_fields_clear(c->env, &c->trailers, /* inline_at= */ NULL);
+}
+
+static void on_section(struct h2_conn *c, const nghttp2_frame *frame)
+{
+    struct h2_stream *s = stream_of(c->session, frame->hd.stream_id);
+    if (s == NULL) {
+        return;
+    }
+    bool end = (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0;
+    s->received_end = end;
+    if (s->fields_done) {
+        on_trailers(c, s);
+        return;
+    }
+    s->fields_done = true;
+    if (c->server) {
+        on_request(c, s, end);
+    } else {
+        on_answer(c, s, end);
+    }
+}
+
+/* ---- the body ---- */
+
+/*
+ * Hands out the bytes that came last. They are held back until the next callback, since only the
+ * frame's end tells whether they end the message, and whether it kept its content-length.
+ */
+static void deliver_data(struct h2_conn *c, bool end)
+{
+    struct h2_stream *s = c->data_stream;
+    c->data_stream = NULL;
+    if (s == NULL || s->reset_by_owner) {
+        return;
+    }
+    if (s->events->data != NULL) {
+        s->events->data(s, c->data, end);
+    }
+}
+
+static int on_data_chunk(nghttp2_session *session, uint8_t flags, int32_t id, const uint8_t *data,
+                         size_t size, void *user)
+{
+    (void)flags;
+    struct h2_conn *c = user;
+    deliver_data(c, /* end= */ false);
+    struct h2_stream *s = stream_of(session, id);
+    if (s == NULL || s->reset_by_owner || s->fields_refused) {
+        h2_conn_release(c, size);
+        return 0;
+    }
+    s->held += size;
+    c->held += size;
+    if (c->held <= limits.connection_held_bytes) {
+        h2_conn_release(c, size);
+    } else {
+        c->withheld += size;
+    }
+    c->data_stream = s;
+    c->data = slice_of(data, size);
+    return 0;
+}
+
+static void on_data_frame(struct h2_conn *c, const nghttp2_frame *frame)
+{
+    if ((frame->hd.flags & NGHTTP2_FLAG_END_STREAM) == 0) {
+        return; /* delivered by the next callback, or when the input is used up. */
+    }
+    struct h2_stream *s = stream_of(c->session, frame->hd.stream_id);
+    if (s == NULL) {
+        return;
+    }
+    s->received_end = true;
+    if (c->data_stream != s) {
+        deliver_data(c, /* end= */ false);
+        c->data_stream = s;
+        c->data = (struct slice){NULL, 0};
+    }
+    deliver_data(c, /* end= */ true);
+}
+
+/* ---- the other frames ---- */
+
+static int on_reset_frame(struct h2_conn *c, const nghttp2_frame *frame)
+{
+    c->env->counters.resets_received++;
+    struct h2_stream *s = stream_of(c->session, frame->hd.stream_id);
+    if (s == NULL) {
+        return 0;
+    }
+    s->reset_by_peer = true;
+    return charge_reset(c);
+}
+
+static void on_settings_frame(struct h2_conn *c, const nghttp2_frame *frame)
+{
+    if ((frame->hd.flags & NGHTTP2_FLAG_ACK) != 0) {
+        c->settings_acked = true;
+        return;
+    }
+    c->settings_received = true;
+    if (!c->server && c->opened && c->events->room != NULL) {
+        c->events->room(c);
+    }
+}
+
+static void on_goaway_frame(struct h2_conn *c)
+{
+    c->env->counters.goaways_received++;
+    if (!c->goaway_received && !c->server && c->events->draining != NULL) {
+        c->goaway_received = true;
+        c->events->draining(c);
+    }
+    c->goaway_received = true;
+}
+
+static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *user)
+{
+    (void)session;
+    struct h2_conn *c = user;
+    if (frame->hd.type != NGHTTP2_DATA) {
+        deliver_data(c, /* end= */ false);
+    }
+    switch (frame->hd.type) {
+    case NGHTTP2_HEADERS:
+        on_section(c, frame);
+        return 0;
+    case NGHTTP2_DATA:
+        on_data_frame(c, frame);
+        return 0;
+    case NGHTTP2_RST_STREAM:
+        return on_reset_frame(c, frame);
+    case NGHTTP2_SETTINGS:
+        on_settings_frame(c, frame);
+        return 0;
+    case NGHTTP2_GOAWAY:
+        on_goaway_frame(c);
+        return 0;
+    case NGHTTP2_PING:
+        if ((frame->hd.flags & NGHTTP2_FLAG_ACK) != 0) {
+            h2_conn_ping_answered(c);
+        }
+        return 0;
+    default:
+        return 0;
+    }
+}
+
+static int on_stream_close(nghttp2_session *session, int32_t id, uint32_t code, void *user)
+{
+    (void)user;
+    struct h2_stream *s = stream_of(session, id);
+    if (s == NULL) {
+        return 0;
+    }
+    (void)nghttp2_session_set_stream_user_data(session, id, NULL);
+    h2_stream_finish(s, code);
+    return 0;
+}
+
+int h2_recv_reset_charge(struct h2_conn *c)
+{
+    return charge_reset(c);
+}
+
+void h2_recv_callbacks(nghttp2_session_callbacks *callbacks)
+{
+    nghttp2_session_callbacks_set_on_begin_frame_callback(callbacks, on_begin_frame);
+    nghttp2_session_callbacks_set_on_begin_headers_callback(callbacks, on_begin_headers);
+    nghttp2_session_callbacks_set_on_header_callback2(callbacks, on_header);
+    nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, on_data_chunk);
+    nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks, on_frame);
+    nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, on_stream_close);
+}
+
+/* What the peer is told when the library gave up on its input. */
+static uint32_t code_of_failure(const struct h2_conn *c, ssize_t n)
+{
+    if (c->flooded || n == NGHTTP2_ERR_FLOODED) {
+        return NGHTTP2_ENHANCE_YOUR_CALM;
+    }
+    return n == NGHTTP2_ERR_BAD_CLIENT_MAGIC ? NGHTTP2_PROTOCOL_ERROR : NGHTTP2_INTERNAL_ERROR;
+}
+
+void h2_recv(struct h2_conn *c, struct slice bytes)
+{
+    if (c->ending || bytes.size == 0) {
+        return;
+    }
+    c->heard_ms = h2_now_ms(c);
+    ssize_t n = nghttp2_session_mem_recv(c->session, bytes.ptr, bytes.size);
+    if (n < 0) {
+        c->data_stream = NULL;
+        h2_conn_close(c, code_of_failure(c, n), FAIL(E_PROTOCOL_ERROR));
+        return;
+    }
+    deliver_data(c, /* end= */ false);
+    h2_conn_dirty(c);
+}
