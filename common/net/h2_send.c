@@ -304,8 +304,8 @@ static void tell_sent(struct h2_stream *s, size_t size)
 }
 
 /*
- * nghttp2_send_data_callback: one whole DATA frame. There is room for it, since h2_send() asks
- * before each frame, so a failure means that the connection is going.
+ * nghttp2_send_data_callback: one whole DATA frame, or none when the output is full. nghttp2 makes
+ * one DATA frame after the other without coming back to h2_send(), so each asks for room itself.
  */
 static int send_body(nghttp2_session *session, nghttp2_frame *frame, const uint8_t *head,
                      size_t length, nghttp2_data_source *source, void *user)
@@ -315,6 +315,10 @@ static int send_body(nghttp2_session *session, nghttp2_frame *frame, const uint8
     struct h2_conn *c = user;
     struct h2_stream *s = source->ptr;
     CHECK(length <= s->queued);
+    if (net_conn_room(c->net) < H2_OUTPUT_RESERVE) {
+        net_conn_want_drained(c->net);
+        return NGHTTP2_ERR_WOULDBLOCK;
+    }
     if (!err_ok(net_conn_write(c->net, slice_of(head, FRAME_HEAD_BYTES)))) {
         return NGHTTP2_ERR_CALLBACK_FAILURE;
     }

@@ -1,0 +1,575 @@
+/* Proves: calls of all four kinds pass between our client and our server, refusals and bounds are
+ * answered on the stream alone, back-pressure bounds memory, and each end is told once. */
+#include "common/net/h2.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/base/limits.h"
+
+#include "tests/support/cmocka.h"
+#include "tests/unit/common/net/h2_peers.h"
+
+static struct slice zeros(size_t size)
+{
+    static uint8_t bytes[1 << 20];
+    assert_true(size <= sizeof(bytes));
+    return slice_of(bytes, size);
+}
+
+/* ---- calls ---- */
+
+static void unary_answers_with_body_and_trailers(void **state)
+{
+    (void)state;
+    struct peers p;
+    struct client c;
+    struct call call;
+    peers_init(&p);
+    client_open(&p, &c);
+    assert_true(err_ok(call_start(&c, &call, "/unary", NULL, 0, false)));
+    assert_true(err_ok(h2_stream_send(call.stream, zeros(128), true)));
+    peers_wait(&p, &call.closed);
+    assert_true(call.headers && call.trailers && call.ended && !call.was_reset);
+    assert_false(call.trailers_only);
+    assert_string_equal(call.status, "200");
+    assert_int_equal(call.grpc_status, 0);
+    assert_true(slice_eq(buf_slice(&call.body), SLICE_LIT("128")));
+    assert_int_equal(call.sent, 128);
+    call_free(&call);
+    peers_free(&p);
+}
+
+static void many_calls_share_a_connection_and_leave_no_memory(void **state)
+{
+    (void)state;
+    struct peers p;
+    struct client c;
+    static struct call calls[64];
+    peers_init(&p);
+    client_open(&p, &c);
+    size_t settled = 0;
+    for (size_t round = 0; round < 20; round++) {
+        for (size_t i = 0; i < 64; i++) {
+            assert_true(err_ok(call_start(&c, &calls[i], "/unary", NULL, 0, false)));
+            assert_true(err_ok(h2_stream_send(calls[i].stream, zeros(i), true)));
+        }
+        for (size_t i = 0; i < 64; i++) {
+            peers_wait(&p, &calls[i].closed);
+            assert_int_equal(calls[i].grpc_status, 0);
+            call_free(&calls[i]);
+        }
+        settled = round == 2 ? h2_env_memory(p.env) : settled;
+    }
+    assert_int_equal(p.accepted, 1);
+    assert_int_equal(p.requests, 64 * 20);
+    assert_true(h2_env_memory(p.env) <= settled * 11 / 10);
+    assert_int_equal(h2_env_counters(p.env)->streams_opened, 2 * 64 * 20);
+    assert_int_equal(h2_env_counters(p.env)->streams_closed, 2 * 64 * 20);
+    peers_free(&p);
+}
+
+static void server_streams_through_its_bounded_queue(void **state)
+{
+    (void)state;
+    struct peers p;
+    struct client c;
+    struct call call;
+    uint64_t before = limits.stream_buffer_bytes;
+    limits.stream_buffer_bytes = 16 << 10;
+    peers_init(&p);
+    client_open(&p, &c);
+    assert_true(err_ok(call_start(&c, &call, "/many", NULL, 0, true)));
+    peers_wait(&p, &call.closed);
+    assert_int_equal(call.body.size, PEERS_MANY * 1005);
+    assert_int_equal(call.grpc_status, 0);
+    call_free(&call);
+    peers_free(&p);
+    limits.stream_buffer_bytes = before;
+}
+
+static void bidi_echoes_before_the_request_ends(void **state)
+{
+    (void)state;
+    struct peers p;
+    struct client c;
+    struct call call;
+    peers_init(&p);
+    client_open(&p, &c);
+    assert_true(err_ok(call_start(&c, &call, "/echo", NULL, 0, false)));
+    peers_wait(&p, &call.headers);
+    assert_true(err_ok(h2_stream_send(call.stream, SLICE_LIT("hello"), false)));
+    for (int i = 0; i < 1000 && call.body.size < 5; i++) {
+        peers_run(&p, 1);
+    }
+    assert_true(slice_eq(buf_slice(&call.body), SLICE_LIT("hello")));
+    assert_false(call.ended);
+    assert_true(err_ok(h2_stream_send(call.stream, (struct slice){NULL, 0}, true)));
+    peers_wait(&p, &call.closed);
+    assert_int_equal(call.grpc_status, 0);
+    call_free(&call);
+    peers_free(&p);
+}
+
+/* Sends 'total' bytes through /echo, as the queue takes them. */
+static void push_all(struct peers *p, struct call *call, size_t total)
+{
+    size_t given = 0;
+    uint8_t piece[10007];
+    while (given < total) {
+        size_t size = total - given < sizeof(piece) ? total - given : sizeof(piece);
+        for (size_t i = 0; i < size; i++) {
+            piece[i] = (uint8_t)((given + i) * 31 >> 3);
+        }
+        struct err e = h2_stream_send(call->stream, slice_of(piece, size), false);
+        if (err_ok(e)) {
+            given += size;
+            continue;
+        }
+        assert_int_equal(e.code, E_QUEUE_FULL);
+        call->writable = false;
+        peers_wait(p, &call->writable);
+    }
+    assert_true(err_ok(h2_stream_send(call->stream, (struct slice){NULL, 0}, true)));
+}
+
+static void bulk_comes_back_unchanged(void **state)
+{
+    (void)state;
+    enum { TOTAL = 9 << 20 };
+    struct peers p;
+    struct client c;
+    struct call call;
+    peers_init(&p);
+    client_open(&p, &c);
+    assert_true(err_ok(call_start(&c, &call, "/echo", NULL, 0, false)));
+    push_all(&p, &call, TOTAL);
+    peers_wait(&p, &call.closed);
+    assert_int_equal(call.body.size, TOTAL);
+    for (size_t i = 0; i < TOTAL; i++) {
+        if (call.body.ptr[i] != (uint8_t)(i * 31 >> 3)) {
+            fail_msg("byte %zu differs", i);
+        }
+    }
+    call_free(&call);
+    peers_free(&p);
+}
+
+static void refusal_is_trailers_only_with_its_details(void **state)
+{
+    (void)state;
+    struct peers p;
+    struct client c;
+    struct call call;
+    peers_init(&p);
+    client_open(&p, &c);
+    assert_true(err_ok(call_start(&c, &call, "/refuse", NULL, 0, false)));
+    peers_wait(&p, &call.closed);
+    assert_true(call.trailers_only && !call.was_reset);
+    assert_int_equal(call.grpc_status, GRPC_PERMISSION_DENIED);
+    assert_string_equal(call.code, "POLICY_DENIED");
+    call_free(&call);
+    peers_free(&p);
+}
+
+static void early_answer_is_whole_and_stops_the_request(void **state)
+{
+    (void)state;
+    struct peers p;
+    struct client c;
+    struct call call;
+    peers_init(&p);
+    client_open(&p, &c);
+    assert_true(err_ok(call_start(&c, &call, "/early", NULL, 0, false)));
+    peers_wait(&p, &call.closed);
+    assert_true(call.trailers && !call.was_reset);
+    assert_true(slice_eq(buf_slice(&call.body), SLICE_LIT("early")));
+    assert_int_equal(p.server_resets, 0);
+    assert_int_equal(p.server_streams_closed, 1);
+    call_free(&call);
+    peers_free(&p);
+}
+
+/* ---- resets and ends ---- */
+
+static void reset_by_the_client_reaches_the_server(void **state)
+{
+    (void)state;
+    struct peers p;
+    struct client c;
+    struct call call;
+    peers_init(&p);
+    client_open(&p, &c);
+    assert_true(err_ok(call_start(&c, &call, "/hang", NULL, 0, true)));
+    while (p.requests == 0) {
+        peers_run(&p, 1);
+    }
+    h2_stream_reset(call.stream, H2_CANCEL);
+    peers_wait(&p, &call.closed);
+    assert_false(call.was_reset); /* its owner knows. */
+    while (p.server_streams_closed == 0) {
+        peers_run(&p, 1);
+    }
+    assert_int_equal(p.server_resets, 1);
+    assert_int_equal(p.server_reset.code, H2_CANCEL);
+    assert_true(p.server_reset.by_peer);
+    assert_non_null(p.server);
+    call_free(&call);
+    peers_free(&p);
+}
+
+static void lost_connection_ends_its_streams_once(void **state)
+{
+    (void)state;
+    struct peers p;
+    struct client c;
+    struct call call;
+    peers_init(&p);
+    client_open(&p, &c);
+    assert_true(err_ok(call_start(&c, &call, "/hang", NULL, 0, true)));
+    while (p.requests == 0) {
+        peers_run(&p, 1);
+    }
+    net_conn_abort(h2_conn_net(p.server), FAIL(E_IO));
+    peers_wait(&p, &c.closed);
+    assert_true(call.closed && call.was_reset);
+    assert_false(call.reset.unprocessed);
+    assert_int_equal(p.server_resets, 1);
+    call_free(&call);
+    peers_free(&p);
+}
+
+static void refused_dial_leaves_requests_unprocessed(void **state)
+{
+    (void)state;
+    struct peers p;
+    struct client c;
+    struct call call;
+    peers_init(&p);
+    struct net_addr addr;
+    int fd = -1;
+    assert_true(err_ok(net_listen(SLICE_LIT("127.0.0.1:0"), &fd, &addr)));
+    (void)close(fd); /* nobody listens there any more. */
+    struct net_addr listening = p.addr;
+    p.addr = addr;
+    client_open(&p, &c);
+    p.addr = listening;
+    assert_true(err_ok(call_start(&c, &call, "/unary", NULL, 0, true)));
+    peers_wait(&p, &c.closed);
+    assert_int_equal(c.why.code, E_UNAVAILABLE);
+    assert_true(call.was_reset && call.reset.unprocessed && call.closed);
+    call_free(&call);
+    peers_free(&p);
+}
+
+/* ---- draining ---- */
+
+static void server_drains_without_losing_a_call(void **state)
+{
+    (void)state;
+    struct peers p;
+    struct client c;
+    struct call open;
+    struct call late;
+    peers_init(&p);
+    client_open(&p, &c);
+    assert_true(err_ok(call_start(&c, &open, "/echo", NULL, 0, false)));
+    peers_wait(&p, &open.headers);
+    h2_conn_drain(p.server);
+    h2_conn_drain(p.server);
+    peers_wait(&p, &c.draining);
+    assert_int_equal(h2_conn_room(c.conn), 0);
+    assert_int_equal(call_start(&c, &late, "/unary", NULL, 0, true).code, E_CLOSED);
+    assert_true(err_ok(h2_stream_send(open.stream, SLICE_LIT("still"), true)));
+    peers_wait(&p, &open.closed);
+    assert_int_equal(open.grpc_status, 0);
+    peers_wait(&p, &c.closed);
+    assert_true(err_ok(c.why));
+    while (p.server_closed == 0) {
+        peers_run(&p, 1);
+    }
+    assert_true(err_ok(p.server_why));
+    assert_int_equal(h2_env_counters(p.env)->goaways_received, 2);
+    call_free(&open);
+    peers_free(&p);
+}
+
+static void idle_connections_drain_too(void **state)
+{
+    (void)state;
+    struct peers p;
+    struct client c;
+    struct call call;
+    peers_init(&p);
+    client_open(&p, &c);
+    assert_true(err_ok(call_start(&c, &call, "/unary", NULL, 0, true)));
+    peers_wait(&p, &call.closed);
+    h2_conn_drain(p.server);
+    peers_wait(&p, &c.closed);
+    assert_true(err_ok(c.why));
+    call_free(&call);
+    peers_free(&p);
+}
+
+static void stale_connection_is_found_by_a_probe(void **state)
+{
+    (void)state;
+    struct peers p;
+    struct client c;
+    struct call call;
+    peers_init(&p);
+    client_open(&p, &c);
+    assert_true(err_ok(call_start(&c, &call, "/unary", NULL, 0, true)));
+    peers_wait(&p, &call.closed);
+    unsigned rooms = c.rooms;
+    h2_conn_probe(c.conn, PEERS_WAIT_MS);
+    assert_int_equal(h2_conn_room(c.conn), 0);
+    while (c.rooms == rooms) {
+        peers_run(&p, 1);
+    }
+    assert_int_not_equal(h2_conn_room(c.conn), 0);
+    net_conn_pause(h2_conn_net(p.server)); /* it answers no more. */
+    h2_conn_probe(c.conn, 20);
+    peers_wait(&p, &c.closed);
+    assert_int_equal(c.why.code, E_TIMEOUT);
+    assert_int_equal(h2_env_counters(p.env)->pings_unanswered, 1);
+    call_free(&call);
+    peers_free(&p);
+}
+
+/* ---- bounds ---- */
+
+static void header_sections_are_bounded_by_fields(void **state)
+{
+    (void)state;
+    static struct h2_field extra[1100];
+    for (size_t i = 0; i < 1100; i++) {
+        extra[i] = h2_field_named(SLICE_LIT("cookie"), SLICE_LIT("a=b"));
+    }
+    struct peers p;
+    struct client c;
+    struct call call;
+    peers_init(&p);
+    client_open(&p, &c);
+    size_t most = limits.request_header_fields - 6;
+    assert_true(err_ok(call_start(&c, &call, "/unary", extra, most, true)));
+    peers_wait(&p, &call.closed);
+    assert_int_equal(call.grpc_status, 0);
+    call_free(&call);
+    assert_true(err_ok(call_start(&c, &call, "/unary", extra, most + 1, true)));
+    peers_wait(&p, &call.closed);
+    assert_true(call.trailers_only);
+    assert_int_equal(call.grpc_status, GRPC_RESOURCE_EXHAUSTED);
+    assert_string_equal(call.code, "HEADERS_TOO_LARGE");
+    call_free(&call);
+    assert_int_equal(p.requests, 1);
+    assert_int_equal(h2_env_counters(p.env)->headers_too_large, 1);
+    assert_true(err_ok(call_start(&c, &call, "/unary", NULL, 0, true)));
+    peers_wait(&p, &call.closed); /* the connection lives. */
+    assert_int_equal(call.grpc_status, 0);
+    call_free(&call);
+    peers_free(&p);
+}
+
+static void header_sections_are_bounded_by_bytes(void **state)
+{
+    (void)state;
+    struct peers p;
+    struct client c;
+    struct call call;
+    peers_init(&p);
+    client_open(&p, &c);
+    struct h2_field large = h2_field_named(SLICE_LIT("x-large"), zeros(0));
+    char *text = malloc(limits.request_header_bytes);
+    assert_non_null(text);
+    memset(text, 'a', limits.request_header_bytes);
+    large.value = slice_of(text, limits.request_header_bytes - 600);
+    assert_true(err_ok(call_start(&c, &call, "/unary", &large, 1, true)));
+    peers_wait(&p, &call.closed);
+    assert_int_equal(call.grpc_status, 0);
+    call_free(&call);
+    large.value = slice_of(text, limits.request_header_bytes);
+    assert_true(err_ok(call_start(&c, &call, "/unary", &large, 1, true)));
+    peers_wait(&p, &call.closed);
+    assert_int_equal(call.grpc_status, GRPC_RESOURCE_EXHAUSTED);
+    call_free(&call);
+    free(text);
+    peers_free(&p);
+}
+
+static void sender_is_bounded_by_its_queue(void **state)
+{
+    (void)state;
+    struct peers p;
+    struct client c;
+    struct call call;
+    peers_init(&p);
+    client_open(&p, &c);
+    assert_true(err_ok(call_start(&c, &call, "/sink", NULL, 0, false)));
+    size_t taken = 0;
+    for (int i = 0; i < 200; i++) {
+        while (err_ok(h2_stream_send(call.stream, zeros(1000), false))) {
+            taken += 1000;
+        }
+        peers_run(&p, 1);
+    }
+    /* One window at the server, one queue here; then it stands. */
+    assert_true(taken <= limits.stream_window_bytes + limits.stream_buffer_bytes);
+    assert_true(taken > limits.stream_buffer_bytes);
+    assert_true(p.server_bytes <= limits.stream_window_bytes);
+    assert_true(h2_env_memory(p.env) < 2 << 20);
+    /* Another stream of the connection is not held up. */
+    struct call other;
+    assert_true(err_ok(call_start(&c, &other, "/unary", NULL, 0, true)));
+    peers_wait(&p, &other.closed);
+    assert_int_equal(other.grpc_status, 0);
+    h2_stream_reset(call.stream, H2_CANCEL);
+    peers_wait(&p, &call.closed);
+    call_free(&call);
+    call_free(&other);
+    peers_free(&p);
+}
+
+static void reader_that_never_reads_bounds_the_answer(void **state)
+{
+    (void)state;
+    enum { CALLS = 40 };
+    struct peers p;
+    struct client c;
+    static struct call calls[CALLS];
+    peers_init(&p);
+    client_open(&p, &c);
+    uint64_t before = limits.stream_buffer_bytes;
+    limits.stream_buffer_bytes = 16 << 10;
+    for (size_t i = 0; i < CALLS; i++) {
+        assert_true(err_ok(call_start(&c, &calls[i], "/many", NULL, 0, true)));
+        calls[i].hold = true;
+    }
+    peers_run(&p, 200);
+    net_conn_pause(h2_conn_net(c.conn));
+    peers_run(&p, 100);
+    assert_true(h2_env_memory(p.env) < 4 << 20);
+    net_conn_resume(h2_conn_net(c.conn));
+    for (size_t i = 0; i < CALLS; i++) {
+        peers_wait(&p, &calls[i].closed); /* each fits into its window. */
+        assert_int_equal(calls[i].body.size, PEERS_MANY * 1005);
+        call_free(&calls[i]);
+    }
+    limits.stream_buffer_bytes = before;
+    peers_free(&p);
+}
+
+static void client_obeys_the_number_of_streams(void **state)
+{
+    (void)state;
+    struct peers p;
+    struct client c;
+    static struct call calls[8];
+    uint64_t before = limits.streams_per_connection;
+    limits.streams_per_connection = 4;
+    peers_init(&p);
+    client_open(&p, &c);
+    assert_true(err_ok(call_start(&c, &calls[0], "/hang", NULL, 0, true)));
+    while (h2_conn_room(c.conn) > 3) {
+        peers_run(&p, 1);
+    }
+    assert_int_equal(h2_conn_room(c.conn), 3);
+    for (size_t i = 1; i < 4; i++) {
+        assert_true(err_ok(call_start(&c, &calls[i], "/hang", NULL, 0, true)));
+    }
+    assert_int_equal(call_start(&c, &calls[4], "/hang", NULL, 0, true).code, E_OVERLOADED);
+    peers_run(&p, 20);
+    assert_int_equal(p.requests, 4);
+    h2_conn_close(c.conn, H2_NO_ERROR, OK);
+    peers_wait(&p, &c.closed);
+    for (size_t i = 0; i < 4; i++) {
+        assert_true(calls[i].closed && calls[i].was_reset);
+        call_free(&calls[i]);
+    }
+    peers_free(&p);
+    limits.streams_per_connection = before;
+}
+
+static void early_flood_of_streams_is_refused_not_fatal(void **state)
+{
+    (void)state;
+    struct peers p;
+    struct client c;
+    static struct call calls[20];
+    uint64_t before = limits.streams_per_connection;
+    limits.streams_per_connection = 4;
+    peers_init(&p);
+    client_open(&p, &c); /* it knows no SETTINGS yet, and allows itself 100. */
+    for (size_t i = 0; i < 20; i++) {
+        assert_true(err_ok(call_start(&c, &calls[i], "/unary", NULL, 0, false)));
+    }
+    for (size_t i = 4; i < 20; i++) {
+        peers_wait(&p, &calls[i].closed);
+        assert_true(calls[i].was_reset && calls[i].reset.unprocessed);
+        assert_int_equal(calls[i].reset.code, H2_REFUSED_STREAM);
+        call_free(&calls[i]);
+    }
+    for (size_t i = 0; i < 4; i++) {
+        assert_true(err_ok(h2_stream_send(calls[i].stream, zeros(3), true)));
+        peers_wait(&p, &calls[i].closed);
+        assert_int_equal(calls[i].grpc_status, 0);
+        call_free(&calls[i]);
+    }
+    assert_int_equal(h2_env_counters(p.env)->streams_refused, 16);
+    peers_free(&p);
+    limits.streams_per_connection = before;
+}
+
+static void preface_is_told_from_http1(void **state)
+{
+    (void)state;
+    assert_true(h2_preface_matches(SLICE_LIT("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nmore")));
+    assert_true(h2_preface_matches(SLICE_LIT("PRI")));
+    assert_true(h2_preface_matches(SLICE_LIT("P")));
+    assert_false(h2_preface_matches(SLICE_LIT("POST / HTTP/1.1")));
+    assert_false(h2_preface_matches(SLICE_LIT("PRI * HTTP/1.1")));
+    assert_false(h2_preface_matches(SLICE_LIT("GET")));
+}
+
+static void tokens_find_their_names(void **state)
+{
+    (void)state;
+    for (int t = 1; t < H2_TOKEN_COUNT; t++) {
+        assert_int_equal(h2_token_find(h2_token_name((enum h2_token)t)), t);
+    }
+    assert_int_equal(h2_token_find(SLICE_LIT("")), H2_TOKEN_OTHER);
+    assert_int_equal(h2_token_find(SLICE_LIT("x")), H2_TOKEN_OTHER);
+    assert_int_equal(h2_token_find(SLICE_LIT("tf")), H2_TOKEN_OTHER);
+    assert_int_equal(h2_token_find(SLICE_LIT("a-name-that-is-longer-than-any-token-is")),
+                     H2_TOKEN_OTHER);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(unary_answers_with_body_and_trailers),
+        cmocka_unit_test(many_calls_share_a_connection_and_leave_no_memory),
+        cmocka_unit_test(server_streams_through_its_bounded_queue),
+        cmocka_unit_test(bidi_echoes_before_the_request_ends),
+        cmocka_unit_test(bulk_comes_back_unchanged),
+        cmocka_unit_test(refusal_is_trailers_only_with_its_details),
+        cmocka_unit_test(early_answer_is_whole_and_stops_the_request),
+        cmocka_unit_test(reset_by_the_client_reaches_the_server),
+        cmocka_unit_test(lost_connection_ends_its_streams_once),
+        cmocka_unit_test(refused_dial_leaves_requests_unprocessed),
+        cmocka_unit_test(server_drains_without_losing_a_call),
+        cmocka_unit_test(idle_connections_drain_too),
+        cmocka_unit_test(stale_connection_is_found_by_a_probe),
+        cmocka_unit_test(header_sections_are_bounded_by_fields),
+        cmocka_unit_test(header_sections_are_bounded_by_bytes),
+        cmocka_unit_test(sender_is_bounded_by_its_queue),
+        cmocka_unit_test(reader_that_never_reads_bounds_the_answer),
+        cmocka_unit_test(client_obeys_the_number_of_streams),
+        cmocka_unit_test(early_flood_of_streams_is_refused_not_fatal),
+        cmocka_unit_test(preface_is_told_from_http1),
+        cmocka_unit_test(tokens_find_their_names),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
