@@ -102,8 +102,9 @@ struct bus_stats {
 MUST_CHECK struct err bus_open(const struct bus_config *config, struct bus **out);
 
 /*
- * Sends what is in the outbox if it is connected, closes, ends subscriptions; publishes without an
- * ack complete with E_BUS_UNAVAILABLE before this returns. Accepts NULL.
+ * Sends what is in the outbox if it is connected, closes, ends and frees all subscriptions;
+ * publishes without an ack complete with E_BUS_UNAVAILABLE before this returns. No other call may
+ * run or follow. Accepts NULL.
  */
 void bus_close(struct bus *bus);
 
@@ -115,6 +116,9 @@ uint64_t bus_down_ms(struct bus *bus);
 
 /* Waits until connected; for start-up, commands and tests. E_TIMEOUT, E_CLOSED. */
 MUST_CHECK struct err bus_wait_connected(struct bus *bus, uint64_t timeout_ms);
+
+/* Whether the installed libnats may use TLS from two threads: before 3.11 it may not. */
+bool bus_tls_is_safe(void);
 
 /* The last asynchronous error ("Permissions Violation for Publish to …"), NUL-terminated. */
 void bus_last_error(struct bus *bus, char out[BUS_ERROR_TEXT_MAX]);

@@ -1,0 +1,36 @@
+/*
+ * ensure: JetStream's own API, for the files of this room that make blocking calls.
+ *
+ * Ownership  an api holds the bus' connection from api_begin() to api_end().
+ * Threads    background threads only.
+ * Errors     those of kv.h, and E_NOT_FOUND for a stream or consumer that is not there.
+ */
+#pragma once
+
+#include "common/base/buf.h"
+#include "common/bus/bus_internal.h"
+
+/* Numbers of nats-server's errors.json. */
+enum {
+    API_NO_MESSAGE = 10037,
+    API_STREAM_NOT_FOUND = 10059,
+    API_CONSUMER_NOT_FOUND = 10014,
+    API_STREAM_NAME_IN_USE = 10058,
+    API_SUBJECTS_OVERLAP = 10065,
+    API_CONSUMER_EXISTS = 10105
+};
+
+struct api {
+    struct bus *bus;
+    natsConnection *connection;
+    jsCtx *js;
+    uint64_t forbidden;
+};
+
+MUST_CHECK struct err api_begin(struct api *api, struct bus *bus, uint64_t timeout_ms);
+/* Ends it and says how a call went. */
+MUST_CHECK struct err api_end(struct api *api, natsStatus status, jsErrCode code);
+
+/* Makes the stream, or holds the one that is there against 'want'; see kv_ensure(). */
+MUST_CHECK struct err ensure_stream(struct bus *bus, jsStreamConfig *want, uint64_t timeout_ms,
+                                    struct buf *why);
