@@ -1,0 +1,268 @@
+/*
+ * echo: the upstream of the benches: a gRPC server that answers every request with its own body.
+ *
+ * nghttp2 and epoll on one thread, as little else as can be, so that what is measured is the
+ * program in between. Usage: echo PORT.
+ */
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <nghttp2/nghttp2.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "common/base/check.h"
+#include "common/base/slice.h"
+
+enum { BODY_MAX = 1 << 20, INPUT_BYTES = 1 << 18, OUTPUT_BYTES = 1 << 20, WINDOW = 1 << 24 };
+
+struct stream {
+    uint8_t *body;
+    size_t size;
+    size_t capacity;
+    size_t sent;
+    struct stream *next_free;
+};
+
+struct peer {
+    nghttp2_session *h2;
+    int fd;
+    bool waits; /* for the socket to take more. */
+    size_t output_size;
+    uint8_t output[OUTPUT_BYTES];
+};
+
+static struct stream *free_streams;
+static int epoll_fd;
+
+static struct stream *stream_new(void)
+{
+    struct stream *s = free_streams;
+    if (s != NULL) {
+        free_streams = s->next_free;
+        s->size = 0;
+        s->sent = 0;
+        return s;
+    }
+    s = calloc(1, sizeof(*s));
+    CHECK(s != NULL);
+    s->capacity = 4096;
+    s->body = malloc(s->capacity);
+    CHECK(s->body != NULL);
+    return s;
+}
+
+static ssize_t read_body(nghttp2_session *h2, int32_t id, uint8_t *to, size_t size, uint32_t *flags,
+                         nghttp2_data_source *source, void *user)
+{
+    (void)user;
+    struct stream *s = source->ptr;
+    size_t left = s->size - s->sent;
+    size_t part = left < size ? left : size;
+    (void)memcpy(to, s->body + s->sent, part);
+    s->sent += part;
+    if (s->sent == s->size) {
+        *flags |= NGHTTP2_DATA_FLAG_EOF | NGHTTP2_DATA_FLAG_NO_END_STREAM;
+        static uint8_t name[] = "grpc-status";
+        static uint8_t value[] = "0";
+        const nghttp2_nv trailer = {name, value, sizeof(name) - 1, sizeof(value) - 1,
+                                    NGHTTP2_NV_FLAG_NO_COPY_NAME | NGHTTP2_NV_FLAG_NO_COPY_VALUE};
+        CHECK(nghttp2_submit_trailer(h2, id, &trailer, 1) == 0);
+    }
+    return (ssize_t)part;
+}
+
+static int on_begin(nghttp2_session *h2, const nghttp2_frame *frame, void *user)
+{
+    (void)user;
+    if (frame->hd.type == NGHTTP2_HEADERS && frame->headers.cat == NGHTTP2_HCAT_REQUEST) {
+        CHECK(nghttp2_session_set_stream_user_data(h2, frame->hd.stream_id, stream_new()) == 0);
+    }
+    return 0;
+}
+
+static int on_data(nghttp2_session *h2, uint8_t flags, int32_t id, const uint8_t *bytes,
+                   size_t size, void *user)
+{
+    (void)flags;
+    (void)user;
+    struct stream *s = nghttp2_session_get_stream_user_data(h2, id);
+    if (s == NULL || s->size + size > BODY_MAX) {
+        return NGHTTP2_ERR_CALLBACK_FAILURE;
+    }
+    while (s->size + size > s->capacity) {
+        s->capacity *= 2;
+        s->body = realloc(s->body, s->capacity);
+        CHECK(s->body != NULL);
+    }
+    (void)memcpy(s->body + s->size, bytes, size);
+    s->size += size;
+    return 0;
+}
+
+static int on_frame(nghttp2_session *h2, const nghttp2_frame *frame, void *user)
+{
+    (void)user;
+    bool ends = (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0 &&
+                (frame->hd.type == NGHTTP2_DATA || frame->hd.type == NGHTTP2_HEADERS);
+    struct stream *s = nghttp2_session_get_stream_user_data(h2, frame->hd.stream_id);
+    if (!ends || s == NULL) {
+        return 0;
+    }
+    static uint8_t status[] = ":status";
+    static uint8_t ok[] = "200";
+    static uint8_t type[] = "content-type";
+    static uint8_t grpc[] = "application/grpc";
+    enum { BORROWED = NGHTTP2_NV_FLAG_NO_COPY_NAME | NGHTTP2_NV_FLAG_NO_COPY_VALUE };
+    const nghttp2_nv fields[] = {{status, ok, 7, 3, BORROWED}, {type, grpc, 12, 16, BORROWED}};
+    nghttp2_data_provider body = {.source.ptr = s, .read_callback = read_body};
+    return nghttp2_submit_response(h2, frame->hd.stream_id, fields, 2, &body) == 0
+               ? 0
+               : NGHTTP2_ERR_CALLBACK_FAILURE;
+}
+
+static int on_close(nghttp2_session *h2, int32_t id, uint32_t code, void *user)
+{
+    (void)code;
+    (void)user;
+    struct stream *s = nghttp2_session_get_stream_user_data(h2, id);
+    if (s != NULL) {
+        s->next_free = free_streams;
+        free_streams = s;
+    }
+    return 0;
+}
+
+static nghttp2_session *session_new(struct peer *p)
+{
+    nghttp2_session_callbacks *callbacks = NULL;
+    nghttp2_session *h2 = NULL;
+    CHECK(nghttp2_session_callbacks_new(&callbacks) == 0);
+    nghttp2_session_callbacks_set_on_begin_headers_callback(callbacks, on_begin);
+    nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, on_data);
+    nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks, on_frame);
+    nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, on_close);
+    CHECK(nghttp2_session_server_new(&h2, callbacks, p) == 0);
+    nghttp2_session_callbacks_del(callbacks);
+    const nghttp2_settings_entry settings[] = {{NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, 1000},
+                                               {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, WINDOW}};
+    CHECK(nghttp2_submit_settings(h2, NGHTTP2_FLAG_NONE, settings, 2) == 0);
+    CHECK(nghttp2_session_set_local_window_size(h2, NGHTTP2_FLAG_NONE, 0, WINDOW) == 0);
+    return h2;
+}
+
+static void drop(struct peer *p)
+{
+    nghttp2_session_del(p->h2);
+    (void)close(p->fd);
+    free(p);
+}
+
+static bool flush(struct peer *p)
+{
+    for (;;) { /* ends when nothing is left, or the socket takes no more. */
+        while (p->output_size < OUTPUT_BYTES / 2) {
+            const uint8_t *bytes = NULL;
+            ssize_t size = nghttp2_session_mem_send(p->h2, &bytes);
+            if (size < 0) {
+                return false;
+            }
+            if (size == 0) {
+                break;
+            }
+            (void)memcpy(p->output + p->output_size, bytes, (size_t)size);
+            p->output_size += (size_t)size;
+        }
+        if (p->output_size == 0) {
+            return true;
+        }
+        ssize_t n = send(p->fd, p->output, p->output_size, MSG_NOSIGNAL);
+        if (n < 0 && errno == EAGAIN) {
+            return true;
+        }
+        if (n <= 0) {
+            return false;
+        }
+        (void)memmove(p->output, p->output + n, p->output_size - (size_t)n);
+        p->output_size -= (size_t)n;
+    }
+}
+
+static void serve(struct peer *p, uint32_t events)
+{
+    static uint8_t input[INPUT_BYTES];
+    bool good = true;
+    if ((events & (EPOLLIN | EPOLLHUP | EPOLLERR)) != 0) {
+        ssize_t n = recv(p->fd, input, sizeof(input), 0);
+        good = n > 0 ? nghttp2_session_mem_recv(p->h2, input, (size_t)n) == n
+                     : n < 0 && errno == EAGAIN;
+    }
+    if (!good || !flush(p)) {
+        drop(p);
+        return;
+    }
+    bool waits = p->output_size > 0;
+    if (waits != p->waits) {
+        p->waits = waits;
+        struct epoll_event event = {.data.ptr = p, .events = EPOLLIN};
+        event.events |= waits ? (uint32_t)EPOLLOUT : 0U;
+        CHECK(epoll_ctl(epoll_fd, EPOLL_CTL_MOD, p->fd, &event) == 0);
+    }
+}
+
+static void accept_one(int listener)
+{
+    int fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd < 0) {
+        return;
+    }
+    int one = 1;
+    struct peer *p = calloc(1, sizeof(*p));
+    CHECK(p != NULL && setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)) == 0);
+    p->fd = fd;
+    p->h2 = session_new(p);
+    struct epoll_event event = {.data.ptr = p, .events = EPOLLIN};
+    CHECK(epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &event) == 0);
+    if (!flush(p)) {
+        drop(p);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    uint64_t port = 0;
+    if (argc != 2 || !slice_to_u64(slice_str(argv[1]), &port) || port > 65535) {
+        (void)fprintf(stderr, "usage: echo PORT\n");
+        return 2;
+    }
+    int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    int one = 1;
+    const struct sockaddr_in addr = {.sin_family = AF_INET,
+                                     .sin_port = htons((uint16_t)port),
+                                     .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    CHECK(listener >= 0);
+    CHECK(setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) == 0);
+    if (bind(listener, (const struct sockaddr *)&addr, sizeof(addr)) != 0 ||
+        listen(listener, 1024) != 0) {
+        (void)fprintf(stderr, "echo: port %d: %s\n", (int)port, strerror(errno));
+        return 1;
+    }
+    epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    struct epoll_event event = {.data.ptr = NULL, .events = EPOLLIN};
+    CHECK(epoll_fd >= 0 && epoll_ctl(epoll_fd, EPOLL_CTL_ADD, listener, &event) == 0);
+    for (;;) { /* ends by a signal. */
+        struct epoll_event events[256];
+        int count = epoll_wait(epoll_fd, events, 256, -1);
+        for (int i = 0; i < count; i++) {
+            if (events[i].data.ptr == NULL) {
+                accept_one(listener);
+            } else {
+                serve(events[i].data.ptr, events[i].events);
+            }
+        }
+    }
+}
