@@ -72,6 +72,8 @@
     X(CONTENT_TYPE, 3, 415, CALLER, "the content type is not one that this path takes",            \
       "send the right content-type")                                                               \
     X(CONTEXT_INVALID, 3, 400, CALLER, "a context header is not valid", "see docs/context.md")     \
+    X(SNAPSHOT_STALE, 14, 503, SELF, "the node's snapshot is older than freshnessMax",             \
+      "look at the node's status: it hears no head")                                               \
     /* canonical lane */                                                                           \
     X(TYPE_UNKNOWN, 5, 404, CALLER, "no Topic has this canonical type",                            \
       "register the type in a Topic")                                                              \

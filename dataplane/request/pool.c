@@ -123,6 +123,11 @@ void dp_request_pool_drain(struct dp_request_pool *pool)
     pool->draining = true;
 }
 
+void dp_request_pool_set_stale(struct dp_request_pool *pool, bool stale)
+{
+    pool->stale = stale;
+}
+
 void dp_request_pool_abort(struct dp_request_pool *pool, struct err why)
 {
     CHECK(!err_ok(why));

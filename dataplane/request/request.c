@@ -102,6 +102,9 @@ static enum dp_step_next step_admit(struct dp_request *rq)
     if (!dp_request_pin(rq)) {
         return go_fail(rq, FAIL(E_NOT_READY));
     }
+    if (rq->pool->stale) {
+        return go_fail(rq, FAIL(E_SNAPSHOT_STALE));
+    }
     return go(rq, &dp_step_identify);
 }
 

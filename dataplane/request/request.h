@@ -152,6 +152,7 @@ struct dp_request_pool {
     size_t open_count;
     size_t free_count;
     bool draining;
+    bool stale; /* content is older than the environment's freshnessMax: nothing is allowed. */
 };
 
 /* E_NO_MEMORY. The loop, table, log and metrics must outlive the pool. */
@@ -177,6 +178,10 @@ size_t dp_request_pool_generations(const struct dp_request_pool *pool);
 
 /* From now on requests are refused as DRAINING. */
 void dp_request_pool_drain(struct dp_request_pool *pool);
+
+/* Says whether the content served is older than the environment's freshnessMax. While it is, new
+ * requests are refused as SNAPSHOT_STALE; open ones go on. */
+void dp_request_pool_set_stale(struct dp_request_pool *pool, bool stale);
 
 /* Ends every open request with 'why': the end of a drain. */
 void dp_request_pool_abort(struct dp_request_pool *pool, struct err why);

@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import random
+import socket
 import statistics
 import subprocess
 import sys
@@ -21,7 +22,20 @@ TICK = os.sysconf("SC_CLK_TCK")
 
 def pinned(core, argv):
     """A command on one core, when there is more than one."""
-    return ["taskset", "-c", core] + argv if os.cpu_count() > 1 else argv
+    return ["taskset", "-c", core] + argv if os.cpu_count() > 1 else list(argv)
+
+
+def start(stack, process, port):
+    """Starts a program, ends it with the stack, waits until it listens; its process id."""
+    stack.callback(process.stop)
+    process.spawn()
+
+    def listens():
+        assert process.alive(), "%s ended:\n%s" % (process.name, process.log()[-2000:])
+        with socket.create_connection(("127.0.0.1", port), 1):
+            return True
+    trilane.wait_until(listens, what="%s to listen" % process.name)
+    return process.popen.pid
 
 
 def fill(source, target, **values):

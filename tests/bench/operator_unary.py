@@ -34,10 +34,7 @@ def start_peer(stack, directory, name, upstream):
             "haproxy": ["haproxy", "-db", "-f", str(config)],
             "nginx": ["nginx", "-p", str(own), "-c", str(config)]}[name]
     process = trilane.Process(name, own, bench.pinned(bench.PROGRAM_CORE, argv))
-    stack.callback(process.stop)
-    process.start()
-    trilane.wait_until(lambda: trilane.port_open(port), what="%s to listen" % name)
-    return port, process.pid
+    return port, bench.start(stack, process, port)
 
 
 def start_trilane(stack, directory, upstream):
@@ -47,11 +44,12 @@ def start_trilane(stack, directory, upstream):
     bench.fill(bench.BENCH / "platform" / "platform.yaml", policies / "platform.yaml",
                UPSTREAM=upstream)
     cp = platform.control_plane().start()
-    node = platform.node("bench-1", "--workers", "1", "--access-log", "off",
-                         prefix=bench.pinned(bench.PROGRAM_CORE, [])).start()
+    node = platform.node("bench-1", **{"workers": 1, "access-log": "off"})
+    node.argv = bench.pinned(bench.PROGRAM_CORE, node.argv)
+    node.start()
     cp("publish", "-m", "bench", str(policies))
     trilane.wait_until(lambda: node.version() >= 1, what="the node to serve")
-    return node.ports["listen"], node.pid
+    return node.ports["listen"], node.popen.pid
 
 
 def measure(programs):
@@ -99,9 +97,7 @@ def main():
         upstream = trilane.free_port()
         echo = trilane.Process("echo", directory, bench.pinned(
             bench.LOAD_CORE, [str(trilane.BUILD / "bench-echo"), str(upstream)]))
-        stack.callback(echo.stop)
-        echo.start()
-        trilane.wait_until(lambda: trilane.port_open(upstream), what="the echo server")
+        bench.start(stack, echo, upstream)
         programs = {name: start_peer(stack, directory, name, upstream)
                     for name in ("nghttpx", "haproxy", "nginx")}
         programs["trilane"] = start_trilane(stack, directory, upstream)
