@@ -45,22 +45,28 @@ function(trilane_fuzzer name)
         target_sources(${target} PRIVATE ${PROJECT_SOURCE_DIR}/tests/fuzz/replay.c)
         target_link_libraries(${target} PRIVATE base)
         add_test(NAME ${target} COMMAND ${target} ${PROJECT_SOURCE_DIR}/tests/fuzz/corpus/${name})
-        set_tests_properties(${target} PROPERTIES LABELS "unit" TIMEOUT 60)
+        set_tests_properties(${target} PROPERTIES LABELS "unit;fuzz" TIMEOUT 60)
     endif()
 endfunction()
 
-# trilane_python_test(PATH LABEL integration|faults|conformance [TIMEOUT seconds]): PATH is below the
-# project's folder, without ".py"; run by Debian's own python, in which its packages are found.
-# It imports tests/support/trilane.py; exit 0 passes, 77 is a skip whose last line says why.
+# trilane_python_test(PATH LABEL integration|faults|conformance [TIMEOUT seconds] [THREADED]): PATH is
+# below the project's folder, without ".py"; run by Debian's own python, in which its packages are
+# found. It imports tests/support/trilane.py; exit 0 passes, 77 is a skip whose last line says why.
+# THREADED ones run with binaries under TSan, too.
 function(trilane_python_test path)
-    cmake_parse_arguments(ARG "" "LABEL;TIMEOUT" "" ${ARGN})
+    cmake_parse_arguments(ARG "THREADED" "LABEL;TIMEOUT" "" ${ARGN})
     string(REGEX REPLACE "^tests/" "" name ${path})
     string(REPLACE "/" "." name ${name})
     add_test(NAME ${name} COMMAND /usr/bin/python3 -B ${PROJECT_SOURCE_DIR}/${path}.py)
     if(NOT ARG_TIMEOUT)
         set(ARG_TIMEOUT 120)
     endif()
-    set_tests_properties(${name} PROPERTIES LABELS ${ARG_LABEL} TIMEOUT ${ARG_TIMEOUT}
+    set(labels ${ARG_LABEL})
+    if(ARG_THREADED)
+        list(APPEND labels threaded)
+        add_dependencies(threaded_tests trilane-cp trilane-dp)
+    endif()
+    set_tests_properties(${name} PROPERTIES LABELS "${labels}" TIMEOUT ${ARG_TIMEOUT}
         SKIP_RETURN_CODE 77 ENVIRONMENT
         "TRILANE_SOURCE_DIR=${PROJECT_SOURCE_DIR};TRILANE_BUILD_DIR=${CMAKE_BINARY_DIR};PYTHONPATH=${PROJECT_SOURCE_DIR}/tests/support")
 endfunction()

@@ -1,0 +1,102 @@
+/*
+ * docs_tables: writes docs/errors.md or docs/limits.md from the table in the source, on standard
+ * output; a test compares it with the committed page.
+ *
+ *     docs_tables errors | limits
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/base/err.h"
+#include "common/base/limits.h"
+
+static const char *const grpc_names[] = {
+    "OK",        "CANCELLED",      "UNKNOWN",           "INVALID_ARGUMENT",   "DEADLINE_EXCEEDED",
+    "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION",
+    "ABORTED",   "OUT_OF_RANGE",   "UNIMPLEMENTED",     "INTERNAL",           "UNAVAILABLE",
+    "DATA_LOSS", "UNAUTHENTICATED"};
+
+static const char *const fault_names[] = {[ERR_FAULT_NOBODY] = "nobody",
+                                          [ERR_FAULT_CALLER] = "the caller",
+                                          [ERR_FAULT_PEER] = "a peer",
+                                          [ERR_FAULT_SELF] = "this program"};
+
+static void write_errors(void)
+{
+    (void)printf(
+        "# Errors\n\n"
+        "Made from `ERR_LIST` in `common/base/err.h` by `ninja -C build/dev docs`; edit it there.\n"
+        "\n"
+        "A refusal carries its code everywhere: in the gRPC message and the `x-trilane-code`\n"
+        "header, in the JSON body of HTTP, in `trilane-cp status`, in the log (`code=`) and as a\n"
+        "metric label. `trilane-cp help CODE` shows one row. A code is never renamed, and a\n"
+        "retired one never used again.\n\n"
+        "| code | gRPC | HTTP | whose fault | meaning | what to do |\n"
+        "| --- | --- | --- | --- | --- | --- |\n");
+    for (int i = 0; i < E_COUNT; i++) {
+        enum err_code code = (enum err_code)i;
+        (void)printf("| `%s` | %s (%d) | %d | %s | %s | %s |\n", err_name(code),
+                     grpc_names[err_grpc_status(code)], err_grpc_status(code),
+                     err_http_status(code), fault_names[err_fault(code)], err_text(code),
+                     err_fix(code));
+    }
+}
+
+/* Writes a number of bytes as people say it, others as they are. */
+static void write_number(uint64_t number, const char *unit)
+{
+    static const char *const sizes[] = {"", " KiB", " MiB", " GiB", " TiB"};
+    size_t power = 0;
+    uint64_t shown = number;
+    while (strcmp(unit, "bytes") == 0 && shown >= 1024 && shown % 1024 == 0 && power < 4) {
+        shown /= 1024;
+        power++;
+    }
+    (void)printf(" %" PRIu64 "%s |", shown, sizes[power]);
+}
+
+static void write_limit(const char *name, const uint64_t values[3], const char *unit,
+                        const char *why)
+{
+    (void)printf("| `--");
+    for (const char *c = name; *c != '\0'; c++) {
+        (void)putchar(*c == '_' ? '-' : *c);
+    }
+    (void)printf("` |");
+    for (size_t i = 0; i < 3; i++) {
+        write_number(values[i], unit);
+    }
+    (void)printf(" %s | %s |\n", unit, why);
+}
+
+static void write_limits(void)
+{
+    (void)printf(
+        "# Limits\n\n"
+        "Made from `LIMITS_LIST` in `common/base/limits.h` by `ninja -C build/dev docs`; edit it\n"
+        "there.\n\n"
+        "Each limit is a setting: a flag of `serve`, an environment variable (`TRILANE_` and the\n"
+        "name in capitals with underscores), a line `name: value` of `--config FILE`. A value is a\n"
+        "whole number of the row's unit; one out of bounds is refused at start. Bounds of the\n"
+        "snapshot's format are no settings: they are in `common/snapshot/format.h`.\n\n"
+        "| limit | default | least | most | unit | what it bounds |\n"
+        "| --- | ---: | ---: | ---: | --- | --- |\n");
+#define X(name, dflt, min, max, unit, why)                                                         \
+    write_limit(#name, (const uint64_t[]){(dflt), (min), (max)}, unit, why);
+    LIMITS_LIST(X)
+#undef X
+}
+
+int main(int argc, char **argv)
+{
+    if (argc == 2 && strcmp(argv[1], "errors") == 0) {
+        write_errors();
+    } else if (argc == 2 && strcmp(argv[1], "limits") == 0) {
+        write_limits();
+    } else {
+        (void)fprintf(stderr, "usage: docs_tables errors|limits\n");
+        return 2;
+    }
+    return fflush(stdout) == 0 ? 0 : 1;
+}

@@ -1,0 +1,3 @@
+#include "common/base/err.h"
+#include "dataplane/apply/model.h"
+#include "common/snapshot/head.h"

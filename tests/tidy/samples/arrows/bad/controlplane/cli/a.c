@@ -1,0 +1,1 @@
+#include "dataplane/apply/model.h"

@@ -1,0 +1,2 @@
+#include "common/base/err.h"
+#include "common/proto/wire.h"

@@ -1,0 +1,2 @@
+#include "controlplane/store/store.h"
+#include <stdio.h>

@@ -1,0 +1,2 @@
+#include "common/net/http1.h"
+#include "dataplane/request/request.h"

@@ -1,0 +1,7 @@
+/*
+ * order: what it is.
+ *
+ * Threads    any.
+ * Shape      a shape.
+ */
+#pragma once

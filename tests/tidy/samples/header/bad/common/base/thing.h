@@ -1,0 +1,4 @@
+/*
+ * other: what it is.
+ */
+#pragma once

@@ -1,0 +1,6 @@
+/*
+ * twice: what it is.
+ */
+#ifndef TWICE
+#define TWICE
+#endif

@@ -1,0 +1,2 @@
+/* thing_impl: what two files share. */
+#pragma once

@@ -1,0 +1,3 @@
+/* one. */
+/* TODO: the rest. */
+/* FIXME */

@@ -1,0 +1,1 @@
+/* what todo lists are for. */
