@@ -4,7 +4,8 @@
 #include "common/base/log.h"
 #include "common/net/h2_impl.h"
 
-static const struct slice preface = {(const uint8_t *)"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 24};
+static const struct slice preface = {(const uint8_t *)"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+                                     H2_PREFACE_BYTES};
 
 bool h2_preface_matches(struct slice bytes)
 {
@@ -311,6 +312,7 @@ static void init_parts(struct h2_conn *c)
     h2_guard_init(&c->control, limits.control_frames_per_second, now_ms);
     h2_guard_init(&c->resets, limits.resets_per_second, now_ms);
     c->heard_ms = now_ms;
+    c->skip = c->server ? H2_PREFACE_BYTES : 0;
     c->opened = net_conn_is_open(c->net);
 }
 

@@ -33,6 +33,9 @@ enum { H2_WORK_EARNS = 4 };
 /* A server's GOAWAY is final when its PING came back, or after this. */
 enum { H2_DRAIN_NOTICE_MS = 1000 };
 
+/* A frame's head, and the client's preface before the first one (RFC 9113, 4.1 and 3.4). */
+enum { H2_FRAME_HEAD_BYTES = 9, H2_PREFACE_BYTES = 24 };
+
 struct h2_env {
     struct net_loop *loop;
     struct h2_mem mem;
@@ -111,6 +114,9 @@ struct h2_conn {
     size_t to_consume; /* bytes to give back to the connection's window. */
     size_t withheld;   /* bytes not given back because too much is held. */
     uint64_t heard_ms;
+    size_t skip;       /* input up to the next frame's head. */
+    uint8_t head_have; /* bytes of it in 'head'. */
+    uint8_t head[H2_FRAME_HEAD_BYTES];
     struct h2_guard control;
     struct h2_guard resets;
     uint64_t refused_early;        /* streams refused before the peer acknowledged our SETTINGS. */
@@ -135,6 +141,12 @@ struct h2_conn {
 static inline uint64_t h2_now_ms(const struct h2_conn *c)
 {
     return net_loop_now_ns(c->env->loop) / 1000000;
+}
+
+/* Size of a frame's payload, from its head. */
+static inline size_t h2_frame_size(const uint8_t head[H2_FRAME_HEAD_BYTES])
+{
+    return (size_t)head[0] << 16 | (size_t)head[1] << 8 | head[2];
 }
 
 /* ---- h2_conn.c ---- */

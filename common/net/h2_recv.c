@@ -18,31 +18,60 @@ static struct h2_stream *stream_of(nghttp2_session *session, int32_t id)
 /* ---- floods ---- */
 
 /* Whether a frame is one that costs us and does nothing by itself. */
-static bool is_control(const nghttp2_frame_hd *hd)
+static bool is_control(const uint8_t head[H2_FRAME_HEAD_BYTES])
 {
-    switch (hd->type) {
+    size_t size = h2_frame_size(head);
+    switch (head[3]) {
     case NGHTTP2_HEADERS:
         return false;
     case NGHTTP2_DATA:
-        return hd->length == 0 && (hd->flags & NGHTTP2_FLAG_END_STREAM) == 0;
+        return size == 0 && (head[4] & NGHTTP2_FLAG_END_STREAM) == 0;
     default:
         return true; /* PING, SETTINGS, WINDOW_UPDATE, RST, PRIORITY, CONTINUATION, unknown. */
     }
 }
 
-static int on_begin_frame(nghttp2_session *session, const nghttp2_frame_hd *hd, void *user)
+/* False when the frame is one too many. */
+static bool charge_frame(struct h2_conn *c, const uint8_t head[H2_FRAME_HEAD_BYTES])
 {
-    (void)session;
-    struct h2_conn *c = user;
-    if (!is_control(hd)) {
+    if (!is_control(head)) {
         h2_guard_earn(&c->control, H2_WORK_EARNS);
-        return 0;
+        return true;
     }
     if (h2_guard_charge(&c->control, h2_now_ms(c))) {
-        return 0;
+        return true;
     }
     h2_conn_flooded(c, &c->env->counters.floods_control, "control_frames");
-    return NGHTTP2_ERR_CALLBACK_FAILURE;
+    return false;
+}
+
+/*
+ * Reads the heads of frames as they pass, cut anywhere: nghttp2 tells nothing of the frames that it
+ * ignores, and those are what a flood is best made of. False on a flood.
+ */
+static bool watch_frames(struct h2_conn *c, struct slice bytes)
+{
+    for (;;) { /* ends with the bytes: each round takes some, or returns. */
+        size_t skip = c->skip < bytes.size ? c->skip : bytes.size;
+        c->skip -= skip;
+        bytes = slice_from(bytes, skip);
+        if (bytes.size == 0) {
+            return true;
+        }
+        size_t missing = H2_FRAME_HEAD_BYTES - (size_t)c->head_have;
+        size_t size = bytes.size < missing ? bytes.size : missing;
+        memcpy(c->head + c->head_have, bytes.ptr, size);
+        bytes = slice_from(bytes, size);
+        c->head_have = (uint8_t)(c->head_have + size);
+        if (c->head_have < H2_FRAME_HEAD_BYTES) {
+            return true;
+        }
+        c->head_have = 0;
+        c->skip = h2_frame_size(c->head);
+        if (!charge_frame(c, c->head)) {
+            return false;
+        }
+    }
 }
 
 /* A client that resets calls makes us work for nothing; an upstream's resets are its answers. */
@@ -371,7 +400,6 @@ int h2_recv_reset_charge(struct h2_conn *c)
 
 void h2_recv_callbacks(nghttp2_session_callbacks *callbacks)
 {
-    nghttp2_session_callbacks_set_on_begin_frame_callback(callbacks, on_begin_frame);
     nghttp2_session_callbacks_set_on_begin_headers_callback(callbacks, on_begin_headers);
     nghttp2_session_callbacks_set_on_header_callback2(callbacks, on_header);
     nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, on_data_chunk);
@@ -379,13 +407,16 @@ void h2_recv_callbacks(nghttp2_session_callbacks *callbacks)
     nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, on_stream_close);
 }
 
-/* What the peer is told when the library gave up on its input. */
-static uint32_t code_of_failure(const struct h2_conn *c, ssize_t n)
+/* The library gave up on its input; what it still has to say is said, then the end. */
+static void recv_failed(struct h2_conn *c, ssize_t why)
 {
-    if (c->flooded || n == NGHTTP2_ERR_FLOODED) {
-        return NGHTTP2_ENHANCE_YOUR_CALM;
+    c->data_stream = NULL;
+    if (why == NGHTTP2_ERR_FLOODED) {
+        h2_conn_flooded(c, &c->env->counters.floods_control, "unread_answers");
+        return;
     }
-    return n == NGHTTP2_ERR_BAD_CLIENT_MAGIC ? NGHTTP2_PROTOCOL_ERROR : NGHTTP2_INTERNAL_ERROR;
+    bool bad_preface = why == NGHTTP2_ERR_BAD_CLIENT_MAGIC;
+    h2_conn_close(c, bad_preface ? H2_PROTOCOL_ERROR : H2_INTERNAL_ERROR, FAIL(E_PROTOCOL_ERROR));
 }
 
 void h2_recv(struct h2_conn *c, struct slice bytes)
@@ -394,10 +425,12 @@ void h2_recv(struct h2_conn *c, struct slice bytes)
         return;
     }
     c->heard_ms = h2_now_ms(c);
-    ssize_t n = nghttp2_session_mem_recv(c->session, bytes.ptr, bytes.size);
-    if (n < 0) {
-        c->data_stream = NULL;
-        h2_conn_close(c, code_of_failure(c, n), FAIL(E_PROTOCOL_ERROR));
+    if (!watch_frames(c, bytes)) {
+        return;
+    }
+    ssize_t size = nghttp2_session_mem_recv(c->session, bytes.ptr, bytes.size);
+    if (size < 0) {
+        recv_failed(c, size);
         return;
     }
     deliver_data(c, /* end= */ false);

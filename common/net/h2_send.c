@@ -12,7 +12,8 @@ enum { CHUNK_SMALL = 512 - 64, CHUNK_MEDIUM = 4096 - 64, CHUNK_LARGE = 16384 - 6
 /* From this size on a piece is lent to the connection's output instead of copied. */
 enum { LEND_MIN_BYTES = 4096 };
 
-enum { FRAME_HEAD_BYTES = 9, SETTING_BYTES = 6 };
+/* One entry of SETTINGS: an identifier and a value (RFC 9113, section 6.5.1). */
+enum { SETTING_BYTES = 6 };
 
 /* ---- header sections ---- */
 
@@ -319,7 +320,7 @@ static int send_body(nghttp2_session *session, nghttp2_frame *frame, const uint8
         net_conn_want_drained(c->net);
         return NGHTTP2_ERR_WOULDBLOCK;
     }
-    if (!err_ok(net_conn_write(c->net, slice_of(head, FRAME_HEAD_BYTES)))) {
+    if (!err_ok(net_conn_write(c->net, slice_of(head, H2_FRAME_HEAD_BYTES)))) {
         return NGHTTP2_ERR_CALLBACK_FAILURE;
     }
     for (size_t left = length; left > 0;) {
@@ -426,7 +427,7 @@ static void advertise(struct h2_conn *c, uint8_t *frame, size_t size)
 {
     c->advertised = true;
     CHECK(frame[3] == NGHTTP2_SETTINGS);
-    for (size_t at = FRAME_HEAD_BYTES; at + SETTING_BYTES <= size; at += SETTING_BYTES) {
+    for (size_t at = H2_FRAME_HEAD_BYTES; at + SETTING_BYTES <= size; at += SETTING_BYTES) {
         if (frame[at] == 0 && frame[at + 1] == NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS) {
             uint32_t streams = (uint32_t)limits.streams_per_connection;
             frame[at + 2] = (uint8_t)(streams >> 24);

@@ -1,0 +1,493 @@
+/* Proves: what no decent client sends costs that client its stream or its connection, as RFC 9113
+ * says, and never the server: floods, broken messages, header bombs, and input cut anywhere. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/limits.h"
+
+#include "tests/support/cmocka.h"
+#include "tests/unit/common/net/h2_peers.h"
+
+enum { CALM = 11, PROTOCOL = 1, REFUSED = 7, BYTES_MAX = 8 << 20 };
+
+static const struct slice nothing = {NULL, 0};
+
+struct world {
+    struct peers p;
+    struct raw r;
+    struct buf out;
+};
+
+static void world_open(struct world *w)
+{
+    w->out = BUF_MAX(BYTES_MAX);
+    peers_init(&w->p);
+    raw_open(&w->p, &w->r);
+    preface_add(&w->out);
+}
+
+static void world_send(struct world *w)
+{
+    raw_send(&w->r, buf_slice(&w->out));
+    buf_clear(&w->out);
+}
+
+static void world_free(struct world *w)
+{
+    raw_free(&w->r);
+    buf_free(&w->out);
+    peers_free(&w->p);
+}
+
+/* The connection must end with a GOAWAY of that code. */
+static void expect_end(struct world *w, uint32_t code)
+{
+    world_send(w);
+    peers_wait(&w->p, &w->r.closed);
+    assert_true(w->r.goaway);
+    assert_int_equal(w->r.goaway_code, code);
+    assert_int_equal(w->p.server_closed, 1);
+}
+
+/* The connection must still answer. */
+static void expect_alive(struct world *w, uint32_t id)
+{
+    w->r.got_headers = false;
+    request_add(&w->out, id, "/unary", true, nothing);
+    world_send(w);
+    peers_wait(&w->p, &w->r.got_headers);
+    assert_false(w->r.goaway);
+}
+
+static void ping(struct buf *out)
+{
+    frame_add(out, 6, 0, 0, slice_of("12345678", 8));
+}
+
+/* ---- floods ---- */
+
+static void ping_flood_ends_the_connection(void **state)
+{
+    (void)state;
+    struct world w;
+    world_open(&w);
+    for (uint64_t i = 0; i < limits.control_frames_per_second * 2; i++) {
+        ping(&w.out);
+    }
+    expect_end(&w, CALM);
+    assert_int_equal(h2_env_counters(w.p.env)->floods_control, 1);
+    world_free(&w);
+}
+
+static void settings_flood_ends_the_connection(void **state)
+{
+    (void)state;
+    struct world w;
+    world_open(&w);
+    for (uint64_t i = 0; i < limits.control_frames_per_second * 2; i++) {
+        frame_add(&w.out, 4, 0, 0, nothing);
+    }
+    expect_end(&w, CALM);
+    assert_int_equal(h2_env_counters(w.p.env)->floods_control, 1);
+    world_free(&w);
+}
+
+static void empty_data_flood_ends_the_connection(void **state)
+{
+    (void)state;
+    struct world w;
+    world_open(&w);
+    request_add(&w.out, 1, "/hang", false, nothing);
+    for (uint64_t i = 0; i < limits.control_frames_per_second * 2; i++) {
+        frame_add(&w.out, 0, 0, 1, nothing);
+    }
+    expect_end(&w, CALM);
+    assert_int_equal(w.p.server_streams_closed, w.p.requests);
+    world_free(&w);
+}
+
+static void window_of_one_flood_ends_the_connection(void **state)
+{
+    (void)state;
+    struct world w;
+    world_open(&w);
+    for (uint64_t i = 0; i < limits.control_frames_per_second * 2; i++) {
+        frame_add(&w.out, 8, 0, 0, slice_of("\0\0\0\1", 4));
+    }
+    expect_end(&w, CALM);
+    world_free(&w);
+}
+
+static void unknown_frames_are_ignored_and_counted(void **state)
+{
+    (void)state;
+    struct world w;
+    world_open(&w);
+    frame_add(&w.out, 99, 0, 0, SLICE_LIT("anything"));
+    expect_alive(&w, 1);
+    for (uint64_t i = 0; i < limits.control_frames_per_second * 2; i++) {
+        frame_add(&w.out, 99, 0, 0, nothing);
+    }
+    expect_end(&w, CALM);
+    world_free(&w);
+}
+
+static void rapid_reset_ends_the_connection(void **state)
+{
+    (void)state;
+    struct world w;
+    world_open(&w);
+    for (uint32_t i = 0; i < limits.resets_per_second + 10; i++) {
+        request_add(&w.out, 2 * i + 1, "/hang", true, nothing);
+        frame_add(&w.out, 3, 0, 2 * i + 1, slice_of("\0\0\0\10", 4));
+    }
+    expect_end(&w, CALM);
+    assert_int_equal(h2_env_counters(w.p.env)->floods_reset, 1);
+    assert_true(w.p.requests <= limits.resets_per_second + 1);
+    assert_int_equal(w.p.server_streams_closed, w.p.requests);
+    world_free(&w);
+}
+
+/* CVE-2025-8671: the client makes the server reset, by a window update past the largest window. */
+static void forced_resets_end_the_connection(void **state)
+{
+    (void)state;
+    struct world w;
+    world_open(&w);
+    for (uint32_t i = 0; i < limits.resets_per_second + 60; i++) {
+        request_add(&w.out, 2 * i + 1, "/hang", true, nothing);
+        frame_add(&w.out, 8, 0, 2 * i + 1, slice_of("\x7f\xff\xff\xff", 4));
+    }
+    expect_end(&w, CALM);
+    assert_int_equal(h2_env_counters(w.p.env)->floods_reset, 1);
+    assert_int_equal(w.p.server_streams_closed, w.p.requests);
+    world_free(&w);
+}
+
+static void useful_work_earns_control_frames(void **state)
+{
+    (void)state;
+    struct world w;
+    uint64_t before = limits.control_frames_per_second;
+    limits.control_frames_per_second = 20;
+    world_open(&w);
+    request_add(&w.out, 1, "/hang", false, nothing);
+    for (int i = 0; i < 200; i++) {
+        frame_add(&w.out, 0, 0, 1, SLICE_LIT("x"));
+        ping(&w.out);
+        frame_add(&w.out, 8, 0, 0, slice_of("\0\0\0\1", 4));
+    }
+    expect_alive(&w, 3);
+    world_free(&w);
+    limits.control_frames_per_second = before;
+}
+
+/* ---- bombs ---- */
+
+/* One large value enters the HPACK table, then one byte each repeats it. */
+static void hpack_bomb_is_refused_and_bounded(void **state)
+{
+    (void)state;
+    struct world w;
+    world_open(&w);
+    auto_buf struct buf bomb = BUF_MAX(1 << 20);
+    static uint8_t value[3000];
+    memset(value, 'v', sizeof(value));
+    /* Literal with indexing, new name "b"; length 3000 as an HPACK integer of 7 bits. */
+    assert_true(err_ok(buf_add(&bomb, slice_of("\x40\x01\x62\x7f\xb9\x16", 6))));
+    assert_true(err_ok(buf_add(&bomb, slice_of(value, sizeof(value)))));
+    for (int i = 0; i < 8000; i++) {
+        assert_true(err_ok(buf_add_byte(&bomb, 0xbe))); /* the newest entry: 62. */
+    }
+    request_add(&w.out, 1, "/unary", true, buf_slice(&bomb));
+    world_send(&w);
+    peers_wait(&w.p, &w.r.got_headers);
+    assert_int_equal(w.p.requests, 0);
+    assert_int_equal(h2_env_counters(w.p.env)->headers_too_large, 1);
+    assert_true(h2_env_memory(w.p.env) < 512 << 10);
+    expect_alive(&w, 3);
+    world_free(&w);
+}
+
+static void cookie_crumbs_are_counted(void **state)
+{
+    (void)state;
+    struct world w;
+    world_open(&w);
+    auto_buf struct buf crumbs = BUF_MAX(1 << 20);
+    for (int i = 0; i < 500; i++) {
+        hpack_add(&crumbs, "cookie", "");
+    }
+    request_add(&w.out, 1, "/unary", true, buf_slice(&crumbs));
+    expect_alive(&w, 3);
+    assert_int_equal(w.p.requests, 1);
+    world_free(&w);
+}
+
+static void continuation_flood_ends_the_connection(void **state)
+{
+    (void)state;
+    struct world w;
+    world_open(&w);
+    auto_buf struct buf block = BUF_MAX(1 << 20);
+    hpack_add(&block, ":method", "POST");
+    frame_add(&w.out, 1, 0, 1, buf_slice(&block));
+    buf_clear(&block);
+    hpack_add(&block, "x-more", "y");
+    for (int i = 0; i < 200; i++) {
+        frame_add(&w.out, 9, 0, 1, buf_slice(&block));
+    }
+    world_send(&w);
+    peers_wait(&w.p, &w.r.closed);
+    assert_int_equal(w.p.requests, 0);
+    world_free(&w);
+}
+
+/* ---- broken messages ---- */
+
+static void body_longer_or_shorter_than_declared_resets_the_stream(void **state)
+{
+    (void)state;
+    struct world w;
+    world_open(&w);
+    auto_buf struct buf length = BUF_MAX(64);
+    hpack_add(&length, "content-length", "4");
+    request_add(&w.out, 1, "/hang", false, buf_slice(&length));
+    frame_add(&w.out, 0, 1, 1, SLICE_LIT("12345"));
+    world_send(&w);
+    peers_wait(&w.p, &w.r.got_reset);
+    assert_int_equal(w.r.reset_code, PROTOCOL);
+    w.r.got_reset = false;
+    request_add(&w.out, 3, "/hang", false, buf_slice(&length));
+    frame_add(&w.out, 0, 1, 3, SLICE_LIT("123"));
+    world_send(&w);
+    peers_wait(&w.p, &w.r.got_reset);
+    assert_int_equal(w.r.reset_code, PROTOCOL);
+    assert_int_equal(w.p.server_resets, 2);
+    assert_false(w.p.server_reset.by_peer);
+    expect_alive(&w, 5);
+    world_free(&w);
+}
+
+static void broken_fields_reset_the_stream_alone(void **state)
+{
+    (void)state;
+    static const char *const fields[][2] = {
+        {"connection", "close"}, {"transfer-encoding", "chunked"},
+        {"te", "gzip"},          {":path", "/again"},
+        {":unknown", "x"},
+    };
+    struct world w;
+    world_open(&w);
+    for (uint32_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
+        auto_buf struct buf extra = BUF_MAX(256);
+        hpack_add(&extra, fields[i][0], fields[i][1]);
+        w.r.got_reset = false;
+        request_add(&w.out, 2 * i + 1, "/unary", true, buf_slice(&extra));
+        world_send(&w);
+        peers_wait(&w.p, &w.r.got_reset);
+        assert_int_equal(w.r.reset_code, PROTOCOL);
+    }
+    assert_int_equal(w.p.requests, 0);
+    expect_alive(&w, 101);
+    world_free(&w);
+}
+
+static void wrong_frames_end_the_connection(void **state)
+{
+    (void)state;
+    struct {
+        uint8_t type;
+        uint32_t id;
+        size_t size;
+        uint32_t code;
+    } cases[] = {
+        {0, 0, 4, PROTOCOL}, /* DATA on stream 0. */
+        {0, 7, 4, PROTOCOL}, /* DATA on an idle stream. */
+        {3, 7, 4, PROTOCOL}, /* RST_STREAM on an idle stream. */
+        {6, 0, 7, 6},        /* PING of 7 bytes. */
+        {4, 0, 5, 6},        /* SETTINGS of 5 bytes. */
+        {9, 1, 4, PROTOCOL}, /* CONTINUATION without HEADERS. */
+        {5, 1, 8, PROTOCOL}, /* PUSH_PROMISE from a client. */
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct world w;
+        world_open(&w);
+        frame_add(&w.out, cases[i].type, 0, cases[i].id,
+                  slice_of("\0\0\0\1\0\0\0\0", cases[i].size));
+        expect_end(&w, cases[i].code);
+        world_free(&w);
+    }
+}
+
+static void no_preface_ends_the_connection(void **state)
+{
+    (void)state;
+    struct world w;
+    world_open(&w);
+    buf_clear(&w.out);
+    assert_true(err_ok(buf_add_str(&w.out, "INVALID CONNECTION PREFACE\r\n\r\n")));
+    world_send(&w);
+    peers_wait(&w.p, &w.r.closed);
+    assert_int_equal(w.p.server_closed, 1);
+    world_free(&w);
+}
+
+static void silence_ends_the_connection(void **state)
+{
+    (void)state;
+    uint64_t before = limits.handshake_timeout_ms;
+    limits.handshake_timeout_ms = 30;
+    struct world w;
+    world_open(&w);
+    peers_wait(&w.p, &w.r.closed);
+    assert_int_equal(h2_env_counters(w.p.env)->handshake_timeouts, 1);
+    limits.handshake_timeout_ms = before;
+    world_free(&w);
+}
+
+static void idle_connection_is_drained(void **state)
+{
+    (void)state;
+    uint64_t before = limits.idle_timeout_ms;
+    uint64_t handshake = limits.handshake_timeout_ms;
+    limits.idle_timeout_ms = 40;
+    limits.handshake_timeout_ms = 20;
+    struct world w;
+    world_open(&w);
+    expect_alive(&w, 1);
+    peers_wait(&w.p, &w.r.closed); /* it never answers the PING: the timer makes it final. */
+    assert_int_equal(w.r.goaways, 2);
+    assert_int_equal(w.r.goaway_code, 0);
+    assert_int_equal(w.r.goaway_last, 1);
+    assert_int_equal(h2_env_counters(w.p.env)->idle_timeouts, 1);
+    limits.idle_timeout_ms = before;
+    limits.handshake_timeout_ms = handshake;
+    world_free(&w);
+}
+
+/* ---- streams ---- */
+
+static void excess_streams_are_refused_after_the_ack_too(void **state)
+{
+    (void)state;
+    uint64_t before = limits.streams_per_connection;
+    limits.streams_per_connection = 3;
+    struct world w;
+    world_open(&w);
+    frame_add(&w.out, 4, 1, 0, nothing); /* acknowledges what it was told. */
+    for (uint32_t i = 0; i < 5; i++) {
+        request_add(&w.out, 2 * i + 1, "/hang", true, nothing);
+    }
+    world_send(&w);
+    peers_wait(&w.p, &w.r.got_reset);
+    assert_int_equal(w.r.max_streams, 3);
+    assert_int_equal(w.r.resets, 2);
+    assert_int_equal(w.r.reset_code, REFUSED);
+    assert_int_equal(w.p.requests, 3);
+    assert_false(w.r.goaway);
+    frame_add(&w.out, 3, 0, 1, slice_of("\0\0\0\10", 4)); /* room again. */
+    expect_alive(&w, 11);
+    world_free(&w);
+    limits.streams_per_connection = before;
+}
+
+static void window_that_never_opens_holds_the_answer(void **state)
+{
+    (void)state;
+    struct world w;
+    world_open(&w);
+    frame_add(&w.out, 4, 0, 0, slice_of("\0\4\0\0\0\0", 6)); /* INITIAL_WINDOW_SIZE 0. */
+    request_add(&w.out, 1, "/many", true, nothing);
+    world_send(&w);
+    peers_wait(&w.p, &w.r.got_headers);
+    peers_run(&w.p, 30);
+    assert_int_equal(w.r.data, 0);
+    frame_add(&w.out, 8, 0, 1, slice_of("\0\0\0\7", 4));
+    world_send(&w);
+    while (w.r.data < 7) {
+        peers_run(&w.p, 1);
+    }
+    peers_run(&w.p, 10);
+    assert_int_equal(w.r.data, 7);
+    world_free(&w);
+}
+
+/* ---- input cut anywhere ---- */
+
+static void session_bytes(struct buf *out)
+{
+    preface_add(out);
+    request_add(out, 1, "/unary", false, nothing);
+    frame_add(out, 0, 0, 1, SLICE_LIT("\0\0\0\0\3abc"));
+    ping(out);
+    frame_add(out, 0, 1, 1, SLICE_LIT("\0\0\0\0\1z"));
+    request_add(out, 3, "/refuse", true, nothing);
+    request_add(out, 5, "/echo", false, nothing);
+    frame_add(out, 0, 1, 5, SLICE_LIT("echo"));
+    ping(out);
+}
+
+static void expect_session(struct world *w)
+{
+    while (w->r.headers < 5 || !w->r.ping_acked || w->r.data < 6) {
+        peers_run(&w->p, 1);
+        assert_false(w->r.closed);
+    }
+    assert_int_equal(w->p.requests, 3);
+    assert_int_equal(w->r.data, 2 + 4); /* "14" and "echo". */
+    assert_false(w->r.goaway);
+}
+
+static void splits_make_no_difference(void **state)
+{
+    (void)state;
+    unsigned seed = 20240607;
+    for (int round = 0; round < 12; round++) {
+        struct world w;
+        world_open(&w);
+        buf_clear(&w.out);
+        session_bytes(&w.out);
+        struct slice rest = buf_slice(&w.out);
+        while (rest.size > 0) {
+            seed = seed * 1103515245 + 12345;
+            size_t size = round == 0 ? 1 : 1 + (seed >> 16) % 40;
+            raw_send(&w.r, slice_head(rest, size));
+            net_conn_flush(w.r.conn);
+            rest = slice_from(rest, size);
+            size_t turns = net_loop_stats(w.p.loop)->turns;
+            while (net_loop_stats(w.p.loop)->turns < turns + 2) {
+                peers_run(&w.p, 1);
+            }
+        }
+        expect_session(&w);
+        world_free(&w);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(ping_flood_ends_the_connection),
+        cmocka_unit_test(settings_flood_ends_the_connection),
+        cmocka_unit_test(empty_data_flood_ends_the_connection),
+        cmocka_unit_test(window_of_one_flood_ends_the_connection),
+        cmocka_unit_test(unknown_frames_are_ignored_and_counted),
+        cmocka_unit_test(rapid_reset_ends_the_connection),
+        cmocka_unit_test(forced_resets_end_the_connection),
+        cmocka_unit_test(useful_work_earns_control_frames),
+        cmocka_unit_test(hpack_bomb_is_refused_and_bounded),
+        cmocka_unit_test(cookie_crumbs_are_counted),
+        cmocka_unit_test(continuation_flood_ends_the_connection),
+        cmocka_unit_test(body_longer_or_shorter_than_declared_resets_the_stream),
+        cmocka_unit_test(broken_fields_reset_the_stream_alone),
+        cmocka_unit_test(wrong_frames_end_the_connection),
+        cmocka_unit_test(no_preface_ends_the_connection),
+        cmocka_unit_test(silence_ends_the_connection),
+        cmocka_unit_test(idle_connection_is_drained),
+        cmocka_unit_test(excess_streams_are_refused_after_the_ack_too),
+        cmocka_unit_test(window_that_never_opens_holds_the_answer),
+        cmocka_unit_test(splits_make_no_difference),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
