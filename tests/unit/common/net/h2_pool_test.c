@@ -1,0 +1,316 @@
+/* Proves: requests find few, well filled connections, wait in a bounded line for the next one, are
+ * told why when there is none, and what differs in security never shares a connection. */
+#include "common/net/h2_pool.h"
+
+#include <string.h>
+#include <unistd.h>
+
+#include "common/base/limits.h"
+
+#include "tests/support/cmocka.h"
+#include "tests/unit/common/net/h2_peers.h"
+
+enum { REQUESTS_MAX = 64 };
+
+/* A request that goes through a pool. */
+struct request {
+    struct h2_pool_wait wait; /* first member. */
+    struct call call;
+    const char *path;
+    bool answered; /* by the pool. */
+    bool started;
+    struct err why;
+};
+
+struct world {
+    struct peers p;
+    struct h2_pools *pools;
+    struct h2_pool *pool;
+    struct request requests[REQUESTS_MAX];
+};
+
+static void start_on(struct request *rq, struct h2_conn *conn)
+{
+    struct client c = {.conn = conn};
+    assert_true(err_ok(call_start(&c, &rq->call, rq->path, NULL, 0, true)));
+    rq->started = true;
+}
+
+static void on_ready(struct h2_pool_wait *wait, struct h2_conn *conn, struct err why)
+{
+    struct request *rq = (struct request *)wait;
+    assert_false(rq->answered);
+    rq->answered = true;
+    rq->why = why;
+    assert_true((conn == NULL) == !err_ok(why));
+    if (conn != NULL) {
+        start_on(rq, conn);
+    }
+}
+
+static struct err request_start(struct world *w, size_t i, const char *path, uint64_t timeout_ms)
+{
+    struct request *rq = &w->requests[i];
+    *rq = (struct request){.wait = {.ready = on_ready}, .path = path};
+    struct h2_conn *conn = NULL;
+    struct err e = h2_pool_acquire(w->pool, &rq->wait, timeout_ms, &conn);
+    if (err_ok(e) && conn != NULL) {
+        rq->answered = true;
+        start_on(rq, conn);
+    }
+    return e;
+}
+
+static struct h2_pool_stats stats_of(const struct world *w)
+{
+    struct h2_pool_stats stats;
+    h2_pool_stats(w->pool, &stats);
+    return stats;
+}
+
+static void world_init(struct world *w)
+{
+    *w = (struct world){.pool = NULL};
+    peers_init(&w->p);
+    assert_true(err_ok(h2_pools_new(w->p.env, w->p.loop, &w->pools)));
+    struct h2_target target = {.addr = w->p.addr};
+    assert_true(err_ok(h2_pools_get(w->pools, &target, &w->pool)));
+}
+
+static void world_free(struct world *w)
+{
+    h2_pool_unref(w->pool);
+    h2_pools_free(w->pools);
+    peers_free(&w->p);
+    for (size_t i = 0; i < REQUESTS_MAX; i++) {
+        call_free(&w->requests[i].call);
+    }
+}
+
+static struct world world;
+
+static void one_connection_serves_all_that_fits(void **state)
+{
+    (void)state;
+    struct world *w = &world;
+    world_init(w);
+    for (size_t i = 0; i < 30; i++) {
+        assert_true(err_ok(request_start(w, i, "/unary", PEERS_WAIT_MS)));
+    }
+    assert_int_equal(stats_of(w).pending, 30);
+    for (size_t i = 0; i < 30; i++) {
+        peers_wait(&w->p, &w->requests[i].call.closed);
+        assert_int_equal(w->requests[i].call.grpc_status, 0);
+    }
+    assert_int_equal(stats_of(w).opened, 1);
+    assert_true(err_ok(request_start(w, 30, "/unary", PEERS_WAIT_MS)));
+    assert_true(w->requests[30].started); /* at once, without waiting. */
+    peers_wait(&w->p, &w->requests[30].call.closed);
+    assert_int_equal(w->p.accepted, 1);
+    world_free(w);
+}
+
+static void full_streams_open_the_next_connection(void **state)
+{
+    (void)state;
+    uint64_t streams = limits.upstream_streams;
+    uint64_t connections = limits.upstream_connections;
+    limits.upstream_streams = 4;
+    limits.upstream_connections = 3;
+    struct world *w = &world;
+    world_init(w);
+    for (size_t i = 0; i < 20; i++) {
+        assert_true(err_ok(request_start(w, i, "/hang", i < 12 ? PEERS_WAIT_MS : 50)));
+    }
+    for (size_t i = 0; i < 20; i++) {
+        peers_wait(&w->p, &w->requests[i].answered);
+        assert_int_equal(w->requests[i].why.code, i < 12 ? E_OK : E_DEADLINE_EXCEEDED);
+    }
+    assert_int_equal(stats_of(w).connections, 3);
+    assert_int_equal(stats_of(w).streams, 12);
+    assert_int_equal(stats_of(w).pending_expired, 8);
+    /* A stream that ends makes room for who waits. */
+    assert_true(err_ok(request_start(w, 20, "/unary", PEERS_WAIT_MS)));
+    assert_false(w->requests[20].answered);
+    h2_stream_reset(w->requests[3].call.stream, H2_CANCEL);
+    peers_wait(&w->p, &w->requests[20].call.closed);
+    assert_int_equal(w->requests[20].call.grpc_status, 0);
+    world_free(w);
+    limits.upstream_streams = streams;
+    limits.upstream_connections = connections;
+}
+
+static void the_line_is_bounded_and_can_be_left(void **state)
+{
+    (void)state;
+    uint64_t before = limits.upstream_pending;
+    limits.upstream_pending = 2;
+    struct world *w = &world;
+    world_init(w);
+    assert_true(err_ok(request_start(w, 0, "/unary", PEERS_WAIT_MS)));
+    assert_true(err_ok(request_start(w, 1, "/unary", PEERS_WAIT_MS)));
+    assert_int_equal(request_start(w, 2, "/unary", PEERS_WAIT_MS).code, E_QUEUE_FULL);
+    h2_pool_cancel(&w->requests[0].wait);
+    h2_pool_cancel(&w->requests[0].wait);
+    assert_true(err_ok(request_start(w, 3, "/unary", PEERS_WAIT_MS)));
+    peers_wait(&w->p, &w->requests[1].call.closed);
+    peers_wait(&w->p, &w->requests[3].call.closed);
+    assert_false(w->requests[0].answered);
+    assert_int_equal(stats_of(w).pending_refused, 1);
+    world_free(w);
+    limits.upstream_pending = before;
+}
+
+static void no_connection_fails_who_waits(void **state)
+{
+    (void)state;
+    struct world *w = &world;
+    world_init(w);
+    h2_pool_unref(w->pool);
+    struct h2_target target = {.addr = w->p.addr};
+    int fd = -1;
+    assert_true(err_ok(net_listen(SLICE_LIT("127.0.0.1:0"), &fd, &target.addr)));
+    (void)close(fd);
+    assert_true(err_ok(h2_pools_get(w->pools, &target, &w->pool)));
+    for (int round = 0; round < 3; round++) {
+        assert_true(err_ok(request_start(w, 0, "/unary", PEERS_WAIT_MS)));
+        assert_true(err_ok(request_start(w, 1, "/unary", PEERS_WAIT_MS)));
+        peers_wait(&w->p, &w->requests[1].answered);
+        assert_int_equal(w->requests[0].why.code, E_UPSTREAM_CONNECT);
+        assert_int_equal(w->requests[1].why.code, E_UPSTREAM_CONNECT);
+    }
+    assert_int_equal(stats_of(w).connect_failed, 3);
+    assert_int_equal(stats_of(w).connections, 0);
+    world_free(w);
+}
+
+static void goaway_moves_new_requests_to_another_connection(void **state)
+{
+    (void)state;
+    struct world *w = &world;
+    world_init(w);
+    assert_true(err_ok(request_start(w, 0, "/unary", PEERS_WAIT_MS)));
+    peers_wait(&w->p, &w->requests[0].call.closed);
+    assert_true(err_ok(request_start(w, 1, "/hang", PEERS_WAIT_MS)));
+    while (w->p.requests < 2) {
+        peers_run(&w->p, 1);
+    }
+    h2_conn_drain(w->p.server);
+    while (h2_env_counters(w->p.env)->goaways_received == 0) {
+        peers_run(&w->p, 1);
+    }
+    assert_true(err_ok(request_start(w, 2, "/unary", PEERS_WAIT_MS)));
+    peers_wait(&w->p, &w->requests[2].call.closed);
+    assert_int_equal(w->requests[2].call.grpc_status, 0);
+    assert_int_equal(w->p.accepted, 2);
+    assert_false(w->requests[1].call.closed); /* the old one ends in its own time. */
+    assert_int_equal(stats_of(w).connections, 2);
+    world_free(w);
+    assert_true(w->requests[1].call.closed);
+}
+
+static void silent_connection_is_asked_and_replaced(void **state)
+{
+    (void)state;
+    uint64_t after = limits.upstream_probe_after_ms;
+    uint64_t wait = limits.upstream_probe_ms;
+    limits.upstream_probe_after_ms = 10;
+    limits.upstream_probe_ms = 30;
+    struct world *w = &world;
+    world_init(w);
+    assert_true(err_ok(request_start(w, 0, "/unary", PEERS_WAIT_MS)));
+    peers_wait(&w->p, &w->requests[0].call.closed);
+    peers_run(&w->p, 30);
+    assert_true(err_ok(request_start(w, 1, "/unary", PEERS_WAIT_MS)));
+    assert_false(w->requests[1].answered); /* it is asked first. */
+    peers_wait(&w->p, &w->requests[1].call.closed);
+    assert_int_equal(w->p.accepted, 1);
+    net_conn_pause(h2_conn_net(w->p.server)); /* a peer that is gone without a word. */
+    peers_run(&w->p, 30);
+    assert_true(err_ok(request_start(w, 2, "/unary", PEERS_WAIT_MS)));
+    peers_wait(&w->p, &w->requests[2].call.closed);
+    assert_int_equal(w->requests[2].call.grpc_status, 0);
+    assert_int_equal(w->p.accepted, 2);
+    assert_int_equal(stats_of(w).probes, 2);
+    world_free(w);
+    limits.upstream_probe_after_ms = after;
+    limits.upstream_probe_ms = wait;
+}
+
+static void unused_connections_go(void **state)
+{
+    (void)state;
+    uint64_t before = limits.upstream_idle_ms;
+    limits.upstream_idle_ms = 30;
+    struct world *w = &world;
+    world_init(w);
+    assert_true(err_ok(request_start(w, 0, "/unary", PEERS_WAIT_MS)));
+    peers_wait(&w->p, &w->p.server_closed_once);
+    assert_true(err_ok(w->p.server_why));
+    while (stats_of(w).connections > 0) {
+        peers_run(&w->p, 1);
+    }
+    assert_int_equal(stats_of(w).connect_failed, 0);
+    world_free(w);
+    limits.upstream_idle_ms = before;
+}
+
+static void targets_that_differ_share_nothing(void **state)
+{
+    (void)state;
+    struct world *w = &world;
+    world_init(w);
+    struct h2_target base = {.addr = w->p.addr};
+    struct h2_target named = base;
+    named.server_name = SLICE_LIT("a.example");
+    struct h2_target id = base;
+    id.spiffe_id = SLICE_LIT("a.example"); /* the same bytes in another place. */
+    struct h2_target port = base;
+    net_addr_set_port(&port.addr, (uint16_t)(net_addr_port(&base.addr) ^ 1));
+    const struct h2_target *targets[] = {&base, &named, &id, &port};
+    struct h2_pool *pools[4];
+    for (size_t i = 0; i < 4; i++) {
+        assert_true(err_ok(h2_pools_get(w->pools, targets[i], &pools[i])));
+        for (size_t k = 0; k < i; k++) {
+            assert_ptr_not_equal(pools[i], pools[k]);
+        }
+    }
+    assert_ptr_equal(pools[0], w->pool);
+    for (size_t i = 0; i < 4; i++) {
+        h2_pool_unref(pools[i]);
+    }
+    world_free(w);
+}
+
+static void dropped_pool_drains_its_calls(void **state)
+{
+    (void)state;
+    struct world *w = &world;
+    world_init(w);
+    assert_true(err_ok(request_start(w, 0, "/unary", PEERS_WAIT_MS)));
+    peers_wait(&w->p, &w->requests[0].call.closed);
+    assert_true(err_ok(request_start(w, 1, "/many", PEERS_WAIT_MS)));
+    assert_true(w->requests[1].started);
+    h2_pool_unref(w->pool);
+    w->pool = NULL;
+    peers_wait(&w->p, &w->requests[1].call.closed);
+    assert_int_equal(w->requests[1].call.grpc_status, 0);
+    peers_wait(&w->p, &w->p.server_closed_once);
+    world_free(w);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(one_connection_serves_all_that_fits),
+        cmocka_unit_test(full_streams_open_the_next_connection),
+        cmocka_unit_test(the_line_is_bounded_and_can_be_left),
+        cmocka_unit_test(no_connection_fails_who_waits),
+        cmocka_unit_test(goaway_moves_new_requests_to_another_connection),
+        cmocka_unit_test(silent_connection_is_asked_and_replaced),
+        cmocka_unit_test(unused_connections_go),
+        cmocka_unit_test(targets_that_differ_share_nothing),
+        cmocka_unit_test(dropped_pool_drains_its_calls),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
