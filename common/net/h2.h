@@ -181,7 +181,7 @@ MUST_CHECK struct err h2_conn_request(struct h2_conn *c, const struct h2_field *
 
 /* ---- streams ---- */
 
-/* Server, in or after 'request': says who hears of the stream. */
+/* Says who hears of the stream from now on; NULL: nobody, its owner gives it up. */
 void h2_stream_attach(struct h2_stream *s, const struct h2_stream_events *events, void *user);
 
 void *h2_stream_user(const struct h2_stream *s);

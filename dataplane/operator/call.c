@@ -41,7 +41,6 @@ static void finish(struct op_call *call, struct err how);
 
 static const struct h2_stream_events caller_events;
 static const struct h2_stream_events upstream_events;
-static const struct h2_stream_events no_events; /* for a stream that we gave up. */
 
 static void connected(struct op_wait *wait, struct h2_conn *conn, struct err why);
 
@@ -297,7 +296,7 @@ static void let_go(struct op_call *call)
     if (call->upstream != NULL) {
         struct h2_stream *upstream = call->upstream;
         call->upstream = NULL;
-        h2_stream_attach(upstream, &no_events, /* user: */ NULL);
+        h2_stream_attach(upstream, /* events: */ NULL, /* user: */ NULL);
         if (!h2_stream_received_end(upstream) || !h2_stream_sent_end(upstream)) {
             h2_stream_reset(upstream, H2_CANCEL);
         }
