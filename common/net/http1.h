@@ -89,8 +89,6 @@ struct http1_parser {
     bool to_connect;       /* the request was a CONNECT. */
     bool saw_cr;
     bool in_extension;
-    bool in_quotes;
-    bool quoted_escape;
     bool saw_length;
     bool saw_coding;
     bool saw_host;
@@ -98,13 +96,13 @@ struct http1_parser {
     bool saw_keep_alive;
     bool saw_upgrade_option;
     bool saw_upgrade;
-    unsigned blank_lines;   /* before a request line: one is forgiven (RFC 9112, 2.2). */
+    bool skipped_blank;     /* before a request line: one is forgiven (RFC 9112, 2.2). */
     size_t used;            /* bytes of the store. */
     size_t line;            /* start of the line that is being gathered. */
     size_t field_count;     /* fields of the store. */
-    size_t head_fields;     /* of these, the head's. */
     uint64_t left;          /* bytes left of the body or of the chunk. */
     unsigned chunk_digits;  /* of the size that is being read. */
+    unsigned codings;       /* transfer codings that were named. */
     size_t extension_bytes; /* of all chunks of this message. */
 };
 

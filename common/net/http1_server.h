@@ -9,7 +9,8 @@
  *            gone() comes once for each head(), after the answer has been written or when the
  *            caller has left.
  * Threads    the connection's loop.
- * Errors     what the peer does wrong is answered here (400, 408, 413, 431, 501, 505) and counted.
+ * Errors     what the peer does wrong is answered here (400, 408, 413, 431, 501), and the
+ *            connection is closed behind it.
  */
 #pragma once
 
@@ -118,11 +119,12 @@ bool http1_exchange_done(const struct http1_exchange *x);
 void http1_exchange_abort(struct http1_exchange *x);
 
 /*
- * CONNECT and upgrades: writes the head (200 or 101) and hands the connection over: exchange and
- * server are gone when it returns (gone() and closed() are not called). 'out_early' are bytes
- * behind the request that belong to the tunnel: borrowed until the connection's next read or
- * the end of the turn.
+ * CONNECT and upgrades: writes the head (200 or 101, with "connection: upgrade") and hands the
+ * connection over: exchange and server are gone when it returns (gone() and closed() are not
+ * called); set a handler at once. Bytes behind the request, which belong to the tunnel, are
+ * appended to 'early'. Fails like http1_respond_head(), and with the errors of buf_add(); then
+ * nothing has changed.
  */
 MUST_CHECK struct err http1_exchange_take_conn(struct http1_exchange *x, unsigned status,
                                                const struct http1_field *fields, size_t field_count,
-                                               struct net_conn **out_conn, struct buf *out_early);
+                                               struct net_conn **out_conn, struct buf *early);
