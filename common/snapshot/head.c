@@ -135,9 +135,17 @@ static char *text_of(struct slice s)
     return text;
 }
 
+static bool has_nul(struct slice s)
+{
+    return slice_find(s, '\0') != s.size;
+}
+
 static struct err labels_fill(struct target_space *space, const struct head_target *from)
 {
     for (size_t i = 0; i < from->label_count; i++) {
+        if (has_nul(from->labels[i].name) || has_nul(from->labels[i].value)) {
+            return FAIL(E_USAGE); /* what is behind it would be lost without a word. */
+        }
         char *name = text_of(from->labels[i].name);
         char *value = text_of(from->labels[i].value);
         space->texts[2 * i] = name;

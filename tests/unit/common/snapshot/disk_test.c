@@ -1,0 +1,690 @@
+/*
+ * disk: whatever kills a node, and wherever the disk refuses, the next start serves a valid
+ * version that is not older than the one that was good.
+ */
+#include "common/snapshot/disk.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "fixture.h"
+#include "tests/support/cmocka.h"
+
+enum { PARTS = 120, VERSIONS = 4 };
+
+static struct fx fx;
+static struct fx_version versions[VERSIONS]; /* numbers 1 to 4, one part changed in each. */
+
+static int setup(void **state)
+{
+    (void)state;
+    fx_init(&fx);
+    for (unsigned i = 0; i < VERSIONS; i++) {
+        fx_version_make(&fx, i + 1, PARTS, i, &versions[i]);
+    }
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < VERSIONS; i++) {
+        fx_version_free(&versions[i]);
+    }
+    fx_free(&fx);
+    return 0;
+}
+
+static struct disk_options options_of(const char *directory)
+{
+    return (struct disk_options){.directory = directory,
+                                 .environment = fx.environment,
+                                 .trust_root = buf_slice(&fx.root_bytes),
+                                 .lock_fd = -1};
+}
+
+static struct err commit(struct disk *d, const struct fx_version *v, struct snap_set *set)
+{
+    (void)v;
+    const struct disk_apply apply = {
+        .manifest = buf_slice(&v->container), .set = set, .epoch = v->manifest.version + 10};
+    return disk_commit(d, &apply);
+}
+
+static struct err apply(struct disk *d, const struct fx_version *v)
+{
+    struct snap_set *set = fx_set(v, NULL);
+    struct err e = commit(d, v, set);
+    snap_set_unref(set);
+    return e;
+}
+
+/* Opens with everything else dead: only --trust-root is left out as well. */
+static struct disk *open_alone(const char *directory)
+{
+    struct disk *d = NULL;
+    struct disk_options options = options_of(directory);
+    options.trust_root = slice_str("");
+    EXPECT_OK(disk_open(&options, &d));
+    return d;
+}
+
+/* Whether the set holds the bytes of the version, part by part. */
+static void assert_same_content(const struct snap_set *set, const struct fx_version *v)
+{
+    for (size_t i = 0; i < FX_STREAMS - 1; i++) {
+        struct part_iter it = {.rest = buf_slice(&v->raw[i])};
+        struct snap_cursor at = {0};
+        struct snap_part got;
+        struct part want;
+        bool more = true;
+        EXPECT_OK(part_next(&it, &want, &more));
+        while (more) {
+            assert_true(snap_set_next(set, v->streams[i].kind, &at, &got));
+            assert_true(slice_eq(got.key, want.key) && slice_eq(got.bytes, want.bytes));
+            EXPECT_OK(part_next(&it, &want, &more));
+        }
+        assert_false(snap_set_next(set, v->streams[i].kind, &at, &got));
+    }
+}
+
+/* Starts and gives the version that is served, its content checked. */
+static uint64_t start_version(struct disk *d)
+{
+    struct disk_start start;
+    EXPECT_OK(disk_start(d, &start));
+    uint64_t version = start.version.version;
+    assert_true(version >= 1 && version <= VERSIONS);
+    assert_same_content(start.set, &versions[version - 1]);
+    assert_int_equal(snap_set_version(start.set), version);
+    snap_set_unref(start.set);
+    return version;
+}
+
+/* ---- the plain way ---- */
+
+static void starts_from_disk_alone(void **state)
+{
+    (void)state;
+    char directory[256];
+    fx_directory(directory);
+    struct disk_options options = options_of(directory);
+    struct disk *d = NULL;
+    struct disk_start start;
+    EXPECT_OK(disk_open(&options, &d));
+    EXPECT(disk_start(d, &start), E_NOT_FOUND);
+    EXPECT_OK(apply(d, &versions[0]));
+    EXPECT_OK(disk_mark_good(d));
+    EXPECT_OK(apply(d, &versions[1]));
+    disk_close(d);
+
+    d = open_alone(directory);
+    assert_int_equal(disk_floor(d)->mark, DISK_MARK_TRYING);
+    assert_int_equal(disk_floor(d)->present.version, 2);
+    assert_int_equal(disk_floor(d)->good.version, 1);
+    assert_int_equal(disk_floor(d)->epoch, 12);
+    assert_int_equal(disk_root(d)->version, 1);
+    assert_int_equal(start_version(d), 2);
+    struct judge j;
+    disk_judge(d, &j);
+    assert_true(j.has_order && j.has_digest && !j.has_head);
+    assert_int_equal(j.version, 2);
+    assert_int_equal(j.epoch, 12);
+    disk_close(d);
+    fx_remove_directory(directory);
+}
+
+static void goes_to_no_lower_version(void **state)
+{
+    (void)state;
+    char directory[256];
+    fx_directory(directory);
+    struct disk_options options = options_of(directory);
+    struct disk *d = NULL;
+    EXPECT_OK(disk_open(&options, &d));
+    EXPECT_OK(apply(d, &versions[2]));
+    EXPECT(apply(d, &versions[1]), E_SNAPSHOT_REPLAYED);
+    assert_int_equal(disk_floor(d)->present.version, 3);
+    disk_close(d);
+    fx_remove_directory(directory);
+}
+
+static void needs_a_root(void **state)
+{
+    (void)state;
+    char directory[256];
+    fx_directory(directory);
+    struct disk_options options = options_of(directory);
+    struct disk *d = NULL;
+    options.trust_root = slice_str("");
+    EXPECT(disk_open(&options, &d), E_ROOT_MISSING);
+    fx_remove_directory(directory);
+}
+
+static void belongs_to_one_process(void **state)
+{
+    (void)state;
+    char directory[256];
+    fx_directory(directory);
+    struct disk_options options = options_of(directory);
+    struct disk *first = NULL;
+    struct disk *second = NULL;
+    EXPECT_OK(disk_open(&options, &first));
+    EXPECT(disk_open(&options, &second), E_CONFLICT);
+    options.lock_fd = disk_lock_fd(first); /* handed over: the new process has it at once. */
+    EXPECT_OK(disk_open(&options, &second));
+    disk_close(first);
+    options.lock_fd = -1;
+    EXPECT(disk_open(&options, &first), E_CONFLICT);
+    options.lock_fd = 0; /* a descriptor that is not the lock. */
+    EXPECT(disk_open(&options, &first), E_USAGE);
+    disk_close(second);
+    fx_remove_directory(directory);
+}
+
+static void refuses_another_environment(void **state)
+{
+    (void)state;
+    char directory[256];
+    uint8_t other[ENVIRONMENT_SIZE];
+    fx_directory(directory);
+    struct disk_options options = options_of(directory);
+    struct disk *d = NULL;
+    EXPECT_OK(disk_open(&options, &d));
+    EXPECT_OK(apply(d, &versions[0]));
+    disk_close(d);
+    snap_environment(slice_str("other"), other);
+    options.environment = other;
+    EXPECT(disk_open(&options, &d), E_USAGE);
+    fx_remove_directory(directory);
+}
+
+/* ---- crash marks ---- */
+
+static void three_crashes_lead_to_last_good(void **state)
+{
+    (void)state;
+    char directory[256];
+    fx_directory(directory);
+    struct disk_options options = options_of(directory);
+    struct disk *d = NULL;
+    EXPECT_OK(disk_open(&options, &d));
+    EXPECT_OK(apply(d, &versions[0]));
+    EXPECT_OK(disk_mark_good(d));
+    EXPECT_OK(apply(d, &versions[1]));
+    disk_close(d);
+    const uint64_t wanted[] = {2, 2, 1, 1};
+    for (size_t i = 0; i < 4; i++) {
+        d = open_alone(directory);
+        struct disk_start start;
+        EXPECT_OK(disk_start(d, &start));
+        assert_int_equal(start.version.version, wanted[i]);
+        assert_int_equal(start.fell_back, wanted[i] == 1);
+        assert_int_equal(start.why.code, wanted[i] == 1 ? E_CRASHED_NODE : E_OK);
+        snap_set_unref(start.set);
+        EXPECT_OK(wanted[i] == 1 ? disk_mark_good(d)
+                                 : OK); /* the old one runs, and proves nothing. */
+        assert_int_equal(disk_floor(d)->good.version, 1);
+        assert_int_equal(disk_floor(d)->present.version, 2);
+        disk_close(d);
+    }
+    d = open_alone(directory);
+    struct judge j;
+    disk_judge(d, &j);
+    assert_int_equal(j.refused_count, 1);
+    assert_memory_equal(j.refused[0], versions[1].manifest.digest, DIGEST_SIZE);
+    EXPECT_OK(apply(d, &versions[2])); /* the way out. */
+    EXPECT_OK(disk_mark_good(d));
+    assert_int_equal(start_version(d), 3);
+    disk_close(d);
+    fx_remove_directory(directory);
+}
+
+static void a_clean_stop_clears_the_count(void **state)
+{
+    (void)state;
+    char directory[256];
+    fx_directory(directory);
+    struct disk_options options = options_of(directory);
+    struct disk *d = NULL;
+    EXPECT_OK(disk_open(&options, &d));
+    EXPECT_OK(apply(d, &versions[0]));
+    disk_close(d);
+    for (size_t i = 0; i < 5; i++) {
+        d = open_alone(directory);
+        assert_int_equal(start_version(d), 1);
+        assert_int_equal(disk_floor(d)->starts, 1);
+        EXPECT_OK(disk_mark_stopped(d));
+        disk_close(d);
+    }
+    fx_remove_directory(directory);
+}
+
+/* ---- faults at every step ---- */
+
+struct fault {
+    int countdown; /* steps that go well before the fault. */
+    int error;     /* what the step fails with; zero: SIGKILL. */
+    int seen;      /* steps met. */
+    bool sticky;   /* all steps after it fail, too: a disk that is full stays full. */
+};
+
+static int fault_hook(void *context, enum disk_step step)
+{
+    struct fault *f = context;
+    (void)step;
+    f->seen++;
+    bool now = f->sticky ? f->seen > f->countdown : f->seen == f->countdown + 1;
+    if (now && f->error == 0) {
+        (void)kill(getpid(), SIGKILL);
+        pause(); /* not reached: the signal ends the process. */
+    }
+    return now ? f->error : 0;
+}
+
+/*
+ * A life of a node: start, apply each version and find it good; ends by itself or by the hook.
+ * Gives the last version whose apply was said to be done.
+ */
+static uint64_t live(const char *directory, struct fault *fault)
+{
+    struct disk_options options = options_of(directory);
+    struct disk *d = NULL;
+    struct disk_start start = {0};
+    options.hook = fault_hook;
+    options.hook_context = fault;
+    EXPECT_OK(disk_open(&options, &d));
+    EXPECT_OK(disk_start(d, &start));
+    snap_set_unref(start.set);
+    uint64_t applied = start.version.version;
+    for (size_t i = 1; i < VERSIONS; i++) {
+        struct err e = apply(d, &versions[i]);
+        if (err_ok(e)) {
+            applied = versions[i].manifest.version;
+            e = disk_mark_good(d);
+        }
+        if (!err_ok(e)) {
+            EXPECT(e, E_PERSIST_FAILED);
+        }
+    }
+    disk_close(d);
+    return applied;
+}
+
+static void make_first_good(const char *directory)
+{
+    struct disk_options options = options_of(directory);
+    struct disk *d = NULL;
+    EXPECT_OK(disk_open(&options, &d));
+    EXPECT_OK(apply(d, &versions[0]));
+    EXPECT_OK(disk_mark_good(d));
+    disk_close(d);
+}
+
+/* What was good on disk must never be gone: the least that a later start may serve. */
+static void assert_survived(const char *directory, uint64_t *out_version)
+{
+    struct disk *d = open_alone(directory);
+    uint64_t good = disk_floor(d)->good.version;
+    assert_true(good >= 1);
+    assert_false(disk_notes(d).floor_rebuilt);
+    *out_version = start_version(d);
+    assert_true(*out_version >= good);
+    disk_close(d);
+}
+
+static void killed_at_every_step(void **state)
+{
+    (void)state;
+    bool finished = false;
+    uint64_t last = 1;
+    for (int step = 0; !finished; step++) {
+        char directory[256];
+        fx_directory(directory);
+        make_first_good(directory);
+        pid_t child = fork();
+        assert_true(child >= 0);
+        if (child == 0) {
+            struct fault fault = {.countdown = step};
+            (void)live(directory, &fault);
+            _exit(0);
+        }
+        int status = 0;
+        assert_int_equal(waitpid(child, &status, 0), child);
+        finished = WIFEXITED(status);
+        assert_true(finished ? WEXITSTATUS(status) == 0 : WTERMSIG(status) == SIGKILL);
+        uint64_t version = 0;
+        assert_survived(directory, &version);
+        assert_true(version >= last); /* one step later is never an older version. */
+        last = version;
+        fx_remove_directory(directory);
+    }
+    assert_int_equal(last, VERSIONS);
+}
+
+/* The disk refuses at one step, or from one step on; the same process goes on all the while. */
+static void refused_at_every_step(bool sticky, int error)
+{
+    int steps = 1;
+    for (int step = 0; step < steps; step++) {
+        char directory[256];
+        fx_directory(directory);
+        make_first_good(directory);
+        struct fault fault = {.countdown = step, .error = error, .sticky = sticky};
+        uint64_t applied = live(directory, &fault);
+        steps = fault.seen > steps ? fault.seen : steps;
+        uint64_t version = 0;
+        assert_survived(directory, &version);
+        assert_true(version >= applied); /* what was said to be done is done. */
+        fx_remove_directory(directory);
+    }
+    assert_true(steps > 30);
+}
+
+static void no_space_at_every_step(void **state)
+{
+    (void)state;
+    refused_at_every_step(/* sticky= */ false, ENOSPC);
+}
+
+static void no_space_from_every_step_on(void **state)
+{
+    (void)state;
+    refused_at_every_step(/* sticky= */ true, ENOSPC);
+}
+
+/* A real write that fails: the file may not grow past a bound, at every bound near what it takes.
+ */
+static void real_writes_fail_at_every_size(void **state)
+{
+    (void)state;
+    (void)signal(SIGXFSZ, SIG_IGN);
+    struct rlimit before;
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+    unsigned failed = 0;
+    unsigned done = 0;
+    for (rlim_t extra = 0; extra < 400000; extra += 9973) {
+        char directory[256];
+        fx_directory(directory);
+        make_first_good(directory);
+        struct disk_options options = options_of(directory);
+        struct disk *d = NULL;
+        EXPECT_OK(disk_open(&options, &d));
+        uint64_t size = disk_sizes(d).pack_bytes;
+        struct rlimit bound = {.rlim_cur = size + extra, .rlim_max = before.rlim_max};
+        assert_int_equal(setrlimit(RLIMIT_FSIZE, &bound), 0);
+        struct err e = apply(d, &versions[1]);
+        assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+        failed += e.code == E_PERSIST_FAILED ? 1 : 0;
+        done += err_ok(e) ? 1 : 0;
+        assert_true(err_ok(e) || e.code == E_PERSIST_FAILED);
+        assert_int_equal(disk_floor(d)->present.version, err_ok(e) ? 2 : 1);
+        disk_close(d);
+        d = open_alone(directory);
+        assert_int_equal(disk_notes(d).torn_bytes, 0);
+        assert_int_equal(start_version(d), err_ok(e) ? 2 : 1);
+        EXPECT_OK(apply(d, &versions[2])); /* with room again, it goes on. */
+        disk_close(d);
+        fx_remove_directory(directory);
+    }
+    assert_true(failed > 0 && done > 0);
+}
+
+/* ---- damaged files ---- */
+
+static void read_file(const char *directory, const char *name, struct buf *out)
+{
+    char path[300];
+    (void)snprintf(path, sizeof(path), "%s/%s", directory, name);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    struct stat st;
+    uint8_t *at = NULL;
+    assert_true(fd >= 0 && fstat(fd, &st) == 0);
+    buf_clear(out);
+    EXPECT_OK(buf_reserve(out, (size_t)st.st_size + 1, &at));
+    assert_int_equal(read(fd, at, (size_t)st.st_size), st.st_size);
+    buf_commit(out, (size_t)st.st_size);
+    (void)close(fd);
+}
+
+static void write_file(const char *directory, const char *name, struct slice bytes)
+{
+    char path[300];
+    (void)snprintf(path, sizeof(path), "%s/%s", directory, name);
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, bytes.ptr, bytes.size), bytes.size);
+    (void)close(fd);
+}
+
+/* A pack that ends anywhere behind the good version: the tail goes, the good version stays. */
+static void torn_tail_is_cut_off(void **state)
+{
+    (void)state;
+    char directory[256];
+    fx_directory(directory);
+    make_first_good(directory);
+    auto_buf struct buf good_floor = BUF_MAX(4096);
+    auto_buf struct buf pack = BUF_MAX(8 << 20);
+    read_file(directory, "floor", &good_floor);
+    read_file(directory, "pack", &pack);
+    size_t good_size = pack.size;
+    struct disk *d = open_alone(directory);
+    EXPECT_OK(apply(d, &versions[1]));
+    disk_close(d);
+    read_file(directory, "pack", &pack);
+    assert_true(pack.size > good_size + 1000);
+    for (size_t size = good_size; size < pack.size; size += size < good_size + 200 ? 1 : 397) {
+        write_file(directory, "pack", slice_head(buf_slice(&pack), size));
+        write_file(directory, "floor", buf_slice(&good_floor));
+        d = open_alone(directory);
+        assert_int_equal(start_version(d), 1);
+        assert_false(disk_notes(d).floor_rebuilt);
+        EXPECT_OK(apply(d, &versions[1]));
+        disk_close(d);
+        d = open_alone(directory);
+        assert_int_equal(start_version(d), 2);
+        disk_close(d);
+    }
+    fx_remove_directory(directory);
+}
+
+/* Every bit of the floor: it is rebuilt from the highest manifest, never from zero. */
+static void damaged_floor_is_rebuilt(void **state)
+{
+    (void)state;
+    char directory[256];
+    fx_directory(directory);
+    make_first_good(directory);
+    struct disk *d = open_alone(directory);
+    EXPECT_OK(apply(d, &versions[1]));
+    disk_close(d);
+    auto_buf struct buf floor = BUF_MAX(4096);
+    read_file(directory, "floor", &floor);
+    for (size_t bit = 0; bit < floor.size * 8; bit += bit < 256 ? 1 : 13) {
+        floor.ptr[bit / 8] ^= (uint8_t)(1U << bit % 8);
+        write_file(directory, "floor", buf_slice(&floor));
+        floor.ptr[bit / 8] ^= (uint8_t)(1U << bit % 8);
+        d = open_alone(directory);
+        assert_true(disk_notes(d).floor_rebuilt);
+        assert_int_equal(disk_floor(d)->present.version, 2);
+        assert_int_equal(disk_floor(d)->good.version, 1);
+        assert_int_equal(disk_floor(d)->epoch, 12);
+        assert_int_equal(disk_floor(d)->root_version, 1);
+        disk_close(d);
+    }
+    for (size_t size = 0; size < floor.size; size++) {
+        write_file(directory, "floor", slice_head(buf_slice(&floor), size));
+        d = open_alone(directory);
+        assert_true(disk_notes(d).floor_rebuilt);
+        assert_int_equal(disk_floor(d)->present.version, 2);
+        disk_close(d);
+    }
+    d = open_alone(directory);
+    assert_int_equal(start_version(d), 2);
+    disk_close(d);
+    fx_remove_directory(directory);
+}
+
+/* A bit of the pack, anywhere: what is served is valid, or nothing is served. */
+static void damaged_pack_serves_nothing_wrong(void **state)
+{
+    (void)state;
+    char directory[256];
+    fx_directory(directory);
+    make_first_good(directory);
+    struct disk *d = open_alone(directory);
+    EXPECT_OK(apply(d, &versions[1]));
+    disk_close(d);
+    auto_buf struct buf pack = BUF_MAX(8 << 20);
+    auto_buf struct buf floor = BUF_MAX(4096);
+    read_file(directory, "pack", &pack);
+    read_file(directory, "floor", &floor);
+    unsigned served[VERSIONS + 1] = {0};
+    for (size_t at = 0; at < pack.size; at += at < 2000 ? 61 : 1999) {
+        pack.ptr[at] ^= 1;
+        write_file(directory, "pack", buf_slice(&pack));
+        write_file(directory, "floor", buf_slice(&floor));
+        pack.ptr[at] ^= 1;
+        struct disk_options options = options_of(directory);
+        struct disk_start start;
+        EXPECT_OK(disk_open(&options, &d));
+        struct err e = disk_start(d, &start);
+        served[err_ok(e) ? start.version.version : 0]++;
+        if (err_ok(e)) {
+            assert_same_content(start.set, &versions[start.version.version - 1]);
+            snap_set_unref(start.set);
+        }
+        disk_close(d);
+    }
+    assert_true(served[2] > 0 && served[1] > 0);
+    fx_remove_directory(directory);
+}
+
+/* ---- compaction ---- */
+
+static void garbage_is_collected(void **state)
+{
+    (void)state;
+    char directory[256];
+    fx_directory(directory);
+    make_first_good(directory);
+    struct disk *d = open_alone(directory);
+    uint64_t largest = 0;
+    for (uint64_t n = 2; n < 40; n++) {
+        struct fx_version v;
+        fx_version_make(&fx, n, PARTS, (unsigned)(n * 7 % PARTS), &v);
+        EXPECT_OK(apply(d, &v));
+        EXPECT_OK(disk_mark_good(d));
+        struct disk_sizes sizes = disk_sizes(d);
+        assert_true(sizes.pack_bytes <= 2 * sizes.live_bytes);
+        largest = sizes.pack_bytes > largest ? sizes.pack_bytes : largest;
+        fx_version_free(&v);
+    }
+    disk_close(d);
+    d = open_alone(directory);
+    assert_int_equal(disk_notes(d).bad_records, 0);
+    struct disk_start start;
+    EXPECT_OK(disk_start(d, &start));
+    assert_int_equal(start.version.version, 39);
+    snap_set_unref(start.set);
+    disk_close(d);
+    fx_remove_directory(directory);
+}
+
+/* ---- roots ---- */
+
+static void walk_and_floor_are_one_write(void **state)
+{
+    (void)state;
+    char directory[256];
+    fx_directory(directory);
+    make_first_good(directory);
+    struct disk *d = open_alone(directory);
+    auto_buf struct buf second = BUF_MAX(1 << 20);
+    struct root next = fx_root(&fx, 2, &fx.roots[1]);
+    next.has_floor = true;
+    next.floor = (struct root_floor){.epoch = 77, .version = 3};
+    const struct key_pair *signers[] = {&fx.roots[0], &fx.roots[1]};
+    fx_seal_root(&next, signers, 2, &second);
+    struct root_walk walk;
+    root_walk_start(disk_root(d), &walk);
+    EXPECT_OK(root_walk_step(&walk, buf_slice(&second)));
+    struct slice containers[] = {buf_slice(&second)};
+    EXPECT_OK(disk_walk(d, &walk, containers));
+    disk_close(d);
+
+    d = open_alone(directory);
+    assert_int_equal(disk_root(d)->version, 2);
+    struct judge j;
+    disk_judge(d, &j);
+    assert_int_equal(j.epoch, 77);
+    assert_int_equal(j.version, 3);
+    assert_false(j.has_digest);
+    assert_int_equal(start_version(d), 1); /* it serves on: its manifest holds by its own root. */
+    EXPECT(apply(d, &versions[1]), E_SNAPSHOT_REPLAYED);
+    EXPECT_OK(apply(d, &versions[2]));
+    disk_close(d);
+    d = open_alone(directory); /* the floor of root 2 took effect once. */
+    assert_int_equal(disk_floor(d)->epoch, 13);
+    assert_int_equal(start_version(d), 3);
+    disk_close(d);
+    fx_remove_directory(directory);
+}
+
+static void trust_root_that_is_higher_is_in_force(void **state)
+{
+    (void)state;
+    char directory[256];
+    fx_directory(directory);
+    make_first_good(directory);
+    auto_buf struct buf fifth = BUF_MAX(1 << 20);
+    struct root root = fx_root(&fx, 5, &fx.roots[2]);
+    const struct key_pair *signer = &fx.roots[2];
+    fx_seal_root(&root, &signer, 1, &fifth);
+    struct disk_options options = options_of(directory);
+    options.trust_root = buf_slice(&fifth);
+    struct disk *d = NULL;
+    EXPECT_OK(disk_open(&options, &d));
+    assert_int_equal(disk_root(d)->version, 5);
+    assert_int_equal(start_version(d), 1);
+    EXPECT_OK(apply(d, &versions[1]));
+    disk_close(d);
+    options.trust_root = buf_slice(&fx.root_bytes); /* a lower one changes nothing. */
+    EXPECT_OK(disk_open(&options, &d));
+    assert_int_equal(disk_root(d)->version, 5);
+    assert_int_equal(start_version(d), 2);
+    disk_close(d);
+    fx_remove_directory(directory);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(starts_from_disk_alone),
+        cmocka_unit_test(goes_to_no_lower_version),
+        cmocka_unit_test(needs_a_root),
+        cmocka_unit_test(belongs_to_one_process),
+        cmocka_unit_test(refuses_another_environment),
+        cmocka_unit_test(three_crashes_lead_to_last_good),
+        cmocka_unit_test(a_clean_stop_clears_the_count),
+        cmocka_unit_test(killed_at_every_step),
+        cmocka_unit_test(no_space_at_every_step),
+        cmocka_unit_test(no_space_from_every_step_on),
+        cmocka_unit_test(real_writes_fail_at_every_size),
+        cmocka_unit_test(torn_tail_is_cut_off),
+        cmocka_unit_test(damaged_floor_is_rebuilt),
+        cmocka_unit_test(damaged_pack_serves_nothing_wrong),
+        cmocka_unit_test(garbage_is_collected),
+        cmocka_unit_test(walk_and_floor_are_one_write),
+        cmocka_unit_test(trust_root_that_is_higher_is_in_force),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
