@@ -112,7 +112,7 @@ struct err proto_decode(const ProtobufCMessageDescriptor *type, struct slice byt
                         const struct proto_rules *rules, ProtobufCMessage **out)
 {
     static const uint8_t nothing[1];
-    struct cap cap = {.left = rules->memory_max};
+    struct cap cap = {.left = type->sizeof_message + rules->memory_max};
     ProtobufCAllocator allocator = {cap_alloc, cap_free, &cap};
     const uint8_t *from = bytes.size == 0 ? nothing : bytes.ptr;
     auto_proto ProtobufCMessage *m = protobuf_c_message_unpack(type, &allocator, bytes.size, from);

@@ -1,7 +1,8 @@
 /*
  * strict: protobuf messages read so that nothing in them is passed over.
  *
- * Shape      protobuf-c's generated messages; decoding takes at most 'memory_max' bytes of heap.
+ * Shape      protobuf-c's generated messages; decoding takes at most 'memory_max' bytes of heap
+ *            beside the message's own struct, which an empty message takes, too.
  * Ownership  proto_decode() gives a message that proto_free() gives back.
  * Threads    any.
  * Errors     the code that the caller names for bytes that do not parse, and another one for a
@@ -24,7 +25,7 @@
 enum { PROTO_IGNORABLE_FIELD = 100 };
 
 struct proto_rules {
-    size_t memory_max;       /* bytes of heap that a decode may take in all. */
+    size_t memory_max;       /* bytes of heap beside the message's own struct. */
     enum err_code malformed; /* the bytes do not parse, or not in canonical form. */
     enum err_code unknown;   /* a field below PROTO_IGNORABLE_FIELD is not known here. */
 };

@@ -181,7 +181,8 @@ static struct err target_fill(struct target_space *space, const struct head_targ
 static struct err head_fill(const struct head *h, struct target_space *spaces, struct buf *out)
 {
     target_message *targets[HEAD_TARGETS_MAX];
-    head_message m = TRILANE__SNAPSHOT__V1__HEAD__INIT;
+    head_message m;
+    trilane__snapshot__v1__head__init(&m);
     for (size_t i = 0; i < h->target_count; i++) {
         TRY(target_fill(&spaces[i], &h->targets[i]));
         targets[i] = &spaces[i].target;

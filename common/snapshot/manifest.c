@@ -285,7 +285,8 @@ struct err manifest_encode(const struct manifest_plan *plan, struct buf *out)
     }
     uint8_t digest[DIGEST_SIZE];
     manifest_plan_digest(plan, digest);
-    manifest_message m = TRILANE__SNAPSHOT__V1__MANIFEST__INIT;
+    manifest_message m;
+    trilane__snapshot__v1__manifest__init(&m);
     m.version = plan->version;
     m.content_digest = proto_binary(digest, sizeof(digest));
     m.made_at_ms = plan->made_at_ms;

@@ -73,9 +73,7 @@ struct err part_add(struct part_writer *w, struct slice key, struct slice bytes)
 struct err part_decode(const ProtobufCMessageDescriptor *type, struct slice bytes,
                        ProtobufCMessage **out)
 {
-    /* A part may be as short as a few bytes: the message's own struct comes on top. */
-    const struct proto_rules rules = {.memory_max =
-                                          type->sizeof_message + PART_MEMORY_FACTOR * bytes.size,
+    const struct proto_rules rules = {.memory_max = PART_MEMORY_FACTOR * bytes.size,
                                       .malformed = E_PART_MALFORMED,
                                       .unknown = E_CAPABILITY_MISSING};
     return proto_decode(type, bytes, &rules, out);

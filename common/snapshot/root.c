@@ -94,10 +94,12 @@ struct err root_encode(const struct root *r, struct buf *out)
         return FAIL(E_USAGE);
     }
     struct role_space spaces[ROOT_ROLE_COUNT];
-    Trilane__Snapshot__V1__Floor floor = TRILANE__SNAPSHOT__V1__FLOOR__INIT;
+    Trilane__Snapshot__V1__Floor floor;
+    trilane__snapshot__v1__floor__init(&floor);
     floor.epoch = r->floor.epoch;
     floor.version = r->floor.version;
-    Trilane__Snapshot__V1__Root m = TRILANE__SNAPSHOT__V1__ROOT__INIT;
+    Trilane__Snapshot__V1__Root m;
+    trilane__snapshot__v1__root__init(&m);
     m.environment = proto_text(r->environment);
     m.version = r->version;
     m.not_after_ms = r->not_after_ms;

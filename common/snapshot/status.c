@@ -23,7 +23,8 @@ static struct err status_encode(const struct status *s, struct buf *out)
 {
     uint32_t health[STATUS_HEALTH_MAX];
     memcpy(health, s->health, sizeof(health));
-    status_message m = TRILANE__SNAPSHOT__V1__STATUS__INIT;
+    status_message m;
+    trilane__snapshot__v1__status__init(&m);
     m.node = proto_text(s->node);
     m.epoch = s->epoch;
     m.sequence = s->sequence;
