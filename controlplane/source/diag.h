@@ -57,8 +57,8 @@
     X(1110, NAME_INVALID, "not a name", "use 1 to 63 of a-z, 0-9 and hyphen, no hyphen at an end") \
     X(1111, FORMAT_INVALID, "a text that does not have its form", "see the form that is named")    \
     X(1112, SECRET_IN_CLEAR, "a secret in clear",                                                  \
-      "keep secrets out of the sources: give a digest (trilane-cp help token) or a reference; "    \
-      "and change the secret, it has been seen")                                                   \
+      "give a digest (blake2b: and the hex of its BLAKE2b-256) or a reference instead; and "       \
+      "change the secret, it has been seen")                                                       \
     X(1113, DUPLICATE_VALUE, "a list holds one value twice", "keep one of them")                   \
     X(1114, CHOICE, "none, or more than one, of keys of which exactly one belongs here",           \
       "keep exactly one of those named")                                                           \
@@ -104,6 +104,7 @@ struct cp_diag {
     struct slice file;       /* name of the file; empty without a place. */
     struct slice excerpt;    /* the source line, cut at a bound; secrets masked. */
     uint32_t caret;          /* column of the caret in the excerpt; 0: no excerpt. */
+    bool secret;             /* the excerpt ends before the column. */
     struct slice message;    /* what was found: a sentence without a full stop. */
     struct slice expected;   /* what would be right; may be empty. */
     struct slice nearest;    /* the nearest right name; may be empty. */
@@ -140,10 +141,13 @@ void cp_diag_expect(struct cp_diags *d, struct cp_diag *diag, const char *format
 void cp_diag_nearest(struct cp_diags *d, struct cp_diag *diag, struct slice name);
 void cp_diag_other(struct cp_diags *d, struct cp_diag *diag, struct cp_pos at);
 
-/* Hides the excerpt from the diagnostic's column on: for what may be a secret. */
+/*
+ * Says that a secret begins at the diagnostic's column: from there on its line is hidden, in the
+ * excerpt of every diagnostic about the line.
+ */
 void cp_diag_mask(struct cp_diags *d, struct cp_diag *diag);
 
-/* Orders by file name, line, column, code. */
+/* Orders by file name, line, column, code, and hides what is secret; before any rendering. */
 void cp_diags_sort(struct cp_diags *d);
 
 /*

@@ -18,6 +18,7 @@
 #include "common/base/arena.h"
 #include "common/base/buf.h"
 #include "common/base/err.h"
+#include "common/base/map.h"
 #include "common/base/slice.h"
 #include "controlplane/source/diag.h"
 
@@ -33,7 +34,8 @@ struct cp_source_set {
     struct cp_source_file *files; /* in the order of cp_source_set_add(). */
     size_t count;
     size_t capacity;
-    size_t bytes; /* of all files. */
+    size_t bytes;       /* of all files. */
+    struct map by_name; /* name to a size_t: its index. */
 };
 
 void cp_source_set_init(struct cp_source_set *set);
@@ -54,7 +56,7 @@ const struct cp_source_file *cp_source_set_find(const struct cp_source_set *set,
  * Adds what lies in and below a directory, in order of names: *.yaml, *.yml, *.binpb, *.desc,
  * *.pb. Hidden files and what symbolic links name outside of the directory are left out; a
  * directory may nest 16 deep. A single YAML file may be given instead; then the descriptor sets
- * below its directory come with it. E_NOT_FOUND, E_IO, E_TOO_LARGE with 'message' naming the path.
+ * beside it come with it. E_NOT_FOUND, E_IO, E_TOO_LARGE with 'message' naming the path.
  */
 MUST_CHECK struct err cp_source_set_load(struct cp_source_set *set, const char *path,
                                          struct buf *message);

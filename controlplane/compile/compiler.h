@@ -1,0 +1,93 @@
+/*
+ * compiler: what the files of this room share while one model is compiled.
+ *
+ * Shape      each cp_compile_<part>() reads the model and emits parts; none reads what another
+ *            emitted. Their order is in compile.c.
+ * Ownership  all memory comes from the arena of the cp_compiled that is being made.
+ * Threads    one owner at a time.
+ * Errors     E_NO_MEMORY; what is wrong with the model is a diagnostic.
+ */
+#pragma once
+
+#include <protobuf-c/protobuf-c.h>
+
+#include "common/base/arena.h"
+#include "common/base/err.h"
+#include "common/base/ids.h"
+#include "common/proto/strict.h"
+#include "controlplane/compile/compile.h"
+#include "controlplane/source/model.h"
+
+/* One thing that people name, for differences. */
+struct cp_item {
+    struct slice kind;   /* "Service", "rule". */
+    struct slice id;     /* "acme/web". */
+    struct slice target; /* what it reaches; may be empty. */
+    struct slice note;   /* "allows call for acme/web"; may be empty. */
+    struct cp_item_field *fields;
+    size_t field_count;
+};
+
+struct cp_item_field {
+    struct slice name;
+    uint8_t digest[DIGEST_SHORT_SIZE];
+};
+
+struct cp_compiled {
+    struct arena arena;
+    struct slice environment;
+    struct cp_part *parts;
+    size_t part_count;
+    size_t part_capacity;
+    struct cp_item *items;
+    size_t item_count;
+    size_t item_capacity;
+};
+
+struct cp_compiler {
+    const struct cp_model *model;
+    struct cp_diags *diags;
+    struct arena *arena;
+    struct cp_compiled *out;
+};
+
+/* Adds a part; 'at' is blamed when it is larger than a snapshot takes. */
+MUST_CHECK struct err cp_emit(struct cp_compiler *c, enum cp_part_kind kind, struct slice key,
+                              const ProtobufCMessage *message, struct cp_pos at);
+
+/* A text of the model as protobuf-c wants it; every one has a NUL behind it. */
+static inline char *cp_str(struct slice text)
+{
+    return proto_text(text.size == 0 ? "" : (const char *)text.ptr);
+}
+
+/* "service/acme/orders", "topic/Greeting.v1", "egress/acme/outside". */
+MUST_CHECK struct err cp_target_id(struct cp_compiler *c, const struct cp_meta *target,
+                                   struct slice *out);
+/* The resource that a policy or limit is about. */
+const struct cp_meta *cp_target_of(const struct cp_target *target);
+
+/* Id of the profile that a reference names; empty for none. */
+static inline char *cp_transport_id(const struct cp_ref *ref)
+{
+    return cp_str(ref->to == NULL ? (struct slice){0} : ref->to->id);
+}
+
+/* Texts as protobuf-c wants a repeated string. */
+MUST_CHECK struct err cp_strings(struct cp_compiler *c, const struct cp_texts *texts,
+                                 size_t *out_count, char ***out);
+
+/* Room for one more item in an array of the arena; doubles and copies. */
+MUST_CHECK struct err cp_grow(struct arena *arena, void **items, size_t count, size_t *capacity,
+                              size_t item_size);
+
+MUST_CHECK struct err cp_compile_routing(struct cp_compiler *c);
+MUST_CHECK struct err cp_compile_trust(struct cp_compiler *c);
+MUST_CHECK struct err cp_compile_authorisation(struct cp_compiler *c);
+MUST_CHECK struct err cp_compile_limits(struct cp_compiler *c);
+MUST_CHECK struct err cp_compile_transport(struct cp_compiler *c);
+MUST_CHECK struct err cp_compile_egress(struct cp_compiler *c);
+MUST_CHECK struct err cp_compile_schemas(struct cp_compiler *c);
+MUST_CHECK struct err cp_compile_bus(struct cp_compiler *c);
+MUST_CHECK struct err cp_compile_positions(struct cp_compiler *c);
+MUST_CHECK struct err cp_compile_inventory(struct cp_compiler *c);

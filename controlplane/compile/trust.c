@@ -1,0 +1,89 @@
+/* trust: the environment, and every service as a caller. */
+#include <stdlib.h>
+
+#include "common/base/check.h"
+#include "common/base/text.h"
+#include "controlplane/compile/compiler.h"
+
+#include "trilane/parts/v1/parts.pb-c.h"
+
+static const char digest_front[] = "blake2b:";
+
+static MUST_CHECK struct err compile_environment(struct cp_compiler *c,
+                                                 const struct cp_environment *environment)
+{
+    Trilane__Parts__V1__EnvironmentPart part = TRILANE__PARTS__V1__ENVIRONMENT_PART__INIT;
+    part.name = cp_str(environment->meta.name.text);
+    part.trust_domain = cp_str(environment->trust_domain.text);
+    part.security = (uint32_t)environment->security;
+    part.partitions = (uint32_t)environment->partitions;
+    part.freshness_max_ms = environment->freshness_max_ms;
+    return cp_emit(c, CP_PART_TRUST, SLICE_LIT("environment"), &part.base, environment->meta.at);
+}
+
+static MUST_CHECK struct err make_traits(struct cp_compiler *c, const struct cp_pairs *traits,
+                                         Trilane__Parts__V1__Caller *part)
+{
+    TRY(arena_calloc(c->arena, traits->count + 1, sizeof(Trilane__Parts__V1__Trait *),
+                     (void **)&part->traits));
+    for (size_t i = 0; i < traits->count; i++) {
+        Trilane__Parts__V1__Trait *trait = NULL;
+        TRY(arena_calloc(c->arena, 1, sizeof(*trait), (void **)&trait));
+        trilane__parts__v1__trait__init(trait);
+        trait->name = cp_str(traits->items[i].name.text);
+        trait->value = cp_str(traits->items[i].value.text);
+        part->traits[i] = trait;
+    }
+    part->n_traits = traits->count;
+    return OK;
+}
+
+/* Digests from their hex, whose order is that of the bytes. */
+static MUST_CHECK struct err make_digests(struct cp_compiler *c, const struct cp_texts *tokens,
+                                          Trilane__Parts__V1__Caller *part)
+{
+    TRY(arena_calloc(c->arena, tokens->count + 1, sizeof(ProtobufCBinaryData),
+                     (void **)&part->token_digests));
+    for (size_t i = 0; i < tokens->count; i++) {
+        uint8_t *digest = NULL;
+        TRY(arena_alloc(c->arena, DIGEST_SIZE, (void **)&digest));
+        TRY(text_unhex(slice_from(tokens->items[i].text, sizeof(digest_front) - 1), digest,
+                       DIGEST_SIZE));
+        part->token_digests[i] = (ProtobufCBinaryData){DIGEST_SIZE, digest};
+    }
+    part->n_token_digests = tokens->count;
+    return OK;
+}
+
+static MUST_CHECK struct err compile_caller(struct cp_compiler *c, struct slice trust_domain,
+                                            const struct cp_service *service)
+{
+    Trilane__Parts__V1__Caller part = TRILANE__PARTS__V1__CALLER__INIT;
+    struct slice id = {0};
+    struct slice spiffe = {0};
+    TRY(cp_target_id(c, &service->meta, &id));
+    TRY(arena_printf(c->arena, &spiffe, "spiffe://%.*s/tenant/%.*s/service/%.*s",
+                     SLICE_ARG(trust_domain), SLICE_ARG(service->meta.tenant.text),
+                     SLICE_ARG(service->meta.name.text)));
+    part.id = cp_str(id);
+    part.spiffe = cp_str(spiffe);
+    part.tenant = cp_str(service->meta.tenant.text);
+    part.service = cp_str(service->meta.name.text);
+    TRY(make_traits(c, &service->traits, &part));
+    TRY(make_digests(c, &service->tokens, &part));
+    return cp_emit(c, CP_PART_TRUST, id, &part.base, service->meta.at);
+}
+
+struct err cp_compile_trust(struct cp_compiler *c)
+{
+    CHECK(c->model->of[CP_KIND_ENVIRONMENT].count == 1);
+    const struct cp_environment *environment =
+        (const struct cp_environment *)c->model->of[CP_KIND_ENVIRONMENT].items[0];
+    TRY(compile_environment(c, environment));
+    const struct cp_resources *services = &c->model->of[CP_KIND_SERVICE];
+    for (size_t i = 0; i < services->count; i++) {
+        TRY(compile_caller(c, environment->trust_domain.text,
+                           (const struct cp_service *)services->items[i]));
+    }
+    return OK;
+}

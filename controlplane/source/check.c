@@ -1,0 +1,498 @@
+/* check: see check.h. */
+#include "controlplane/source/check.h"
+
+#include "common/base/check.h"
+#include "common/base/map.h"
+#include "controlplane/source/decode.h"
+#include "controlplane/source/source.h"
+
+enum { NEAR_OFFERS = 2000 }; /* names that are looked at for the nearest one. */
+
+struct checking {
+    struct cp_model *model;
+    struct cp_diags *diags;
+    struct map tenants; /* of all resources, to their meta. */
+    bool complete;
+};
+
+/* ---- doubles ---- */
+
+/* Says of the later of two that the earlier one is there already. */
+static void refuse_double(struct checking *c, enum cp_diag_code code, const char *what,
+                          const struct cp_text *a, const struct cp_text *b)
+{
+    bool swap = a->at.file != b->at.file ? a->at.file > b->at.file : a->at.line > b->at.line;
+    if (swap) {
+        const struct cp_text *first = b;
+        b = a;
+        a = first;
+    }
+    struct cp_diag *diag = cp_diags_add(c->diags, code, b->at, "%s \"%.*s\" is there already", what,
+                                        SLICE_ARG(slice_head(b->text, 80)));
+    cp_diag_other(c->diags, diag, a->at);
+}
+
+/* Indexes resources by their keys; the second of two is refused. */
+static MUST_CHECK struct err index_kind(struct checking *c, enum cp_kind kind)
+{
+    struct cp_resources *all = &c->model->of[kind];
+    for (size_t i = 0; i < all->count; i++) {
+        struct cp_meta *meta = all->items[i];
+        if (meta->tenant.at.line > 0) {
+            TRY(map_put(&c->tenants, meta->tenant.text, meta, /* out_old= */ NULL));
+        }
+        if (i > 0 && slice_eq(meta->id, all->items[i - 1]->id)) {
+            refuse_double(c, CP_DIAG_DUPLICATE_RESOURCE, cp_kind_at(kind)->name,
+                          &all->items[i - 1]->name, &meta->name);
+            continue;
+        }
+        struct cp_meta *before = map_get(&c->model->keys[kind], meta->key);
+        if (before != NULL) {
+            struct cp_text first = {before->key, before->name.at};
+            struct cp_text second = {meta->key, meta->name.at};
+            refuse_double(c, CP_DIAG_DUPLICATE_IDENTITY, "type", &first, &second);
+        } else {
+            TRY(map_put(&c->model->keys[kind], meta->key, meta, /* out_old= */ NULL));
+        }
+    }
+    return OK;
+}
+
+/* ---- references ---- */
+
+static MUST_CHECK struct err lookup(struct checking *c, enum cp_kind kind, struct slice tenant,
+                                    struct slice name, const struct cp_meta **out)
+{
+    const struct map *keys = &c->model->keys[kind];
+    if (kind == CP_KIND_TOPIC || slice_find(name, '/') < name.size) {
+        *out = map_get(keys, name);
+        return OK;
+    }
+    struct slice key = {0};
+    TRY(arena_printf(&c->model->arena, &key, "%.*s/%.*s", SLICE_ARG(tenant), SLICE_ARG(name)));
+    *out = map_get(keys, key);
+    if (*out == NULL) {
+        TRY(arena_printf(&c->model->arena, &key, "-/%.*s", SLICE_ARG(name)));
+        *out = map_get(keys, key);
+    }
+    return OK;
+}
+
+/* The nearest name as it would have to be written here. */
+static struct slice nearest_to(const struct checking *c, enum cp_kind kind,
+                               const struct cp_meta *owner, const struct cp_ref *ref)
+{
+    struct cp_near near = cp_near_to(ref->text);
+    const struct cp_resources *all = &c->model->of[kind];
+    bool bare = kind != CP_KIND_TOPIC && slice_find(ref->text, '/') == ref->text.size;
+    for (size_t i = 0; i < all->count && i < NEAR_OFFERS; i++) {
+        const struct cp_meta *meta = all->items[i];
+        bool at_hand = slice_eq(meta->tenant.text, owner->tenant.text) ||
+                       slice_eq(meta->tenant.text, SLICE_LIT("-"));
+        if (bare && !at_hand && slice_eq(meta->name.text, ref->text)) {
+            return meta->key; /* it is there, in another tenant */
+        }
+        cp_near_offer(&near, bare && at_hand ? meta->name.text : meta->key);
+    }
+    return near.best;
+}
+
+static void refuse_dangling(struct checking *c, enum cp_kind kind, const struct cp_meta *owner,
+                            const struct cp_ref *ref)
+{
+    if (!c->complete) {
+        return;
+    }
+    struct slice nearest = nearest_to(c, kind, owner, ref);
+    struct cp_diag *diag =
+        cp_diags_add(c->diags, CP_DIAG_REFERENCE_DANGLING, ref->at, "no %s \"%.*s\"",
+                     cp_kind_at(kind)->name, SLICE_ARG(ref->text));
+    bool tenant = kind != CP_KIND_TOPIC && slice_find(ref->text, '/') == ref->text.size;
+    if (tenant && slice_eq(owner->tenant.text, SLICE_LIT("-"))) {
+        cp_diag_expect(c->diags, diag, "tenant/name: this resource has no tenant of its own");
+    } else if (tenant) {
+        cp_diag_expect(c->diags, diag, "the name of a %s of tenant \"%.*s\", or tenant/name",
+                       cp_kind_at(kind)->name, SLICE_ARG(owner->tenant.text));
+    }
+    cp_diag_nearest(c->diags, diag, nearest);
+}
+
+static MUST_CHECK struct err resolve(struct checking *c, const struct cp_field *field,
+                                     const struct cp_meta *owner, struct cp_ref *ref)
+{
+    if (ref->text.size == 0) {
+        return OK;
+    }
+    const struct cp_meta *to = NULL;
+    TRY(lookup(c, field->ref, owner->tenant.text, ref->text, &to));
+    if (to == NULL) {
+        refuse_dangling(c, field->ref, owner, ref);
+        return OK;
+    }
+    bool shared = slice_eq(owner->tenant.text, SLICE_LIT("-")) ||
+                  slice_eq(to->tenant.text, SLICE_LIT("-")) || field->foreign;
+    if (!shared && !slice_eq(to->tenant.text, owner->tenant.text)) {
+        struct cp_diag *diag = cp_diags_add(
+            c->diags, CP_DIAG_REFERENCE_FOREIGN, ref->at, "%s \"%.*s\" belongs to tenant \"%.*s\"",
+            cp_kind_at(field->ref)->name, SLICE_ARG(ref->text), SLICE_ARG(to->tenant.text));
+        cp_diag_expect(c->diags, diag, "one of tenant \"%.*s\" or of the platform",
+                       SLICE_ARG(owner->tenant.text));
+        return OK;
+    }
+    ref->to = to;
+    return OK;
+}
+
+static void check_tenant(struct checking *c, const struct cp_text *tenant)
+{
+    if (tenant->text.size == 0 || !c->complete || map_get(&c->tenants, tenant->text) != NULL) {
+        return;
+    }
+    struct cp_near near = cp_near_to(tenant->text);
+    size_t at = 0;
+    size_t offers = 0;
+    for (const struct map_entry *e = map_next(&c->tenants, &at); e != NULL && offers < NEAR_OFFERS;
+         e = map_next(&c->tenants, &at)) {
+        cp_near_offer(&near, e->key);
+        offers++;
+    }
+    struct cp_diag *diag = cp_diags_add(c->diags, CP_DIAG_REFERENCE_DANGLING, tenant->at,
+                                        "no resource has tenant \"%.*s\"", SLICE_ARG(tenant->text));
+    cp_diag_nearest(c->diags, diag, near.best);
+}
+
+static MUST_CHECK struct err walk(struct checking *c, const struct cp_shape *shape,
+                                  const struct cp_meta *owner, void *at);
+
+static MUST_CHECK struct err walk_field(struct checking *c, const struct cp_field *field,
+                                        const struct cp_meta *owner, void *at)
+{
+    if (field->type == CP_TYPE_REF) {
+        return resolve(c, field, owner, at);
+    }
+    if (field->type == CP_TYPE_OBJECT) {
+        return walk(c, field->shape, owner, at);
+    }
+    if (field->type == CP_TYPE_OBJECTS) {
+        struct cp_texts *list = at; /* all lists begin alike: items, count */
+        for (size_t i = 0; i < list->count; i++) {
+            TRY(walk(c, field->shape, owner, (char *)list->items + i * field->shape->size));
+        }
+    }
+    if (field->tenant && field->type == CP_TYPE_TEXT) {
+        check_tenant(c, at);
+    }
+    if (field->tenant && field->type == CP_TYPE_TEXTS) {
+        const struct cp_texts *list = at;
+        for (size_t i = 0; i < list->count; i++) {
+            check_tenant(c, &list->items[i]);
+        }
+    }
+    return OK;
+}
+
+/* Follows the table through one struct. */
+static struct err walk(struct checking *c, const struct cp_shape *shape,
+                       const struct cp_meta *owner, void *at)
+{
+    for (size_t i = 0; i < shape->field_count; i++) {
+        const struct cp_field *field = &shape->fields[i];
+        TRY(walk_field(c, field, owner, field->flat ? at : (char *)at + field->offset));
+    }
+    return OK;
+}
+
+/* ---- rules that span fields ---- */
+
+static void check_environment(struct checking *c)
+{
+    const struct cp_resources *all = &c->model->of[CP_KIND_ENVIRONMENT];
+    if (all->count == 0 && c->complete) {
+        struct cp_diag *diag = cp_diags_add(c->diags, CP_DIAG_ENVIRONMENT_COUNT, (struct cp_pos){0},
+                                            "no Environment among the sources");
+        cp_diag_expect(c->diags, diag, "exactly one");
+    }
+    for (size_t i = 1; i < all->count; i++) {
+        if (!slice_eq(all->items[i]->id, all->items[0]->id)) {
+            struct cp_diag *diag = cp_diags_add(c->diags, CP_DIAG_ENVIRONMENT_COUNT,
+                                                all->items[i]->at, "another Environment");
+            cp_diag_expect(c->diags, diag, "exactly one");
+            cp_diag_other(c->diags, diag, all->items[0]->at);
+        }
+    }
+}
+
+/* Puts texts into 'seen' under "<scope><text>"; a second one is refused. */
+static MUST_CHECK struct err check_unique(struct checking *c, struct map *seen, struct slice scope,
+                                          const char *what, struct cp_texts *texts)
+{
+    for (size_t i = 0; i < texts->count; i++) {
+        struct slice key = {0};
+        TRY(arena_printf(&c->model->arena, &key, "%.*s %.*s", SLICE_ARG(scope),
+                         SLICE_ARG(texts->items[i].text)));
+        struct cp_text *first = map_get(seen, key);
+        if (i > 0 && slice_eq(texts->items[i].text, texts->items[i - 1].text)) {
+            continue; /* sorted: the double in one list was refused when it was read */
+        }
+        if (first != NULL && texts->items[i].text.size > 0) {
+            refuse_double(c, CP_DIAG_DUPLICATE_IDENTITY, what, first, &texts->items[i]);
+        } else {
+            TRY(map_put(seen, key, &texts->items[i], /* out_old= */ NULL));
+        }
+    }
+    return OK;
+}
+
+/* Endpoints are few or many, in any order: by address and port. */
+static MUST_CHECK struct err check_endpoints(struct checking *c, const struct cp_service *service)
+{
+    struct map seen = {0};
+    struct err e = OK;
+    for (size_t i = 0; i < service->endpoints.count && err_ok(e); i++) {
+        struct cp_endpoint *endpoint = &service->endpoints.items[i];
+        struct slice key = {0};
+        e = arena_printf(&c->model->arena, &key, "%.*s %llu", SLICE_ARG(endpoint->address.text),
+                         (unsigned long long)endpoint->port);
+        struct cp_endpoint *first = err_ok(e) ? map_get(&seen, key) : NULL;
+        if (first != NULL && endpoint->address.text.size > 0) {
+            refuse_double(c, CP_DIAG_DUPLICATE_VALUE, "endpoint", &first->address,
+                          &endpoint->address);
+        } else if (err_ok(e)) {
+            e = map_put(&seen, key, endpoint, /* out_old= */ NULL);
+        }
+    }
+    map_free(&seen);
+    return e;
+}
+
+static MUST_CHECK struct err check_services(struct checking *c, struct map *seen)
+{
+    const struct cp_resources *all = &c->model->of[CP_KIND_SERVICE];
+    for (size_t i = 0; i < all->count; i++) {
+        if (i > 0 && slice_eq(all->items[i]->id, all->items[i - 1]->id)) {
+            continue; /* the double itself was refused */
+        }
+        struct cp_service *service = (struct cp_service *)all->items[i];
+        TRY(check_endpoints(c, service));
+        TRY(check_unique(c, seen, SLICE_LIT(""), "token", &service->tokens));
+        TRY(check_unique(c, seen, service->meta.tenant.text, "gRPC service of this tenant",
+                         &service->grpc_services));
+    }
+    return OK;
+}
+
+static MUST_CHECK struct err check_rules(struct checking *c, struct cp_policy *policy)
+{
+    struct map seen = {0};
+    struct err e = OK;
+    for (size_t i = 0; i < policy->rules.count && err_ok(e); i++) {
+        struct cp_text *name = &policy->rules.items[i].name;
+        struct cp_text *first = map_get(&seen, name->text);
+        if (first != NULL && name->text.size > 0) {
+            refuse_double(c, CP_DIAG_DUPLICATE_VALUE, "rule", first, name);
+        } else {
+            e = map_put(&seen, name->text, name, /* out_old= */ NULL);
+        }
+    }
+    map_free(&seen);
+    return e;
+}
+
+/* A header that carries a credential cannot be matched by value. */
+static void check_headers(struct checking *c, const struct cp_header_matches *headers)
+{
+    for (size_t i = 1; i < headers->count; i++) { /* at most 16 */
+        for (size_t k = 0; k < i; k++) {
+            if (headers->items[i].name.text.size > 0 &&
+                slice_eq(headers->items[i].name.text, headers->items[k].name.text)) {
+                refuse_double(c, CP_DIAG_DUPLICATE_VALUE, "header", &headers->items[k].name,
+                              &headers->items[i].name);
+                break;
+            }
+        }
+    }
+    static const char *const secret[] = {"authorization", "proxy-authorization", "cookie",
+                                         "x-api-key"};
+    for (size_t i = 0; i < headers->count; i++) {
+        const struct cp_header_match *header = &headers->items[i];
+        for (size_t k = 0; k < sizeof(secret) / sizeof(secret[0]); k++) {
+            if (header->value.text.size > 0 && slice_eq(header->name.text, slice_str(secret[k]))) {
+                struct cp_diag *diag =
+                    cp_diags_add(c->diags, CP_DIAG_SECRET_IN_CLEAR, header->value.at,
+                                 "the value of header %s is a secret in clear", secret[k]);
+                cp_diag_expect(c->diags, diag, "present: true");
+                cp_diag_mask(c->diags, diag);
+            }
+        }
+    }
+}
+
+/* One service twice among the targets of a route: its weight would be in two places. */
+static void check_targets(struct checking *c, const struct cp_route *route)
+{
+    for (size_t i = 1; i < route->targets.count; i++) { /* at most 64 */
+        for (size_t k = 0; k < i; k++) {
+            const struct cp_ref *a = &route->targets.items[k].service;
+            const struct cp_ref *b = &route->targets.items[i].service;
+            if (b->to != NULL && a->to == b->to) {
+                struct cp_text first = {a->text, a->at};
+                struct cp_text second = {b->text, b->at};
+                refuse_double(c, CP_DIAG_DUPLICATE_VALUE, "target", &first, &second);
+                break;
+            }
+        }
+    }
+}
+
+static MUST_CHECK struct err check_policies(struct checking *c)
+{
+    const struct cp_resources *policies = &c->model->of[CP_KIND_POLICY];
+    for (size_t i = 0; i < policies->count; i++) {
+        struct cp_policy *policy = (struct cp_policy *)policies->items[i];
+        TRY(check_rules(c, policy));
+        for (size_t k = 0; k < policy->rules.count; k++) {
+            check_headers(c, &policy->rules.items[k].headers);
+        }
+    }
+    const struct cp_resources *routes = &c->model->of[CP_KIND_ROUTE];
+    for (size_t i = 0; i < routes->count; i++) {
+        const struct cp_route *route = (const struct cp_route *)routes->items[i];
+        check_targets(c, route);
+        for (size_t k = 0; k < route->match.count; k++) {
+            check_headers(c, &route->match.items[k].headers);
+        }
+    }
+    return OK;
+}
+
+static void check_profiles(struct checking *c)
+{
+    const struct cp_resources *all = &c->model->of[CP_KIND_TRANSPORT_PROFILE];
+    for (size_t i = 0; i < all->count; i++) {
+        const struct cp_transport_profile *p = (const struct cp_transport_profile *)all->items[i];
+        if (p->timeout_max_ms > 0 && p->timeout_max_ms < p->timeout_ms) {
+            struct cp_diag *diag = cp_diags_add(
+                c->diags, CP_DIAG_OUT_OF_BOUND, p->meta.at,
+                "timeoutMax of %llums is below the timeout of %llums",
+                (unsigned long long)p->timeout_max_ms, (unsigned long long)p->timeout_ms);
+            cp_diag_expect(c->diags, diag, "timeoutMax at or above timeout");
+        }
+    }
+}
+
+static MUST_CHECK struct err take_descriptor(struct checking *c, struct cp_topic *topic)
+{
+    const struct cp_text *inl = &topic->descriptor_inline;
+    const struct cp_text *path = &topic->descriptor_file;
+    if (inl->text.size > 0) {
+        return cp_form_base64(inl->text, &c->model->arena, &topic->descriptor_set)
+                   ? OK
+                   : FAIL(E_NO_MEMORY);
+    }
+    if (path->text.size == 0) {
+        return OK;
+    }
+    const struct cp_source_file *file = NULL;
+    TRY(cp_check_path(c->model, path->at.file, path->text, &file));
+    if (file != NULL) {
+        topic->descriptor_set = file->bytes;
+        return OK;
+    }
+    struct cp_near near = cp_near_to(path->text);
+    for (size_t i = 0; i < c->model->set->count && i < NEAR_OFFERS; i++) {
+        cp_near_offer(&near, c->model->set->files[i].name);
+    }
+    struct cp_diag *diag =
+        cp_diags_add(c->diags, CP_DIAG_DESCRIPTOR_MISSING, path->at,
+                     "no file \"%.*s\" among the sources", SLICE_ARG(path->text));
+    cp_diag_expect(c->diags, diag, "a path from the directory of this file");
+    cp_diag_nearest(c->diags, diag, near.best);
+    return OK;
+}
+
+static MUST_CHECK struct err check_topics(struct checking *c)
+{
+    const struct cp_resources *all = &c->model->of[CP_KIND_TOPIC];
+    for (size_t i = 0; i < all->count; i++) {
+        struct cp_topic *topic = (struct cp_topic *)all->items[i];
+        TRY(take_descriptor(c, topic));
+        uint64_t major = 0;
+        struct slice text = slice_head(topic->version.text, slice_find(topic->version.text, '.'));
+        if (text.size > 0 && (!slice_to_u64(text, &major) || major != topic->major)) {
+            struct cp_diag *diag =
+                cp_diags_add(c->diags, CP_DIAG_FORMAT_INVALID, topic->version.at,
+                             "version %.*s is not of major %llu", SLICE_ARG(topic->version.text),
+                             (unsigned long long)topic->major);
+            cp_diag_expect(c->diags, diag, "%llu.x.y", (unsigned long long)topic->major);
+        }
+    }
+    return OK;
+}
+
+static MUST_CHECK struct err check_all(struct checking *c, struct map *seen)
+{
+    for (enum cp_kind kind = 0; kind < CP_KIND_COUNT; kind++) {
+        TRY(index_kind(c, kind));
+    }
+    for (enum cp_kind kind = 0; kind < CP_KIND_COUNT; kind++) {
+        struct cp_resources *all = &c->model->of[kind];
+        for (size_t i = 0; i < all->count; i++) {
+            TRY(walk(c, &cp_kind_at(kind)->spec, all->items[i], all->items[i]));
+        }
+    }
+    check_environment(c);
+    TRY(check_services(c, seen));
+    TRY(check_policies(c));
+    check_profiles(c);
+    return check_topics(c);
+}
+
+struct err cp_check_model(struct cp_model *model, struct cp_diags *diags, bool complete)
+{
+    struct checking c = {.model = model, .diags = diags, .complete = complete};
+    struct map seen = {0};
+    struct err e = check_all(&c, &seen);
+    map_free(&seen);
+    map_free(&c.tenants);
+    return e;
+}
+
+/* Drops the last segment of a path with a trailing '/'. False: there is none. */
+static bool path_up(struct slice *path)
+{
+    if (path->size == 0) {
+        return false;
+    }
+    size_t end = path->size - 1;
+    while (end > 0 && path->ptr[end - 1] != '/') {
+        end--;
+    }
+    path->size = end;
+    return true;
+}
+
+struct err cp_check_path(struct cp_model *model, uint32_t from, struct slice path,
+                         const struct cp_source_file **out)
+{
+    CHECK(from < model->set->count);
+    struct slice base = model->set->files[from].name;
+    while (base.size > 0 && base.ptr[base.size - 1] != '/') {
+        base.size--;
+    }
+    *out = NULL;
+    for (;;) { /* ends: each turn drops three bytes of the path, or leaves. */
+        if (slice_starts(path, SLICE_LIT("./"))) {
+            path = slice_from(path, 2);
+        } else if (!slice_starts(path, SLICE_LIT("../"))) {
+            break;
+        } else if (!path_up(&base)) {
+            return OK;
+        } else {
+            path = slice_from(path, 3);
+        }
+    }
+    struct slice name = {0};
+    TRY(arena_printf(&model->arena, &name, "%.*s%.*s", SLICE_ARG(base), SLICE_ARG(path)));
+    *out = cp_source_set_find(model->set, name);
+    return OK;
+}

@@ -1,0 +1,687 @@
+/* kinds: the rows. See kinds.h. To add a field: a member in model.h, and a row here. */
+#include "controlplane/source/kinds.h"
+
+#include "common/base/check.h"
+
+#define COUNT_OF(array) (sizeof(array) / sizeof((array)[0]))
+#define SHAPE(rows, type) .fields = (rows), .field_count = COUNT_OF(rows), .size = sizeof(type)
+
+static const struct cp_form_row form_rows[CP_FORM_COUNT] = {
+#define X(name, longest, pattern, text) [CP_FORM_##name] = {longest, pattern, text},
+    CP_FORM_LIST(X)
+#undef X
+};
+
+/* ---- metadata ---- */
+
+static const struct cp_field metadata_fields[] = {
+    {.name = "name",
+     .type = CP_TYPE_TEXT,
+     .form = CP_FORM_NAME,
+     .required = true,
+     .offset = offsetof(struct cp_meta, name),
+     .help = "Unique among resources of its kind and tenant."},
+    {.name = "tenant",
+     .type = CP_TYPE_TEXT,
+     .form = CP_FORM_NAME,
+     .offset = offsetof(struct cp_meta, tenant),
+     .help = "The tenant that owns it. Without one it is the platform's."},
+    {.name = "labels",
+     .type = CP_TYPE_PAIRS,
+     .form = CP_FORM_VALUE,
+     .max = 64,
+     .offset = offsetof(struct cp_meta, labels),
+     .help = "Notes for people and tools; no part of a snapshot."},
+};
+static const struct cp_shape metadata = {SHAPE(metadata_fields, struct cp_meta)};
+
+/* ---- Environment ---- */
+
+static const struct cp_field bus_fields[] = {
+    {.name = "partitions",
+     .type = CP_TYPE_COUNT,
+     .dflt = "16",
+     .min = 1,
+     .max = 1024,
+     .offset = offsetof(struct cp_environment, partitions),
+     .help =
+         "Partitions of the event stream. Order by key holds within one; changing it moves keys."},
+};
+static const struct cp_shape bus_shape = {SHAPE(bus_fields, struct cp_environment)};
+
+static const struct cp_field environment_fields[] = {
+    {.name = "security",
+     .type = CP_TYPE_CHOICE,
+     .choices = "dev|strict",
+     .dflt = "strict",
+     .offset = offsetof(struct cp_environment, security),
+     .help = "strict refuses cleartext or unauthenticated listeners, NATS and database."},
+    {.name = "trustDomain",
+     .type = CP_TYPE_TEXT,
+     .form = CP_FORM_DOMAIN,
+     .required = true,
+     .offset = offsetof(struct cp_environment, trust_domain),
+     .help = "Trust domain of the services' SPIFFE ids."},
+    {.name = "bus",
+     .type = CP_TYPE_OBJECT,
+     .shape = &bus_shape,
+     .flat = true,
+     .help = "The event bus."},
+    {.name = "freshnessMax",
+     .type = CP_TYPE_DURATION,
+     .min = 1000,
+     .max = 30ULL * 24 * 3600 * 1000,
+     .offset = offsetof(struct cp_environment, freshness_max_ms),
+     .help = "A node whose content is older than this denies what policies decide. Without it the "
+             "last good snapshot serves at any age."},
+};
+
+/* ---- Service ---- */
+
+static const struct cp_field endpoint_fields[] = {
+    {.name = "address",
+     .type = CP_TYPE_TEXT,
+     .form = CP_FORM_ADDRESS,
+     .required = true,
+     .offset = offsetof(struct cp_endpoint, address),
+     .help = "IP address or host name."},
+    {.name = "port",
+     .type = CP_TYPE_COUNT,
+     .required = true,
+     .min = 1,
+     .max = 65535,
+     .offset = offsetof(struct cp_endpoint, port),
+     .help = "TCP port."},
+    {.name = "weight",
+     .type = CP_TYPE_COUNT,
+     .dflt = "1",
+     .min = 1,
+     .max = 1000000,
+     .offset = offsetof(struct cp_endpoint, weight),
+     .help = "Share of the calls, relative to the other endpoints."},
+};
+static const struct cp_shape endpoint_shape = {SHAPE(endpoint_fields, struct cp_endpoint)};
+
+static const struct cp_field service_fields[] = {
+    {.name = "traits",
+     .type = CP_TYPE_PAIRS,
+     .form = CP_FORM_VALUE,
+     .max = 64,
+     .offset = offsetof(struct cp_service, traits),
+     .help = "What policies may ask of the service as a caller."},
+    {.name = "grpcServices",
+     .type = CP_TYPE_TEXTS,
+     .form = CP_FORM_PROTO_NAME,
+     .max = 256,
+     .offset = offsetof(struct cp_service, grpc_services),
+     .help = "gRPC services that it serves. Callers of its own tenant reach them without a Route."},
+    {.name = "endpoints",
+     .type = CP_TYPE_OBJECTS,
+     .shape = &endpoint_shape,
+     .max = 10000,
+     .offset = offsetof(struct cp_service, endpoints),
+     .help = "Where it listens. None: it only calls."},
+    {.name = "transport",
+     .type = CP_TYPE_REF,
+     .ref = CP_KIND_TRANSPORT_PROFILE,
+     .offset = offsetof(struct cp_service, transport),
+     .help = "How calls to it are made."},
+    {.name = "tokens",
+     .type = CP_TYPE_TEXTS,
+     .form = CP_FORM_DIGEST,
+     .max = 16,
+     .offset = offsetof(struct cp_service, tokens),
+     .help = "Digests of static bearer tokens by which it may prove who it is."},
+};
+
+/* ---- Route ---- */
+
+static const struct cp_field header_fields[] = {
+    {.name = "name",
+     .type = CP_TYPE_TEXT,
+     .form = CP_FORM_HEADER,
+     .required = true,
+     .offset = offsetof(struct cp_header_match, name),
+     .help = "The header."},
+    {.name = "value",
+     .type = CP_TYPE_TEXT,
+     .form = CP_FORM_HEADER_VALUE,
+     .offset = offsetof(struct cp_header_match, value),
+     .help = "Its exact value."},
+    {.name = "present",
+     .type = CP_TYPE_BOOL,
+     .min = 1,
+     .offset = offsetof(struct cp_header_match, present),
+     .help = "true: it is there, with any value."},
+};
+static const struct cp_shape header_shape = {SHAPE(header_fields, struct cp_header_match),
+                                             .one_of = "value|present"};
+
+static const struct cp_field path_fields[] = {
+    {.name = "exact",
+     .type = CP_TYPE_TEXT,
+     .form = CP_FORM_PATH,
+     .offset = offsetof(struct cp_path_match, exact),
+     .help = "The whole path."},
+    {.name = "prefix",
+     .type = CP_TYPE_TEXT,
+     .form = CP_FORM_PATH,
+     .offset = offsetof(struct cp_path_match, prefix),
+     .help = "Whole segments at its front: /v1 fits /v1 and /v1/x, not /v12."},
+};
+static const struct cp_shape path_shape = {SHAPE(path_fields, struct cp_path_match),
+                                           .one_of = "exact|prefix"};
+
+static const struct cp_field grpc_fields[] = {
+    {.name = "service",
+     .type = CP_TYPE_TEXT,
+     .form = CP_FORM_PROTO_NAME,
+     .required = true,
+     .offset = offsetof(struct cp_grpc_match, service),
+     .help = "Full name of the gRPC service."},
+    {.name = "method",
+     .type = CP_TYPE_TEXT,
+     .form = CP_FORM_PROTO_WORD,
+     .offset = offsetof(struct cp_grpc_match, method),
+     .help = "Name of the method. Without it: all."},
+};
+static const struct cp_shape grpc_shape = {SHAPE(grpc_fields, struct cp_grpc_match)};
+
+static const struct cp_field match_fields[] = {
+    {.name = "path",
+     .type = CP_TYPE_OBJECT,
+     .shape = &path_shape,
+     .offset = offsetof(struct cp_route_match, path),
+     .help = "The request's path."},
+    {.name = "grpc",
+     .type = CP_TYPE_OBJECT,
+     .shape = &grpc_shape,
+     .offset = offsetof(struct cp_route_match, grpc),
+     .help = "The gRPC service and method: a path written another way."},
+    {.name = "tenants",
+     .type = CP_TYPE_TEXTS,
+     .form = CP_FORM_NAME,
+     .tenant = true,
+     .max = 1000,
+     .offset = offsetof(struct cp_route_match, tenants),
+     .help = "Tenants of callers. None: any."},
+    {.name = "method",
+     .type = CP_TYPE_TEXT,
+     .form = CP_FORM_HTTP_METHOD,
+     .offset = offsetof(struct cp_route_match, method),
+     .help = "HTTP method. Without it: any."},
+    {.name = "headers",
+     .type = CP_TYPE_OBJECTS,
+     .shape = &header_shape,
+     .max = 16,
+     .offset = offsetof(struct cp_route_match, headers),
+     .help = "Headers that must all fit."},
+};
+static const struct cp_shape match_shape = {SHAPE(match_fields, struct cp_route_match),
+                                            .at_most = "path|grpc"};
+
+static const struct cp_field weighted_fields[] = {
+    {.name = "service",
+     .type = CP_TYPE_REF,
+     .ref = CP_KIND_SERVICE,
+     .required = true,
+     .foreign = true,
+     .offset = offsetof(struct cp_weighted, service),
+     .help = "The service that answers."},
+    {.name = "weight",
+     .type = CP_TYPE_COUNT,
+     .dflt = "1",
+     .min = 1,
+     .max = 1000000,
+     .offset = offsetof(struct cp_weighted, weight),
+     .help = "Share of the calls, relative to the other targets."},
+};
+static const struct cp_shape weighted_shape = {SHAPE(weighted_fields, struct cp_weighted)};
+
+static const struct cp_field route_fields[] = {
+    {.name = "hosts",
+     .type = CP_TYPE_TEXTS,
+     .form = CP_FORM_HOST_ANY,
+     .dflt = "*",
+     .min = 1,
+     .max = 256,
+     .offset = offsetof(struct cp_route, hosts),
+     .help = "Hosts of requests (:authority without port)."},
+    {.name = "match",
+     .type = CP_TYPE_OBJECTS,
+     .shape = &match_shape,
+     .required = true,
+     .min = 1,
+     .max = 1000,
+     .offset = offsetof(struct cp_route, match),
+     .help = "A request takes the route when one of these fits. {} fits any request."},
+    {.name = "targets",
+     .type = CP_TYPE_OBJECTS,
+     .shape = &weighted_shape,
+     .required = true,
+     .min = 1,
+     .max = 64,
+     .offset = offsetof(struct cp_route, targets),
+     .help = "Who answers."},
+    {.name = "transport",
+     .type = CP_TYPE_REF,
+     .ref = CP_KIND_TRANSPORT_PROFILE,
+     .offset = offsetof(struct cp_route, transport),
+     .help = "How the calls are made. Without it: as the service says."},
+    {.name = "timeout",
+     .type = CP_TYPE_DURATION,
+     .min = 1,
+     .max = 3600000,
+     .offset = offsetof(struct cp_route, timeout_ms),
+     .help = "Deadline of a call that brings none. Without it: the profile's."},
+};
+
+/* ---- Policy ---- */
+
+static const struct cp_field target_fields[] = {
+    {.name = "service",
+     .type = CP_TYPE_REF,
+     .ref = CP_KIND_SERVICE,
+     .offset = offsetof(struct cp_target, service),
+     .help = "Calls to this service."},
+    {.name = "topic",
+     .type = CP_TYPE_REF,
+     .ref = CP_KIND_TOPIC,
+     .offset = offsetof(struct cp_target, topic),
+     .help = "Events of this type: Greeting.v1."},
+    {.name = "egress",
+     .type = CP_TYPE_REF,
+     .ref = CP_KIND_EGRESS,
+     .offset = offsetof(struct cp_target, egress),
+     .help = "Fetches through this Egress."},
+};
+static const struct cp_shape target_shape = {SHAPE(target_fields, struct cp_target),
+                                             .one_of = "service|topic|egress"};
+
+static const struct cp_field caller_fields[] = {
+    {.name = "service",
+     .type = CP_TYPE_REF,
+     .ref = CP_KIND_SERVICE,
+     .foreign = true,
+     .offset = offsetof(struct cp_caller, service),
+     .help = "The calling service."},
+    {.name = "tenant",
+     .type = CP_TYPE_TEXT,
+     .form = CP_FORM_NAME,
+     .tenant = true,
+     .offset = offsetof(struct cp_caller, tenant),
+     .help = "Tenant of the caller."},
+    {.name = "trustDomain",
+     .type = CP_TYPE_TEXT,
+     .form = CP_FORM_DOMAIN,
+     .offset = offsetof(struct cp_caller, trust_domain),
+     .help = "Trust domain of the caller."},
+    {.name = "traits",
+     .type = CP_TYPE_PAIRS,
+     .form = CP_FORM_VALUE,
+     .max = 16,
+     .offset = offsetof(struct cp_caller, traits),
+     .help = "Traits that the caller must all have."},
+};
+static const struct cp_shape caller_shape = {SHAPE(caller_fields, struct cp_caller),
+                                             .required = "service|tenant|trustDomain|traits"};
+
+static const struct cp_field rule_fields[] = {
+    {.name = "name",
+     .type = CP_TYPE_TEXT,
+     .form = CP_FORM_NAME,
+     .required = true,
+     .offset = offsetof(struct cp_rule, name),
+     .help = "Unique in its policy: a denial names tenant/policy/rule."},
+    {.name = "effect",
+     .type = CP_TYPE_CHOICE,
+     .choices = "allow|deny",
+     .required = true,
+     .offset = offsetof(struct cp_rule, effect),
+     .help = "deny wins over allow, in whichever policy it stands."},
+    {.name = "verbs",
+     .type = CP_TYPE_FLAGS,
+     .choices = "call|publish|subscribe|fetch",
+     .min = 1,
+     .offset = offsetof(struct cp_rule, verbs),
+     .help = "What is done. Without it: anything."},
+    {.name = "callers",
+     .type = CP_TYPE_OBJECTS,
+     .shape = &caller_shape,
+     .min = 1,
+     .max = 1000,
+     .offset = offsetof(struct cp_rule, callers),
+     .help = "Who does it: one of these. Without it: anyone."},
+    {.name = "methods",
+     .type = CP_TYPE_TEXTS,
+     .form = CP_FORM_GLOB,
+     .min = 1,
+     .max = 1000,
+     .offset = offsetof(struct cp_rule, methods),
+     .help = "gRPC: /package.Service/Method; fetch: the HTTP method; bus: the type. One of these. "
+             "Without it: any."},
+    {.name = "lanes",
+     .type = CP_TYPE_FLAGS,
+     .choices = "operator|canonical|proxy",
+     .min = 1,
+     .offset = offsetof(struct cp_rule, lanes),
+     .help = "Lanes of the request. Without it: any."},
+    {.name = "headers",
+     .type = CP_TYPE_OBJECTS,
+     .shape = &header_shape,
+     .min = 1,
+     .max = 16,
+     .offset = offsetof(struct cp_rule, headers),
+     .help = "Headers of the request that must all fit."},
+};
+static const struct cp_shape rule_shape = {SHAPE(rule_fields, struct cp_rule)};
+
+static const struct cp_field policy_fields[] = {
+    {.name = "target",
+     .type = CP_TYPE_OBJECT,
+     .shape = &target_shape,
+     .required = true,
+     .offset = offsetof(struct cp_policy, target),
+     .help = "What the rules protect. A tenant's policy protects what is the tenant's; on a Topic "
+             "of the platform it speaks of the tenant's own callers alone."},
+    {.name = "rules",
+     .type = CP_TYPE_OBJECTS,
+     .shape = &rule_shape,
+     .required = true,
+     .min = 1,
+     .max = 100000,
+     .offset = offsetof(struct cp_policy, rules),
+     .help = "In any order: deny wins, and what no rule allows is denied."},
+};
+
+/* ---- RateLimit ---- */
+
+static const struct cp_field rate_limit_fields[] = {
+    {.name = "target",
+     .type = CP_TYPE_OBJECT,
+     .shape = &target_shape,
+     .required = true,
+     .offset = offsetof(struct cp_rate_limit, target),
+     .help = "What is limited."},
+    {.name = "methods",
+     .type = CP_TYPE_TEXTS,
+     .form = CP_FORM_GLOB,
+     .min = 1,
+     .max = 1000,
+     .offset = offsetof(struct cp_rate_limit, methods),
+     .help = "As in a Policy. Without it: all."},
+    {.name = "by",
+     .type = CP_TYPE_FLAGS,
+     .choices = "caller|tenant|method",
+     .min = 1,
+     .offset = offsetof(struct cp_rate_limit, by),
+     .help = "Each combination of these has a bucket of its own. Without it: one for all."},
+    {.name = "rate",
+     .type = CP_TYPE_RATE,
+     .required = true,
+     .offset = offsetof(struct cp_rate_limit, period_ns),
+     .help = "Requests in a time, steady."},
+    {.name = "burst",
+     .type = CP_TYPE_COUNT,
+     .min = 1,
+     .max = 1000000,
+     .offset = offsetof(struct cp_rate_limit, burst),
+     .help = "Requests at once. Without it: what the rate gives in a second, at least 1."},
+};
+
+/* ---- TransportProfile ---- */
+
+static const struct cp_field upstream_fields[] = {
+    {.name = "tls",
+     .type = CP_TYPE_CHOICE,
+     .choices = "none|tls|mtls",
+     .dflt = "none",
+     .offset = offsetof(struct cp_transport_profile, upstream_tls),
+     .help = "none: cleartext HTTP/2; tls; mtls: with the node's certificate."},
+    {.name = "serverName",
+     .type = CP_TYPE_TEXT,
+     .form = CP_FORM_ADDRESS,
+     .offset = offsetof(struct cp_transport_profile, upstream_server_name),
+     .help = "Name to verify. Without it: the endpoint's."},
+    {.name = "spiffe",
+     .type = CP_TYPE_TEXT,
+     .form = CP_FORM_SPIFFE,
+     .offset = offsetof(struct cp_transport_profile, upstream_spiffe),
+     .help = "SPIFFE id that the upstream must prove, instead of a name."},
+};
+static const struct cp_shape upstream_shape = {SHAPE(upstream_fields, struct cp_transport_profile)};
+
+static const struct cp_field transport_fields[] = {
+    {.name = "timeout",
+     .type = CP_TYPE_DURATION,
+     .dflt = "15s",
+     .min = 1,
+     .max = 3600000,
+     .offset = offsetof(struct cp_transport_profile, timeout_ms),
+     .help = "Deadline of a call that brings none."},
+    {.name = "timeoutMax",
+     .type = CP_TYPE_DURATION,
+     .min = 1,
+     .max = 86400000,
+     .offset = offsetof(struct cp_transport_profile, timeout_max_ms),
+     .help = "A longer deadline is cut to this. Without it: none is cut."},
+    {.name = "connectTimeout",
+     .type = CP_TYPE_DURATION,
+     .dflt = "2s",
+     .min = 10,
+     .max = 60000,
+     .offset = offsetof(struct cp_transport_profile, connect_timeout_ms),
+     .help = "Time for a new connection."},
+    {.name = "idleTimeout",
+     .type = CP_TYPE_DURATION,
+     .min = 1,
+     .max = 86400000,
+     .offset = offsetof(struct cp_transport_profile, idle_timeout_ms),
+     .help = "A stream without a byte for this long ends. Without it: it may be silent."},
+    {.name = "requestMessage",
+     .type = CP_TYPE_SIZE,
+     .min = 1,
+     .max = 1ULL << 30,
+     .offset = offsetof(struct cp_transport_profile, request_message_bytes),
+     .help = "Bound of one message of a request. Without it: the node's."},
+    {.name = "responseMessage",
+     .type = CP_TYPE_SIZE,
+     .min = 1,
+     .max = 1ULL << 30,
+     .offset = offsetof(struct cp_transport_profile, response_message_bytes),
+     .help = "Bound of one message of an answer. Without it: the node's."},
+    {.name = "upstream",
+     .type = CP_TYPE_OBJECT,
+     .shape = &upstream_shape,
+     .flat = true,
+     .help = "Security of connections to the service."},
+};
+
+/* ---- Egress ---- */
+
+static const struct cp_field egress_fields[] = {
+    {.name = "hosts",
+     .type = CP_TYPE_TEXTS,
+     .form = CP_FORM_HOST,
+     .required = true,
+     .min = 1,
+     .max = 1000,
+     .offset = offsetof(struct cp_egress, hosts),
+     .help = "Destinations: exact, or *.example.com for what is below."},
+    {.name = "ports",
+     .type = CP_TYPE_PORTS,
+     .min = 1,
+     .max = 64,
+     .offset = offsetof(struct cp_egress, ports),
+     .help = "Ports. Without it: 80 and 443."},
+    {.name = "methods",
+     .type = CP_TYPE_TEXTS,
+     .form = CP_FORM_HTTP_METHOD,
+     .min = 1,
+     .max = 32,
+     .offset = offsetof(struct cp_egress, methods),
+     .help = "HTTP methods. Without it: all but CONNECT, which must be named."},
+    {.name = "paths",
+     .type = CP_TYPE_TEXTS,
+     .form = CP_FORM_PATH,
+     .min = 1,
+     .max = 1000,
+     .offset = offsetof(struct cp_egress, paths),
+     .help = "Prefixes of whole segments. Without it: all."},
+    {.name = "addressRanges",
+     .type = CP_TYPE_TEXTS,
+     .form = CP_FORM_CIDR,
+     .min = 1,
+     .max = 64,
+     .offset = offsetof(struct cp_egress, address_ranges),
+     .help = "Special ranges (loopback, private, link-local …) that are allowed all the same."},
+    {.name = "transport",
+     .type = CP_TYPE_REF,
+     .ref = CP_KIND_TRANSPORT_PROFILE,
+     .offset = offsetof(struct cp_egress, transport),
+     .help = "Timeouts of the fetches."},
+    {.name = "response",
+     .type = CP_TYPE_SIZE,
+     .min = 1,
+     .max = 1ULL << 40,
+     .offset = offsetof(struct cp_egress, response_bytes),
+     .help = "Bound of an answer. Without it: none."},
+};
+
+/* ---- Topic ---- */
+
+static const struct cp_field descriptor_fields[] = {
+    {.name = "file",
+     .type = CP_TYPE_TEXT,
+     .form = CP_FORM_FILE,
+     .offset = offsetof(struct cp_topic, descriptor_file),
+     .help = "File made by protoc --include_imports --descriptor_set_out."},
+    {.name = "inline",
+     .type = CP_TYPE_TEXT,
+     .form = CP_FORM_BASE64,
+     .offset = offsetof(struct cp_topic, descriptor_inline),
+     .help = "The same bytes in base64."},
+};
+static const struct cp_shape descriptor_shape = {SHAPE(descriptor_fields, struct cp_topic),
+                                                 .one_of = "file|inline"};
+
+static const struct cp_field topic_fields[] = {
+    {.name = "type",
+     .type = CP_TYPE_TEXT,
+     .form = CP_FORM_TYPE,
+     .required = true,
+     .offset = offsetof(struct cp_topic, type),
+     .help = "Name of the event's type. With the major version it is unique on the platform."},
+    {.name = "major",
+     .type = CP_TYPE_COUNT,
+     .required = true,
+     .min = 1,
+     .max = 100000,
+     .offset = offsetof(struct cp_topic, major),
+     .help = "Major version: it changes when readers break."},
+    {.name = "version",
+     .type = CP_TYPE_TEXT,
+     .form = CP_FORM_VERSION,
+     .required = true,
+     .offset = offsetof(struct cp_topic, version),
+     .help = "Full version; it begins with the major one."},
+    {.name = "message",
+     .type = CP_TYPE_TEXT,
+     .form = CP_FORM_PROTO_NAME,
+     .required = true,
+     .offset = offsetof(struct cp_topic, message),
+     .help = "Full name of the payload's message."},
+    {.name = "descriptorSet",
+     .type = CP_TYPE_OBJECT,
+     .shape = &descriptor_shape,
+     .flat = true,
+     .required = true,
+     .help = "Descriptor set that defines the message and all that it uses."},
+    {.name = "payload",
+     .type = CP_TYPE_SIZE,
+     .min = 1,
+     .max = 7 << 20,
+     .offset = offsetof(struct cp_topic, payload_bytes),
+     .help = "Bound of a payload. Without it: the node's."},
+};
+
+static const struct cp_kind_row kind_rows[CP_KIND_COUNT] = {
+    [CP_KIND_ENVIRONMENT] = {.name = "Environment",
+                             .help =
+                                 "What holds for the platform as a whole. There is exactly one.",
+                             .tenancy = CP_TENANT_NONE,
+                             .example = "security: dev\ntrustDomain: demo.trilane.test\n",
+                             .spec = {SHAPE(environment_fields, struct cp_environment)}},
+    [CP_KIND_SERVICE] = {.name = "Service",
+                         .help = "A program that calls, is called, publishes or subscribes.",
+                         .tenancy = CP_TENANT_REQUIRED,
+                         .example = "grpcServices: [acme.orders.v1.Orders]\n"
+                                    "endpoints:\n  - {address: 10.0.0.7, port: 9000}\n",
+                         .spec = {SHAPE(service_fields, struct cp_service)}},
+    [CP_KIND_ROUTE] = {.name = "Route",
+                       .help = "Which requests go to which services.",
+                       .tenancy = CP_TENANT_OPTIONAL,
+                       .example = "match:\n  - grpc: {service: acme.orders.v1.Orders}\n"
+                                  "targets:\n  - {service: orders, weight: 90}\n"
+                                  "  - {service: orders-next, weight: 10}\n",
+                       .spec = {SHAPE(route_fields, struct cp_route)}},
+    [CP_KIND_POLICY] = {.name = "Policy",
+                        .help = "Who may do what to a target.",
+                        .tenancy = CP_TENANT_OPTIONAL,
+                        .example = "target: {service: orders}\n"
+                                   "rules:\n  - name: web-reads\n    effect: allow\n"
+                                   "    verbs: [call]\n    callers: [{service: web}]\n"
+                                   "    methods: [\"/acme.orders.v1.Orders/Get*\"]\n",
+                        .spec = {SHAPE(policy_fields, struct cp_policy)}},
+    [CP_KIND_RATE_LIMIT] = {.name = "RateLimit",
+                            .help = "How often. A request must pass all limits that fit it.",
+                            .tenancy = CP_TENANT_OPTIONAL,
+                            .example = "target: {service: orders}\nby: [caller]\nrate: 100/s\n"
+                                       "burst: 20\n",
+                            .spec = {SHAPE(rate_limit_fields, struct cp_rate_limit)}},
+    [CP_KIND_TRANSPORT_PROFILE] = {.name = "TransportProfile",
+                                   .help = "Deadlines, bounds and security of calls.",
+                                   .tenancy = CP_TENANT_OPTIONAL,
+                                   .example = "timeout: 2s\nrequestMessage: 64KiB\n",
+                                   .spec = {SHAPE(transport_fields, struct cp_transport_profile)}},
+    [CP_KIND_EGRESS] = {.name = "Egress",
+                        .help = "Destinations outside that services of a tenant may fetch.",
+                        .tenancy = CP_TENANT_REQUIRED,
+                        .example = "hosts: [api.example.com]\nports: [443]\nmethods: [GET]\n",
+                        .spec = {SHAPE(egress_fields, struct cp_egress)}},
+    [CP_KIND_TOPIC] = {.name = "Topic",
+                       .help = "A type of event, in one major version.",
+                       .tenancy = CP_TENANT_OPTIONAL,
+                       .example = "type: Greeting\nmajor: 1\nversion: 1.0.0\n"
+                                  "message: trilane.demo.greeting.v1.Greeting\n"
+                                  "descriptorSet: {file: greeting.binpb}\npayload: 64KiB\n",
+                       .spec = {SHAPE(topic_fields, struct cp_topic)}},
+};
+
+const struct cp_form_row *cp_form_at(enum cp_form form)
+{
+    CHECK(form > CP_FORM_NONE && form < CP_FORM_COUNT);
+    return &form_rows[form];
+}
+
+const struct cp_kind_row *cp_kind_at(enum cp_kind kind)
+{
+    CHECK(kind < CP_KIND_COUNT);
+    return &kind_rows[kind];
+}
+
+const struct cp_shape *cp_metadata_shape(void)
+{
+    return &metadata;
+}
+
+bool cp_choice_next(struct slice *rest, struct slice *out)
+{
+    if (rest->size == 0) {
+        return false;
+    }
+    size_t end = slice_find(*rest, '|');
+    *out = slice_head(*rest, end);
+    *rest = slice_from(*rest, end + 1);
+    return true;
+}

@@ -1,0 +1,126 @@
+/*
+ * kinds: the one table of what a resource may say.
+ *
+ * The loader, its defaults, the JSON Schemas and docs/resources.md are all made from these rows.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/base/slice.h"
+#include "controlplane/source/model.h"
+
+enum cp_type {
+    CP_TYPE_TEXT,     /* struct cp_text; 'form' says which. */
+    CP_TYPE_TEXTS,    /* struct cp_texts: a set, nothing in it twice. */
+    CP_TYPE_PORTS,    /* struct cp_texts of port numbers. */
+    CP_TYPE_COUNT,    /* uint64_t. */
+    CP_TYPE_BOOL,     /* uint64_t. */
+    CP_TYPE_DURATION, /* uint64_t, ms. */
+    CP_TYPE_SIZE,     /* uint64_t, bytes. */
+    CP_TYPE_RATE,     /* uint64_t, ns of one. */
+    CP_TYPE_CHOICE,   /* uint64_t: index into 'choices'. */
+    CP_TYPE_FLAGS,    /* uint64_t: bits of 'choices'; a list. */
+    CP_TYPE_REF,      /* struct cp_ref. */
+    CP_TYPE_PAIRS,    /* struct cp_pairs: a mapping of names to text. */
+    CP_TYPE_OBJECT,   /* a struct that begins with struct cp_pos, in place; or with 'flat' its
+                         members are the parent's. */
+    CP_TYPE_OBJECTS,  /* {items, count} of such structs. */
+};
+
+/* name, longest, pattern (extended regular expression and ECMA at once), what it is */
+#define CP_FORM_LIST(X)                                                                            \
+    X(NAME, 63, "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", "a name: a-z, 0-9 and hyphen, at most 63") \
+    X(KEY, 63, "^[A-Za-z0-9]([A-Za-z0-9._/-]*[A-Za-z0-9])?$",                                      \
+      "a key: letters, digits, dot, slash, hyphen, at most 63")                                    \
+    X(VALUE, 256, "^[^\n\r\t]*$", "text of one line, at most 256 bytes")                           \
+    X(REFERENCE, 127, "^([a-z0-9-]+/)?[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$",                        \
+      "a name, or tenant/name")                                                                    \
+    X(TYPE_MAJOR, 80, "^[A-Za-z][A-Za-z0-9]*\\.v[1-9][0-9]{0,5}$", "a type: Greeting.v1")          \
+    X(DOMAIN, 253, "^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$", "a trust domain: prod.example.com")        \
+    X(HOST_ANY, 253, "^([*]|([*][.])?[a-z0-9]([a-z0-9.-]*[a-z0-9])?|[0-9a-f:]*:[0-9a-f:.]*)$",     \
+      "a host in lower case: api.example.com, *.example.com, or *")                                \
+    X(HOST, 253, "^(([*][.])?[a-z0-9]([a-z0-9.-]*[a-z0-9])?|[0-9a-f:]*:[0-9a-f:.]*)$",             \
+      "a host in lower case: api.example.com, *.example.com, or an address")                       \
+    X(ADDRESS, 253, "^([a-z0-9]([a-z0-9._-]*[a-z0-9])?|[0-9a-f:]*:[0-9a-f:.]*)$",                  \
+      "an address or a host name in lower case")                                                   \
+    X(PROTO_NAME, 255, "^[A-Za-z_][A-Za-z0-9_]*([.][A-Za-z_][A-Za-z0-9_]*)*$",                     \
+      "a full protobuf name: acme.orders.v1.Orders")                                               \
+    X(PROTO_WORD, 127, "^[A-Za-z_][A-Za-z0-9_]*$", "a method's name: GetOrder")                    \
+    X(HTTP_METHOD, 32, "^[A-Z]+$", "an HTTP method in capitals: GET")                              \
+    X(PATH, 1024, "^/[A-Za-z0-9._~!$&'()*+,;=:@%/-]*$",                                            \
+      "a path that begins with /, without //, /./ and /../")                                       \
+    X(GLOB, 512, "^[!-~]+$", "a glob: /acme.orders.v1.Orders/*, GET, Greeting.v1; * any, ? one")   \
+    X(HEADER, 128, "^[a-z0-9!#$%&'*+.^_`|~-]+$", "a header's name in lower case")                  \
+    X(HEADER_VALUE, 1024, "^[ -~]*$", "printable ASCII")                                           \
+    X(CIDR, 64, "^[0-9a-f:.]+/[0-9]{1,3}$", "an address range: 127.0.0.1/32, fd00::/8")            \
+    X(DIGEST, 72, "^blake2b:[0-9a-f]{64}$",                                                        \
+      "the BLAKE2b-256 digest of a token: blake2b: and 64 hex digits")                             \
+    X(FILE, 512, "^[^/\n\r\t][^\n\r\t]*$", "a path relative to this file's directory")             \
+    X(BASE64, 8388608, "^[A-Za-z0-9+/]+={0,2}$", "base64")                                         \
+    X(TYPE, 63, "^[A-Za-z][A-Za-z0-9]*$", "a type's name: letters and digits, at most 63")         \
+    X(VERSION, 32, "^(0|[1-9][0-9]{0,8})([.](0|[1-9][0-9]{0,8})){2}$", "a version: 2.1.0")         \
+    X(SPIFFE, 512, "^spiffe://[a-z0-9._-]+(/[A-Za-z0-9._-]+)+$", "a SPIFFE id: spiffe://…")
+
+enum cp_form {
+    CP_FORM_NONE,
+#define X(name, longest, pattern, text) CP_FORM_##name,
+    CP_FORM_LIST(X)
+#undef X
+        CP_FORM_COUNT,
+};
+
+struct cp_form_row {
+    size_t longest;
+    const char *pattern;
+    const char *text;
+};
+const struct cp_form_row *cp_form_at(enum cp_form form);
+
+struct cp_shape;
+
+struct cp_field {
+    const char *name;
+    const char *help;
+    const char *dflt;    /* as it would stand in YAML; NULL: none. */
+    const char *choices; /* "allow|deny". */
+    const struct cp_shape *shape;
+    size_t offset;
+    uint64_t min; /* of numbers; of lists: items. */
+    uint64_t max; /* of numbers; of lists and mappings: items. */
+    enum cp_type type;
+    enum cp_form form;
+    enum cp_kind ref;
+    bool required;
+    bool foreign; /* a reference that may lead into another tenant. */
+    bool tenant;  /* names a tenant, which some resource must have. */
+    bool flat;
+};
+
+struct cp_shape {
+    const struct cp_field *fields;
+    size_t field_count;
+    size_t size;          /* of the struct. */
+    const char *one_of;   /* "service|topic|egress": exactly one is given; NULL: no such rule. */
+    const char *at_most;  /* "path|grpc": at most one is given; NULL: no such rule. */
+    const char *required; /* "name|value": at least one is given; NULL: no such rule. */
+};
+
+enum cp_tenancy { CP_TENANT_NONE, CP_TENANT_OPTIONAL, CP_TENANT_REQUIRED };
+
+struct cp_kind_row {
+    const char *name;
+    const char *help;
+    const char *example;
+    struct cp_shape spec;
+    enum cp_tenancy tenancy;
+};
+
+const struct cp_kind_row *cp_kind_at(enum cp_kind kind);
+/* metadata: the same for all kinds; tenancy is judged apart. */
+const struct cp_shape *cp_metadata_shape(void);
+
+/* Walks "a|b|c": start with *rest = choices; false at the end. */
+bool cp_choice_next(struct slice *rest, struct slice *out);

@@ -1,0 +1,325 @@
+/*
+ * load: a source set to a model, in one reading order: parse, type, sort, check.
+ */
+#include <stdlib.h>
+
+#include "common/base/check.h"
+#include "common/base/limits.h"
+#include "controlplane/source/check.h"
+#include "controlplane/source/decode.h"
+#include "controlplane/source/source.h"
+#include "controlplane/source/yaml.h"
+
+/* Bytes of model and tree for each YAML node, well above what either takes. */
+enum { BYTES_A_NODE = 512, MODEL_BYTES = 64 << 20 };
+
+struct loading {
+    struct cp_model *model;
+    struct cp_diags *diags;
+    struct cp_forms forms;
+    struct cp_decode decode;
+    uint64_t budget;
+    size_t capacity[CP_KIND_COUNT];
+    bool complete; /* every document became a resource. */
+};
+
+/* ---- one document ---- */
+
+static const struct cp_field document_fields[] = {
+    {.name = "apiVersion"}, {.name = "kind"}, {.name = "metadata"}, {.name = "spec"}};
+
+static void refuse_document_key(struct loading *l, const struct cp_yaml *key)
+{
+    struct cp_near near = cp_near_to(key->text);
+    for (size_t i = 0; i < sizeof(document_fields) / sizeof(document_fields[0]); i++) {
+        if (slice_eq(key->text, slice_str(document_fields[i].name))) {
+            return;
+        }
+        cp_near_offer(&near, slice_str(document_fields[i].name));
+    }
+    struct cp_diag *diag =
+        cp_diags_add(l->diags, CP_DIAG_KEY_UNKNOWN, key->at, "key \"%.*s\" is unknown here",
+                     SLICE_ARG(slice_head(key->text, 64)));
+    cp_diag_expect(l->diags, diag, "apiVersion, kind, metadata and spec");
+    cp_diag_nearest(l->diags, diag, near.best);
+}
+
+/* A key that every document has, or a diagnostic. */
+static const struct cp_yaml *need(struct loading *l, const struct cp_yaml *root, const char *key)
+{
+    const struct cp_yaml *value = cp_yaml_get(root, key);
+    if (value == NULL) {
+        (void)cp_diags_add(l->diags, CP_DIAG_KEY_MISSING, root->at, "key \"%s\" is missing here",
+                           key);
+    }
+    return value;
+}
+
+static void check_api_version(struct loading *l, const struct cp_yaml *root)
+{
+    const struct cp_yaml *version = need(l, root, "apiVersion");
+    if (version != NULL && (version->kind != CP_YAML_SCALAR ||
+                            !slice_eq(version->text, SLICE_LIT("trilane.dev/v1")))) {
+        char text[256];
+        struct slice found = cp_yaml_describe(version, text, sizeof(text));
+        struct cp_diag *diag = cp_diags_add(l->diags, CP_DIAG_API_VERSION, version->at,
+                                            "found %.*s", SLICE_ARG(found));
+        cp_diag_expect(l->diags, diag, "trilane.dev/v1");
+    }
+}
+
+static bool find_kind(struct loading *l, const struct cp_yaml *root, enum cp_kind *out)
+{
+    const struct cp_yaml *node = need(l, root, "kind");
+    if (node == NULL) {
+        return false;
+    }
+    struct cp_near near = cp_near_to(node->text);
+    for (enum cp_kind kind = 0; kind < CP_KIND_COUNT; kind++) {
+        struct slice name = slice_str(cp_kind_at(kind)->name);
+        if (node->kind == CP_YAML_SCALAR && slice_eq(node->text, name)) {
+            *out = kind;
+            return true;
+        }
+        cp_near_offer(&near, name);
+    }
+    char text[256];
+    struct slice found = cp_yaml_describe(node, text, sizeof(text));
+    struct cp_diag *diag =
+        cp_diags_add(l->diags, CP_DIAG_KIND_UNKNOWN, node->at, "found %.*s", SLICE_ARG(found));
+    cp_diag_expect(l->diags, diag,
+                   "Environment, Service, Route, Policy, RateLimit, TransportProfile, Egress or "
+                   "Topic");
+    cp_diag_nearest(l->diags, diag, near.best);
+    return false;
+}
+
+static void check_tenancy(struct loading *l, const struct cp_kind_row *row,
+                          const struct cp_yaml *metadata, struct cp_meta *meta)
+{
+    bool given = cp_yaml_get(metadata, "tenant") != NULL;
+    if (row->tenancy == CP_TENANT_REQUIRED && !given) {
+        struct cp_diag *diag = cp_diags_add(l->diags, CP_DIAG_KEY_MISSING, metadata->at,
+                                            "key \"tenant\" is missing here");
+        cp_diag_expect(l->diags, diag, "tenant: each %s belongs to one", row->name);
+    }
+    if (row->tenancy == CP_TENANT_NONE && given) {
+        (void)cp_diags_add(l->diags, CP_DIAG_KEY_UNKNOWN, cp_yaml_get(metadata, "tenant")->at,
+                           "no tenant has an %s: it is the platform's", row->name);
+    }
+    if (!given || row->tenancy == CP_TENANT_NONE) {
+        meta->tenant = (struct cp_text){.text = SLICE_LIT("-")};
+    }
+}
+
+/* metadata: names and the ids made of them. False: the resource has no name to go by. */
+static MUST_CHECK struct err decode_meta(struct loading *l, const struct cp_yaml *root,
+                                         const struct cp_kind_row *row, struct cp_meta *meta)
+{
+    const struct cp_yaml *metadata = need(l, root, "metadata");
+    if (metadata == NULL) {
+        return OK;
+    }
+    TRY(cp_decode_shape(&l->decode, cp_metadata_shape(), metadata, metadata->at, meta));
+    if (metadata->kind != CP_YAML_MAP) {
+        return OK;
+    }
+    check_tenancy(l, row, metadata, meta);
+    TRY(arena_printf(&l->model->arena, &meta->id, "%.*s/%.*s", SLICE_ARG(meta->tenant.text),
+                     SLICE_ARG(meta->name.text)));
+    meta->key = meta->id;
+    return OK;
+}
+
+static MUST_CHECK struct err set_topic_key(struct loading *l, struct cp_meta *meta)
+{
+    const struct cp_topic *topic = (const struct cp_topic *)meta;
+    return arena_printf(&l->model->arena, &meta->key, "%.*s.v%llu", SLICE_ARG(topic->type.text),
+                        (unsigned long long)topic->major);
+}
+
+static MUST_CHECK struct err keep(struct loading *l, struct cp_meta *meta)
+{
+    struct cp_resources *all = &l->model->of[meta->kind];
+    size_t *capacity = &l->capacity[meta->kind];
+    if (all->count == *capacity) {
+        size_t wanted = *capacity == 0 ? 16 : 2 * *capacity;
+        void *items = realloc(all->items, wanted * sizeof(struct cp_meta *));
+        if (items == NULL) {
+            return FAIL(E_NO_MEMORY);
+        }
+        all->items = items;
+        *capacity = wanted;
+    }
+    all->items[all->count++] = meta;
+    return OK;
+}
+
+static MUST_CHECK struct err decode_resource(struct loading *l, const struct cp_yaml *root,
+                                             enum cp_kind kind)
+{
+    const struct cp_kind_row *row = cp_kind_at(kind);
+    struct cp_meta *meta = NULL;
+    TRY(arena_calloc(&l->model->arena, 1, row->spec.size, (void **)&meta));
+    meta->kind = kind;
+    meta->at = root->at;
+    TRY(decode_meta(l, root, row, meta));
+    const struct cp_yaml *spec = need(l, root, "spec");
+    if (spec != NULL) {
+        TRY(cp_decode_shape(&l->decode, &row->spec, spec, spec->at, meta));
+    }
+    if (meta->name.text.size == 0 || meta->tenant.text.size == 0) {
+        l->complete = false;
+        return OK;
+    }
+    if (kind == CP_KIND_TOPIC) {
+        TRY(set_topic_key(l, meta));
+    }
+    return keep(l, meta);
+}
+
+static MUST_CHECK struct err load_document(struct loading *l, const struct cp_yaml *root)
+{
+    if (root->kind != CP_YAML_MAP) {
+        char text[256];
+        struct slice found = cp_yaml_describe(root, text, sizeof(text));
+        struct cp_diag *diag =
+            cp_diags_add(l->diags, CP_DIAG_NOT_RESOURCE, root->at, "found %.*s", SLICE_ARG(found));
+        cp_diag_expect(l->diags, diag, "a resource: apiVersion, kind, metadata and spec");
+        l->complete = false;
+        return OK;
+    }
+    for (size_t i = 0; i < root->kid_count; i += 2) {
+        if (root->kids[i]->kind == CP_YAML_SCALAR) {
+            refuse_document_key(l, root->kids[i]);
+        }
+    }
+    check_api_version(l, root);
+    enum cp_kind kind = CP_KIND_COUNT;
+    if (!find_kind(l, root, &kind)) {
+        l->complete = false;
+        return OK;
+    }
+    return decode_resource(l, root, kind);
+}
+
+/* ---- one file ---- */
+
+/* A private key anywhere, in a comment too: comments are stored and shown like the rest. */
+static void refuse_keys(struct loading *l, uint32_t file)
+{
+    static const char mark[] = "PRIVATE KEY-----";
+    struct slice bytes = l->diags->set->files[file].bytes;
+    uint32_t line = 1;
+    while (bytes.size > 0) {
+        size_t end = slice_find(bytes, '\n');
+        if (end >= sizeof(mark) - 1 && memmem(bytes.ptr, end, mark, sizeof(mark) - 1) != NULL) {
+            struct cp_diag *diag =
+                cp_diags_add(l->diags, CP_DIAG_SECRET_IN_CLEAR, (struct cp_pos){file, line, 1},
+                             "a private key in clear");
+            cp_diag_expect(l->diags, diag, "a reference to where the key is kept");
+            cp_diag_mask(l->diags, diag);
+        }
+        bytes = slice_from(bytes, end + 1);
+        line++;
+    }
+}
+
+static MUST_CHECK struct err load_file(struct loading *l, uint32_t file)
+{
+    struct slice name = l->diags->set->files[file].name;
+    if (!slice_ends(name, SLICE_LIT(".yaml")) && !slice_ends(name, SLICE_LIT(".yml"))) {
+        return OK;
+    }
+    refuse_keys(l, file);
+    size_t before = l->diags->count + l->diags->dropped;
+    struct cp_yaml_documents documents = {0};
+    TRY(cp_yaml_parse(l->diags, file, &l->model->arena, &l->budget, &documents));
+    if (l->diags->count + l->diags->dropped != before) {
+        l->complete = false;
+    }
+    for (size_t i = 0; i < documents.count; i++) {
+        TRY(load_document(l, documents.roots[i]));
+    }
+    return OK;
+}
+
+/* ---- all of them ---- */
+
+static int place_cmp(struct cp_pos a, struct cp_pos b)
+{
+    int order = (a.file > b.file) - (a.file < b.file);
+    return order != 0 ? order : (a.line > b.line) - (a.line < b.line);
+}
+
+static int meta_cmp(const void *x, const void *y)
+{
+    const struct cp_meta *a = *(const struct cp_meta *const *)x;
+    const struct cp_meta *b = *(const struct cp_meta *const *)y;
+    int order = slice_cmp(a->id, b->id);
+    return order != 0 ? order : place_cmp(a->at, b->at);
+}
+
+static void sort_resources(struct cp_model *model)
+{
+    for (enum cp_kind kind = 0; kind < CP_KIND_COUNT; kind++) {
+        struct cp_resources *all = &model->of[kind];
+        if (all->count > 1) {
+            qsort(all->items, all->count, sizeof(struct cp_meta *), meta_cmp);
+        }
+    }
+}
+
+static MUST_CHECK struct err load_all(struct loading *l)
+{
+    for (size_t i = 0; i < l->model->set->count; i++) {
+        TRY(load_file(l, (uint32_t)i));
+    }
+    sort_resources(l->model);
+    return cp_check_model(l->model, l->diags, l->complete);
+}
+
+struct err cp_source_load(const struct cp_source_set *set, struct cp_diags *diags,
+                          struct cp_model **out)
+{
+    CHECK(diags->set == set);
+    struct cp_model *model = calloc(1, sizeof(struct cp_model));
+    if (model == NULL) {
+        return FAIL(E_NO_MEMORY);
+    }
+    model->set = set;
+    uint64_t bound =
+        MODEL_BYTES + limits.source_nodes * BYTES_A_NODE + 4 * limits.source_total_bytes;
+    arena_init(&model->arena, 256 << 10, (size_t)bound);
+    struct loading l = {
+        .model = model, .diags = diags, .budget = limits.source_nodes, .complete = true};
+    struct err e = cp_forms_init(&l.forms);
+    if (err_ok(e)) {
+        l.decode = (struct cp_decode){diags, &model->arena, &l.forms};
+        e = load_all(&l);
+        cp_forms_free(&l.forms);
+    }
+    if (err_ok(e) && diags->count + diags->dropped > 0) {
+        cp_diags_sort(diags);
+        e = FAIL(E_SOURCE_INVALID);
+    }
+    if (!err_ok(e)) {
+        cp_model_free(model);
+        return e;
+    }
+    *out = model;
+    return OK;
+}
+
+void cp_model_free(struct cp_model *model)
+{
+    if (model == NULL) {
+        return;
+    }
+    for (enum cp_kind kind = 0; kind < CP_KIND_COUNT; kind++) {
+        free(model->of[kind].items);
+        map_free(&model->keys[kind]);
+    }
+    arena_free(&model->arena);
+    free(model);
+}

@@ -1,0 +1,262 @@
+/*
+ * model: resources as typed values, checked, with the place that each came from.
+ *
+ * Shape      one struct a kind, filled by decode.c from the table of kinds.c. Numbers are uint64_t
+ *            so that one table can write them all; lists are {items, count}.
+ * Units      durations are milliseconds, sizes bytes, a rate the nanoseconds of one request.
+ * Ownership  everything lives in the model's arena.
+ * Threads    read-only once cp_source_load() has returned it.
+ */
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/base/arena.h"
+#include "common/base/map.h"
+#include "common/base/slice.h"
+#include "controlplane/source/diag.h"
+
+struct cp_source_set;
+
+enum cp_kind {
+    CP_KIND_ENVIRONMENT,
+    CP_KIND_SERVICE,
+    CP_KIND_ROUTE,
+    CP_KIND_POLICY,
+    CP_KIND_RATE_LIMIT,
+    CP_KIND_TRANSPORT_PROFILE,
+    CP_KIND_EGRESS,
+    CP_KIND_TOPIC,
+    CP_KIND_COUNT,
+};
+
+struct cp_text {
+    struct slice text; /* empty: not given. */
+    struct cp_pos at;  /* line 0: a default. */
+};
+
+struct cp_texts {
+    struct cp_text *items;
+    size_t count;
+};
+
+struct cp_pair {
+    struct cp_text name;
+    struct cp_text value;
+};
+
+struct cp_pairs {
+    struct cp_pair *items; /* sorted by name. */
+    size_t count;
+};
+
+/* What every resource begins with. */
+struct cp_meta {
+    enum cp_kind kind;
+    struct cp_pos at;
+    struct cp_text name;
+    struct cp_text tenant; /* "-": the platform's. */
+    struct cp_pairs labels;
+    struct slice id;  /* "<tenant>/<name>". */
+    struct slice key; /* by which others refer to it: the id; of a Topic "<Type>.v<major>". */
+};
+
+/* A reference to another resource; resolved before a model is given out. */
+struct cp_ref {
+    struct slice text; /* empty: not given. */
+    struct cp_pos at;
+    const struct cp_meta *to;
+};
+
+struct cp_environment {
+    struct cp_meta meta;
+    uint64_t security; /* 0 dev, 1 strict. */
+    struct cp_text trust_domain;
+    uint64_t partitions;
+    uint64_t freshness_max_ms; /* 0: none. */
+};
+
+struct cp_endpoint {
+    struct cp_pos at;
+    struct cp_text address;
+    uint64_t port;
+    uint64_t weight;
+};
+
+struct cp_endpoints {
+    struct cp_endpoint *items;
+    size_t count;
+};
+
+struct cp_service {
+    struct cp_meta meta;
+    struct cp_pairs traits;
+    struct cp_texts grpc_services;
+    struct cp_endpoints endpoints;
+    struct cp_ref transport;
+    struct cp_texts tokens; /* "blake2b:<64 hex>". */
+};
+
+struct cp_header_match {
+    struct cp_pos at;
+    struct cp_text name;
+    struct cp_text value;
+    uint64_t present; /* 1: value is not looked at. */
+};
+
+struct cp_header_matches {
+    struct cp_header_match *items;
+    size_t count;
+};
+
+struct cp_path_match {
+    struct cp_pos at; /* line 0: not given. */
+    struct cp_text exact;
+    struct cp_text prefix;
+};
+
+struct cp_grpc_match {
+    struct cp_pos at; /* line 0: not given. */
+    struct cp_text service;
+    struct cp_text method;
+};
+
+struct cp_route_match {
+    struct cp_pos at;
+    struct cp_path_match path;
+    struct cp_grpc_match grpc;
+    struct cp_texts tenants;
+    struct cp_text method;
+    struct cp_header_matches headers;
+};
+
+struct cp_route_matches {
+    struct cp_route_match *items;
+    size_t count;
+};
+
+struct cp_weighted {
+    struct cp_pos at;
+    struct cp_ref service;
+    uint64_t weight;
+};
+
+struct cp_weighteds {
+    struct cp_weighted *items;
+    size_t count;
+};
+
+struct cp_route {
+    struct cp_meta meta;
+    struct cp_texts hosts;
+    struct cp_route_matches match;
+    struct cp_weighteds targets;
+    struct cp_ref transport;
+    uint64_t timeout_ms; /* 0: the profile's. */
+};
+
+/* What a policy or a limit is about: exactly one of the three. */
+struct cp_target {
+    struct cp_pos at;
+    struct cp_ref service;
+    struct cp_ref topic;
+    struct cp_ref egress;
+};
+
+struct cp_caller {
+    struct cp_pos at;
+    struct cp_ref service;
+    struct cp_text tenant;
+    struct cp_text trust_domain;
+    struct cp_pairs traits;
+};
+
+struct cp_callers {
+    struct cp_caller *items;
+    size_t count;
+};
+
+enum cp_verb { CP_VERB_CALL, CP_VERB_PUBLISH, CP_VERB_SUBSCRIBE, CP_VERB_FETCH, CP_VERB_COUNT };
+enum cp_lane { CP_LANE_OPERATOR, CP_LANE_CANONICAL, CP_LANE_PROXY, CP_LANE_COUNT };
+
+struct cp_rule {
+    struct cp_pos at;
+    struct cp_text name;
+    uint64_t effect;                  /* 0 allow, 1 deny. */
+    uint64_t verbs;                   /* bits 1 << cp_verb; 0: all. */
+    uint64_t lanes;                   /* bits 1 << cp_lane; 0: all. */
+    struct cp_callers callers;        /* one of them; none: any. */
+    struct cp_texts methods;          /* globs, one of them; none: any. */
+    struct cp_header_matches headers; /* all of them. */
+};
+
+struct cp_rules {
+    struct cp_rule *items;
+    size_t count;
+};
+
+struct cp_policy {
+    struct cp_meta meta;
+    struct cp_target target;
+    struct cp_rules rules;
+};
+
+enum cp_by { CP_BY_CALLER, CP_BY_TENANT, CP_BY_METHOD };
+
+struct cp_rate_limit {
+    struct cp_meta meta;
+    struct cp_target target;
+    struct cp_texts methods;
+    uint64_t by; /* bits 1 << cp_by. */
+    uint64_t period_ns;
+    uint64_t burst; /* 0: what the rate gives in a second, at least 1. */
+};
+
+struct cp_transport_profile {
+    struct cp_meta meta;
+    uint64_t timeout_ms;
+    uint64_t timeout_max_ms;
+    uint64_t connect_timeout_ms;
+    uint64_t idle_timeout_ms;
+    uint64_t request_message_bytes;
+    uint64_t response_message_bytes;
+    uint64_t upstream_tls; /* 0 none, 1 tls, 2 mtls. */
+    struct cp_text upstream_server_name;
+    struct cp_text upstream_spiffe;
+};
+
+struct cp_egress {
+    struct cp_meta meta;
+    struct cp_texts hosts;
+    struct cp_texts ports; /* decimal. */
+    struct cp_texts methods;
+    struct cp_texts paths;
+    struct cp_texts address_ranges;
+    struct cp_ref transport;
+    uint64_t response_bytes;
+};
+
+struct cp_topic {
+    struct cp_meta meta;
+    struct cp_text type;
+    uint64_t major;
+    struct cp_text version;
+    struct cp_text message;
+    struct cp_text descriptor_file;
+    struct cp_text descriptor_inline; /* base64. */
+    struct slice descriptor_set;      /* its bytes, from either. */
+    uint64_t payload_bytes;
+};
+
+struct cp_resources {
+    struct cp_meta **items; /* sorted by id. */
+    size_t count;
+};
+
+struct cp_model {
+    const struct cp_source_set *set;
+    struct arena arena;
+    struct cp_resources of[CP_KIND_COUNT];
+    struct map keys[CP_KIND_COUNT]; /* key of a resource to it. */
+};
