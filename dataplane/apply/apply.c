@@ -171,6 +171,7 @@ static struct err step_target(struct dp_apply *a, struct dp_apply_turn *t)
     }
     if (step.move == JUDGE_SERVED && is_served(a)) {
         a->standing.content_ns = a->standing.contact_ns;
+        a->config.workers.fresh(a->config.workers.ctx, a->standing.content_ns);
         dp_standing_settle(a);
         t->over = true;
     }
@@ -222,6 +223,7 @@ static struct err step_persist(struct dp_apply *a, struct dp_apply_turn *t)
 /* From here on 'model' is what the workers are to serve; takes the reference. */
 static void serve(struct dp_apply *a, struct dp_model *model)
 {
+    a->config.workers.fresh(a->config.workers.ctx, a->standing.content_ns);
     a->config.workers.swap(a->config.workers.ctx, model);
     dp_model_unref(a->model);
     a->model = model;

@@ -43,6 +43,9 @@
 struct dp_apply_workers {
     /* Has every worker adopt the model; each takes references of its own. */
     void (*swap)(void *ctx, struct dp_model *model);
+    /* Tells every worker when a head last named what is served (boot clock, ns; 0: not since the
+     * start): what freshnessMax is measured from. Before the swap to newer content. */
+    void (*fresh)(void *ctx, uint64_t content_ns);
     /* The least version that a worker serves; 0: some have none. */
     uint64_t (*served)(void *ctx);
     void *ctx;

@@ -71,6 +71,13 @@ enum dp_step_next dp_request_run(struct dp_request *rq)
     return next;
 }
 
+void dp_request_refuse(struct dp_request *rq, struct err why)
+{
+    CHECK(rq->step == NULL);
+    (void)go_fail(rq, why);
+    CHECK(dp_request_run(rq) == DP_STEP_DONE);
+}
+
 /* An id from outside is kept when it is short and printable; else we make one. */
 static MUST_CHECK struct err choose_id(struct dp_request *rq, struct slice from_caller,
                                        struct slice *out)

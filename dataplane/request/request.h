@@ -72,6 +72,18 @@ struct dp_front {
     /* The request is over and goes back to the pool: drop every pointer to it, take the lane's
      * events off the stream or exchange. Called once. */
     void (*ended)(struct dp_request *rq);
+
+    /* HTTP/1: the lane took the connection by http1_exchange_take_conn(), so the exchange is gone:
+     * sets rq->exchange to NULL. The lane calls it right behind that. NULL in other fronts. */
+    void (*taken)(struct dp_request *rq);
+};
+
+/* What a lane hears of an HTTP/1 caller's exchange; each may be NULL. Bytes are borrowed. The
+ * caller's leaving comes as dp_lane.abort() with CANCELLED. */
+struct dp_exchange_events {
+    void (*body)(struct dp_request *rq, struct slice bytes);
+    void (*end)(struct dp_request *rq);     /* the request is whole. */
+    void (*drained)(struct dp_request *rq); /* output has room again. */
 };
 
 struct dp_step;
@@ -86,6 +98,8 @@ struct dp_request {
     const struct dp_front *front;
     struct h2_stream *stream;        /* an HTTP/2 caller's exchange; NULL: another protocol. */
     struct http1_exchange *exchange; /* an HTTP/1 caller's exchange; NULL: another protocol. */
+    /* HTTP/1: what the lane hears of its exchange; set in forward(). NULL: nothing. */
+    const struct dp_exchange_events *exchange_events;
     void *front_state;               /* the front's own. */
     void *lane_state;                /* the lane's own: of this request. */
     struct arena arena;
@@ -196,6 +210,9 @@ MUST_CHECK struct err dp_request_start(struct dp_request_pool *pool, const struc
 
 /* Runs steps until the request waits for its lane, or is over (then it must not be touched). */
 enum dp_step_next dp_request_run(struct dp_request *rq);
+
+/* In place of dp_request_run(): what came cannot be made a request of; answered, counted, logged. */
+void dp_request_refuse(struct dp_request *rq, struct err why);
 
 /* The lane is finished and the caller has the whole answer; 'err' is what it was told. */
 void dp_request_done(struct dp_request *rq, struct err err);

@@ -1,0 +1,156 @@
+/* dump: see dump.h. */
+#include "dataplane/admin/dump.h"
+
+#include "common/base/ids.h"
+#include "common/base/limits.h"
+#include "common/base/log.h"
+#include "common/base/text.h"
+#include "common/bus/bus.h"
+#include "common/telemetry/metrics.h"
+#include "dataplane/admin/admin.h"
+#include "dataplane/apply/apply.h"
+#include "dataplane/request/metrics.h"
+
+static json_t *text(struct slice s)
+{
+    return json_stringn((const char *)(s.ptr == NULL ? (const uint8_t *)"" : s.ptr), s.size);
+}
+
+static json_t *number(uint64_t value)
+{
+    return json_integer((json_int_t)value);
+}
+
+/* jansson's _new functions take the value, and fail quietly on a NULL one: checked at the end by
+ * whoever writes the text. */
+static void set(json_t *object, const char *name, json_t *value)
+{
+    (void)json_object_set_new(object, name, value);
+}
+
+/* ---- /ready ---- */
+
+static bool has_tenant(const struct dp_admin_config *c, struct slice tenant)
+{
+    struct dp_model *model = dp_apply_model(c->apply);
+    bool found = model != NULL && dp_model_has_tenant(model, tenant);
+    dp_model_unref(model);
+    return found;
+}
+
+json_t *dp_dump_ready(const struct dp_admin_config *c, struct slice tenant, bool *out_ready)
+{
+    struct dp_apply_status s;
+    dp_apply_status(c->apply, &s);
+    json_t *reasons = json_array();
+    if (s.version == 0) {
+        (void)json_array_append_new(reasons, json_string("NOT_READY: no snapshot is served yet"));
+    }
+    if (s.state == SNAP_DRAINING) {
+        (void)json_array_append_new(reasons, json_string("DRAINING: the node is shutting down"));
+    }
+    if (tenant.size > 0 && s.version != 0 && !has_tenant(c, tenant)) {
+        (void)json_array_append_new(reasons, json_string("NOT_FOUND: the tenant has no service"));
+    }
+    *out_ready = json_array_size(reasons) == 0;
+    if (s.code != E_OK && s.version == 0) {
+        (void)json_array_append_new(reasons, json_sprintf("%s: %s", err_name(s.code), s.object));
+    }
+    json_t *answer = json_object();
+    set(answer, "ready", json_boolean(*out_ready));
+    set(answer, "reasons", reasons);
+    set(answer, "state", json_string(snap_state_name(s.state)));
+    set(answer, "version", number(s.version));
+    return answer;
+}
+
+/* ---- /dump ---- */
+
+static json_t *snapshot(const struct dp_apply_status *s)
+{
+    char digest[2 * DIGEST_SIZE + 1];
+    text_hex(slice_of(s->content_digest, DIGEST_SIZE), digest);
+    json_t *o = json_object();
+    set(o, "version", number(s->version));
+    set(o, "content_digest", json_string(digest));
+    set(o, "epoch", number(s->epoch));
+    set(o, "sequence", number(s->sequence));
+    set(o, "root_version", number(s->root_version));
+    set(o, "contact_age_ms", json_integer(s->contact_age_ms));
+    set(o, "content_age_ms", json_integer(s->content_age_ms));
+    set(o, "strict", json_boolean(s->strict));
+    set(o, "live", number(s->live_snapshots));
+    set(o, "applies", number(s->applies));
+    set(o, "refusals", number(s->refusals));
+    set(o, "last_refusal", json_string(s->last_code == E_OK ? "" : err_name(s->last_code)));
+    set(o, "last_refusal_object", json_string(s->last_object));
+    set(o, "parts", number(s->parts));
+    set(o, "parts_built", number(s->parts_built));
+    return o;
+}
+
+static json_t *workers(const struct dp_admin_config *c)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; i < c->worker_count; i++) {
+        json_t *worker = json_object();
+        set(worker, "version", number(c->worker_version(c->ctx, i)));
+        (void)json_array_append_new(list, worker);
+    }
+    return list;
+}
+
+static json_t *bus(const struct dp_admin_config *c)
+{
+    json_t *o = json_object();
+    char error[BUS_ERROR_TEXT_MAX] = "";
+    if (c->bus == NULL) {
+        set(o, "state", json_string("none"));
+        return o;
+    }
+    bus_last_error(c->bus, error);
+    set(o, "state", json_string(bus_state_name(bus_state(c->bus))));
+    set(o, "down_ms", number(bus_down_ms(c->bus)));
+    set(o, "last_error", json_string(error));
+    return o;
+}
+
+static json_t *load(const struct dp_admin_config *c)
+{
+    json_t *o = json_object();
+    set(o, "connections",
+        json_integer(metrics_value(c->metrics, metrics_plain(c->metrics, DP_METRIC_CONNECTIONS))));
+    set(o, "requests",
+        json_integer(
+            metrics_value(c->metrics, metrics_plain(c->metrics, DP_METRIC_REQUESTS_OPEN))));
+    set(o, "log_dropped", number(log_dropped()));
+    return o;
+}
+
+json_t *dp_dump_limits(void)
+{
+    json_t *o = json_object();
+#define X(name, dflt, min, max, unit, why) set(o, #name, number(limits.name));
+    LIMITS_LIST(X)
+#undef X
+    return o;
+}
+
+json_t *dp_dump_node(const struct dp_admin_config *c)
+{
+    struct dp_apply_status s;
+    dp_apply_status(c->apply, &s);
+    json_t *o = json_object();
+    set(o, "node", text(c->node));
+    set(o, "environment", text(c->environment));
+    set(o, "version", number(s.version));
+    set(o, "state", json_string(snap_state_name(s.state)));
+    set(o, "code", json_string(s.code == E_OK ? "" : err_name(s.code)));
+    set(o, "object", json_string(s.object));
+    set(o, "snapshot", snapshot(&s));
+    set(o, "workers", workers(c));
+    set(o, "bus", bus(c));
+    set(o, "load", load(c));
+    set(o, "limits", dp_dump_limits());
+    return o;
+}

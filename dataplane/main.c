@@ -1,0 +1,244 @@
+/*
+ * trilane-dp: a node of the data plane. Wiring only: which subcommand, which lanes, which exit
+ * code; what they do is in the rooms.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/buf.h"
+#include "common/base/ids.h"
+#include "common/base/log.h"
+#include "common/base/settings.h"
+#include "common/snapshot/format.h"
+#include "dataplane/admin/ask.h"
+#include "dataplane/admin/dump.h"
+#include "dataplane/apply/check.h"
+#include "dataplane/operator/operator.h"
+#include "dataplane/runtime/node.h"
+
+enum exit_code { EXIT_DONE = 0, EXIT_REFUSED = 1, EXIT_USAGE = 2, EXIT_UNREACHABLE = 3 };
+
+enum { MESSAGE_MAX = 4096, ANSWER_MAX = 16 << 20 };
+
+/* The lanes of this program. */
+static const struct dp_lane *const lanes[DP_LANE_COUNT] = {
+    [DP_LANE_OPERATOR] = &dp_operator_lane,
+};
+
+struct command {
+    const char *name;
+    const char *arguments;
+    const char *help;
+    const struct setting_row *rows;
+    const size_t *row_count;
+    int (*run)(const struct settings *s);
+};
+
+/* ---- settings of the small commands ---- */
+
+static const struct setting_row check_rows[] = {
+    {"environment", "NAME", NULL, "the environment that the snapshot is for", SETTING_TEXT},
+};
+static const size_t check_row_count = sizeof(check_rows) / sizeof(check_rows[0]);
+
+static const struct setting_row dump_rows[] = {
+    {"server", "ADDR", "127.0.0.1:8082", "the node's admin address", SETTING_TEXT},
+    {"admin-token-file", "FILE", NULL, "the token that it asks for", SETTING_TEXT},
+};
+static const size_t dump_row_count = sizeof(dump_rows) / sizeof(dump_rows[0]);
+
+/* ---- telling ---- */
+
+static int tell(struct err e, const char *what, struct slice said)
+{
+    (void)fprintf(stderr, "trilane-dp: %s: %s: %s%s%.*s\n", what, err_name(e.code),
+                  err_text(e.code), said.size == 0 ? "" : ": ", SLICE_ARG(said));
+    if (err_fix(e.code)[0] != '\0') {
+        (void)fprintf(stderr, "  what to do: %s\n", err_fix(e.code));
+    }
+    switch ((int)e.code) {
+    case E_USAGE:
+        return EXIT_USAGE;
+    case E_UNAVAILABLE:
+    case E_TIMEOUT:
+        return EXIT_UNREACHABLE;
+    default:
+        return EXIT_REFUSED;
+    }
+}
+
+/* ---- commands ---- */
+
+static int run_serve(const struct settings *s)
+{
+    auto_buf struct buf message = BUF_MAX(MESSAGE_MAX);
+    enum log_level level = LOG_INFO;
+    if (!log_level_find(slice_str(settings_get(s, "log-level")), &level)) {
+        return tell(FAIL(E_USAGE), "log-level", SLICE_LIT("error, warn, info or debug"));
+    }
+    log_level_set(level);
+    struct err e = dp_node_run(s, lanes, &message);
+    return err_ok(e) ? EXIT_DONE : tell(e, "serve", buf_slice(&message));
+}
+
+static int run_check(const struct settings *s)
+{
+    auto_buf struct buf message = BUF_MAX(MESSAGE_MAX);
+    const char *path = settings_arg(s, 0);
+    const char *environment = settings_get(s, "environment");
+    if (path == NULL || environment == NULL) {
+        return tell(FAIL(E_USAGE), "check --environment NAME FILE", (struct slice){0});
+    }
+    struct dp_check_result result;
+    struct err e = dp_check(slice_str(environment), path, &result, &message);
+    if (!err_ok(e)) {
+        return tell(e, path, buf_slice(&message));
+    }
+    (void)printf("version %llu loads: %zu parts in %llu us\n", (unsigned long long)result.version,
+                 result.parts, (unsigned long long)result.us);
+    return EXIT_DONE;
+}
+
+static int print_json(json_t *value)
+{
+    char *text = value == NULL ? NULL : json_dumps(value, JSON_INDENT(2) | JSON_PRESERVE_ORDER);
+    json_decref(value);
+    if (text == NULL) {
+        return EXIT_REFUSED;
+    }
+    int written = puts(text);
+    free(text);
+    return written < 0 ? EXIT_REFUSED : EXIT_DONE;
+}
+
+static struct err read_token(const char *path, char *out, int size)
+{
+    FILE *file = fopen(path, "re");
+    if (file == NULL) {
+        return FAIL(E_NOT_FOUND);
+    }
+    const char *line = fgets(out, size, file);
+    (void)fclose(file);
+    if (line == NULL) {
+        return FAIL(E_IO);
+    }
+    out[strcspn(out, "\r\n")] = '\0';
+    return OK;
+}
+
+static int run_dump(const struct settings *s)
+{
+    const char *what = settings_arg(s, 0);
+    if (what != NULL && strcmp(what, "limits") == 0) {
+        return print_json(dp_dump_limits());
+    }
+    if (what != NULL) {
+        return tell(FAIL(E_USAGE), "dump [limits]", (struct slice){0});
+    }
+    char token[MESSAGE_MAX] = "";
+    const char *token_file = settings_get(s, "admin-token-file");
+    struct err e = token_file == NULL ? OK : read_token(token_file, token, sizeof(token));
+    auto_buf struct buf answer = BUF_MAX(ANSWER_MAX);
+    const char *server = settings_get(s, "server");
+    if (err_ok(e)) {
+        e = dp_ask(slice_str(server), SLICE_LIT("/dump"), slice_str(token), &answer);
+    }
+    if (!err_ok(e)) {
+        return tell(e, server, (struct slice){0});
+    }
+    return fwrite(answer.ptr, 1, answer.size, stdout) == answer.size && putchar('\n') != EOF
+               ? EXIT_DONE
+               : EXIT_REFUSED;
+}
+
+/* ---- which command ---- */
+
+static const struct command commands[] = {
+    {"serve", "", "runs the node until SIGTERM", dp_node_settings, &dp_node_setting_count,
+     run_serve},
+    {"check", "FILE", "loads a snapshot as a node would", check_rows, &check_row_count, run_check},
+    {"dump", "[limits]", "what a running node does now; or the limits of this program", dump_rows,
+     &dump_row_count, run_dump},
+};
+
+enum { COMMAND_COUNT = sizeof(commands) / sizeof(commands[0]) };
+
+static int print_version(void)
+{
+    (void)printf("trilane-dp %s (%s) formats: container %d, streams %d\n", TRILANE_VERSION,
+                 TRILANE_COMMIT, CONTAINER_FORMAT, STREAM_FORMAT);
+    return EXIT_DONE;
+}
+
+static int print_usage(FILE *to)
+{
+    (void)fputs("usage: trilane-dp COMMAND [--setting=value …]\n\n", to);
+    for (size_t i = 0; i < COMMAND_COUNT; i++) {
+        (void)fprintf(to, "  %-6s %-9s %s\n", commands[i].name, commands[i].arguments,
+                      commands[i].help);
+    }
+    (void)fputs("  help   [COMMAND] this, or the settings of a command\n"
+                "  --version        version, commit and formats\n",
+                to);
+    return to == stdout ? EXIT_DONE : EXIT_USAGE;
+}
+
+static const struct command *find_command(const char *name)
+{
+    for (size_t i = 0; name != NULL && i < COMMAND_COUNT; i++) {
+        if (strcmp(commands[i].name, name) == 0) {
+            return &commands[i];
+        }
+    }
+    return NULL;
+}
+
+static int print_help(const struct command *c)
+{
+    auto_buf struct buf text = BUF_MAX(1 << 20);
+    (void)printf("usage: trilane-dp %s [--setting=value …] %s\n\n%s\n\n", c->name, c->arguments,
+                 c->help);
+    if (!err_ok(settings_help(c->rows, *c->row_count, &text)) ||
+        fwrite(text.ptr, 1, text.size, stdout) != text.size) {
+        return EXIT_REFUSED;
+    }
+    return EXIT_DONE;
+}
+
+static int run_command(const struct command *c, int argc, char **argv)
+{
+    auto_buf struct buf message = BUF_MAX(MESSAGE_MAX);
+    struct settings *settings = NULL;
+    struct err e = settings_load(c->rows, *c->row_count, argc, argv, &settings, &message);
+    if (!err_ok(e)) {
+        return tell(e, c->name, buf_slice(&message));
+    }
+    int code = c->run(settings);
+    settings_free(settings);
+    return code;
+}
+
+int main(int argc, char **argv)
+{
+    ids_init();
+    const char *name = argc > 1 ? argv[1] : NULL;
+    if (name == NULL) {
+        return print_usage(stderr);
+    }
+    if (strcmp(name, "--version") == 0) {
+        return print_version();
+    }
+    if (strcmp(name, "help") == 0 || strcmp(name, "--help") == 0) {
+        const struct command *c = find_command(argc > 2 ? argv[2] : NULL);
+        return c == NULL ? print_usage(stdout) : print_help(c);
+    }
+    const struct command *c = find_command(name);
+    if (c == NULL) {
+        return print_usage(stderr);
+    }
+    if (argc > 2 && strcmp(argv[2], "--help") == 0) {
+        return print_help(c);
+    }
+    return run_command(c, argc - 2, argv + 2);
+}

@@ -1,0 +1,177 @@
+/* front_h2: see front_h2.h. */
+#include "dataplane/runtime/front_h2.h"
+
+#include <string.h>
+
+#include "common/base/check.h"
+#include "common/net/grpc.h"
+#include "dataplane/request/request.h"
+#include "dataplane/runtime/health.h"
+#include "dataplane/runtime/input.h"
+#include "dataplane/runtime/port.h"
+#include "dataplane/runtime/worker.h"
+
+/* ---- what an exchange is ---- */
+
+/* Letters, digits, '_' and, in a service's name, '.'; neither begins nor ends with a dot. */
+static bool is_name(struct slice s, bool dots)
+{
+    for (size_t i = 0; i < s.size; i++) {
+        uint8_t c = s.ptr[i];
+        bool letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_';
+        bool digit = c >= '0' && c <= '9';
+        bool dot = dots && c == '.' && i > 0 && i + 1 < s.size;
+        if (!letter && !digit && !dot) {
+            return false;
+        }
+    }
+    return s.size > 0;
+}
+
+bool dp_grpc_path(struct slice path, struct slice *out_service)
+{
+    if (path.size == 0 || path.ptr[0] != '/') {
+        return false;
+    }
+    struct slice rest = slice_from(path, 1);
+    size_t slash = slice_find(rest, '/');
+    struct slice service = slice_head(rest, slash);
+    if (!is_name(service, /* dots= */ true) ||
+        !is_name(slice_from(rest, slash + 1), /* dots= */ false)) {
+        return false;
+    }
+    *out_service = service;
+    return true;
+}
+
+static const struct dp_lane *find_lane(const struct dp_worker *w, struct slice service)
+{
+    bool is_bus = slice_eq(service, SLICE_LIT("trilane.bus.v1.Bus"));
+    return w->config->lanes[is_bus ? DP_LANE_CANONICAL : DP_LANE_OPERATOR];
+}
+
+/* ---- answers that are no request of a lane ---- */
+
+static void refuse_early(struct dp_worker *w, struct h2_stream *s, enum err_code code)
+{
+    const struct dp_model *model = dp_request_pool_model(&w->pool);
+    struct grpc_refusal refusal = {
+        .code = code,
+        .version = model == NULL ? 0 : dp_model_version(model),
+    };
+    grpc_refuse(s, &refusal);
+}
+
+/* A caller that speaks HTTP/2 but not gRPC understands a status of HTTP alone. */
+static void answer_http(struct h2_stream *s, struct slice status)
+{
+    const struct h2_field fields[] = {
+        h2_field_static(H2_TOKEN_STATUS, status),
+        h2_field_static(H2_TOKEN_CONTENT_LENGTH, SLICE_LIT("0")),
+    };
+    if (err_ok(h2_stream_respond(s, fields, 2, /* end= */ true))) {
+        h2_stream_reset(s, H2_NO_ERROR);
+    }
+}
+
+/* ---- the front's table ---- */
+
+static void refuse(struct dp_request *rq)
+{
+    CHECK(rq->stream != NULL);
+    struct slice sentence = {0};
+    if (rq->err.code == E_RATE_LIMITED) {
+        struct err e =
+            arena_printf(&rq->arena, &sentence, "limit %.*s: retry in %llu ms",
+                         SLICE_ARG(rq->limit), (unsigned long long)(rq->retry_ns / 1000000 + 1));
+        sentence = err_ok(e) ? sentence : (struct slice){0};
+    }
+    struct grpc_refusal refusal = {
+        .code = rq->err.code,
+        .sentence = sentence,
+        .rule = rq->err.code == E_POLICY_DENIED ? rq->verdict.rule : (struct slice){0},
+        .version = rq->model == NULL ? 0 : dp_model_version(rq->model),
+    };
+    grpc_refuse(rq->stream, &refusal);
+    rq->grpc_status = err_grpc_status(rq->err.code);
+    rq->http_status = 200;
+}
+
+static void ended(struct dp_request *rq)
+{
+    h2_stream_attach(rq->stream, /* events= */ NULL, /* user= */ NULL);
+    rq->stream = NULL;
+}
+
+static const struct dp_front front = {.name = "grpc", .refuse = refuse, .ended = ended};
+
+/* ---- from a stream to a request ---- */
+
+static void start_request(struct dp_caller_conn *c, struct h2_stream *s, const struct dp_lane *lane)
+{
+    struct dp_worker *w = c->port->worker;
+    struct dp_request *rq = NULL;
+    struct err e = dp_request_start(&w->pool, &front, c, lane, &rq);
+    if (!err_ok(e)) {
+        refuse_early(w, s, e.code);
+        return;
+    }
+    rq->stream = s;
+    e = dp_input_h2(rq, h2_stream_fields(s), c);
+    if (!err_ok(e)) {
+        dp_request_refuse(rq, e);
+        return;
+    }
+    (void)dp_request_run(rq);
+}
+
+static void request(struct h2_conn *conn, struct h2_stream *s, const struct h2_fields *fields,
+                    bool end)
+{
+    (void)end;
+    struct dp_caller_conn *c = h2_conn_user(conn);
+    struct dp_worker *w = c->port->worker;
+    struct slice service = {0};
+    if (!grpc_is_content_type(h2_fields_value(fields, H2_TOKEN_CONTENT_TYPE))) {
+        answer_http(s, SLICE_LIT("415"));
+        return;
+    }
+    if (!slice_eq(h2_fields_value(fields, H2_TOKEN_METHOD), SLICE_LIT("POST"))) {
+        answer_http(s, SLICE_LIT("405"));
+        return;
+    }
+    if (!dp_grpc_path(h2_fields_value(fields, H2_TOKEN_PATH), &service)) {
+        refuse_early(w, s, E_NO_ROUTE);
+        return;
+    }
+    if (!slice_eq(h2_fields_value(fields, H2_TOKEN_TE), SLICE_LIT("trailers"))) {
+        /* A proxy that drops 'te' drops trailers, too: the status would be lost. */
+        refuse_early(w, s, E_PROTOCOL_ERROR);
+        return;
+    }
+    if (slice_eq(service, SLICE_LIT("grpc.health.v1.Health"))) {
+        dp_health_request(w, s, fields);
+        return;
+    }
+    const struct dp_lane *lane = find_lane(w, service);
+    if (lane == NULL || dp_port_is_proxy(c->port->id)) {
+        refuse_early(w, s, E_NO_ROUTE);
+        return;
+    }
+    start_request(c, s, lane);
+}
+
+static void closed(struct h2_conn *conn, struct err why)
+{
+    (void)why;
+    dp_caller_conn_free(h2_conn_user(conn));
+}
+
+static const struct h2_conn_events events = {.request = request, .closed = closed};
+
+struct err dp_front_h2_start(struct dp_caller_conn *c, struct slice first)
+{
+    struct net_conn *net = c->net;
+    c->net = NULL;
+    return h2_server_new(c->port->worker->h2, &net, first, &events, c, &c->h2);
+}

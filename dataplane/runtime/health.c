@@ -1,0 +1,219 @@
+/* health: see health.h. */
+#include "dataplane/runtime/health.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/check.h"
+#include "common/base/limits.h"
+#include "common/net/grpc.h"
+#include "common/proto/strict.h"
+#include "dataplane/request/request.h"
+#include "dataplane/runtime/worker.h"
+
+#include "grpc/health/v1/health.pb-c.h"
+
+typedef Grpc__Health__V1__HealthCheckResponse__ServingStatus serving;
+
+#define SERVING GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__SERVING_STATUS__SERVING
+#define NOT_SERVING GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__SERVING_STATUS__NOT_SERVING
+#define UNKNOWN_SERVICE GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__SERVING_STATUS__SERVICE_UNKNOWN
+
+/* A request is a service's name; and Watch calls that one worker holds. */
+enum { REQUEST_MAX = 1024, MEMORY_MAX = 16 << 10, WATCHES_MAX = 4096 };
+
+struct dp_health_watch {
+    struct dp_worker *worker;
+    struct h2_stream *stream;
+    struct grpc_reader reader;
+    bool watch;                   /* Watch, not Check. */
+    bool asked;                   /* the request came; 'service' holds what it asks for. */
+    char *service;                /* owned. */
+    serving said;                 /* what Watch answered last. */
+    struct dp_health_watch *next; /* in the worker's list. */
+    struct dp_health_watch *prev;
+};
+
+/* ---- what is served ---- */
+
+static serving status_of(const struct dp_worker *w, struct slice service)
+{
+    const struct dp_model *model = dp_request_pool_model(&w->pool);
+    if (model == NULL || w->draining) {
+        return NOT_SERVING;
+    }
+    bool known = service.size == 0 || slice_eq(service, SLICE_LIT("trilane.bus.v1.Bus")) ||
+                 dp_model_has_grpc_service(model, service);
+    return known ? SERVING : UNKNOWN_SERVICE;
+}
+
+/* ---- answers ---- */
+
+static void refuse(struct dp_health_watch *h, enum err_code code)
+{
+    struct grpc_refusal refusal = {.code = code};
+    grpc_refuse(h->stream, &refusal);
+}
+
+static struct err respond(struct dp_health_watch *h)
+{
+    const struct h2_field fields[] = {
+        h2_field_static(H2_TOKEN_STATUS, SLICE_LIT("200")),
+        h2_field_static(H2_TOKEN_CONTENT_TYPE, SLICE_LIT("application/grpc")),
+    };
+    return h2_stream_respond(h->stream, fields, 2, /* end= */ false);
+}
+
+static struct err send_status(struct dp_health_watch *h, serving status)
+{
+    Grpc__Health__V1__HealthCheckResponse answer = GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__INIT;
+    answer.status = status;
+    auto_buf struct buf body = BUF_MAX(REQUEST_MAX);
+    TRY(proto_encode(&answer.base, &body));
+    uint8_t prefix[GRPC_PREFIX_BYTES];
+    grpc_prefix_write((uint32_t)body.size, prefix);
+    auto_buf struct buf message = BUF_MAX(REQUEST_MAX + GRPC_PREFIX_BYTES);
+    TRY(buf_add(&message, slice_of(prefix, sizeof(prefix))));
+    TRY(buf_add(&message, buf_slice(&body)));
+    return h2_stream_send(h->stream, buf_slice(&message), /* end= */ false);
+}
+
+static struct err answer_check(struct dp_health_watch *h, serving status)
+{
+    TRY(respond(h));
+    TRY(send_status(h, status));
+    const struct h2_field trailer = h2_field_static(H2_TOKEN_GRPC_STATUS, SLICE_LIT("0"));
+    return h2_stream_trailers(h->stream, &trailer, 1);
+}
+
+static struct err answer_watch(struct dp_health_watch *h, serving status)
+{
+    TRY(respond(h));
+    h->said = status;
+    return send_status(h, status);
+}
+
+static void answer(struct dp_health_watch *h)
+{
+    serving status = status_of(h->worker, slice_str(h->service));
+    if (!h->watch && status == UNKNOWN_SERVICE) {
+        refuse(h, E_NOT_FOUND);
+        return;
+    }
+    struct err e = h->watch ? answer_watch(h, status) : answer_check(h, status);
+    if (!err_ok(e)) {
+        h2_stream_reset(h->stream, H2_INTERNAL_ERROR);
+    }
+}
+
+/* ---- the request ---- */
+
+static struct err read_service(struct dp_health_watch *h, struct slice message)
+{
+    static const struct proto_rules rules = {
+        .memory_max = MEMORY_MAX, .malformed = E_MALFORMED, .unknown = E_MALFORMED};
+    auto_proto ProtobufCMessage *decoded = NULL;
+    TRY(proto_decode(&grpc__health__v1__health_check_request__descriptor, message, &rules,
+                     &decoded));
+    const Grpc__Health__V1__HealthCheckRequest *request = (const void *)decoded;
+    h->service = strdup(request->service);
+    return h->service == NULL ? FAIL(E_NO_MEMORY) : OK;
+}
+
+static void data(struct h2_stream *s, struct slice bytes, bool end)
+{
+    struct dp_health_watch *h = h2_stream_user(s);
+    h2_stream_consume(s, bytes.size);
+    bool found = true;
+    while (found && !h->asked) {
+        struct slice message = {0};
+        struct err e = grpc_reader_next(&h->reader, &bytes, &message, &found);
+        if (err_ok(e) && found) {
+            e = read_service(h, message);
+            h->asked = err_ok(e);
+        }
+        if (!err_ok(e)) {
+            refuse(h, e.code);
+            return;
+        }
+    }
+    if (h->asked && !h2_stream_sent_end(s) && h->said == 0) {
+        answer(h);
+    } else if (end && !h->asked) {
+        refuse(h, E_MALFORMED);
+    }
+}
+
+static void closed(struct h2_stream *s)
+{
+    struct dp_health_watch *h = h2_stream_user(s);
+    if (h->prev != NULL) {
+        h->prev->next = h->next;
+    } else {
+        h->worker->watches = h->next;
+    }
+    if (h->next != NULL) {
+        h->next->prev = h->prev;
+    }
+    h->worker->watch_count--;
+    grpc_reader_free(&h->reader);
+    free(h->service);
+    free(h);
+}
+
+static const struct h2_stream_events events = {.data = data, .closed = closed};
+
+void dp_health_request(struct dp_worker *w, struct h2_stream *s, const struct h2_fields *fields)
+{
+    struct slice path = h2_fields_value(fields, H2_TOKEN_PATH);
+    bool watch = slice_ends(path, SLICE_LIT("/Watch"));
+    bool known = watch || slice_ends(path, SLICE_LIT("/Check"));
+    struct dp_health_watch *h =
+        known && w->watch_count < WATCHES_MAX ? calloc(1, sizeof(*h)) : NULL;
+    if (h == NULL) {
+        struct grpc_refusal refusal = {.code = known ? E_OVERLOADED : E_NO_ROUTE};
+        grpc_refuse(s, &refusal);
+        return;
+    }
+    *h = (struct dp_health_watch){.worker = w, .stream = s, .watch = watch, .next = w->watches};
+    if (h->next != NULL) {
+        h->next->prev = h;
+    }
+    w->watches = h;
+    w->watch_count++;
+    grpc_reader_init(&h->reader, REQUEST_MAX);
+    h2_stream_attach(s, &events, h);
+}
+
+/* ---- changes ---- */
+
+static void tell(struct dp_health_watch *h)
+{
+    serving status = status_of(h->worker, slice_str(h->service));
+    if (status != h->said) {
+        h->said = status;
+        if (!err_ok(send_status(h, status))) {
+            h2_stream_reset(h->stream, H2_INTERNAL_ERROR);
+        }
+    }
+}
+
+static void end_watch(struct dp_health_watch *h)
+{
+    /* gRPC clients take UNAVAILABLE as: connect again, elsewhere. */
+    refuse(h, E_DRAINING);
+}
+
+void dp_health_changed(struct dp_worker *w)
+{
+    for (struct dp_health_watch *h = w->watches; h != NULL;) {
+        struct dp_health_watch *next = h->next;
+        if (h->watch && h->asked && !h2_stream_sent_end(h->stream)) {
+            tell(h);
+        }
+        if (w->draining && h->watch && !h2_stream_sent_end(h->stream)) {
+            end_watch(h);
+        }
+        h = next;
+    }
+}

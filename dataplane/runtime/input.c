@@ -1,0 +1,211 @@
+/* input: see input.h. */
+#include "dataplane/runtime/input.h"
+
+#include "common/base/check.h"
+#include "common/context/context.h"
+#include "common/net/addr.h"
+#include "common/net/conn.h"
+#include "common/net/http1_server.h"
+#include "dataplane/request/request.h"
+#include "dataplane/runtime/port.h"
+
+/* ---- what both protocols share ---- */
+
+/* "Bearer" is compared by any case (RFC 9110, 11.1); one space or more before the token. */
+static struct slice bearer(struct slice authorization)
+{
+    struct slice scheme = SLICE_LIT("bearer");
+    if (!slice_eq_nocase(slice_head(authorization, scheme.size), scheme)) {
+        return (struct slice){0};
+    }
+    struct slice rest = slice_from(authorization, scheme.size);
+    size_t at = 0;
+    while (at < rest.size && rest.ptr[at] == ' ') {
+        at++;
+    }
+    return at == 0 ? (struct slice){0} : slice_from(rest, at);
+}
+
+/* Without the port, in lower case; names rarely have capitals, so most are not copied. */
+static struct err find_host(struct dp_request *rq, struct slice authority)
+{
+    struct slice host = authority;
+    uint16_t port = 0;
+    if (!err_ok(net_host_port(authority, &host, &port))) {
+        host = authority;
+    }
+    bool capitals = false;
+    for (size_t i = 0; i < host.size; i++) {
+        capitals |= host.ptr[i] >= 'A' && host.ptr[i] <= 'Z';
+    }
+    rq->in.host = host;
+    if (!capitals) {
+        return OK;
+    }
+    uint8_t *lower = NULL;
+    TRY(arena_alloc(&rq->arena, host.size, (void **)&lower));
+    for (size_t i = 0; i < host.size; i++) {
+        bool capital = host.ptr[i] >= 'A' && host.ptr[i] <= 'Z';
+        lower[i] = (uint8_t)(capital ? host.ptr[i] + ('a' - 'A') : host.ptr[i]);
+    }
+    rq->in.host = slice_of(lower, host.size);
+    return OK;
+}
+
+static void split_path(struct dp_request *rq, struct slice path)
+{
+    size_t at = slice_find(path, '?');
+    rq->in.path = slice_head(path, at);
+    rq->in.query = at == path.size ? (struct slice){0} : slice_from(path, at + 1);
+}
+
+static void fill_conn(struct dp_request *rq, const struct dp_caller_conn *c,
+                      const struct net_conn *conn)
+{
+    const struct net_identity *identity = net_conn_identity(conn);
+    rq->in.scheme = net_conn_is_tls(conn) ? SLICE_LIT("https") : SLICE_LIT("http");
+    rq->in.peer = slice_str(c->peer);
+    rq->in.spiffe = identity == NULL ? (struct slice){0} : identity->spiffe_id;
+}
+
+/* What a policy sees of a field that is there several times: as one list, like any upstream
+ * does (RFC 9110, 5.3). The request's arena is full: the field is as good as not readable. */
+static bool join(struct dp_request *rq, struct slice so_far, struct slice next, struct slice *out)
+{
+    return err_ok(arena_printf(&rq->arena, out, "%.*s,%.*s", SLICE_ARG(so_far), SLICE_ARG(next)));
+}
+
+/* ---- HTTP/2 ---- */
+
+static bool header_h2(const void *ctx, struct slice name, struct slice *out)
+{
+    struct dp_request *rq = (struct dp_request *)(uintptr_t)ctx;
+    const struct h2_fields *fields = h2_stream_fields(rq->stream);
+    if (context_judge_client(name) == CONTEXT_STRIP) {
+        return false;
+    }
+    enum h2_token token = h2_token_find(name);
+    if (token != H2_TOKEN_OTHER && !h2_fields_repeated(fields, token)) {
+        const struct h2_field *field = h2_fields_get(fields, token);
+        *out = field == NULL ? (struct slice){0} : field->value;
+        return field != NULL;
+    }
+    bool found = false;
+    struct slice value = {0};
+    for (size_t i = 0; i < fields->count; i++) {
+        if (!slice_eq(fields->at[i].name, name)) {
+            continue;
+        }
+        if (found && !join(rq, value, fields->at[i].value, &value)) {
+            return false;
+        }
+        value = found ? value : fields->at[i].value;
+        found = true;
+    }
+    *out = value;
+    return found;
+}
+
+/* Fields that decide something and may not be there twice: two readers could take two. */
+static bool is_ambiguous(const struct h2_fields *f)
+{
+    return h2_fields_repeated(f, H2_TOKEN_AUTHORIZATION) ||
+           h2_fields_repeated(f, H2_TOKEN_X_TENANT_ID) ||
+           h2_fields_repeated(f, H2_TOKEN_GRPC_TIMEOUT) ||
+           h2_fields_repeated(f, H2_TOKEN_X_REQUEST_TIMEOUT_MS) ||
+           h2_fields_repeated(f, H2_TOKEN_HOST);
+}
+
+struct err dp_input_h2(struct dp_request *rq, const struct h2_fields *f,
+                       const struct dp_caller_conn *c)
+{
+    CHECK(rq->stream != NULL);
+    fill_conn(rq, c, h2_conn_net(h2_stream_conn(rq->stream)));
+    rq->in.http_method = h2_fields_value(f, H2_TOKEN_METHOD);
+    rq->in.token = bearer(h2_fields_value(f, H2_TOKEN_AUTHORIZATION));
+    rq->in.tenant = h2_fields_value(f, H2_TOKEN_X_TENANT_ID);
+    rq->in.correlation = h2_fields_value(f, H2_TOKEN_X_CORRELATION_ID);
+    rq->in.request_id = h2_fields_value(f, H2_TOKEN_X_REQUEST_ID);
+    rq->in.tracestate = h2_fields_value(f, H2_TOKEN_TRACESTATE);
+    rq->in.timeout = h2_fields_value(f, H2_TOKEN_GRPC_TIMEOUT);
+    rq->in.timeout_ms = h2_fields_value(f, H2_TOKEN_X_REQUEST_TIMEOUT_MS);
+    rq->in.header = header_h2;
+    rq->in.header_ctx = rq;
+    if (!h2_fields_repeated(f, H2_TOKEN_TRACEPARENT)) {
+        /* W3C: more than one is none. */
+        rq->in.traceparent = h2_fields_value(f, H2_TOKEN_TRACEPARENT);
+    }
+    split_path(rq, h2_fields_value(f, H2_TOKEN_PATH));
+    if (is_ambiguous(f)) {
+        return FAIL(E_CONTEXT_INVALID);
+    }
+    struct slice authority = h2_fields_value(f, H2_TOKEN_AUTHORITY);
+    return find_host(rq, authority.size > 0 ? authority : h2_fields_value(f, H2_TOKEN_HOST));
+}
+
+/* ---- HTTP/1 ---- */
+
+static bool header_http1(const void *ctx, struct slice name, struct slice *out)
+{
+    struct dp_request *rq = (struct dp_request *)(uintptr_t)ctx;
+    const struct http1_head *head = http1_exchange_head(rq->exchange);
+    if (context_judge_client(name) == CONTEXT_STRIP) {
+        return false;
+    }
+    bool found = false;
+    struct slice value = {0};
+    for (size_t i = 0; i < head->field_count; i++) {
+        if (!slice_eq(head->fields[i].name, name)) {
+            continue;
+        }
+        if (found && !join(rq, value, head->fields[i].value, &value)) {
+            return false;
+        }
+        value = found ? value : head->fields[i].value;
+        found = true;
+    }
+    *out = value;
+    return found;
+}
+
+/* The value of a field that may be there once; *out_twice is set when it is not. */
+static struct slice once(const struct http1_head *head, struct slice name, bool *out_twice)
+{
+    struct slice value = {0};
+    bool found = false;
+    for (size_t i = 0; i < head->field_count; i++) {
+        if (slice_eq(head->fields[i].name, name)) {
+            *out_twice |= found;
+            found = true;
+            value = head->fields[i].value;
+        }
+    }
+    return value;
+}
+
+struct err dp_input_http1(struct dp_request *rq, const struct http1_head *head,
+                          const struct dp_caller_conn *c)
+{
+    CHECK(rq->exchange != NULL);
+    fill_conn(rq, c, http1_exchange_conn(rq->exchange));
+    bool twice = false;
+    bool two_parents = false;
+    rq->in.http_method = head->method;
+    /* A proxy's own credentials come before those that are meant for the origin (RFC 9110, 11.7).
+     */
+    struct slice proxy = once(head, SLICE_LIT("proxy-authorization"), &twice);
+    rq->in.token = bearer(proxy.size > 0 ? proxy : once(head, SLICE_LIT("authorization"), &twice));
+    rq->in.tenant = once(head, context_http(CONTEXT_TENANT), &twice);
+    rq->in.timeout_ms = once(head, context_http(CONTEXT_REQUEST_TIMEOUT), &twice);
+    rq->in.correlation = once(head, context_http(CONTEXT_CORRELATION), &twice);
+    rq->in.request_id = once(head, context_http(CONTEXT_REQUEST), &twice);
+    rq->in.tracestate = once(head, context_http(CONTEXT_TRACESTATE), &two_parents);
+    rq->in.traceparent = once(head, context_http(CONTEXT_TRACEPARENT), &two_parents);
+    if (two_parents) {
+        rq->in.traceparent = (struct slice){0};
+    }
+    rq->in.header = header_http1;
+    rq->in.header_ctx = rq;
+    split_path(rq, head->form == HTTP1_AUTHORITY ? SLICE_LIT("/") : head->path);
+    return twice ? FAIL(E_CONTEXT_INVALID) : find_host(rq, head->authority);
+}

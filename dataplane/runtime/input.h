@@ -1,0 +1,25 @@
+/*
+ * input: from header fields to struct dp_input, the same for both protocols.
+ *
+ * Ownership  slices borrow from the stream's or exchange's fields, or lie in the request's arena.
+ * Threads    the worker's.
+ * Errors     CONTEXT_INVALID for a field of the context that is there twice; E_NO_MEMORY.
+ * Source     NAMES: "Context, on every hop".
+ */
+#pragma once
+
+#include "common/base/err.h"
+#include "common/net/h2_field.h"
+#include "common/net/http1.h"
+
+struct dp_caller_conn;
+struct dp_request;
+struct net_conn;
+
+/* Fills rq->in from the fields of a stream. */
+MUST_CHECK struct err dp_input_h2(struct dp_request *rq, const struct h2_fields *fields,
+                                  const struct dp_caller_conn *c);
+
+/* Fills rq->in from the head of an exchange. */
+MUST_CHECK struct err dp_input_http1(struct dp_request *rq, const struct http1_head *head,
+                                     const struct dp_caller_conn *c);

@@ -1,0 +1,398 @@
+/* node: see node.h. Starting is a list of parts, in order; ending is the same list backwards. */
+#include "dataplane/runtime/node.h"
+
+#include <errno.h>
+#include <semaphore.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/time.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "common/base/check.h"
+#include "common/base/clock.h"
+#include "common/base/ids.h"
+#include "common/base/limits.h"
+#include "common/base/log.h"
+#include "common/net/listener.h"
+#include "dataplane/admin/admin.h"
+#include "dataplane/apply/apply.h"
+#include "dataplane/request/access.h"
+#include "dataplane/request/limit.h"
+#include "dataplane/request/metrics.h"
+#include "dataplane/runtime/options.h"
+#include "dataplane/runtime/worker.h"
+
+struct dp_node {
+    struct dp_options options;
+    struct dp_worker_config worker_config;
+    struct metrics *metrics;
+    struct dp_limit_table *limits;
+    struct dp_access_writer *access;
+    struct bus *bus;
+    struct dp_worker *workers;
+    size_t worker_count; /* of these, how many were made. */
+    struct dp_apply *apply;
+    struct dp_admin *admin;
+    sem_t drained; /* posted by each worker that has nobody left. */
+};
+
+/* ---- what the parts call ---- */
+
+static void swap(void *ctx, struct dp_model *model)
+{
+    struct dp_node *n = ctx;
+    for (size_t i = 0; i < n->worker_count; i++) {
+        dp_mailbox_put(&n->workers[i].mailbox, model);
+    }
+}
+
+static void fresh(void *ctx, uint64_t content_ns)
+{
+    struct dp_node *n = ctx;
+    for (size_t i = 0; i < n->worker_count; i++) {
+        dp_mailbox_fresh(&n->workers[i].mailbox, content_ns);
+    }
+}
+
+static uint64_t served(void *ctx)
+{
+    struct dp_node *n = ctx;
+    uint64_t least = UINT64_MAX;
+    for (size_t i = 0; i < n->worker_count; i++) {
+        uint64_t version = dp_mailbox_version(&n->workers[i].mailbox);
+        least = version < least ? version : least;
+    }
+    return n->worker_count == 0 ? 0 : least;
+}
+
+static uint64_t worker_version(void *ctx, size_t index)
+{
+    struct dp_node *n = ctx;
+    return dp_mailbox_version(&n->workers[index].mailbox);
+}
+
+static void adopted(void *ctx)
+{
+    struct dp_node *n = ctx;
+    /* A worker adopts only what the apply thread gave it. */
+    if (n->apply != NULL) {
+        dp_apply_wake(n->apply);
+    }
+}
+
+static void drained(void *ctx)
+{
+    struct dp_node *n = ctx;
+    CHECK(sem_post(&n->drained) == 0);
+}
+
+/* ---- parts ---- */
+
+/* A socket that cannot be had is named with its setting. */
+static struct err listen_on(struct dp_node *n, enum dp_port_id id, struct buf *message)
+{
+    static const char *const settings[DP_PORT_COUNT] = {
+        [DP_PORT_TLS] = "listen-tls",
+        [DP_PORT_CLEAR] = "listen",
+        [DP_PORT_PROXY_TLS] = "listen-proxy-tls",
+        [DP_PORT_PROXY_CLEAR] = "listen-proxy",
+    };
+    const char *text = n->options.ports[id];
+    if (text == NULL) {
+        return OK;
+    }
+    struct net_addr bound;
+    char shown[NET_ADDR_TEXT_MAX];
+    struct err e = net_listen(slice_str(text), &n->worker_config.port_fds[id], &bound);
+    if (!err_ok(e)) {
+        TRY(buf_addf(message, "%s: %s: the address cannot be listened on; is it taken?",
+                     settings[id], text));
+        return e;
+    }
+    LOG(LOG_INFO, "runtime", "listening", LOG_STR("setting", settings[id]),
+        LOG_STR("address", net_addr_text(&bound, shown)));
+    return OK;
+}
+
+static struct err open_sockets(struct dp_node *n, struct buf *message)
+{
+    for (int i = 0; i < DP_PORT_COUNT; i++) {
+        TRY(listen_on(n, (enum dp_port_id)i, message));
+    }
+    return OK;
+}
+
+static struct err open_shared(struct dp_node *n, struct buf *message)
+{
+    const struct dp_options *o = &n->options;
+    /* A shard a worker, one of the apply thread, one of the admin's. */
+    TRY(metrics_new(dp_metric_families, DP_METRIC_COUNT, o->workers + 2, &n->metrics));
+    TRY(dp_limit_table_new((size_t)limits.rate_cells, &n->limits));
+    if (o->access_log != NULL) {
+        struct err e = dp_access_writer_new(o->access_log, &n->access);
+        if (!err_ok(e)) {
+            TRY(buf_addf(message, "access-log: %s: cannot be written", o->access_log));
+            return e;
+        }
+    }
+    if (o->nats_urls == NULL) {
+        return OK;
+    }
+    char name[KEY_NAME_MAX + 16];
+    char inbox[KEY_NAME_MAX + 16];
+    (void)snprintf(name, sizeof(name), "trilane-dp %s", o->node);
+    (void)snprintf(inbox, sizeof(inbox), "_INBOX.%s", o->node);
+    struct bus_config config = {
+        .urls = o->nats_urls,
+        .name = name,
+        .creds_file = o->nats_creds,
+        .tls_ca = o->nats_ca,
+        .inbox_prefix = inbox,
+    };
+    return bus_open(&config, &n->bus);
+}
+
+static struct err open_workers(struct dp_node *n, const struct dp_lane *const *lanes)
+{
+    const struct dp_options *o = &n->options;
+    n->worker_config.worker_count = o->workers;
+    n->worker_config.limits = n->limits;
+    n->worker_config.access = n->access;
+    n->worker_config.metrics = n->metrics;
+    n->worker_config.bus = n->bus;
+    n->worker_config.environment = o->environment;
+    n->worker_config.adopted = adopted;
+    n->worker_config.drained = drained;
+    n->worker_config.ctx = n;
+    for (size_t i = 0; i < DP_LANE_COUNT; i++) {
+        n->worker_config.lanes[i] = lanes[i];
+    }
+    n->workers = calloc(o->workers, sizeof(*n->workers));
+    if (n->workers == NULL) {
+        return FAIL(E_NO_MEMORY);
+    }
+    while (n->worker_count < o->workers) {
+        struct dp_worker_tls tls = {0};
+        TRY(dp_options_tls(o, &tls));
+        size_t index = n->worker_count++;
+        TRY(dp_worker_init(&n->workers[index], &n->worker_config, index, &tls));
+    }
+    return OK;
+}
+
+static struct err start_apply(struct dp_node *n)
+{
+    const struct dp_options *o = &n->options;
+    struct dp_apply_config config = {
+        .environment = o->environment,
+        .node = slice_str(o->node),
+        .labels = o->labels,
+        .label_count = o->label_count,
+        .state_dir = (const char *)o->state_dir.ptr,
+        .trust_root = buf_slice(&o->trust_root),
+        .key = o->has_key ? &o->key : NULL,
+        .bus = n->bus,
+        .workers = {.swap = swap, .fresh = fresh, .served = served, .ctx = n},
+        .metrics = n->metrics,
+        .shard = metrics_shard(n->metrics, o->workers),
+    };
+    return dp_apply_start(&config, &n->apply);
+}
+
+static struct err start_admin(struct dp_node *n, struct buf *message)
+{
+    const struct dp_options *o = &n->options;
+    if (o->admin == NULL) {
+        return OK;
+    }
+    struct dp_admin_config config = {
+        .address = o->admin,
+        .token = buf_slice(&o->admin_token),
+        .environment = o->environment,
+        .node = slice_str(o->node),
+        .apply = n->apply,
+        .bus = n->bus,
+        .metrics = n->metrics,
+        .shard = metrics_shard(n->metrics, o->workers + 1),
+        .worker_count = n->worker_count,
+        .worker_version = worker_version,
+        .ctx = n,
+    };
+    struct err e = dp_admin_start(&config, &n->admin);
+    if (!err_ok(e)) {
+        TRY(buf_addf(message, "listen-admin: %s: the address cannot be listened on; is it taken?",
+                     o->admin));
+    }
+    return e;
+}
+
+static struct err start(struct dp_node *n, const struct dp_lane *const *lanes, struct buf *message)
+{
+    TRY(open_sockets(n, message));
+    TRY(open_shared(n, message));
+    struct err e = open_workers(n, lanes);
+    if (!err_ok(e)) {
+        TRY(buf_addf(message, "workers: %s: %s", err_name(e.code), err_text(e.code)));
+        return e;
+    }
+    e = start_apply(n);
+    if (!err_ok(e)) {
+        TRY(buf_addf(message, "data-dir: %s: %s: %s", n->options.data_dir, err_name(e.code),
+                     e.code == E_CONFLICT ? "another process owns it" : err_text(e.code)));
+        return e;
+    }
+    for (size_t i = 0; i < n->worker_count; i++) {
+        TRY(dp_worker_start(&n->workers[i]));
+    }
+    return start_admin(n, message);
+}
+
+/* ---- the end ---- */
+
+static void forced(int signal_number)
+{
+    (void)signal_number;
+    _exit(DP_NODE_FORCED);
+}
+
+/* From now on the process ends within the shutdown timeout, whatever hangs. */
+static void arm_shutdown_timeout(void)
+{
+    struct sigaction action = {.sa_handler = forced};
+    CHECK(sigaction(SIGALRM, &action, NULL) == 0);
+    uint64_t ms = limits.shutdown_timeout_ms;
+    struct itimerval timer = {
+        .it_value = {.tv_sec = (time_t)(ms / 1000), .tv_usec = (suseconds_t)(ms % 1000) * 1000}};
+    CHECK(setitimer(ITIMER_REAL, &timer, NULL) == 0);
+}
+
+/* Waits for 'count' workers to have nobody left; returns how many are still busy. */
+static size_t wait_drained(struct dp_node *n, size_t count, uint64_t timeout_ms)
+{
+    struct timespec until;
+    CHECK(clock_gettime(CLOCK_MONOTONIC, &until) == 0);
+    until.tv_sec += (time_t)(timeout_ms / 1000);
+    until.tv_nsec += (long)(timeout_ms % 1000) * 1000000;
+    if (until.tv_nsec >= 1000000000) {
+        until.tv_nsec -= 1000000000;
+        until.tv_sec++;
+    }
+    while (count > 0) {
+        if (sem_clockwait(&n->drained, CLOCK_MONOTONIC, &until) == 0) {
+            count--;
+        } else if (errno != EINTR) {
+            break;
+        }
+    }
+    return count;
+}
+
+static void drain(struct dp_node *n)
+{
+    arm_shutdown_timeout();
+    dp_apply_drain(n->apply);
+    for (size_t i = 0; i < n->worker_count; i++) {
+        dp_worker_drain(&n->workers[i]);
+    }
+    size_t busy = wait_drained(n, n->worker_count, limits.graceful_timeout_ms);
+    if (busy > 0) {
+        LOG(LOG_WARN, "runtime", "drain-cut-short", LOG_U64("busy_workers", busy));
+        for (size_t i = 0; i < n->worker_count; i++) {
+            dp_worker_abort(&n->workers[i]);
+        }
+        /* What hangs here is ended by the shutdown timeout. */
+        busy = wait_drained(n, busy, limits.shutdown_timeout_ms);
+    }
+    LOG(LOG_INFO, "runtime", "drained", LOG_U64("busy_workers", busy));
+}
+
+static void stop(struct dp_node *n)
+{
+    dp_admin_stop(n->admin);
+    for (size_t i = 0; i < n->worker_count; i++) {
+        dp_worker_join(&n->workers[i]);
+    }
+    if (n->apply != NULL) {
+        dp_apply_stop(n->apply);
+    }
+    for (size_t i = 0; i < n->worker_count; i++) {
+        dp_worker_free(&n->workers[i]);
+    }
+    dp_apply_free(n->apply);
+    free(n->workers);
+    bus_close(n->bus);
+    dp_access_writer_free(n->access);
+    dp_limit_table_free(n->limits);
+    metrics_free(n->metrics);
+    for (size_t i = 0; i < DP_PORT_COUNT; i++) {
+        if (n->worker_config.port_fds[i] >= 0) {
+            (void)close(n->worker_config.port_fds[i]);
+        }
+    }
+    dp_options_free(&n->options);
+    CHECK(sem_destroy(&n->drained) == 0);
+}
+
+/* ---- serving ---- */
+
+static void reload(struct dp_node *n)
+{
+    struct err e = OK;
+    for (size_t i = 0; i < n->worker_count && err_ok(e); i++) {
+        struct dp_worker_tls tls = {0};
+        e = dp_options_tls(&n->options, &tls);
+        if (err_ok(e)) {
+            dp_worker_reload(&n->workers[i], &tls);
+        }
+    }
+    LOG(err_ok(e) ? LOG_INFO : LOG_ERROR, "runtime", "certificates-read", LOG_ERR(e));
+}
+
+static void block_signals(sigset_t *out)
+{
+    CHECK(sigemptyset(out) == 0);
+    CHECK(sigaddset(out, SIGTERM) == 0);
+    CHECK(sigaddset(out, SIGINT) == 0);
+    CHECK(sigaddset(out, SIGHUP) == 0);
+    CHECK(pthread_sigmask(SIG_BLOCK, out, NULL) == 0);
+    struct sigaction ignore = {.sa_handler = SIG_IGN};
+    CHECK(sigaction(SIGPIPE, &ignore, NULL) == 0);
+}
+
+static void serve(struct dp_node *n, const sigset_t *signals)
+{
+    LOG(LOG_INFO, "runtime", "started", LOG_STR("node", n->options.node),
+        LOG_SLICE("environment", n->options.environment), LOG_U64("workers", n->worker_count));
+    for (;;) { /* until SIGTERM or SIGINT. */
+        int number = 0;
+        if (sigwait(signals, &number) != 0) {
+            continue;
+        }
+        if (number != SIGHUP) {
+            LOG(LOG_INFO, "runtime", "stopping", LOG_I64("signal", number));
+            return;
+        }
+        reload(n);
+    }
+}
+
+struct err dp_node_run(const struct settings *settings,
+                       const struct dp_lane *const lanes[DP_LANE_COUNT], struct buf *message)
+{
+    struct dp_node n = {.worker_config = {.port_fds = {-1, -1, -1, -1}}};
+    sigset_t signals;
+    CHECK(sem_init(&n.drained, /* shared= */ 0, 0) == 0);
+    block_signals(&signals);
+    struct err e = dp_options_read(settings, &n.options, message);
+    if (err_ok(e)) {
+        e = start(&n, lanes, message);
+    }
+    if (err_ok(e)) {
+        serve(&n, &signals);
+        drain(&n);
+    }
+    stop(&n);
+    return e;
+}

@@ -1,0 +1,303 @@
+/* options: see options.h. */
+#include "dataplane/runtime/options.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/base/limits.h"
+#include "common/base/scope.h"
+#include "common/base/text.h"
+#include "common/net/addr.h"
+#include "dataplane/runtime/node.h"
+#include "dataplane/runtime/worker.h"
+
+#define TEXT SETTING_TEXT
+
+const struct setting_row dp_node_settings[] = {
+    {"environment", "NAME", NULL, "the environment that this node belongs to", TEXT},
+    {"node-id", "NAME", NULL, "name of this node; the host's name by default", TEXT},
+    {"labels", "K=V,…", NULL, "labels that rollouts select by, as in the certificate", TEXT},
+    {"data-dir", "DIR", NULL, "where last-good is kept", TEXT},
+    {"trust-root", "FILE", NULL, "the root container that trust begins with", TEXT},
+    {"nats-urls", "URL,…", NULL, "NATS servers; without, the node serves what is on disk", TEXT},
+    {"nats-creds", "FILE", NULL, "NATS credentials", TEXT},
+    {"nats-ca", "FILE", NULL, "CA of the NATS servers; with it TLS is required", TEXT},
+    {"key-status", "FILE", NULL, "the node's own key, which signs its status", TEXT},
+    {"listen-tls", "ADDR", NULL, "gRPC and HTTP under TLS; :8443 when tls-cert is given", TEXT},
+    {"listen", "ADDR", "127.0.0.1:8080", "the same in clear; off: none", TEXT},
+    {"listen-proxy-tls", "ADDR", NULL, "proxy under TLS; :8444 when tls-cert is given", TEXT},
+    {"listen-proxy", "ADDR", "127.0.0.1:8081", "the same in clear; off: none", TEXT},
+    {"listen-admin", "ADDR", "127.0.0.1:8082", "/health /ready /metrics /dump; off: none", TEXT},
+    {"admin-token-file", "FILE", NULL, "a token that /metrics and /dump ask for", TEXT},
+    {"tls-cert", "FILE", NULL, "certificate chain, PEM", TEXT},
+    {"tls-key", "FILE", NULL, "its private key, PEM", TEXT},
+    {"tls-ca", "FILE", NULL, "CA of callers and upstreams, PEM", TEXT},
+    {"access-log", "FILE", "-", "one line a request; -: standard output, off: none", TEXT},
+    {"log-level", "LEVEL", "info", "error, warn, info or debug", TEXT},
+};
+const size_t dp_node_setting_count = sizeof(dp_node_settings) / sizeof(dp_node_settings[0]);
+
+/* A token's file, and a path. */
+enum { TOKEN_MIN = 16, TOKEN_MAX = 4096, PATH_BYTES_MAX = 4096 };
+
+static struct err wrong(struct buf *message, const char *setting, const char *found,
+                        const char *expected)
+{
+    TRY(buf_addf(message, "%s: %s: %s", setting, found == NULL ? "not given" : found, expected));
+    return FAIL(E_USAGE);
+}
+
+/* ---- files ---- */
+
+static struct err read_file(const char *path, struct buf *out)
+{
+    auto_close int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        return FAIL(E_NOT_FOUND);
+    }
+    for (;;) { /* until the end of the file, or past the bound of 'out'. */
+        uint8_t bytes[4096];
+        ssize_t n = read(fd, bytes, sizeof(bytes));
+        if (n < 0 && errno == EINTR) {
+            continue;
+        }
+        if (n < 0) {
+            return FAIL(E_IO);
+        }
+        if (n == 0) {
+            return OK;
+        }
+        TRY(buf_add(out, slice_of(bytes, (size_t)n)));
+    }
+}
+
+static struct err read_setting_file(const struct settings *s, const char *setting, struct buf *out,
+                                    struct buf *message)
+{
+    const char *path = settings_get(s, setting);
+    struct err e = path == NULL ? OK : read_file(path, out);
+    if (!err_ok(e)) {
+        TRY(buf_addf(message, "%s: %s: %s", setting, path, err_text(e.code)));
+    }
+    return e;
+}
+
+static struct err read_token(const struct settings *s, struct dp_options *o, struct buf *message)
+{
+    o->admin_token = BUF_MAX(TOKEN_MAX);
+    TRY(read_setting_file(s, "admin-token-file", &o->admin_token, message));
+    while (o->admin_token.size > 0 && o->admin_token.ptr[o->admin_token.size - 1] <= ' ') {
+        o->admin_token.size--;
+    }
+    const char *path = settings_get(s, "admin-token-file");
+    if (path != NULL && o->admin_token.size < TOKEN_MIN) {
+        return wrong(message, "admin-token-file", path, "a token of at least 16 characters");
+    }
+    return OK;
+}
+
+static struct err read_key(const struct settings *s, struct dp_options *o, struct buf *message)
+{
+    const char *path = settings_get(s, "key-status");
+    if (path == NULL) {
+        return OK;
+    }
+    struct err e = key_file_read(path, &o->key);
+    if (!err_ok(e) || o->key.public.role != KEY_ROLE_NODE) {
+        return wrong(message, "key-status", path,
+                     "a key file of role node, with mode 0600 (trilane-cp identity issue --node)");
+    }
+    o->has_key = true;
+    return OK;
+}
+
+/* ---- names ---- */
+
+static struct err read_names(const struct settings *s, struct dp_options *o, struct buf *message)
+{
+    o->environment = slice_str(settings_get(s, "environment"));
+    if (!text_is_name(o->environment)) {
+        return wrong(message, "environment", settings_get(s, "environment"),
+                     "a name of a-z, 0-9 and - is needed");
+    }
+    char host[KEY_NAME_MAX + 1] = "";
+    const char *node = settings_get(s, "node-id");
+    if (node == NULL && gethostname(host, sizeof(host) - 1) == 0) {
+        node = host;
+    }
+    if (!text_is_name(slice_str(node))) {
+        return wrong(message, "node-id", node, "a name of a-z, 0-9 and - is needed");
+    }
+    (void)snprintf(o->node, sizeof(o->node), "%s", node);
+    return OK;
+}
+
+static int by_name(const void *a, const void *b)
+{
+    return slice_cmp(((const struct head_label *)a)->name, ((const struct head_label *)b)->name);
+}
+
+static struct err read_labels(const struct settings *s, struct dp_options *o, struct buf *message)
+{
+    struct slice rest = slice_str(settings_get(s, "labels"));
+    while (rest.size > 0) {
+        size_t comma = slice_find(rest, ',');
+        struct slice pair = slice_head(rest, comma);
+        size_t equals = slice_find(pair, '=');
+        if (o->label_count == HEAD_LABELS_MAX || equals == 0 || equals == pair.size) {
+            return wrong(message, "labels", settings_get(s, "labels"),
+                         "up to 8 of name=value, separated by commas");
+        }
+        o->labels[o->label_count++] =
+            (struct head_label){slice_head(pair, equals), slice_from(pair, equals + 1)};
+        rest = slice_from(rest, comma + 1);
+    }
+    qsort(o->labels, o->label_count, sizeof(o->labels[0]), by_name);
+    return OK;
+}
+
+/* ---- addresses ---- */
+
+static const char *address(const struct settings *s, const char *setting, const char *otherwise)
+{
+    const char *text = settings_get(s, setting);
+    if (text == NULL) {
+        return otherwise;
+    }
+    return strcmp(text, "off") == 0 || text[0] == '\0' ? NULL : text;
+}
+
+static bool is_loopback(const char *text)
+{
+    struct slice host = {0};
+    uint16_t port = 0;
+    struct net_addr addr;
+    if (!err_ok(net_host_port(slice_str(text), &host, &port))) {
+        return false;
+    }
+    if (slice_eq(host, SLICE_LIT("localhost"))) {
+        return true;
+    }
+    if (!err_ok(net_addr_from_ip(host, port, &addr))) {
+        return false;
+    }
+    return addr.sa.any.sa_family == AF_INET ? (ntohl(addr.sa.v4.sin_addr.s_addr) >> 24) == 127
+                                            : IN6_IS_ADDR_LOOPBACK(&addr.sa.v6.sin6_addr);
+}
+
+static struct err read_addresses(const struct settings *s, struct dp_options *o,
+                                 struct buf *message)
+{
+    bool tls = o->tls_cert != NULL;
+    o->ports[DP_PORT_TLS] = address(s, "listen-tls", tls ? ":8443" : NULL);
+    o->ports[DP_PORT_CLEAR] = address(s, "listen", NULL);
+    o->ports[DP_PORT_PROXY_TLS] = address(s, "listen-proxy-tls", tls ? ":8444" : NULL);
+    o->ports[DP_PORT_PROXY_CLEAR] = address(s, "listen-proxy", NULL);
+    o->admin = address(s, "listen-admin", NULL);
+    if (!tls && (o->ports[DP_PORT_TLS] != NULL || o->ports[DP_PORT_PROXY_TLS] != NULL)) {
+        return wrong(message, "tls-cert", NULL, "listen-tls and listen-proxy-tls need it");
+    }
+    if (o->admin != NULL && !is_loopback(o->admin) && o->admin_token.size == 0) {
+        return wrong(message, "listen-admin", o->admin,
+                     "an address that others reach needs admin-token-file");
+    }
+    return OK;
+}
+
+/* ---- directories ---- */
+
+static struct err read_directories(const struct settings *s, struct dp_options *o,
+                                   struct buf *message)
+{
+    o->data_dir = settings_get(s, "data-dir");
+    if (o->data_dir == NULL) {
+        return wrong(message, "data-dir", NULL, "a directory for last-good is needed");
+    }
+    if (mkdir(o->data_dir, 0700) != 0 && errno != EEXIST) {
+        return wrong(message, "data-dir", o->data_dir, strerrordesc_np(errno));
+    }
+    o->state_dir = BUF_MAX(PATH_BYTES_MAX);
+    const char *ignored = NULL;
+    TRY(buf_addf(&o->state_dir, "%s/state", o->data_dir));
+    return buf_cstr(&o->state_dir, &ignored);
+}
+
+static void read_plain(const struct settings *s, struct dp_options *o)
+{
+    o->workers = limits.workers;
+    if (o->workers == 0) {
+        long cores = sysconf(_SC_NPROCESSORS_ONLN);
+        o->workers = cores < 1 ? 1 : (size_t)cores;
+    }
+    o->nats_urls = settings_get(s, "nats-urls");
+    o->nats_creds = settings_get(s, "nats-creds");
+    o->nats_ca = settings_get(s, "nats-ca");
+    o->tls_cert = settings_get(s, "tls-cert");
+    o->tls_key = settings_get(s, "tls-key");
+    o->tls_ca = settings_get(s, "tls-ca");
+    o->access_log = settings_get(s, "access-log");
+    if (strcmp(o->access_log, "off") == 0) {
+        o->access_log = NULL;
+    }
+}
+
+struct err dp_options_read(const struct settings *settings, struct dp_options *out,
+                           struct buf *message)
+{
+    *out = (struct dp_options){0};
+    out->trust_root = BUF_MAX(CONTAINER_HEADER_SIZE + ROOT_BODY_MAX +
+                              CONTAINER_SIGNATURES_MAX * CONTAINER_SIGNATURE_SIZE);
+    read_plain(settings, out);
+    TRY(read_names(settings, out, message));
+    TRY(read_labels(settings, out, message));
+    TRY(read_directories(settings, out, message));
+    TRY(read_setting_file(settings, "trust-root", &out->trust_root, message));
+    TRY(read_token(settings, out, message));
+    TRY(read_key(settings, out, message));
+    return read_addresses(settings, out, message);
+}
+
+void dp_options_free(struct dp_options *o)
+{
+    buf_free(&o->admin_token);
+    buf_free(&o->state_dir);
+    buf_free(&o->trust_root);
+    key_pair_wipe(&o->key);
+}
+
+/* ---- TLS ---- */
+
+static struct err make_tls(const struct dp_options *o, struct dp_worker_tls *out)
+{
+    struct net_tls_options options = {
+        .ca_file = o->tls_ca,
+        .client_cert = o->tls_ca == NULL ? NET_TLS_CLIENT_CERT_NONE : NET_TLS_CLIENT_CERT_OPTIONAL,
+    };
+    if (o->tls_ca != NULL) {
+        TRY(net_tls_client_new(&options, &out->client));
+    }
+    options.cert_file = o->tls_cert;
+    options.key_file = o->tls_key;
+    if (o->tls_cert != NULL) {
+        TRY(net_tls_server_new(&options, &out->server));
+        TRY(net_tls_client_new(&options, &out->client_cert));
+    }
+    return OK;
+}
+
+struct err dp_options_tls(const struct dp_options *o, struct dp_worker_tls *out)
+{
+    struct dp_worker_tls tls = {0};
+    struct err e = make_tls(o, &tls);
+    if (!err_ok(e)) {
+        dp_worker_tls_unref(&tls);
+        return e;
+    }
+    *out = tls;
+    return OK;
+}

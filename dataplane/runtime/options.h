@@ -1,0 +1,52 @@
+/*
+ * options: the node's settings, read and judged once, before anything starts.
+ *
+ * Ownership  text is borrowed from the settings; files are owned.
+ * Threads    main().
+ * Errors     E_USAGE and others, with one sentence that names the setting.
+ * Source     NAMES, "Configuration".
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "common/base/buf.h"
+#include "common/base/err.h"
+#include "common/base/settings.h"
+#include "common/base/slice.h"
+#include "common/net/tls.h"
+#include "common/snapshot/head.h"
+#include "common/snapshot/keys.h"
+#include "dataplane/runtime/port.h"
+
+struct dp_options {
+    struct slice environment;
+    char node[KEY_NAME_MAX + 1];
+    struct head_label labels[HEAD_LABELS_MAX]; /* names ascending. */
+    size_t label_count;
+    size_t workers;
+    const char *ports[DP_PORT_COUNT]; /* addresses; NULL: not open. */
+    const char *admin;                /* NULL: not open. */
+    struct buf admin_token;           /* empty: none is asked for. */
+    const char *data_dir;
+    struct buf state_dir; /* data-dir and "/state". */
+    struct buf trust_root;
+    const char *nats_urls; /* NULL: no bus. */
+    const char *nats_creds;
+    const char *nats_ca;
+    bool has_key;
+    struct key_pair key; /* signs the status. */
+    const char *tls_cert;
+    const char *tls_key;
+    const char *tls_ca;
+    const char *access_log; /* NULL: none. */
+};
+
+MUST_CHECK struct err dp_options_read(const struct settings *settings, struct dp_options *out,
+                                      struct buf *message);
+void dp_options_free(struct dp_options *o);
+
+/* Makes the TLS contexts of one worker from the files as they are now. */
+struct dp_worker_tls;
+MUST_CHECK struct err dp_options_tls(const struct dp_options *o, struct dp_worker_tls *out);

@@ -1,0 +1,75 @@
+/*
+ * port: an address that callers connect to, and what becomes of a connection to it.
+ *
+ * Shape      a connection is first looked at (ALPN under TLS, the first bytes in clear) and then
+ *            given to a front: gRPC over HTTP/2, or HTTP/1.1. The worker knows each connection
+ *            from accept to end, so that a drain reaches all of them.
+ * Ownership  the worker's; a dp_caller_conn frees itself with its connection.
+ * Threads    the worker's.
+ * Errors     past its share of limits.connections a worker resets new connections.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "common/base/buf.h"
+#include "common/net/conn.h"
+#include "common/net/h2.h"
+#include "common/net/http1_server.h"
+#include "common/net/timer.h"
+
+struct dp_worker;
+struct net_listener;
+
+enum dp_port_id {
+    DP_PORT_TLS,       /* operator and canonical lanes. */
+    DP_PORT_CLEAR,     /* the same, h2c and HTTP/1.1. */
+    DP_PORT_PROXY_TLS, /* proxy lane. */
+    DP_PORT_PROXY_CLEAR,
+    DP_PORT_COUNT
+};
+
+struct dp_port {
+    struct dp_worker *worker;
+    enum dp_port_id id;
+    struct net_listener *listener; /* NULL: this port is not open. */
+};
+
+static inline bool dp_port_is_tls(enum dp_port_id id)
+{
+    return id == DP_PORT_TLS || id == DP_PORT_PROXY_TLS;
+}
+
+static inline bool dp_port_is_proxy(enum dp_port_id id)
+{
+    return id == DP_PORT_PROXY_TLS || id == DP_PORT_PROXY_CLEAR;
+}
+
+/* Bytes that tell HTTP/2 from HTTP/1 in clear. */
+enum { DP_PREFACE_BYTES = 3 };
+
+/* One connection of a caller. */
+struct dp_caller_conn {
+    struct dp_port *port;
+    struct net_conn *net;       /* while it is being looked at; then NULL. */
+    struct h2_conn *h2;         /* or this… */
+    struct http1_server *http1; /* …or this speaks on it. */
+    struct net_timer timer;     /* how long it may stay silent at first. */
+    struct buf early;           /* bytes that were too few to tell. */
+    char peer[NET_ADDR_TEXT_MAX];
+    struct dp_caller_conn *next; /* in the worker's list. */
+    struct dp_caller_conn *prev;
+};
+
+/* Opens the worker's listener of a port on the node's socket. */
+MUST_CHECK struct err dp_port_open(struct dp_port *port, int fd, struct net_tls *tls);
+
+/* A front took the connection; and it is gone. */
+void dp_caller_conn_free(struct dp_caller_conn *c);
+
+/* Ends it in good order: GOAWAY, or "connection: close"; one that said nothing yet at once. */
+void dp_caller_conn_drain(struct dp_caller_conn *c);
+
+/* Ends it now. */
+void dp_caller_conn_abort(struct dp_caller_conn *c, struct err why);

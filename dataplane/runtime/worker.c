@@ -1,0 +1,352 @@
+/* worker: see worker.h. */
+#include "dataplane/runtime/worker.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/check.h"
+#include "common/base/clock.h"
+#include "common/base/limits.h"
+#include "common/base/log.h"
+#include "common/base/scope.h"
+#include "common/net/dns.h"
+#include "common/net/listener.h"
+#include "common/net/tls.h"
+#include "dataplane/request/access.h"
+#include "dataplane/request/metrics.h"
+#include "dataplane/runtime/health.h"
+
+/* How often lines of the access log are handed over and gauges are set. */
+enum { TICK_MS = 100 };
+
+static void tick(struct net_timer *timer, void *ctx);
+static void model_arrived(struct net_task *task, void *ctx);
+static void do_drain(struct net_task *task, void *ctx);
+static void do_abort(struct net_task *task, void *ctx);
+static void do_reload(struct net_task *task, void *ctx);
+
+void dp_worker_tls_unref(struct dp_worker_tls *tls)
+{
+    net_tls_unref(tls->server);
+    net_tls_unref(tls->client);
+    net_tls_unref(tls->client_cert);
+    *tls = (struct dp_worker_tls){0};
+}
+
+/* ---- making ---- */
+
+static struct err init_loop(struct dp_worker *w)
+{
+    TRY(net_loop_new(&w->loop));
+    TRY(h2_env_new(w->loop, &w->h2));
+    TRY(net_dns_new(w->loop, /* servers= */ NULL, &w->dns));
+    dp_mailbox_init(&w->mailbox, w->loop, model_arrived, w);
+    w->mailbox_ready = true;
+    w->drain_task = (struct net_task){.fn = do_drain, .ctx = w};
+    w->abort_task = (struct net_task){.fn = do_abort, .ctx = w};
+    w->reload_task = (struct net_task){.fn = do_reload, .ctx = w};
+    net_timer_init(&w->tick, tick, w);
+    return OK;
+}
+
+static struct err init_pool(struct dp_worker *w)
+{
+    const struct dp_worker_config *c = w->config;
+    w->shard = metrics_shard(c->metrics, w->index);
+    TRY(dp_request_metrics_new(c->metrics, w->shard, &w->metrics));
+    if (c->access != NULL) {
+        TRY(dp_access_log_new(c->access, &w->access));
+    }
+    TRY(dp_request_pool_init(&w->pool, w->loop, c->limits, w->access, w->metrics));
+    w->pool_ready = true;
+    return OK;
+}
+
+static void use_tls(struct dp_worker *w)
+{
+    w->host.tls = w->tls.client;
+    w->host.mtls = w->tls.client_cert;
+    for (size_t i = 0; i < DP_PORT_COUNT; i++) {
+        if (w->ports[i].listener != NULL && dp_port_is_tls(w->ports[i].id)) {
+            net_listener_set_tls(w->ports[i].listener, w->tls.server);
+        }
+    }
+}
+
+static struct err init_lanes(struct dp_worker *w)
+{
+    w->host = (struct dp_lane_host){
+        .loop = w->loop,
+        .h2 = w->h2,
+        .dns = w->dns,
+        .metrics = w->metrics,
+        .bus = w->config->bus,
+        .environment = w->config->environment,
+    };
+    use_tls(w);
+    for (size_t i = 0; i < DP_LANE_COUNT; i++) {
+        const struct dp_lane *lane = w->config->lanes[i];
+        if (lane != NULL) {
+            TRY(lane->start(&w->host, &w->pool.lanes[i]));
+            w->lane_started[i] = true;
+        }
+    }
+    return OK;
+}
+
+struct err dp_worker_init(struct dp_worker *w, const struct dp_worker_config *config, size_t index,
+                          struct dp_worker_tls *tls)
+{
+    *w = (struct dp_worker){
+        .config = config,
+        .index = index,
+        .tls = *tls,
+        .caller_max = (size_t)(limits.connections / config->worker_count) + 1,
+    };
+    *tls = (struct dp_worker_tls){0};
+    lock_init(&w->reload.lock);
+    TRY(init_loop(w));
+    TRY(init_pool(w));
+    TRY(init_lanes(w));
+    for (size_t i = 0; i < DP_PORT_COUNT; i++) {
+        w->ports[i] = (struct dp_port){.worker = w, .id = (enum dp_port_id)i};
+        if (config->port_fds[i] >= 0) {
+            TRY(dp_port_open(&w->ports[i], config->port_fds[i], w->tls.server));
+        }
+    }
+    return OK;
+}
+
+static void free_lanes(struct dp_worker *w)
+{
+    for (size_t i = 0; i < DP_LANE_COUNT; i++) {
+        if (w->lane_started[i]) {
+            w->config->lanes[i]->stop(w->pool.lanes[i]);
+        }
+    }
+}
+
+void dp_worker_free(struct dp_worker *w)
+{
+    if (w->config == NULL) {
+        return;
+    }
+    CHECK(!w->running);
+    for (size_t i = 0; i < DP_PORT_COUNT; i++) {
+        net_listener_free(w->ports[i].listener);
+    }
+    free_lanes(w);
+    net_dns_free(w->dns);
+    if (w->mailbox_ready) {
+        dp_mailbox_free(&w->mailbox);
+    }
+    if (w->pool_ready) {
+        dp_request_pool_free(&w->pool);
+    }
+    if (w->access != NULL) {
+        dp_access_log_free(w->access);
+    }
+    dp_request_metrics_free(w->metrics);
+    net_loop_free(w->loop);
+    h2_env_free(w->h2);
+    dp_worker_tls_unref(&w->tls);
+    lock_take(&w->reload.lock);
+    dp_worker_tls_unref(&w->reload.tls);
+    lock_drop(&w->reload.lock);
+    lock_free(&w->reload.lock);
+    *w = (struct dp_worker){0};
+}
+
+/* ---- running ---- */
+
+static void *thread_main(void *ctx)
+{
+    struct dp_worker *w = ctx;
+    net_timer_arm(w->loop, &w->tick, TICK_MS);
+    net_loop_run(w->loop);
+    net_timer_cancel(w->loop, &w->tick);
+    return NULL;
+}
+
+struct err dp_worker_start(struct dp_worker *w)
+{
+    if (pthread_create(&w->thread, NULL, thread_main, w) != 0) {
+        return FAIL(E_IO);
+    }
+    w->running = true;
+    char name[16];
+    (void)snprintf(name, sizeof(name), "worker-%zu", w->index);
+    (void)pthread_setname_np(w->thread, name);
+    return OK;
+}
+
+void dp_worker_join(struct dp_worker *w)
+{
+    if (w->running) {
+        net_loop_stop(w->loop);
+        CHECK(pthread_join(w->thread, NULL) == 0);
+        w->running = false;
+    }
+}
+
+static void set_gauges(struct dp_worker *w)
+{
+    metrics_set(w->shard, metrics_plain(w->config->metrics, DP_METRIC_CONNECTIONS),
+                (int64_t)w->caller_count);
+}
+
+/* Content that no head named for longer than freshnessMax allows nothing. */
+static void look_at_freshness(struct dp_worker *w)
+{
+    const struct dp_model *model = dp_request_pool_model(&w->pool);
+    uint64_t max_ms = model == NULL ? 0 : dp_model_environment(model)->freshness_max_ms;
+    uint64_t content_ns = dp_mailbox_content_ns(&w->mailbox);
+    bool stale =
+        max_ms != 0 && (content_ns == 0 || (clock_boot_ns() - content_ns) / 1000000 > max_ms);
+    dp_request_pool_set_stale(&w->pool, stale);
+}
+
+static void tick(struct net_timer *timer, void *ctx)
+{
+    struct dp_worker *w = ctx;
+    if (w->access != NULL) {
+        dp_access_flush(w->access, net_loop_now_ns(w->loop));
+    }
+    set_gauges(w);
+    look_at_freshness(w);
+    /* The last requests end after their connections: tunnels, and calls that were aborted. */
+    dp_worker_caller_gone(w);
+    net_timer_arm(w->loop, timer, TICK_MS);
+}
+
+/* ---- models ---- */
+
+/* A strict environment takes no cleartext: what listens rests until a model allows it again. */
+static void open_or_close_clear_ports(struct dp_worker *w, bool strict)
+{
+    for (size_t i = 0; i < DP_PORT_COUNT; i++) {
+        struct dp_port *port = &w->ports[i];
+        if (port->listener == NULL || dp_port_is_tls(port->id) || w->draining) {
+            continue;
+        }
+        if (strict) {
+            net_listener_stop(port->listener);
+        } else {
+            net_listener_start(port->listener);
+        }
+    }
+    for (struct dp_caller_conn *c = w->callers; strict && c != NULL;) {
+        struct dp_caller_conn *next = c->next;
+        if (!dp_port_is_tls(c->port->id)) {
+            dp_caller_conn_drain(c);
+        }
+        c = next;
+    }
+}
+
+static void model_arrived(struct net_task *task, void *ctx)
+{
+    (void)task;
+    struct dp_worker *w = ctx;
+    struct dp_model *model = dp_mailbox_take(&w->mailbox);
+    if (model == NULL) {
+        return;
+    }
+    uint64_t version = dp_model_version(model);
+    bool strict = dp_model_environment(model)->strict;
+    dp_request_pool_adopt(&w->pool, model);
+    look_at_freshness(w);
+    open_or_close_clear_ports(w, strict);
+    dp_health_changed(w);
+    dp_mailbox_adopted(&w->mailbox, version);
+    w->config->adopted(w->config->ctx);
+}
+
+/* ---- drain ---- */
+
+static void do_drain(struct net_task *task, void *ctx)
+{
+    (void)task;
+    struct dp_worker *w = ctx;
+    w->draining = true;
+    for (size_t i = 0; i < DP_PORT_COUNT; i++) {
+        if (w->ports[i].listener != NULL) {
+            net_listener_stop(w->ports[i].listener);
+        }
+    }
+    dp_health_changed(w);
+    for (struct dp_caller_conn *c = w->callers; c != NULL;) {
+        struct dp_caller_conn *next = c->next;
+        dp_caller_conn_drain(c);
+        c = next;
+    }
+    dp_worker_caller_gone(w);
+}
+
+static void do_abort(struct net_task *task, void *ctx)
+{
+    (void)task;
+    struct dp_worker *w = ctx;
+    dp_request_pool_drain(&w->pool);
+    dp_request_pool_abort(&w->pool, FAIL(E_DRAINING));
+    for (struct dp_caller_conn *c = w->callers; c != NULL;) {
+        struct dp_caller_conn *next = c->next;
+        dp_caller_conn_abort(c, FAIL(E_DRAINING));
+        c = next;
+    }
+}
+
+void dp_worker_caller_gone(struct dp_worker *w)
+{
+    if (w->draining && !w->drained_told && w->callers == NULL && w->pool.open_count == 0) {
+        w->drained_told = true;
+        w->config->drained(w->config->ctx);
+    }
+}
+
+void dp_worker_drain(struct dp_worker *w)
+{
+    struct err e = net_loop_post(w->loop, &w->drain_task);
+    if (!err_ok(e)) {
+        LOG(LOG_ERROR, "runtime", "drain-not-posted", LOG_ERR(e));
+    }
+}
+
+void dp_worker_abort(struct dp_worker *w)
+{
+    struct err e = net_loop_post(w->loop, &w->abort_task);
+    if (!err_ok(e)) {
+        LOG(LOG_ERROR, "runtime", "abort-not-posted", LOG_ERR(e));
+    }
+}
+
+/* ---- certificates ---- */
+
+static void do_reload(struct net_task *task, void *ctx)
+{
+    (void)task;
+    struct dp_worker *w = ctx;
+    lock_take(&w->reload.lock);
+    struct dp_worker_tls fresh = w->reload.tls;
+    w->reload.tls = (struct dp_worker_tls){0};
+    w->reload.tls_waits = false;
+    lock_drop(&w->reload.lock);
+    struct dp_worker_tls before = w->tls;
+    w->tls = fresh;
+    use_tls(w);
+    dp_worker_tls_unref(&before);
+}
+
+void dp_worker_reload(struct dp_worker *w, struct dp_worker_tls *tls)
+{
+    lock_take(&w->reload.lock);
+    struct dp_worker_tls before = w->reload.tls;
+    w->reload.tls = *tls;
+    *tls = (struct dp_worker_tls){0};
+    if (!w->reload.tls_waits) {
+        w->reload.tls_waits = err_ok(net_loop_post(w->loop, &w->reload_task));
+    }
+    lock_drop(&w->reload.lock);
+    dp_worker_tls_unref(&before);
+}

@@ -1,0 +1,123 @@
+/*
+ * worker: one thread, its loop, and all that callers reach through it.
+ *
+ * Shape      a loop; a pool of requests; the state of each lane; a listener a port; the mailbox
+ *            that models come by. It shares nothing that it writes, but for rate cells.
+ * Ownership  the node owns its workers; a worker owns everything in it. The configuration is
+ *            borrowed, and the same for all workers.
+ * Threads    dp_worker_init() and _free(): the node's, while the thread does not run. The calls
+ *            that say so: any thread. All else is the worker's own.
+ * Errors     E_NO_MEMORY, E_IO, and what a lane's start() says.
+ */
+#pragma once
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/base/err.h"
+#include "common/base/lock.h"
+#include "common/net/h2.h"
+#include "common/net/loop.h"
+#include "common/net/timer.h"
+#include "common/telemetry/metrics.h"
+#include "dataplane/request/lane.h"
+#include "dataplane/request/request.h"
+#include "dataplane/runtime/mailbox.h"
+#include "dataplane/runtime/port.h"
+
+struct bus;
+struct dp_access_writer;
+struct dp_health_watch;
+
+/* TLS contexts of one worker; NULL: not configured. */
+struct dp_worker_tls {
+    struct net_tls *server;
+    struct net_tls *client;      /* towards upstreams, without a certificate of ours. */
+    struct net_tls *client_cert; /* with the node's certificate. */
+};
+
+void dp_worker_tls_unref(struct dp_worker_tls *tls);
+
+/* What all workers stand on. Borrowed; unchanged while a worker lives. */
+struct dp_worker_config {
+    const struct dp_lane *lanes[DP_LANE_COUNT]; /* NULL: this node has no such lane. */
+    int port_fds[DP_PORT_COUNT];                /* listening; -1: not open. */
+    size_t worker_count;
+    struct dp_limit_table *limits;
+    struct dp_access_writer *access;
+    struct metrics *metrics;
+    struct bus *bus; /* NULL: none. */
+    struct slice environment;
+    /* A model was adopted: the apply thread wants to know. Any thread. */
+    void (*adopted)(void *ctx);
+    /* Nobody is connected any more, after dp_worker_drain(). On the worker's thread. */
+    void (*drained)(void *ctx);
+    void *ctx;
+};
+
+struct dp_worker {
+    const struct dp_worker_config *config;
+    size_t index;
+    pthread_t thread;
+    bool running;
+    struct net_loop *loop;
+    struct h2_env *h2;
+    struct net_dns *dns;
+    struct dp_worker_tls tls;
+    struct metrics_shard *shard;
+    struct dp_request_metrics *metrics;
+    struct dp_access_log *access;
+    struct dp_request_pool pool;
+    bool pool_ready;
+    struct dp_lane_host host;
+    bool lane_started[DP_LANE_COUNT];
+    struct dp_mailbox mailbox;
+    bool mailbox_ready;
+    struct dp_port ports[DP_PORT_COUNT];
+    struct dp_caller_conn *callers;
+    size_t caller_count;
+    size_t caller_max;
+    struct dp_health_watch *watches; /* open calls of grpc.health.v1. */
+    size_t watch_count;
+    struct net_timer tick; /* hands over access-log lines, sets gauges. */
+    struct net_task drain_task;
+    struct net_task abort_task;
+    bool draining;
+    bool drained_told;
+    struct {
+        struct lock lock;
+        struct dp_worker_tls tls GUARDED; /* waits to be taken into use. */
+        bool tls_waits GUARDED;
+    } reload;
+    struct net_task reload_task;
+};
+
+/* Makes the loop and all that stands on it; takes *tls. dp_worker_free() also after a failure. */
+MUST_CHECK struct err dp_worker_init(struct dp_worker *w, const struct dp_worker_config *config,
+                                     size_t index, struct dp_worker_tls *tls);
+
+/* The thread has ended. Safe on a zeroed one. */
+void dp_worker_free(struct dp_worker *w);
+
+/* Starts the thread, and listens. */
+MUST_CHECK struct err dp_worker_start(struct dp_worker *w);
+
+/* Ends the loop and joins the thread. */
+void dp_worker_join(struct dp_worker *w);
+
+/* ---- any thread ---- */
+
+/* Accepts no more, lets every connection end in good order; config->drained() is called then. */
+void dp_worker_drain(struct dp_worker *w);
+
+/* Ends every request and connection that is left. */
+void dp_worker_abort(struct dp_worker *w);
+
+/* New connections use these from now on; takes *tls. */
+void dp_worker_reload(struct dp_worker *w, struct dp_worker_tls *tls);
+
+/* ---- for the worker's own rooms ---- */
+
+/* A connection has ended: the drain may be over. */
+void dp_worker_caller_gone(struct dp_worker *w);

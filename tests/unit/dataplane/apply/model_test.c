@@ -1,0 +1,459 @@
+/* Proves that a model is built from parts strictly, takes over what did not change, and finds
+ * what requests ask for in the order of precision. */
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/clock.h"
+#include "common/base/ids.h"
+#include "dataplane/apply/build.h"
+
+#include "tests/support/cmocka.h"
+#include "tests/support/publisher.h"
+#include "trilane/parts/v1/parts.pb-c.h"
+
+struct world {
+    struct publisher publisher;
+    struct dp_model_bin *bin;
+    uint64_t version;
+};
+
+static int set_up(void **state)
+{
+    struct world *w = calloc(1, sizeof(*w));
+    publisher_init(&w->publisher);
+    assert_true(err_ok(dp_model_bin_new(NULL, NULL, &w->bin)));
+    *state = w;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    struct world *w = *state;
+    dp_model_bin_free(w->bin);
+    publisher_free(&w->publisher);
+    free(w);
+    return 0;
+}
+
+static struct err build(struct world *w, const struct content *c, const struct dp_model *previous,
+                        struct dp_model **out, struct dp_build_report *report)
+{
+    struct version *v = version_new(&w->publisher, c, ++w->version, NULL);
+    struct snap_set *set =
+        version_set(&w->publisher, v, previous == NULL ? NULL : dp_model_set(previous));
+    struct err e = dp_model_build(w->bin, set, previous, out, report);
+    snap_set_unref(set);
+    version_free(v);
+    return e;
+}
+
+/* ---- look-ups ---- */
+
+static struct dp_model *sample_model(struct world *w)
+{
+    struct content *c = content_sample(50051);
+    struct dp_model *model = NULL;
+    struct dp_build_report report;
+    assert_true(err_ok(build(w, c, NULL, &model, &report)));
+    assert_int_equal(report.parts, c->count);
+    assert_int_equal(report.parts_built, c->count);
+    content_free(c);
+    return model;
+}
+
+static void finds_what_it_was_built_from(void **state)
+{
+    struct world *w = *state;
+    struct dp_model *m = sample_model(w);
+    assert_int_equal(dp_model_version(m), 1);
+    assert_true(slice_eq(dp_model_environment(m)->name, SLICE_LIT("test")));
+
+    const struct dp_caller *caller =
+        dp_model_caller_by_spiffe(m, SLICE_LIT("spiffe://trilane.test/tenant/acme/service/web"));
+    assert_non_null(caller);
+    assert_true(slice_eq(caller->id, SLICE_LIT("acme/web")));
+    assert_true(slice_eq(caller->domain, SLICE_LIT("trilane.test")));
+    assert_int_equal(caller->trait_count, 1);
+    uint8_t digest[DIGEST_SIZE];
+    ids_digest(SLICE_LIT("token-of-web"), digest);
+    assert_ptr_equal(dp_model_caller_by_token(m, digest), caller);
+    ids_digest(SLICE_LIT("another"), digest);
+    assert_null(dp_model_caller_by_token(m, digest));
+
+    const struct dp_cluster *orders = dp_model_cluster(m, SLICE_LIT("service/acme/orders"));
+    assert_non_null(orders);
+    assert_int_equal(orders->endpoint_count, 1);
+    assert_int_equal(orders->endpoints[0].port, 50051);
+    assert_int_equal(orders->transport->timeout_ms, 3000);
+    assert_non_null(orders->target.policy);
+    assert_non_null(orders->target.limits);
+    const struct dp_cluster *web = dp_model_cluster(m, SLICE_LIT("service/acme/web"));
+    assert_null(web->target.policy);
+    assert_null(web->target.limits);
+
+    const struct dp_topic *topic = dp_model_topic(m, SLICE_LIT("User.v2"));
+    assert_non_null(topic);
+    assert_ptr_equal(dp_model_topic(m, SLICE_LIT("acme.users.v2.User")), topic);
+    assert_true(slice_eq(topic->target.id, SLICE_LIT("topic/User.v2")));
+    assert_non_null(topic->target.policy);
+    assert_int_not_equal(topic->payload_bytes, 0);
+    assert_null(dp_model_topic(m, SLICE_LIT("User.v1")));
+
+    assert_true(dp_model_has_grpc_service(m, SLICE_LIT("acme.orders")));
+    assert_false(dp_model_has_grpc_service(m, SLICE_LIT("acme.nothing")));
+    assert_true(dp_model_has_tenant(m, SLICE_LIT("acme")));
+    assert_false(dp_model_has_tenant(m, SLICE_LIT("globex")));
+    dp_model_unref(m);
+}
+
+static void finds_the_egress_of_a_host(void **state)
+{
+    struct dp_model *m = sample_model(*state);
+    struct slice acme = SLICE_LIT("acme");
+    const struct dp_egress *e = dp_model_egress(m, acme, SLICE_LIT("api.example.com"), 443);
+    assert_non_null(e);
+    assert_int_equal(e->port_count, 2);
+    assert_ptr_equal(dp_model_egress(m, acme, SLICE_LIT("a.b.example.org"), 80), e);
+    assert_null(dp_model_egress(m, acme, SLICE_LIT("example.org"), 80));
+    assert_null(dp_model_egress(m, acme, SLICE_LIT("api.example.net"), 80));
+    assert_null(dp_model_egress(m, SLICE_LIT("globex"), SLICE_LIT("api.example.com"), 443));
+    assert_null(dp_model_egress(m, (struct slice){0}, SLICE_LIT("api.example.com"), 443));
+    char longest[600];
+    memset(longest, 'a', sizeof(longest));
+    assert_null(dp_model_egress(m, acme, slice_of(longest, sizeof(longest)), 443));
+    dp_model_unref(m);
+}
+
+/* ---- routes ---- */
+
+struct sent {
+    const char *name;
+    const char *value;
+};
+
+static bool find_header(const void *ctx, struct slice name, struct slice *out)
+{
+    const struct sent *sent = ctx;
+    if (sent == NULL || !slice_eq(name, slice_str(sent->name))) {
+        return false;
+    }
+    *out = slice_str(sent->value);
+    return true;
+}
+
+static const char *route_id(const struct dp_model *m, const char *host, const char *path,
+                            const char *tenant, const struct sent *sent)
+{
+    struct dp_route_query query = {
+        .host = slice_str(host),
+        .path = slice_str(path),
+        .method = SLICE_LIT("POST"),
+        .tenant = slice_str(tenant),
+        .header = find_header,
+        .ctx = sent,
+    };
+    const struct dp_route *route = dp_model_route(m, &query);
+    return route == NULL ? "none" : (const char *)route->id.ptr;
+}
+
+struct route_row {
+    const char *id;
+    Trilane__Parts__V1__PathMatch match;
+    const char *path;
+    const char *tenant; /* NULL: any. */
+    const char *header; /* NULL: none; its value must be "yes". */
+    const char *method; /* NULL: any. */
+};
+
+static void put_group(struct content *c, const char *host, const char *segment,
+                      const struct route_row *rows, size_t count)
+{
+    Trilane__Parts__V1__WeightedTarget target = TRILANE__PARTS__V1__WEIGHTED_TARGET__INIT;
+    target.cluster = (char[]){"service/acme/orders"};
+    target.weight = 1;
+    Trilane__Parts__V1__WeightedTarget *targets[] = {&target};
+    Trilane__Parts__V1__RouteEntry entries[8];
+    Trilane__Parts__V1__RouteEntry *list[8];
+    Trilane__Parts__V1__HeaderMatch headers[8];
+    Trilane__Parts__V1__HeaderMatch *header_list[8];
+    char *tenants[8];
+    char yes[] = "yes";
+    for (size_t i = 0; i < count; i++) {
+        trilane__parts__v1__route_entry__init(&entries[i]);
+        entries[i].id = (char *)(uintptr_t)rows[i].id;
+        entries[i].match = rows[i].match;
+        entries[i].path = (char *)(uintptr_t)rows[i].path;
+        entries[i].n_targets = 1;
+        entries[i].targets = targets;
+        tenants[i] = (char *)(uintptr_t)rows[i].tenant;
+        entries[i].n_tenants = rows[i].tenant == NULL ? 0 : 1;
+        entries[i].tenants = &tenants[i];
+        trilane__parts__v1__header_match__init(&headers[i]);
+        headers[i].name = (char *)(uintptr_t)rows[i].header;
+        headers[i].value = yes;
+        header_list[i] = &headers[i];
+        entries[i].n_headers = rows[i].header == NULL ? 0 : 1;
+        entries[i].headers = &header_list[i];
+        if (rows[i].method != NULL) {
+            entries[i].http_method = (char *)(uintptr_t)rows[i].method;
+        }
+        list[i] = &entries[i];
+    }
+    Trilane__Parts__V1__RouteGroup group = TRILANE__PARTS__V1__ROUTE_GROUP__INIT;
+    group.host = (char *)(uintptr_t)host;
+    group.segment = (char *)(uintptr_t)segment;
+    group.n_routes = count;
+    group.routes = list;
+    char key[96];
+    (void)snprintf(key, sizeof(key), "host/%s/%s", host, segment);
+    content_put(c, STREAM_ROUTING, key, &group.base);
+}
+
+#define EXACT TRILANE__PARTS__V1__PATH_MATCH__PATH_EXACT
+#define PREFIX TRILANE__PARTS__V1__PATH_MATCH__PATH_PREFIX
+#define ANY TRILANE__PARTS__V1__PATH_MATCH__PATH_ANY
+
+static void routes_by_precision(void **state)
+{
+    struct world *w = *state;
+    struct content *c = content_sample(1);
+    static const struct route_row exact_host[] = {
+        {"get-only", EXACT, "/v1/a", NULL, NULL, "GET"},
+        {"exact", EXACT, "/v1/a", NULL, NULL, NULL},
+        {"globex", PREFIX, "/v1", "globex", NULL, NULL},
+        {"canary", PREFIX, "/v1", NULL, "x-canary", NULL},
+        {"prefix", PREFIX, "/v1", NULL, NULL, NULL},
+    };
+    static const struct route_row any_path[] = {{"any-path", ANY, "", NULL, NULL, NULL}};
+    static const struct route_row wildcard[] = {{"wildcard", ANY, "", NULL, NULL, NULL}};
+    static const struct route_row longer[] = {{"longer", ANY, "", NULL, NULL, NULL}};
+    put_group(c, "shop.example.com", "v1", exact_host, 5);
+    put_group(c, "shop.example.com", "", any_path, 1);
+    put_group(c, "*.example.com", "", wildcard, 1);
+    put_group(c, "*.eu.example.com", "", longer, 1);
+    struct dp_model *m = NULL;
+    struct dp_build_report report;
+    assert_true(err_ok(build(w, c, NULL, &m, &report)));
+    content_free(c);
+
+    const struct sent canary = {"x-canary", "yes"};
+    const struct sent other = {"x-canary", "no"};
+    const char *host = "shop.example.com";
+    assert_string_equal(route_id(m, host, "/v1/a", "acme", NULL), "exact");
+    assert_string_equal(route_id(m, host, "/v1/a/b", "acme", NULL), "prefix");
+    assert_string_equal(route_id(m, host, "/v1", "acme", NULL), "prefix");
+    assert_string_equal(route_id(m, host, "/v1/b", "globex", NULL), "globex");
+    assert_string_equal(route_id(m, host, "/v1/b", "acme", &canary), "canary");
+    assert_string_equal(route_id(m, host, "/v1/b", "acme", &other), "prefix");
+    assert_string_equal(route_id(m, host, "/v12", "acme", NULL), "any-path");
+    assert_string_equal(route_id(m, host, "/", "acme", NULL), "any-path");
+    assert_string_equal(route_id(m, "x.example.com", "/", "acme", NULL), "wildcard");
+    assert_string_equal(route_id(m, "a.b.eu.example.com", "/", "acme", NULL), "longer");
+    assert_string_equal(route_id(m, "example.com", "/", "acme", NULL), "none");
+    assert_string_equal(route_id(m, "else", "/acme.orders/Get", "acme", NULL), "acme/orders/0");
+    assert_string_equal(route_id(m, "else", "/acme.orders/Put", "acme", NULL), "acme/orders");
+    assert_string_equal(route_id(m, "", "/nothing", "acme", NULL), "none");
+    assert_string_equal(route_id(m, host, "no-slash", "acme", NULL), "none");
+    assert_string_equal(route_id(m, host, "", "acme", NULL), "none");
+    dp_model_unref(m);
+}
+
+/* ---- taking over ---- */
+
+static void builds_only_what_changed(void **state)
+{
+    struct world *w = *state;
+    struct content *c = content_sample(1);
+    content_fill_policies(c, 2000);
+    struct dp_model *first = NULL;
+    struct dp_model *second = NULL;
+    struct dp_build_report report;
+    assert_true(err_ok(build(w, c, NULL, &first, &report)));
+    struct content *changed = content_sample(2);
+    content_fill_policies(changed, 2000);
+    assert_true(err_ok(build(w, changed, first, &second, &report)));
+    assert_int_equal(report.parts, changed->count);
+    assert_int_equal(report.parts_built, 1);
+    assert_int_equal(dp_model_cluster(second, SLICE_LIT("service/acme/orders"))->endpoints[0].port,
+                     2);
+    assert_int_equal(dp_model_cluster(first, SLICE_LIT("service/acme/orders"))->endpoints[0].port,
+                     1);
+    /* What was taken over lives on without the model that it came from. */
+    dp_model_unref(first);
+    assert_int_equal(dp_model_bin_live(w->bin), 2);
+    assert_int_equal(dp_model_bin_sweep(w->bin), 1);
+    assert_int_equal(dp_model_bin_live(w->bin), 1);
+    assert_non_null(dp_model_caller_by_spiffe(
+        second, SLICE_LIT("spiffe://trilane.test/tenant/acme/service/web")));
+    /* And a part that is gone is gone. */
+    struct dp_model *third = NULL;
+    content_remove(changed, STREAM_EGRESS, "acme/partners");
+    assert_true(err_ok(build(w, changed, second, &third, &report)));
+    assert_int_equal(report.parts_built, 0);
+    assert_null(dp_model_egress(third, SLICE_LIT("acme"), SLICE_LIT("api.example.com"), 443));
+    dp_model_unref(second);
+    dp_model_unref(third);
+    content_free(c);
+    content_free(changed);
+}
+
+/* ---- refusals ---- */
+
+static void refused(struct world *w, const struct content *c, enum err_code code,
+                    const char *object)
+{
+    struct dp_model *model = NULL;
+    struct dp_build_report report;
+    struct err e = build(w, c, NULL, &model, &report);
+    assert_string_equal(err_name(e.code), err_name(code));
+    assert_string_equal(report.object, object);
+    assert_null(model);
+    assert_int_equal(dp_model_bin_live(w->bin), 0);
+}
+
+static void refuses_what_names_nothing(void **state)
+{
+    struct world *w = *state;
+    static const struct {
+        uint32_t stream;
+        const char *without;
+        const char *object;
+    } rows[] = {
+        {STREAM_ROUTING, "service/acme/orders", "routing host/*/acme.orders"},
+        {STREAM_TRANSPORT, "default", "routing service/acme/orders"},
+        {STREAM_SCHEMAS, "User.v2", "bus User.v2"},
+        {STREAM_TRUST, "environment", "trust environment"},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct content *c = content_sample(1);
+        content_remove(c, rows[i].stream, rows[i].without);
+        refused(w, c, E_PART_MALFORMED, rows[i].object);
+        content_free(c);
+    }
+}
+
+static void refuses_bytes_and_keys_that_disagree(void **state)
+{
+    struct world *w = *state;
+    static const uint8_t unknown[] = {0x90, 0x03, 0x01}; /* field 50. */
+    static const uint8_t cut_off[] = {0x0a, 0x7f, 0x01};
+    static const struct {
+        uint32_t stream;
+        const char *key;
+        struct slice bytes;
+        enum err_code code;
+        const char *object;
+    } rows[] = {
+        {STREAM_TRANSPORT,
+         "other",
+         {unknown, sizeof(unknown)},
+         E_CAPABILITY_MISSING,
+         "transport other"},
+        {STREAM_TRANSPORT,
+         "other",
+         {cut_off, sizeof(cut_off)},
+         E_PART_MALFORMED,
+         "transport other"},
+        {STREAM_TRANSPORT, "other", {unknown, 0}, E_PART_MALFORMED, "transport other"},
+        {STREAM_ROUTING, "strange/key", {unknown, 0}, E_PART_MALFORMED, "routing strange/key"},
+        {STREAM_AUTHORISATION,
+         "x",
+         {cut_off, sizeof(cut_off)},
+         E_PART_MALFORMED,
+         "authorisation x"},
+        {STREAM_LIMITS, "x", {cut_off, sizeof(cut_off)}, E_PART_MALFORMED, "limits x"},
+        {STREAM_SCHEMAS, "x", {cut_off, sizeof(cut_off)}, E_PART_MALFORMED, "schemas x"},
+        {STREAM_EGRESS, "acme/x", {unknown, 0}, E_PART_MALFORMED, "egress acme/x"},
+        {STREAM_TRUST, "service/acme/x", {unknown, 0}, E_PART_MALFORMED, "trust service/acme/x"},
+        {STREAM_BUS, "X.v1", {unknown, 0}, E_PART_MALFORMED, "bus X.v1"},
+        {STREAM_ROUTING, "host/*/x", {unknown, 0}, E_PART_MALFORMED, "routing host/*/x"},
+        {STREAM_ROUTING,
+         "service/acme/x",
+         {unknown, 0},
+         E_PART_MALFORMED,
+         "routing service/acme/x"},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct content *c = content_sample(1);
+        content_put_bytes(c, rows[i].stream, rows[i].key, rows[i].bytes);
+        refused(w, c, rows[i].code, rows[i].object);
+        content_free(c);
+    }
+}
+
+/* ---- threads ---- */
+
+static void *drop_references(void *ctx)
+{
+    struct dp_model *model = ctx;
+    for (int i = 0; i < 1000; i++) {
+        struct dp_model *mine = dp_model_ref(model);
+        assert_non_null(dp_model_cluster(mine, SLICE_LIT("service/acme/orders")));
+        dp_model_unref(mine);
+    }
+    dp_model_unref(model);
+    return NULL;
+}
+
+static void last_reference_on_any_thread(void **state)
+{
+    struct world *w = *state;
+    struct dp_model *model = sample_model(w);
+    pthread_t threads[4];
+    for (size_t i = 0; i < 4; i++) {
+        (void)dp_model_ref(model);
+        assert_int_equal(pthread_create(&threads[i], NULL, drop_references, model), 0);
+    }
+    dp_model_unref(model);
+    for (size_t i = 0; i < 4; i++) {
+        assert_int_equal(pthread_join(threads[i], NULL), 0);
+    }
+    assert_int_equal(dp_model_bin_sweep(w->bin), 1);
+}
+
+/* Links are made anew with each model: this bounds what that costs at 10,000 routes. */
+static void links_fast(void **state)
+{
+    struct world *w = *state;
+    struct content *c = content_sample(1);
+    static const struct route_row row[] = {{"r", PREFIX, "/v1", NULL, NULL, NULL}};
+    for (int i = 0; i < 3500; i++) {
+        char host[32];
+        (void)snprintf(host, sizeof(host), "h%d.example.com", i);
+        put_group(c, host, "v1", row, 1);
+    }
+    struct dp_model *first = NULL;
+    struct dp_model *second = NULL;
+    struct dp_build_report report;
+    assert_true(err_ok(build(w, c, NULL, &first, &report)));
+    content_remove(c, STREAM_EGRESS, "acme/partners");
+    struct version *v = version_new(&w->publisher, c, ++w->version, NULL);
+    struct snap_set *set = version_set(&w->publisher, v, dp_model_set(first));
+    uint64_t before = clock_mono_ns();
+    assert_true(err_ok(dp_model_build(w->bin, set, first, &second, &report)));
+    uint64_t us = (clock_mono_ns() - before) / 1000;
+    print_message("3,500 groups taken over and linked in %llu us\n", (unsigned long long)us);
+    assert_int_equal(report.parts_built, 0);
+    snap_set_unref(set);
+    version_free(v);
+    content_free(c);
+    dp_model_unref(first);
+    dp_model_unref(second);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(finds_what_it_was_built_from, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(finds_the_egress_of_a_host, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(routes_by_precision, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(builds_only_what_changed, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(refuses_what_names_nothing, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(refuses_bytes_and_keys_that_disagree, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(last_reference_on_any_thread, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(links_fast, set_up, tear_down),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
