@@ -191,7 +191,23 @@ static bool alert_refuses_us(int reason)
            reason == SSL_R_SSLV3_ALERT_CERTIFICATE_EXPIRED ||
            reason == SSL_R_SSLV3_ALERT_CERTIFICATE_UNKNOWN ||
            reason == SSL_R_SSLV3_ALERT_HANDSHAKE_FAILURE ||
+           reason == SSL_R_TLSV1_ALERT_DECRYPT_ERROR || /* of a certificate's signature. */
            reason == SSL_R_TLSV1_ALERT_UNKNOWN_CA || reason == SSL_R_TLSV1_ALERT_ACCESS_DENIED;
+}
+
+/*
+ * Whether a call failed only since the socket gave no more. SSL_want() says so of real failures,
+ * too, and SSL_get_error() searches the error queue: the mark that bio_read() left is exact, when
+ * it was taken off before the call.
+ */
+static void mark_clear(SSL *ssl)
+{
+    BIO_clear_retry_flags(SSL_get_rbio(ssl));
+}
+
+static bool wants_more(SSL *ssl)
+{
+    return BIO_should_read(SSL_get_rbio(ssl)) != 0;
 }
 
 /* Why a call to OpenSSL failed for good; empties the thread's error queue. */
@@ -240,6 +256,7 @@ static struct err tls_judge_peer(struct net_conn *conn)
 void net_conn_tls_handshake(struct net_conn *conn)
 {
     net_hook_queue(conn->loop, &conn->hook); /* our part of it has to leave. */
+    mark_clear(conn->tls.ssl);
     int done = SSL_do_handshake(conn->tls.ssl);
     if (done == 1) {
         struct err refused = tls_judge_peer(conn);
@@ -251,7 +268,7 @@ void net_conn_tls_handshake(struct net_conn *conn)
         net_conn_opened(conn);
         return;
     }
-    if (SSL_want(conn->tls.ssl) != SSL_READING) {
+    if (!wants_more(conn->tls.ssl)) {
         tls_break(conn, tls_failure(conn));
     }
 }
@@ -287,7 +304,7 @@ void net_conn_tls_unstash(struct net_conn *conn)
 /* What SSL_read() says when it brings nothing. */
 static void tls_read_ended(struct net_conn *conn)
 {
-    if (SSL_want(conn->tls.ssl) == SSL_READING) {
+    if (wants_more(conn->tls.ssl)) {
         return;
     }
     if ((SSL_get_shutdown(conn->tls.ssl) & SSL_RECEIVED_SHUTDOWN) != 0 && ERR_peek_error() == 0) {
@@ -312,6 +329,7 @@ void net_conn_tls_input(struct net_conn *conn, struct slice bytes)
     while (!conn->broken && conn->state == NET_CONN_OPEN && filled < NET_READ_BYTES &&
            (tls->input.size > 0 || SSL_has_pending(tls->ssl))) {
         size_t got = 0;
+        mark_clear(tls->ssl);
         if (SSL_read_ex(tls->ssl, clear + filled, NET_READ_BYTES - filled, &got) != 1) {
             tls_read_ended(conn);
             break;

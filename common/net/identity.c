@@ -128,7 +128,7 @@ static void read_spiffe(struct net_identity *identity, X509 *cert)
 {
     uint32_t usage = X509_get_key_usage(cert); /* all bits when there is no such extension. */
     bool signs_others = (usage & (KU_KEY_CERT_SIGN | KU_CRL_SIGN)) != 0 && usage != UINT32_MAX;
-    bool leaf = X509_check_ca(cert) == 0 || (X509_get_extension_flags(cert) & EXFLAG_CA) == 0;
+    bool leaf = (X509_get_extension_flags(cert) & EXFLAG_CA) == 0;
     struct net_spiffe spiffe = {0};
     if (identity->uri_count != 1 || !leaf || signs_others || (usage & KU_DIGITAL_SIGNATURE) == 0 ||
         !err_ok(net_spiffe_parse(identity->uris[0], &spiffe))) {

@@ -1,0 +1,535 @@
+/* Proves: only peers that prove who they are get through, by name or by SPIFFE id; data comes whole
+ * in full records; a reload, a silent peer and a cut are handled; identities are read strictly. */
+#include <openssl/x509.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "common/base/limits.h"
+#include "common/net/conn.h"
+#include "common/net/listener.h"
+
+#include "tests/support/cmocka.h"
+#include "tests/unit/common/net/certs.h"
+
+enum { WAIT_MS = 10000, BIG = 900000 };
+
+static struct certs certs;
+static struct certs_file server_pem;
+static struct certs_file client_pem;
+static uint8_t big[BIG];
+
+static int setup(void **state)
+{
+    (void)state;
+    struct certs_leaf server = {
+        .san = "DNS:server.test,DNS:*.wild.test,IP:127.0.0.1,URI:spiffe://test/server"};
+    struct certs_leaf client = {.san = "URI:spiffe://test/ns/client"};
+    certs_init(&certs);
+    server_pem = certs_issue(&certs, "server", &server);
+    client_pem = certs_issue(&certs, "client", &client);
+    for (size_t i = 0; i < BIG; i++) {
+        big[i] = (uint8_t)(i * 31 + i / 253);
+    }
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    certs_free(&certs);
+    return 0;
+}
+
+struct side {
+    struct net_conn *conn;
+    bool opened;
+    bool eof;
+    bool closed;
+    bool got;
+    struct err why;
+    size_t bytes;
+    size_t wanted;
+    bool wrong; /* a byte was not the one of 'big'. */
+    unsigned reads;
+    bool pause_when_opened;
+    char alpn[16];
+    char spiffe[64];
+};
+
+static void side_opened(struct net_conn *conn, void *ctx)
+{
+    struct side *s = ctx;
+    s->opened = true;
+    (void)snprintf(s->alpn, sizeof(s->alpn), "%.*s", SLICE_ARG(net_conn_alpn(conn)));
+    const struct net_identity *who = net_conn_identity(conn);
+    if (who != NULL) {
+        (void)snprintf(s->spiffe, sizeof(s->spiffe), "%.*s", SLICE_ARG(who->spiffe_id));
+    }
+    if (s->pause_when_opened) {
+        net_conn_pause(conn);
+    }
+}
+
+static void side_readable(struct net_conn *conn, void *ctx, struct slice bytes)
+{
+    struct side *s = ctx;
+    (void)conn;
+    assert_true(s->bytes + bytes.size <= BIG);
+    assert_true(bytes.size <= NET_READ_BYTES);
+    s->wrong |= memcmp(bytes.ptr, big + s->bytes, bytes.size) != 0;
+    s->bytes += bytes.size;
+    s->reads++;
+    s->got = s->wanted > 0 && s->bytes >= s->wanted;
+}
+
+static void side_eof(struct net_conn *conn, void *ctx)
+{
+    (void)conn;
+    ((struct side *)ctx)->eof = true;
+}
+
+static void side_closed(struct net_conn *conn, void *ctx, struct err why)
+{
+    struct side *s = ctx;
+    (void)conn;
+    assert_false(s->closed);
+    s->closed = true;
+    s->why = why;
+    s->conn = NULL;
+}
+
+static const struct net_conn_handler side_handler = {
+    .opened = side_opened, .readable = side_readable, .eof = side_eof, .closed = side_closed};
+
+struct pair {
+    struct net_loop *loop;
+    struct net_listener *listener;
+    int fd;
+    struct net_addr addr;
+    struct side server;
+    struct side client;
+};
+
+static void on_accepted(struct net_conn *conn, void *ctx)
+{
+    struct pair *p = ctx;
+    p->server.conn = conn;
+    net_conn_set_handler(conn, &side_handler, &p->server);
+}
+
+static struct net_tls *server_tls(enum net_tls_client_cert asks, bool h2_only)
+{
+    struct net_tls_options o = {.cert_file = server_pem.path,
+                                .ca_file = certs.ca_file,
+                                .client_cert = asks,
+                                .h2_only = h2_only};
+    struct net_tls *tls = NULL;
+    assert_int_equal(net_tls_server_new(&o, &tls).code, E_OK);
+    return tls;
+}
+
+static struct net_tls *client_tls(const char *cert_file, bool http1_only)
+{
+    struct net_tls_options o = {
+        .cert_file = cert_file, .ca_file = certs.ca_file, .http1_only = http1_only};
+    struct net_tls *tls = NULL;
+    assert_int_equal(net_tls_client_new(&o, &tls).code, E_OK);
+    return tls;
+}
+
+/* Takes the context. */
+static void pair_init(struct pair *p, struct net_tls *tls)
+{
+    *p = (struct pair){.fd = -1};
+    assert_int_equal(net_loop_new(&p->loop).code, E_OK);
+    assert_int_equal(net_listen(slice_str("127.0.0.1:0"), &p->fd, &p->addr).code, E_OK);
+    struct net_listener_options o = {.fd = p->fd, .tls = tls, .accepted = on_accepted, .ctx = p};
+    assert_int_equal(net_listener_new(p->loop, &o, &p->listener).code, E_OK);
+    net_tls_unref(tls);
+}
+
+/* Takes the context. */
+static void pair_dial(struct pair *p, struct net_tls *tls, const char *name, const char *spiffe_id)
+{
+    struct net_dial_options o = {.addr = &p->addr,
+                                 .tls = tls,
+                                 .server_name = slice_str(name),
+                                 .spiffe_id = slice_str(spiffe_id),
+                                 .timeout_ms = WAIT_MS,
+                                 .handler = &side_handler,
+                                 .ctx = &p->client};
+    assert_int_equal(net_dial(p->loop, &o, &p->client.conn).code, E_OK);
+    net_tls_unref(tls);
+}
+
+static void pair_free(struct pair *p)
+{
+    net_listener_free(p->listener);
+    net_loop_free(p->loop);
+    assert_int_equal(close(p->fd), 0);
+}
+
+static void wait_for(struct pair *p, const bool *done)
+{
+    assert_true(net_loop_run_until(p->loop, done, WAIT_MS));
+}
+
+/* Both sides open. */
+static void pair_open(struct pair *p, enum net_tls_client_cert asks, const char *client_cert)
+{
+    pair_init(p, server_tls(asks, false));
+    pair_dial(p, client_tls(client_cert, false), "server.test", NULL);
+    wait_for(p, &p->client.opened);
+    wait_for(p, &p->server.opened);
+}
+
+static void both_prove_who_they_are(void **state)
+{
+    (void)state;
+    struct pair p;
+    pair_open(&p, NET_TLS_CLIENT_CERT_REQUIRED, client_pem.path);
+    assert_string_equal(p.client.alpn, "h2");
+    assert_string_equal(p.server.alpn, "h2");
+    assert_string_equal(p.server.spiffe, "spiffe://test/ns/client");
+    assert_int_equal(net_loop_stats(p.loop)->handshakes, 2);
+    pair_free(&p);
+}
+
+static void http1_is_chosen_when_it_is_all_that_is_offered(void **state)
+{
+    (void)state;
+    struct pair p;
+    pair_init(&p, server_tls(NET_TLS_CLIENT_CERT_NONE, false));
+    pair_dial(&p, client_tls(NULL, true), "a.wild.test", NULL);
+    wait_for(&p, &p.server.opened);
+    assert_string_equal(p.server.alpn, "http/1.1");
+    assert_null(net_conn_identity(p.server.conn));
+    pair_free(&p);
+    pair_init(&p, server_tls(NET_TLS_CLIENT_CERT_NONE, true));
+    pair_dial(&p, client_tls(NULL, true), "server.test", NULL);
+    wait_for(&p, &p.server.closed);
+    wait_for(&p, &p.client.closed);
+    assert_false(p.server.opened || p.client.opened);
+    pair_free(&p);
+}
+
+static void data_comes_whole_in_full_records(void **state)
+{
+    (void)state;
+    struct pair p;
+    pair_open(&p, NET_TLS_CLIENT_CERT_NONE, NULL);
+    p.server.wanted = BIG;
+    uint64_t before = net_loop_stats(p.loop)->bytes_out;
+    for (size_t at = 0; at < BIG; at += 1000) {
+        assert_int_equal(net_conn_write(p.client.conn, slice_of(big + at, 1000)).code, E_OK);
+    }
+    wait_for(&p, &p.server.got);
+    assert_false(p.server.wrong);
+    /* 22 bytes a record: about 55 records, not 900. */
+    assert_true(net_loop_stats(p.loop)->bytes_out - before < BIG + 60 * 22);
+    assert_int_equal(net_conn_output(p.client.conn), 0);
+    p.client.wanted = 100;
+    assert_int_equal(net_conn_write(p.server.conn, slice_of(big, 100)).code, E_OK);
+    wait_for(&p, &p.client.got);
+    net_conn_shutdown(p.client.conn);
+    wait_for(&p, &p.server.eof);
+    assert_false(p.server.closed);
+    net_conn_close(p.server.conn);
+    wait_for(&p, &p.client.eof);
+    net_conn_close(p.client.conn);
+    wait_for(&p, &p.client.closed);
+    assert_int_equal(p.client.why.code, E_OK);
+    assert_int_equal(p.server.why.code, E_OK);
+    pair_free(&p);
+}
+
+static void a_pause_in_opened_loses_nothing(void **state)
+{
+    (void)state;
+    struct pair p;
+    pair_init(&p, server_tls(NET_TLS_CLIENT_CERT_NONE, false));
+    p.server.pause_when_opened = true;
+    pair_dial(&p, client_tls(NULL, false), "server.test", NULL);
+    assert_int_equal(net_conn_write(p.client.conn, slice_of(big, 50000)).code, E_OK);
+    wait_for(&p, &p.server.opened);
+    bool never = false;
+    (void)net_loop_run_until(p.loop, &never, 20);
+    assert_int_equal(p.server.bytes, 0);
+    p.server.wanted = 50000;
+    net_conn_resume(p.server.conn);
+    wait_for(&p, &p.server.got);
+    assert_false(p.server.wrong);
+    pair_free(&p);
+}
+
+/* The client refuses the server. */
+static void refuses(const char *name, const char *spiffe_id)
+{
+    struct pair p;
+    pair_init(&p, server_tls(NET_TLS_CLIENT_CERT_NONE, false));
+    pair_dial(&p, client_tls(NULL, false), name, spiffe_id);
+    assert_int_equal(net_conn_write(p.client.conn, SLICE_LIT("secret")).code, E_OK);
+    wait_for(&p, &p.client.closed);
+    assert_int_equal(p.client.why.code, E_UNAUTHENTICATED);
+    assert_false(p.client.opened);
+    wait_for(&p, &p.server.closed);
+    assert_int_equal(p.server.bytes, 0);
+    pair_free(&p);
+}
+
+static void accepts(const char *name, const char *spiffe_id)
+{
+    struct pair p;
+    pair_init(&p, server_tls(NET_TLS_CLIENT_CERT_NONE, false));
+    pair_dial(&p, client_tls(NULL, false), name, spiffe_id);
+    wait_for(&p, &p.client.opened);
+    pair_free(&p);
+}
+
+static void servers_are_who_was_meant(void **state)
+{
+    (void)state;
+    accepts("server.test", NULL);
+    accepts("127.0.0.1", NULL);
+    accepts("a.wild.test", NULL);
+    accepts(NULL, "spiffe://test/server");
+    accepts("any.name", "spiffe://test/server");
+    refuses("other.test", NULL);
+    refuses("a.b.wild.test", NULL);
+    refuses("127.0.0.2", NULL);
+    refuses(NULL, "spiffe://test/other");
+    refuses("server.test", "spiffe://test/serve");
+}
+
+static void a_dial_must_say_whom_it_means(void **state)
+{
+    (void)state;
+    struct pair p;
+    pair_init(&p, server_tls(NET_TLS_CLIENT_CERT_NONE, false));
+    struct net_tls *tls = client_tls(NULL, false);
+    struct net_dial_options o = {.addr = &p.addr, .tls = tls, .handler = &side_handler};
+    assert_int_equal(net_dial(p.loop, &o, &p.client.conn).code, E_USAGE);
+    o.spiffe_id = SLICE_LIT("spiffe://test");
+    assert_int_equal(net_dial(p.loop, &o, &p.client.conn).code, E_MALFORMED);
+    net_tls_unref(tls);
+    pair_free(&p);
+}
+
+/* The server refuses the client. */
+static void refuses_client(enum net_tls_client_cert asks, const char *cert_file)
+{
+    struct pair p;
+    pair_init(&p, server_tls(asks, false));
+    pair_dial(&p, client_tls(cert_file, false), "server.test", NULL);
+    wait_for(&p, &p.server.closed);
+    assert_int_equal(p.server.why.code, E_UNAUTHENTICATED);
+    assert_false(p.server.opened);
+    wait_for(&p, &p.client.closed);
+    assert_int_equal(p.client.why.code, E_UNAUTHENTICATED);
+    assert_int_equal(net_loop_stats(p.loop)->handshakes_failed, 1);
+    pair_free(&p);
+}
+
+static void clients_are_judged_as_asked(void **state)
+{
+    (void)state;
+    struct certs strange;
+    certs_init(&strange);
+    struct certs_leaf leaf = {.san = "URI:spiffe://test/ns/client"};
+    struct certs_leaf expired = {.san = "URI:spiffe://test/ns/client", .valid_s = -10};
+    struct certs_file stranger = certs_issue(&strange, "stranger", &leaf);
+    struct certs_file old = certs_issue(&certs, "old", &expired);
+    refuses_client(NET_TLS_CLIENT_CERT_REQUIRED, NULL);
+    refuses_client(NET_TLS_CLIENT_CERT_REQUIRED, stranger.path);
+    refuses_client(NET_TLS_CLIENT_CERT_OPTIONAL, stranger.path);
+    refuses_client(NET_TLS_CLIENT_CERT_OPTIONAL, old.path);
+    struct pair p;
+    pair_open(&p, NET_TLS_CLIENT_CERT_OPTIONAL, NULL);
+    assert_null(net_conn_identity(p.server.conn));
+    pair_free(&p);
+    certs_free(&strange);
+}
+
+static void a_reload_leaves_open_connections_alone(void **state)
+{
+    (void)state;
+    struct pair p;
+    pair_open(&p, NET_TLS_CLIENT_CERT_NONE, NULL);
+    struct net_tls *next = server_tls(NET_TLS_CLIENT_CERT_REQUIRED, false);
+    net_listener_set_tls(p.listener, next);
+    net_tls_unref(next);
+    p.server.wanted = 5;
+    assert_int_equal(net_conn_write(p.client.conn, slice_of(big, 5)).code, E_OK);
+    wait_for(&p, &p.server.got);
+    net_conn_abort(p.client.conn, FAIL(E_CLOSED));
+    wait_for(&p, &p.client.closed);
+    wait_for(&p, &p.server.closed);
+    p.client = (struct side){0};
+    p.server = (struct side){0};
+    pair_dial(&p, client_tls(NULL, false), "server.test", NULL);
+    wait_for(&p, &p.server.closed);
+    assert_false(p.server.opened);
+    pair_free(&p);
+}
+
+/* A bare socket towards the pair's listener. */
+static int raw_dial(const struct pair *p)
+{
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    assert_true(fd >= 0);
+    assert_int_equal(connect(fd, &p->addr.sa.any, net_addr_size(&p->addr)), 0);
+    return fd;
+}
+
+static void silence_and_noise_are_ended(void **state)
+{
+    (void)state;
+    struct pair p;
+    uint64_t before = limits.handshake_timeout_ms;
+    limits.handshake_timeout_ms = 100;
+    pair_init(&p, server_tls(NET_TLS_CLIENT_CERT_NONE, false));
+    int fd = raw_dial(&p);
+    wait_for(&p, &p.server.closed);
+    assert_int_equal(p.server.why.code, E_TIMEOUT);
+    assert_int_equal(close(fd), 0);
+    limits.handshake_timeout_ms = before;
+    p.server = (struct side){0};
+    fd = raw_dial(&p);
+    assert_int_equal(write(fd, "GET / HTTP/1.1\r\n\r\n", 18), 18);
+    wait_for(&p, &p.server.closed);
+    assert_int_equal(p.server.why.code, E_CRYPTO);
+    assert_int_equal(net_loop_stats(p.loop)->handshakes_failed, 2);
+    assert_int_equal(close(fd), 0);
+    pair_free(&p);
+}
+
+static void contexts_refuse_what_is_not_whole(void **state)
+{
+    (void)state;
+    struct net_tls *tls = NULL;
+    struct net_tls_options none = {.ca_file = certs.ca_file};
+    struct net_tls_options missing = {.cert_file = "/nonexistent/cert.pem"};
+    struct net_tls_options no_key = {.cert_file = certs.ca_file};
+    struct net_tls_options other_key = {.cert_file = server_pem.path, .key_file = client_pem.path};
+    struct net_tls_options no_ca = {.cert_file = server_pem.path,
+                                    .client_cert = NET_TLS_CLIENT_CERT_REQUIRED};
+    assert_int_equal(net_tls_server_new(&none, &tls).code, E_USAGE);
+    assert_int_equal(net_tls_server_new(&missing, &tls).code, E_NOT_FOUND);
+    assert_int_equal(net_tls_server_new(&no_key, &tls).code, E_CRYPTO);
+    assert_int_equal(net_tls_server_new(&other_key, &tls).code, E_CRYPTO);
+    assert_int_equal(net_tls_server_new(&no_ca, &tls).code, E_USAGE);
+    assert_null(tls);
+}
+
+static bool spiffe_ok(const char *text)
+{
+    struct net_spiffe out;
+    return err_ok(net_spiffe_parse(slice_str(text), &out));
+}
+
+static void spiffe_ids_are_read_by_the_rules(void **state)
+{
+    (void)state;
+    struct net_spiffe out;
+    assert_int_equal(net_spiffe_parse(SLICE_LIT("spiffe://a.b-c_d/x/Y.z"), &out).code, E_OK);
+    assert_true(slice_eq(out.trust_domain, SLICE_LIT("a.b-c_d")));
+    assert_true(slice_eq(out.path, SLICE_LIT("/x/Y.z")));
+    static const char *const refused[] = {"",
+                                          "spiffe:/a/b",
+                                          "https://a/b",
+                                          "spiffe://",
+                                          "spiffe://a",
+                                          "spiffe://a/",
+                                          "spiffe:///b",
+                                          "spiffe://A/b",
+                                          "spiffe://a/b/",
+                                          "spiffe://a//b",
+                                          "spiffe://a/.",
+                                          "spiffe://a/b/..",
+                                          "spiffe://a:1/b",
+                                          "spiffe://u@a/b",
+                                          "spiffe://a/b?q",
+                                          "spiffe://a/b#f",
+                                          "spiffe://a/%41",
+                                          "spiffe://a/b c"};
+    for (size_t i = 0; i < sizeof(refused) / sizeof(refused[0]); i++) {
+        assert_false(spiffe_ok(refused[i]));
+    }
+    char text[NET_SPIFFE_MAX + 2];
+    memset(text, 'x', sizeof(text));
+    memcpy(text, "spiffe://a/", 11);
+    assert_int_equal(net_spiffe_parse(slice_of(text, NET_SPIFFE_MAX), &out).code, E_OK);
+    assert_int_equal(net_spiffe_parse(slice_of(text, NET_SPIFFE_MAX + 1), &out).code, E_MALFORMED);
+}
+
+/* The SPIFFE id that a certificate proves, as "" when it proves none. */
+static void expect_spiffe(const struct certs_leaf *leaf, const char *wanted)
+{
+    EVP_PKEY *key = NULL;
+    X509 *cert = certs_make(&certs, leaf, &key);
+    struct net_identity *who = NULL;
+    assert_int_equal(net_identity_new(cert, &who).code, E_OK);
+    assert_true(slice_eq(who->spiffe_id, slice_str(wanted)));
+    net_identity_free(who);
+    X509_free(cert);
+    EVP_PKEY_free(key);
+}
+
+static void only_a_proper_leaf_proves_a_spiffe_id(void **state)
+{
+    (void)state;
+    expect_spiffe(&(struct certs_leaf){.san = "URI:spiffe://t/a"}, "spiffe://t/a");
+    expect_spiffe(&(struct certs_leaf){.san = "URI:spiffe://t/a,DNS:a.b"}, "spiffe://t/a");
+    expect_spiffe(&(struct certs_leaf){.san = "URI:spiffe://t/a,URI:spiffe://t/b"}, "");
+    expect_spiffe(&(struct certs_leaf){.san = "URI:spiffe://t/a,URI:https://t/b"}, "");
+    expect_spiffe(&(struct certs_leaf){.san = "URI:https://t/a"}, "");
+    expect_spiffe(&(struct certs_leaf){.san = "DNS:a.b"}, "");
+    expect_spiffe(&(struct certs_leaf){0}, "");
+    expect_spiffe(&(struct certs_leaf){.san = "URI:spiffe://t/a", .is_ca = true}, "");
+    expect_spiffe(&(struct certs_leaf){.san = "URI:spiffe://t/a",
+                                       .key_usage = "digitalSignature,keyCertSign"},
+                  "");
+    expect_spiffe(&(struct certs_leaf){.san = "URI:spiffe://t/a", .key_usage = "keyAgreement"}, "");
+}
+
+static void names_are_bounded(void **state)
+{
+    (void)state;
+    for (int extra = 0; extra <= 1; extra++) {
+        char san[2048] = "";
+        size_t size = 0;
+        for (int i = 0; i < NET_IDENTITY_NAMES_MAX + extra; i++) {
+            size += (size_t)snprintf(san + size, sizeof(san) - size, "%sDNS:n%d.test",
+                                     i == 0 ? "" : ",", i);
+        }
+        EVP_PKEY *key = NULL;
+        X509 *cert = certs_make(&certs, &(struct certs_leaf){.san = san}, &key);
+        struct net_identity *who = NULL;
+        assert_int_equal(net_identity_new(cert, &who).code, extra ? E_TOO_LARGE : E_OK);
+        net_identity_free(who);
+        X509_free(cert);
+        EVP_PKEY_free(key);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(both_prove_who_they_are),
+        cmocka_unit_test(http1_is_chosen_when_it_is_all_that_is_offered),
+        cmocka_unit_test(data_comes_whole_in_full_records),
+        cmocka_unit_test(a_pause_in_opened_loses_nothing),
+        cmocka_unit_test(servers_are_who_was_meant),
+        cmocka_unit_test(a_dial_must_say_whom_it_means),
+        cmocka_unit_test(clients_are_judged_as_asked),
+        cmocka_unit_test(a_reload_leaves_open_connections_alone),
+        cmocka_unit_test(silence_and_noise_are_ended),
+        cmocka_unit_test(contexts_refuse_what_is_not_whole),
+        cmocka_unit_test(spiffe_ids_are_read_by_the_rules),
+        cmocka_unit_test(only_a_proper_leaf_proves_a_spiffe_id),
+        cmocka_unit_test(names_are_bounded),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
