@@ -165,7 +165,7 @@ void disk_floor_refuse(struct disk_floor *floor, const uint8_t digest[DIGEST_SIZ
         return;
     }
     if (floor->refused_count == REFUSED_DIGESTS_MAX) {
-        memmove(floor->refused[0], floor->refused[1], (REFUSED_DIGESTS_MAX - 1) * DIGEST_SIZE);
+        memmove(floor->refused[0], floor->refused[1], sizeof(floor->refused) - DIGEST_SIZE);
         floor->refused_count--;
     }
     memcpy(floor->refused[floor->refused_count++], digest, DIGEST_SIZE);

@@ -214,7 +214,7 @@ struct err head_encode(const struct head *h, struct buf *out)
     }
     struct err e = head_fill(h, spaces, out);
     for (size_t i = 0; i < HEAD_TARGETS_MAX; i++) {
-        for (size_t k = 0; k < HEAD_LABELS_MAX * 2; k++) {
+        for (size_t k = 0; k < sizeof(spaces->texts) / sizeof(spaces->texts[0]); k++) {
             free(spaces[i].texts[k]);
         }
     }

@@ -191,7 +191,7 @@ void judge_refuse(struct judge *j, const uint8_t digest[DIGEST_SIZE])
         return;
     }
     if (j->refused_count == REFUSED_DIGESTS_MAX) {
-        memmove(j->refused[0], j->refused[1], (REFUSED_DIGESTS_MAX - 1) * DIGEST_SIZE);
+        memmove(j->refused[0], j->refused[1], sizeof(j->refused) - DIGEST_SIZE);
         j->refused_count--;
     }
     memcpy(j->refused[j->refused_count++], digest, DIGEST_SIZE);

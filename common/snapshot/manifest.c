@@ -20,7 +20,7 @@ typedef Trilane__Snapshot__V1__Stream stream_message;
 
 struct content {
     size_t size;
-    uint8_t bytes[sizeof(CONTENT_TAG) + 8 + STREAMS_MAX * (4 + 4 + 8 + DIGEST_SIZE)];
+    uint8_t bytes[sizeof(CONTENT_TAG) + 8 + (size_t)STREAMS_MAX * (4 + 4 + 8 + DIGEST_SIZE)];
 };
 
 static void content_start(struct content *c, uint64_t capabilities)
