@@ -267,7 +267,7 @@ static bool attribute_value(const struct policy_node *node, const struct dp_poli
         *out = query->lane;
         return true;
     default:
-        CHECK(!"dp_policy_build() lets no other attribute in");
+        CHECK(!attribute_is_known(node->attribute)); /* dp_policy_build() let no other in. */
         return false;
     }
 }
