@@ -14,6 +14,7 @@ enum { HOOK_ROUNDS_MAX = 64 };
 static struct net_task tasks_closed;
 #define TASKS_CLOSED (&tasks_closed)
 
+static void loop_run_hooks(struct net_loop *loop);
 static void on_async(uv_async_t *async);
 static void on_prepare(uv_prepare_t *prepare);
 static void on_check(uv_check_t *check);
@@ -121,6 +122,7 @@ bool net_loop_run_until(struct net_loop *loop, const bool *done, uint64_t timeou
     net_timer_init(&timer, on_until_timeout, &late);
     loop->now_stale = true;
     net_timer_arm(loop, &timer, timeout_ms);
+    loop_run_hooks(loop); /* queued by the caller: they may be what is waited for. */
     while (!*done && !late) {
         (void)uv_run(&loop->uv, UV_RUN_ONCE);
     }
