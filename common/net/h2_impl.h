@@ -21,9 +21,6 @@
 /* Room for fields that a stream has before it takes a larger array. */
 enum { H2_FIELDS_INLINE = 20 };
 
-/* Most fields of one submitted section: the bound of received ones and what a node adds. */
-enum { H2_SUBMIT_FIELDS_MAX = 1024 + 64 };
-
 /* Output that must be free before a frame is made: a full frame and its head, twice. */
 enum { H2_OUTPUT_RESERVE = 2 * (16384 + 9) };
 

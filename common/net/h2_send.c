@@ -160,7 +160,7 @@ static void queue_free(struct h2_chunk *chunk)
     }
 }
 
-/* Chains new chunks that hold all of 'bytes' and 'room' bytes in the last one already there. */
+/* Chains new, empty chunks with room for 'size' bytes; none for zero. */
 static bool queue_extend(struct h2_mem *mem, size_t size, struct h2_chunk **out_first,
                          struct h2_chunk **out_last)
 {
