@@ -4,11 +4,21 @@
 #include "controlplane/cli/cli.h"
 
 #define CLI_COMMAND_LIST(X)                                                                        \
+    X(serve)                                                                                       \
+    X(validate)                                                                                    \
+    X(plan)                                                                                        \
+    X(publish)                                                                                     \
+    X(rollback)                                                                                    \
+    X(history)                                                                                     \
+    X(diff)                                                                                        \
+    X(status)                                                                                      \
+    X(wait)                                                                                        \
     X(key_generate)                                                                                \
     X(key_root)                                                                                    \
     X(key_token)                                                                                   \
     X(identity_init)                                                                               \
-    X(identity_issue)
+    X(identity_issue)                                                                              \
+    X(help)
 
 #define X(name) extern const struct cli_command cli_command_##name;
 CLI_COMMAND_LIST(X)

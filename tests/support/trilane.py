@@ -127,7 +127,7 @@ class Process:
 class Nats(Process):
     """nats-server with JetStream and two users: cp writes snapshots, node only reads them."""
 
-    def __init__(self, directory, port=None, name="nats", environment="dev"):
+    def __init__(self, directory, port=None, name="nats", environment="demo"):
         self.port = port or free_port()
         self.environment = environment
         super().__init__(name, directory, ["nats-server", "-c", self._configuration(directory)])
@@ -335,7 +335,7 @@ def _metric(base, name):
 class Platform:
     """A directory with keys, root and CA, a NATS server, and what is started on top of it."""
 
-    def __init__(self, environment="dev", trust_domain="trilane.test", nats=True):
+    def __init__(self, environment="demo", trust_domain="trilane.test", nats=True):
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="trilane-test-"))
         self.environment = environment
         self.trust_domain = trust_domain

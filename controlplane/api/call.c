@@ -1,0 +1,271 @@
+/* call: what workers do for the API. See call.h. */
+#include "controlplane/api/call.h"
+
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "common/base/limits.h"
+#include "common/base/log.h"
+#include "controlplane/api/json.h"
+#include "controlplane/compile/compile.h"
+
+enum { ANSWER_MAX = 64 << 20, HISTORY_MAX = 200, POST_RETRY_MS = 1 };
+
+/* ---- history, versions, diff, audit ---- */
+
+static struct err history(struct cp_call *call, struct cp_publish_room *room, json_t **out)
+{
+    size_t max = call->second == 0 || call->second > HISTORY_MAX ? HISTORY_MAX : call->second;
+    struct cp_record *records = calloc(max, sizeof(*records));
+    size_t count = 0;
+    if (records == NULL) {
+        return FAIL(E_NO_MEMORY);
+    }
+    struct err e = room->store->ops->history(room->store, room->environment, call->first, records,
+                                             max, &count);
+    json_t *list = json_array();
+    for (size_t i = 0; err_ok(e) && i < count; i++) {
+        (void)json_array_append_new(list, cp_json_record(&records[i]));
+    }
+    free(records);
+    *out = json_pack("{s:o}", "versions", list);
+    return e;
+}
+
+static struct err list_file(void *ctx, const struct cp_store_file *file)
+{
+    json_t *item = json_pack("{s:s%, s:I}", "name", (const char *)file->name.ptr, file->name.size,
+                             "bytes", (json_int_t)file->bytes.size);
+    return json_array_append_new(ctx, item) == 0 ? OK : FAIL(E_NO_MEMORY);
+}
+
+static struct err version(struct cp_call *call, struct cp_publish_room *room, json_t **out)
+{
+    struct cp_record record;
+    struct err e = room->store->ops->load(room->store, room->environment, call->first, &record,
+                                          /* manifest= */ NULL);
+    TRY(e.code == E_NOT_FOUND ? FAIL(E_NEVER_PUBLISHED) : e);
+    json_t *files = json_array();
+    e = room->store->ops->sources_get(room->store, room->environment, call->first, list_file,
+                                      files);
+    *out = cp_json_record(&record);
+    (void)json_object_set_new(*out, "files", files);
+    return e;
+}
+
+static struct err take_file(void *ctx, const struct cp_store_file *file)
+{
+    return cp_source_set_add(ctx, file->name, file->bytes);
+}
+
+static struct err compile_version(struct cp_publish_room *room, uint64_t number,
+                                  struct cp_compiled **out)
+{
+    struct cp_record record;
+    struct err e = room->store->ops->load(room->store, room->environment, number, &record,
+                                          /* manifest= */ NULL);
+    TRY(e.code == E_NOT_FOUND ? FAIL(E_NEVER_PUBLISHED) : e);
+    struct cp_source_set set;
+    struct cp_diags diags;
+    cp_source_set_init(&set);
+    cp_diags_init(&diags, &set);
+    e = room->store->ops->sources_get(room->store, room->environment, number, take_file, &set);
+    if (err_ok(e)) {
+        e = cp_compile_set(&set, &diags, out);
+    }
+    cp_diags_free(&diags);
+    cp_source_set_free(&set);
+    return e;
+}
+
+static struct err write_diff(const struct cp_diff *diff, json_t **out)
+{
+    auto_buf struct buf json = BUF_MAX(ANSWER_MAX);
+    auto_buf struct buf text = BUF_MAX(ANSWER_MAX);
+    TRY(cp_diff_json(diff, &json));
+    TRY(cp_diff_text(diff, &text));
+    *out = json_pack("{s:o, s:o}", "diff", json_loadb((const char *)json.ptr, json.size, 0, NULL),
+                     "diff_text",
+                     json_stringn(text.size == 0 ? "" : (const char *)text.ptr, text.size));
+    return OK;
+}
+
+static struct err diff_compiled(const struct cp_compiled *before, const struct cp_compiled *after,
+                                json_t **out)
+{
+    struct cp_diff diff;
+    TRY(cp_diff_make(before, after, &diff));
+    struct err e = write_diff(&diff, out);
+    cp_diff_free(&diff);
+    return e;
+}
+
+static struct err diff(struct cp_call *call, struct cp_publish_room *room, json_t **out)
+{
+    struct cp_compiled *before = NULL;
+    struct cp_compiled *after = NULL;
+    struct err e = compile_version(room, call->first, &before);
+    if (err_ok(e)) {
+        e = compile_version(room, call->second, &after);
+    }
+    if (err_ok(e)) {
+        e = diff_compiled(before, after, out);
+    }
+    cp_compiled_free(before);
+    cp_compiled_free(after);
+    return e;
+}
+
+static struct err audit(struct cp_call *call, struct cp_publish_room *room, json_t **out)
+{
+    struct cp_audit *entries = calloc(HISTORY_MAX, sizeof(*entries));
+    size_t count = 0;
+    (void)call;
+    if (entries == NULL) {
+        return FAIL(E_NO_MEMORY);
+    }
+    struct err e =
+        room->store->ops->audit_list(room->store, room->environment, entries, HISTORY_MAX, &count);
+    json_t *list = json_array();
+    for (size_t i = 0; err_ok(e) && i < count; i++) {
+        const struct cp_audit *a = &entries[i];
+        json_t *item = json_pack("{s:I, s:I, s:s, s:s, s:s, s:s}", "seq", (json_int_t)a->seq,
+                                 "at_ms", (json_int_t)a->at_ms, "actor", a->actor, "action",
+                                 a->action, "object", a->object, "outcome", a->outcome);
+        (void)json_array_append_new(list, item);
+    }
+    free(entries);
+    *out = json_pack("{s:o}", "entries", list);
+    return e;
+}
+
+/* ---- validate, plan, publish, rollback ---- */
+
+static enum cp_work_kind work_kind(enum cp_call_kind kind)
+{
+    return (enum cp_work_kind)(CP_WORK_VALIDATE + (kind - CP_CALL_VALIDATE));
+}
+
+_Static_assert(CP_CALL_ROLLBACK - CP_CALL_VALIDATE == CP_WORK_ROLLBACK - CP_WORK_VALIDATE,
+               "calls and works are in one order");
+
+/* Every write leaves a line, refused ones, too. */
+static void keep_audit(struct cp_publish_room *room, const struct cp_work *work)
+{
+    struct cp_audit entry = {0};
+    (void)snprintf(entry.actor, sizeof(entry.actor), "%s", work->author);
+    (void)snprintf(entry.action, sizeof(entry.action), "%s",
+                   work->kind == CP_WORK_PUBLISH ? "publish" : "rollback");
+    (void)snprintf(entry.object, sizeof(entry.object), "version %llu",
+                   (unsigned long long)work->record.version);
+    (void)snprintf(entry.outcome, sizeof(entry.outcome), "%s", err_name(work->result.code));
+    struct err e = room->store->ops->audit_add(room->store, room->environment, &entry);
+    if (!err_ok(e)) {
+        LOG(LOG_ERROR, "api", "audit_lost", LOG_ERR(e), LOG_STR("action", entry.action),
+            LOG_STR("actor", entry.actor));
+    }
+}
+
+static struct err do_work(struct cp_call *call, struct cp_publish_room *room, struct cp_work *work,
+                          json_t **out)
+{
+    work->result = cp_json_read_work(buf_slice(&call->body), work);
+    if (err_ok(work->result)) {
+        cp_publish_run(room, work);
+        if (call->kind == CP_CALL_PUBLISH || call->kind == CP_CALL_ROLLBACK) {
+            keep_audit(room, work);
+        }
+    }
+    *out = err_ok(work->result) ? cp_json_work(work) : cp_json_error(work->result, work);
+    return work->result;
+}
+
+/* ---- running and answering ---- */
+
+static struct err dispatch(struct cp_call *call, struct cp_publish_room *room, json_t **out)
+{
+    switch (call->kind) {
+    case CP_CALL_HISTORY:
+        return history(call, room, out);
+    case CP_CALL_VERSION:
+        return version(call, room, out);
+    case CP_CALL_DIFF:
+        return diff(call, room, out);
+    case CP_CALL_AUDIT:
+        return audit(call, room, out);
+    case CP_CALL_VALIDATE:
+    case CP_CALL_PLAN:
+    case CP_CALL_PUBLISH:
+    case CP_CALL_ROLLBACK:
+        break;
+    }
+    struct cp_work work;
+    cp_work_init(&work, work_kind(call->kind));
+    struct err e = do_work(call, room, &work, out);
+    cp_work_free(&work);
+    return e;
+}
+
+static void run(struct cp_task *task, struct cp_publish_room *room)
+{
+    struct cp_call *call = (struct cp_call *)task;
+    json_t *value = NULL;
+    struct err e = dispatch(call, room, &value);
+    if (!err_ok(e) && json_object_get(value, "code") == NULL) {
+        json_decref(value);
+        value = cp_json_error(e, /* work= */ NULL);
+    }
+    call->status = (unsigned)err_http_status(e.code);
+    struct err written = cp_json_write(value, &call->answer);
+    if (!err_ok(written)) {
+        buf_clear(&call->answer);
+        call->status = (unsigned)err_http_status(written.code);
+    }
+    struct err posted = net_loop_post(call->loop, &call->done);
+    while (posted.code == E_QUEUE_FULL) {
+        (void)poll(NULL, 0, POST_RETRY_MS);
+        posted = net_loop_post(call->loop, &call->done);
+    }
+    if (!err_ok(posted)) { /* the loop has ended: nobody waits for the answer any more. */
+        cp_call_free(call);
+    }
+}
+
+static void finish(struct net_task *task, void *ctx)
+{
+    struct cp_call *call = ctx;
+    (void)task;
+    call->answered(call, call->ctx);
+    cp_call_free(call);
+}
+
+struct err cp_call_new(enum cp_call_kind kind, struct http1_exchange *exchange,
+                       struct cp_call **out)
+{
+    struct cp_call *call = calloc(1, sizeof(*call));
+    if (call == NULL) {
+        return FAIL(E_NO_MEMORY);
+    }
+    call->kind = kind;
+    call->exchange = exchange;
+    call->loop = net_conn_loop(http1_exchange_conn(exchange));
+    call->task.run = run;
+    call->done = (struct net_task){.fn = finish, .ctx = call};
+    call->body = BUF_MAX(limits.api_body_bytes);
+    call->answer = BUF_MAX(ANSWER_MAX);
+    struct err e = buf_add(&call->body, http1_exchange_body(exchange));
+    if (!err_ok(e)) {
+        cp_call_free(call);
+        return e;
+    }
+    *out = call;
+    return OK;
+}
+
+void cp_call_free(struct cp_call *call)
+{
+    buf_free(&call->body);
+    buf_free(&call->answer);
+    free(call);
+}

@@ -1,0 +1,45 @@
+/*
+ * call: one request that a worker answers.
+ *
+ * Shape      made on the loop when the request is whole; run on a worker; answered on the loop, or
+ *            dropped there when the caller has left.
+ * Ownership  a call owns itself: it is freed on the loop after its answer.
+ * Threads    'exchange' is the loop's alone; the rest is the worker's while it runs.
+ */
+#pragma once
+
+#include "common/base/buf.h"
+#include "common/net/http1_server.h"
+#include "common/net/loop.h"
+#include "controlplane/publish/worker.h"
+
+enum cp_call_kind {
+    CP_CALL_HISTORY,
+    CP_CALL_VERSION,
+    CP_CALL_DIFF,
+    CP_CALL_AUDIT,
+    CP_CALL_VALIDATE,
+    CP_CALL_PLAN,
+    CP_CALL_PUBLISH,
+    CP_CALL_ROLLBACK,
+};
+
+struct cp_call {
+    struct cp_task task; /* first: a task is cast to its call. */
+    struct net_task done;
+    struct net_loop *loop;
+    struct http1_exchange *exchange;                   /* NULL once the caller has left. */
+    void (*answered)(struct cp_call *call, void *ctx); /* on the loop, before it is freed. */
+    void *ctx;
+    enum cp_call_kind kind;
+    struct buf body;
+    uint64_t first;  /* version, from, before. */
+    uint64_t second; /* to, max. */
+    unsigned status; /* of HTTP. */
+    struct buf answer;
+};
+
+/* A call with a copy of the request's body; task.run is set. */
+MUST_CHECK struct err cp_call_new(enum cp_call_kind kind, struct http1_exchange *exchange,
+                                  struct cp_call **out);
+void cp_call_free(struct cp_call *call);

@@ -1,0 +1,252 @@
+/* json: see json.h. */
+#include "controlplane/api/json.h"
+
+#include <sodium.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/limits.h"
+#include "common/base/scope.h"
+#include "common/base/text.h"
+
+static json_t *hex_of(const uint8_t *bytes, size_t size)
+{
+    char text[2 * DIGEST_SIZE + 1];
+    text_hex(slice_of(bytes, size), text);
+    return json_string(text);
+}
+
+static json_t *number(uint64_t value)
+{
+    return json_integer((json_int_t)value);
+}
+
+json_t *cp_json_record(const struct cp_record *record)
+{
+    return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:I, s:s, s:s}", "version",
+                     number(record->version), "epoch", number(record->epoch), "origin",
+                     number(record->origin), "manifest_digest",
+                     hex_of(record->manifest_digest, DIGEST_SIZE), "content_digest",
+                     hex_of(record->content_digest, DIGEST_SIZE), "raw_size",
+                     number(record->raw_size), "created_ms", (json_int_t)record->created_ms,
+                     "author", record->author, "message", record->message);
+}
+
+json_t *cp_json_node(const struct cp_fleet_node *node)
+{
+    if (!node->verified) { /* nothing that it says is repeated. */
+        return json_pack("{s:s, s:b, s:b, s:o, s:s}", "node", node->id, "verified", 0, "live", 0,
+                         "age_ms", number(node->age_ms), "code", err_name(node->why));
+    }
+    const struct status *status = &node->status;
+    return json_pack(
+        "{s:s, s:b, s:b, s:o, s:o, s:s, s:s, s:s, s:o, s:o, s:o, s:I, s:o}", "node", node->id,
+        "verified", 1, "live", node->live, "age_ms", number(node->age_ms), "version",
+        number(status->version), "state", snap_state_name((uint32_t)status->state), "code",
+        status->code == E_OK ? "" : err_name(status->code), "object", status->object, "epoch",
+        number(status->epoch), "sequence", number(status->sequence), "content_prefix",
+        hex_of(status->content_prefix, sizeof(status->content_prefix)), "at_ms",
+        (json_int_t)status->at_ms, "capabilities", number(status->capabilities));
+}
+
+json_t *cp_json_leader(const struct cp_leader_status *status)
+{
+    return json_pack("{s:b, s:s, s:o, s:o, s:o, s:I, s:s}", "leads", status->leads, "holder",
+                     status->holder, "epoch", number(status->epoch), "sequence",
+                     number(status->sequence), "head_version", number(status->head_version),
+                     "head_at_ms", (json_int_t)status->head_at_ms, "code",
+                     status->code == E_OK ? "" : err_name(status->code));
+}
+
+/* JSON that another room made, as a value. */
+static json_t *parsed(const struct buf *text)
+{
+    return json_loadb((const char *)text->ptr, text->size, 0, NULL);
+}
+
+static json_t *text_of(const struct buf *text)
+{
+    return json_stringn(text->size == 0 ? "" : (const char *)text->ptr, text->size);
+}
+
+json_t *cp_json_work(const struct cp_work *work)
+{
+    json_t *value =
+        json_pack("{s:o, s:o, s:o, s:o, s:o, s:b, s:b}", "base", number(work->before.version),
+                  "record", cp_json_record(&work->record), "chunks", number(work->chunks),
+                  "chunks_new", number(work->chunks_new), "bytes_new", number(work->bytes_new),
+                  "in_head", work->in_head, "same_content", work->is_same);
+    if (value != NULL && work->diff.size > 0) {
+        (void)json_object_set_new(value, "diff", parsed(&work->diff));
+        (void)json_object_set_new(value, "diff_text", text_of(&work->diff_text));
+    }
+    return value;
+}
+
+json_t *cp_json_error(struct err e, const struct cp_work *work)
+{
+    bool has_sentence = work != NULL && work->sentence.size > 0;
+    json_t *message = has_sentence ? text_of(&work->sentence) : json_string(err_text(e.code));
+    json_t *value = json_pack("{s:s, s:o, s:s}", "code", err_name(e.code), "message", message,
+                              "fix", err_fix(e.code));
+    if (value == NULL || work == NULL) {
+        return value;
+    }
+    if (work->step[0] != '\0') {
+        (void)json_object_set_new(value, "step", json_string(work->step));
+    }
+    if (work->diagnostics.size > 0) {
+        (void)json_object_set_new(value, "diagnostics", parsed(&work->diagnostics));
+        (void)json_object_set_new(value, "diagnostics_text", text_of(&work->diagnostics_text));
+    }
+    return value;
+}
+
+struct err cp_json_write(json_t *value, struct buf *out)
+{
+    if (value == NULL) {
+        return FAIL(E_NO_MEMORY);
+    }
+    auto_free char *text = json_dumps(value, JSON_COMPACT);
+    json_decref(value);
+    if (text == NULL) {
+        return FAIL(E_NO_MEMORY);
+    }
+    TRY(buf_add_str(out, text));
+    return buf_add_byte(out, '\n');
+}
+
+/* ---- what is sent ---- */
+
+static struct err refuse(struct cp_work *work, const char *sentence)
+{
+    TRY(buf_add_str(&work->sentence, sentence));
+    return FAIL(E_USAGE);
+}
+
+static struct err read_text(const json_t *body, const char *name, char *out, size_t size,
+                            struct cp_work *work)
+{
+    const json_t *value = json_object_get(body, name);
+    if (value == NULL) {
+        return OK;
+    }
+    const char *text = json_string_value(value);
+    if (text == NULL || json_string_length(value) >= size ||
+        strlen(text) != json_string_length(value)) {
+        TRY(buf_addf(&work->sentence, "\"%s\": expected a text of at most %zu bytes", name,
+                     size - 1));
+        return FAIL(E_USAGE);
+    }
+    (void)memcpy(out, text, json_string_length(value) + 1);
+    return OK;
+}
+
+static struct err read_number(const json_t *body, const char *name, bool *out_there, uint64_t *out,
+                              struct cp_work *work)
+{
+    const json_t *value = json_object_get(body, name);
+    *out_there = value != NULL;
+    if (value == NULL) {
+        return OK;
+    }
+    if (!json_is_integer(value) || json_integer_value(value) < 0) {
+        TRY(buf_addf(&work->sentence, "\"%s\": expected a whole number from 0 on", name));
+        return FAIL(E_USAGE);
+    }
+    *out = (uint64_t)json_integer_value(value);
+    return OK;
+}
+
+static struct err add_file(struct cp_work *work, const json_t *file)
+{
+    const json_t *name = json_object_get(file, "name");
+    const json_t *content = json_object_get(file, "content");
+    if (!json_is_string(name) || !json_is_string(content) || json_object_size(file) != 2) {
+        return refuse(work, "\"files\": expected objects of \"name\" and \"content\" (base64)");
+    }
+    size_t size = json_string_length(content);
+    if (size / 4 * 3 > limits.source_file_bytes + 3) {
+        return FAIL(E_TOO_LARGE);
+    }
+    auto_free uint8_t *bytes = malloc(size + 1);
+    size_t used = 0;
+    if (bytes == NULL) {
+        return FAIL(E_NO_MEMORY);
+    }
+    if (sodium_base642bin(bytes, size + 1, json_string_value(content), size, NULL, &used, NULL,
+                          sodium_base64_VARIANT_ORIGINAL) != 0) {
+        return refuse(work, "\"content\": expected base64 with padding");
+    }
+    struct slice file_name = slice_of(json_string_value(name), json_string_length(name));
+    struct err e = cp_source_set_add(&work->sources, file_name, slice_of(bytes, used));
+    if (!err_ok(e)) {
+        TRY(buf_addf(&work->sentence, "file \"%.*s\": %s", SLICE_ARG(slice_head(file_name, 200)),
+                     err_text(e.code)));
+    }
+    return e;
+}
+
+static struct err read_files(const json_t *body, struct cp_work *work)
+{
+    const json_t *files = json_object_get(body, "files");
+    if (!json_is_array(files) || json_array_size(files) == 0) {
+        return refuse(work, "\"files\": expected at least one file");
+    }
+    for (size_t i = 0; i < json_array_size(files); i++) {
+        TRY(add_file(work, json_array_get(files, i)));
+    }
+    return OK;
+}
+
+static bool is_known_member(const char *name)
+{
+    static const char *const names[] = {"files", "message", "author", "base", "version"};
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        if (strcmp(name, names[i]) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static struct err read_body(json_t *body, struct cp_work *work)
+{
+    const char *name = NULL;
+    json_t *member = NULL;
+    json_object_foreach(body, name, member)
+    {
+        if (!is_known_member(name)) {
+            TRY(buf_addf(&work->sentence, "\"%.80s\" is not a member of this request", name));
+            return FAIL(E_USAGE);
+        }
+    }
+    bool has_target = false;
+    TRY(read_text(body, "message", work->message, sizeof(work->message), work));
+    TRY(read_text(body, "author", work->author, sizeof(work->author), work));
+    TRY(read_number(body, "base", &work->has_base, &work->base, work));
+    TRY(read_number(body, "version", &has_target, &work->target, work));
+    bool writes = work->kind == CP_WORK_PUBLISH || work->kind == CP_WORK_ROLLBACK;
+    if (writes && work->message[0] == '\0') {
+        return refuse(work, "\"message\": say why, for the history");
+    }
+    if (work->kind != CP_WORK_ROLLBACK) {
+        return read_files(body, work);
+    }
+    return has_target ? OK : refuse(work, "\"version\": expected the version to go back to");
+}
+
+struct err cp_json_read_work(struct slice body, struct cp_work *work)
+{
+    json_error_t error;
+    json_t *value = json_loadb((const char *)body.ptr, body.size, JSON_REJECT_DUPLICATES, &error);
+    if (value == NULL || !json_is_object(value)) {
+        json_decref(value);
+        TRY(buf_addf(&work->sentence, "the body is not a JSON object: line %d: %s", error.line,
+                     error.text));
+        return FAIL(E_MALFORMED);
+    }
+    struct err e = read_body(value, work);
+    json_decref(value);
+    return e;
+}

@@ -1,0 +1,75 @@
+/* metrics: see metrics.h. */
+#include "controlplane/api/metrics.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+
+#include "common/base/clock.h"
+#include "common/base/log.h"
+
+static struct err gauge(struct buf *out, const char *name, const char *help, uint64_t value)
+{
+    return buf_addf(out, "# HELP %s %s\n# TYPE %s gauge\n%s %" PRIu64 "\n", name, help, name, name,
+                    value);
+}
+
+static struct err counter(struct buf *out, const char *name, const char *help, uint64_t value)
+{
+    return buf_addf(out, "# HELP %s %s\n# TYPE %s counter\n%s %" PRIu64 "\n", name, help, name,
+                    name, value);
+}
+
+static struct err leader_metrics(const struct cp_api_options *o, struct buf *out)
+{
+    struct cp_leader_status status;
+    cp_leader_status(o->leader, &status);
+    TRY(gauge(out, "trilane_leader", "whether this replica leads", status.leads));
+    TRY(gauge(out, "trilane_epoch", "epoch of the leader's row", status.epoch));
+    TRY(gauge(out, "trilane_head_version", "version that the head in KV points at",
+              status.head_version));
+    TRY(gauge(out, "trilane_store_behind", "whether the bucket knows a version that we do not",
+              status.code == E_STORE_BEHIND));
+    int64_t age_ms = status.head_at_ms == 0 ? 0 : clock_wall_ms() - status.head_at_ms;
+    TRY(gauge(out, "trilane_head_age_seconds", "since KV took a head of ours",
+              age_ms < 0 ? 0 : (uint64_t)age_ms / 1000));
+    TRY(buf_add_str(out, "# HELP trilane_heads_total heads, and what was found in their place\n"
+                         "# TYPE trilane_heads_total counter\n"));
+#define X(name, text)                                                                              \
+    TRY(buf_addf(out, "trilane_heads_total{event=\"%s\"} %" PRIu64 "\n", #name,                    \
+                 status.counters.head_##name));
+    CP_HEAD_COUNTERS(X)
+#undef X
+    return OK;
+}
+
+static struct err fleet_metrics(const struct cp_api_options *o, struct buf *out)
+{
+    struct cp_fleet_node *nodes = NULL;
+    size_t count = 0;
+    uint64_t live = 0;
+    uint64_t refused = 0;
+    TRY(cp_fleet_list(o->fleet, &nodes, &count));
+    for (size_t i = 0; i < count; i++) {
+        live += nodes[i].live;
+        refused += nodes[i].live && nodes[i].status.state == SNAP_REFUSED;
+    }
+    free(nodes);
+    TRY(gauge(out, "trilane_nodes", "nodes that were heard of", count));
+    TRY(gauge(out, "trilane_nodes_live", "verified nodes that were heard of lately", live));
+    TRY(gauge(out, "trilane_nodes_refusing", "live nodes that refuse what the head names",
+              refused));
+    return counter(out, "trilane_statuses_unverified_total", "statuses that no enrolled key signed",
+                   cp_fleet_unverified(o->fleet));
+}
+
+struct err cp_metrics_render(const struct cp_api_options *o, struct buf *out)
+{
+    TRY(leader_metrics(o, out));
+    TRY(fleet_metrics(o, out));
+    TRY(gauge(out, "trilane_bus_connected", "whether NATS can be reached",
+              bus_state(o->bus) == BUS_CONNECTED));
+    TRY(counter(out, "trilane_restores_total", "times that the bucket was filled from the journal",
+                cp_worker_restores(o->publisher)));
+    return counter(out, "trilane_log_dropped_total", "lines of log that were dropped",
+                   log_dropped());
+}

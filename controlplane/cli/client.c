@@ -1,0 +1,195 @@
+/* client: see client.h. */
+#include "controlplane/cli/client.h"
+
+#include <curl/curl.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/limits.h"
+#include "common/base/scope.h"
+#include "controlplane/source/source.h"
+
+enum { PATH_SIZE = 4096, TOKEN_MAX = 256, ANSWER_MAX = 128 << 20, TIMEOUT_MS = 300000 };
+
+struct request {
+    CURL *curl;
+    struct curl_slist *headers;
+    struct buf answer;
+    char *body; /* freed by free(): jansson's text. */
+};
+
+static void request_free(struct request *r)
+{
+    curl_slist_free_all(r->headers);
+    curl_easy_cleanup(r->curl);
+    buf_free(&r->answer);
+    free(r->body);
+}
+
+static size_t take(char *bytes, size_t size, size_t count, void *ctx)
+{
+    return err_ok(buf_add(ctx, slice_of(bytes, size * count))) ? size * count : 0;
+}
+
+static struct err read_token(const struct cli *cli, char out[TOKEN_MAX])
+{
+    char path[PATH_SIZE];
+    const char *given = settings_get(cli->settings, "token-file");
+    if (given == NULL) {
+        (void)snprintf(path, sizeof(path), "%.4000s/token",
+                       settings_get(cli->settings, "data-dir"));
+    } else {
+        (void)snprintf(path, sizeof(path), "%s", given);
+    }
+    auto_close int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t size = fd < 0 ? -1 : read(fd, out, TOKEN_MAX - 1);
+    if (size <= 0) {
+        cli_say("the token cannot be read from %s; name its file with --token-file", path);
+        return FAIL(E_UNAUTHENTICATED);
+    }
+    struct slice text = slice_of(out, (size_t)size);
+    out[slice_find(text, '\n') < text.size ? slice_find(text, '\n') : text.size] = '\0';
+    return OK;
+}
+
+static struct err add_header(struct request *r, const char *line)
+{
+    struct curl_slist *longer = curl_slist_append(r->headers, line);
+    if (longer == NULL) {
+        return FAIL(E_NO_MEMORY);
+    }
+    r->headers = longer;
+    return OK;
+}
+
+static struct err add_body(const struct cli *cli, struct request *r, const json_t *body)
+{
+    char token[TOKEN_MAX];
+    char line[TOKEN_MAX + 64];
+    TRY(read_token(cli, token));
+    (void)snprintf(line, sizeof(line), "Authorization: Bearer %s", token);
+    TRY(add_header(r, line));
+    TRY(add_header(r, "Content-Type: application/json"));
+    TRY(add_header(r, "Expect:"));
+    r->body = json_dumps(body, JSON_COMPACT);
+    if (r->body == NULL) {
+        return FAIL(E_NO_MEMORY);
+    }
+    (void)curl_easy_setopt(r->curl, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)strlen(r->body));
+    (void)curl_easy_setopt(r->curl, CURLOPT_POSTFIELDS, r->body);
+    return OK;
+}
+
+static struct err set_up(const struct cli *cli, struct request *r, const char *path)
+{
+    char url[PATH_SIZE];
+    int size = snprintf(url, sizeof(url), "%s%s", settings_get(cli->settings, "server"), path);
+    if (size < 0 || (size_t)size >= sizeof(url)) {
+        return FAIL(E_TOO_LARGE);
+    }
+    const char *ca = settings_get(cli->settings, "tls-ca");
+    (void)curl_easy_setopt(r->curl, CURLOPT_URL, url);
+    (void)curl_easy_setopt(r->curl, CURLOPT_PROTOCOLS_STR, "http,https");
+    (void)curl_easy_setopt(r->curl, CURLOPT_PROXY, "");
+    (void)curl_easy_setopt(r->curl, CURLOPT_NOSIGNAL, 1L);
+    (void)curl_easy_setopt(r->curl, CURLOPT_CONNECTTIMEOUT_MS, 5000L);
+    (void)curl_easy_setopt(r->curl, CURLOPT_TIMEOUT_MS, (long)TIMEOUT_MS);
+    (void)curl_easy_setopt(r->curl, CURLOPT_WRITEFUNCTION, take);
+    (void)curl_easy_setopt(r->curl, CURLOPT_WRITEDATA, &r->answer);
+    if (ca != NULL) {
+        (void)curl_easy_setopt(r->curl, CURLOPT_CAINFO, ca);
+    }
+    return OK;
+}
+
+static struct err perform(const struct cli *cli, struct request *r, json_t **out)
+{
+    (void)curl_easy_setopt(r->curl, CURLOPT_HTTPHEADER, r->headers);
+    CURLcode done = curl_easy_perform(r->curl);
+    if (done != CURLE_OK) {
+        cli_say("%s: %s", settings_get(cli->settings, "server"), curl_easy_strerror(done));
+        return FAIL(done == CURLE_OPERATION_TIMEDOUT ? E_TIMEOUT : E_UNAVAILABLE);
+    }
+    *out = json_loadb((const char *)r->answer.ptr, r->answer.size, 0, NULL);
+    long status = 0;
+    (void)curl_easy_getinfo(r->curl, CURLINFO_RESPONSE_CODE, &status);
+    if (status == 200 && *out != NULL) {
+        return OK;
+    }
+    enum err_code code = E_MALFORMED;
+    return err_find(cli_text(*out, "code"), &code) ? FAIL(code) : FAIL(E_MALFORMED);
+}
+
+struct err cli_call(const struct cli *cli, const char *path, const json_t *body, json_t **out)
+{
+    *out = NULL;
+    __attribute__((cleanup(request_free))) struct request r = {.curl = curl_easy_init(),
+                                                               .answer = BUF_MAX(ANSWER_MAX)};
+    if (r.curl == NULL) {
+        return FAIL(E_NO_MEMORY);
+    }
+    TRY(set_up(cli, &r, path));
+    if (body != NULL) {
+        TRY(add_body(cli, &r, body));
+    }
+    return perform(cli, &r, out);
+}
+
+static void drop_table(const json_t *value)
+{
+    (void)value;
+}
+
+int cli_refused(const struct cli *cli, struct err e, json_t *answer)
+{
+    const char *message = cli_text(answer, "message");
+    (void)fputs(cli_text(answer, "diagnostics_text"), stderr);
+    int code = cli_fail(e, message);
+    if (cli_text(answer, "step")[0] != '\0') {
+        cli_say("  at step: %s", cli_text(answer, "step"));
+    }
+    cli_next("trilane-cp help %s", err_name(e.code));
+    if (answer != NULL && cli->format != CLI_TABLE) {
+        (void)cli_result(cli, answer, drop_table);
+    } else {
+        json_decref(answer);
+    }
+    return code;
+}
+
+static json_t *file_of(const struct cp_source_file *file)
+{
+    size_t size = sodium_base64_encoded_len(file->bytes.size, sodium_base64_VARIANT_ORIGINAL);
+    auto_free char *text = malloc(size);
+    if (text == NULL) {
+        return NULL;
+    }
+    (void)sodium_bin2base64(text, size, file->bytes.ptr, file->bytes.size,
+                            sodium_base64_VARIANT_ORIGINAL);
+    return json_pack("{s:s%, s:s}", "name", (const char *)file->name.ptr, file->name.size,
+                     "content", text);
+}
+
+json_t *cli_files(const char *path)
+{
+    struct cp_source_set set;
+    auto_buf struct buf message = BUF_MAX(PATH_SIZE);
+    const char *text = NULL;
+    cp_source_set_init(&set);
+    json_t *files = NULL;
+    struct err e = cp_source_set_load(&set, path, &message);
+    if (!err_ok(e)) {
+        (void)cli_fail(e, err_ok(buf_cstr(&message, &text)) ? text : NULL);
+    } else {
+        files = json_array();
+        for (size_t i = 0; i < set.count; i++) {
+            (void)json_array_append_new(files, file_of(&set.files[i]));
+        }
+    }
+    cp_source_set_free(&set);
+    return files;
+}

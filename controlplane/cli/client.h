@@ -1,0 +1,27 @@
+/*
+ * client: the commands' side of the API.
+ *
+ * Shape      one request at a time over libcurl; proxies of the environment are not asked.
+ * Units      milliseconds.
+ * Ownership  *out is the caller's (json_decref); it is set also when the server refused.
+ * Threads    commands: one thread.
+ * Errors     E_UNAVAILABLE when the server cannot be reached; E_TIMEOUT; the code that the server
+ *            answered; E_MALFORMED for an answer that is no JSON.
+ */
+#pragma once
+
+#include <jansson.h>
+
+#include "common/base/err.h"
+#include "controlplane/cli/cli.h"
+
+/* 'body' NULL: GET, else POST with the token. */
+MUST_CHECK struct err cli_call(const struct cli *cli, const char *path, const json_t *body,
+                               json_t **out);
+
+/* Says what the server refused, with its diagnostics; the exit code. Takes 'answer'. */
+int cli_refused(const struct cli *cli, struct err e, json_t *answer);
+
+/* The sources under a path as the API takes them: an array of {name, content}. Says what is wrong
+ * and returns NULL. */
+json_t *cli_files(const char *path);

@@ -1,0 +1,501 @@
+/*
+ * cmd_serve: one replica of the control plane, wired together and taken apart again.
+ *
+ * Order of start: what can be refused first (files, keys, database), then what waits for others
+ * (NATS), then the door (API). The signer is forked before any thread exists.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+
+#include "common/base/check.h"
+#include "common/base/clock.h"
+#include "common/base/limits.h"
+#include "common/base/log.h"
+#include "common/base/scope.h"
+#include "common/base/text.h"
+#include "common/net/timer.h"
+#include "controlplane/api/api.h"
+#include "controlplane/cli/commands.h"
+#include "controlplane/publish/check.h"
+
+enum { PATH_SIZE = 4096, MESSAGE_MAX = 4096, TOKEN_SIZE = 32, TOKEN_MAX = 256, DRAIN_STEP_MS = 20 };
+
+static const struct setting_row rows[] = {
+    {"environment", "NAME", NULL, "name of the environment", SETTING_TEXT},
+    {"data-dir", "DIRECTORY", CP_DATA_DIR, "where the server keeps its files", SETTING_TEXT},
+    {"nats-urls", "URL,…", "nats://127.0.0.1:4222", "servers of the bus", SETTING_TEXT},
+    {"nats-creds", "FILE", NULL, "credentials for the bus", SETTING_TEXT},
+    {"trust-root", "FILE,…", NULL, "roots in order; the last one is in force", SETTING_TEXT},
+    {"store", "URL", NULL, "the database; default: sqlite:<data-dir>/store.db", SETTING_TEXT},
+    {"listen", "ADDRESS", "127.0.0.1:9080", "API in clear text, on loopback alone", SETTING_TEXT},
+    {"listen-tls", "ADDRESS", NULL, "API under TLS; needs tls-cert and tls-key", SETTING_TEXT},
+    {"tls-cert", "FILE", NULL, "certificate chain of the API", SETTING_TEXT},
+    {"tls-key", "FILE", NULL, "its private key", SETTING_TEXT},
+    {"server-names", "NAME,…", "", "names that Host may carry, beside those of loopback",
+     SETTING_TEXT},
+    {"key-manifest", "FILE", NULL, "private key that signs manifests, mode 0600", SETTING_TEXT},
+    {"key-head", "FILE", NULL, "private key that signs heads, mode 0600", SETTING_TEXT},
+    {"token-file", "FILE", NULL, "token of the API; default: <data-dir>/token, made when missing",
+     SETTING_TEXT},
+    {"node-keys", "DIRECTORY", NULL, "public keys of nodes; default: <data-dir>/nodes",
+     SETTING_TEXT},
+    {"dp-check", "PATH", NULL, "trilane-dp, which loads each snapshot before it is signed; or off",
+     SETTING_TEXT},
+    {"replica", "NAME", "cp-0", "of this replica, for people", SETTING_TEXT},
+    {"log-level", "LEVEL", "info", "error, warn, info or debug", SETTING_TEXT},
+    {"fault-step", "STEP", NULL, "tests: dies with SIGKILL before this step of a publication",
+     SETTING_TEXT},
+    CLI_OUTPUT_ROW,
+};
+
+struct serve {
+    const struct cli *cli;
+    struct buf message; /* one sentence about what went wrong. */
+    const char *environment;
+    const char *data;
+    char store[PATH_SIZE];
+    char token_path[PATH_SIZE];
+    char node_keys[PATH_SIZE];
+    char dp_check[PATH_SIZE];
+    char signer_state[PATH_SIZE];
+    char token[TOKEN_MAX];
+    int lock_fd;
+    struct cp_roots roots;
+    struct cp_signer *signer;
+    struct bus *bus;
+    struct cp_leader *leader;
+    struct cp_worker *publisher;
+    struct cp_worker *reader;
+    struct cp_fleet *fleet;
+    struct net_loop *loop;
+    struct net_tls *tls;
+    struct cp_api *api;
+    pthread_t signals;
+    bool signals_started;
+    struct net_task on_term;
+    struct net_task on_hup;
+    struct net_timer drain_timer;
+    uint64_t drain_ns; /* when it began; 0: not draining. */
+};
+
+static struct err say(struct serve *s, struct err e, const char *what)
+{
+    if (!err_ok(e) && s->message.size == 0) {
+        TRY(buf_addf(&s->message, "%s: %s", what, err_text(e.code)));
+    }
+    return e;
+}
+
+/* ---- files ---- */
+
+static struct err path_in_data(struct serve *s, const char *setting, const char *name,
+                               char out[PATH_SIZE])
+{
+    const char *given = setting == NULL ? NULL : settings_get(s->cli->settings, setting);
+    int size = given == NULL ? snprintf(out, PATH_SIZE, "%s/%s", s->data, name)
+                             : snprintf(out, PATH_SIZE, "%s", given);
+    return size > 0 && size < PATH_SIZE ? OK : FAIL(E_TOO_LARGE);
+}
+
+/* trilane-dp lies beside our own binary unless it is named. */
+static struct err find_check(struct serve *s)
+{
+    const char *given = settings_get(s->cli->settings, "dp-check");
+    if (given != NULL) {
+        (void)snprintf(s->dp_check, sizeof(s->dp_check), "%s", given);
+    } else {
+        char self[PATH_SIZE - 16] = "";
+        ssize_t size = readlink("/proc/self/exe", self, sizeof(self) - 1);
+        char *slash = size > 0 ? strrchr(self, '/') : NULL;
+        if (slash == NULL) {
+            return say(s, FAIL(E_CHECK_MISSING), "dp-check");
+        }
+        *slash = '\0';
+        (void)snprintf(s->dp_check, sizeof(s->dp_check), "%s/trilane-dp", self);
+    }
+    if (!err_ok(cp_check_program(s->dp_check))) { /* publishing refuses; all else works. */
+        LOG(LOG_WARN, "serve", "check_missing", LOG_STR("path", s->dp_check));
+    }
+    return OK;
+}
+
+static struct err make_token(struct serve *s)
+{
+    uint8_t random[TOKEN_SIZE];
+    char text[2 * TOKEN_SIZE + 2];
+    ids_random(random, sizeof(random));
+    text_hex(slice_of(random, sizeof(random)), text);
+    text[sizeof(text) - 2] = '\n';
+    auto_close int fd = open(s->token_path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    ssize_t size = (ssize_t)sizeof(text) - 1;
+    bool fine = fd >= 0 && write(fd, text, (size_t)size) == size && fsync(fd) == 0;
+    return fine ? OK : FAIL(E_IO);
+}
+
+static struct err read_token(struct serve *s)
+{
+    auto_close int fd = open(s->token_path, O_RDONLY | O_CLOEXEC);
+    struct stat info;
+    if (fd < 0 || fstat(fd, &info) != 0) {
+        return FAIL(E_NOT_FOUND);
+    }
+    if ((info.st_mode & 077) != 0) {
+        TRY(buf_addf(&s->message, "%s: others may read it; chmod 600", s->token_path));
+        return FAIL(E_USAGE);
+    }
+    ssize_t size = read(fd, s->token, sizeof(s->token) - 1);
+    struct slice text = slice_of(s->token, size < 0 ? 0 : (size_t)size);
+    text = slice_head(text, slice_find(text, '\n'));
+    s->token[text.size] = '\0';
+    return text.size >= 16 ? OK : FAIL(E_MALFORMED);
+}
+
+static struct err prepare_files(struct serve *s)
+{
+    if (mkdir(s->data, 0700) != 0 && errno != EEXIST) {
+        return say(s, FAIL(E_IO), s->data);
+    }
+    char path[PATH_SIZE];
+    TRY(path_in_data(s, NULL, "lock", path));
+    s->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (s->lock_fd < 0 || flock(s->lock_fd, LOCK_EX | LOCK_NB) != 0) {
+        TRY(buf_addf(&s->message, "%s: another trilane-cp has this directory", s->data));
+        return FAIL(E_CONFLICT);
+    }
+    TRY(path_in_data(s, "token-file", "token", s->token_path));
+    TRY(path_in_data(s, "node-keys", "nodes", s->node_keys));
+    TRY(path_in_data(s, NULL, "signer.state", s->signer_state));
+    const char *store = settings_get(s->cli->settings, "store");
+    int size = store == NULL ? snprintf(s->store, sizeof(s->store), "sqlite:%s/store.db", s->data)
+                             : snprintf(s->store, sizeof(s->store), "%s", store);
+    if (size < 0 || (size_t)size >= sizeof(s->store)) {
+        return say(s, FAIL(E_TOO_LARGE), "store");
+    }
+    if (access(s->token_path, F_OK) != 0) {
+        TRY(say(s, make_token(s), s->token_path));
+    }
+    TRY(say(s, read_token(s), s->token_path));
+    return find_check(s);
+}
+
+/* ---- keys ---- */
+
+static struct err start_signer(struct serve *s)
+{
+    const struct settings *settings = s->cli->settings;
+    struct cp_signer_options options = {.environment = s->environment,
+                                        .key_manifest = settings_get(settings, "key-manifest"),
+                                        .key_head = settings_get(settings, "key-head"),
+                                        .state = s->signer_state};
+    TRY(cp_roots_load(settings_get(settings, "trust-root"), s->environment, &s->roots,
+                      &s->message));
+    TRY(cp_signer_start(&options, &s->signer, &s->message));
+    return cp_roots_check_signer(&s->roots, cp_signer_hello(s->signer), &s->message);
+}
+
+/* ---- threads ---- */
+
+static void restore(void *ctx)
+{
+    struct serve *s = ctx;
+    cp_worker_restore(s->publisher);
+}
+
+static struct err start_bus(struct serve *s)
+{
+    char name[128];
+    (void)snprintf(name, sizeof(name), "trilane-cp %.64s",
+                   settings_get(s->cli->settings, "replica"));
+    struct bus_config config = {.urls = settings_get(s->cli->settings, "nats-urls"),
+                                .creds_file = settings_get(s->cli->settings, "nats-creds"),
+                                .name = name};
+    return say(s, bus_open(&config, &s->bus), "nats-urls");
+}
+
+static struct err start_threads(struct serve *s)
+{
+    struct cp_leader_options leader = {.environment = s->environment,
+                                       .name = settings_get(s->cli->settings, "replica"),
+                                       .store = s->store,
+                                       .bus = s->bus,
+                                       .roots = &s->roots,
+                                       .signer = s->signer,
+                                       .restore = restore,
+                                       .restore_ctx = s};
+    TRY(cp_leader_new(&leader, &s->leader, &s->message));
+    struct cp_publish_room room = {.environment = s->environment,
+                                   .dp_check = s->dp_check,
+                                   .directory = s->data,
+                                   .fault_step = settings_get(s->cli->settings, "fault-step"),
+                                   .bus = s->bus,
+                                   .roots = &s->roots,
+                                   .signer = s->signer,
+                                   .leader = s->leader};
+    TRY(cp_worker_start(&room, s->store, &s->publisher, &s->message));
+    TRY(cp_worker_start(&room, s->store, &s->reader, &s->message));
+    TRY(say(s, cp_leader_run(s->leader), "leader"));
+    struct cp_fleet_options fleet = {.environment = s->environment,
+                                     .node_keys = s->node_keys,
+                                     .bus = s->bus,
+                                     .restore = restore,
+                                     .restore_ctx = s};
+    return say(s, cp_fleet_start(&fleet, &s->fleet), "fleet");
+}
+
+/* ---- the API ---- */
+
+static struct err load_tls(struct serve *s, struct net_tls **out)
+{
+    struct net_tls_options options = {.cert_file = settings_get(s->cli->settings, "tls-cert"),
+                                      .key_file = settings_get(s->cli->settings, "tls-key"),
+                                      .http1_only = true};
+    return net_tls_server_new(&options, out);
+}
+
+static struct err start_api(struct serve *s)
+{
+    const struct settings *settings = s->cli->settings;
+    struct cp_api_options options = {.loop = s->loop,
+                                     .environment = s->environment,
+                                     .listen = settings_get(settings, "listen"),
+                                     .listen_tls = settings_get(settings, "listen-tls"),
+                                     .server_names = settings_get(settings, "server-names"),
+                                     .token = s->token,
+                                     .bus = s->bus,
+                                     .leader = s->leader,
+                                     .publisher = s->publisher,
+                                     .reader = s->reader,
+                                     .fleet = s->fleet};
+    if (options.listen_tls != NULL) {
+        TRY(say(s, load_tls(s, &s->tls), "tls-cert, tls-key"));
+        options.tls = s->tls;
+    }
+    return cp_api_new(&options, &s->api, &s->message);
+}
+
+/* ---- signals and drain ---- */
+
+static void on_drain_timer(struct net_timer *timer, void *ctx)
+{
+    struct serve *s = ctx;
+    uint64_t age_ms = (clock_mono_ns() - s->drain_ns) / 1000000;
+    if (age_ms > limits.shutdown_timeout_ms) {
+        LOG(LOG_ERROR, "serve", "forced", LOG_U64("ms", age_ms));
+        _exit(CLI_FORCED);
+    }
+    if (cp_api_idle(s->api) || age_ms > limits.graceful_timeout_ms) {
+        net_loop_stop(s->loop);
+        return;
+    }
+    net_timer_arm(s->loop, timer, DRAIN_STEP_MS);
+}
+
+static void on_term(struct net_task *task, void *ctx)
+{
+    struct serve *s = ctx;
+    (void)task;
+    LOG(LOG_INFO, "serve", "drains", LOG_U64("graceful_timeout_ms", limits.graceful_timeout_ms));
+    s->drain_ns = clock_mono_ns();
+    cp_api_drain(s->api);
+    net_timer_arm(s->loop, &s->drain_timer, 0);
+}
+
+static void on_hup(struct net_task *task, void *ctx)
+{
+    struct serve *s = ctx;
+    struct net_tls *tls = NULL;
+    (void)task;
+    struct err e = s->tls == NULL ? OK : load_tls(s, &tls);
+    LOG(err_ok(e) ? LOG_INFO : LOG_ERROR, "serve", "reload", LOG_ERR(e));
+    if (tls != NULL) {
+        cp_api_set_tls(s->api, tls);
+        net_tls_unref(s->tls);
+        s->tls = tls;
+    }
+}
+
+static void blocked_signals(sigset_t *out)
+{
+    (void)sigemptyset(out);
+    (void)sigaddset(out, SIGTERM);
+    (void)sigaddset(out, SIGINT);
+    (void)sigaddset(out, SIGHUP);
+    (void)sigaddset(out, SIGUSR1); /* ours: the loop has ended. */
+}
+
+static void *wait_for_signals(void *ctx)
+{
+    struct serve *s = ctx;
+    sigset_t set;
+    blocked_signals(&set);
+    bool draining = false;
+    for (;;) { /* ends with SIGUSR1, or with the process. */
+        int number = 0;
+        if (sigwait(&set, &number) != 0 || number == SIGUSR1) {
+            return NULL;
+        }
+        struct err e = OK;
+        if (number == SIGHUP) {
+            e = net_loop_post(s->loop, &s->on_hup);
+        } else if (!draining) {
+            draining = true;
+            e = net_loop_post(s->loop, &s->on_term);
+        }
+        if (!err_ok(e)) {
+            LOG(LOG_WARN, "serve", "signal_lost", LOG_I64("signal", number), LOG_ERR(e));
+        }
+    }
+}
+
+static struct err start_signals(struct serve *s)
+{
+    s->on_term = (struct net_task){.fn = on_term, .ctx = s};
+    s->on_hup = (struct net_task){.fn = on_hup, .ctx = s};
+    net_timer_init(&s->drain_timer, on_drain_timer, s);
+    s->signals_started = pthread_create(&s->signals, NULL, wait_for_signals, s) == 0;
+    return s->signals_started ? OK : FAIL(E_IO);
+}
+
+/* ---- all of it ---- */
+
+static struct err start(struct serve *s)
+{
+    TRY(prepare_files(s));
+    TRY(start_signer(s)); /* forks: no thread of ours exists yet. */
+    TRY(say(s, net_loop_new(&s->loop), "loop"));
+    TRY(start_bus(s));
+    TRY(start_threads(s));
+    TRY(start_api(s));
+    return start_signals(s);
+}
+
+/* A last wait that cannot end must not keep the process: work that hangs ends it with 6. */
+static void *watchdog(void *ctx)
+{
+    const struct serve *s = ctx;
+    uint64_t since_ns = s->drain_ns == 0 ? clock_mono_ns() : s->drain_ns;
+    uint64_t spent_ms = (clock_mono_ns() - since_ns) / 1000000;
+    uint64_t left_ms =
+        limits.shutdown_timeout_ms > spent_ms ? limits.shutdown_timeout_ms - spent_ms : 0;
+    struct timespec left = {.tv_sec = (time_t)(left_ms / 1000),
+                            .tv_nsec = (long)(left_ms % 1000) * 1000000};
+    (void)nanosleep(&left, NULL);
+    LOG(LOG_ERROR, "serve", "forced", LOG_U64("shutdown_timeout_ms", limits.shutdown_timeout_ms));
+    _exit(CLI_FORCED);
+}
+
+static void stop(struct serve *s)
+{
+    pthread_t dog;
+    if (pthread_create(&dog, NULL, watchdog, s) == 0) {
+        (void)pthread_detach(dog); /* dies with the process. */
+    }
+    if (s->signals_started) {
+        (void)pthread_kill(s->signals, SIGUSR1);
+        CHECK(pthread_join(s->signals, NULL) == 0);
+    }
+    cp_worker_finish(s->publisher); /* publications end with a leader, and the leader and the */
+    cp_worker_finish(s->reader);    /* fleet ask the publisher for restores to their end. */
+    cp_leader_free(s->leader);
+    cp_fleet_stop(s->fleet);
+    cp_worker_free(s->publisher);
+    cp_worker_free(s->reader);
+    bus_close(s->bus);
+    cp_api_close(s->api);
+    net_loop_free(s->loop); /* its connections name the API. */
+    cp_api_free(s->api);
+    net_tls_unref(s->tls);
+    cp_signer_stop(s->signer);
+    cp_roots_free(&s->roots);
+    sodium_memzero(s->token, sizeof(s->token));
+    scope_close(&s->lock_fd);
+    buf_free(&s->message);
+}
+
+static bool settings_whole(const struct cli *cli)
+{
+    return cli_need(cli, "environment") != NULL && cli_need(cli, "trust-root") != NULL &&
+           cli_need(cli, "key-manifest") != NULL && cli_need(cli, "key-head") != NULL;
+}
+
+static bool settings_right(const struct cli *cli)
+{
+    const struct settings *settings = cli->settings;
+    const char *fault = settings_get(settings, "fault-step");
+    enum log_level level = LOG_INFO;
+    bool level_fine = log_level_find(slice_str(settings_get(settings, "log-level")), &level);
+    if (!level_fine) {
+        cli_say("error: USAGE: --log-level: expected error, warn, info or debug");
+    }
+    bool fault_fine = fault == NULL || cp_publish_is_step(fault);
+    if (!fault_fine) {
+        cli_say("error: USAGE: --fault-step is \"%s\"; expected a step of publish.h", fault);
+    }
+    bool tls_fine = (settings_get(settings, "listen-tls") == NULL) ||
+                    (cli_need(cli, "tls-cert") != NULL && cli_need(cli, "tls-key") != NULL);
+    bool name_fine = text_is_name(slice_str(settings_get(settings, "environment")));
+    if (!name_fine) {
+        cli_say("error: USAGE: --environment: expected a name of a-z, 0-9 and '-'");
+    }
+    log_level_set(level);
+    return level_fine && fault_fine && tls_fine && name_fine;
+}
+
+static int serve(const struct cli *cli)
+{
+    struct serve *s = calloc(1, sizeof(*s)); /* too large for a stack. */
+    if (s == NULL) {
+        return cli_fail(FAIL(E_NO_MEMORY), NULL);
+    }
+    s->cli = cli;
+    s->lock_fd = -1;
+    s->message = BUF_MAX(MESSAGE_MAX);
+    s->environment = settings_get(cli->settings, "environment");
+    s->data = settings_get(cli->settings, "data-dir");
+    sigset_t set;
+    blocked_signals(&set);
+    (void)signal(SIGPIPE, SIG_IGN);
+    (void)pthread_sigmask(SIG_BLOCK, &set, NULL);
+    int code = CLI_DONE;
+    struct err e = start(s);
+    if (err_ok(e)) {
+        LOG(LOG_INFO, "serve", "started", LOG_STR("environment", s->environment));
+        net_loop_run(s->loop);
+        LOG(LOG_INFO, "serve", "stopped", LOG_U64("draining", s->drain_ns != 0));
+    } else {
+        const char *text = NULL;
+        (void)cli_fail(e, err_ok(buf_cstr(&s->message, &text)) ? text : NULL);
+        code = e.code == E_USAGE ? CLI_USAGE : CLI_REFUSED;
+    }
+    stop(s);
+    free(s);
+    return code;
+}
+
+static int run(const struct cli_command *self, int argc, char **argv)
+{
+    struct cli cli;
+    int code = CLI_DONE;
+    if (cli_begin(&cli, self, argc, argv, &code)) {
+        code = settings_whole(&cli) && settings_right(&cli) ? serve(&cli) : CLI_USAGE;
+    }
+    cli_end(&cli);
+    return code;
+}
+
+const struct cli_command cli_command_serve = {
+    .name = "serve",
+    .args = "--environment NAME --trust-root FILE --key-manifest FILE --key-head FILE",
+    .summary = "runs one replica of the control plane",
+    .rows = rows,
+    .row_count = sizeof(rows) / sizeof(rows[0]),
+    .run = run,
+};

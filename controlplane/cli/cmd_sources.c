@@ -1,0 +1,292 @@
+/* cmd_sources: validate, plan, publish, rollback: what sends sources, or brings old ones back. */
+#include <inttypes.h>
+#include <pwd.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/base/scope.h"
+#include "controlplane/cli/client.h"
+#include "controlplane/cli/commands.h"
+#include "controlplane/cli/live.h"
+#include "controlplane/compile/compile.h"
+#include "controlplane/store/store.h"
+
+static const struct setting_row validate_rows[] = {CLI_SERVER_ROWS};
+static const struct setting_row plan_rows[] = {
+    {"exit-code", NULL, NULL, "end with 5 when there are differences", SETTING_FLAG},
+    CLI_SERVER_ROWS,
+};
+
+#define PUBLISH_ROWS                                                                               \
+    {"m", "MESSAGE", NULL, "why: for the history", SETTING_TEXT},                                  \
+        {"message", "MESSAGE", NULL, "the same as -m", SETTING_TEXT},                              \
+        {"author", "NAME", NULL, "who; default: the account's name", SETTING_TEXT},                \
+        {"base", "VERSION", NULL, "refuse unless this is the newest version", SETTING_TEXT},       \
+        {"wait", "yes|no", "yes", "wait until all live nodes run it", SETTING_TEXT},               \
+        {"timeout", "SECONDS", "60", "how long to wait for the nodes", SETTING_TEXT},              \
+        CLI_SERVER_ROWS
+
+static const struct setting_row publish_rows[] = {PUBLISH_ROWS};
+
+/* ---- validate: offline ---- */
+
+static void valid_table(const json_t *value)
+{
+    (void)printf("valid: %s, %" JSON_INTEGER_FORMAT " files, %" JSON_INTEGER_FORMAT " parts\n",
+                 cli_text(value, "environment"),
+                 json_integer_value(json_object_get(value, "files")),
+                 json_integer_value(json_object_get(value, "parts")));
+}
+
+static int print_invalid(const struct cli *cli, struct err e, const struct cp_diags *diags)
+{
+    auto_buf struct buf text = BUF_MAX(16 << 20);
+    if (cli->format == CLI_TABLE) {
+        if (err_ok(cp_diags_text(diags, &text))) {
+            (void)fwrite(text.ptr, 1, text.size, stderr);
+        }
+    } else if (err_ok(cp_diags_json(diags, &text))) {
+        json_t *list = json_loadb((const char *)text.ptr, text.size, 0, NULL);
+        (void)cli_result(cli,
+                         json_pack("{s:s, s:o}", "code", err_name(e.code), "diagnostics", list),
+                         valid_table);
+    }
+    int code = cli_fail(e, NULL);
+    cli_next("trilane-cp help TL%d", diags->count > 0 ? (int)diags->items[0]->code : 1001);
+    return code;
+}
+
+static int validate_set(const struct cli *cli, const char *path, struct cp_source_set *set)
+{
+    struct cp_diags diags;
+    struct cp_compiled *compiled = NULL;
+    cp_diags_init(&diags, set);
+    struct err e = cp_compile_set(set, &diags, &compiled);
+    int code = CLI_DONE;
+    if (!err_ok(e)) {
+        code = print_invalid(cli, e, &diags);
+    } else {
+        size_t parts = 0;
+        (void)cp_compiled_parts(compiled, &parts);
+        struct slice environment = cp_compiled_environment(compiled);
+        code = cli_result(cli,
+                          json_pack("{s:s%, s:I, s:I}", "environment",
+                                    (const char *)environment.ptr, environment.size, "files",
+                                    (json_int_t)set->count, "parts", (json_int_t)parts),
+                          valid_table);
+        cli_next("trilane-cp plan %s", path);
+    }
+    cp_compiled_free(compiled);
+    cp_diags_free(&diags);
+    return code;
+}
+
+static int validate(const struct cli *cli)
+{
+    const char *path = settings_arg(cli->settings, 0);
+    if (path == NULL) {
+        cli_say("error: USAGE: validate needs a DIRECTORY or FILE of sources");
+        return CLI_USAGE;
+    }
+    struct cp_source_set set;
+    auto_buf struct buf message = BUF_MAX(8192);
+    const char *text = NULL;
+    cp_source_set_init(&set);
+    struct err e = cp_source_set_load(&set, path, &message);
+    int code = err_ok(e) ? validate_set(cli, path, &set)
+                         : cli_fail(e, err_ok(buf_cstr(&message, &text)) ? text : NULL);
+    cp_source_set_free(&set);
+    return code;
+}
+
+/* ---- plan ---- */
+
+static void plan_table(const json_t *value)
+{
+    (void)fputs(cli_text(value, "diff_text"), stdout);
+    (void)printf("base: version %" JSON_INTEGER_FORMAT "; content %.16s…; %" JSON_INTEGER_FORMAT
+                 " chunks\n",
+                 json_integer_value(json_object_get(value, "base")),
+                 cli_text(json_object_get(value, "record"), "content_digest"),
+                 json_integer_value(json_object_get(value, "chunks")));
+}
+
+/* {files: …} of the first argument; says what is wrong and returns NULL. */
+static json_t *sources_body(const struct cli *cli)
+{
+    const char *path = settings_arg(cli->settings, 0);
+    if (path == NULL) {
+        cli_say("error: USAGE: %s needs a DIRECTORY or FILE of sources", cli->command->name);
+        return NULL;
+    }
+    json_t *files = cli_files(path);
+    return files == NULL ? NULL : json_pack("{s:o}", "files", files);
+}
+
+static int plan(const struct cli *cli)
+{
+    json_t *body = sources_body(cli);
+    if (body == NULL) {
+        return CLI_USAGE;
+    }
+    json_t *answer = NULL;
+    struct err e = cli_call(cli, "/api/v1/plan", body, &answer);
+    json_decref(body);
+    if (!err_ok(e)) {
+        return cli_refused(cli, e, answer);
+    }
+    bool same = json_is_true(json_object_get(answer, "same_content"));
+    json_int_t base = json_integer_value(json_object_get(answer, "base"));
+    int code = cli_result(cli, answer, plan_table);
+    cli_next("trilane-cp publish --base %" JSON_INTEGER_FORMAT " -m MESSAGE %s", base,
+             settings_arg(cli->settings, 0));
+    return code == CLI_DONE && !same && settings_flag(cli->settings, "exit-code") ? CLI_DIFFERENT
+                                                                                  : code;
+}
+
+/* ---- publish, rollback ---- */
+
+/* Who asks, when nobody says: the account's name, or its number. */
+static void account_name(char *out, size_t size)
+{
+    struct passwd entry;
+    struct passwd *found = NULL;
+    char room[4096];
+    (void)snprintf(out, size, "uid-%u", (unsigned)geteuid());
+    if (getpwuid_r(geteuid(), &entry, room, sizeof(room), &found) == 0 && found != NULL) {
+        (void)snprintf(out, size, "%s", entry.pw_name);
+    }
+}
+
+static bool add_words(const struct cli *cli, json_t *body)
+{
+    const struct settings *settings = cli->settings;
+    const char *message = settings_get(settings, "m");
+    const char *author = settings_get(settings, "author");
+    message = message == NULL ? settings_get(settings, "message") : message;
+    char account[CP_AUTHOR_MAX + 1];
+    account_name(account, sizeof(account));
+    author = author == NULL ? account : author;
+    if (message == NULL || message[0] == '\0') {
+        cli_say("error: USAGE: %s needs -m MESSAGE: why, for the history", cli->command->name);
+        return false;
+    }
+    (void)json_object_set_new(body, "message", json_string(message));
+    (void)json_object_set_new(body, "author", json_string(author));
+    if (settings_get(settings, "base") != NULL) {
+        uint64_t base = 0;
+        if (!cli_number(cli, "base", 0, INT64_MAX, &base)) {
+            return false;
+        }
+        (void)json_object_set_new(body, "base", json_integer((json_int_t)base));
+    }
+    return true;
+}
+
+static void published_table(const json_t *value)
+{
+    const json_t *record = json_object_get(value, "record");
+    (void)printf("published version %" JSON_INTEGER_FORMAT " (content %.16s…, %" JSON_INTEGER_FORMAT
+                 " of %" JSON_INTEGER_FORMAT " chunks new)\n",
+                 json_integer_value(json_object_get(record, "version")),
+                 cli_text(record, "content_digest"),
+                 json_integer_value(json_object_get(value, "chunks_new")),
+                 json_integer_value(json_object_get(value, "chunks")));
+}
+
+/* Sends, shows what was published, and waits for the nodes. Takes 'body'. */
+static int send_and_wait(const struct cli *cli, const char *path, json_t *body)
+{
+    uint64_t timeout_s = 0;
+    if (body == NULL || !add_words(cli, body) ||
+        !cli_number(cli, "timeout", 0, 86400, &timeout_s)) {
+        json_decref(body);
+        return CLI_USAGE;
+    }
+    json_t *answer = NULL;
+    struct err e = cli_call(cli, path, body, &answer);
+    json_decref(body);
+    if (!err_ok(e)) {
+        return cli_refused(cli, e, answer);
+    }
+    uint64_t version =
+        (uint64_t)json_integer_value(json_object_get(json_object_get(answer, "record"), "version"));
+    if (!json_is_true(json_object_get(answer, "in_head"))) {
+        cli_say("the head does not point at it yet; it will with the leader's next beat");
+    }
+    int code = CLI_DONE;
+    if (strcmp(settings_get(cli->settings, "wait"), "no") != 0) {
+        code = cli_wait_live(cli, version, timeout_s, answer);
+    }
+    int shown = cli_result(cli, answer, published_table);
+    cli_next(code == CLI_DONE ? "trilane-cp status" : "trilane-cp status, or trilane-cp rollback");
+    return shown == CLI_DONE ? code : shown;
+}
+
+static int publish(const struct cli *cli)
+{
+    return send_and_wait(cli, "/api/v1/publish", sources_body(cli));
+}
+
+static int rollback(const struct cli *cli)
+{
+    const char *text = settings_arg(cli->settings, 0);
+    uint64_t version = 0;
+    if (text == NULL || !slice_to_u64(slice_str(text), &version) || version > INT64_MAX) {
+        cli_say("error: USAGE: rollback needs the VERSION whose content comes back");
+        return CLI_USAGE;
+    }
+    return send_and_wait(cli, "/api/v1/rollback",
+                         json_pack("{s:I}", "version", (json_int_t)version));
+}
+
+/* ---- the table's rows ---- */
+
+#define RUN(name)                                                                                  \
+    static int name##_run(const struct cli_command *self, int argc, char **argv)                   \
+    {                                                                                              \
+        struct cli cli;                                                                            \
+        int code = CLI_DONE;                                                                       \
+        if (cli_begin(&cli, self, argc, argv, &code)) {                                            \
+            code = name(&cli);                                                                     \
+        }                                                                                          \
+        cli_end(&cli);                                                                             \
+        return code;                                                                               \
+    }
+RUN(validate)
+RUN(plan)
+RUN(publish)
+RUN(rollback)
+
+#define ROWS(table) .rows = (table), .row_count = sizeof(table) / sizeof((table)[0])
+
+const struct cli_command cli_command_validate = {
+    .name = "validate",
+    .args = "DIRECTORY",
+    .summary = "checks sources without a server, and says all that is wrong with them",
+    ROWS(validate_rows),
+    .run = validate_run,
+};
+const struct cli_command cli_command_plan = {
+    .name = "plan",
+    .args = "DIRECTORY",
+    .summary = "shows what publishing these sources would change",
+    ROWS(plan_rows),
+    .run = plan_run,
+};
+const struct cli_command cli_command_publish = {
+    .name = "publish",
+    .args = "-m MESSAGE DIRECTORY",
+    .summary = "publishes sources as the next version, and waits until the nodes run it",
+    ROWS(publish_rows),
+    .run = publish_run,
+};
+const struct cli_command cli_command_rollback = {
+    .name = "rollback",
+    .args = "-m MESSAGE VERSION",
+    .summary = "publishes the content of an old version under a new one",
+    ROWS(publish_rows),
+    .run = rollback_run,
+};

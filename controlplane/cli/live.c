@@ -1,0 +1,95 @@
+/* live: see live.h. */
+#include "controlplane/cli/live.h"
+
+#include <inttypes.h>
+#include <poll.h>
+#include <string.h>
+
+#include "common/base/clock.h"
+#include "controlplane/cli/client.h"
+
+enum { STEP_MS = 50 };
+
+/* How a node stands to a version. */
+enum standing { RUNS, REFUSES, LAGS, NO_MATTER };
+
+static enum standing standing_of(const json_t *node, uint64_t version)
+{
+    if (!json_is_true(json_object_get(node, "live"))) {
+        return NO_MATTER;
+    }
+    uint64_t has = (uint64_t)json_integer_value(json_object_get(node, "version"));
+    if (has >= version) {
+        return RUNS;
+    }
+    return strcmp(cli_text(node, "state"), "REFUSED") == 0 ? REFUSES : LAGS;
+}
+
+struct count {
+    size_t of[NO_MATTER + 1];
+};
+
+static struct count count_nodes(const json_t *nodes, uint64_t version)
+{
+    struct count count = {0};
+    for (size_t i = 0; i < json_array_size(nodes); i++) {
+        count.of[standing_of(json_array_get(nodes, i), version)]++;
+    }
+    return count;
+}
+
+static void name_laggards(const json_t *nodes, uint64_t version)
+{
+    for (size_t i = 0; i < json_array_size(nodes); i++) {
+        const json_t *node = json_array_get(nodes, i);
+        enum standing standing = standing_of(node, version);
+        if (standing == REFUSES || standing == LAGS) {
+            cli_say("  %-20s %s %s %s; runs version %" JSON_INTEGER_FORMAT, cli_text(node, "node"),
+                    cli_text(node, "state"), cli_text(node, "code"), cli_text(node, "object"),
+                    json_integer_value(json_object_get(node, "version")));
+        }
+    }
+}
+
+static int finish(json_t *nodes, uint64_t version, struct count count, json_t *out)
+{
+    size_t behind = count.of[REFUSES] + count.of[LAGS];
+    if (behind == 0) {
+        cli_say("live on %zu nodes", count.of[RUNS]);
+    } else {
+        cli_say("error: NOT_LIVE: %zu of %zu live nodes do not run version %" PRIu64, behind,
+                behind + count.of[RUNS], version);
+        name_laggards(nodes, version);
+    }
+    if (out != NULL) {
+        (void)json_object_set_new(out, "live", json_boolean(behind == 0));
+        (void)json_object_set(out, "nodes", nodes);
+    }
+    return behind == 0 ? CLI_DONE : CLI_NOT_LIVE;
+}
+
+int cli_wait_live(const struct cli *cli, uint64_t version, uint64_t timeout_s, json_t *out)
+{
+    uint64_t end_ns = clock_mono_ns() + timeout_s * 1000000000;
+    for (;;) { /* ends with the nodes, a refusal, or the time. */
+        json_t *answer = NULL;
+        struct err e = cli_call(cli, "/api/v1/nodes", /* body= */ NULL, &answer);
+        if (!err_ok(e)) {
+            return cli_refused(cli, e, answer);
+        }
+        json_t *nodes = json_object_get(answer, "nodes");
+        struct count count = count_nodes(nodes, version);
+        bool over = count.of[REFUSES] + count.of[LAGS] == 0 || clock_mono_ns() >= end_ns;
+        /* A refusal is final only when nobody is still on the way: one that lacks a chunk asks
+         * again, and gets it with the next restore. */
+        over = over || (count.of[LAGS] == 0 && count.of[REFUSES] > 0 &&
+                        clock_mono_ns() + timeout_s * 500000000 >= end_ns);
+        if (over) {
+            int code = finish(nodes, version, count, out);
+            json_decref(answer);
+            return code;
+        }
+        json_decref(answer);
+        (void)poll(NULL, 0, STEP_MS);
+    }
+}

@@ -1,0 +1,51 @@
+/*
+ * fleet: what every node says that it runs, and what it refused.
+ *
+ * Shape      a table by node id, filled from the node bucket: each new status arrives as a message,
+ *            and what lay there before is read for every enrolled node after each connect. A status
+ *            counts only when it is signed by the key that is enrolled for its node
+ *            (DIRECTORY/<id>.pub); any other is shown as unverified and believed in nothing.
+ * Units      milliseconds.
+ * Ownership  cp_fleet_start() gives a fleet that cp_fleet_stop() ends.
+ * Threads    one thread of its own; cp_fleet_list() from any.
+ * Errors     none: what does not verify is counted and shown.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/base/buf.h"
+#include "common/base/err.h"
+#include "common/bus/bus.h"
+#include "common/snapshot/status.h"
+
+struct cp_fleet;
+
+struct cp_fleet_options {
+    const char *environment;
+    const char *node_keys; /* directory of <id>.pub. */
+    struct bus *bus;
+    /* A verified node misses what should lie in the bucket. */
+    void (*restore)(void *ctx);
+    void *restore_ctx;
+};
+
+struct cp_fleet_node {
+    char id[KEY_NAME_MAX + 1];
+    bool verified;
+    enum err_code why;    /* of an unverified one. */
+    struct status status; /* of a verified one: the newest. */
+    uint64_t age_ms;      /* since its last status came. */
+    bool live;            /* verified, and heard of within three heartbeats. */
+};
+
+MUST_CHECK struct err cp_fleet_start(const struct cp_fleet_options *options, struct cp_fleet **out);
+void cp_fleet_stop(struct cp_fleet *fleet);
+
+/* Copies the table, by id; the caller frees *out. */
+MUST_CHECK struct err cp_fleet_list(struct cp_fleet *fleet, struct cp_fleet_node **out,
+                                    size_t *out_count);
+
+/* Statuses that did not verify. */
+uint64_t cp_fleet_unverified(struct cp_fleet *fleet);

@@ -1,0 +1,97 @@
+/* bucket: see bucket.h. */
+#include "controlplane/publish/bucket.h"
+
+#include <string.h>
+
+#include "common/base/limits.h"
+#include "common/base/log.h"
+#include "common/bus/subject.h"
+
+enum { CONTAINER_MAX = 1 << 20 };
+
+struct err cp_bucket_bind(struct cp_bucket *b, struct bus *bus, const char *environment,
+                          const struct cp_roots *roots)
+{
+    struct subject name;
+    TRY(subject_bucket_snapshots(slice_str(environment), &name));
+    b->roots = roots;
+    return kv_bind(&b->kv, bus, subject_slice(&name));
+}
+
+/* What is put here is named by its content, or never changes: putting it twice does no harm. */
+static struct err put(const struct cp_bucket *b, const char *key, struct slice value)
+{
+    struct err e =
+        kv_put(&b->kv, slice_str(key), value, limits.fetch_timeout_ms, /* out_revision= */ NULL);
+    if (e.code == E_RESULT_UNKNOWN) {
+        e = kv_put(&b->kv, slice_str(key), value, limits.fetch_timeout_ms, NULL);
+    }
+    return e;
+}
+
+struct err cp_bucket_prepare(const struct cp_bucket *b, struct buf *why)
+{
+    struct kv_config config = {.history = 1, .max_bytes = limits.bucket_bytes, .replicas = 1};
+    TRY(kv_ensure(&b->kv, &config, limits.fetch_timeout_ms, why));
+    for (size_t i = 0; i < b->roots->count; i++) {
+        char key[SNAP_KEY_SIZE];
+        snap_key_root(b->roots->versions[i], key);
+        TRY(put(b, key, buf_slice(&b->roots->containers[i])));
+    }
+    return OK;
+}
+
+struct err cp_bucket_put_chunk(const struct cp_bucket *b, const uint8_t digest[DIGEST_SHORT_SIZE],
+                               struct slice stored)
+{
+    char key[SNAP_KEY_SIZE];
+    snap_key_chunk(digest, key);
+    return put(b, key, stored);
+}
+
+struct err cp_bucket_put_manifest(const struct cp_bucket *b, const struct cp_record *record,
+                                  struct slice container)
+{
+    char key[SNAP_KEY_SIZE];
+    snap_key_manifest(record->version, record->manifest_digest, key);
+    return put(b, key, container);
+}
+
+struct err cp_bucket_has_manifest(const struct cp_bucket *b, const struct cp_record *record,
+                                  bool *out)
+{
+    char key[SNAP_KEY_SIZE];
+    snap_key_manifest(record->version, record->manifest_digest, key);
+    auto_buf struct buf value = BUF_MAX(CONTAINER_MAX);
+    struct kv_entry entry;
+    TRY(kv_get(&b->kv, slice_str(key), KV_READ_LEADER, limits.fetch_timeout_ms, &value, &entry));
+    struct container c;
+    *out = false;
+    if (entry.state == KV_VALUE && err_ok(container_read(buf_slice(&value), CONTAINER_MANIFEST,
+                                                         /* environment= */ NULL, &c))) {
+        uint8_t digest[DIGEST_SIZE];
+        container_body_digest(&c, digest);
+        *out = memcmp(digest, record->manifest_digest, sizeof(digest)) == 0;
+    }
+    return OK;
+}
+
+static struct err put_stored(void *ctx, const struct cp_store_chunk *chunk)
+{
+    return cp_bucket_put_chunk(ctx, chunk->stored_digest, chunk->stored);
+}
+
+struct err cp_bucket_restore(const struct cp_bucket *b, struct cp_store *store,
+                             const char *environment, uint64_t *out_version)
+{
+    struct cp_record record;
+    TRY(cp_bucket_prepare(b, /* why= */ NULL));
+    TRY(store->ops->latest(store, environment, &record));
+    auto_buf struct buf manifest = BUF_MAX(CONTAINER_MAX);
+    TRY(store->ops->load(store, environment, record.version, &record, &manifest));
+    struct cp_bucket target = *b; /* visitors take a context that may be written to. */
+    TRY(store->ops->chunks_get(store, environment, record.version, put_stored, &target));
+    TRY(cp_bucket_put_manifest(b, &record, buf_slice(&manifest)));
+    *out_version = record.version;
+    return OK;
+}

@@ -1,0 +1,42 @@
+/*
+ * bucket: the snapshot bucket as the leader fills it. The journal is the truth, the bucket a copy.
+ *
+ * Shape      chunks, then the manifest, then (by head.c alone) the head; roots beside them.
+ * Threads    background threads; each call waits for NATS up to limits.fetch_timeout_ms.
+ * Errors     those of common/bus/kv.h; writes here are idempotent, so a result that is not known
+ *            is tried once more.
+ */
+#pragma once
+
+#include "common/base/buf.h"
+#include "common/base/err.h"
+#include "common/bus/kv.h"
+#include "common/snapshot/format.h"
+#include "controlplane/publish/roots.h"
+#include "controlplane/store/store.h"
+
+struct cp_bucket {
+    struct kv kv;
+    const struct cp_roots *roots; /* borrowed. */
+};
+
+MUST_CHECK struct err cp_bucket_bind(struct cp_bucket *b, struct bus *bus, const char *environment,
+                                     const struct cp_roots *roots);
+
+/* Makes the bucket when it is missing and puts the roots. 'why' may be NULL. */
+MUST_CHECK struct err cp_bucket_prepare(const struct cp_bucket *b, struct buf *why);
+
+MUST_CHECK struct err cp_bucket_put_chunk(const struct cp_bucket *b,
+                                          const uint8_t digest[DIGEST_SHORT_SIZE],
+                                          struct slice stored);
+MUST_CHECK struct err cp_bucket_put_manifest(const struct cp_bucket *b,
+                                             const struct cp_record *record,
+                                             struct slice container);
+
+/* Whether the manifest of a publication lies in the bucket as it was put. */
+MUST_CHECK struct err cp_bucket_has_manifest(const struct cp_bucket *b,
+                                             const struct cp_record *record, bool *out);
+
+/* Puts everything of the newest publication again, from the journal. */
+MUST_CHECK struct err cp_bucket_restore(const struct cp_bucket *b, struct cp_store *store,
+                                        const char *environment, uint64_t *out_version);

@@ -1,0 +1,475 @@
+/* leader: see leader.h. The thread's life is run(); one turn of it is beat(). */
+#include "controlplane/publish/leader.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "common/base/check.h"
+#include "common/base/clock.h"
+#include "common/base/limits.h"
+#include "common/base/lock.h"
+#include "common/base/log.h"
+#include "common/base/scope.h"
+#include "common/bus/subject.h"
+#include "controlplane/publish/head.h"
+
+enum {
+    CLOCK_TOLERANCE_MS = 5000, /* against the database's clock: past it a replica does not lead. */
+    RETRIES = 3,               /* of one beat, when another write came in between. */
+    HEAD_CONTAINER_MAX = CONTAINER_HEADER_SIZE + CONTAINER_SIGNATURE_SIZE + HEAD_BODY_MAX,
+    FOUND_MAX = 8 << 20, /* whatever lies under "head", as large as NATS lets a message be. */
+    WAIT_STEP_MS = 1,
+};
+
+struct cp_leader {
+    struct cp_leader_options options;
+    struct subject hint; /* trilane.<env>.head */
+    uint8_t holder[CP_HOLDER_SIZE];
+    pthread_t thread;
+    bool started;
+    int wake_fd; /* eventfd: a publication, or the end. */
+    struct {
+        struct cp_store *store;
+        struct cp_bucket bucket;
+        struct cp_head_own own;
+        uint64_t renewed_ns; /* monotonic, of the last renewal; 0: the row is not ours. */
+        uint64_t lease_epoch;
+        bool content_checked; /* the bucket was held against the journal since we lead. */
+        enum err_code said;   /* last state that was logged: each change once. */
+    } on_thread;
+    struct {
+        struct lock lock;
+        bool stopping GUARDED;
+        uint64_t renewed_ns GUARDED;
+        struct cp_leader_status status GUARDED;
+    } shared;
+};
+
+/* ---- time and state ---- */
+
+static bool is_young(uint64_t renewed_ns)
+{
+    uint64_t age_ms = (clock_mono_ns() - renewed_ns) / 1000000;
+    return renewed_ns != 0 && age_ms < limits.lease_ms - limits.lease_ms / 4;
+}
+
+static bool is_stopping(struct cp_leader *l)
+{
+    lock_take(&l->shared.lock);
+    bool stopping = l->shared.stopping;
+    lock_drop(&l->shared.lock);
+    return stopping;
+}
+
+static void note_lease(struct cp_leader *l, const struct cp_lease *lease)
+{
+    lock_take(&l->shared.lock);
+    l->shared.renewed_ns = l->on_thread.renewed_ns;
+    l->shared.status.leads = l->on_thread.renewed_ns != 0;
+    l->shared.status.epoch = lease->epoch;
+    (void)snprintf(l->shared.status.holder, sizeof(l->shared.status.holder), "%s", lease->name);
+    lock_drop(&l->shared.lock);
+}
+
+static void note_state(struct cp_leader *l, struct err e)
+{
+    lock_take(&l->shared.lock);
+    l->shared.status.code = e.code;
+    lock_drop(&l->shared.lock);
+    if (l->on_thread.said != e.code) {
+        l->on_thread.said = e.code;
+        LOG(err_ok(e) ? LOG_INFO : LOG_WARN, "leader", err_ok(e) ? "heads_go_out" : "no_head",
+            LOG_ERR(e), LOG_STR("text", err_text(e.code)));
+    }
+}
+
+#define COUNT_HEAD(l, name)                                                                        \
+    do {                                                                                           \
+        lock_take(&(l)->shared.lock);                                                              \
+        (l)->shared.status.counters.head_##name++;                                                 \
+        lock_drop(&(l)->shared.lock);                                                              \
+    } while (0)
+
+/* KV must not hold the thread past the next renewal. */
+static uint64_t kv_timeout_ms(void)
+{
+    uint64_t quarter = limits.lease_ms / 4;
+    return limits.fetch_timeout_ms < quarter ? limits.fetch_timeout_ms : quarter;
+}
+
+/* ---- the row ---- */
+
+/* Takes or renews the row; a new epoch begins with sequence 1. */
+static struct err renew(struct cp_leader *l, uint64_t epoch_above)
+{
+    struct cp_lease_wish wish = {.environment = l->options.environment,
+                                 .name = l->options.name,
+                                 .lease_ms = limits.lease_ms,
+                                 .epoch_above = epoch_above};
+    (void)memcpy(wish.holder, l->holder, sizeof(wish.holder));
+    uint64_t asked_ns = clock_mono_ns(); /* before the question: never later than the truth. */
+    struct cp_lease lease = {0};
+    struct err e = l->on_thread.store->ops->lease_take(l->on_thread.store, &wish, &lease);
+    if (!err_ok(e)) {
+        return e; /* what we have ages; it may still be young. */
+    }
+    int64_t apart_ms = lease.now_ms - clock_wall_ms();
+    if (lease.held && (apart_ms > CLOCK_TOLERANCE_MS || apart_ms < -CLOCK_TOLERANCE_MS)) {
+        struct cp_fence fence = {.environment = l->options.environment, .epoch = lease.epoch};
+        (void)memcpy(fence.holder, l->holder, sizeof(fence.holder));
+        l->on_thread.renewed_ns = 0;
+        note_lease(l, &lease);
+        TRY(l->on_thread.store->ops->lease_drop(l->on_thread.store, &fence));
+        return FAIL(E_CLOCK_SKEW);
+    }
+    l->on_thread.renewed_ns = lease.held ? asked_ns : 0;
+    if (lease.held && lease.epoch != l->on_thread.lease_epoch) {
+        l->on_thread.lease_epoch = lease.epoch;
+        l->on_thread.own = (struct cp_head_own){.epoch = lease.epoch};
+        l->on_thread.content_checked = false;
+        LOG(LOG_INFO, "leader", "leads", LOG_U64("epoch", lease.epoch));
+    }
+    note_lease(l, &lease);
+    return lease.held ? OK : FAIL(E_NOT_LEADER);
+}
+
+/* ---- one beat ---- */
+
+struct beat {
+    struct cp_record record; /* what the head shall point at. */
+    struct kv_entry found;
+    struct buf bytes; /* what lies under "head"; then the new head's container. */
+};
+
+static void want_restore(struct cp_leader *l)
+{
+    l->options.restore(l->options.restore_ctx);
+}
+
+/* Decides about what was found: goes on (OK), or says why no head may be written over it. */
+static struct err settle(struct cp_leader *l, const struct cp_head_judged *judged)
+{
+    switch (judged->verdict) {
+    case CP_HEAD_OURS:
+        return OK;
+    case CP_HEAD_MISSING:
+        COUNT_HEAD(l, missing);
+        want_restore(l); /* a purge or a new bucket took more than the head. */
+        return OK;
+    case CP_HEAD_MALFORMED:
+        COUNT_HEAD(l, malformed);
+        return OK;
+    case CP_HEAD_UNSIGNED:
+        COUNT_HEAD(l, unsigned);
+        return OK;
+    case CP_HEAD_LOWER:
+        COUNT_HEAD(l, lower);
+        return OK;
+    case CP_HEAD_JUMP:
+        COUNT_HEAD(l, jump);
+        return OK;
+    case CP_HEAD_FOREIGN:
+        COUNT_HEAD(l, foreign);
+        LOG(LOG_WARN, "leader", "foreign_head", LOG_U64("epoch", judged->epoch));
+        return renew(l, judged->epoch);
+    case CP_HEAD_BEHIND:
+        LOG(LOG_ERROR, "leader", "store_behind", LOG_U64("bucket_version", judged->version_max));
+        return FAIL(E_STORE_BEHIND);
+    case CP_HEAD_VERDICT_COUNT:
+        break;
+    }
+    CHECK(false);
+    return FAIL(E_IO);
+}
+
+static struct err read_and_judge(struct cp_leader *l, struct beat *b)
+{
+    struct cp_head_judged judged = {.verdict = CP_HEAD_MISSING};
+    buf_clear(&b->bytes);
+    struct err e = kv_get(&l->on_thread.bucket.kv, SLICE_LIT(SNAP_KEY_HEAD), KV_READ_LEADER,
+                          kv_timeout_ms(), &b->bytes, &b->found);
+    if (e.code == E_UNAVAILABLE) {
+        want_restore(l); /* there may be NATS without the bucket. */
+    }
+    TRY(e);
+    if (b->found.state == KV_VALUE) {
+        cp_head_judge(&l->options.roots->root, buf_slice(&b->bytes), &l->on_thread.own, &judged);
+    }
+    return settle(l, &judged);
+}
+
+/* Signs the next head in the order; the body's digest is remembered as ours. */
+static struct err sign(struct cp_leader *l, struct beat *b)
+{
+    struct cp_head_own *own = &l->on_thread.own;
+    int64_t now_ms = clock_wall_ms();
+    struct head head = {.root_version = l->options.roots->root.version,
+                        .epoch = own->epoch,
+                        .sequence = own->sequence + 1,
+                        .signed_at_ms = now_ms,
+                        .expires_at_ms = now_ms + (int64_t)limits.head_validity_ms,
+                        .target_count = 1};
+    head.targets[0].all = true;
+    head.targets[0].version = b->record.version;
+    (void)memcpy(head.targets[0].manifest_digest, b->record.manifest_digest, DIGEST_SIZE);
+    auto_buf struct buf body = BUF_MAX(HEAD_BODY_MAX);
+    TRY(head_encode(&head, &body));
+    if (!is_young(l->on_thread.renewed_ns)) {
+        return FAIL(E_NOT_LEADER);
+    }
+    struct cp_signer_request request = {.kind = CONTAINER_HEAD,
+                                        .root_version = head.root_version,
+                                        .epoch = head.epoch,
+                                        .sequence = head.sequence,
+                                        .body = buf_slice(&body)};
+    struct container_signature signature;
+    own->sequence = head.sequence; /* used up, whatever becomes of it. */
+    TRY(cp_signer_sign(l->options.signer, &request, &signature));
+    ids_digest(buf_slice(&body), own->digest);
+    COUNT_HEAD(l, signed);
+    buf_clear(&b->bytes);
+    return container_seal(CONTAINER_HEAD, l->options.roots->root.environment_id, buf_slice(&body),
+                          &signature, 1, &b->bytes);
+}
+
+/* Compare-and-set on the revision that was judged. An unanswered write is read back next beat. */
+static struct err put(struct cp_leader *l, struct beat *b)
+{
+    const struct kv *kv = &l->on_thread.bucket.kv;
+    struct slice value = buf_slice(&b->bytes);
+    struct slice key = SLICE_LIT(SNAP_KEY_HEAD);
+    struct err e = b->found.revision == 0
+                       ? kv_create(kv, key, value, kv_timeout_ms(), /* out_revision= */ NULL)
+                       : kv_update(kv, key, value, b->found.revision, kv_timeout_ms(), NULL);
+    if (e.code == E_CONFLICT) {
+        COUNT_HEAD(l, conflict);
+    } else if (e.code == E_RESULT_UNKNOWN) {
+        COUNT_HEAD(l, unknown);
+    } else if (err_ok(e)) {
+        lock_take(&l->shared.lock);
+        l->shared.status.counters.head_put++;
+        l->shared.status.head_version = b->record.version;
+        l->shared.status.sequence = l->on_thread.own.sequence;
+        l->shared.status.head_at_ms = clock_wall_ms();
+        lock_drop(&l->shared.lock);
+    }
+    return e;
+}
+
+/* The head itself, so that a node needs no read. A lost hint is what the poll is for. */
+static void hint(struct cp_leader *l, const struct beat *b)
+{
+    struct bus_outgoing message = {.subject = subject_slice(&l->hint),
+                                   .payload = buf_slice(&b->bytes)};
+    struct err e = bus_publish(l->options.bus, &message);
+    if (!err_ok(e)) {
+        LOG(LOG_DEBUG, "leader", "hint_failed", LOG_ERR(e));
+    }
+}
+
+static struct err point_head(struct cp_leader *l, struct beat *b)
+{
+    struct err e = OK;
+    for (int i = 0; i < RETRIES; i++) {
+        TRY(read_and_judge(l, b));
+        TRY(sign(l, b));
+        e = put(l, b);
+        if (e.code != E_CONFLICT) {
+            hint(l, b);
+            return e;
+        }
+    }
+    return e;
+}
+
+/* The bucket is held against the journal once for each leadership: it may have been restored from
+ * a backup, or the last leader died between manifest and head. */
+static struct err check_content(struct cp_leader *l, const struct cp_record *record)
+{
+    if (l->on_thread.content_checked) {
+        return OK;
+    }
+    bool there = false;
+    TRY(cp_bucket_has_manifest(&l->on_thread.bucket, record, &there));
+    if (!there) {
+        want_restore(l);
+    }
+    l->on_thread.content_checked = true;
+    return OK;
+}
+
+static struct err beat_in(struct cp_leader *l, struct beat *b)
+{
+    TRY(renew(l, /* epoch_above= */ cp_signer_hello(l->options.signer)->epoch));
+    struct err e =
+        l->on_thread.store->ops->latest(l->on_thread.store, l->options.environment, &b->record);
+    if (e.code == E_NOT_FOUND) {
+        b->record = (struct cp_record){0};
+    } else {
+        TRY(e);
+    }
+    l->on_thread.own.version_max = b->record.version;
+    if (bus_state(l->options.bus) != BUS_CONNECTED) {
+        return FAIL(E_BUS_UNAVAILABLE);
+    }
+    if (b->record.version == 0) { /* nothing to point at; but the bucket may know more than us. */
+        return read_and_judge(l, b);
+    }
+    TRY(check_content(l, &b->record));
+    return point_head(l, b);
+}
+
+static void beat(struct cp_leader *l)
+{
+    struct beat b = {.bytes = BUF_MAX(FOUND_MAX)};
+    _Static_assert(HEAD_CONTAINER_MAX < FOUND_MAX, "a head fits where it is read");
+    struct err e = beat_in(l, &b);
+    if (e.code == E_UNAVAILABLE || e.code == E_BUS_UNAVAILABLE) {
+        COUNT_HEAD(l, unreachable);
+    }
+    if (e.code == E_SIGNER_REFUSED) {
+        COUNT_HEAD(l, refused);
+    }
+    note_state(l, e);
+    buf_free(&b.bytes);
+}
+
+/* ---- the thread ---- */
+
+static void sleep_until_woken(struct cp_leader *l)
+{
+    struct pollfd fds = {.fd = l->wake_fd, .events = POLLIN};
+    uint64_t third = limits.lease_ms / 3;
+    uint64_t wait_ms = limits.head_interval_ms < third ? limits.head_interval_ms : third;
+    if (poll(&fds, 1, (int)wait_ms) > 0) {
+        uint64_t wakes = 0;
+        (void)!read(l->wake_fd, &wakes, sizeof(wakes));
+    }
+}
+
+static void *run(void *ctx)
+{
+    struct cp_leader *l = ctx;
+    while (!is_stopping(l)) {
+        beat(l);
+        sleep_until_woken(l);
+    }
+    return NULL;
+}
+
+static struct err prepare(struct cp_leader *l, struct buf *message)
+{
+    TRY(subject_head(slice_str(l->options.environment), &l->hint));
+    TRY(cp_bucket_bind(&l->on_thread.bucket, l->options.bus, l->options.environment,
+                       l->options.roots));
+    TRY(cp_store_open(l->options.store, &l->on_thread.store, message));
+    l->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    return l->wake_fd < 0 ? FAIL(E_IO) : OK;
+}
+
+struct err cp_leader_new(const struct cp_leader_options *options, struct cp_leader **out,
+                         struct buf *message)
+{
+    struct cp_leader *l = calloc(1, sizeof(*l));
+    if (l == NULL) {
+        return FAIL(E_NO_MEMORY);
+    }
+    l->options = *options;
+    l->wake_fd = -1;
+    ids_random(l->holder, sizeof(l->holder));
+    lock_init(&l->shared.lock);
+    struct err e = prepare(l, message);
+    if (!err_ok(e)) {
+        cp_leader_free(l);
+        return e;
+    }
+    *out = l;
+    return OK;
+}
+
+struct err cp_leader_run(struct cp_leader *leader)
+{
+    leader->started = pthread_create(&leader->thread, NULL, run, leader) == 0;
+    return leader->started ? OK : FAIL(E_IO);
+}
+
+static void let_go(struct cp_leader *l)
+{
+    struct cp_fence fence = {.environment = l->options.environment,
+                             .epoch = l->on_thread.lease_epoch};
+    (void)memcpy(fence.holder, l->holder, sizeof(fence.holder));
+    struct err e = l->on_thread.store->ops->lease_drop(l->on_thread.store, &fence);
+    if (!err_ok(e)) {
+        LOG(LOG_WARN, "leader", "lease_not_dropped", LOG_ERR(e));
+    }
+}
+
+void cp_leader_free(struct cp_leader *leader)
+{
+    if (leader == NULL) {
+        return;
+    }
+    if (leader->started) {
+        lock_take(&leader->shared.lock);
+        leader->shared.stopping = true;
+        lock_drop(&leader->shared.lock);
+        cp_leader_wake(leader);
+        CHECK(pthread_join(leader->thread, NULL) == 0);
+        let_go(leader);
+    }
+    cp_store_close(leader->on_thread.store);
+    scope_close(&leader->wake_fd);
+    lock_free(&leader->shared.lock);
+    free(leader);
+}
+
+/* ---- from other threads ---- */
+
+struct err cp_leader_fence(struct cp_leader *leader, struct cp_fence *out)
+{
+    lock_take(&leader->shared.lock);
+    bool leads = leader->shared.status.leads && is_young(leader->shared.renewed_ns);
+    uint64_t epoch = leader->shared.status.epoch;
+    lock_drop(&leader->shared.lock);
+    if (!leads) {
+        return FAIL(E_NOT_LEADER);
+    }
+    *out = (struct cp_fence){.environment = leader->options.environment, .epoch = epoch};
+    (void)memcpy(out->holder, leader->holder, sizeof(out->holder));
+    return OK;
+}
+
+void cp_leader_wake(struct cp_leader *leader)
+{
+    uint64_t one = 1;
+    (void)!write(leader->wake_fd, &one, sizeof(one)); /* full: it is awake anyway. */
+}
+
+bool cp_leader_wait_head(struct cp_leader *leader, uint64_t version, uint64_t timeout_ms)
+{
+    uint64_t end_ns = clock_mono_ns() + timeout_ms * 1000000;
+    struct cp_leader_status status;
+    for (;;) { /* ends with the head, or the time. */
+        cp_leader_status(leader, &status);
+        if (status.head_version >= version) {
+            return true;
+        }
+        if (clock_mono_ns() >= end_ns) {
+            return false;
+        }
+        (void)poll(NULL, 0, WAIT_STEP_MS);
+    }
+}
+
+void cp_leader_status(struct cp_leader *leader, struct cp_leader_status *out)
+{
+    lock_take(&leader->shared.lock);
+    *out = leader->shared.status;
+    lock_drop(&leader->shared.lock);
+}

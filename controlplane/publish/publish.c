@@ -1,0 +1,592 @@
+/*
+ * publish: a publication from its sources to the head that points at it. The functions follow in
+ * the order of the table in publish.h; only run() decides what comes next.
+ *
+ * Before the journal row is committed nothing is published: what was put into KV by then is named
+ * by no head, and the number that was handed out is never used again. From that commit on it is
+ * published, whatever becomes of this process: the next leader's first beat signs the head.
+ */
+#include "controlplane/publish/publish.h"
+
+#include <inttypes.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/check.h"
+#include "common/base/clock.h"
+#include "common/base/limits.h"
+#include "common/base/log.h"
+#include "common/base/map.h"
+#include "common/snapshot/manifest.h"
+#include "common/snapshot/parts.h"
+#include "controlplane/compile/compile.h"
+#include "controlplane/publish/check.h"
+
+enum {
+    HEAD_WAIT_MS = 5000,
+    SENTENCE_MAX = 4096,
+    TEXT_MAX = 16 << 20,
+    CONTAINER_MAX = 1 << 20,
+    ARENA_BLOCK = 256 << 10,
+};
+
+struct publication {
+    struct cp_publish_room *room;
+    struct cp_work *work;
+    struct cp_fence fence;
+    struct cp_compiled *compiled;
+    struct buf raw[STREAMS_MAX]; /* bytes of the streams, which chunks point into. */
+    struct cut_stream streams[STREAMS_MAX];
+    size_t stream_count;
+    struct arena kept;           /* stored bytes that the journal knows, and their raw digests. */
+    struct map known;            /* raw digests that the journal knows. */
+    struct manifest newest;      /* of the newest publication; zero: none. */
+    struct map newest_chunks;    /* names of its chunks: these lie in KV already. */
+    struct buf body;             /* of the manifest. */
+    struct buf container;        /* the same, signed. */
+    struct cp_store_chunk *rows; /* of the journal, one a chunk. */
+    size_t row_count;
+};
+
+/* ---- base, lead ---- */
+
+static struct err step_base(struct publication *p)
+{
+    struct cp_work *work = p->work;
+    struct err e = p->room->store->ops->latest(p->room->store, p->room->environment, &work->before);
+    if (e.code == E_NOT_FOUND) {
+        work->before = (struct cp_record){0};
+    } else {
+        TRY(e);
+    }
+    if (work->has_base && work->base != work->before.version) {
+        TRY(buf_addf(&work->sentence,
+                     "the newest version is %" PRIu64 ", the plan was made against %" PRIu64,
+                     work->before.version, work->base));
+        return FAIL(E_BASE_CHANGED);
+    }
+    return OK;
+}
+
+static struct err step_lead(struct publication *p)
+{
+    TRY(cp_leader_fence(p->room->leader, &p->fence));
+    struct cp_leader_status status;
+    cp_leader_status(p->room->leader, &status);
+    if (status.code == E_STORE_BEHIND) {
+        return FAIL(E_STORE_BEHIND);
+    }
+    if (bus_state(p->room->bus) != BUS_CONNECTED) {
+        TRY(buf_addf(&p->work->sentence, "NATS cannot be reached since %" PRIu64 " ms",
+                     bus_down_ms(p->room->bus)));
+        return FAIL(E_BUS_UNAVAILABLE);
+    }
+    return OK;
+}
+
+/* ---- load ---- */
+
+static struct err take_file(void *ctx, const struct cp_store_file *file)
+{
+    return cp_source_set_add(ctx, file->name, file->bytes);
+}
+
+struct chunk_taker {
+    struct publication *p;
+    const struct manifest *manifest;
+    size_t stream; /* of the next chunk. */
+    size_t chunk;
+};
+
+/* A chunk of the old version, as it was stored then. */
+static struct err take_chunk(void *ctx, const struct cp_store_chunk *row)
+{
+    struct chunk_taker *t = ctx;
+    while (t->stream < t->manifest->stream_count &&
+           t->chunk == t->manifest->streams[t->stream].chunk_count) {
+        t->stream++;
+        t->chunk = 0;
+    }
+    if (t->stream == t->manifest->stream_count) {
+        return FAIL(E_IO); /* the journal row and its manifest disagree. */
+    }
+    struct cut_chunk *chunk = &t->p->streams[t->stream].chunks[t->chunk++];
+    chunk->raw.size = row->raw_size;
+    (void)memcpy(chunk->raw_digest, row->raw_digest, sizeof(chunk->raw_digest));
+    (void)memcpy(chunk->digest, row->stored_digest, sizeof(chunk->digest));
+    return arena_dup(&t->p->kept, row->stored, &chunk->stored);
+}
+
+static struct err make_streams(struct publication *p, const struct manifest *manifest)
+{
+    for (size_t i = 0; i < manifest->stream_count; i++) {
+        const struct manifest_stream *from = &manifest->streams[i];
+        struct cut_stream *to = &p->streams[i];
+        to->kind = from->kind;
+        to->format = from->format;
+        to->raw_size = from->raw_size;
+        (void)memcpy(to->raw_digest, from->raw_digest, sizeof(to->raw_digest));
+        to->chunks = calloc(from->chunk_count + 1, sizeof(*to->chunks));
+        if (to->chunks == NULL) {
+            return FAIL(E_NO_MEMORY);
+        }
+        to->chunk_count = from->chunk_count;
+        p->stream_count = i + 1;
+    }
+    return OK;
+}
+
+static struct err open_manifest(struct slice container, struct manifest *out)
+{
+    struct container c;
+    TRY(container_read(container, CONTAINER_MANIFEST, /* environment= */ NULL, &c));
+    return manifest_decode(c.body, out);
+}
+
+/* A rollback takes the old content byte for byte: it does not compile it again. */
+static struct err load_version(struct publication *p, uint64_t version)
+{
+    struct cp_store *store = p->room->store;
+    struct cp_record record;
+    auto_buf struct buf container = BUF_MAX(CONTAINER_MAX);
+    struct err e = store->ops->load(store, p->room->environment, version, &record, &container);
+    if (e.code == E_NOT_FOUND) {
+        TRY(buf_addf(&p->work->sentence, "version %" PRIu64 " was never published, or is too old",
+                     version));
+        return FAIL(E_NEVER_PUBLISHED);
+    }
+    TRY(e);
+    auto_manifest struct manifest manifest = {0};
+    TRY(open_manifest(buf_slice(&container), &manifest));
+    TRY(make_streams(p, &manifest));
+    struct chunk_taker taker = {.p = p, .manifest = &manifest};
+    TRY(store->ops->chunks_get(store, p->room->environment, version, take_chunk, &taker));
+    return store->ops->sources_get(store, p->room->environment, version, take_file,
+                                   &p->work->sources);
+}
+
+/* The newest version's chunks lie in KV: they are not put again. */
+static struct err load_newest(struct publication *p)
+{
+    if (p->work->before.version == 0) {
+        return OK;
+    }
+    auto_buf struct buf container = BUF_MAX(CONTAINER_MAX);
+    struct cp_record record;
+    TRY(p->room->store->ops->load(p->room->store, p->room->environment, p->work->before.version,
+                                  &record, &container));
+    TRY(open_manifest(buf_slice(&container), &p->newest));
+    for (size_t i = 0; i < p->newest.stream_count; i++) {
+        const struct manifest_stream *stream = &p->newest.streams[i];
+        for (size_t k = 0; k < stream->chunk_count; k++) {
+            struct slice name =
+                slice_of(stream->chunk_digests + k * DIGEST_SHORT_SIZE, DIGEST_SHORT_SIZE);
+            TRY(map_put(&p->newest_chunks, name, p, /* out_old= */ NULL));
+        }
+    }
+    return OK;
+}
+
+static struct err step_load(struct publication *p)
+{
+    if (p->work->kind == CP_WORK_VALIDATE) {
+        return OK; /* the request brought them. */
+    }
+    if (p->work->kind == CP_WORK_ROLLBACK) {
+        return load_version(p, p->work->target);
+    }
+    return load_newest(p);
+}
+
+/* ---- compile, cut ---- */
+
+static struct err step_compile(struct publication *p)
+{
+    if (p->work->kind == CP_WORK_ROLLBACK) {
+        return OK;
+    }
+    struct cp_diags diags;
+    cp_diags_init(&diags, &p->work->sources);
+    struct err e = cp_compile_set(&p->work->sources, &diags, &p->compiled);
+    if (!err_ok(e) && diags.count > 0) {
+        struct err json = cp_diags_json(&diags, &p->work->diagnostics);
+        struct err text = cp_diags_text(&diags, &p->work->diagnostics_text);
+        e = err_ok(json) && err_ok(text) ? e : FAIL(E_TOO_LARGE);
+    }
+    cp_diags_free(&diags);
+    TRY(e);
+    struct slice environment = cp_compiled_environment(p->compiled);
+    if (!slice_eq(environment, slice_str(p->room->environment))) {
+        TRY(buf_addf(&p->work->sentence,
+                     "the sources are of environment \"%.*s\", this is the server of \"%s\"",
+                     SLICE_ARG(environment), p->room->environment));
+        return FAIL(E_SOURCE_INVALID);
+    }
+    return OK;
+}
+
+/* Stored bytes that were published before stay as they are, whatever today's zstd would make. */
+static bool find_known(void *ctx, const uint8_t raw_digest[DIGEST_SIZE], struct slice *stored)
+{
+    struct publication *p = ctx;
+    auto_buf struct buf bytes = BUF_MAX(CHUNK_RAW_MAX);
+    struct slice key;
+    bool found = err_ok(p->room->store->ops->chunk_get(p->room->store, raw_digest, &bytes)) &&
+                 err_ok(arena_dup(&p->kept, buf_slice(&bytes), stored)) &&
+                 err_ok(arena_dup(&p->kept, slice_of(raw_digest, DIGEST_SIZE), &key)) &&
+                 err_ok(map_put(&p->known, key, p, /* out_old= */ NULL));
+    return found; /* a failure to read means that it is stored anew: the same content. */
+}
+
+static struct err cut_kind(struct publication *p, const struct cp_part *parts, size_t count)
+{
+    if (p->stream_count == STREAMS_MAX) {
+        return FAIL(E_TOO_LARGE);
+    }
+    struct buf *raw = &p->raw[p->stream_count];
+    *raw = BUF_MAX(STREAM_RAW_MAX);
+    struct part_writer writer = {.out = raw};
+    for (size_t i = 0; i < count; i++) {
+        TRY(part_add(&writer, parts[i].key, parts[i].bytes));
+    }
+    TRY(cut_stream(parts[0].kind, buf_slice(raw), find_known, p, &p->streams[p->stream_count]));
+    p->stream_count++;
+    return OK;
+}
+
+static struct err step_cut(struct publication *p)
+{
+    size_t count = 0;
+    const struct cp_part *parts =
+        p->compiled == NULL ? NULL : cp_compiled_parts(p->compiled, &count);
+    for (size_t from = 0; from < count;) {
+        size_t to = from + 1;
+        while (to < count && parts[to].kind == parts[from].kind) {
+            to++;
+        }
+        TRY(cut_kind(p, parts + from, to - from));
+        from = to;
+    }
+    return OK;
+}
+
+static struct manifest_plan plan_of(const struct publication *p, uint64_t version)
+{
+    return (struct manifest_plan){.version = version,
+                                  .made_at_ms = clock_wall_ms(),
+                                  .streams = p->streams,
+                                  .stream_count = p->stream_count};
+}
+
+/* ---- compare ---- */
+
+static struct err compile_version(struct publication *p, uint64_t version, struct cp_compiled **out)
+{
+    struct cp_source_set set;
+    struct cp_diags diags;
+    cp_source_set_init(&set);
+    cp_diags_init(&diags, &set);
+    struct err e = p->room->store->ops->sources_get(p->room->store, p->room->environment, version,
+                                                    take_file, &set);
+    if (err_ok(e)) {
+        e = cp_compile_set(&set, &diags, out);
+    }
+    cp_diags_free(&diags);
+    cp_source_set_free(&set);
+    return e;
+}
+
+static struct err add_diff(struct publication *p)
+{
+    struct cp_compiled *before = NULL;
+    if (p->work->before.version != 0) {
+        TRY(compile_version(p, p->work->before.version, &before));
+    }
+    struct cp_diff diff;
+    struct err e = cp_diff_make(before, p->compiled, &diff);
+    cp_compiled_free(before);
+    TRY(e);
+    e = cp_diff_json(&diff, &p->work->diff);
+    if (err_ok(e)) {
+        e = cp_diff_text(&diff, &p->work->diff_text);
+    }
+    cp_diff_free(&diff);
+    return e;
+}
+
+static struct err step_compare(struct publication *p)
+{
+    struct manifest_plan plan = plan_of(p, 0);
+    struct cp_record *record = &p->work->record;
+    manifest_plan_digest(&plan, record->content_digest);
+    for (size_t i = 0; i < p->stream_count; i++) {
+        record->raw_size += p->streams[i].raw_size;
+        p->work->chunks += p->streams[i].chunk_count;
+    }
+    p->work->is_same = p->work->before.version != 0 &&
+                       memcmp(record->content_digest, p->work->before.content_digest,
+                              sizeof(record->content_digest)) == 0;
+    return p->work->kind == CP_WORK_PLAN ? add_diff(p) : OK;
+}
+
+/* ---- check ---- */
+
+/* The number is not handed out yet; the child judges the content. */
+static struct err step_check(struct publication *p)
+{
+    auto_buf struct buf body = BUF_MAX(MANIFEST_BODY_MAX);
+    auto_buf struct buf container = BUF_MAX(CONTAINER_MAX);
+    struct manifest_plan plan = plan_of(p, p->work->before.version + 1);
+    TRY(manifest_encode(&plan, &body));
+    TRY(container_seal(CONTAINER_MANIFEST, p->room->roots->root.environment_id, buf_slice(&body),
+                       /* signatures= */ NULL, 0, &container));
+    struct cp_check check = {.program = p->room->dp_check,
+                             .directory = p->room->directory,
+                             .environment = p->room->environment,
+                             .manifest = buf_slice(&container),
+                             .streams = p->streams,
+                             .stream_count = p->stream_count};
+    return cp_check_run(&check, &p->work->sentence);
+}
+
+/* ---- version, propose, sign ---- */
+
+static struct err keep_sources(struct publication *p)
+{
+    const struct cp_source_set *set = &p->work->sources;
+    struct cp_store_file *files = calloc(set->count + 1, sizeof(*files));
+    if (files == NULL) {
+        return FAIL(E_NO_MEMORY);
+    }
+    for (size_t i = 0; i < set->count; i++) {
+        files[i] = (struct cp_store_file){set->files[i].name, set->files[i].bytes};
+    }
+    struct err e = p->room->store->ops->sources_put(p->room->store, &p->fence,
+                                                    p->work->record.version, files, set->count);
+    free(files);
+    return e;
+}
+
+static struct err step_version(struct publication *p)
+{
+    TRY(cp_leader_fence(p->room->leader, &p->fence)); /* compiling took its time. */
+    TRY(p->room->store->ops->version_hand(p->room->store, &p->fence, &p->work->record.version));
+    return keep_sources(p);
+}
+
+static struct err step_propose(struct publication *p)
+{
+    struct manifest_plan plan = plan_of(p, p->work->record.version);
+    TRY(manifest_encode(&plan, &p->body));
+    ids_digest(buf_slice(&p->body), p->work->record.manifest_digest);
+    return p->room->store->ops->proposal_put(p->room->store, &p->fence, p->work->record.version,
+                                             buf_slice(&p->body));
+}
+
+static struct err step_sign(struct publication *p)
+{
+    struct cp_signer_request request = {.kind = CONTAINER_MANIFEST,
+                                        .version = p->work->record.version,
+                                        .body = buf_slice(&p->body)};
+    struct container_signature signature;
+    TRY(cp_signer_sign(p->room->signer, &request, &signature));
+    return container_seal(CONTAINER_MANIFEST, p->room->roots->root.environment_id,
+                          buf_slice(&p->body), &signature, 1, &p->container);
+}
+
+/* ---- chunks, manifest ---- */
+
+static bool lies_in_kv(const struct publication *p, const struct cut_chunk *chunk)
+{
+    struct slice name = slice_of(chunk->digest, sizeof(chunk->digest));
+    return p->work->kind != CP_WORK_ROLLBACK && map_get(&p->newest_chunks, name) != NULL;
+}
+
+static struct err put_stream(struct publication *p, const struct cut_stream *stream)
+{
+    for (size_t i = 0; i < stream->chunk_count; i++) {
+        const struct cut_chunk *chunk = &stream->chunks[i];
+        if (!lies_in_kv(p, chunk)) {
+            TRY(cp_bucket_put_chunk(&p->room->bucket, chunk->digest, chunk->stored));
+        }
+    }
+    return OK;
+}
+
+static struct err step_chunks(struct publication *p)
+{
+    TRY(cp_bucket_prepare(&p->room->bucket, &p->work->sentence));
+    for (size_t i = 0; i < p->stream_count; i++) {
+        TRY(put_stream(p, &p->streams[i]));
+    }
+    return OK;
+}
+
+static struct err step_manifest(struct publication *p)
+{
+    return cp_bucket_put_manifest(&p->room->bucket, &p->work->record, buf_slice(&p->container));
+}
+
+/* ---- journal, head ---- */
+
+static void fill_row(struct publication *p, const struct cut_chunk *chunk)
+{
+    struct cp_store_chunk *row = &p->rows[p->row_count++];
+    row->raw_size = chunk->raw.size;
+    row->stored = chunk->stored;
+    (void)memcpy(row->raw_digest, chunk->raw_digest, sizeof(row->raw_digest));
+    (void)memcpy(row->stored_digest, chunk->digest, sizeof(row->stored_digest));
+    struct slice key = slice_of(row->raw_digest, sizeof(row->raw_digest));
+    if (p->work->kind == CP_WORK_ROLLBACK || map_get(&p->known, key) != NULL) {
+        row->stored = (struct slice){0}; /* the journal has it. */
+        return;
+    }
+    p->work->chunks_new++;
+    p->work->bytes_new += chunk->stored.size;
+}
+
+static struct err step_journal(struct publication *p)
+{
+    p->rows = calloc(p->work->chunks + 1, sizeof(*p->rows));
+    if (p->rows == NULL) {
+        return FAIL(E_NO_MEMORY);
+    }
+    for (size_t i = 0; i < p->stream_count; i++) {
+        for (size_t k = 0; k < p->streams[i].chunk_count; k++) {
+            fill_row(p, &p->streams[i].chunks[k]);
+        }
+    }
+    struct cp_record *record = &p->work->record;
+    record->epoch = p->fence.epoch;
+    record->origin = p->work->kind == CP_WORK_ROLLBACK ? p->work->target : 0;
+    (void)memcpy(record->author, p->work->author, sizeof(record->author));
+    (void)memcpy(record->message, p->work->message, sizeof(record->message));
+    struct cp_publication publication = {.record = *record,
+                                         .manifest = buf_slice(&p->container),
+                                         .chunks = p->rows,
+                                         .chunk_count = p->row_count};
+    return p->room->store->ops->publish(p->room->store, &p->fence, &publication);
+}
+
+/* It is published already: a head that takes longer is told, not refused. */
+static struct err step_head(struct publication *p)
+{
+    cp_leader_wake(p->room->leader);
+    p->work->in_head = cp_leader_wait_head(p->room->leader, p->work->record.version, HEAD_WAIT_MS);
+    return OK;
+}
+
+/* ---- the runner ---- */
+
+struct step {
+    const char *name;
+    unsigned kinds;
+    struct err (*run)(struct publication *p);
+};
+
+static const struct step steps[] = {
+#define X(name, kinds, text) {#name, kinds, step_##name},
+    CP_PUBLISH_STEPS(X)
+#undef X
+};
+enum { STEP_COUNT = sizeof(steps) / sizeof(steps[0]) };
+
+bool cp_publish_is_step(const char *name)
+{
+    for (size_t i = 0; i < STEP_COUNT; i++) {
+        if (strcmp(name, steps[i].name) == 0) {
+            return true;
+        }
+    }
+    return strcmp(name, CP_FAULT_END) == 0;
+}
+
+static void fault_before(const struct cp_publish_room *room, const struct cp_work *work,
+                         const char *step)
+{
+    bool publishes = (1U << work->kind & CP_PUBLISHED) != 0;
+    if (publishes && room->fault_step != NULL && strcmp(room->fault_step, step) == 0) {
+        (void)raise(SIGKILL);
+    }
+}
+
+static struct err run(struct publication *p)
+{
+    for (size_t i = 0; i < STEP_COUNT; i++) {
+        const struct step *step = &steps[i];
+        if ((step->kinds & 1U << p->work->kind) == 0) {
+            continue;
+        }
+        p->work->step = step->name;
+        fault_before(p->room, p->work, step->name);
+        uint64_t start_ns = clock_mono_ns();
+        struct err e = step->run(p);
+        LOG(LOG_DEBUG, "publish", "step", LOG_STR("step", step->name), LOG_ERR(e),
+            LOG_U64("us", (clock_mono_ns() - start_ns) / 1000));
+        TRY(e);
+    }
+    fault_before(p->room, p->work, CP_FAULT_END);
+    return OK;
+}
+
+static void publication_free(struct publication *p)
+{
+    for (size_t i = 0; i < STREAMS_MAX; i++) {
+        cut_stream_free(&p->streams[i]);
+        buf_free(&p->raw[i]);
+    }
+    cp_compiled_free(p->compiled);
+    manifest_free(&p->newest);
+    map_free(&p->known);
+    map_free(&p->newest_chunks);
+    arena_free(&p->kept);
+    buf_free(&p->body);
+    buf_free(&p->container);
+    free(p->rows);
+    free(p);
+}
+
+void cp_publish_run(struct cp_publish_room *room, struct cp_work *work)
+{
+    struct publication *p = calloc(1, sizeof(*p));
+    if (p == NULL) {
+        work->result = FAIL(E_NO_MEMORY);
+        return;
+    }
+    p->room = room;
+    p->work = work;
+    p->body = BUF_MAX(MANIFEST_BODY_MAX);
+    p->container = BUF_MAX(CONTAINER_MAX);
+    arena_init(&p->kept, ARENA_BLOCK, (size_t)STREAM_RAW_MAX * 2);
+    work->result = run(p);
+    if (1U << work->kind & CP_PUBLISHED) {
+        LOG(err_ok(work->result) ? LOG_INFO : LOG_WARN, "publish",
+            err_ok(work->result) ? "published" : "refused",
+            LOG_U64("version", work->record.version), LOG_STR("step", work->step),
+            LOG_ERR(work->result), LOG_STR("author", work->author),
+            LOG_SLICE("sentence", buf_slice(&work->sentence)));
+    }
+    publication_free(p);
+}
+
+void cp_work_init(struct cp_work *work, enum cp_work_kind kind)
+{
+    *work = (struct cp_work){.kind = kind, .step = ""};
+    cp_source_set_init(&work->sources);
+    work->sentence = BUF_MAX(SENTENCE_MAX);
+    work->diagnostics = BUF_MAX(TEXT_MAX);
+    work->diagnostics_text = BUF_MAX(TEXT_MAX);
+    work->diff = BUF_MAX(TEXT_MAX);
+    work->diff_text = BUF_MAX(TEXT_MAX);
+}
+
+void cp_work_free(struct cp_work *work)
+{
+    cp_source_set_free(&work->sources);
+    buf_free(&work->sentence);
+    buf_free(&work->diagnostics);
+    buf_free(&work->diagnostics_text);
+    buf_free(&work->diff);
+    buf_free(&work->diff_text);
+}

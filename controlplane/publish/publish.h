@@ -1,0 +1,62 @@
+/*
+ * publish: the steps of a publication, top to bottom in publish.c.
+ *
+ * Shape      validate, plan, publish and rollback run the same steps; each takes those that its
+ *            row of the table names. A step returns; the runner logs, counts and stops.
+ * Threads    one thread a struct cp_publish_room; several rooms may be at work.
+ * Errors     in work->result, with work->step and work->sentence.
+ * Source     docs/formats.md, "Publishing"; ARCHITECTURE, "The way data flows".
+ */
+#pragma once
+
+#include "controlplane/publish/bucket.h"
+#include "controlplane/publish/leader.h"
+#include "controlplane/publish/work.h"
+
+/* Who takes a step. */
+#define CP_ALL (1U << CP_WORK_VALIDATE | CP_PLANNED)
+#define CP_PLANNED (1U << CP_WORK_PLAN | CP_PUBLISHED)
+#define CP_PUBLISHED (1U << CP_WORK_PUBLISH | 1U << CP_WORK_ROLLBACK)
+
+/*
+ * name, who takes it, what it asks or does. A control plane killed before any of them loses nothing
+ * that was answered, and publishes nothing twice: tests/integration/controlplane.
+ */
+#define CP_PUBLISH_STEPS(X)                                                                        \
+    X(base, CP_PLANNED, "is the version that the sender saw still the newest?")                    \
+    X(lead, CP_PUBLISHED, "does this replica lead, and can NATS be reached?")                      \
+    X(load, CP_ALL, "take the sources, or the content of the version to go back to")               \
+    X(compile, CP_ALL, "sources to parts, or all that is wrong with them")                         \
+    X(cut, CP_PLANNED, "parts to streams and chunks; known chunks keep their stored bytes")        \
+    X(compare, CP_PLANNED, "what does it change?")                                                 \
+    X(check, CP_PLANNED, "load the whole in a child of trilane-dp check")                          \
+    X(version, CP_PUBLISHED, "hand out the number, and keep the sources under it")                 \
+    X(propose, CP_PUBLISHED, "write the manifest body: those bytes are signed")                    \
+    X(sign, CP_PUBLISHED, "have the signer sign it")                                               \
+    X(chunks, CP_PUBLISHED, "put the chunks into KV")                                              \
+    X(manifest, CP_PUBLISHED, "put the manifest into KV")                                          \
+    X(journal, CP_PUBLISHED, "commit the journal row: this is the publication")                    \
+    X(head, CP_PUBLISHED, "have the leader point the head at it")
+
+/* What a thread that publishes works with; all borrowed. */
+struct cp_publish_room {
+    const char *environment;
+    const char *dp_check;   /* see cp_check. */
+    const char *directory;  /* for the check's files. */
+    const char *fault_step; /* tests: SIGKILL before this step; "end": after the last. NULL: no. */
+    struct cp_store *store; /* this thread's. */
+    struct bus *bus;
+    const struct cp_roots *roots;
+    struct cp_signer *signer; /* NULL in a room that only validates and plans. */
+    struct cp_leader *leader;
+    struct cp_bucket bucket;
+};
+
+/* The fault step that stands behind the last one. */
+#define CP_FAULT_END "end"
+
+/* Whether a name is that of a step, or CP_FAULT_END. */
+bool cp_publish_is_step(const char *name);
+
+/* Runs the steps of the work's kind. */
+void cp_publish_run(struct cp_publish_room *room, struct cp_work *work);

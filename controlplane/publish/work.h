@@ -1,0 +1,45 @@
+/*
+ * work: one request to the control plane's background threads, and its answer.
+ *
+ * Shape      what is asked (kind and inputs), what came of it (result and texts), and a callback
+ *            that runs on the working thread when it is over.
+ * Ownership  whoever makes a work frees it after done(); bufs are the work's.
+ * Threads    one at a time: the maker, then the worker, then (after done()) the maker again.
+ */
+#pragma once
+
+#include "common/base/buf.h"
+#include "common/base/err.h"
+#include "controlplane/source/source.h"
+#include "controlplane/store/store.h"
+
+enum cp_work_kind { CP_WORK_VALIDATE, CP_WORK_PLAN, CP_WORK_PUBLISH, CP_WORK_ROLLBACK };
+
+struct cp_work {
+    /* Asked. */
+    enum cp_work_kind kind;
+    struct cp_source_set sources; /* of all but a rollback. */
+    uint64_t target;              /* of a rollback: the version whose content comes back. */
+    bool has_base;                /* refuse unless 'base' is the newest version (0: none yet). */
+    uint64_t base;
+    char author[CP_AUTHOR_MAX + 1];
+    char message[CP_MESSAGE_MAX + 1];
+    /* Answered. */
+    struct err result;
+    const char *step;       /* at which it was refused; a literal. */
+    struct buf sentence;    /* about a refusal; may be empty. */
+    struct buf diagnostics; /* JSON array; empty: none. */
+    struct buf diagnostics_text;
+    struct buf diff; /* JSON of the changes, of a plan. */
+    struct buf diff_text;
+    struct cp_record before; /* newest publication; version 0: none. */
+    struct cp_record record; /* what was published, or would be. */
+    uint64_t chunks;
+    uint64_t chunks_new; /* that the journal did not know. */
+    uint64_t bytes_new;  /* stored bytes of these. */
+    bool in_head;        /* KV's head points at it. */
+    bool is_same;        /* the content is that of the newest publication. */
+};
+
+void cp_work_init(struct cp_work *work, enum cp_work_kind kind);
+void cp_work_free(struct cp_work *work);

@@ -1,0 +1,178 @@
+/* worker: see worker.h. */
+#include "controlplane/publish/worker.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <semaphore.h>
+#include <stdlib.h>
+
+#include "common/base/check.h"
+#include "common/base/clock.h"
+#include "common/base/lock.h"
+#include "common/base/log.h"
+#include "common/base/queue.h"
+
+enum { RESTORE_REST_MS = 1000 }; /* between two restores: nodes that ask every second cost little */
+
+struct cp_worker {
+    struct cp_publish_room room;
+    struct cp_task restore;
+    struct queue queue;
+    sem_t wakes;
+    pthread_t thread;
+    bool started;
+    struct {
+        struct lock lock;
+        bool restoring GUARDED; /* queued, or at work. */
+        uint64_t restored_ns GUARDED;
+        uint64_t restores GUARDED;
+        bool stopping GUARDED;
+    } shared;
+};
+
+static void wake(void *ctx)
+{
+    struct cp_worker *w = ctx;
+    CHECK(sem_post(&w->wakes) == 0);
+}
+
+static bool is_stopping(struct cp_worker *w)
+{
+    lock_take(&w->shared.lock);
+    bool stopping = w->shared.stopping;
+    lock_drop(&w->shared.lock);
+    return stopping;
+}
+
+static void *run(void *ctx)
+{
+    struct cp_worker *w = ctx;
+    for (;;) { /* ends when it is told to and nothing is queued. */
+        void *item = NULL;
+        if (queue_pop(&w->queue, &item, 1) == 1) {
+            struct cp_task *task = item;
+            task->run(task, &w->room);
+            continue;
+        }
+        if (is_stopping(w)) {
+            return NULL;
+        }
+        while (sem_wait(&w->wakes) != 0 && errno == EINTR) {
+        }
+    }
+}
+
+static void run_restore(struct cp_task *task, struct cp_publish_room *room)
+{
+    struct cp_worker *w = (struct cp_worker *)((char *)task - offsetof(struct cp_worker, restore));
+    struct cp_fence fence;
+    uint64_t version = 0;
+    struct err e = cp_leader_fence(room->leader, &fence);
+    if (err_ok(e)) {
+        e = cp_bucket_restore(&room->bucket, room->store, room->environment, &version);
+    }
+    bool nothing = e.code == E_NOT_FOUND; /* nothing was ever published: the bucket is made. */
+    if (err_ok(e)) {
+        LOG(LOG_INFO, "publish", "restored", LOG_U64("version", version));
+    } else if (!nothing) {
+        LOG(LOG_WARN, "publish", "restore_failed", LOG_ERR(e));
+    }
+    lock_take(&w->shared.lock);
+    w->shared.restoring = false;
+    w->shared.restored_ns = clock_mono_ns();
+    w->shared.restores += err_ok(e);
+    lock_drop(&w->shared.lock);
+}
+
+void cp_worker_restore(struct cp_worker *worker)
+{
+    uint64_t now_ns = clock_mono_ns();
+    lock_take(&worker->shared.lock);
+    bool rests = worker->shared.restored_ns != 0 &&
+                 now_ns - worker->shared.restored_ns < (uint64_t)RESTORE_REST_MS * 1000000;
+    bool begin = !worker->shared.restoring && !rests;
+    worker->shared.restoring = worker->shared.restoring || begin;
+    lock_drop(&worker->shared.lock);
+    if (!begin) {
+        return;
+    }
+    if (!err_ok(cp_worker_push(worker, &worker->restore))) {
+        lock_take(&worker->shared.lock);
+        worker->shared.restoring = false; /* whoever wants it asks again. */
+        lock_drop(&worker->shared.lock);
+    }
+}
+
+uint64_t cp_worker_restores(struct cp_worker *worker)
+{
+    lock_take(&worker->shared.lock);
+    uint64_t restores = worker->shared.restores;
+    lock_drop(&worker->shared.lock);
+    return restores;
+}
+
+static struct err prepare(struct cp_worker *w, const char *store, struct buf *message)
+{
+    TRY(cp_bucket_bind(&w->room.bucket, w->room.bus, w->room.environment, w->room.roots));
+    TRY(cp_store_open(store, &w->room.store, message));
+    w->started = pthread_create(&w->thread, NULL, run, w) == 0;
+    return w->started ? OK : FAIL(E_IO);
+}
+
+struct err cp_worker_start(const struct cp_publish_room *room, const char *store,
+                           struct cp_worker **out, struct buf *message)
+{
+    struct cp_worker *w = calloc(1, sizeof(*w));
+    if (w == NULL) {
+        return FAIL(E_NO_MEMORY);
+    }
+    w->room = *room;
+    w->room.store = NULL;
+    w->restore.run = run_restore;
+    struct err e = queue_init(&w->queue, CP_TASKS_MAX, wake, w);
+    if (!err_ok(e)) {
+        free(w);
+        return e;
+    }
+    lock_init(&w->shared.lock);
+    CHECK(sem_init(&w->wakes, 0, 0) == 0);
+    e = prepare(w, store, message);
+    if (!err_ok(e)) {
+        cp_worker_free(w);
+        return e;
+    }
+    *out = w;
+    return OK;
+}
+
+void cp_worker_finish(struct cp_worker *worker)
+{
+    if (worker == NULL || !worker->started) {
+        return;
+    }
+    queue_close(&worker->queue);
+    lock_take(&worker->shared.lock);
+    worker->shared.stopping = true;
+    lock_drop(&worker->shared.lock);
+    wake(worker);
+    CHECK(pthread_join(worker->thread, NULL) == 0);
+    worker->started = false;
+}
+
+void cp_worker_free(struct cp_worker *worker)
+{
+    if (worker == NULL) {
+        return;
+    }
+    cp_worker_finish(worker);
+    cp_store_close(worker->room.store);
+    queue_free(&worker->queue, /* drop= */ NULL);
+    (void)sem_destroy(&worker->wakes);
+    lock_free(&worker->shared.lock);
+    free(worker);
+}
+
+struct err cp_worker_push(struct cp_worker *worker, struct cp_task *task)
+{
+    return queue_push(&worker->queue, task);
+}
