@@ -1,0 +1,262 @@
+/* kv: compare-and-set, markers, bounds and unreachable servers, on a real nats-server. */
+#include "common/bus/kv.h"
+
+#include "common/base/ids.h"
+
+#include "tests/support/cmocka.h"
+#include "tests/support/nats_server.h"
+
+enum { WAIT_MS = 5000 };
+
+static const struct kv_config small = {.history = 1, .max_bytes = 1 << 20};
+
+/* Two users: a node reads; the control plane may do all. */
+static const char two_users[] =
+    "authorization { users = ["
+    " { user: cp, password: cp },"
+    " { user: node, password: node, permissions: {"
+    "   publish: [\"$JS.API.DIRECT.GET.KV_snap.>\", \"$JS.API.STREAM.MSG.GET.KV_snap\"],"
+    "   subscribe: [\"_INBOX.node.>\"] } } ] }";
+
+struct fixture {
+    struct nats_server server;
+    struct bus *bus;
+    struct kv kv;
+};
+
+static struct bus *open_bus(const struct nats_server *server, const char *user)
+{
+    struct bus *bus = NULL;
+    struct bus_config config = {.urls = server->url, .user = user, .password = user};
+    if (user[0] == 'n') {
+        config.inbox_prefix = "_INBOX.node";
+    }
+    assert_int_equal(bus_open(&config, &bus).code, E_OK);
+    assert_int_equal(bus_wait_connected(bus, WAIT_MS).code, E_OK);
+    return bus;
+}
+
+static int set_up(void **state)
+{
+    static struct fixture f;
+    ids_init();
+    nats_server_init(&f.server, two_users);
+    nats_server_start(&f.server);
+    f.bus = open_bus(&f.server, "cp");
+    assert_int_equal(kv_bind(&f.kv, f.bus, SLICE_LIT("snap")).code, E_OK);
+    assert_int_equal(kv_ensure(&f.kv, &small, WAIT_MS, NULL).code, E_OK);
+    *state = &f;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    struct fixture *f = *state;
+    bus_close(f->bus);
+    nats_server_free(&f->server);
+    return 0;
+}
+
+static void expect(struct fixture *f, const char *key, enum kv_state state, const char *value,
+                   uint64_t revision)
+{
+    for (int read = KV_READ_ANY; read <= KV_READ_LEADER; read++) {
+        auto_buf struct buf got = BUF_MAX(1024);
+        struct kv_entry entry = {0};
+        assert_int_equal(
+            kv_get(&f->kv, slice_str(key), (enum kv_read)read, WAIT_MS, &got, &entry).code, E_OK);
+        assert_int_equal(entry.state, state);
+        assert_true(slice_eq(buf_slice(&got), slice_str(value)));
+        assert_int_equal(entry.revision, revision);
+    }
+}
+
+static void reads_what_was_written(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t first = 0;
+    uint64_t second = 0;
+    expect(f, "a.b", KV_MISSING, "", 0);
+    assert_int_equal(kv_put(&f->kv, SLICE_LIT("a.b"), SLICE_LIT("one"), WAIT_MS, &first).code,
+                     E_OK);
+    expect(f, "a.b", KV_VALUE, "one", first);
+    assert_int_equal(kv_put(&f->kv, SLICE_LIT("a.b"), SLICE_LIT(""), WAIT_MS, &second).code, E_OK);
+    assert_true(second > first);
+    expect(f, "a.b", KV_VALUE, "", second);
+}
+
+static void compares_and_sets(void **state)
+{
+    struct fixture *f = *state;
+    struct slice key = SLICE_LIT("head");
+    uint64_t first = 0;
+    uint64_t second = 0;
+    uint64_t untouched = 77;
+    assert_int_equal(kv_create(&f->kv, key, SLICE_LIT("1"), WAIT_MS, &first).code, E_OK);
+    assert_int_equal(kv_create(&f->kv, key, SLICE_LIT("x"), WAIT_MS, &untouched).code, E_CONFLICT);
+    assert_int_equal(kv_update(&f->kv, key, SLICE_LIT("2"), first, WAIT_MS, &second).code, E_OK);
+    assert_int_equal(kv_update(&f->kv, key, SLICE_LIT("3"), first, WAIT_MS, &untouched).code,
+                     E_CONFLICT);
+    assert_int_equal(untouched, 77);
+    expect(f, "head", KV_VALUE, "2", second);
+}
+
+static void tells_a_marker_from_nothing(void **state)
+{
+    struct fixture *f = *state;
+    struct slice key = SLICE_LIT("gone");
+    uint64_t revision = 0;
+    assert_int_equal(kv_put(&f->kv, key, SLICE_LIT("x"), WAIT_MS, &revision).code, E_OK);
+    assert_int_equal(kv_purge(&f->kv, key, revision + 1, WAIT_MS).code, E_CONFLICT);
+    assert_int_equal(kv_purge(&f->kv, key, revision, WAIT_MS).code, E_OK);
+    expect(f, "gone", KV_DELETED, "", revision + 1);
+    assert_int_equal(kv_create(&f->kv, key, SLICE_LIT("y"), WAIT_MS, NULL).code, E_CONFLICT);
+    assert_int_equal(kv_update(&f->kv, key, SLICE_LIT("y"), revision + 1, WAIT_MS, &revision).code,
+                     E_OK);
+    expect(f, "gone", KV_VALUE, "y", revision);
+    assert_int_equal(kv_delete(&f->kv, key, KV_ANY_REVISION, WAIT_MS).code, E_OK);
+    expect(f, "gone", KV_DELETED, "", revision + 1);
+}
+
+static void refuses_names_and_sizes(void **state)
+{
+    struct fixture *f = *state;
+    static const char *const bad[] = {"", "a b", "a..b", "*", ">", ".a", "a."};
+    struct kv other;
+    struct kv_entry entry;
+    assert_int_equal(kv_bind(&other, f->bus, SLICE_LIT("a.b")).code, E_USAGE);
+    assert_int_equal(kv_bind(&other, f->bus, SLICE_LIT("")).code, E_USAGE);
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        assert_int_equal(kv_put(&f->kv, slice_str(bad[i]), SLICE_LIT(""), WAIT_MS, NULL).code,
+                         E_USAGE);
+    }
+    assert_int_equal(kv_put(&f->kv, SLICE_LIT("five"), SLICE_LIT("12345"), WAIT_MS, NULL).code,
+                     E_OK);
+    auto_buf struct buf exact = BUF_MAX(5);
+    auto_buf struct buf less = BUF_MAX(4);
+    assert_int_equal(kv_get(&f->kv, SLICE_LIT("five"), KV_READ_ANY, WAIT_MS, &exact, &entry).code,
+                     E_OK);
+    assert_int_equal(kv_get(&f->kv, SLICE_LIT("five"), KV_READ_ANY, WAIT_MS, &less, &entry).code,
+                     E_TOO_LARGE);
+    auto_buf struct buf huge = BUF_MAX(2 << 20);
+    uint8_t *at = NULL;
+    assert_int_equal(buf_reserve(&huge, 2 << 20, &at).code, E_OK);
+    memset(at, 'x', 2 << 20);
+    buf_commit(&huge, 2 << 20);
+    assert_int_equal(kv_put(&f->kv, SLICE_LIT("huge"), buf_slice(&huge), WAIT_MS, NULL).code,
+                     E_TOO_LARGE);
+}
+
+static void a_full_bucket_refuses(void **state)
+{
+    struct fixture *f = *state;
+    struct kv tiny;
+    struct kv_config config = {.history = 1, .max_bytes = 2048};
+    uint8_t bytes[1500] = {0};
+    assert_int_equal(kv_bind(&tiny, f->bus, SLICE_LIT("tiny")).code, E_OK);
+    assert_int_equal(kv_ensure(&tiny, &config, WAIT_MS, NULL).code, E_OK);
+    struct slice value = slice_of(bytes, sizeof(bytes));
+    assert_int_equal(kv_put(&tiny, SLICE_LIT("a"), value, WAIT_MS, NULL).code, E_OK);
+    assert_int_equal(kv_put(&tiny, SLICE_LIT("b"), value, WAIT_MS, NULL).code, E_BUS_FULL);
+}
+
+static void an_existing_bucket_is_judged(void **state)
+{
+    struct fixture *f = *state;
+    struct kv_config other = {.history = 5, .max_bytes = 1 << 20};
+    auto_buf struct buf why = BUF_MAX(256);
+    assert_int_equal(kv_ensure(&f->kv, &small, WAIT_MS, NULL).code, E_OK);
+    assert_int_equal(kv_ensure(&f->kv, &other, WAIT_MS, &why).code, E_CONFLICT);
+    assert_true(slice_ends(buf_slice(&why), SLICE_LIT("exists and is no bucket of that history")));
+    other.history = 65;
+    assert_int_equal(kv_ensure(&f->kv, &other, WAIT_MS, NULL).code, E_USAGE);
+}
+
+static void a_missing_bucket_is_no_missing_key(void **state)
+{
+    struct fixture *f = *state;
+    struct kv none;
+    struct kv_entry entry;
+    auto_buf struct buf value = BUF_MAX(16);
+    assert_int_equal(kv_bind(&none, f->bus, SLICE_LIT("none")).code, E_OK);
+    assert_int_equal(kv_get(&none, SLICE_LIT("head"), KV_READ_ANY, WAIT_MS, &value, &entry).code,
+                     E_UNAVAILABLE);
+    assert_int_equal(kv_get(&none, SLICE_LIT("head"), KV_READ_LEADER, WAIT_MS, &value, &entry).code,
+                     E_UNAVAILABLE);
+    assert_int_equal(kv_put(&none, SLICE_LIT("head"), SLICE_LIT("x"), WAIT_MS, NULL).code,
+                     E_UNAVAILABLE);
+}
+
+static void a_node_cannot_write_the_head(void **state)
+{
+    struct fixture *f = *state;
+    struct kv kv;
+    struct kv_entry entry;
+    struct bus_stats stats;
+    char text[BUS_ERROR_TEXT_MAX];
+    struct bus *node = open_bus(&f->server, "node");
+    assert_int_equal(kv_bind(&kv, node, SLICE_LIT("snap")).code, E_OK);
+    assert_int_equal(kv_put(&f->kv, SLICE_LIT("head"), SLICE_LIT("good"), WAIT_MS, NULL).code,
+                     E_OK);
+    assert_int_equal(kv_put(&kv, SLICE_LIT("head"), SLICE_LIT("bad"), 500, NULL).code,
+                     E_BUS_FORBIDDEN);
+    bus_stats(node, &stats);
+    bus_last_error(node, text);
+    assert_int_equal(stats.forbidden, 1);
+    assert_non_null(strstr(text, "$KV.snap.head"));
+    auto_buf struct buf value = BUF_MAX(16);
+    assert_int_equal(kv_get(&kv, SLICE_LIT("head"), KV_READ_ANY, WAIT_MS, &value, &entry).code,
+                     E_OK);
+    assert_true(slice_eq(buf_slice(&value), SLICE_LIT("good")));
+    bus_close(node);
+}
+
+static void silence_is_an_unknown_result(void **state)
+{
+    struct fixture *f = *state;
+    struct kv_entry entry;
+    auto_buf struct buf value = BUF_MAX(16);
+    nats_server_pause(&f->server);
+    struct err put = kv_put(&f->kv, SLICE_LIT("slow"), SLICE_LIT("x"), 200, NULL);
+    struct err get = kv_get(&f->kv, SLICE_LIT("slow"), KV_READ_LEADER, 200, &value, &entry);
+    nats_server_resume(&f->server);
+    assert_int_equal(put.code, E_RESULT_UNKNOWN);
+    assert_int_equal(get.code, E_UNAVAILABLE);
+    assert_int_equal(
+        kv_get(&f->kv, SLICE_LIT("slow"), KV_READ_LEADER, WAIT_MS, &value, &entry).code, E_OK);
+    assert_int_equal(entry.state, KV_VALUE); /* it had arrived: hence "unknown". */
+}
+
+static void a_dead_server_is_unavailable(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t revision = 0;
+    assert_int_equal(kv_put(&f->kv, SLICE_LIT("kept"), SLICE_LIT("x"), WAIT_MS, &revision).code,
+                     E_OK);
+    nats_server_kill(&f->server);
+    while (bus_down_ms(f->bus) == 0) { /* ends: the socket closes at once. */
+        assert_in_range(bus_wait_connected(f->bus, 1).code, 0, E_COUNT);
+    }
+    assert_int_equal(kv_put(&f->kv, SLICE_LIT("kept"), SLICE_LIT("y"), WAIT_MS, NULL).code,
+                     E_UNAVAILABLE);
+    nats_server_start(&f->server);
+    assert_int_equal(bus_wait_connected(f->bus, WAIT_MS).code, E_OK);
+    expect(f, "kept", KV_VALUE, "x", revision);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(reads_what_was_written),
+        cmocka_unit_test(compares_and_sets),
+        cmocka_unit_test(tells_a_marker_from_nothing),
+        cmocka_unit_test(refuses_names_and_sizes),
+        cmocka_unit_test(a_full_bucket_refuses),
+        cmocka_unit_test(an_existing_bucket_is_judged),
+        cmocka_unit_test(a_missing_bucket_is_no_missing_key),
+        cmocka_unit_test(a_node_cannot_write_the_head),
+        cmocka_unit_test(silence_is_an_unknown_result),
+        cmocka_unit_test(a_dead_server_is_unavailable),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
