@@ -568,6 +568,9 @@ static void send_outbox(struct bus *bus)
     void *items[BATCH];
     size_t count = queue_pop(&bus->outbox, items, BATCH);
     while (count > 0) { /* ends: or goes on as long as others put something in. */
+        if (atomic_load(&bus->subscriptions_changed)) {
+            sync_subscriptions(bus); /* who subscribed before he published hears it. */
+        }
         for (size_t i = 0; i < count; i++) {
             struct outgoing *item = items[i];
             natsConnection *nc = connection_if_up(bus);
@@ -695,6 +698,7 @@ struct err bus_subscribe(struct bus *bus, struct slice subject, struct slice gro
     sub->next = bus->shared.subscriptions;
     bus->shared.subscriptions = sub;
     lock_drop(&bus->shared.lock);
+    atomic_store(&bus->subscriptions_changed, true);
     bus_signal(bus);
     *out = sub;
     return OK;
@@ -718,6 +722,7 @@ void bus_unsubscribe(struct bus *bus, struct bus_subscription *sub)
     }
     subscription_end(sub);
     subscription_release(sub);
+    atomic_store(&bus->subscriptions_changed, true);
     bus_signal(bus);
 }
 
@@ -839,6 +844,7 @@ static void unlink_subscription(struct bus *bus, struct bus_subscription *sub)
 
 static void sync_subscriptions(struct bus *bus)
 {
+    atomic_store(&bus->subscriptions_changed, false);
     lock_take(&bus->shared.lock);
     struct bus_subscription *sub = bus->shared.subscriptions;
     bool usable = bus->shared.connection != NULL && !bus->shared.link_closed;

@@ -60,7 +60,7 @@ struct bus_config {
 
 struct bus_header {
     struct slice name;
-    struct slice value; /* no CR, LF or NUL. */
+    struct slice value; /* no control bytes; a blank one is not sent. */
 };
 
 /* What is to be sent; all of it is copied before the call returns. */

@@ -119,8 +119,9 @@ struct bus {
     pthread_t thread;
     struct bus_counters counters;
     _Atomic uint64_t outbox_bytes;
-    _Atomic uint64_t max_payload;   /* of the server; 0: not known yet. */
-    _Atomic uint64_t down_since_ns; /* 0: connected. */
+    _Atomic uint64_t max_payload;      /* of the server; 0: not known yet. */
+    _Atomic uint64_t down_since_ns;    /* 0: connected. */
+    atomic_bool subscriptions_changed; /* since the bus' thread looked. */
     struct {
         struct grave *graves;
         uint64_t next_attempt_ns;

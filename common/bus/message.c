@@ -1,4 +1,8 @@
-/* message: ours to nats.c's and back. nats.c wants text with a NUL, so names are copied. */
+/*
+ * message: ours to nats.c's and back. nats.c wants text with a NUL, so names are copied. Its reader
+ * takes the next line for the value of a header whose value is empty (3.4.1: any white space is
+ * skipped), so a blank header is not sent.
+ */
 #include <stdlib.h>
 
 #include "common/base/check.h"
@@ -7,6 +11,7 @@
 #include "common/bus/subject.h"
 
 static bool value_is_safe(struct slice value);
+static bool value_is_blank(struct slice value);
 static bool name_is_safe(struct slice name);
 static struct err set_header(natsMsg *msg, struct slice name, struct slice value);
 static struct slice copy_text(uint8_t **at, const char *text);
@@ -42,7 +47,9 @@ static struct err set_headers(natsMsg *msg, const struct bus_outgoing *from,
                               struct slice message_id)
 {
     for (size_t i = 0; i < from->header_count; i++) {
-        TRY(set_header(msg, from->headers[i].name, from->headers[i].value));
+        if (!value_is_blank(from->headers[i].value)) {
+            TRY(set_header(msg, from->headers[i].name, from->headers[i].value));
+        }
     }
     return message_id.size == 0 ? OK : set_header(msg, SLICE_LIT("Nats-Msg-Id"), message_id);
 }
@@ -162,15 +169,24 @@ struct slice bus_message_header(const struct bus_message *message, struct slice 
 
 /* ---- pieces ---- */
 
-/* Nothing that could end a header's line, or the text. */
+/* No control byte: nothing that could end a header's line, or the text. */
 static bool value_is_safe(struct slice value)
 {
     for (size_t i = 0; i < value.size; i++) {
-        if (value.ptr[i] == '\r' || value.ptr[i] == '\n' || value.ptr[i] == '\0') {
+        if ((value.ptr[i] < ' ' && value.ptr[i] != '\t') || value.ptr[i] == 0x7f) {
             return false;
         }
     }
     return true;
+}
+
+static bool value_is_blank(struct slice value)
+{
+    size_t i = 0;
+    while (i < value.size && (value.ptr[i] == ' ' || value.ptr[i] == '\t')) {
+        i++;
+    }
+    return i == value.size;
 }
 
 static bool name_is_safe(struct slice name)

@@ -39,7 +39,18 @@ static uint16_t free_port(void)
     return ntohs(at.sin_port);
 }
 
-static void write_config(const struct nats_server *s, const char *extra)
+void nats_server_init(struct nats_server *s, const char *extra)
+{
+    const char *base = getenv("TMPDIR"); /* NOLINT(concurrency-mt-unsafe): before any thread. */
+    *s = (struct nats_server){.port = free_port()};
+    (void)snprintf(s->directory, sizeof(s->directory), "%s/trilane-nats-XXXXXX",
+                   base == NULL ? "/tmp" : base);
+    CHECK(mkdtemp(s->directory) != NULL);
+    (void)snprintf(s->url, sizeof(s->url), "nats://127.0.0.1:%u", s->port);
+    nats_server_configure(s, extra);
+}
+
+void nats_server_configure(const struct nats_server *s, const char *extra)
 {
     char path[PATH_SIZE];
     (void)snprintf(path, sizeof(path), "%s/nats.conf", s->directory);
@@ -50,17 +61,6 @@ static void write_config(const struct nats_server *s, const char *extra)
                   "jetstream { store_dir: \"%s/store\", max_mem: 64M, max_file: 1G }\n%s\n",
                   s->port, s->directory, extra == NULL ? "" : extra) > 0);
     CHECK(fclose(file) == 0);
-}
-
-void nats_server_init(struct nats_server *s, const char *extra)
-{
-    const char *base = getenv("TMPDIR"); /* NOLINT(concurrency-mt-unsafe): before any thread. */
-    *s = (struct nats_server){.port = free_port()};
-    (void)snprintf(s->directory, sizeof(s->directory), "%s/trilane-nats-XXXXXX",
-                   base == NULL ? "/tmp" : base);
-    CHECK(mkdtemp(s->directory) != NULL);
-    (void)snprintf(s->url, sizeof(s->url), "nats://127.0.0.1:%u", s->port);
-    write_config(s, extra);
 }
 
 static int remove_one(const char *path, const struct stat *about, int type, struct FTW *ftw)

@@ -29,6 +29,9 @@ struct nats_server {
 void nats_server_init(struct nats_server *s, const char *extra);
 void nats_server_free(struct nats_server *s);
 
+/* Writes the configuration anew, for the next start. */
+void nats_server_configure(const struct nats_server *s, const char *extra);
+
 /* Starts it and waits until it answers; on the same port and store as before. */
 void nats_server_start(struct nats_server *s);
 
