@@ -2,6 +2,7 @@
 #include "common/bus/flat_json.h"
 #include "common/bus/jetstream.h"
 #include "common/bus/puback.h"
+
 #include "tests/support/cmocka.h"
 
 static struct puback ack_of(const char *text)
@@ -66,14 +67,16 @@ static void bad_acks(void **state)
 static void deliveries(void **state)
 {
     (void)state;
-    static const char *const forms[] = {
-        "$JS.ACK.S.C.2.30.4.1700000000123000000.5",
-        "$JS.ACK._.acc.S.C.2.30.4.1700000000123000000.5",
-        "$JS.ACK.hub.acc.S.C.2.30.4.1700000000123000000.5.rnd"};
-    static const char *const bad[] = {
-        "", "$JS.ACK.S.C.2.30.4.1700000000123000000", "$JS.ACK.S.C.2.30.4.17.5.6",
-        "$JS.ACK.S.C.x.30.4.17.5", "$JS.ACK..C.2.30.4.17.5", "$XX.ACK.S.C.2.30.4.17.5",
-        "$JS.ACK._.a.S.C.2.30.4.17.5.1.2.3.4.5.6"};
+    static const char *const forms[] = {"$JS.ACK.S.C.2.30.4.1700000000123000000.5",
+                                        "$JS.ACK._.acc.S.C.2.30.4.1700000000123000000.5",
+                                        "$JS.ACK.hub.acc.S.C.2.30.4.1700000000123000000.5.rnd"};
+    static const char *const bad[] = {"",
+                                      "$JS.ACK.S.C.2.30.4.1700000000123000000",
+                                      "$JS.ACK.S.C.2.30.4.17.5.6",
+                                      "$JS.ACK.S.C.x.30.4.17.5",
+                                      "$JS.ACK..C.2.30.4.17.5",
+                                      "$XX.ACK.S.C.2.30.4.17.5",
+                                      "$JS.ACK._.a.S.C.2.30.4.17.5.1.2.3.4.5.6"};
     struct jetstream_delivery d;
     for (size_t i = 0; i < sizeof(forms) / sizeof(forms[0]); i++) {
         assert_int_equal(jetstream_delivery_parse(slice_str(forms[i]), &d).code, E_OK);
@@ -102,7 +105,11 @@ static void servers(void **state)
         jetstream_server_parse(SLICE_LIT("INFO {\"version\":\"2.14.0-RC.1\"}"), &s).code, E_OK);
     assert_true(s.minor == 14 && s.patch == 0 && !s.jetstream);
     assert_true(s.sync_interval_known && s.filter_subjects && s.strict_api);
-    static const char *const bad[] = {"", "INFO", "INFO {}", "PING", "INFO {\"version\":\"2.9\"}",
+    static const char *const bad[] = {"",
+                                      "INFO",
+                                      "INFO {}",
+                                      "PING",
+                                      "INFO {\"version\":\"2.9\"}",
                                       "INFO {\"version\":\"x.y.z\"}",
                                       "INFO {\"version\":\"2.9.10\",\"max_payload\":-1}"};
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {

@@ -48,8 +48,7 @@ static void tokens_are_escaped(void **state)
     struct subject s;
     struct subject_event e = user();
     e.tenant = SLICE_LIT("a.*> \r\n%\xc3");
-    expect(subject_event(&e, &s), &s,
-           "trilane.prod.event.7.a%2E%2A%3E%20%0D%0A%25%C3.User.v2");
+    expect(subject_event(&e, &s), &s, "trilane.prod.event.7.a%2E%2A%3E%20%0D%0A%25%C3.User.v2");
     assert_true(subject_is_valid(subject_slice(&s)));
     char text[SUBJECT_TOKEN_MAX + 1];
     memset(text, 'x', sizeof(text));
@@ -95,15 +94,14 @@ static void types(void **state)
     (void)state;
     struct slice type;
     uint32_t major = 0;
-    static const char *const bad[] = {"", "User", "User.v", "User.v0", "User.v01", ".v1", "User.2",
-                                      "User.v1234567890", "v1"};
+    static const char *const bad[] = {"",    "User",   "User.v",           "User.v0", "User.v01",
+                                      ".v1", "User.2", "User.v1234567890", "v1"};
     assert_int_equal(subject_type_split(SLICE_LIT("User.v2"), &type, &major).code, E_OK);
     assert_true(slice_eq(type, SLICE_LIT("User")) && major == 2);
     assert_int_equal(subject_type_split(SLICE_LIT("a.v1.B.v999999999"), &type, &major).code, E_OK);
     assert_true(slice_eq(type, SLICE_LIT("a.v1.B")) && major == 999999999);
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
-        assert_int_equal(subject_type_split(slice_str(bad[i]), &type, &major).code,
-                         E_TYPE_UNKNOWN);
+        assert_int_equal(subject_type_split(slice_str(bad[i]), &type, &major).code, E_TYPE_UNKNOWN);
     }
 }
 

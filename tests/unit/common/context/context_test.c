@@ -2,6 +2,7 @@
 #include "common/context/context.h"
 
 #include "common/base/ids.h"
+
 #include "tests/support/cmocka.h"
 
 static void names(void **state)
@@ -45,14 +46,22 @@ static void the_edge(void **state)
         const char *header;
         enum context_edge edge;
     } rows[] = {
-        {"x-caller-id", CONTEXT_STRIP},   {"X-Caller-Id", CONTEXT_STRIP},
-        {"x_caller_id", CONTEXT_STRIP},   {"x-caller-id2", CONTEXT_PASS},
-        {"x-trilane-", CONTEXT_STRIP},    {"X_TRILANE_anything", CONTEXT_STRIP},
-        {"x-trilane", CONTEXT_PASS},      {"x-forwarded-client-cert", CONTEXT_STRIP},
-        {"x-tenant-id", CONTEXT_JUDGE},   {"X_Tenant_Id", CONTEXT_JUDGE},
-        {"x-tenant-idx", CONTEXT_PASS},   {"x-correlation-id", CONTEXT_PASS},
-        {"x-forwarded-for", CONTEXT_PASS}, {"authorization", CONTEXT_PASS},
-        {"", CONTEXT_PASS},               {"x", CONTEXT_PASS},
+        {"x-caller-id", CONTEXT_STRIP},
+        {"X-Caller-Id", CONTEXT_STRIP},
+        {"x_caller_id", CONTEXT_STRIP},
+        {"x-caller-id2", CONTEXT_PASS},
+        {"x-trilane-", CONTEXT_STRIP},
+        {"X_TRILANE_anything", CONTEXT_STRIP},
+        {"x-trilane", CONTEXT_PASS},
+        {"x-forwarded-client-cert", CONTEXT_STRIP},
+        {"x-tenant-id", CONTEXT_JUDGE},
+        {"X_Tenant_Id", CONTEXT_JUDGE},
+        {"x-tenant-idx", CONTEXT_PASS},
+        {"x-correlation-id", CONTEXT_PASS},
+        {"x-forwarded-for", CONTEXT_PASS},
+        {"authorization", CONTEXT_PASS},
+        {"", CONTEXT_PASS},
+        {"x", CONTEXT_PASS},
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         assert_int_equal(context_judge_client(slice_str(rows[i].header)), rows[i].edge);

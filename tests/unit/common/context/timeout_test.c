@@ -23,7 +23,7 @@ static void grpc_values(void **state)
         {"99999999H", TIMEOUT_MAX_NS},
         {"00000001S", UINT64_C(1000000000)},
     };
-    static const char *const bad[] = {"",   "S",   "1",    "1s",  "1 S", "-1S",
+    static const char *const bad[] = {"",     "S",          "1",  "1s",  "1 S", "-1S",
                                       "1.5S", "123456789S", "S1", "1SS", "+1S"};
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         uint64_t ns = 77;

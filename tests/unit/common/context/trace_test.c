@@ -2,6 +2,7 @@
 #include "common/context/trace.h"
 
 #include "common/base/ids.h"
+
 #include "tests/support/cmocka.h"
 
 #define ID "0af7651916cd43dd8448eb211c80319c"
@@ -17,9 +18,9 @@ static void valid_ones(void **state)
     } good[] = {
         {"00-" ID "-" SPAN "-01", 1},
         {"00-" ID "-" SPAN "-00", 0},
-        {"00-" ID "-" SPAN "-ff", 1},         /* flags that we do not know are left out. */
+        {"00-" ID "-" SPAN "-ff", 1}, /* flags that we do not know are left out. */
         {"00-" ID "-" SPAN "-02", 0},
-        {"cc-" ID "-" SPAN "-01", 1},         /* a later version, as long as this one. */
+        {"cc-" ID "-" SPAN "-01", 1}, /* a later version, as long as this one. */
         {"cc-" ID "-" SPAN "-01-more.of-it", 1},
         {"fe-" ID "-" SPAN "-01-", 1},
     };
@@ -108,10 +109,10 @@ static void derives_from_the_id(void **state)
 static void states(void **state)
 {
     (void)state;
-    static const char *const good[] = {"a=1", "a=1,b=2", "a=1 , ,b=2", "1t@vendor=x y",
-                                       "a-b_c*d/e=!~", "a=1,"};
-    static const char *const bad[] = {"", ",", "a", "a=", "=1", "A=1", "a=b=c", "_a=1", "a=\x01",
-                                      "a=1,b", "a =1"};
+    static const char *const good[] = {"a=1",           "a=1,b=2",      "a=1 , ,b=2",
+                                       "1t@vendor=x y", "a-b_c*d/e=!~", "a=1,"};
+    static const char *const bad[] = {"",      ",",    "a",      "a=",    "=1",  "A=1",
+                                      "a=b=c", "_a=1", "a=\x01", "a=1,b", "a =1"};
     char text[TRACE_STATE_MAX + 2];
     for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
         assert_true(trace_state_valid(slice_str(good[i])));
@@ -136,8 +137,10 @@ int main(void)
 {
     ids_init();
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(valid_ones),           cmocka_unit_test(invalid_ones),
-        cmocka_unit_test(what_is_sent_is_read), cmocka_unit_test(derives_from_the_id),
+        cmocka_unit_test(valid_ones),
+        cmocka_unit_test(invalid_ones),
+        cmocka_unit_test(what_is_sent_is_read),
+        cmocka_unit_test(derives_from_the_id),
         cmocka_unit_test(states),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -2,6 +2,7 @@
 #include "common/proto/schema.h"
 
 #include "common/proto/wire.h"
+
 #include "tests/support/cmocka.h"
 #include "trilane/parts/v1/parts.pb-c.h"
 
@@ -96,13 +97,13 @@ static void accepts(void **state)
     const struct schema *s = *state;
     const struct slice good[] = {
         BYTES(0x1a, 2, 0x0a, 0),
-        BYTES(0x0a, 2, 0xc3, 0xa9, 0x1a, 3, 0x0a, 1, 0xff),        /* bytes in a string without utf8. */
-        BYTES(0x12, 3, 1, 0x80, 1, 0x10, 5, 0x1a, 2, 0x0a, 0),     /* packed and not. */
-        BYTES(0x2a, 8, 1, 2, 3, 4, 5, 6, 7, 8, 0x1a, 2, 0x0a, 0),  /* packed fixed. */
-        BYTES(0x23, 0x0a, 0, 0x24, 0x1a, 2, 0x0a, 0),              /* a group. */
-        BYTES(0x48, 1, 0x53, 0x08, 1, 0x54, 0x1a, 2, 0x0a, 0),     /* unknown ones. */
-        BYTES(0xa2, 0x06, 4, 0x1a, 2, 0x0a, 0, 0x1a, 2, 0x0a, 0),  /* field 100. */
-        BYTES(0xc5, 0x0c, 1, 2, 3, 4, 0x1a, 2, 0x0a, 0),           /* field 200. */
+        BYTES(0x0a, 2, 0xc3, 0xa9, 0x1a, 3, 0x0a, 1, 0xff),    /* bytes in a string without utf8. */
+        BYTES(0x12, 3, 1, 0x80, 1, 0x10, 5, 0x1a, 2, 0x0a, 0), /* packed and not. */
+        BYTES(0x2a, 8, 1, 2, 3, 4, 5, 6, 7, 8, 0x1a, 2, 0x0a, 0), /* packed fixed. */
+        BYTES(0x23, 0x0a, 0, 0x24, 0x1a, 2, 0x0a, 0),             /* a group. */
+        BYTES(0x48, 1, 0x53, 0x08, 1, 0x54, 0x1a, 2, 0x0a, 0),    /* unknown ones. */
+        BYTES(0xa2, 0x06, 4, 0x1a, 2, 0x0a, 0, 0x1a, 2, 0x0a, 0), /* field 100. */
+        BYTES(0xc5, 0x0c, 1, 2, 3, 4, 0x1a, 2, 0x0a, 0),          /* field 200. */
     };
     for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
         struct schema_fault fault = {0};

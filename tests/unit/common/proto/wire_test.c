@@ -62,16 +62,16 @@ static void refuses(void **state)
 {
     (void)state;
     const struct slice bad[] = {
-        BYTES(0x08),                                  /* a tag and no value. */
-        BYTES(0x00, 0x01),                            /* field number 0. */
-        BYTES(0x0e, 0x01),                            /* wire type 6. */
-        BYTES(0x0f, 0x01),                            /* wire type 7. */
-        BYTES(0x0c),                                  /* an end without a beginning. */
-        BYTES(0x0b),                                  /* a group that is not closed. */
-        BYTES(0x0b, 0x14),                            /* closed by another number. */
-        BYTES(0x0a, 0x02, 'x'),                       /* a length past the end. */
-        BYTES(0x0d, 1, 2, 3),                         /* three bytes of four. */
-        BYTES(0x09, 1, 2, 3, 4, 5, 6, 7),             /* seven of eight. */
+        BYTES(0x08),                      /* a tag and no value. */
+        BYTES(0x00, 0x01),                /* field number 0. */
+        BYTES(0x0e, 0x01),                /* wire type 6. */
+        BYTES(0x0f, 0x01),                /* wire type 7. */
+        BYTES(0x0c),                      /* an end without a beginning. */
+        BYTES(0x0b),                      /* a group that is not closed. */
+        BYTES(0x0b, 0x14),                /* closed by another number. */
+        BYTES(0x0a, 0x02, 'x'),           /* a length past the end. */
+        BYTES(0x0d, 1, 2, 3),             /* three bytes of four. */
+        BYTES(0x09, 1, 2, 3, 4, 5, 6, 7), /* seven of eight. */
         BYTES(0x0a, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01), /* 2^64-1 long. */
         BYTES(0x08, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x02), /* 65 bits. */
         BYTES(0x08, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x00),
@@ -125,9 +125,12 @@ static void a_full_buf_keeps_its_content(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(round_trip),         cmocka_unit_test(varint_sizes),
-        cmocka_unit_test(refuses),            cmocka_unit_test(groups_are_one_field),
-        cmocka_unit_test(groups_are_bounded), cmocka_unit_test(a_full_buf_keeps_its_content),
+        cmocka_unit_test(round_trip),
+        cmocka_unit_test(varint_sizes),
+        cmocka_unit_test(refuses),
+        cmocka_unit_test(groups_are_one_field),
+        cmocka_unit_test(groups_are_bounded),
+        cmocka_unit_test(a_full_buf_keeps_its_content),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
