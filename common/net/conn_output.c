@@ -180,6 +180,14 @@ struct err net_conn_write_ref(struct net_conn *conn, struct slice bytes, net_rel
     return OK;
 }
 
+/* An iovec has no const, although sending only reads. */
+static void *bytes_unconst(const uint8_t *bytes)
+{
+    void *out = NULL;
+    memcpy(&out, &bytes, sizeof(out));
+    return out;
+}
+
 /* One system call; false when the socket takes no more for now, or broke. */
 static bool write_once(struct net_conn *conn, struct net_chunks *chunks)
 {
@@ -187,7 +195,7 @@ static bool write_once(struct net_conn *conn, struct net_chunks *chunks)
     size_t count = 0;
     size_t offered = 0;
     for (struct net_chunk *c = chunks->first; c != NULL && count < WRITE_PIECES; c = c->next) {
-        pieces[count].iov_base = (void *)(uintptr_t)(c->bytes + c->start); /* only read. */
+        pieces[count].iov_base = bytes_unconst(c->bytes + c->start);
         pieces[count].iov_len = c->end - c->start;
         offered += pieces[count].iov_len;
         count++;

@@ -158,12 +158,11 @@ struct err net_loop_post(struct net_loop *loop, struct net_task *task)
     return OK;
 }
 
-uint64_t net_loop_now_ns(const struct net_loop *loop)
+uint64_t net_loop_now_ns(struct net_loop *loop)
 {
     if (loop->now_stale) {
-        struct net_loop *cache = (struct net_loop *)(uintptr_t)loop; /* the value is a cache. */
-        cache->now_ns = clock_mono_ns();
-        cache->now_stale = false;
+        loop->now_ns = clock_mono_ns();
+        loop->now_stale = false;
     }
     return loop->now_ns;
 }

@@ -85,7 +85,7 @@ void net_loop_free(struct net_loop *loop);
 MUST_CHECK struct err net_loop_post(struct net_loop *loop, struct net_task *task);
 
 /* CLOCK_MONOTONIC as it was when this turn began: one read of the clock a turn. */
-uint64_t net_loop_now_ns(const struct net_loop *loop);
+uint64_t net_loop_now_ns(struct net_loop *loop);
 
 void net_hook_init(struct net_hook *hook, enum net_hook_phase phase, net_hook_fn *fn, void *ctx);
 void net_hook_queue(struct net_loop *loop, struct net_hook *hook);
