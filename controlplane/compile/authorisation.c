@@ -426,7 +426,8 @@ static MUST_CHECK struct err make_target(struct targeting *t, const struct cp_me
         return OK;
     }
     TRY(e);
-    Trilane__Parts__V1__PolicyTarget part = TRILANE__PARTS__V1__POLICY_TARGET__INIT;
+    Trilane__Parts__V1__PolicyTarget part;
+    trilane__parts__v1__policy_target__init(&part);
     part.target = cp_str(id);
     TRY(pack_dag(t, &dag, &part));
     return cp_emit(t->c, CP_PART_AUTHORISATION, id, &part.base, target->at);

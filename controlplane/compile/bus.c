@@ -9,7 +9,8 @@ struct err cp_compile_bus(struct cp_compiler *c)
     const struct cp_resources *all = &c->model->of[CP_KIND_TOPIC];
     for (size_t i = 0; i < all->count; i++) {
         const struct cp_topic *topic = (const struct cp_topic *)all->items[i];
-        Trilane__Parts__V1__TopicPart part = TRILANE__PARTS__V1__TOPIC_PART__INIT;
+        Trilane__Parts__V1__TopicPart part;
+        trilane__parts__v1__topic_part__init(&part);
         part.type = cp_str(topic->type.text);
         part.major = (uint32_t)topic->major;
         part.full_name = cp_str(topic->message.text);

@@ -30,7 +30,8 @@ static MUST_CHECK struct err make_ports(struct cp_compiler *c, const struct cp_t
 
 static MUST_CHECK struct err compile_egress(struct cp_compiler *c, const struct cp_egress *egress)
 {
-    Trilane__Parts__V1__EgressPart part = TRILANE__PARTS__V1__EGRESS_PART__INIT;
+    Trilane__Parts__V1__EgressPart part;
+    trilane__parts__v1__egress_part__init(&part);
     struct slice id = {0};
     TRY(cp_target_id(c, &egress->meta, &id));
     part.id = cp_str(id);

@@ -46,7 +46,8 @@ static MUST_CHECK struct err make_limit(struct cp_compiler *c, const struct cp_r
 static MUST_CHECK struct err compile_target(struct cp_compiler *c, const struct row *rows,
                                             size_t count)
 {
-    Trilane__Parts__V1__LimitTarget part = TRILANE__PARTS__V1__LIMIT_TARGET__INIT;
+    Trilane__Parts__V1__LimitTarget part;
+    trilane__parts__v1__limit_target__init(&part);
     TRY(arena_calloc(c->arena, count, sizeof(*part.limits), (void **)&part.limits));
     for (size_t i = 0; i < count; i++) {
         TRY(make_limit(c, rows[i].limit, &part.limits[i]));

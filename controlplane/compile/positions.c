@@ -13,7 +13,8 @@
 static MUST_CHECK struct err emit_position(struct cp_compiler *c, struct slice key,
                                            struct cp_pos at)
 {
-    Trilane__Parts__V1__Position part = TRILANE__PARTS__V1__POSITION__INIT;
+    Trilane__Parts__V1__Position part;
+    trilane__parts__v1__position__init(&part);
     part.file = cp_str(c->model->set->files[at.file].name);
     part.line = at.line;
     part.column = at.column;

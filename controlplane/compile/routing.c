@@ -383,7 +383,8 @@ static MUST_CHECK struct err pack_group(struct cp_compiler *c, const struct entr
                                         size_t first, size_t end)
 {
     const struct entry *head = &all->items[first];
-    Trilane__Parts__V1__RouteGroup part = TRILANE__PARTS__V1__ROUTE_GROUP__INIT;
+    Trilane__Parts__V1__RouteGroup part;
+    trilane__parts__v1__route_group__init(&part);
     struct slice segment = {0};
     struct slice key = {0};
     TRY(arena_dup(c->arena, head->segment, &segment));
@@ -455,7 +456,8 @@ static MUST_CHECK struct err pack_endpoints(struct cp_compiler *c,
 
 static MUST_CHECK struct err pack_cluster(struct cp_compiler *c, const struct cp_service *service)
 {
-    Trilane__Parts__V1__Cluster part = TRILANE__PARTS__V1__CLUSTER__INIT;
+    Trilane__Parts__V1__Cluster part;
+    trilane__parts__v1__cluster__init(&part);
     struct slice id = {0};
     TRY(cp_target_id(c, &service->meta, &id));
     part.id = cp_str(id);

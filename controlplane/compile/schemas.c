@@ -120,7 +120,8 @@ static void refuse_missing(struct cp_compiler *c, const struct cp_topic *topic,
 static MUST_CHECK struct err compile_schema(struct cp_compiler *c, const struct cp_topic *topic,
                                             struct descriptor_set *set)
 {
-    Trilane__Parts__V1__Schema part = TRILANE__PARTS__V1__SCHEMA__INIT;
+    Trilane__Parts__V1__Schema part;
+    trilane__parts__v1__schema__init(&part);
     struct walk w = {.c = c, .set = set};
     struct descriptor_message *root = NULL;
     TRY(meet(&w, topic->message.text, &root));

@@ -8,7 +8,8 @@ struct err cp_compile_transport(struct cp_compiler *c)
     const struct cp_resources *all = &c->model->of[CP_KIND_TRANSPORT_PROFILE];
     for (size_t i = 0; i < all->count; i++) {
         const struct cp_transport_profile *p = (const struct cp_transport_profile *)all->items[i];
-        Trilane__Parts__V1__Transport part = TRILANE__PARTS__V1__TRANSPORT__INIT;
+        Trilane__Parts__V1__Transport part;
+        trilane__parts__v1__transport__init(&part);
         part.id = cp_str(p->meta.id);
         part.timeout_ms = (uint32_t)p->timeout_ms;
         part.timeout_max_ms = (uint32_t)p->timeout_max_ms;

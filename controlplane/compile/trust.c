@@ -7,12 +7,13 @@
 
 #include "trilane/parts/v1/parts.pb-c.h"
 
-static const char digest_front[] = "blake2b:";
+enum { DIGEST_FRONT = sizeof("blake2b:") - 1 };
 
 static MUST_CHECK struct err compile_environment(struct cp_compiler *c,
                                                  const struct cp_environment *environment)
 {
-    Trilane__Parts__V1__EnvironmentPart part = TRILANE__PARTS__V1__ENVIRONMENT_PART__INIT;
+    Trilane__Parts__V1__EnvironmentPart part;
+    trilane__parts__v1__environment_part__init(&part);
     part.name = cp_str(environment->meta.name.text);
     part.trust_domain = cp_str(environment->trust_domain.text);
     part.security = (uint32_t)environment->security;
@@ -47,8 +48,7 @@ static MUST_CHECK struct err make_digests(struct cp_compiler *c, const struct cp
     for (size_t i = 0; i < tokens->count; i++) {
         uint8_t *digest = NULL;
         TRY(arena_alloc(c->arena, DIGEST_SIZE, (void **)&digest));
-        TRY(text_unhex(slice_from(tokens->items[i].text, sizeof(digest_front) - 1), digest,
-                       DIGEST_SIZE));
+        TRY(text_unhex(slice_from(tokens->items[i].text, DIGEST_FRONT), digest, DIGEST_SIZE));
         part->token_digests[i] = (ProtobufCBinaryData){DIGEST_SIZE, digest};
     }
     part->n_token_digests = tokens->count;
@@ -58,7 +58,8 @@ static MUST_CHECK struct err make_digests(struct cp_compiler *c, const struct cp
 static MUST_CHECK struct err compile_caller(struct cp_compiler *c, struct slice trust_domain,
                                             const struct cp_service *service)
 {
-    Trilane__Parts__V1__Caller part = TRILANE__PARTS__V1__CALLER__INIT;
+    Trilane__Parts__V1__Caller part;
+    trilane__parts__v1__caller__init(&part);
     struct slice id = {0};
     struct slice spiffe = {0};
     TRY(cp_target_id(c, &service->meta, &id));
