@@ -268,7 +268,10 @@ static struct err load(struct dp_apply *a)
     TRY(e);
     struct dp_build_report report;
     struct dp_model *model = NULL;
-    e = dp_model_build(a->bin, start.set, /* previous= */ NULL, &model, &report);
+    e = dp_fault("load");
+    if (err_ok(e)) {
+        e = dp_model_build(a->bin, start.set, /* previous= */ NULL, &model, &report);
+    }
     snap_set_unref(start.set);
     TRY(e);
     disk_judge(a->disk, &a->judge);

@@ -1,8 +1,9 @@
 /*
  * fault: points at which a test makes the apply thread die, fail or wait.
  *
- * Shape      TRILANE_FAULT=POINT:ACTION in the environment: POINT is a step of apply.c or a disk
- *            step in lower case ("disk.pack_sync"); ACTION is kill (SIGKILL to oneself), error,
+ * Shape      TRILANE_FAULT=POINT:ACTION in the environment: POINT is a step of apply.c, "start" and
+ *            "load" (before and after the disk counts a start), or a disk step in lower case
+ *            ("disk.pack_sync"); ACTION is kill (SIGKILL to oneself), error,
  *            or pause=MS.
  * Threads    the apply thread.
  * Errors     dp_fault() fails with E_IO for "error".

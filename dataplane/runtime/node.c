@@ -359,6 +359,8 @@ static void block_signals(sigset_t *out)
     CHECK(pthread_sigmask(SIG_BLOCK, out, NULL) == 0);
     struct sigaction ignore = {.sa_handler = SIG_IGN};
     CHECK(sigaction(SIGPIPE, &ignore, NULL) == 0);
+    /* A full quota of the pack is PERSIST_FAILED, not the end of the process. */
+    CHECK(sigaction(SIGXFSZ, &ignore, NULL) == 0);
 }
 
 static void serve(struct dp_node *n, const sigset_t *signals)

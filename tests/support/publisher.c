@@ -325,8 +325,7 @@ static size_t add_stream(struct version *v, const struct content_part *const *pa
     return i;
 }
 
-struct version *version_new(struct publisher *p, const struct content *c, uint64_t number,
-                            const struct key_pair *key)
+struct version *version_cut(const struct content *c, uint64_t number)
 {
     struct version *v = calloc(1, sizeof(*v));
     const struct content_part **sorted = calloc(c->count + 1, sizeof(*sorted));
@@ -340,10 +339,16 @@ struct version *version_new(struct publisher *p, const struct content *c, uint64
         i += add_stream(v, sorted + i, c->count - i);
     }
     free(sorted);
+    return v;
+}
+
+void version_sign(struct publisher *p, struct version *v, uint64_t capabilities,
+                  const struct key_pair *key)
+{
     struct manifest_plan plan = {
-        .version = number,
+        .version = v->number,
         .made_at_ms = clock_wall_ms(),
-        .capabilities = c->capabilities,
+        .capabilities = capabilities,
         .streams = v->streams,
         .stream_count = v->stream_count,
     };
@@ -354,6 +359,13 @@ struct version *version_new(struct publisher *p, const struct content *c, uint64
     const struct key_pair *keys[] = {key == NULL ? &p->manifest_key : key};
     sign_into(CONTAINER_MANIFEST, PUBLISHER_ENVIRONMENT, buf_slice(&v->body), keys, 1,
               &v->manifest);
+}
+
+struct version *version_new(struct publisher *p, const struct content *c, uint64_t number,
+                            const struct key_pair *key)
+{
+    struct version *v = version_cut(c, number);
+    version_sign(p, v, c->capabilities, key);
     return v;
 }
 

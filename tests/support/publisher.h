@@ -81,6 +81,11 @@ struct version {
 /* Signs the content by 'key' (NULL: the manifest key). */
 struct version *version_new(struct publisher *p, const struct content *c, uint64_t number,
                             const struct key_pair *key);
+
+/* The same in two steps, so that a test can change what is signed in between. */
+struct version *version_cut(const struct content *c, uint64_t number);
+void version_sign(struct publisher *p, struct version *v, uint64_t capabilities,
+                  const struct key_pair *key);
 void version_free(struct version *v);
 
 /* The set that a node makes of it; the caller's reference. 'previous' may be NULL. */

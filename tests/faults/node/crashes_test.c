@@ -1,0 +1,267 @@
+/* Shows that a node killed at any step of an apply starts again on a valid snapshot, not older
+ * than the one that it last reported GOOD; that it starts with everything else dead; and that a
+ * full disk, a lost NATS and a snapshot that kills it leave last-good serving. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include "common/base/check.h"
+#include "common/base/clock.h"
+#include "dataplane/apply/apply.h"
+
+#include "tests/faults/node/rig.h"
+#include "tests/support/cmocka.h"
+
+static struct rig rig;
+
+static int set_up(void **state)
+{
+    (void)state;
+    rig_start(&rig);
+    rig_publish(&rig);
+    rig_node_start(&rig, NULL);
+    rig_wait_version(&rig, 1);
+    rig_wait_status(&rig, 1, SNAP_GOOD);
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    rig_end(&rig);
+    return 0;
+}
+
+static void pause_ms(long ms)
+{
+    struct timespec t = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000};
+    (void)nanosleep(&t, NULL);
+}
+
+/* ---- SIGKILL at every step ---- */
+
+#define STEP_NAME(name, text) #name,
+static const char *const points[] = {
+    DP_APPLY_STEPS(STEP_NAME) "disk.pack_append",
+    "disk.pack_appended",
+    "disk.pack_sync",
+    "disk.floor_create",
+    "disk.floor_write",
+    "disk.floor_sync",
+    "disk.floor_rename",
+    "disk.floor_dir_sync",
+    "disk.floor_done",
+};
+#undef STEP_NAME
+
+/* Keeps heads coming until the node has died. */
+static void beat_until_dead(const char *point)
+{
+    uint64_t until_ns = clock_mono_ns() + UINT64_C(20000000000);
+    while (!rig_node_died(&rig)) {
+        if (clock_mono_ns() > until_ns) {
+            fail_msg("the node lives on past %s", point);
+        }
+        rig_heartbeat(&rig);
+        pause_ms(50);
+    }
+}
+
+static void killed_at_every_step(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof(points) / sizeof(points[0]); i++) {
+        uint64_t good = rig.version;
+        char fault[64];
+        (void)snprintf(fault, sizeof(fault), "%s:kill", points[i]);
+        rig_node_kill(&rig);
+        rig_node_start(&rig, fault);
+        rig_publish(&rig);
+        beat_until_dead(points[i]);
+        rig_node_start(&rig, NULL);
+        /* It serves before any head comes: from its disk alone. */
+        struct rig_dump d = {0};
+        while (!rig_dump(&rig, &d) || d.version == 0) {
+            pause_ms(5);
+        }
+        if (d.version < good || d.version > rig.version) {
+            fail_msg("%s: version %llu after the restart, %llu was GOOD", points[i],
+                     (unsigned long long)d.version, (unsigned long long)good);
+        }
+        rig_heartbeat(&rig);
+        rig_wait_version(&rig, rig.version);
+        rig_wait_status(&rig, rig.version, SNAP_GOOD);
+    }
+}
+
+/* ---- a snapshot that kills ---- */
+
+static void three_deaths_fall_back(void **state)
+{
+    (void)state;
+    rig_node_kill(&rig);
+    rig_node_start(&rig, "swap:kill");
+    rig_wait_version(&rig, 1);
+    rig_publish(&rig);
+    beat_until_dead("swap");
+    for (int i = 0; i < 3; i++) {
+        rig_node_start(&rig, "load:kill");
+        beat_until_dead("load");
+    }
+    rig_node_start(&rig, NULL);
+    rig_wait_version(&rig, 1);
+    rig_heartbeat(&rig);
+    rig_wait_refusal(&rig, "CRASHED_NODE", 0);
+    rig_wait_status_code(&rig, E_CRASHED_NODE);
+    assert_true(rig_ready(&rig));
+    rig_publish(&rig);
+    rig_wait_version(&rig, 3);
+    rig_wait_status(&rig, 3, SNAP_GOOD);
+}
+
+/* ---- the disk ---- */
+
+static uint64_t pack_size(void)
+{
+    char path[256];
+    struct stat s;
+    (void)snprintf(path, sizeof(path), "%s/data/state/pack", rig.directory);
+    assert_int_equal(stat(path, &s), 0);
+    return (uint64_t)s.st_size;
+}
+
+static void disk_full(void **state)
+{
+    (void)state;
+    rig_node_kill(&rig);
+    rig.file_bytes_max = pack_size() + 64;
+    rig_node_start(&rig, NULL);
+    rig_wait_version(&rig, 1);
+    rig_publish(&rig);
+    rig_wait_refusal(&rig, "PERSIST_FAILED", 0);
+    rig_wait_status_code(&rig, E_PERSIST_FAILED);
+    assert_true(rig_metric(&rig, "trilane_snapshot_refusals_total{code=\"PERSIST_FAILED\"}") >= 1);
+    assert_true(rig_log_has(&rig, "code=PERSIST_FAILED"));
+    struct rig_dump d;
+    assert_true(rig_dump(&rig, &d));
+    assert_int_equal(d.version, 1);
+    assert_true(rig_ready(&rig));
+    /* Room again: a restart with it goes on from last-good. */
+    rig_node_kill(&rig);
+    rig.file_bytes_max = 0;
+    rig_node_start(&rig, NULL);
+    rig_heartbeat(&rig);
+    rig_wait_version(&rig, 2);
+    rig_wait_status(&rig, 2, SNAP_GOOD);
+}
+
+static void disk_refuses_at_every_step(void **state)
+{
+    (void)state;
+    static const char *const faults[] = {"disk.pack_append:error", "disk.pack_sync:error",
+                                         "persist:error"};
+    for (size_t i = 0; i < sizeof(faults) / sizeof(faults[0]); i++) {
+        uint64_t good = rig.version;
+        rig_node_kill(&rig);
+        rig_node_start(&rig, faults[i]);
+        rig_wait_version(&rig, good);
+        rig_publish(&rig);
+        rig_wait_refusal(&rig, i < 2 ? "PERSIST_FAILED" : "IO", 0);
+        assert_true(rig_ready(&rig));
+        rig_node_kill(&rig);
+        rig_node_start(&rig, NULL);
+        rig_heartbeat(&rig);
+        rig_wait_version(&rig, rig.version);
+        rig_wait_status(&rig, rig.version, SNAP_GOOD);
+    }
+}
+
+/* ---- NATS ---- */
+
+static void starts_with_all_else_dead(void **state)
+{
+    (void)state;
+    assert_int_equal(rig_node_stop(&rig), 0);
+    rig_nats_kill(&rig);
+    rig_node_start(&rig, NULL);
+    rig_wait_version(&rig, 1);
+    assert_true(rig_ready(&rig));
+    rig_wait_state(&rig, "STALE");
+    rig_nats_start(&rig);
+    rig_buckets(&rig);
+    rig_publish(&rig);
+    rig_wait_version(&rig, 2);
+    rig_wait_status(&rig, 2, SNAP_GOOD);
+}
+
+static void nats_away_and_back(void **state)
+{
+    (void)state;
+    rig_nats_kill(&rig);
+    uint64_t until_ns = clock_mono_ns() + UINT64_C(3000000000);
+    while (clock_mono_ns() < until_ns) {
+        assert_true(rig_ready(&rig));
+        pause_ms(100);
+    }
+    rig_wait_state(&rig, "STALE");
+    assert_true(rig_log_has(&rig, "state=STALE"));
+    assert_true(rig_metric(&rig, "trilane_snapshot_state{state=\"STALE\"}") == 1);
+    rig_nats_start(&rig);
+    rig_buckets(&rig);
+    rig_publish(&rig);
+    rig_wait_version(&rig, 2);
+    rig_wait_state(&rig, "GOOD");
+}
+
+static void nats_lost_during_an_apply(void **state)
+{
+    (void)state;
+    rig_node_kill(&rig);
+    rig_node_start(&rig, "chunks:pause=1000");
+    rig_wait_version(&rig, 1);
+    rig_publish(&rig);
+    pause_ms(300);
+    rig_nats_kill(&rig);
+    rig_wait_refusal(&rig, "CHUNK_MISSING", 0);
+    assert_true(rig_ready(&rig));
+    struct rig_dump d;
+    assert_true(rig_dump(&rig, &d));
+    assert_int_equal(d.version, 1);
+    rig_nats_start(&rig);
+    rig_buckets(&rig);
+    rig_heartbeat(&rig);
+    rig_wait_version(&rig, 2);
+}
+
+/* ---- many, and the end ---- */
+
+static void many_versions_in_a_row(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 25; i++) {
+        rig_publish(&rig);
+    }
+    rig_wait_version(&rig, rig.version);
+    rig_wait_state(&rig, "GOOD");
+    struct rig_dump d;
+    assert_true(rig_dump(&rig, &d));
+    assert_true(d.live <= 3);
+    assert_int_equal(rig_node_stop(&rig), 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(killed_at_every_step, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(three_deaths_fall_back, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(disk_full, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(disk_refuses_at_every_step, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(starts_with_all_else_dead, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(nats_away_and_back, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(nats_lost_during_an_apply, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(many_versions_in_a_row, set_up, tear_down),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,523 @@
+/* Shows that a node refuses every kind of broken, forged or replayed snapshot by its own code,
+ * says so in status, log and metric, goes on with last-good, and takes the next honest one. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <zstd.h>
+
+#include "common/base/check.h"
+#include "common/base/clock.h"
+#include "common/base/ids.h"
+#include "common/base/scope.h"
+
+#include "tests/faults/node/rig.h"
+#include "tests/support/cmocka.h"
+
+#define HEAD_MAX (CONTAINER_HEADER_SIZE + HEAD_BODY_MAX + CONTAINER_SIGNATURE_SIZE)
+
+static struct rig rig;
+
+/* What the node said before the fault. */
+static struct rig_dump before;
+
+static int set_up_all(void **state)
+{
+    (void)state;
+    rig_start(&rig);
+    rig_publish(&rig);
+    rig_node_start(&rig, NULL);
+    rig_wait_version(&rig, 1);
+    rig_wait_state(&rig, "GOOD");
+    rig_wait_status(&rig, 1, SNAP_GOOD);
+    return 0;
+}
+
+static int tear_down_all(void **state)
+{
+    (void)state;
+    int code = rig_node_stop(&rig);
+    rig_end(&rig);
+    return code;
+}
+
+static int look(void **state)
+{
+    (void)state;
+    assert_true(rig_dump(&rig, &before));
+    return 0;
+}
+
+/* The node refused by this code and serves what it served; then an honest version heals it. */
+static void refused_as(enum err_code code)
+{
+    char line[128];
+    (void)snprintf(line, sizeof(line), "trilane_snapshot_refusals_total{code=\"%s\"}",
+                   err_name(code));
+    rig_wait_refusal(&rig, err_name(code), before.refusals);
+    rig_wait_status_code(&rig, code);
+    assert_true(rig_metric(&rig, line) >= 1);
+    assert_true(rig_ready(&rig));
+    (void)snprintf(line, sizeof(line), "code=%s", err_name(code));
+    assert_true(rig_log_has(&rig, line));
+    struct rig_dump now;
+    assert_true(rig_dump(&rig, &now));
+    assert_int_equal(now.version, before.version);
+    rig_publish(&rig);
+    rig_wait_version(&rig, rig.version);
+    rig_wait_state(&rig, "GOOD");
+}
+
+/* ---- heads ---- */
+
+static uint8_t any_digest[DIGEST_SIZE] = {7};
+
+static void send_head(struct head_plan plan)
+{
+    if (plan.digest == NULL) {
+        plan.digest = any_digest;
+    }
+    if (plan.version == 0) {
+        plan.version = rig.version + 1;
+    }
+    rig_head(&rig, &plan);
+}
+
+/* A valid head with one byte changed at 'offset' from its end, or cut there. */
+static void broken_head(size_t offset, bool cut)
+{
+    auto_buf struct buf bytes = BUF_MAX(HEAD_MAX);
+    struct head_plan plan = {.epoch = rig.epoch,
+                             .sequence = rig.sequence + 1,
+                             .version = rig.version + 1,
+                             .digest = any_digest};
+    publisher_head(&rig.publisher, &plan, &bytes);
+    CHECK(offset < bytes.size);
+    size_t at = bytes.size - 1 - offset;
+    bytes.ptr[at] ^= 1;
+    rig_head_bytes(&rig, slice_of(bytes.ptr, cut ? at : bytes.size));
+}
+
+static void head_tampered(void **state)
+{
+    (void)state;
+    broken_head(3, /* cut= */ false);
+    refused_as(E_HEAD_UNSIGNED);
+}
+
+static void head_cut_off(void **state)
+{
+    (void)state;
+    broken_head(3, /* cut= */ true);
+    refused_as(E_HEAD_MALFORMED);
+}
+
+static void head_is_noise(void **state)
+{
+    (void)state;
+    uint8_t noise[512];
+    ids_random(noise, sizeof(noise));
+    rig_head_bytes(&rig, slice_of(noise, sizeof(noise)));
+    refused_as(E_HEAD_MALFORMED);
+}
+
+static void head_unknown_field(void **state)
+{
+    (void)state;
+    send_head((struct head_plan){.sequence = rig.sequence + 1, .unknown_field = true});
+    refused_as(E_HEAD_MALFORMED);
+}
+
+static void head_by_manifest_key(void **state)
+{
+    (void)state;
+    send_head((struct head_plan){.sequence = rig.sequence + 1, .key = &rig.publisher.manifest_key});
+    refused_as(E_HEAD_WRONG_KEY);
+}
+
+static void head_by_stranger(void **state)
+{
+    (void)state;
+    send_head((struct head_plan){.sequence = rig.sequence + 1, .key = &rig.publisher.stranger});
+    refused_as(E_HEAD_UNSIGNED);
+}
+
+static void head_of_another_environment(void **state)
+{
+    (void)state;
+    send_head((struct head_plan){.sequence = rig.sequence + 1, .environment = "staging"});
+    refused_as(E_HEAD_WRONG_ENVIRONMENT);
+}
+
+static void head_replayed(void **state)
+{
+    (void)state;
+    rig_heartbeat(&rig);
+    send_head((struct head_plan){.sequence = rig.sequence - 1});
+    refused_as(E_HEAD_REPLAYED);
+}
+
+static void head_equivocation(void **state)
+{
+    (void)state;
+    send_head((struct head_plan){.sequence = rig.sequence});
+    refused_as(E_HEAD_EQUIVOCATION);
+}
+
+static void head_expired(void **state)
+{
+    (void)state;
+    send_head(
+        (struct head_plan){.sequence = rig.sequence + 1, .signed_at_ms = clock_wall_ms() - 120000});
+    refused_as(E_HEAD_EXPIRED);
+}
+
+static void head_of_the_future(void **state)
+{
+    (void)state;
+    send_head(
+        (struct head_plan){.sequence = rig.sequence + 1, .signed_at_ms = clock_wall_ms() + 120000});
+    refused_as(E_CLOCK_SKEW);
+}
+
+static void epoch_jump(void **state)
+{
+    (void)state;
+    send_head((struct head_plan){.epoch = rig.epoch + HEAD_EPOCH_JUMP + 1, .sequence = 1});
+    refused_as(E_EPOCH_JUMP);
+}
+
+static void no_target(void **state)
+{
+    (void)state;
+    send_head((struct head_plan){.no_target = true});
+    refused_as(E_NO_TARGET);
+}
+
+static void root_missing(void **state)
+{
+    (void)state;
+    send_head((struct head_plan){.sequence = rig.sequence + 1,
+                                 .root_version = rig.publisher.root.version + 1});
+    refused_as(E_ROOT_MISSING);
+}
+
+/* ---- versions and manifests ---- */
+
+static void old_manifest_under_a_new_epoch(void **state)
+{
+    (void)state;
+    rig.epoch++;
+    rig.sequence = 0;
+    send_head((struct head_plan){.version = 1});
+    refused_as(E_SNAPSHOT_REPLAYED);
+}
+
+static void two_manifests_of_one_version(void **state)
+{
+    (void)state;
+    struct content *c = content_sample(9999);
+    struct version *v = version_new(&rig.publisher, c, rig.version, NULL);
+    publisher_put_version(&rig.snapshots, v);
+    send_head((struct head_plan){.version = rig.version, .digest = v->digest});
+    version_free(v);
+    content_free(c);
+    refused_as(E_SNAPSHOT_EQUIVOCATION);
+}
+
+static void manifest_missing(void **state)
+{
+    (void)state;
+    send_head((struct head_plan){0});
+    refused_as(E_MANIFEST_MISSING);
+}
+
+/* The next version, of a content that was not published before. */
+static struct version *next_version(const struct key_pair *key)
+{
+    struct content *c = content_sample((uint16_t)(20000 + rig.version));
+    struct version *v = version_new(&rig.publisher, c, ++rig.version, key);
+    content_free(c);
+    return v;
+}
+
+static void point_at(struct version *v)
+{
+    send_head((struct head_plan){.version = v->number, .digest = v->digest});
+    version_free(v);
+}
+
+static void manifest_tampered(void **state)
+{
+    (void)state;
+    struct version *v = next_version(NULL);
+    v->manifest.ptr[v->manifest.size - 2] ^= 1;
+    publisher_put_version(&rig.snapshots, v);
+    point_at(v);
+    refused_as(E_MANIFEST_MIXED);
+}
+
+static void manifest_signature_tampered(void **state)
+{
+    (void)state;
+    struct version *v = next_version(NULL);
+    v->manifest.ptr[CONTAINER_HEADER_SIZE + KEY_ID_SIZE + 3] ^= 1;
+    publisher_put_version(&rig.snapshots, v);
+    point_at(v);
+    refused_as(E_MANIFEST_UNSIGNED);
+}
+
+static void manifest_by_stranger(void **state)
+{
+    (void)state;
+    struct version *v = next_version(&rig.publisher.stranger);
+    publisher_put_version(&rig.snapshots, v);
+    point_at(v);
+    refused_as(E_MANIFEST_UNSIGNED);
+}
+
+static void manifest_by_head_key(void **state)
+{
+    (void)state;
+    struct version *v = next_version(&rig.publisher.head_key);
+    publisher_put_version(&rig.snapshots, v);
+    point_at(v);
+    refused_as(E_MANIFEST_WRONG_KEY);
+}
+
+static void unknown_capability(void **state)
+{
+    (void)state;
+    struct content *c = content_sample(1);
+    c->capabilities = UINT64_C(1) << 63;
+    struct version *v = version_new(&rig.publisher, c, ++rig.version, NULL);
+    content_free(c);
+    publisher_put_version(&rig.snapshots, v);
+    point_at(v);
+    refused_as(E_CAPABILITY_MISSING);
+}
+
+static void unknown_stream(void **state)
+{
+    (void)state;
+    struct content *c = content_sample(1);
+    content_put_bytes(c, STREAM_FILTERS, "filter", SLICE_LIT("?"));
+    struct version *v = version_new(&rig.publisher, c, ++rig.version, NULL);
+    content_free(c);
+    publisher_put_version(&rig.snapshots, v);
+    point_at(v);
+    refused_as(E_CAPABILITY_MISSING);
+}
+
+/* ---- chunks ---- */
+
+static void put_chunk(const struct cut_chunk *chunk, struct slice stored)
+{
+    char key[SNAP_KEY_SIZE];
+    snap_key_chunk(chunk->digest, key);
+    publisher_put(&rig.snapshots, key, stored);
+}
+
+/* The only chunk of the routing stream, which every content of these tests has its own of. */
+static struct cut_chunk *routing_chunk(struct version *v)
+{
+    CHECK(v->streams[0].kind == STREAM_ROUTING);
+    return &v->streams[0].chunks[0];
+}
+
+static void chunk_missing(void **state)
+{
+    (void)state;
+    struct version *v = next_version(NULL);
+    publisher_put_version(&rig.snapshots, v);
+    char key[SNAP_KEY_SIZE];
+    snap_key_chunk(routing_chunk(v)->digest, key);
+    assert_true(err_ok(kv_purge(&rig.snapshots, slice_str(key), KV_ANY_REVISION, 2000)));
+    point_at(v);
+    refused_as(E_CHUNK_MISSING);
+}
+
+static void chunk_truncated(void **state)
+{
+    (void)state;
+    struct version *v = next_version(NULL);
+    publisher_put_version(&rig.snapshots, v);
+    struct cut_chunk *chunk = routing_chunk(v);
+    put_chunk(chunk, slice_head(chunk->stored, chunk->stored.size - 1));
+    point_at(v);
+    refused_as(E_CHUNK_TAMPERED);
+}
+
+static void chunk_tampered(void **state)
+{
+    (void)state;
+    struct version *v = next_version(NULL);
+    publisher_put_version(&rig.snapshots, v);
+    struct cut_chunk *chunk = routing_chunk(v);
+    auto_buf struct buf bytes = BUF_MAX(CHUNK_RAW_MAX);
+    assert_true(err_ok(buf_add(&bytes, chunk->stored)));
+    bytes.ptr[bytes.size / 2] ^= 0x10;
+    put_chunk(chunk, buf_slice(&bytes));
+    point_at(v);
+    refused_as(E_CHUNK_TAMPERED);
+}
+
+static void chunk_too_large(void **state)
+{
+    (void)state;
+    struct version *v = next_version(NULL);
+    publisher_put_version(&rig.snapshots, v);
+    auto_free uint8_t *bytes = calloc(1, CHUNK_RAW_MAX * 2);
+    put_chunk(routing_chunk(v), slice_of(bytes, CHUNK_RAW_MAX * 2));
+    point_at(v);
+    refused_as(E_CHUNK_TAMPERED);
+}
+
+static void chunks_swapped(void **state)
+{
+    (void)state;
+    struct content *c = content_sample((uint16_t)(20000 + rig.version));
+    content_put_bytes(c, STREAM_AUTHORISATION, "service/acme/web", SLICE_LIT("?"));
+    struct version *v = version_new(&rig.publisher, c, ++rig.version, NULL);
+    content_free(c);
+    publisher_put_version(&rig.snapshots, v);
+    struct cut_chunk *routing = routing_chunk(v);
+    struct cut_chunk *other = NULL;
+    for (size_t i = 1; i < v->stream_count; i++) {
+        other = v->streams[i].kind == STREAM_AUTHORISATION ? &v->streams[i].chunks[0] : other;
+    }
+    CHECK(other != NULL);
+    put_chunk(routing, other->stored);
+    put_chunk(other, routing->stored);
+    point_at(v);
+    refused_as(E_CHUNK_TAMPERED);
+}
+
+/* A chunk that is what was signed, by name and size, but unpacks to 64 MiB of zeros. */
+static void chunk_bomb(void **state)
+{
+    (void)state;
+    enum { BOMB_BYTES = 64 << 20 };
+    struct content *c = content_sample((uint16_t)(20000 + rig.version));
+    struct version *v = version_cut(c, ++rig.version);
+    struct cut_chunk *chunk = routing_chunk(v);
+    auto_free uint8_t *zeros = calloc(1, BOMB_BYTES);
+    size_t room = ZSTD_compressBound(BOMB_BYTES);
+    auto_free uint8_t *bomb = malloc(room);
+    size_t size = ZSTD_compress(bomb, room, zeros, BOMB_BYTES, 19);
+    CHECK(!ZSTD_isError(size));
+    /* Smaller than what it declares, as a compressed chunk must be: the rest of the stream is
+     * made larger until the bomb fits below it. */
+    content_fill_policies(c, 10);
+    CHECK(size < CHUNK_RAW_MAX);
+    auto_free uint8_t *raw = calloc(1, CHUNK_RAW_MAX);
+    chunk->raw = slice_of(raw, CHUNK_RAW_MAX);
+    chunk->stored = slice_of(bomb, size);
+    ids_digest_short(chunk->stored, chunk->digest);
+    ids_digest(chunk->raw, chunk->raw_digest);
+    v->streams[0].raw_size = CHUNK_RAW_MAX;
+    cut_raw_digest(chunk->raw_digest, 1, v->streams[0].raw_digest);
+    version_sign(&rig.publisher, v, 0, NULL);
+    publisher_put_version(&rig.snapshots, v);
+    content_free(c);
+    point_at(v);
+    refused_as(E_CHUNK_BOMB);
+}
+
+/* ---- parts ---- */
+
+static void part_malformed(void **state)
+{
+    (void)state;
+    struct content *c = content_sample(1);
+    content_remove(c, STREAM_TRANSPORT, "default");
+    struct version *v = version_new(&rig.publisher, c, ++rig.version, NULL);
+    content_free(c);
+    publisher_put_version(&rig.snapshots, v);
+    point_at(v);
+    refused_as(E_PART_MALFORMED);
+}
+
+static void part_unknown_field(void **state)
+{
+    (void)state;
+    static const uint8_t unknown[] = {0x90, 0x03, 0x01}; /* field 50. */
+    struct content *c = content_sample(1);
+    content_put_bytes(c, STREAM_TRANSPORT, "other", slice_of(unknown, sizeof(unknown)));
+    struct version *v = version_new(&rig.publisher, c, ++rig.version, NULL);
+    content_free(c);
+    publisher_put_version(&rig.snapshots, v);
+    point_at(v);
+    refused_as(E_CAPABILITY_MISSING);
+}
+
+/* ---- the bucket, and what is no refusal ---- */
+
+static void bucket_purged_and_recreated(void **state)
+{
+    (void)state;
+    rig_nats_kill(&rig);
+    rig_nats_wipe(&rig);
+    rig_nats_start(&rig);
+    rig_buckets(&rig);
+    assert_true(rig_ready(&rig));
+    /* Somebody who kept a copy of the first head puts it into the empty bucket. */
+    send_head((struct head_plan){.epoch = 1, .sequence = 1, .version = 1});
+    refused_as(E_HEAD_REPLAYED);
+}
+
+static void a_new_root_is_walked_to(void **state)
+{
+    (void)state;
+    auto_buf struct buf root = BUF_MAX(ROOT_BODY_MAX * 2);
+    publisher_next_root(&rig.publisher, /* floor= */ NULL, &root);
+    char key[SNAP_KEY_SIZE];
+    snap_key_root(rig.publisher.root.version, key);
+    publisher_put(&rig.snapshots, key, buf_slice(&root));
+    rig_publish(&rig);
+    rig_wait_version(&rig, rig.version);
+    struct rig_dump now;
+    assert_true(rig_dump(&rig, &now));
+    assert_int_equal(now.root_version, rig.publisher.root.version);
+}
+
+#define CASE(name) cmocka_unit_test_setup(name, look)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        CASE(head_tampered),
+        CASE(head_cut_off),
+        CASE(head_is_noise),
+        CASE(head_unknown_field),
+        CASE(head_by_manifest_key),
+        CASE(head_by_stranger),
+        CASE(head_of_another_environment),
+        CASE(head_replayed),
+        CASE(head_equivocation),
+        CASE(head_expired),
+        CASE(head_of_the_future),
+        CASE(epoch_jump),
+        CASE(no_target),
+        CASE(root_missing),
+        CASE(old_manifest_under_a_new_epoch),
+        CASE(two_manifests_of_one_version),
+        CASE(manifest_missing),
+        CASE(manifest_tampered),
+        CASE(manifest_signature_tampered),
+        CASE(manifest_by_stranger),
+        CASE(manifest_by_head_key),
+        CASE(unknown_capability),
+        CASE(unknown_stream),
+        CASE(chunk_missing),
+        CASE(chunk_truncated),
+        CASE(chunk_tampered),
+        CASE(chunk_too_large),
+        CASE(chunks_swapped),
+        CASE(chunk_bomb),
+        CASE(part_malformed),
+        CASE(part_unknown_field),
+        CASE(bucket_purged_and_recreated),
+        CASE(a_new_root_is_walked_to),
+    };
+    return cmocka_run_group_tests(tests, set_up_all, tear_down_all);
+}
