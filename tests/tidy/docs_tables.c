@@ -10,6 +10,7 @@
 
 #include "common/base/err.h"
 #include "common/base/limits.h"
+#include "controlplane/source/diag.h"
 
 static const char *const grpc_names[] = {
     "OK",        "CANCELLED",      "UNKNOWN",           "INVALID_ARGUMENT",   "DEADLINE_EXCEEDED",
@@ -40,6 +41,15 @@ static void write_errors(void)
                      grpc_names[err_grpc_status(code)], err_grpc_status(code),
                      err_http_status(code), fault_names[err_fault(code)], err_text(code),
                      err_fix(code));
+    }
+    (void)printf(
+        "\n## Diagnostics of sources\n\n"
+        "Made from `DIAG_LIST` in `controlplane/source/diag.h`. Each comes with file, line and\n"
+        "column, what was found and what was expected.\n\n"
+        "| code | meaning | what to do |\n| --- | --- | --- |\n");
+    struct cp_diag_row row;
+    for (size_t i = 0; cp_diag_at(i, &row); i++) {
+        (void)printf("| `TL%d` | %s | %s |\n", (int)row.code, row.text, row.fix);
     }
 }
 

@@ -39,6 +39,8 @@ MACHINE_PATH = re.compile(r"(?<![\w.~$}])/(home|ro" r"ot|wo" r"rk|Users)/[A-Za-z
 TEXT = {".c", ".h", ".py", ".md", ".proto", ".sql", ".yaml", ".yml", ".json", ".cmake", ".txt", ".sh"}
 COMMENT_OR_STRING = re.compile(r'/\*.*?\*/|//[^\n]*|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'',
                                re.DOTALL)
+PAGE = re.compile(r"\bdocs/[a-z0-9/-]+\.md\b")
+RELATIVE_LINK = re.compile(r"\]\((?![a-z]+:|#)([^)#\s]+)(?:#[^)]*)?\)")
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.MULTILINE)
 
 
@@ -174,11 +176,27 @@ def rule_unbuilt(tree):
         yield path, 1, "no CMakeLists.txt names it"
 
 
+def rule_links(tree):
+    """A page that is named must be there: docs/x.md anywhere, and relative links of pages."""
+    for path, text in tree.texts.items():
+        folder = pathlib.PurePosixPath(path).parent
+        for match in PAGE.finditer(text):
+            if not (tree.root / match.group()).exists():
+                yield path, line_of(text, match.start()), "there is no " + match.group()
+        if not path.endswith(".md"):
+            continue
+        for match in RELATIVE_LINK.finditer(text):
+            target = match.group(1)
+            if not target.startswith("docs/") and not (tree.root / folder / target).exists():
+                yield path, line_of(text, match.start()), "there is no " + target
+
+
 RULES = {
     "arrows": rule_arrows,
     "header": rule_header,
     "banned": rule_banned,
     "length": rule_length,
+    "links": rule_links,
     "later": rule_later,
     "machine-path": rule_machine_path,
     "unbuilt": rule_unbuilt,

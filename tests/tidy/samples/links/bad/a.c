@@ -1,0 +1,1 @@
+/* docs/lost.md says more. */

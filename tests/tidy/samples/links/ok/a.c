@@ -1,0 +1,1 @@
+/* docs/errors.md says more. */
