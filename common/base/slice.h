@@ -17,8 +17,10 @@ struct slice {
     size_t size;
 };
 
-/* For printf("%.*s"): a slice of text as its two arguments, cut at INT_MAX. */
-#define SLICE_ARG(s) (int)((s).size > 0x7fffffff ? 0x7fffffff : (s).size), (const char *)(s).ptr
+/* For printf("%.*s"): a slice of text as its two arguments, cut at INT_MAX; never a NULL. */
+#define SLICE_ARG(s)                                                                               \
+    (int)((s).size > 0x7fffffff ? 0x7fffffff : (s).size),                                          \
+        ((s).ptr == NULL ? "" : (const char *)(s).ptr)
 
 /* A string literal as a slice: in an initialiser, also of static storage, and elsewhere. */
 #define SLICE_INIT(text)                                                                           \
