@@ -208,7 +208,7 @@ static MUST_CHECK struct err check_keys(struct parse *p, const struct cp_yaml *n
                                "a list or mapping is used as a key");
         }
     }
-    if (node->kid_count > 2 * KEYS_BY_MAP) {
+    if (node->kid_count / 2 > KEYS_BY_MAP) {
         return check_keys_by_map(p, node);
     }
     for (size_t i = 0; i < node->kid_count; i += 2) {
@@ -426,7 +426,8 @@ struct err cp_yaml_parse(struct cp_diags *diags, uint32_t file, struct arena *ar
     if (!bytes_are_fit(diags, file, bytes)) {
         return OK;
     }
-    struct parse p = {.diags = diags, .arena = arena, .budget = budget, .file = file};
+    struct parse p = {.diags = diags, .arena = arena, .file = file};
+    p.budget = budget;
     p.frames = calloc(limits.source_depth + 1, sizeof(struct frame));
     yaml_parser_t parser;
     if (p.frames == NULL || yaml_parser_initialize(&parser) == 0) {
