@@ -82,9 +82,27 @@ static struct dp_target target_of(const struct dp_model *model, struct slice id)
     };
 }
 
-static struct err find_transport(const struct dp_model *model, const char *name,
+/* What holds where no TransportProfile is named: the limits. */
+static struct err usual_transport(struct dp_model *model, const struct dp_transport **out)
+{
+    struct dp_transport *usual = NULL;
+    TRY(arena_calloc(&model->arena, 1, sizeof(*usual), (void **)&usual));
+    *usual = (struct dp_transport){
+        .timeout_ms = (uint32_t)limits.deadline_default_ms,
+        .connect_timeout_ms = (uint32_t)limits.connect_timeout_ms,
+        .request_message_bytes = (uint32_t)limits.request_body_bytes,
+        .response_message_bytes = (uint32_t)limits.request_body_bytes,
+    };
+    *out = usual;
+    return OK;
+}
+
+static struct err find_transport(struct dp_model *model, const char *name,
                                  const struct dp_transport **out)
 {
+    if (name[0] == '\0') {
+        return usual_transport(model, out);
+    }
     *out = map_get(&model->transports, slice_str(name));
     return *out == NULL ? FAIL(E_PART_MALFORMED) : OK;
 }
