@@ -461,7 +461,7 @@ static void a_thousand_rules_stay_small(void **state)
     double seconds =
         (double)(end.tv_sec - start.tv_sec) + 1e-9 * (double)(end.tv_nsec - start.tv_nsec);
     Trilane__Parts__V1__PolicyTarget *target = unpack(&f, "service/acme/orders");
-    print_message("%zu nodes, %zu bytes, %.3f s with sanitizers\n", target->n_nodes,
+    print_message("%zu nodes, %zu bytes, %.3f s of CPU\n", target->n_nodes,
                   fixture_part(&f, CP_PART_AUTHORISATION, "service/acme/orders")->bytes.size,
                   seconds);
     assert_true(target->n_nodes < 5000);
