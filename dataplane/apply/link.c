@@ -18,12 +18,12 @@
 typedef struct err link_fn(struct dp_model *model, const struct dp_model_part *part);
 
 /* Two parts may not claim one name. */
-static struct err put_once(struct map *map, struct slice key, const void *value)
+static struct err put_once(struct map *map, struct slice key, void *value)
 {
     if (map_get(map, key) != NULL) {
         return FAIL(E_PART_MALFORMED);
     }
-    return map_put(map, key, (void *)(uintptr_t)value, /* out_old= */ NULL);
+    return map_put(map, key, value, /* out_old= */ NULL);
 }
 
 /* ---- parts that name no other ---- */
@@ -62,7 +62,7 @@ static struct err add_tenant(struct dp_model *model, struct slice tenant)
 static struct err link_caller(struct dp_model *model, const struct dp_model_part *part)
 {
     const Trilane__Parts__V1__Caller *m = (const void *)part->part->message;
-    const struct dp_caller *caller = &part->part->as.caller;
+    struct dp_caller *caller = &part->part->as.caller;
     TRY(put_once(&model->callers_by_spiffe, caller->spiffe, caller));
     for (size_t i = 0; i < m->n_token_digests; i++) {
         TRY(put_once(&model->callers_by_token,

@@ -11,6 +11,22 @@
 
 /* ---- what both protocols share ---- */
 
+/* What a look-up of a header stands on: joining values takes room of the request's arena. */
+struct header_ctx {
+    struct dp_request *rq;
+};
+
+static struct err set_header(struct dp_request *rq,
+                             bool (*header)(const void *, struct slice, struct slice *))
+{
+    struct header_ctx *ctx = NULL;
+    TRY(arena_calloc(&rq->arena, 1, sizeof(*ctx), (void **)&ctx));
+    ctx->rq = rq;
+    rq->in.header = header;
+    rq->in.header_ctx = ctx;
+    return OK;
+}
+
 /* "Bearer" is compared by any case (RFC 9110, 11.1); one space or more before the token. */
 static struct slice bearer(struct slice authorization)
 {
@@ -79,7 +95,7 @@ static bool join(struct dp_request *rq, struct slice so_far, struct slice next, 
 
 static bool header_h2(const void *ctx, struct slice name, struct slice *out)
 {
-    struct dp_request *rq = (struct dp_request *)(uintptr_t)ctx;
+    struct dp_request *rq = ((const struct header_ctx *)ctx)->rq;
     const struct h2_fields *fields = h2_stream_fields(rq->stream);
     if (context_judge_client(name) == CONTEXT_STRIP) {
         return false;
@@ -129,8 +145,7 @@ struct err dp_input_h2(struct dp_request *rq, const struct h2_fields *f,
     rq->in.tracestate = h2_fields_value(f, H2_TOKEN_TRACESTATE);
     rq->in.timeout = h2_fields_value(f, H2_TOKEN_GRPC_TIMEOUT);
     rq->in.timeout_ms = h2_fields_value(f, H2_TOKEN_X_REQUEST_TIMEOUT_MS);
-    rq->in.header = header_h2;
-    rq->in.header_ctx = rq;
+    TRY(set_header(rq, header_h2));
     if (!h2_fields_repeated(f, H2_TOKEN_TRACEPARENT)) {
         /* W3C: more than one is none. */
         rq->in.traceparent = h2_fields_value(f, H2_TOKEN_TRACEPARENT);
@@ -147,7 +162,7 @@ struct err dp_input_h2(struct dp_request *rq, const struct h2_fields *f,
 
 static bool header_http1(const void *ctx, struct slice name, struct slice *out)
 {
-    struct dp_request *rq = (struct dp_request *)(uintptr_t)ctx;
+    struct dp_request *rq = ((const struct header_ctx *)ctx)->rq;
     const struct http1_head *head = http1_exchange_head(rq->exchange);
     if (context_judge_client(name) == CONTEXT_STRIP) {
         return false;
@@ -204,8 +219,7 @@ struct err dp_input_http1(struct dp_request *rq, const struct http1_head *head,
     if (two_parents) {
         rq->in.traceparent = (struct slice){0};
     }
-    rq->in.header = header_http1;
-    rq->in.header_ctx = rq;
+    TRY(set_header(rq, header_http1));
     split_path(rq, head->form == HTTP1_AUTHORITY ? SLICE_LIT("/") : head->path);
     return twice ? FAIL(E_CONTEXT_INVALID) : find_host(rq, head->authority);
 }

@@ -133,7 +133,7 @@ void content_put(struct content *c, uint32_t stream, const char *key,
     content_put_bytes(c, stream, key, buf_slice(&bytes));
 }
 
-static void put_service(struct content *c, const char *name, uint16_t port, const uint8_t *token)
+static void put_service(struct content *c, const char *name, uint16_t port, uint8_t *token)
 {
     char id[64];
     char spiffe[128];
@@ -141,35 +141,39 @@ static void put_service(struct content *c, const char *name, uint16_t port, cons
     (void)snprintf(id, sizeof(id), "service/acme/%s", name);
     (void)snprintf(spiffe, sizeof(spiffe), "spiffe://trilane.test/tenant/acme/service/%s", name);
     (void)snprintf(full, sizeof(full), "acme.%s", name);
-    Trilane__Parts__V1__Trait trait = TRILANE__PARTS__V1__TRAIT__INIT;
-    trait.name = (char[]){"tier"};
-    trait.value = (char[]){"gold"};
+    Trilane__Parts__V1__Trait trait;
+    trilane__parts__v1__trait__init(&trait);
+    trait.name = publisher_text("tier");
+    trait.value = publisher_text("gold");
     Trilane__Parts__V1__Trait *traits[] = {&trait};
-    ProtobufCBinaryData digest = {.len = DIGEST_SIZE, .data = (uint8_t *)(uintptr_t)token};
-    Trilane__Parts__V1__Caller caller = TRILANE__PARTS__V1__CALLER__INIT;
+    ProtobufCBinaryData digest = {.len = DIGEST_SIZE, .data = token};
+    Trilane__Parts__V1__Caller caller;
+    trilane__parts__v1__caller__init(&caller);
     caller.id = id;
     caller.spiffe = spiffe;
-    caller.tenant = (char[]){"acme"};
-    caller.service = (char *)(uintptr_t)name;
+    caller.tenant = publisher_text("acme");
+    caller.service = publisher_text(name);
     caller.n_traits = 1;
     caller.traits = traits;
     caller.n_token_digests = token == NULL ? 0 : 1;
     caller.token_digests = &digest;
     content_put(c, STREAM_TRUST, id, &caller.base);
 
-    Trilane__Parts__V1__Endpoint endpoint = TRILANE__PARTS__V1__ENDPOINT__INIT;
-    endpoint.address = (char[]){"127.0.0.1"};
+    Trilane__Parts__V1__Endpoint endpoint;
+    trilane__parts__v1__endpoint__init(&endpoint);
+    endpoint.address = publisher_text("127.0.0.1");
     endpoint.port = port;
     endpoint.weight = 1;
     Trilane__Parts__V1__Endpoint *endpoints[] = {&endpoint};
     char *services[] = {full};
-    Trilane__Parts__V1__Cluster cluster = TRILANE__PARTS__V1__CLUSTER__INIT;
+    Trilane__Parts__V1__Cluster cluster;
+    trilane__parts__v1__cluster__init(&cluster);
     cluster.id = id;
-    cluster.tenant = (char[]){"acme"};
-    cluster.name = (char *)(uintptr_t)name;
+    cluster.tenant = publisher_text("acme");
+    cluster.name = publisher_text(name);
     cluster.n_endpoints = 1;
     cluster.endpoints = endpoints;
-    cluster.transport = (char[]){"default"};
+    cluster.transport = publisher_text("default");
     cluster.n_grpc_services = 1;
     cluster.grpc_services = services;
     content_put(c, STREAM_ROUTING, id, &cluster.base);
@@ -177,26 +181,29 @@ static void put_service(struct content *c, const char *name, uint16_t port, cons
 
 static void put_route(struct content *c)
 {
-    Trilane__Parts__V1__WeightedTarget target = TRILANE__PARTS__V1__WEIGHTED_TARGET__INIT;
-    target.cluster = (char[]){"service/acme/orders"};
+    Trilane__Parts__V1__WeightedTarget target;
+    trilane__parts__v1__weighted_target__init(&target);
+    target.cluster = publisher_text("service/acme/orders");
     target.weight = 1;
     Trilane__Parts__V1__WeightedTarget *targets[] = {&target};
-    Trilane__Parts__V1__RouteEntry exact = TRILANE__PARTS__V1__ROUTE_ENTRY__INIT;
-    exact.id = (char[]){"acme/orders/0"};
+    Trilane__Parts__V1__RouteEntry exact;
+    trilane__parts__v1__route_entry__init(&exact);
+    exact.id = publisher_text("acme/orders/0");
     exact.match = TRILANE__PARTS__V1__PATH_MATCH__PATH_EXACT;
-    exact.path = (char[]){"/acme.orders/Get"};
+    exact.path = publisher_text("/acme.orders/Get");
     exact.n_targets = 1;
     exact.targets = targets;
     exact.timeout_ms = 700;
     Trilane__Parts__V1__RouteEntry prefix = exact;
-    prefix.id = (char[]){"acme/orders"};
+    prefix.id = publisher_text("acme/orders");
     prefix.match = TRILANE__PARTS__V1__PATH_MATCH__PATH_PREFIX;
-    prefix.path = (char[]){"/acme.orders"};
+    prefix.path = publisher_text("/acme.orders");
     prefix.timeout_ms = 0;
     Trilane__Parts__V1__RouteEntry *routes[] = {&exact, &prefix};
-    Trilane__Parts__V1__RouteGroup group = TRILANE__PARTS__V1__ROUTE_GROUP__INIT;
-    group.host = (char[]){"*"};
-    group.segment = (char[]){"acme.orders"};
+    Trilane__Parts__V1__RouteGroup group;
+    trilane__parts__v1__route_group__init(&group);
+    group.host = publisher_text("*");
+    group.segment = publisher_text("acme.orders");
     group.n_routes = 2;
     group.routes = routes;
     content_put(c, STREAM_ROUTING, "host/*/acme.orders", &group.base);
@@ -204,12 +211,14 @@ static void put_route(struct content *c)
 
 static void put_policy(struct content *c, const char *target, bool allow)
 {
-    Trilane__Parts__V1__Verdict verdict = TRILANE__PARTS__V1__VERDICT__INIT;
+    Trilane__Parts__V1__Verdict verdict;
+    trilane__parts__v1__verdict__init(&verdict);
     verdict.allow = allow;
-    verdict.rule = (char *)(uintptr_t)(allow ? "acme/all/allow" : "");
+    verdict.rule = publisher_text(allow ? "acme/all/allow" : "");
     Trilane__Parts__V1__Verdict *verdicts[] = {&verdict};
-    Trilane__Parts__V1__PolicyTarget policy = TRILANE__PARTS__V1__POLICY_TARGET__INIT;
-    policy.target = (char *)(uintptr_t)target;
+    Trilane__Parts__V1__PolicyTarget policy;
+    trilane__parts__v1__policy_target__init(&policy);
+    policy.target = publisher_text(target);
     policy.n_verdicts = 1;
     policy.verdicts = verdicts;
     content_put(c, STREAM_AUTHORISATION, target, &policy.base);
@@ -217,13 +226,15 @@ static void put_policy(struct content *c, const char *target, bool allow)
 
 static void put_limit(struct content *c)
 {
-    Trilane__Parts__V1__Limit limit = TRILANE__PARTS__V1__LIMIT__INIT;
-    limit.id = (char[]){"acme/orders"};
+    Trilane__Parts__V1__Limit limit;
+    trilane__parts__v1__limit__init(&limit);
+    limit.id = publisher_text("acme/orders");
     limit.period_ns = 1000000;
     limit.burst = 1000;
     Trilane__Parts__V1__Limit *list[] = {&limit};
-    Trilane__Parts__V1__LimitTarget target = TRILANE__PARTS__V1__LIMIT_TARGET__INIT;
-    target.target = (char[]){"service/acme/orders"};
+    Trilane__Parts__V1__LimitTarget target;
+    trilane__parts__v1__limit_target__init(&target);
+    target.target = publisher_text("service/acme/orders");
     target.n_limits = 1;
     target.limits = list;
     content_put(c, STREAM_LIMITS, "service/acme/orders", &target.base);
@@ -232,22 +243,25 @@ static void put_limit(struct content *c)
 static void put_bus(struct content *c)
 {
     uint8_t fingerprint[DIGEST_SIZE] = {1};
-    Trilane__Parts__V1__SchemaMessage message = TRILANE__PARTS__V1__SCHEMA_MESSAGE__INIT;
-    message.name = (char[]){"acme.users.v2.User"};
+    Trilane__Parts__V1__SchemaMessage message;
+    trilane__parts__v1__schema_message__init(&message);
+    message.name = publisher_text("acme.users.v2.User");
     Trilane__Parts__V1__SchemaMessage *messages[] = {&message};
-    Trilane__Parts__V1__Schema schema = TRILANE__PARTS__V1__SCHEMA__INIT;
-    schema.type = (char[]){"User.v2"};
-    schema.full_name = (char[]){"acme.users.v2.User"};
+    Trilane__Parts__V1__Schema schema;
+    trilane__parts__v1__schema__init(&schema);
+    schema.type = publisher_text("User.v2");
+    schema.full_name = publisher_text("acme.users.v2.User");
     schema.n_messages = 1;
     schema.messages = messages;
     schema.fingerprint = (ProtobufCBinaryData){.len = DIGEST_SIZE, .data = fingerprint};
     content_put(c, STREAM_SCHEMAS, "User.v2", &schema.base);
-    Trilane__Parts__V1__TopicPart topic = TRILANE__PARTS__V1__TOPIC_PART__INIT;
-    topic.type = (char[]){"User"};
+    Trilane__Parts__V1__TopicPart topic;
+    trilane__parts__v1__topic_part__init(&topic);
+    topic.type = publisher_text("User");
     topic.major = 2;
-    topic.full_name = (char[]){"acme.users.v2.User"};
-    topic.stream = (char[]){"TRILANE_EVENTS"};
-    topic.version = (char[]){"2.0.0"};
+    topic.full_name = publisher_text("acme.users.v2.User");
+    topic.stream = publisher_text("TRILANE_EVENTS");
+    topic.version = publisher_text("2.0.0");
     content_put(c, STREAM_BUS, "User.v2", &topic.base);
 }
 
@@ -256,25 +270,28 @@ static void put_egress(struct content *c)
     char exact[] = "api.example.com";
     char wildcard[] = "*.example.org";
     char *hosts[] = {wildcard, exact};
-    Trilane__Parts__V1__EgressPart egress = TRILANE__PARTS__V1__EGRESS_PART__INIT;
-    egress.id = (char[]){"egress/acme/partners"};
-    egress.tenant = (char[]){"acme"};
+    Trilane__Parts__V1__EgressPart egress;
+    trilane__parts__v1__egress_part__init(&egress);
+    egress.id = publisher_text("egress/acme/partners");
+    egress.tenant = publisher_text("acme");
     egress.n_hosts = 2;
     egress.hosts = hosts;
-    egress.transport = (char[]){"default"};
+    egress.transport = publisher_text("default");
     content_put(c, STREAM_EGRESS, "acme/partners", &egress.base);
 }
 
 struct content *content_sample(uint16_t endpoint_port)
 {
     struct content *c = content_empty();
-    Trilane__Parts__V1__EnvironmentPart environment = TRILANE__PARTS__V1__ENVIRONMENT_PART__INIT;
-    environment.name = (char[]){PUBLISHER_ENVIRONMENT};
-    environment.trust_domain = (char[]){"trilane.test"};
+    Trilane__Parts__V1__EnvironmentPart environment;
+    trilane__parts__v1__environment_part__init(&environment);
+    environment.name = publisher_text(PUBLISHER_ENVIRONMENT);
+    environment.trust_domain = publisher_text("trilane.test");
     environment.partitions = 16;
     content_put(c, STREAM_TRUST, "environment", &environment.base);
-    Trilane__Parts__V1__Transport transport = TRILANE__PARTS__V1__TRANSPORT__INIT;
-    transport.id = (char[]){"default"};
+    Trilane__Parts__V1__Transport transport;
+    trilane__parts__v1__transport__init(&transport);
+    transport.id = publisher_text("default");
     transport.timeout_ms = 3000;
     content_put(c, STREAM_TRANSPORT, "default", &transport.base);
     uint8_t token[DIGEST_SIZE];

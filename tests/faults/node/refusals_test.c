@@ -151,7 +151,6 @@ static void head_of_another_environment(void **state)
 static void head_replayed(void **state)
 {
     (void)state;
-    rig_heartbeat(&rig);
     send_head((struct head_plan){.sequence = rig.sequence - 1});
     refused_as(E_HEAD_REPLAYED);
 }

@@ -132,9 +132,15 @@ void rig_nats_start(struct rig *r)
     (void)snprintf(log, sizeof(log), "%s/nats.log", r->directory);
     (void)snprintf(port, sizeof(port), "%u", r->nats_port);
     (void)snprintf(store, sizeof(store), "%s/jetstream", r->directory);
-    char *argv[] = {(char[]){"nats-server"}, (char[]){"-a"}, (char[]){"127.0.0.1"},
-                    (char[]){"-p"},          port,           (char[]){"-js"},
-                    (char[]){"-sd"},         store,          NULL};
+    char *argv[] = {publisher_text("nats-server"),
+                    publisher_text("-a"),
+                    publisher_text("127.0.0.1"),
+                    publisher_text("-p"),
+                    port,
+                    publisher_text("-js"),
+                    publisher_text("-sd"),
+                    store,
+                    NULL};
     struct rig plain = *r;
     plain.file_bytes_max = 0;
     r->nats = spawn(&plain, log, argv, NULL);
@@ -207,18 +213,18 @@ void rig_node_start(struct rig *r, const char *fault)
     (void)snprintf(admin, sizeof(admin), "--listen-admin=127.0.0.1:%u", r->admin_port);
     log_path(r, log);
     char *argv[] = {program,
-                    (char[]){"serve"},
-                    (char[]){"--environment=" PUBLISHER_ENVIRONMENT},
-                    (char[]){"--node-id=node-1"},
-                    (char[]){"--workers=2"},
-                    (char[]){"--listen-proxy=off"},
-                    (char[]){"--access-log=off"},
-                    (char[]){"--poll-interval-ms=100"},
-                    (char[]){"--good-after-ms=100"},
-                    (char[]){"--status-interval-ms=200"},
-                    (char[]){"--stale-after-ms=2000"},
-                    (char[]){"--fetch-timeout-ms=500"},
-                    (char[]){"--hints-per-second=1000"},
+                    publisher_text("serve"),
+                    publisher_text("--environment=" PUBLISHER_ENVIRONMENT),
+                    publisher_text("--node-id=node-1"),
+                    publisher_text("--workers=2"),
+                    publisher_text("--listen-proxy=off"),
+                    publisher_text("--access-log=off"),
+                    publisher_text("--poll-interval-ms=100"),
+                    publisher_text("--good-after-ms=100"),
+                    publisher_text("--status-interval-ms=200"),
+                    publisher_text("--stale-after-ms=2000"),
+                    publisher_text("--fetch-timeout-ms=500"),
+                    publisher_text("--hints-per-second=1000"),
                     data,
                     root,
                     key,
@@ -456,11 +462,28 @@ void rig_wait_version(struct rig *r, uint64_t version)
                (unsigned long long)version, (unsigned long long)d.version, d.state, d.code);
 }
 
+/* On a slow machine GOOD comes after the head is stale: a leader would have sent another. */
+static void beat_for_good(struct rig *r, const char *state, const struct rig_dump *d)
+{
+    if (strcmp(state, "GOOD") == 0 && strcmp(d->state, "STALE") == 0) {
+        rig_heartbeat(r);
+        pause_ms(200);
+    }
+}
+
+static bool is_in_state(struct rig *r, const char *state, struct rig_dump *out)
+{
+    if (!rig_dump(r, out)) {
+        return false;
+    }
+    beat_for_good(r, state, out);
+    return strcmp(out->state, state) == 0;
+}
+
 void rig_wait_state(struct rig *r, const char *state)
 {
     struct rig_dump d = {0};
-    WAIT_UNTIL(r, rig_dump(r, &d) && strcmp(d.state, state) == 0, "state %s (it is %s %s)", state,
-               d.state, d.code);
+    WAIT_UNTIL(r, is_in_state(r, state, &d), "state %s (it is %s %s)", state, d.state, d.code);
 }
 
 void rig_wait_refusal(struct rig *r, const char *code, uint64_t before)

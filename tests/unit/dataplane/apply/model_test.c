@@ -170,8 +170,9 @@ struct route_row {
 static void put_group(struct content *c, const char *host, const char *segment,
                       const struct route_row *rows, size_t count)
 {
-    Trilane__Parts__V1__WeightedTarget target = TRILANE__PARTS__V1__WEIGHTED_TARGET__INIT;
-    target.cluster = (char[]){"service/acme/orders"};
+    Trilane__Parts__V1__WeightedTarget target;
+    trilane__parts__v1__weighted_target__init(&target);
+    target.cluster = publisher_text("service/acme/orders");
     target.weight = 1;
     Trilane__Parts__V1__WeightedTarget *targets[] = {&target};
     Trilane__Parts__V1__RouteEntry entries[8];
@@ -182,28 +183,29 @@ static void put_group(struct content *c, const char *host, const char *segment,
     char yes[] = "yes";
     for (size_t i = 0; i < count; i++) {
         trilane__parts__v1__route_entry__init(&entries[i]);
-        entries[i].id = (char *)(uintptr_t)rows[i].id;
+        entries[i].id = publisher_text(rows[i].id);
         entries[i].match = rows[i].match;
-        entries[i].path = (char *)(uintptr_t)rows[i].path;
+        entries[i].path = publisher_text(rows[i].path);
         entries[i].n_targets = 1;
         entries[i].targets = targets;
-        tenants[i] = (char *)(uintptr_t)rows[i].tenant;
+        tenants[i] = publisher_text(rows[i].tenant);
         entries[i].n_tenants = rows[i].tenant == NULL ? 0 : 1;
         entries[i].tenants = &tenants[i];
         trilane__parts__v1__header_match__init(&headers[i]);
-        headers[i].name = (char *)(uintptr_t)rows[i].header;
+        headers[i].name = publisher_text(rows[i].header);
         headers[i].value = yes;
         header_list[i] = &headers[i];
         entries[i].n_headers = rows[i].header == NULL ? 0 : 1;
         entries[i].headers = &header_list[i];
         if (rows[i].method != NULL) {
-            entries[i].http_method = (char *)(uintptr_t)rows[i].method;
+            entries[i].http_method = publisher_text(rows[i].method);
         }
         list[i] = &entries[i];
     }
-    Trilane__Parts__V1__RouteGroup group = TRILANE__PARTS__V1__ROUTE_GROUP__INIT;
-    group.host = (char *)(uintptr_t)host;
-    group.segment = (char *)(uintptr_t)segment;
+    Trilane__Parts__V1__RouteGroup group;
+    trilane__parts__v1__route_group__init(&group);
+    group.host = publisher_text(host);
+    group.segment = publisher_text(segment);
     group.n_routes = count;
     group.routes = list;
     char key[96];
