@@ -1,9 +1,10 @@
 /*
  * bus_internal: what the files of this room share; nobody else includes it.
  *
- * Shape      bus.c owns the connection and its thread; publisher.c the table of publishes without
- *            an ack; message.c turns ours into nats.c's and back; kv.c, ensure.c and server.c make
- *            blocking calls on a connection that they hold meanwhile.
+ * Shape      bus.c is what callers see; link.c the thread that owns the connection; subscription.c
+ *            what arrives; publisher.c the table of publishes without an ack; message.c turns ours
+ *            into nats.c's and back; kv.c, ensure.c and server.c make blocking calls on a
+ *            connection that they hold meanwhile (request.c).
  * Ownership  see each struct.
  * Threads    members say which thread may touch them by the group they sit in.
  * Errors     those of bus.h.
@@ -144,8 +145,24 @@ struct bus {
     } shared;
 };
 
+/* What the bus' thread runs; 'ctx' is the bus. */
+void *link_main(void *ctx);
+
 /* Wakes the bus' thread. */
 void bus_signal(struct bus *bus);
+
+/* A subscription that is in no list yet, with one reference; NULL when out of memory. */
+struct bus_subscription *subscription_new(struct slice subject, struct slice group);
+/* From here on callbacks find nothing to do; one that runs now is waited for. */
+void subscription_end(struct bus_subscription *sub);
+void subscription_release(struct bus_subscription *sub);
+
+/* Bus' thread: makes live what is new, buries what was ended. */
+void subscriptions_sync(struct bus *bus);
+/* Bus' thread: takes one off the present connection. */
+void subscription_bury(struct bus *bus, struct bus_subscription *sub);
+/* Bus' thread: destroys those that are old enough, or all once the connection is closed. */
+void graves_sweep(struct bus *bus, bool all);
 
 /* Puts an item into the outbox: E_BUS_FULL, E_BUS_UNAVAILABLE after bus_close(). */
 MUST_CHECK struct err bus_enqueue(struct bus *bus, natsMsg *msg, uint64_t token, size_t bytes);

@@ -7,7 +7,7 @@
 #include "common/base/check.h"
 #include "common/bus/jetstream.h"
 
-static const int64_t NS_PER_MS = 1000000;
+static const int64_t ns_per_ms = 1000000;
 
 /* ---- one call of the API ---- */
 
@@ -163,9 +163,9 @@ struct err jetstream_stream_ensure(struct bus *bus, const struct jetstream_strea
     config.Storage = js_FileStorage;
     config.Discard = js_DiscardOld;
     config.MaxBytes = (int64_t)(want->max_bytes == 0 ? limits.stream_max_bytes : want->max_bytes);
-    config.MaxAge = (int64_t)want->max_age_ms * NS_PER_MS;
+    config.MaxAge = (int64_t)want->max_age_ms * ns_per_ms;
     config.Duplicates =
-        (int64_t)(want->duplicate_ms == 0 ? 120000 : want->duplicate_ms) * NS_PER_MS;
+        (int64_t)(want->duplicate_ms == 0 ? 120000 : want->duplicate_ms) * ns_per_ms;
     config.Replicas = want->replicas == 0 ? 1 : want->replicas;
     return ensure_stream(bus, &config, timeout_ms, why);
 }
@@ -183,7 +183,7 @@ static struct numbers numbers_of(const struct jetstream_consumer *c)
     uint64_t wait_ms = c->ack_wait_ms == 0 ? limits.ack_wait_ms : c->ack_wait_ms;
     uint64_t deliver = c->max_deliver == 0 ? limits.max_deliver : c->max_deliver;
     uint64_t pending = c->max_ack_pending == 0 ? limits.subscription_credit : c->max_ack_pending;
-    return (struct numbers){.ack_wait_ns = (int64_t)wait_ms * NS_PER_MS,
+    return (struct numbers){.ack_wait_ns = (int64_t)wait_ms * ns_per_ms,
                             .max_deliver = (int64_t)deliver,
                             .max_ack_pending = (int64_t)pending};
 }

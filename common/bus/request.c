@@ -1,0 +1,80 @@
+/* request: what blocking calls stand on; the connection cannot go away while one holds it. */
+#include "common/base/check.h"
+#include "common/bus/bus_internal.h"
+
+struct err bus_hold(struct bus *bus, natsConnection **out)
+{
+    lock_take(&bus->shared.lock);
+    bool up = bus->shared.state == BUS_CONNECTED && !bus->shared.lost && !bus->shared.link_closed &&
+              !bus->shared.closing;
+    if (up) {
+        bus->shared.holders++;
+        *out = bus->shared.connection;
+    }
+    lock_drop(&bus->shared.lock);
+    return up ? OK : FAIL(E_UNAVAILABLE);
+}
+
+void bus_release(struct bus *bus)
+{
+    lock_take(&bus->shared.lock);
+    CHECK(bus->shared.holders > 0);
+    bus->shared.holders--;
+    CHECK(pthread_cond_broadcast(&bus->shared.changed) == 0);
+    lock_drop(&bus->shared.lock);
+}
+
+uint64_t bus_forbidden(struct bus *bus)
+{
+    return bus->counters.forbidden;
+}
+
+struct err bus_blame(struct bus *bus, uint64_t forbidden_before, const char *subject,
+                     struct err otherwise)
+{
+    char text[BUS_ERROR_TEXT_MAX];
+    if (bus->counters.forbidden == forbidden_before) {
+        return otherwise;
+    }
+    bus_last_error(bus, text);
+    return strstr(text, subject) == NULL ? otherwise : FAIL(E_BUS_FORBIDDEN);
+}
+
+/* What became of a request, by how nats.c's call ended. */
+static struct err request_outcome(natsStatus s)
+{
+    switch ((int)s) {
+    case NATS_OK:
+        return OK;
+    case NATS_NO_RESPONDERS:
+    case NATS_INSUFFICIENT_BUFFER:
+        return FAIL(E_UNAVAILABLE);
+    case NATS_MAX_PAYLOAD:
+        return FAIL(E_TOO_LARGE);
+    case NATS_NO_MEMORY:
+        return FAIL(E_NO_MEMORY);
+    default:
+        return FAIL(E_RESULT_UNKNOWN);
+    }
+}
+
+struct err bus_request(struct bus *bus, const struct bus_outgoing *request, uint64_t timeout_ms,
+                       natsMsg **out_answer)
+{
+    natsMsg *msg = NULL;
+    natsConnection *nc = NULL;
+    TRY(message_make(request, (struct slice){0}, &msg));
+    struct err err = bus_hold(bus, &nc);
+    if (!err_ok(err)) {
+        natsMsg_Destroy(msg);
+        return err;
+    }
+    uint64_t forbidden = bus_forbidden(bus);
+    err = request_outcome(natsConnection_RequestMsg(out_answer, nc, msg, (int64_t)timeout_ms));
+    if (err.code == E_RESULT_UNKNOWN) {
+        err = bus_blame(bus, forbidden, natsMsg_GetSubject(msg), err);
+    }
+    bus_release(bus);
+    natsMsg_Destroy(msg);
+    return err;
+}
