@@ -20,7 +20,7 @@ class OperatorLane(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.servers = [echo.Server("a"), echo.Server("b")]
-        cls.platform = trilane.Platform()
+        cls.platform = trilane.Platform(environment="dev")
         cls.addClassCleanup(cls.platform.close)
         for server in cls.servers:
             cls.addClassCleanup(server.stop)
@@ -271,7 +271,7 @@ class Failing(unittest.TestCase):
     """Upstreams that are not there, break off, or speak something else."""
 
     def setUp(self):
-        self.platform = trilane.Platform()
+        self.platform = trilane.Platform(environment="dev")
         self.addCleanup(self.platform.close)
         self.cp = self.platform.control_plane().start()
         self.node = self.platform.node("node-1").start()
