@@ -101,6 +101,14 @@
       "check the name")                                                                            \
     X(EGRESS_METHOD, 7, 403, CALLER, "the Egress does not allow this method, port or path",        \
       "see the Egress that is named")                                                              \
+    X(EGRESS_DESTINATION, 3, 400, CALLER, "the destination is not a plain http or https URL",      \
+      "see docs/proxy.md, destinations")                                                           \
+    X(EGRESS_LOOP, 9, 508, CALLER, "the destination is this node, or the request was here before", \
+      "call the service behind it")                                                                \
+    X(EGRESS_TOO_LARGE, 8, 502, PEER, "the answer is larger than the Egress allows",               \
+      "ask for less, or raise the Egress' response")                                               \
+    X(EGRESS_UNTRUSTED, 14, 502, PEER, "the upstream's certificate does not verify",               \
+      "see docs/proxy.md, TLS")                                                                    \
     /* a node judges a head: docs/formats.md, in the order of the checks */                        \
     X(HEAD_MALFORMED, 3, 400, PEER, "the head does not parse", "look at who writes to the bucket") \
     X(HEAD_WRONG_ENVIRONMENT, 3, 400, PEER, "the head is another environment's",                   \

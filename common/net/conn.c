@@ -174,7 +174,7 @@ struct err net_dial(struct net_loop *loop, const struct net_dial_options *o, str
     TRY(conn_new(loop, &fd, &conn));
     socket_tune(conn->fd);
     if (o->tls != NULL) {
-        struct net_conn_tls_expect expect = {o->server_name, o->spiffe_id};
+        struct net_conn_tls_expect expect = {o->server_name, o->spiffe_id, o->http1_only};
         struct err failed = net_conn_tls_init(conn, o->tls, &expect);
         if (!err_ok(failed)) {
             conn_bury(conn);

@@ -80,6 +80,7 @@ struct net_dial_options {
     struct slice server_name; /* SNI, and the name that the certificate must carry (a DNS name or
                                  an IP literal) unless 'spiffe_id' is set. Copied. */
     struct slice spiffe_id;   /* the peer must be exactly this X.509-SVID. Copied. */
+    bool http1_only;          /* ALPN offers http/1.1 alone, whatever the context says. */
     const struct net_conn_handler *handler;
     void *ctx;
 };

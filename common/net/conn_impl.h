@@ -99,6 +99,7 @@ void net_chunks_drop(struct net_loop *loop, struct net_chunks *chunks, size_t si
 struct net_conn_tls_expect {
     struct slice server_name;
     struct slice spiffe_id;
+    bool http1_only;
 };
 MUST_CHECK struct err net_conn_tls_init(struct net_conn *conn, struct net_tls *tls,
                                         const struct net_conn_tls_expect *client);

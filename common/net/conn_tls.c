@@ -148,6 +148,10 @@ struct err net_conn_tls_init(struct net_conn *conn, struct net_tls *tls,
         return OK;
     }
     SSL_set_connect_state(conn->tls.ssl);
+    static const unsigned char alpn[] = "\x08http/1.1";
+    if (client->http1_only && SSL_set_alpn_protos(conn->tls.ssl, alpn, sizeof(alpn) - 1) != 0) {
+        return FAIL(E_CRYPTO);
+    }
     return expect_peer(conn, client);
 }
 

@@ -202,6 +202,12 @@ size_t http1_respond_room(const struct http1_exchange *x)
     return room > overhead ? room - overhead : 0;
 }
 
+void http1_exchange_want_drained(struct http1_exchange *x)
+{
+    x->want_drained = true;
+    net_conn_want_drained(x->server->conn);
+}
+
 static struct err write_chunk(struct net_conn *conn, struct slice bytes)
 {
     char head[HTTP1_CHUNK_HEAD_MAX + 1];
@@ -224,8 +230,7 @@ struct err http1_respond_body(struct http1_exchange *x, struct slice bytes)
         return FAIL(E_TOO_LARGE);
     }
     if (bytes.size > http1_respond_room(x) && !x->bodiless) {
-        x->want_drained = true;
-        net_conn_want_drained(conn);
+        http1_exchange_want_drained(x);
         return FAIL(E_TOO_LARGE);
     }
     x->left -= counted ? bytes.size : 0;

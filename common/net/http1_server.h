@@ -110,6 +110,8 @@ MUST_CHECK struct err http1_respond_end(struct http1_exchange *x,
                                         const struct http1_field *trailers, size_t count);
 /* Bytes that http1_respond_body() takes now; drained() comes after it was too little. */
 size_t http1_respond_room(const struct http1_exchange *x);
+/* Asks for one drained() as soon as the output is at or below half of its bound. */
+void http1_exchange_want_drained(struct http1_exchange *x);
 
 /* Whether a head was answered already, and whether the answer is whole. */
 bool http1_exchange_answered(const struct http1_exchange *x);

@@ -49,7 +49,9 @@
     X(502, "Bad Gateway")                                                                          \
     X(503, "Service Unavailable")                                                                  \
     X(504, "Gateway Timeout")                                                                      \
-    X(505, "HTTP Version Not Supported")
+    X(505, "HTTP Version Not Supported")                                                           \
+    X(507, "Insufficient Storage")                                                                 \
+    X(508, "Loop Detected")
 
 const char *http1_reason(unsigned status)
 {

@@ -7,6 +7,8 @@
  */
 #pragma once
 
+#include <stddef.h>
+
 #include "common/base/err.h"
 #include "common/base/slice.h"
 
@@ -14,6 +16,7 @@ struct bus;
 struct dp_request;
 struct dp_request_metrics;
 struct h2_env;
+struct net_addr;
 struct net_dns;
 struct net_loop;
 struct net_tls;
@@ -28,8 +31,10 @@ struct dp_lane_host {
     struct net_tls *tls;  /* towards upstreams, without a certificate of ours; NULL: no CA given. */
     struct net_tls *mtls; /* with the node's certificate; NULL: none given. */
     struct dp_request_metrics *metrics;
-    struct bus *bus;          /* the node's connection. */
-    struct slice environment; /* its name. */
+    struct bus *bus;                /* the node's connection. */
+    struct slice environment;       /* its name. */
+    const struct net_addr *listens; /* where this node itself listens. */
+    size_t listen_count;
 };
 
 /* One of the three lanes. */

@@ -140,6 +140,10 @@ static MUST_CHECK struct err find_timeout(const struct dp_request *rq, uint64_t 
     if (rq->in.timeout_ms.size > 0) {
         return timeout_parse_ms(rq->in.timeout_ms, out_ns);
     }
+    if (rq->unbounded) {
+        *out_ns = TIMEOUT_MAX_NS;
+        return OK;
+    }
     uint32_t ms = rq->route_timeout_ms != 0 ? rq->route_timeout_ms : rq->transport->timeout_ms;
     *out_ns = (uint64_t)ms * 1000000;
     return OK;
@@ -153,13 +157,13 @@ static void deadline_passed(struct net_timer *timer, void *ctx)
     rq->lane->abort(rq, FAIL(E_DEADLINE_EXCEEDED));
 }
 
-/* Every call has a deadline; a caller's is cut to the profile's bound. */
+/* Every call has a deadline; a caller's is cut to the profile's bound, but for what may last. */
 static MUST_CHECK struct err set_deadline(struct dp_request *rq)
 {
     uint64_t ns = 0;
     TRY(find_timeout(rq, &ns));
     uint64_t max_ns = (uint64_t)rq->transport->timeout_max_ms * 1000000;
-    if (max_ns != 0 && ns > max_ns) {
+    if (max_ns != 0 && ns > max_ns && !rq->unbounded) {
         ns = max_ns;
     }
     if (ns == 0) {

@@ -5,11 +5,13 @@
  *            keeps used ones, so that a request allocates nothing in the steady state.
  * Units      *_ns monotonic nanoseconds of the loop; *_bytes bytes.
  * Ownership  the pool owns its requests. A front (the caller's side: HTTP/2 or HTTP/1) takes one
- *            with dp_request_start(), fills 'in' and 'stream' or 'exchange', and gives up every use
- * of it when its 'ended' was called. A request pins one model: what it points to there lives as
- * long as the request. Threads    the worker whose pool it is; nobody else. Errors     a failing
- * step becomes the answer: every failure leaves by one door, and is answered, counted and logged
- * once. Source     docs/architecture.md, "the life of a request". NAMES: "Context, on every hop".
+ *            with dp_request_start(), fills 'in' and 'stream' or 'exchange', and gives up every
+ *            use of it when its 'ended' was called. A request pins one model: what it points to
+ *            there lives as long as the request.
+ * Threads    the worker whose pool it is; nobody else.
+ * Errors     a failing step becomes the answer: every failure leaves by one door, and is
+ *            answered, counted and logged once.
+ * Source     docs/architecture.md, "the life of a request". NAMES: "Context, on every hop".
  */
 #pragma once
 
@@ -27,6 +29,7 @@
 #include "dataplane/request/lane.h"
 #include "dataplane/request/policy.h"
 
+struct buf;
 struct dp_access_log;
 struct dp_identity_memo;
 struct dp_limit_table;
@@ -34,6 +37,7 @@ struct dp_request;
 struct dp_request_metrics;
 struct h2_stream;
 struct http1_exchange;
+struct net_conn;
 
 enum dp_step_next { DP_STEP_MORE, DP_STEP_WAIT, DP_STEP_DONE };
 
@@ -73,9 +77,11 @@ struct dp_front {
      * events off the stream or exchange. Called once. */
     void (*ended)(struct dp_request *rq);
 
-    /* HTTP/1: the lane took the connection by http1_exchange_take_conn(), so the exchange is gone:
-     * sets rq->exchange to NULL. The lane calls it right behind that. NULL in other fronts. */
-    void (*taken)(struct dp_request *rq);
+    /* HTTP/1: answers 200 and gives the caller's connection to the lane, with what the caller
+     * sent behind its request in 'early'. What 'in' borrows is copied, and rq->exchange is NULL
+     * from then on; the lane sets a handler at once. On failure nothing has changed. NULL in other
+     * fronts. */
+    struct err (*take)(struct dp_request *rq, struct net_conn **out_conn, struct buf *early);
 };
 
 /* What a lane hears of an HTTP/1 caller's exchange; each may be NULL. Bytes are borrowed. The
@@ -100,8 +106,8 @@ struct dp_request {
     struct http1_exchange *exchange; /* an HTTP/1 caller's exchange; NULL: another protocol. */
     /* HTTP/1: what the lane hears of its exchange; set in forward(). NULL: nothing. */
     const struct dp_exchange_events *exchange_events;
-    void *front_state;               /* the front's own. */
-    void *lane_state;                /* the lane's own: of this request. */
+    void *front_state; /* the front's own. */
+    void *lane_state;  /* the lane's own: of this request. */
     struct arena arena;
     struct dp_input in;
 
@@ -123,6 +129,7 @@ struct dp_request {
     const struct dp_cluster *cluster;     /* operator lane. */
     const struct dp_transport *transport; /* never NULL after step route. */
     uint32_t route_timeout_ms;            /* zero: the transport's. */
+    bool unbounded; /* no deadline unless the caller brings one: streams and tunnels. */
 
     uint64_t draw; /* random: for choices that must stay when repeated. */
 
@@ -211,7 +218,8 @@ MUST_CHECK struct err dp_request_start(struct dp_request_pool *pool, const struc
 /* Runs steps until the request waits for its lane, or is over (then it must not be touched). */
 enum dp_step_next dp_request_run(struct dp_request *rq);
 
-/* In place of dp_request_run(): what came cannot be made a request of; answered, counted, logged. */
+/* In place of dp_request_run(): what came cannot be made a request of; answered, counted, logged.
+ */
 void dp_request_refuse(struct dp_request *rq, struct err why);
 
 /* The lane is finished and the caller has the whole answer; 'err' is what it was told. */

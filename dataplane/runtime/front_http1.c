@@ -11,7 +11,23 @@
 #include "dataplane/runtime/port.h"
 #include "dataplane/runtime/worker.h"
 
+enum { REFUSAL_BODY_MAX = 4096 };
+
 /* ---- the front's table ---- */
+
+/* A proxy asks for credentials in its own way, so that clients know whom they are for. */
+static bool is_proxy_form(const struct dp_request *rq)
+{
+    enum http1_form form = http1_exchange_head(rq->exchange)->form;
+    return form == HTTP1_ABSOLUTE || form == HTTP1_AUTHORITY;
+}
+
+static unsigned refusal_status(const struct dp_request *rq)
+{
+    return rq->err.code == E_UNAUTHENTICATED && is_proxy_form(rq)
+               ? 407
+               : (unsigned)err_http_status(rq->err.code);
+}
 
 static size_t refusal_fields(const struct dp_request *rq, char version[24], char retry[24],
                              struct http1_field *out)
@@ -26,6 +42,11 @@ static size_t refusal_fields(const struct dp_request *rq, char version[24], char
         (void)snprintf(version, 24, "%" PRIu64, dp_model_version(rq->model));
         out[n++] = (struct http1_field){SLICE_LIT("x-trilane-version"), slice_str(version)};
     }
+    if (rq->err.code == E_UNAUTHENTICATED) {
+        out[n++] = (struct http1_field){is_proxy_form(rq) ? SLICE_LIT("proxy-authenticate")
+                                                          : SLICE_LIT("www-authenticate"),
+                                        SLICE_LIT("Bearer realm=\"trilane\"")};
+    }
     if (rq->err.code == E_RATE_LIMITED) {
         (void)snprintf(retry, 24, "%" PRIu64, rq->retry_ns / 1000000000 + 1);
         out[n++] = (struct http1_field){SLICE_LIT("retry-after"), slice_str(retry)};
@@ -33,20 +54,39 @@ static size_t refusal_fields(const struct dp_request *rq, char version[24], char
     return n;
 }
 
+/* Texts of ERR_LIST, and names of resources: nothing in them needs escaping. */
+static struct err refusal_body(const struct dp_request *rq, struct buf *out)
+{
+    enum err_code code = rq->err.code;
+    TRY(buf_addf(out, "{\"code\":\"%s\",\"message\":\"%s\",\"fix\":\"%s\"", err_name(code),
+                 err_text(code), err_fix(code)));
+    if (code == E_POLICY_DENIED && rq->verdict.rule.size > 0) {
+        TRY(buf_addf(out, ",\"rule\":\"%.*s\"", SLICE_ARG(rq->verdict.rule)));
+    }
+    if (code == E_RATE_LIMITED) {
+        TRY(buf_addf(out, ",\"limit\":\"%.*s\"", SLICE_ARG(rq->limit)));
+    }
+    if (rq->model != NULL) {
+        TRY(buf_addf(out, ",\"version\":%" PRIu64, dp_model_version(rq->model)));
+    }
+    return buf_add_str(out, "}\n");
+}
+
 static void refuse(struct dp_request *rq)
 {
     CHECK(rq->exchange != NULL);
     char version[24];
     char retry[24];
-    struct http1_field fields[5];
+    struct http1_field fields[6];
     size_t count = refusal_fields(rq, version, retry, fields);
-    char body[512];
-    int size = snprintf(body, sizeof(body), "{\"code\":\"%s\",\"message\":\"%s\",\"fix\":\"%s\"}\n",
-                        err_name(rq->err.code), err_text(rq->err.code), err_fix(rq->err.code));
-    CHECK(size > 0 && (size_t)size < sizeof(body));
-    unsigned status = (unsigned)err_http_status(rq->err.code);
+    auto_buf struct buf body = BUF_MAX(REFUSAL_BODY_MAX);
+    unsigned status = refusal_status(rq);
     rq->http_status = (int)status;
-    if (!err_ok(http1_respond(rq->exchange, status, fields, count, slice_of(body, (size_t)size)))) {
+    struct err e = refusal_body(rq, &body);
+    if (err_ok(e)) {
+        e = http1_respond(rq->exchange, status, fields, count, buf_slice(&body));
+    }
+    if (!err_ok(e)) {
         http1_exchange_abort(rq->exchange);
     }
 }
@@ -60,14 +100,22 @@ static void ended(struct dp_request *rq)
 }
 
 /* A tunnel is known by its request alone: that is what a drain waits for and ends. */
-static void taken(struct dp_request *rq)
+static struct err take(struct dp_request *rq, struct net_conn **out_conn, struct buf *early)
 {
+    struct dp_input_copy copy;
+    TRY(dp_input_copy(rq, &copy));
+    TRY(http1_exchange_take_conn(rq->exchange, 200, /* fields= */ NULL, /* field_count= */ 0,
+                                 out_conn, early));
+    rq->in = copy.in;
+    rq->correlation = copy.correlation;
+    rq->request_id = copy.request_id;
     rq->exchange = NULL;
     dp_caller_conn_free(rq->front_state);
+    return OK;
 }
 
 static const struct dp_front front = {
-    .name = "http", .refuse = refuse, .ended = ended, .taken = taken};
+    .name = "http", .refuse = refuse, .ended = ended, .take = take};
 
 /* ---- exchanges ---- */
 

@@ -3,9 +3,11 @@
  *
  * Shape      on the proxy ports an exchange becomes a dp_request of the proxy lane: absolute form,
  *            CONNECT and /v1/fetch alike. On the other ports the node answers with an error in
- * JSON: the operator and canonical lanes speak gRPC. Threads    the worker's. Errors     {"code",
- * "message"} with the HTTP status of the code; x-trilane-code, -rule, -version. Source     RFC
- * 9110, RFC 9112.
+ *            JSON: the operator and canonical lanes speak gRPC.
+ * Threads    the worker's.
+ * Errors     {"code", "message", "fix"}, and "rule", "limit", "version" where there is one, with
+ *            the HTTP status of the code; x-trilane-code, -rule, -version.
+ * Source     RFC 9110, RFC 9112.
  */
 #pragma once
 

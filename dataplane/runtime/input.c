@@ -223,3 +223,69 @@ struct err dp_input_http1(struct dp_request *rq, const struct http1_head *head,
     split_path(rq, head->form == HTTP1_AUTHORITY ? SLICE_LIT("/") : head->path);
     return twice ? FAIL(E_CONTEXT_INVALID) : find_host(rq, head->authority);
 }
+
+/* ---- a request that outlives its exchange ---- */
+
+struct kept_fields {
+    struct http1_field *at;
+    size_t count;
+};
+
+static bool header_kept(const void *ctx, struct slice name, struct slice *out)
+{
+    const struct kept_fields *kept = ctx;
+    if (context_judge_client(name) == CONTEXT_STRIP) {
+        return false;
+    }
+    for (size_t i = 0; i < kept->count; i++) {
+        if (slice_eq(kept->at[i].name, name)) {
+            *out = kept->at[i].value;
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Each name once, with the value that a policy sees. */
+static struct err keep_fields(struct dp_request *rq, const struct http1_head *head,
+                              struct kept_fields **out)
+{
+    struct kept_fields *kept = NULL;
+    TRY(arena_calloc(&rq->arena, 1, sizeof(*kept), (void **)&kept));
+    TRY(arena_calloc(&rq->arena, head->field_count + 1, sizeof(*kept->at), (void **)&kept->at));
+    for (size_t i = 0; i < head->field_count; i++) {
+        struct slice name = head->fields[i].name;
+        struct slice value = {0};
+        struct slice seen = {0};
+        if (header_kept(kept, name, &seen) || !header_http1(rq, name, &value)) {
+            continue;
+        }
+        struct http1_field *field = &kept->at[kept->count++];
+        TRY(arena_dup(&rq->arena, name, &field->name));
+        TRY(arena_dup(&rq->arena, value, &field->value));
+    }
+    *out = kept;
+    return OK;
+}
+
+struct err dp_input_copy(struct dp_request *rq, struct dp_input_copy *out)
+{
+    CHECK(rq->exchange != NULL);
+    struct kept_fields *kept = NULL;
+    struct dp_input_copy copy = {rq->in, rq->correlation, rq->request_id};
+    struct slice *const slices[] = {
+        &copy.in.scheme,     &copy.in.http_method, &copy.in.host,       &copy.in.path,
+        &copy.in.query,      &copy.in.peer,        &copy.in.spiffe,     &copy.in.token,
+        &copy.in.tenant,     &copy.in.correlation, &copy.in.request_id, &copy.in.traceparent,
+        &copy.in.tracestate, &copy.in.timeout,     &copy.in.timeout_ms, &copy.correlation,
+        &copy.request_id,
+    };
+    for (size_t i = 0; i < sizeof(slices) / sizeof(slices[0]); i++) {
+        TRY(arena_dup(&rq->arena, *slices[i], slices[i]));
+    }
+    TRY(keep_fields(rq, http1_exchange_head(rq->exchange), &kept));
+    copy.in.header = header_kept;
+    copy.in.header_ctx = kept;
+    *out = copy;
+    return OK;
+}

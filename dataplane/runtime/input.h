@@ -11,14 +11,24 @@
 #include "common/base/err.h"
 #include "common/net/h2_field.h"
 #include "common/net/http1.h"
+#include "dataplane/request/request.h"
 
 struct dp_caller_conn;
-struct dp_request;
 struct net_conn;
 
 /* Fills rq->in from the fields of a stream. */
 MUST_CHECK struct err dp_input_h2(struct dp_request *rq, const struct h2_fields *fields,
                                   const struct dp_caller_conn *c);
+
+/* The input of a request whose exchange ends before it, copied into the arena. */
+struct dp_input_copy {
+    struct dp_input in;
+    struct slice correlation;
+    struct slice request_id;
+};
+
+/* Copies what rq->in borrows from the exchange. E_NO_MEMORY. */
+MUST_CHECK struct err dp_input_copy(struct dp_request *rq, struct dp_input_copy *out);
 
 /* Fills rq->in from the head of an exchange. */
 MUST_CHECK struct err dp_input_http1(struct dp_request *rq, const struct http1_head *head,

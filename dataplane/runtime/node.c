@@ -111,6 +111,7 @@ static struct err listen_on(struct dp_node *n, enum dp_port_id id, struct buf *m
                      settings[id], text));
         return e;
     }
+    n->worker_config.listens[n->worker_config.listen_count++] = bound;
     LOG(LOG_INFO, "runtime", "listening", LOG_STR("setting", settings[id]),
         LOG_STR("address", net_addr_text(&bound, shown)));
     return OK;
@@ -120,6 +121,10 @@ static struct err open_sockets(struct dp_node *n, struct buf *message)
 {
     for (int i = 0; i < DP_PORT_COUNT; i++) {
         TRY(listen_on(n, (enum dp_port_id)i, message));
+    }
+    struct net_addr admin = {0};
+    if (n->options.admin != NULL && err_ok(net_addr_parse(slice_str(n->options.admin), &admin))) {
+        n->worker_config.listens[n->worker_config.listen_count++] = admin;
     }
     return OK;
 }
@@ -163,6 +168,7 @@ static struct err open_workers(struct dp_node *n, const struct dp_lane *const *l
     n->worker_config.metrics = n->metrics;
     n->worker_config.bus = n->bus;
     n->worker_config.environment = o->environment;
+    n->worker_config.dns_servers = o->dns_servers;
     n->worker_config.adopted = adopted;
     n->worker_config.drained = drained;
     n->worker_config.ctx = n;

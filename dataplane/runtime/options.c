@@ -33,6 +33,7 @@ const struct setting_row dp_node_settings[] = {
     {"listen-proxy-tls", "ADDR", NULL, "proxy under TLS; :8444 when tls-cert is given", TEXT},
     {"listen-proxy", "ADDR", "127.0.0.1:8081", "the same in clear; off: none", TEXT},
     {"listen-admin", "ADDR", "127.0.0.1:8082", "/health /ready /metrics /dump; off: none", TEXT},
+    {"dns-servers", "ADDR,…", NULL, "resolvers of names; the system's by default", TEXT},
     {"admin-token-file", "FILE", NULL, "a token that /metrics and /dump ask for", TEXT},
     {"tls-cert", "FILE", NULL, "certificate chain, PEM", TEXT},
     {"tls-key", "FILE", NULL, "its private key, PEM", TEXT},
@@ -234,6 +235,7 @@ static void read_plain(const struct settings *s, struct dp_options *o)
         long cores = sysconf(_SC_NPROCESSORS_ONLN);
         o->workers = cores < 1 ? 1 : (size_t)cores;
     }
+    o->dns_servers = settings_get(s, "dns-servers");
     o->nats_urls = settings_get(s, "nats-urls");
     o->nats_creds = settings_get(s, "nats-creds");
     o->nats_ca = settings_get(s, "nats-ca");
@@ -286,6 +288,8 @@ static struct err make_tls(const struct dp_options *o, struct dp_worker_tls *out
     if (o->tls_cert != NULL) {
         TRY(net_tls_server_new(&options, &out->server));
         TRY(net_tls_client_new(&options, &out->client_cert));
+        options.http1_only = true;
+        TRY(net_tls_server_new(&options, &out->proxy));
     }
     return OK;
 }

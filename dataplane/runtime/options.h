@@ -32,7 +32,8 @@ struct dp_options {
     const char *data_dir;
     struct buf state_dir; /* data-dir and "/state". */
     struct buf trust_root;
-    const char *nats_urls; /* NULL: no bus. */
+    const char *dns_servers; /* NULL: the system's. */
+    const char *nats_urls;   /* NULL: no bus. */
     const char *nats_creds;
     const char *nats_ca;
     bool has_key;

@@ -29,6 +29,7 @@ static void do_reload(struct net_task *task, void *ctx);
 void dp_worker_tls_unref(struct dp_worker_tls *tls)
 {
     net_tls_unref(tls->server);
+    net_tls_unref(tls->proxy);
     net_tls_unref(tls->client);
     net_tls_unref(tls->client_cert);
     *tls = (struct dp_worker_tls){0};
@@ -40,7 +41,7 @@ static struct err init_loop(struct dp_worker *w)
 {
     TRY(net_loop_new(&w->loop));
     TRY(h2_env_new(w->loop, &w->h2));
-    TRY(net_dns_new(w->loop, /* servers= */ NULL, &w->dns));
+    TRY(net_dns_new(w->loop, w->config->dns_servers, &w->dns));
     dp_mailbox_init(&w->mailbox, w->loop, model_arrived, w);
     w->mailbox_ready = true;
     w->drain_task = (struct net_task){.fn = do_drain, .ctx = w};
@@ -63,13 +64,18 @@ static struct err init_pool(struct dp_worker *w)
     return OK;
 }
 
+static struct net_tls *port_tls(const struct dp_worker *w, enum dp_port_id id)
+{
+    return dp_port_is_proxy(id) ? w->tls.proxy : w->tls.server;
+}
+
 static void use_tls(struct dp_worker *w)
 {
     w->host.tls = w->tls.client;
     w->host.mtls = w->tls.client_cert;
     for (size_t i = 0; i < DP_PORT_COUNT; i++) {
         if (w->ports[i].listener != NULL && dp_port_is_tls(w->ports[i].id)) {
-            net_listener_set_tls(w->ports[i].listener, w->tls.server);
+            net_listener_set_tls(w->ports[i].listener, port_tls(w, w->ports[i].id));
         }
     }
 }
@@ -83,6 +89,8 @@ static struct err init_lanes(struct dp_worker *w)
         .metrics = w->metrics,
         .bus = w->config->bus,
         .environment = w->config->environment,
+        .listens = w->config->listens,
+        .listen_count = w->config->listen_count,
     };
     use_tls(w);
     for (size_t i = 0; i < DP_LANE_COUNT; i++) {
@@ -112,7 +120,7 @@ struct err dp_worker_init(struct dp_worker *w, const struct dp_worker_config *co
     for (size_t i = 0; i < DP_PORT_COUNT; i++) {
         w->ports[i] = (struct dp_port){.worker = w, .id = (enum dp_port_id)i};
         if (config->port_fds[i] >= 0) {
-            TRY(dp_port_open(&w->ports[i], config->port_fds[i], w->tls.server));
+            TRY(dp_port_open(&w->ports[i], config->port_fds[i], port_tls(w, w->ports[i].id)));
         }
     }
     return OK;

@@ -17,6 +17,7 @@
 
 #include "common/base/err.h"
 #include "common/base/lock.h"
+#include "common/net/addr.h"
 #include "common/net/h2.h"
 #include "common/net/loop.h"
 #include "common/net/timer.h"
@@ -33,6 +34,7 @@ struct dp_health_watch;
 /* TLS contexts of one worker; NULL: not configured. */
 struct dp_worker_tls {
     struct net_tls *server;
+    struct net_tls *proxy;       /* of the proxy port: HTTP/1.1 alone. */
     struct net_tls *client;      /* towards upstreams, without a certificate of ours. */
     struct net_tls *client_cert; /* with the node's certificate. */
 };
@@ -49,6 +51,9 @@ struct dp_worker_config {
     struct metrics *metrics;
     struct bus *bus; /* NULL: none. */
     struct slice environment;
+    const char *dns_servers;                    /* NULL: the system's. */
+    struct net_addr listens[DP_PORT_COUNT + 1]; /* of the ports and the admin. */
+    size_t listen_count;
     /* A model was adopted: the apply thread wants to know. Any thread. */
     void (*adopted)(void *ctx);
     /* Nobody is connected any more, after dp_worker_drain(). On the worker's thread. */
