@@ -1,7 +1,7 @@
 """intruder: somebody who stole the publisher's NATS password, but none of its keys.
 
 A few lines of the NATS client protocol; while it runs, every chunk that is put into the snapshot
-bucket is overwritten at once by other bytes of the same size.
+bucket is overwritten at once by other bytes of the same size, also when the leader repairs it.
 """
 
 import json
@@ -14,7 +14,7 @@ class Intruder:
     def __init__(self, port, environment, user="cp", password="cp-secret"):
         self.bucket = "$KV.trilane_%s_snapshots" % environment
         self.overwritten = 0
-        self._seen = set()
+        self._broken = {}  # subject to the bytes that were put there.
         self._socket = socket.create_connection(("127.0.0.1", port), 5)
         self._socket.settimeout(None)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -29,10 +29,7 @@ class Intruder:
         threading.Thread(target=self._run, daemon=True).start()
         assert self._ready.wait(5), "NATS does not answer the intruder"
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
+    def close(self):
         self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
 
@@ -59,9 +56,8 @@ class Intruder:
         return bool(line)
 
     def _overwrite(self, subject, chunk):
-        if subject in self._seen or not chunk:
+        if not chunk or self._broken.get(subject) == chunk:
             return  # what is seen here is the intruder's own message.
-        self._seen.add(subject)
-        broken = bytes([chunk[0] ^ 0xff]) + chunk[1:]
+        self._broken[subject] = broken = bytes([chunk[0] ^ 0xff]) + chunk[1:]
         self._send(b"PUB %s %d\r\n%s" % (subject, len(broken), broken))
         self.overwritten += 1
