@@ -48,7 +48,9 @@ struct dp_lane {
 
     /* Says what is asked for: sets rq->target, rq->method, rq->verb and what forward() needs.
      * Called anew after a swap, for the model that is in force then: it must not touch what
-     * forward() began. */
+     * forward() began. A lane whose requests name what they want in their messages sets
+     * rq->deferred and no target: steps authorize and limit are passed over, and the lane does
+     * nothing of what a message asks for before dp_request_decide() has said yes. */
     struct err (*route)(struct dp_request *rq);
 
     /* Starts the work. With E_OK the lane has the request: it answers the caller through the
@@ -63,4 +65,12 @@ struct dp_lane {
      * took the request; after a denial the pointers of the request may be NULL. No other request
      * ends inside of this call. */
     void (*abort)(struct dp_request *rq, struct err why);
+
+    /* A deferred request after a swap: decides anew, by dp_request_authorize(), what goes on
+     * behind it; with an error it is aborted. NULL in a lane that never defers. */
+    struct err (*redecide)(struct dp_request *rq);
+
+    /* The node shuts down: end soon what would go on for long. Requests may end inside of this
+     * call. NULL: nothing goes on for long. */
+    void (*drain)(void *state);
 };

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "common/base/check.h"
+#include "common/base/limits.h"
 #include "common/context/context.h"
 #include "common/context/timeout.h"
 #include "dataplane/request/access.h"
@@ -144,8 +145,10 @@ static MUST_CHECK struct err find_timeout(const struct dp_request *rq, uint64_t 
         *out_ns = TIMEOUT_MAX_NS;
         return OK;
     }
-    uint32_t ms = rq->route_timeout_ms != 0 ? rq->route_timeout_ms : rq->transport->timeout_ms;
-    *out_ns = (uint64_t)ms * 1000000;
+    uint64_t ms = rq->route_timeout_ms != 0 ? rq->route_timeout_ms
+                  : rq->transport != NULL   ? rq->transport->timeout_ms
+                                            : limits.deadline_default_ms;
+    *out_ns = ms * 1000000;
     return OK;
 }
 
@@ -179,10 +182,14 @@ static enum dp_step_next step_route(struct dp_request *rq)
     if (!err_ok(err)) {
         return go_fail(rq, err);
     }
-    CHECK(rq->target != NULL);
-    CHECK(rq->transport != NULL);
+    CHECK(rq->deferred == (rq->target == NULL));
+    CHECK(rq->deferred || rq->transport != NULL);
     err = set_deadline(rq);
-    return err_ok(err) ? go(rq, &dp_step_authorize) : go_fail(rq, err);
+    if (!err_ok(err)) {
+        return go_fail(rq, err);
+    }
+    /* What is asked for stands in the messages: the lane asks dp_request_decide() for each. */
+    return go(rq, rq->deferred ? &dp_step_forward : &dp_step_authorize);
 }
 
 static struct dp_policy_query policy_query(const struct dp_request *rq)
@@ -210,10 +217,15 @@ static enum dp_step_next step_authorize(struct dp_request *rq)
     return err_ok(err) ? go(rq, &dp_step_limit) : go_fail(rq, err);
 }
 
+static MUST_CHECK struct err take_from_limits(struct dp_request *rq)
+{
+    return dp_limit_take(rq->pool->limits, rq->target->limits, rq->method, rq->caller,
+                         net_loop_now_ns(rq->pool->loop), &rq->retry_ns, &rq->limit);
+}
+
 static enum dp_step_next step_limit(struct dp_request *rq)
 {
-    struct err err = dp_limit_take(rq->pool->limits, rq->target->limits, rq->method, rq->caller,
-                                   net_loop_now_ns(rq->pool->loop), &rq->retry_ns, &rq->limit);
+    struct err err = take_from_limits(rq);
     return err_ok(err) ? go(rq, &dp_step_forward) : go_fail(rq, err);
 }
 
@@ -268,6 +280,23 @@ static void end_forward(struct dp_request *rq, struct err err)
     }
 }
 
+struct err dp_request_authorize(struct dp_request *rq, const struct dp_target *target,
+                                enum dp_verb verb, struct slice method)
+{
+    CHECK(rq->deferred);
+    rq->target = target;
+    rq->verb = verb;
+    rq->method = method;
+    return authorize(rq);
+}
+
+struct err dp_request_decide(struct dp_request *rq, const struct dp_target *target,
+                             enum dp_verb verb, struct slice method)
+{
+    TRY(dp_request_authorize(rq, target, verb, method));
+    return take_from_limits(rq);
+}
+
 void dp_request_done(struct dp_request *rq, struct err err)
 {
     rq->answered = true;
@@ -307,7 +336,7 @@ bool dp_request_redecide(struct dp_request *rq)
         err = rq->lane->route(rq);
     }
     if (err_ok(err)) {
-        err = authorize(rq);
+        err = rq->deferred ? rq->lane->redecide(rq) : authorize(rq);
     }
     dp_request_metrics_redecided(rq->pool->metrics, err_ok(err));
     if (!err_ok(err)) {

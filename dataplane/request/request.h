@@ -127,8 +127,9 @@ struct dp_request {
     struct slice method;
     const struct dp_route *route;         /* operator lane. */
     const struct dp_cluster *cluster;     /* operator lane. */
-    const struct dp_transport *transport; /* never NULL after step route. */
+    const struct dp_transport *transport; /* never NULL after step route, unless deferred. */
     uint32_t route_timeout_ms;            /* zero: the transport's. */
+    bool deferred;  /* decided message by message: target is NULL until dp_request_decide(). */
     bool unbounded; /* no deadline unless the caller brings one: streams and tunnels. */
 
     uint64_t draw; /* random: for choices that must stay when repeated. */
@@ -221,6 +222,18 @@ enum dp_step_next dp_request_run(struct dp_request *rq);
 /* In place of dp_request_run(): what came cannot be made a request of; answered, counted, logged.
  */
 void dp_request_refuse(struct dp_request *rq, struct err why);
+
+/*
+ * For a request that route() deferred: may the caller do this, and is there budget left for it?
+ * By the same policy, cache, limits and counters as the steps of that name; POLICY_DENIED,
+ * RATE_LIMITED. What was asked and how it was decided stays in the request, for the answer and the
+ * log, until the next question. The lane asks once for each thing that it then does.
+ * dp_request_authorize() is the first half: for deciding anew what goes on.
+ */
+MUST_CHECK struct err dp_request_decide(struct dp_request *rq, const struct dp_target *target,
+                                        enum dp_verb verb, struct slice method);
+MUST_CHECK struct err dp_request_authorize(struct dp_request *rq, const struct dp_target *target,
+                                           enum dp_verb verb, struct slice method);
 
 /* The lane is finished and the caller has the whole answer; 'err' is what it was told. */
 void dp_request_done(struct dp_request *rq, struct err err);

@@ -289,6 +289,11 @@ static void do_drain(struct net_task *task, void *ctx)
         dp_caller_conn_drain(c);
         c = next;
     }
+    for (size_t i = 0; i < DP_LANE_COUNT; i++) {
+        if (w->lane_started[i] && w->config->lanes[i]->drain != NULL) {
+            w->config->lanes[i]->drain(w->pool.lanes[i]);
+        }
+    }
     dp_worker_caller_gone(w);
 }
 
