@@ -69,8 +69,8 @@ static void answer_http(struct h2_stream *s, struct slice status)
         h2_field_static(H2_TOKEN_STATUS, status),
         h2_field_static(H2_TOKEN_CONTENT_LENGTH, SLICE_LIT("0")),
     };
-    if (err_ok(h2_stream_respond(s, fields, 2, /* end= */ true))) {
-        h2_stream_reset(s, H2_NO_ERROR);
+    if (!err_ok(h2_stream_respond(s, fields, 2, /* end= */ true))) {
+        h2_stream_reset(s, H2_INTERNAL_ERROR);
     }
 }
 

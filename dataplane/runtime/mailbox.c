@@ -10,6 +10,13 @@ void dp_mailbox_init(struct dp_mailbox *m, struct net_loop *loop, net_task_fn *a
     lock_init(&m->shared.lock);
 }
 
+void dp_mailbox_close(struct dp_mailbox *m)
+{
+    lock_take(&m->shared.lock);
+    m->shared.closed = true;
+    lock_drop(&m->shared.lock);
+}
+
 void dp_mailbox_free(struct dp_mailbox *m)
 {
     dp_model_unref(dp_mailbox_take(m));
@@ -19,7 +26,7 @@ void dp_mailbox_free(struct dp_mailbox *m)
 /* Has the loop look, once. */
 static void post(struct dp_mailbox *m) REQUIRES(m->shared.lock)
 {
-    if (!m->shared.posted && m->shared.waiting != NULL) {
+    if (!m->shared.posted && !m->shared.closed && m->shared.waiting != NULL) {
         m->shared.posted = err_ok(net_loop_post(m->loop, &m->task));
     }
 }

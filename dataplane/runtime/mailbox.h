@@ -24,6 +24,7 @@ struct dp_mailbox {
         struct lock lock;
         struct dp_model *waiting GUARDED; /* owned; NULL: none. */
         bool posted GUARDED;
+        bool closed GUARDED;
         uint64_t version GUARDED;    /* that the worker serves; 0: none. */
         uint64_t content_ns GUARDED; /* boot clock, when a head last named it; 0: never. */
     } shared;
@@ -31,6 +32,10 @@ struct dp_mailbox {
 
 /* 'arrived' runs on the loop when there is something to take. */
 void dp_mailbox_init(struct dp_mailbox *m, struct net_loop *loop, net_task_fn *arrived, void *ctx);
+
+/* From now on nothing is taken in and no task is queued: before the loop is stopped, so that the
+ * loop's end runs the last one. Any thread. */
+void dp_mailbox_close(struct dp_mailbox *m);
 
 /* Drops what was not taken. The loop has ended. */
 void dp_mailbox_free(struct dp_mailbox *m);

@@ -192,6 +192,7 @@ struct err dp_worker_start(struct dp_worker *w)
 void dp_worker_join(struct dp_worker *w)
 {
     if (w->running) {
+        dp_mailbox_close(&w->mailbox);
         net_loop_stop(w->loop);
         CHECK(pthread_join(w->thread, NULL) == 0);
         w->running = false;
