@@ -139,68 +139,6 @@ bool grpc_is_content_type(struct slice value)
     return value.size == name.size || value.ptr[name.size] == '+' || value.ptr[name.size] == ';';
 }
 
-struct timeout_unit {
-    char letter;
-    uint64_t ns;
-};
-
-/* The finer the earlier. */
-static const struct timeout_unit timeout_units[] = {
-    {'n', 1},
-    {'u', 1000},
-    {'m', 1000000},
-    {'S', 1000000000},
-    {'M', UINT64_C(60) * 1000000000},
-    {'H', UINT64_C(3600) * 1000000000},
-};
-
-enum { TIMEOUT_UNITS = sizeof(timeout_units) / sizeof(timeout_units[0]), TIMEOUT_DIGITS = 8 };
-
-struct err grpc_timeout_parse(struct slice value, uint64_t *out_ns)
-{
-    if (value.size < 2 || value.size > TIMEOUT_DIGITS + 1) {
-        return FAIL(E_MALFORMED);
-    }
-    uint64_t amount = 0;
-    if (!slice_to_u64(slice_head(value, value.size - 1), &amount)) {
-        return FAIL(E_MALFORMED);
-    }
-    for (size_t i = 0; i < TIMEOUT_UNITS; i++) {
-        if (timeout_units[i].letter != (char)value.ptr[value.size - 1]) {
-            continue;
-        }
-        uint64_t ns = 0;
-        if (__builtin_mul_overflow(amount, timeout_units[i].ns, &ns) || ns > INT64_MAX) {
-            ns = INT64_MAX;
-        }
-        *out_ns = ns;
-        return OK;
-    }
-    return FAIL(E_MALFORMED);
-}
-
-size_t grpc_timeout_write(uint64_t ns, char out[GRPC_TIMEOUT_MAX])
-{
-    static const uint64_t amount_max = 99999999;
-    size_t unit = 0;
-    while (unit + 1 < TIMEOUT_UNITS && ns / timeout_units[unit].ns > amount_max) {
-        unit++;
-    }
-    uint64_t amount = ns / timeout_units[unit].ns;
-    amount = amount > amount_max ? amount_max : amount;
-    amount = amount == 0 ? 1 : amount;
-    char digits[TIMEOUT_DIGITS];
-    size_t count = 0;
-    for (; amount > 0; amount /= 10) {
-        digits[count++] = (char)('0' + amount % 10);
-    }
-    for (size_t i = 0; i < count; i++) {
-        out[i] = digits[count - 1 - i];
-    }
-    out[count] = timeout_units[unit].letter;
-    return count + 1;
-}
-
 /* Bytes that stand for themselves (PROTOCOL-HTTP2.md: space to '~' without '%'). */
 static bool is_plain(uint8_t byte)
 {

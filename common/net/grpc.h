@@ -1,9 +1,9 @@
 /*
- * grpc: what gRPC puts on top of HTTP/2: message framing, timeouts, statuses, refusals.
+ * grpc: what gRPC puts on top of HTTP/2: message framing, statuses, refusals.
  *
  * Shape      struct grpc_scan watches messages pass through without touching or holding them;
  *            struct grpc_reader hands out whole messages, for services that the node has itself.
- * Units      bytes; timeouts in nanoseconds.
+ * Units      bytes.
  * Ownership  slices are borrowed for the call, unless a function says otherwise.
  * Threads    one owner at a time.
  * Errors     E_MALFORMED (a flag that is neither 0 nor 1, an end inside a message),
@@ -30,9 +30,6 @@ enum { GRPC_PREFIX_BYTES = 5 };
 
 /* Longest grpc-message that is made here, after encoding. */
 enum { GRPC_MESSAGE_MAX = 1024 };
-
-/* Longest text of a grpc-timeout: eight digits and a unit. */
-enum { GRPC_TIMEOUT_MAX = 9 };
 
 enum grpc_status {
     GRPC_OK = 0,
@@ -99,12 +96,6 @@ void grpc_prefix_write(uint32_t message_bytes, uint8_t out[GRPC_PREFIX_BYTES]);
 
 /* True for "application/grpc" and its kin with '+' or ';' behind (not grpc-web). */
 bool grpc_is_content_type(struct slice value);
-
-/* Reads a grpc-timeout; caps at INT64_MAX nanoseconds. E_MALFORMED. */
-MUST_CHECK struct err grpc_timeout_parse(struct slice value, uint64_t *out_ns);
-
-/* Writes a grpc-timeout that is not longer than 'ns', at least "1n"; returns its size. */
-size_t grpc_timeout_write(uint64_t ns, char out[GRPC_TIMEOUT_MAX]);
 
 /* Percent-encodes a grpc-message into 'out', cut between characters at 'capacity'; returns the
  * size. */

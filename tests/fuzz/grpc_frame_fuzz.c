@@ -57,14 +57,6 @@ static void check_fields(struct slice bytes)
     size_t used = grpc_message_encode(text, encoded, sizeof(encoded));
     used = grpc_message_decode(slice_of(encoded, used), decoded, sizeof(decoded));
     CHECK(slice_eq(slice_of(decoded, used), text));
-    uint64_t ns = 0;
-    if (err_ok(grpc_timeout_parse(bytes, &ns))) {
-        char timeout[GRPC_TIMEOUT_MAX];
-        uint64_t back = 0;
-        size_t timeout_size = grpc_timeout_write(ns, timeout);
-        CHECK(err_ok(grpc_timeout_parse(slice_of(timeout, timeout_size), &back)));
-        CHECK(back <= ns || ns == 0);
-    }
     (void)grpc_status_parse(bytes);
     (void)grpc_is_content_type(bytes);
 }

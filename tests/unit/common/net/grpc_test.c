@@ -103,47 +103,6 @@ static void bounds_and_flags_are_refused(void **state)
     grpc_reader_free(&reader);
 }
 
-static void timeouts_are_read_and_written(void **state)
-{
-    (void)state;
-    static const struct {
-        const char *text;
-        uint64_t ns;
-    } good[] = {
-        {"1n", 1},
-        {"99999999u", 99999999000},
-        {"100m", 100000000},
-        {"5S", 5000000000},
-        {"2M", 120000000000},
-        {"1H", 3600000000000},
-        {"99999999H", INT64_MAX},
-        {"0S", 0},
-    };
-    static const char *const bad[] = {"",    "S",    "5",   "123456789S", "5s",
-                                      "-1S", "1.5S", " 1S", "1S "};
-    for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
-        uint64_t ns = 7;
-        assert_true(err_ok(grpc_timeout_parse(slice_str(good[i].text), &ns)));
-        assert_int_equal(ns, good[i].ns);
-    }
-    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
-        uint64_t ns = 7;
-        assert_int_equal(grpc_timeout_parse(slice_str(bad[i]), &ns).code, E_MALFORMED);
-        assert_int_equal(ns, 7);
-    }
-    for (uint64_t ns = 1; ns != 0 && ns < INT64_MAX / 3; ns = ns * 3 + 1) {
-        char text[GRPC_TIMEOUT_MAX];
-        size_t size = grpc_timeout_write(ns, text);
-        uint64_t back = 0;
-        assert_true(err_ok(grpc_timeout_parse(slice_of(text, size), &back)));
-        assert_true(back <= ns && back > ns - ns / 1000 - 1);
-    }
-    char text[GRPC_TIMEOUT_MAX];
-    assert_true(slice_eq(slice_of(text, grpc_timeout_write(0, text)), SLICE_LIT("1n")));
-    assert_true(
-        slice_eq(slice_of(text, grpc_timeout_write(UINT64_MAX, text)), SLICE_LIT("5124095H")));
-}
-
 static void messages_are_escaped_both_ways(void **state)
 {
     (void)state;
@@ -212,7 +171,6 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_split_gives_the_same_messages),
         cmocka_unit_test(bounds_and_flags_are_refused),
-        cmocka_unit_test(timeouts_are_read_and_written),
         cmocka_unit_test(messages_are_escaped_both_ways),
         cmocka_unit_test(statuses_map),
         cmocka_unit_test(refusals_carry_their_details),
