@@ -96,6 +96,7 @@ static void get_metrics(struct dp_admin *a, struct http1_exchange *x, struct sli
     const struct http1_field *accept = http1_find(http1_exchange_head(x), SLICE_LIT("accept"));
     bool openmetrics =
         accept != NULL && has_text(accept->value, SLICE_LIT("application/openmetrics-text"));
+    a->config.before_scrape(a->config.ctx);
     dp_metrics_derive(a->config.metrics, a->config.shard);
     auto_buf struct buf body = BUF_MAX(ANSWER_MAX);
     struct err e = metrics_render(a->config.metrics, openmetrics, &body);

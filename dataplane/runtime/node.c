@@ -36,6 +36,14 @@ struct dp_node {
     struct dp_apply *apply;
     struct dp_admin *admin;
     sem_t drained; /* posted by each worker that has nobody left. */
+
+    /* What was counted into the admin's shard so far; its thread's alone. */
+    struct {
+        uint64_t log_dropped;
+        uint64_t access_dropped;
+        uint64_t evicted;
+        uint64_t reconnects;
+    } scraped;
 };
 
 /* ---- what the parts call ---- */
@@ -86,6 +94,35 @@ static void drained(void *ctx)
 {
     struct dp_node *n = ctx;
     CHECK(sem_post(&n->drained) == 0);
+}
+
+/* Counts what a source says it has counted since the last time. */
+static void catch_up(struct dp_node *n, metrics_id id, uint64_t *seen, uint64_t now)
+{
+    struct metrics_shard *shard = metrics_shard(n->metrics, n->options.workers + 1);
+    metrics_add(shard, id, (int64_t)(now - *seen));
+    *seen = now;
+}
+
+static void before_scrape(void *ctx)
+{
+    struct dp_node *n = ctx;
+    struct slice log = SLICE_LIT("log");
+    struct slice access = SLICE_LIT("access");
+    catch_up(n, metrics_series(n->metrics, DP_METRIC_LOG_DROPPED, &log), &n->scraped.log_dropped,
+             log_dropped());
+    catch_up(n, metrics_plain(n->metrics, DP_METRIC_LIMIT_EVICTIONS), &n->scraped.evicted,
+             dp_limit_table_evicted(n->limits));
+    if (n->access != NULL) {
+        catch_up(n, metrics_series(n->metrics, DP_METRIC_LOG_DROPPED, &access),
+                 &n->scraped.access_dropped, dp_access_dropped(n->access));
+    }
+    if (n->bus != NULL) {
+        struct bus_stats stats;
+        bus_stats(n->bus, &stats);
+        catch_up(n, metrics_plain(n->metrics, DP_METRIC_BUS_RECONNECTS), &n->scraped.reconnects,
+                 stats.connects == 0 ? 0 : stats.connects - 1);
+    }
 }
 
 /* ---- parts ---- */
@@ -224,6 +261,7 @@ static struct err start_admin(struct dp_node *n, struct buf *message)
         .shard = metrics_shard(n->metrics, o->workers + 1),
         .worker_count = n->worker_count,
         .worker_version = worker_version,
+        .before_scrape = before_scrape,
         .ctx = n,
     };
     struct err e = dp_admin_start(&config, &n->admin);

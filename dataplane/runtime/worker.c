@@ -199,6 +199,26 @@ void dp_worker_join(struct dp_worker *w)
     }
 }
 
+static void count_flood(struct dp_worker *w, const char *kind, uint64_t more)
+{
+    struct slice label = slice_str(kind);
+    if (more > 0) {
+        metrics_add(w->shard, metrics_series(w->config->metrics, DP_METRIC_FLOODS, &label),
+                    (int64_t)more);
+    }
+}
+
+/* HTTP/2 counts by itself; its counters become metrics here. */
+static void count_h2(struct dp_worker *w)
+{
+    const struct h2_counters *now = h2_env_counters(w->h2);
+    count_flood(w, "control", now->floods_control - w->counted.floods_control);
+    count_flood(w, "reset", now->floods_reset - w->counted.floods_reset);
+    metrics_add(w->shard, metrics_plain(w->config->metrics, DP_METRIC_HEADERS_TOO_LARGE),
+                (int64_t)(now->headers_too_large - w->counted.headers_too_large));
+    w->counted = *now;
+}
+
 static void set_gauges(struct dp_worker *w)
 {
     metrics_set(w->shard, metrics_plain(w->config->metrics, DP_METRIC_CONNECTIONS),
@@ -223,6 +243,7 @@ static void tick(struct net_timer *timer, void *ctx)
         dp_access_flush(w->access, net_loop_now_ns(w->loop));
     }
     set_gauges(w);
+    count_h2(w);
     look_at_freshness(w);
     /* The last requests end after their connections: tunnels, and calls that were aborted. */
     dp_worker_caller_gone(w);

@@ -85,7 +85,8 @@ struct dp_worker {
     size_t caller_max;
     struct dp_health_watch *watches; /* open calls of grpc.health.v1. */
     size_t watch_count;
-    struct net_timer tick; /* hands over access-log lines, sets gauges. */
+    struct h2_counters counted; /* what was added to the metrics so far. */
+    struct net_timer tick;      /* hands over access-log lines, sets gauges. */
     struct net_task drain_task;
     struct net_task abort_task;
     bool draining;

@@ -1,0 +1,248 @@
+/* Proves what the admin port answers, with and without a snapshot, a token, a tenant; over a real
+ * socket and a real apply thread that has an empty or a filled disk. */
+#include "dataplane/admin/admin.h"
+
+#include <ftw.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "common/net/addr.h"
+#include "common/snapshot/disk.h"
+#include "dataplane/admin/ask.h"
+#include "dataplane/apply/apply.h"
+#include "dataplane/request/metrics.h"
+
+#include "tests/support/cmocka.h"
+#include "tests/support/publisher.h"
+
+#define TOKEN "a-token-of-some-length"
+
+struct world {
+    char directory[64];
+    char address[NET_ADDR_TEXT_MAX];
+    struct publisher publisher;
+    struct metrics *metrics;
+    struct dp_apply *apply;
+    struct dp_admin *admin;
+    unsigned scrapes;
+};
+
+static struct world w;
+
+/* One worker that is as fast as the apply thread: it serves what it was given. */
+static void swap(void *ctx, struct dp_model *model)
+{
+    (void)ctx;
+    (void)model;
+}
+
+static void fresh(void *ctx, uint64_t content_ns)
+{
+    (void)ctx;
+    (void)content_ns;
+}
+
+static uint64_t served_4(void *ctx)
+{
+    (void)ctx;
+    return 4;
+}
+
+static uint64_t served_none(void *ctx)
+{
+    (void)ctx;
+    return 0;
+}
+
+static uint64_t worker_version(void *ctx, size_t index)
+{
+    (void)ctx;
+    return index + 4;
+}
+
+static void before_scrape(void *ctx)
+{
+    (void)ctx;
+    w.scrapes++;
+}
+
+static void write_disk(void)
+{
+    struct content *c = content_sample(1);
+    struct version *v = version_new(&w.publisher, c, 4, NULL);
+    struct snap_set *set = version_set(&w.publisher, v, NULL);
+    uint8_t environment[ENVIRONMENT_SIZE];
+    snap_environment(SLICE_LIT(PUBLISHER_ENVIRONMENT), environment);
+    struct disk_options options = {.directory = w.directory,
+                                   .environment = environment,
+                                   .trust_root = buf_slice(&w.publisher.root_bytes),
+                                   .lock_fd = -1};
+    struct disk *disk = NULL;
+    assert_true(err_ok(disk_open(&options, &disk)));
+    struct disk_apply apply = {.manifest = buf_slice(&v->manifest), .set = set, .epoch = 3};
+    assert_true(err_ok(disk_commit(disk, &apply)));
+    disk_close(disk);
+    snap_set_unref(set);
+    version_free(v);
+    content_free(c);
+}
+
+static void choose_address(void)
+{
+    struct net_addr addr;
+    assert_true(err_ok(net_addr_parse(SLICE_LIT("127.0.0.1:0"), &addr)));
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    socklen_t size = sizeof(addr.sa.v4);
+    assert_int_equal(bind(fd, &addr.sa.any, size), 0);
+    assert_int_equal(getsockname(fd, &addr.sa.any, &size), 0);
+    (void)close(fd);
+    (void)net_addr_text(&addr, w.address);
+}
+
+static void start(bool with_disk, const char *token)
+{
+    memset(&w, 0, sizeof(w));
+    (void)snprintf(w.directory, sizeof(w.directory), "/tmp/trilane-admin-XXXXXX");
+    assert_non_null(mkdtemp(w.directory));
+    publisher_init(&w.publisher);
+    if (with_disk) {
+        write_disk();
+    }
+    assert_true(err_ok(metrics_new(dp_metric_families, DP_METRIC_COUNT, 2, &w.metrics)));
+    struct dp_apply_config apply = {
+        .environment = SLICE_LIT(PUBLISHER_ENVIRONMENT),
+        .node = SLICE_LIT("node-1"),
+        .state_dir = w.directory,
+        .trust_root = buf_slice(&w.publisher.root_bytes),
+        .workers = {.swap = swap, .fresh = fresh, .served = with_disk ? served_4 : served_none},
+        .metrics = w.metrics,
+        .shard = metrics_shard(w.metrics, 0),
+    };
+    assert_true(err_ok(dp_apply_start(&apply, &w.apply)));
+    choose_address();
+    struct dp_admin_config admin = {
+        .address = w.address,
+        .token = slice_str(token),
+        .environment = SLICE_LIT(PUBLISHER_ENVIRONMENT),
+        .node = SLICE_LIT("node-1"),
+        .apply = w.apply,
+        .metrics = w.metrics,
+        .shard = metrics_shard(w.metrics, 1),
+        .worker_count = 2,
+        .worker_version = worker_version,
+        .before_scrape = before_scrape,
+    };
+    assert_true(err_ok(dp_admin_start(&admin, &w.admin)));
+}
+
+static int remove_entry(const char *path, const struct stat *s, int flag, struct FTW *ftw)
+{
+    (void)s;
+    (void)flag;
+    (void)ftw;
+    return remove(path);
+}
+
+static void stop(void)
+{
+    dp_admin_stop(w.admin);
+    dp_apply_stop(w.apply);
+    dp_apply_free(w.apply);
+    metrics_free(w.metrics);
+    publisher_free(&w.publisher);
+    (void)nftw(w.directory, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
+}
+
+/* The body holds 'wanted'; the status is what 'code' stands for. */
+static void expect(const char *path, const char *token, enum err_code code, const char *wanted)
+{
+    auto_buf struct buf body = BUF_MAX(1 << 20);
+    struct err e = dp_ask(slice_str(w.address), slice_str(path), slice_str(token), &body);
+    const char *text = "";
+    assert_true(err_ok(buf_cstr(&body, &text)));
+    assert_string_equal(err_name(e.code), err_name(code));
+    if (strstr(text, wanted) == NULL) {
+        fail_msg("%s: no %s in %s", path, wanted, text);
+    }
+}
+
+static void wait_for_model(void)
+{
+    struct dp_model *model = NULL;
+    while ((model = dp_apply_model(w.apply)) == NULL) {
+        struct timespec t = {.tv_nsec = 1000000};
+        (void)nanosleep(&t, NULL);
+    }
+    dp_model_unref(model);
+}
+
+static void without_a_snapshot(void **state)
+{
+    (void)state;
+    start(/* with_disk= */ false, "");
+    expect("/health", "", E_OK, "ok");
+    expect("/healthz", "", E_OK, "ok");
+    expect("/ready", "", E_IO, "NOT_READY"); /* 503. */
+    expect("/dump", "", E_OK, "\"version\": 0");
+    expect("/nothing", "", E_NOT_FOUND, "NOT_FOUND");
+    stop();
+}
+
+static void with_a_snapshot(void **state)
+{
+    (void)state;
+    start(/* with_disk= */ true, "");
+    wait_for_model();
+    expect("/ready", "", E_OK, "\"ready\": true");
+    expect("/ready?tenant=acme", "", E_OK, "\"ready\": true");
+    expect("/ready?tenant=globex", "", E_IO, "the tenant has no service");
+    expect("/dump", "", E_OK, "\"version\": 5"); /* of the second worker. */
+    expect("/dump?x=1", "", E_OK, "\"environment\": \"test\"");
+    expect("/metrics", "", E_OK, "# TYPE trilane_snapshot_version gauge");
+    assert_int_equal(w.scrapes, 1);
+    dp_apply_drain(w.apply);
+    struct dp_apply_status s = {0};
+    while (s.state != SNAP_DRAINING) {
+        dp_apply_status(w.apply, &s);
+    }
+    expect("/ready", "", E_IO, "DRAINING");
+    stop();
+}
+
+static void a_token_is_asked_for(void **state)
+{
+    (void)state;
+    start(/* with_disk= */ true, TOKEN);
+    expect("/health", "", E_OK, "ok");
+    expect("/dump", "", E_UNAUTHENTICATED, "UNAUTHENTICATED");
+    expect("/metrics", "a-token-of-some-lengtX", E_UNAUTHENTICATED, "UNAUTHENTICATED");
+    expect("/metrics", TOKEN "-and-more", E_UNAUTHENTICATED, "UNAUTHENTICATED");
+    expect("/metrics", TOKEN, E_OK, "trilane_snapshot_version");
+    expect("/dump", TOKEN, E_OK, "\"node\": \"node-1\"");
+    stop();
+}
+
+static void nobody_answers(void **state)
+{
+    (void)state;
+    choose_address();
+    auto_buf struct buf body = BUF_MAX(100);
+    assert_int_equal(
+        dp_ask(slice_str(w.address), SLICE_LIT("/dump"), (struct slice){0}, &body).code,
+        E_UNAVAILABLE);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(without_a_snapshot),
+        cmocka_unit_test(with_a_snapshot),
+        cmocka_unit_test(a_token_is_asked_for),
+        cmocka_unit_test(nobody_answers),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
