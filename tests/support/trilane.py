@@ -10,6 +10,7 @@ Every program gets free loopback ports and a directory of its own; leaving the b
 them. Binaries come from TRILANE_BUILD_DIR (ctest sets it) or build/dev.
 """
 
+import base64
 import json
 import os
 import pathlib
@@ -174,6 +175,83 @@ authorization: {
             return s.recv(4) == b"INFO"
 
 
+class NatsClient:
+    """As much of NATS' protocol as a test needs to tamper with a bucket: publish and request."""
+
+    def __init__(self, nats, user="cp"):
+        self.socket = socket.create_connection(("127.0.0.1", nats.port), 5)
+        self.file = self.socket.makefile("rwb")
+        self.errors = []
+        self.file.readline()  # INFO
+        self._send(b'CONNECT {"verbose":false,"pedantic":false,"user":"%s","pass":"%s-secret"}'
+                   % (user.encode(), user.encode()))
+        self.flush()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, problem, trace):
+        self.file.close()
+        self.socket.close()
+
+    def _send(self, line, payload=None):
+        self.file.write(line + b"\r\n")
+        if payload is not None:
+            self.file.write(payload + b"\r\n")
+        self.file.flush()
+
+    def flush(self):
+        """Waits until the server has seen all that was sent."""
+        self._send(b"PING")
+        while True:
+            line = self.file.readline()
+            if line.startswith(b"-ERR"):
+                self.errors.append(line.decode().strip())
+            elif line.startswith(b"PING"):
+                self._send(b"PONG")
+            elif line.startswith(b"PONG"):
+                return
+
+    def publish(self, subject, payload):
+        self._send(b"PUB %s %d" % (subject.encode(), len(payload)), payload)
+        self.flush()
+
+    def request(self, subject, payload=b""):
+        """One answer, as bytes without headers."""
+        inbox = b"_INBOX.test%d" % time.monotonic_ns()
+        self._send(b"SUB %s 1" % inbox)
+        self._send(b"PUB %s %s %d" % (subject.encode(), inbox, len(payload)), payload)
+        while True:
+            line = self.file.readline()
+            if line.startswith(b"-ERR"):
+                raise AssertionError(line.decode())
+            if line.startswith((b"MSG", b"HMSG")):
+                words = line.split()
+                skipped = int(words[-2]) if line.startswith(b"HMSG") else 0
+                body = self.file.read(int(words[-1]) + 2)[:-2]
+                self._send(b"UNSUB 1")
+                return body[skipped:]
+
+    def get(self, bucket, key):
+        """The bytes under a key, or None."""
+        answer = json.loads(self.request("$JS.API.STREAM.MSG.GET.KV_" + bucket, json.dumps(
+            {"last_by_subj": "$KV.%s.%s" % (bucket, key)}).encode()))
+        data = answer.get("message", {}).get("data")
+        return base64.b64decode(data) if data else None
+
+    def put(self, bucket, key, value):
+        answer = json.loads(self.request("$KV.%s.%s" % (bucket, key), value))
+        assert "error" not in answer, answer
+
+    def purge(self, bucket):
+        answer = json.loads(self.request("$JS.API.STREAM.PURGE.KV_" + bucket))
+        assert answer.get("success"), answer
+
+    def destroy(self, bucket):
+        answer = json.loads(self.request("$JS.API.STREAM.DELETE.KV_" + bucket))
+        assert answer.get("success"), answer
+
+
 class ControlPlane(Process):
     """trilane-cp serve; calling it runs an operator's command against it."""
 
@@ -200,6 +278,10 @@ class ControlPlane(Process):
     @property
     def url(self):
         return "http://127.0.0.1:%d" % self.port
+
+    def leads(self):
+        """Whether its heads go out (before the first publication: could)."""
+        return http("GET", self.url + "/ready")[0] == 200
 
     def start(self, wait=True, **flags):
         """Starts it with the flags of the object, and those given (head_interval_ms=100)."""

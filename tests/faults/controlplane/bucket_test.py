@@ -1,0 +1,139 @@
+"""What others do to the bucket and to NATS, and what the leader makes of it: a head that is garbage,
+old, or foreign; a purged and a recreated bucket; a missing chunk; NATS down at start and for long."""
+
+import unittest
+
+import trilane
+from trilane import NatsClient, Platform, wait_until
+
+
+class Bucket(unittest.TestCase):
+    def setUp(self):
+        self.p = Platform(nats=False)
+        self.addCleanup(self.p.close)
+        self.cp = self.p.control_plane()
+        self.bucket = "trilane_%s_snapshots" % self.p.environment
+
+    def start(self, **flags):
+        self.cp.start(head_interval_ms=100, lease_ms=1000, **flags)
+        wait_until(self.cp.leads, 10, "a leader\n" + self.cp.log()[-2000:])
+
+    def publish_one(self):
+        self.p.nats.start()
+        self.start()
+        node = self.p.node("node-1").start(good_after_ms=100, status_interval_ms=300,
+                                           poll_interval_ms=200)
+        self.cp("publish", "-m", "one", trilane.POLICIES)
+        return node
+
+    def event(self, name):
+        """How often the leader met that head in KV."""
+        text = trilane.http("GET", self.cp.url + "/metrics")[2].decode()
+        line = next(l for l in text.splitlines() if l.startswith(
+            'trilane_heads_total{event="%s"}' % name))
+        return int(line.rsplit(" ", 1)[1])
+
+    def test_heads_that_are_not_ours_are_written_over(self):
+        node = self.publish_one()
+        with NatsClient(self.p.nats) as nats:
+            old = nats.get(self.bucket, "head")
+            wait_until(lambda: nats.get(self.bucket, "head") != old, 5, "the next head")
+            tampered = bytearray(old)
+            tampered[40] ^= 1  # in the key id: signed by nobody we know
+            for event, bytes_ in (("malformed", b"garbage"), ("lower", old),
+                                  ("unsigned", bytes(tampered))):
+                with self.subTest(event=event):
+                    before = self.event(event)
+                    nats.put(self.bucket, "head", bytes_)
+                    wait_until(lambda e=event, b=before: self.event(e) > b, 5, event)
+                    wait_until(lambda v=bytes_: nats.get(self.bucket, "head") != v, 5, "ours again")
+        self.cp("publish", "-m", "goes on", trilane.POLICIES)
+        self.assertEqual(node.version(), 2)
+
+    def test_a_valid_head_of_a_later_epoch_makes_a_later_one(self):
+        """Two databases for one environment, say a restored one beside the real one."""
+        node = self.publish_one()
+        other = self.p.control_plane("other")
+        other.data.joinpath("signer.state").write_bytes(
+            (self.cp.data / "signer.state").read_bytes())
+        self.cp.stop()
+        stolen = {}
+        with NatsClient(self.p.nats) as nats:
+            # The first one's start makes epoch 2; then its head of epoch 2 is put back under a
+            # leader that is in epoch 1 of its own database.
+            self.start()
+            wait_until(lambda: self.cp.json("status")["leader"]["head_version"] == 1, 5, "a head")
+            stolen["head"] = nats.get(self.bucket, "head")
+            self.cp.stop()
+            nats.put(self.bucket, "head", stolen["head"])
+        self.start()
+        self.assertEqual(self.cp.json("status")["leader"]["epoch"], 3)
+        self.cp("publish", "-m", "goes on", trilane.POLICIES)
+        self.assertEqual(node.version(), 2)
+
+    def test_purged_and_recreated_bucket_is_filled_again(self):
+        node = self.publish_one()
+        for harm in ("purge", "destroy"):
+            with self.subTest(harm=harm):
+                with NatsClient(self.p.nats) as nats:
+                    getattr(nats, harm)(self.bucket)
+                    wait_until(lambda n=nats: self.whole(n), 15, "head and content in the bucket")
+                # A node that knows nothing gets all of it from there.
+                fresh = self.p.node("fresh-" + harm).start(poll_interval_ms=200)
+                wait_until(lambda f=fresh: f.version() == node.version(), 15, "the fresh node")
+                self.cp("publish", "-m", "after " + harm, trilane.POLICIES)
+        self.assertGreaterEqual(self.cp.metric("trilane_restores_total"), 2)
+
+    def whole(self, nats):
+        record = self.cp.json("history")["versions"][0]
+        key = "manifest.%d.%s" % (record["version"], record["manifest_digest"])
+        try:
+            return nats.get(self.bucket, "head") and nats.get(self.bucket, key) and \
+                nats.get(self.bucket, "root.1")
+        except KeyError:
+            return False
+
+    def test_a_tampered_chunk_is_put_again(self):
+        node = self.publish_one()
+        node.kill()
+        with NatsClient(self.p.nats) as nats:
+            import json
+            info = json.loads(nats.request(
+                "$JS.API.STREAM.INFO.KV_" + self.bucket,
+                json.dumps({"subjects_filter": "$KV.%s.chunk.>" % self.bucket}).encode()))
+            chunks = [s.split(".", 2)[2] for s in info["state"]["subjects"]]
+            self.assertGreater(len(chunks), 3)
+            for key in chunks:
+                nats.put(self.bucket, key, b"not what was signed")
+            fresh = self.p.node("fresh").start(poll_interval_ms=200, status_interval_ms=300)
+            wait_until(lambda: fresh.version() == 1, 20, "the chunks to come back")
+
+    def test_nats_down_at_start(self):
+        self.cp.start(head_interval_ms=100, lease_ms=1000)
+        wait_until(lambda: self.cp.json("status")["leader"]["code"] == "BUS_UNAVAILABLE", 10,
+                   "BUS_UNAVAILABLE")
+        self.assertEqual(trilane.http("GET", self.cp.url + "/ready")[0], 503)
+        done = self.cp.run("publish", "-m", "no bus", trilane.POLICIES)
+        self.assertEqual(done.returncode, 3, done.stderr)
+        self.assertIn("NATS cannot be reached", done.stderr)
+        self.cp("plan", trilane.POLICIES)  # needs no bus.
+        self.assertEqual(self.cp.json("history")["versions"], [])
+        self.p.nats.start()
+        wait_until(self.cp.leads, 15, "heads to go out")
+        self.cp("publish", "-m", "one", trilane.POLICIES)
+        self.assertEqual(self.cp.json("history")["versions"][0]["version"], 1,
+                         "what was refused took no number")
+
+    def test_nats_away_for_a_while(self):
+        node = self.publish_one()
+        self.p.nats.kill()
+        wait_until(lambda: self.cp.json("status")["leader"]["code"] != "", 10, "no head goes out")
+        self.cp("publish", "-m", "no bus", trilane.POLICIES, code=3)
+        self.p.nats.start()
+        wait_until(self.cp.leads, 20, "heads to go out again")
+        self.cp("publish", "-m", "two", trilane.POLICIES)
+        self.assertEqual(node.version(), self.cp.json("history")["versions"][0]["version"])
+
+
+if __name__ == "__main__":
+    unittest.main()

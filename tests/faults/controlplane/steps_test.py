@@ -1,0 +1,127 @@
+"""The control plane killed with SIGKILL before every step of a publication, and after the last:
+nothing is published twice, nothing that was answered is lost, a number that was handed out never
+comes back, and the node's version never falls. Then: a full disk, and a database that was lost."""
+
+import re
+import shutil
+import subprocess
+import unittest
+
+import trilane
+from trilane import Platform, wait_until
+
+HEADER = trilane.SOURCE / "controlplane" / "publish" / "publish.h"
+STEPS = re.findall(r"^    X\((\w+), CP_(?:ALL|PLANNED|PUBLISHED),", HEADER.read_text(), re.M)
+PUBLISHED_FROM = STEPS.index("head")  # before it, the journal row is there.
+
+
+class Steps(unittest.TestCase):
+    def setUp(self):
+        self.p = Platform()
+        self.addCleanup(self.p.close)
+        self.cp = self.p.control_plane()
+
+    def start(self, **flags):
+        self.cp.start(head_interval_ms=100, lease_ms=1000, **flags)
+        wait_until(self.cp.leads, 10, "a leader\n" + self.cp.log()[-2000:])
+
+    def versions(self):
+        return [v["version"] for v in self.cp.json("history")["versions"]]
+
+    def test_killed_before_each_step(self):
+        self.assertEqual(len(STEPS), 14)
+        self.start()
+        node = self.p.node("node-1").start(good_after_ms=100, status_interval_ms=300)
+        self.cp("publish", "-m", "before", trilane.POLICIES)
+        seen = node.version()
+        self.cp.stop()
+        for index, step in enumerate(STEPS + ["end"]):
+            with self.subTest(step=step):
+                self.start(fault_step=step)
+                before = self.versions()
+                done = self.cp.run("publish", "-m", step, trilane.POLICIES)
+                self.assertEqual(done.returncode, 3, done.stderr)
+                self.assertEqual(self.cp.wait(), -9)
+                self.start()
+                after = self.versions()
+                new = [v for v in after if v not in before]
+                published = index >= PUBLISHED_FROM
+                self.assertEqual(len(new), 1 if published else 0, after)
+                self.assertEqual(len(after), len(set(after)))
+                # What the journal has, the node gets: the next leader's head points at it.
+                wait_until(lambda want=max(after): node.version() == want, 15,
+                           "the node at the newest version")
+                self.assertGreaterEqual(node.version(), seen)
+                self.cp("publish", "-m", "after " + step, trilane.POLICIES)
+                seen = node.version()
+                self.assertEqual(seen, self.versions()[0])
+                self.assertGreater(seen, max(after))
+                self.cp.stop()
+
+    def test_store_full(self):
+        """The database's disk fills: refused with its code, and the heads go on."""
+        if subprocess.run(["unshare", "-Urm", "true"], check=False).returncode != 0:
+            self.skipTest("no user namespaces here")
+        store = self.p.directory / "small"
+        store.mkdir()
+        mount = "mount -t tmpfs -o size=600k tmpfs %s && exec \"$@\"" % store
+        self.cp.flags["store"] = "sqlite:%s/store.db" % store
+        self.cp.argv = ["unshare", "-Urm", "sh", "-c", mount, "sh"] + self.cp.argv
+        self.start()
+        refused = None
+        policies = self.p.directory / "sources"
+        for number in range(1, 60):
+            shutil.rmtree(policies, ignore_errors=True)
+            shutil.copytree(trilane.POLICIES, policies)
+            (policies / "filler.yaml").write_text("# %d\n" % number + "# filler\n" * 3000)
+            done = self.cp.run("publish", "-m", "version %d" % number, policies)
+            if done.returncode != 0:
+                refused = done
+                break
+        self.assertIsNotNone(refused, "the disk never filled")
+        self.assertEqual(refused.returncode, 1, refused.stderr)
+        self.assertIn("STORE_FULL", refused.stderr)
+        self.assertTrue(self.cp.alive())
+        self.assertGreater(len(self.versions()), 0)
+
+    def test_a_lost_database_does_not_lead_below_the_bucket(self):
+        self.start()
+        node = self.p.node("node-1").start(good_after_ms=100)
+        self.cp("publish", "-m", "one", trilane.POLICIES)
+        self.cp("publish", "-m", "two", trilane.POLICIES)
+        self.cp.stop()
+        for path in self.cp.data.glob("store.db*"):
+            path.unlink()
+        self.cp.start(head_interval_ms=100, lease_ms=1000)
+        wait_until(lambda: self.cp.json("status")["leader"]["code"] == "STORE_BEHIND", 10,
+                   "STORE_BEHIND")
+        done = self.cp.run("publish", "-m", "three", trilane.POLICIES)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("STORE_BEHIND", done.stderr)
+        self.assertEqual(self.cp.metric("trilane_store_behind"), 1)
+        self.assertEqual(trilane.http("GET", self.cp.url + "/ready")[0], 503)
+        self.assertEqual(node.version(), 2)
+
+    def test_a_signer_that_signed_higher_refuses(self):
+        """An older database beside the signer's newer memory, and an empty bucket: the number
+        comes again, and the signer does not sign it for another body."""
+        self.start()
+        self.cp("publish", "-m", "one", trilane.POLICIES)
+        self.cp.stop()
+        for path in self.cp.data.glob("store.db*"):
+            path.unlink()
+        with trilane.NatsClient(self.p.nats) as nats:
+            nats.destroy("trilane_%s_snapshots" % self.p.environment)
+        self.start()
+        self.assertEqual(self.cp.json("status")["leader"]["epoch"], 2,
+                         "an epoch above the one that the signer knows")
+        done = self.cp.run("publish", "-m", "again", trilane.POLICIES)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("SIGNER_REFUSED", done.stderr)
+        self.assertEqual(self.versions(), [])
+        self.cp("publish", "-m", "the next number", trilane.POLICIES)
+        self.assertEqual(self.versions(), [2])
+
+
+if __name__ == "__main__":
+    unittest.main()

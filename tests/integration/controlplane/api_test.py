@@ -1,0 +1,93 @@
+"""The API's doors: token, Host, Origin, content type, methods, TLS, and what every program serves."""
+
+import os
+import ssl
+import stat
+import unittest
+
+import trilane
+from trilane import Platform, free_port, http, wait_until
+
+
+class Api(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.p = Platform()
+        cls.addClassCleanup(cls.p.close)
+        cert = cls.p.issue_service("platform", "control-plane")
+        cls.tls_port = free_port()
+        cls.cp = cls.p.control_plane(listen_tls="127.0.0.1:%d" % cls.tls_port,
+                                     tls_cert=cert["cert"], tls_key=cert["key"]).start()
+        wait_until(cls.cp.leads, 10, "a leader")
+
+    def code(self, method, path, **kwargs):
+        status, answer = self.cp.api(method, path, **kwargs)
+        self.assertTrue(status == 200 or {"code", "message", "fix"} <= set(answer), answer)
+        return status, answer.get("code")
+
+    def test_token(self):
+        mode = stat.S_IMODE(os.stat(self.cp.data / "token").st_mode)
+        self.assertEqual(mode, 0o600)
+        for path in ("validate", "plan", "publish", "rollback"):
+            self.assertEqual(self.code("POST", "/api/v1/" + path, body={}, token=False),
+                             (401, "UNAUTHENTICATED"))
+        wrong = {"Authorization": "Bearer " + "0" * 64}
+        self.assertEqual(self.code("POST", "/api/v1/publish", body={}, token=False, headers=wrong),
+                         (401, "UNAUTHENTICATED"))
+        self.assertEqual(self.code("POST", "/api/v1/publish", body={}), (400, "USAGE"))
+
+    def test_site(self):
+        self.assertEqual(self.code("GET", "/api/v1/status", headers={"Host": "evil.example.org"}),
+                         (403, "HOST_REFUSED"))
+        self.assertEqual(self.code("GET", "/api/v1/status",
+                                   headers={"Origin": "http://evil.example.org"}),
+                         (403, "ORIGIN_REFUSED"))
+        self.assertEqual(self.code("GET", "/api/v1/status", headers={"Origin": self.cp.url}),
+                         (200, None))
+
+    def test_routes(self):
+        self.assertEqual(self.code("GET", "/api/v1/nothing"), (404, "NOT_FOUND"))
+        self.assertEqual(self.code("DELETE", "/api/v1/status"), (405, "METHOD_NOT_ALLOWED"))
+        self.assertEqual(self.code("GET", "/api/v1/versions/1"), (404, "NEVER_PUBLISHED"))
+        self.assertEqual(self.code("GET", "/api/v1/versions/x"), (404, "NOT_FOUND"))
+        self.assertEqual(self.code("GET", "/api/v1/history?max=x"), (400, "USAGE"))
+        self.assertEqual(self.code("GET", "/api/v1/history?max=2"), (200, None))
+        form = {"Content-Type": "text/plain", "Authorization": "Bearer " + self.cp.token()}
+        status, _, _ = http("POST", self.cp.url + "/api/v1/publish", b"{}", form)
+        self.assertEqual(status, 415)
+
+    def test_refused_body_names_the_member(self):
+        status, answer = self.cp.api("POST", "/api/v1/publish", {"message": "m", "fils": []})
+        self.assertEqual((status, answer["code"]), (400, "USAGE"))
+        self.assertIn("fils", answer["message"])
+
+    def test_health_and_metrics(self):
+        for path in ("/health", "/healthz", "/ready"):
+            self.assertEqual(http("GET", self.cp.url + path)[0], 200)
+        self.assertEqual(self.cp.metric("trilane_leader"), 1)
+        self.assertEqual(self.cp.metric("trilane_bus_connected"), 1)
+
+    def test_tls(self):
+        url = "https://localhost:%d/api/v1/status" % self.tls_port
+        context = ssl.create_default_context(cafile=str(self.p.ca))
+        self.assertEqual(http("GET", url, context=context)[0], 200)
+        done = self.cp.run("status", "--server", "https://localhost:%d" % self.tls_port,
+                           "--tls-ca", str(self.p.ca))
+        self.assertEqual(done.returncode, 0, done.stderr)
+
+    def test_clear_text_stays_on_loopback(self):
+        other = self.p.control_plane("other", listen="0.0.0.0:%d" % free_port())
+        other.start(wait=False)
+        self.assertEqual(other.wait(), 2)
+        self.assertIn("loopback", other.log())
+
+    def test_one_process_a_directory(self):
+        flags = {"data-dir": self.cp.data, "listen": "127.0.0.1:%d" % free_port()}
+        second = trilane.ControlPlane(self.p, "second", flags)
+        second.start(wait=False)
+        self.assertEqual(second.wait(), 1)
+        self.assertIn("another trilane-cp", second.log())
+
+
+if __name__ == "__main__":
+    unittest.main()
