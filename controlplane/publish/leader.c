@@ -40,7 +40,7 @@ struct cp_leader {
         struct cp_head_own own;
         uint64_t renewed_ns; /* monotonic, of the last renewal; 0: the row is not ours. */
         uint64_t lease_epoch;
-        bool content_checked; /* the bucket was held against the journal since we lead. */
+        bool content_checked; /* the bucket was held against the journal. */
         enum err_code said;   /* last state that was logged: each change once. */
     } on_thread;
     struct {
@@ -160,7 +160,7 @@ static struct err settle(struct cp_leader *l, const struct cp_head_judged *judge
         return OK;
     case CP_HEAD_MISSING:
         COUNT_HEAD(l, missing);
-        want_restore(l); /* a purge or a new bucket took more than the head. */
+        l->on_thread.content_checked = false; /* a purge or a new bucket took more than the head. */
         return OK;
     case CP_HEAD_MALFORMED:
         COUNT_HEAD(l, malformed);
@@ -288,8 +288,8 @@ static struct err point_head(struct cp_leader *l, struct beat *b)
     return e;
 }
 
-/* The bucket is held against the journal once for each leadership: it may have been restored from
- * a backup, or the last leader died between manifest and head. */
+/* The bucket is held against the journal at each beginning of a leadership and after each head that
+ * was missing, until it holds what the head points at: it may be new, purged, or an old backup. */
 static struct err check_content(struct cp_leader *l, const struct cp_record *record)
 {
     if (l->on_thread.content_checked) {
@@ -300,7 +300,7 @@ static struct err check_content(struct cp_leader *l, const struct cp_record *rec
     if (!there) {
         want_restore(l);
     }
-    l->on_thread.content_checked = true;
+    l->on_thread.content_checked = there;
     return OK;
 }
 

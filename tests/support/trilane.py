@@ -280,8 +280,9 @@ class ControlPlane(Process):
         return "http://127.0.0.1:%d" % self.port
 
     def leads(self):
-        """Whether its heads go out (before the first publication: could)."""
-        return http("GET", self.url + "/ready")[0] == 200
+        """Whether it leads and its heads go out (before the first publication: could)."""
+        leader = json.loads(http("GET", self.url + "/api/v1/status")[2])["leader"]
+        return leader["leads"] and leader["code"] == ""
 
     def start(self, wait=True, **flags):
         """Starts it with the flags of the object, and those given (head_interval_ms=100)."""
