@@ -125,7 +125,7 @@ void cli_next(const char *format, ...)
     (void)fputc('\n', stderr);
 }
 
-enum cli_exit cli_exit_of(enum err_code code)
+int cli_exit_of(enum err_code code)
 {
     if (code == E_OK) {
         return CLI_DONE;

@@ -79,7 +79,7 @@ int cli_result(const struct cli *cli, json_t *value, cli_table_fn *table);
 
 /* "error: CODE: sentence" and what to do about it; the exit code of the refusal. */
 int cli_fail(struct err e, const char *message);
-enum cli_exit cli_exit_of(enum err_code code);
+int cli_exit_of(enum err_code code);
 /* A line of narration; the last line, which suggests the next command. */
 void cli_say(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void cli_next(const char *format, ...) __attribute__((format(printf, 1, 2)));

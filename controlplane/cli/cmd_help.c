@@ -3,7 +3,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "common/base/limits.h"
 #include "common/base/text.h"
 #include "controlplane/cli/commands.h"
 #include "controlplane/source/diag.h"
@@ -11,8 +10,7 @@
 enum { NAME_SIZE = 64 };
 
 static const struct setting_row rows[] = {
-    {"errors", NULL, NULL, "all codes, as the table of docs/errors.md", SETTING_FLAG},
-    {"limits", NULL, NULL, "all limits with their defaults and bounds", SETTING_FLAG},
+    {"errors", NULL, NULL, "all codes", SETTING_FLAG},
     CLI_OUTPUT_ROW,
 };
 
@@ -89,40 +87,17 @@ static int explain(const struct cli *cli, const char *text)
     return not_found(text);
 }
 
-/* The Markdown of docs/errors.md; the file in the tree is made by this. */
+/* Every code with its meaning: what docs/errors.md holds, for who has only the program. */
 static int print_errors(void)
 {
-    static const char *const faults[] = {"nobody", "the caller", "a peer", "the node itself"};
-    (void)printf("# Codes of refusals\n\n"
-                 "Made by `trilane-cp help --errors` from `ERR_LIST` in `common/base/err.h`.\n\n"
-                 "| code | gRPC | HTTP | whose fault | meaning | what to do |\n"
-                 "| --- | --- | --- | --- | --- | --- |\n");
     for (int i = 0; i < E_COUNT; i++) {
         enum err_code code = (enum err_code)i;
-        (void)printf("| `%s` | %d | %d | %s | %s | %s |\n", err_name(code), err_grpc_status(code),
-                     err_http_status(code), faults[err_fault(code)], err_text(code), err_fix(code));
+        (void)printf("%-24s %s\n", err_name(code), err_text(code));
     }
-    (void)printf("\n# Diagnostics of sources\n\n"
-                 "| code | name | meaning | what to do |\n| --- | --- | --- | --- |\n");
     struct cp_diag_row row;
     for (size_t i = 0; cp_diag_at(i, &row); i++) {
-        (void)printf("| `TL%d` | %s | %s | %s |\n", (int)row.code, row.name, row.text, row.fix);
+        (void)printf("TL%-22d %s\n", (int)row.code, row.text);
     }
-    return CLI_DONE;
-}
-
-static int print_limits(void)
-{
-    (void)printf("# Limits\n\nMade by `trilane-cp help --limits` from `LIMITS_LIST` in "
-                 "`common/base/limits.h`.\nEach row is a setting: a flag, an environment variable "
-                 "and a line of `--config`.\n\n"
-                 "| name | default | least | most | unit | why |\n"
-                 "| --- | --- | --- | --- | --- | --- |\n");
-#define X(name, dflt, min, max, unit, why)                                                         \
-    (void)printf("| `%s` | %llu | %llu | %llu | %s | %s |\n", #name, (unsigned long long)(dflt),   \
-                 (unsigned long long)(min), (unsigned long long)(max), unit, why);
-    LIMITS_LIST(X)
-#undef X
     return CLI_DONE;
 }
 
@@ -143,8 +118,6 @@ static int run(const struct cli_command *self, int argc, char **argv)
         const char *text = settings_arg(cli.settings, 0);
         if (settings_flag(cli.settings, "errors")) {
             code = print_errors();
-        } else if (settings_flag(cli.settings, "limits")) {
-            code = print_limits();
         } else {
             code = text == NULL ? list_commands() : explain(&cli, text);
         }

@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 
 #include "common/base/check.h"
 #include "common/base/clock.h"
@@ -283,14 +284,33 @@ static struct err start_api(struct serve *s)
 
 /* ---- signals and drain ---- */
 
+static void on_alarm(int number)
+{
+    (void)number;
+    static const char line[] = "level=error module=serve event=forced\n";
+    (void)!write(STDERR_FILENO, line, sizeof(line) - 1);
+    _exit(CLI_FORCED);
+}
+
+/* Whatever hangs from here on ends the process with 6 after the shutdown timeout. Once armed it
+ * stays as it is. */
+static void arm_watchdog(void)
+{
+    struct itimerval now;
+    (void)signal(SIGALRM, on_alarm);
+    if (getitimer(ITIMER_REAL, &now) == 0 && timerisset(&now.it_value)) {
+        return;
+    }
+    struct itimerval timer = {
+        .it_value = {.tv_sec = (time_t)(limits.shutdown_timeout_ms / 1000),
+                     .tv_usec = (suseconds_t)(limits.shutdown_timeout_ms % 1000 * 1000)}};
+    (void)setitimer(ITIMER_REAL, &timer, NULL);
+}
+
 static void on_drain_timer(struct net_timer *timer, void *ctx)
 {
     struct serve *s = ctx;
     uint64_t age_ms = (clock_mono_ns() - s->drain_ns) / 1000000;
-    if (age_ms > limits.shutdown_timeout_ms) {
-        LOG(LOG_ERROR, "serve", "forced", LOG_U64("ms", age_ms));
-        _exit(CLI_FORCED);
-    }
     if (cp_api_idle(s->api) || age_ms > limits.graceful_timeout_ms) {
         net_loop_stop(s->loop);
         return;
@@ -304,6 +324,7 @@ static void on_term(struct net_task *task, void *ctx)
     (void)task;
     LOG(LOG_INFO, "serve", "drains", LOG_U64("graceful_timeout_ms", limits.graceful_timeout_ms));
     s->drain_ns = clock_mono_ns();
+    arm_watchdog();
     cp_api_drain(s->api);
     net_timer_arm(s->loop, &s->drain_timer, 0);
 }
@@ -377,27 +398,9 @@ static struct err start(struct serve *s)
     return start_signals(s);
 }
 
-/* A last wait that cannot end must not keep the process: work that hangs ends it with 6. */
-static void *watchdog(void *ctx)
-{
-    const struct serve *s = ctx;
-    uint64_t since_ns = s->drain_ns == 0 ? clock_mono_ns() : s->drain_ns;
-    uint64_t spent_ms = (clock_mono_ns() - since_ns) / 1000000;
-    uint64_t left_ms =
-        limits.shutdown_timeout_ms > spent_ms ? limits.shutdown_timeout_ms - spent_ms : 0;
-    struct timespec left = {.tv_sec = (time_t)(left_ms / 1000),
-                            .tv_nsec = (long)(left_ms % 1000) * 1000000};
-    (void)nanosleep(&left, NULL);
-    LOG(LOG_ERROR, "serve", "forced", LOG_U64("shutdown_timeout_ms", limits.shutdown_timeout_ms));
-    _exit(CLI_FORCED);
-}
-
 static void stop(struct serve *s)
 {
-    pthread_t dog;
-    if (pthread_create(&dog, NULL, watchdog, s) == 0) {
-        (void)pthread_detach(dog); /* dies with the process. */
-    }
+    arm_watchdog();
     if (s->signals_started) {
         (void)pthread_kill(s->signals, SIGUSR1);
         CHECK(pthread_join(s->signals, NULL) == 0);
