@@ -2,9 +2,7 @@
 #include "dataplane/apply/check.h"
 
 #include <fcntl.h>
-#include <libgen.h>
-#include <stdlib.h>
-#include <string.h>
+#include <unistd.h>
 
 #include "common/base/clock.h"
 #include "common/base/scope.h"
@@ -19,16 +17,17 @@
 static struct err open_pack(const char *path, const uint8_t environment[ENVIRONMENT_SIZE],
                             int *out_dir, struct pack *out, struct buf *message)
 {
-    auto_free char *for_name = strdup(path);
-    auto_free char *for_directory = strdup(path);
-    if (for_name == NULL || for_directory == NULL) {
-        return FAIL(E_NO_MEMORY);
-    }
-    if (strcmp(basename(for_name), "pack") != 0 || access(path, R_OK) != 0) {
+    struct slice whole = slice_str(path);
+    struct slice name = SLICE_LIT("pack");
+    struct slice parent = slice_head(whole, whole.size < name.size ? 0 : whole.size - name.size);
+    bool named =
+        slice_ends(whole, name) && (parent.size == 0 || slice_ends(parent, SLICE_LIT("/")));
+    if (!named || access(path, R_OK) != 0) {
         TRY(buf_addf(message, "%s: a readable file named \"pack\" is needed", path));
         return FAIL(E_NOT_FOUND);
     }
-    *out_dir = open(dirname(for_directory), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    auto_free char *directory = slice_dup(parent.size == 0 ? SLICE_LIT(".") : parent);
+    *out_dir = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (*out_dir < 0) {
         return FAIL(E_IO);
     }

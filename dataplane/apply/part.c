@@ -249,8 +249,8 @@ static struct err decode_schema(struct slice key, struct dp_part *part)
 
 struct part_row {
     uint32_t stream;
-    const char *prefix; /* of the key; empty: every key of the stream. */
     enum dp_part_kind kind;
+    const char *prefix; /* of the key; empty: every key of the stream. */
     /* Either the message is decoded strictly and judged… */
     struct err (*decode)(struct slice key, struct dp_part *part);
     /* …or the bytes are built as they are. */
@@ -258,16 +258,16 @@ struct part_row {
 };
 
 static const struct part_row rows[] = {
-    {STREAM_ROUTING, "host/", DP_PART_ROUTES, decode_routes, NULL},
-    {STREAM_ROUTING, "service/", DP_PART_CLUSTER, decode_cluster, NULL},
-    {STREAM_TRUST, "environment", DP_PART_ENVIRONMENT, decode_environment, NULL},
-    {STREAM_TRUST, "service/", DP_PART_CALLER, decode_caller, NULL},
-    {STREAM_AUTHORISATION, "", DP_PART_POLICY, NULL, build_policy},
-    {STREAM_LIMITS, "", DP_PART_LIMITS, NULL, build_limits},
-    {STREAM_TRANSPORT, "", DP_PART_TRANSPORT, decode_transport, NULL},
-    {STREAM_EGRESS, "", DP_PART_EGRESS, decode_egress, NULL},
-    {STREAM_SCHEMAS, "", DP_PART_SCHEMA, decode_schema, NULL},
-    {STREAM_BUS, "", DP_PART_TOPIC, decode_topic, NULL},
+    {STREAM_ROUTING, DP_PART_ROUTES, "host/", decode_routes, NULL},
+    {STREAM_ROUTING, DP_PART_CLUSTER, "service/", decode_cluster, NULL},
+    {STREAM_TRUST, DP_PART_ENVIRONMENT, "environment", decode_environment, NULL},
+    {STREAM_TRUST, DP_PART_CALLER, "service/", decode_caller, NULL},
+    {STREAM_AUTHORISATION, DP_PART_POLICY, "", NULL, build_policy},
+    {STREAM_LIMITS, DP_PART_LIMITS, "", NULL, build_limits},
+    {STREAM_TRANSPORT, DP_PART_TRANSPORT, "", decode_transport, NULL},
+    {STREAM_EGRESS, DP_PART_EGRESS, "", decode_egress, NULL},
+    {STREAM_SCHEMAS, DP_PART_SCHEMA, "", decode_schema, NULL},
+    {STREAM_BUS, DP_PART_TOPIC, "", decode_topic, NULL},
 };
 
 enum { ROW_COUNT = sizeof(rows) / sizeof(rows[0]) };

@@ -1,6 +1,7 @@
 /* front_h2: see front_h2.h. */
 #include "dataplane/runtime/front_h2.h"
 
+#include <inttypes.h>
 #include <string.h>
 
 #include "common/base/check.h"
@@ -81,9 +82,8 @@ static void refuse(struct dp_request *rq)
     CHECK(rq->stream != NULL);
     struct slice sentence = {0};
     if (rq->err.code == E_RATE_LIMITED) {
-        struct err e =
-            arena_printf(&rq->arena, &sentence, "limit %.*s: retry in %llu ms",
-                         SLICE_ARG(rq->limit), (unsigned long long)(rq->retry_ns / 1000000 + 1));
+        struct err e = arena_printf(&rq->arena, &sentence, "limit %.*s: retry in %" PRIu64 " ms",
+                                    SLICE_ARG(rq->limit), rq->retry_ns / 1000000 + 1);
         sentence = err_ok(e) ? sentence : (struct slice){0};
     }
     struct grpc_refusal refusal = {

@@ -65,7 +65,6 @@ struct dp_worker {
     const struct dp_worker_config *config;
     size_t index;
     pthread_t thread;
-    bool running;
     struct net_loop *loop;
     struct h2_env *h2;
     struct net_dns *dns;
@@ -74,11 +73,8 @@ struct dp_worker {
     struct dp_request_metrics *metrics;
     struct dp_access_log *access;
     struct dp_request_pool pool;
-    bool pool_ready;
     struct dp_lane_host host;
-    bool lane_started[DP_LANE_COUNT];
     struct dp_mailbox mailbox;
-    bool mailbox_ready;
     struct dp_port ports[DP_PORT_COUNT];
     struct dp_caller_conn *callers;
     size_t caller_count;
@@ -89,14 +85,18 @@ struct dp_worker {
     struct net_timer tick;      /* hands over access-log lines, sets gauges. */
     struct net_task drain_task;
     struct net_task abort_task;
-    bool draining;
-    bool drained_told;
     struct {
         struct lock lock;
         struct dp_worker_tls tls GUARDED; /* waits to be taken into use. */
         bool tls_waits GUARDED;
     } reload;
     struct net_task reload_task;
+    bool lane_started[DP_LANE_COUNT];
+    bool running;       /* the thread was started. */
+    bool pool_ready;    /* 'pool' is to be freed. */
+    bool mailbox_ready; /* 'mailbox' is to be freed. */
+    bool draining;
+    bool drained_told; /* config->drained() was called. */
 };
 
 /* Makes the loop and all that stands on it; takes *tls. dp_worker_free() also after a failure. */

@@ -54,7 +54,7 @@ static void seal_root(struct publisher *p, struct buf *out)
 void publisher_init(struct publisher *p)
 {
     ids_init();
-    *p = (struct publisher){.root_bytes = BUF_MAX(ROOT_BODY_MAX * 2)};
+    *p = (struct publisher){.root_bytes = BUF_MAX((size_t)2 * ROOT_BODY_MAX)};
     new_pair(KEY_ROLE_ROOT, "root", &p->root_key);
     new_pair(KEY_ROLE_MANIFEST, "manifest", &p->manifest_key);
     new_pair(KEY_ROLE_HEAD, "head", &p->head_key);
@@ -133,7 +133,7 @@ void content_put(struct content *c, uint32_t stream, const char *key,
     content_put_bytes(c, stream, key, buf_slice(&bytes));
 }
 
-static void put_service(struct content *c, const char *name, uint16_t port, uint8_t *token)
+static void put_service(struct content *c, const char *name, uint16_t port, const uint8_t *token)
 {
     char id[64];
     char spiffe[128];
@@ -146,7 +146,11 @@ static void put_service(struct content *c, const char *name, uint16_t port, uint
     trait.name = publisher_text("tier");
     trait.value = publisher_text("gold");
     Trilane__Parts__V1__Trait *traits[] = {&trait};
-    ProtobufCBinaryData digest = {.len = DIGEST_SIZE, .data = token};
+    uint8_t copy[DIGEST_SIZE] = {0};
+    if (token != NULL) {
+        memcpy(copy, token, sizeof(copy));
+    }
+    ProtobufCBinaryData digest = {.len = DIGEST_SIZE, .data = copy};
     Trilane__Parts__V1__Caller caller;
     trilane__parts__v1__caller__init(&caller);
     caller.id = id;
@@ -318,25 +322,29 @@ void content_fill_policies(struct content *c, size_t count)
 
 /* ---- a version ---- */
 
+struct sorted_part {
+    const struct content_part *part;
+};
+
 static int by_stream_and_key(const void *a, const void *b)
 {
-    const struct content_part *x = *(const struct content_part *const *)a;
-    const struct content_part *y = *(const struct content_part *const *)b;
+    const struct content_part *x = ((const struct sorted_part *)a)->part;
+    const struct content_part *y = ((const struct sorted_part *)b)->part;
     if (x->stream != y->stream) {
         return x->stream < y->stream ? -1 : 1;
     }
     return slice_cmp(slice_str(x->key), slice_str(y->key));
 }
 
-static size_t add_stream(struct version *v, const struct content_part *const *parts, size_t count)
+static size_t add_stream(struct version *v, const struct sorted_part *parts, size_t count)
 {
     size_t n = v->stream_count++;
-    uint32_t kind = parts[0]->stream;
+    uint32_t kind = parts[0].part->stream;
     v->raw[n] = BUF_MAX(BYTES_MAX);
     struct part_writer writer = {.out = &v->raw[n]};
     size_t i = 0;
-    for (; i < count && parts[i]->stream == kind; i++) {
-        must(part_add(&writer, slice_str(parts[i]->key), buf_slice(&parts[i]->bytes)));
+    for (; i < count && parts[i].part->stream == kind; i++) {
+        must(part_add(&writer, slice_str(parts[i].part->key), buf_slice(&parts[i].part->bytes)));
     }
     must(cut_stream(kind, buf_slice(&v->raw[n]), NULL, NULL, &v->streams[n]));
     return i;
@@ -345,11 +353,11 @@ static size_t add_stream(struct version *v, const struct content_part *const *pa
 struct version *version_cut(const struct content *c, uint64_t number)
 {
     struct version *v = calloc(1, sizeof(*v));
-    const struct content_part **sorted = calloc(c->count + 1, sizeof(*sorted));
+    struct sorted_part *sorted = calloc(c->count + 1, sizeof(*sorted));
     CHECK(v != NULL && sorted != NULL);
     v->number = number;
     for (size_t i = 0; i < c->count; i++) {
-        sorted[i] = &c->parts[i];
+        sorted[i].part = &c->parts[i];
     }
     qsort(sorted, c->count, sizeof(*sorted), by_stream_and_key);
     for (size_t i = 0; i < c->count;) {
@@ -370,7 +378,7 @@ void version_sign(struct publisher *p, struct version *v, uint64_t capabilities,
         .stream_count = v->stream_count,
     };
     v->body = BUF_MAX(MANIFEST_BODY_MAX);
-    v->manifest = BUF_MAX(MANIFEST_BODY_MAX * 2);
+    v->manifest = BUF_MAX((size_t)2 * MANIFEST_BODY_MAX);
     must(manifest_encode(&plan, &v->body));
     ids_digest(buf_slice(&v->body), v->digest);
     const struct key_pair *keys[] = {key == NULL ? &p->manifest_key : key};

@@ -365,8 +365,8 @@ static void chunk_too_large(void **state)
     (void)state;
     struct version *v = next_version(NULL);
     publisher_put_version(&rig.snapshots, v);
-    auto_free uint8_t *bytes = calloc(1, CHUNK_RAW_MAX * 2);
-    put_chunk(routing_chunk(v), slice_of(bytes, CHUNK_RAW_MAX * 2));
+    auto_free uint8_t *bytes = calloc(2, CHUNK_RAW_MAX);
+    put_chunk(routing_chunk(v), slice_of(bytes, (size_t)2 * CHUNK_RAW_MAX));
     point_at(v);
     refused_as(E_CHUNK_TAMPERED);
 }
@@ -467,7 +467,7 @@ static void bucket_purged_and_recreated(void **state)
 static void a_new_root_is_walked_to(void **state)
 {
     (void)state;
-    auto_buf struct buf root = BUF_MAX(ROOT_BODY_MAX * 2);
+    auto_buf struct buf root = BUF_MAX((size_t)2 * ROOT_BODY_MAX);
     publisher_next_root(&rig.publisher, /* floor= */ NULL, &root);
     char key[SNAP_KEY_SIZE];
     snap_key_root(rig.publisher.root.version, key);

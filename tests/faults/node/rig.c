@@ -105,7 +105,7 @@ static pid_t spawn(const struct rig *r, const char *log, char *const argv[], con
     (void)dup2(fd, STDOUT_FILENO);
     (void)dup2(fd, STDERR_FILENO);
     if (fault != NULL) {
-        (void)setenv("TRILANE_FAULT", fault, 1);
+        (void)setenv("TRILANE_FAULT", fault, 1); /* NOLINT(concurrency-mt-unsafe): the child */
     }
     if (r->file_bytes_max != 0) {
         struct rlimit limit = {r->file_bytes_max, r->file_bytes_max};
@@ -162,7 +162,8 @@ static int remove_entry(const char *path, const struct stat *s, int flag, struct
 
 static void remove_tree(const char *path)
 {
-    (void)nftw(path, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
+    /* Nobody else walks a tree in this process. */
+    (void)nftw(path, remove_entry, 16, FTW_DEPTH | FTW_PHYS); /* NOLINT(concurrency-mt-unsafe) */
 }
 
 void rig_nats_wipe(struct rig *r)

@@ -343,38 +343,38 @@ static void refuses_bytes_and_keys_that_disagree(void **state)
     static const uint8_t cut_off[] = {0x0a, 0x7f, 0x01};
     static const struct {
         uint32_t stream;
+        enum err_code code;
         const char *key;
         struct slice bytes;
-        enum err_code code;
         const char *object;
     } rows[] = {
         {STREAM_TRANSPORT,
+         E_CAPABILITY_MISSING,
          "other",
          {unknown, sizeof(unknown)},
-         E_CAPABILITY_MISSING,
          "transport other"},
         {STREAM_TRANSPORT,
+         E_PART_MALFORMED,
          "other",
          {cut_off, sizeof(cut_off)},
-         E_PART_MALFORMED,
          "transport other"},
-        {STREAM_TRANSPORT, "other", {unknown, 0}, E_PART_MALFORMED, "transport other"},
-        {STREAM_ROUTING, "strange/key", {unknown, 0}, E_PART_MALFORMED, "routing strange/key"},
+        {STREAM_TRANSPORT, E_PART_MALFORMED, "other", {unknown, 0}, "transport other"},
+        {STREAM_ROUTING, E_PART_MALFORMED, "strange/key", {unknown, 0}, "routing strange/key"},
         {STREAM_AUTHORISATION,
+         E_PART_MALFORMED,
          "x",
          {cut_off, sizeof(cut_off)},
-         E_PART_MALFORMED,
          "authorisation x"},
-        {STREAM_LIMITS, "x", {cut_off, sizeof(cut_off)}, E_PART_MALFORMED, "limits x"},
-        {STREAM_SCHEMAS, "x", {cut_off, sizeof(cut_off)}, E_PART_MALFORMED, "schemas x"},
-        {STREAM_EGRESS, "acme/x", {unknown, 0}, E_PART_MALFORMED, "egress acme/x"},
-        {STREAM_TRUST, "service/acme/x", {unknown, 0}, E_PART_MALFORMED, "trust service/acme/x"},
-        {STREAM_BUS, "X.v1", {unknown, 0}, E_PART_MALFORMED, "bus X.v1"},
-        {STREAM_ROUTING, "host/*/x", {unknown, 0}, E_PART_MALFORMED, "routing host/*/x"},
+        {STREAM_LIMITS, E_PART_MALFORMED, "x", {cut_off, sizeof(cut_off)}, "limits x"},
+        {STREAM_SCHEMAS, E_PART_MALFORMED, "x", {cut_off, sizeof(cut_off)}, "schemas x"},
+        {STREAM_EGRESS, E_PART_MALFORMED, "acme/x", {unknown, 0}, "egress acme/x"},
+        {STREAM_TRUST, E_PART_MALFORMED, "service/acme/x", {unknown, 0}, "trust service/acme/x"},
+        {STREAM_BUS, E_PART_MALFORMED, "X.v1", {unknown, 0}, "bus X.v1"},
+        {STREAM_ROUTING, E_PART_MALFORMED, "host/*/x", {unknown, 0}, "routing host/*/x"},
         {STREAM_ROUTING,
+         E_PART_MALFORMED,
          "service/acme/x",
          {unknown, 0},
-         E_PART_MALFORMED,
          "routing service/acme/x"},
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {

@@ -425,7 +425,9 @@ static struct slice health_request(const char *service, uint8_t room[64])
     grpc_prefix_write((uint32_t)body, room);
     room[5] = 0x0a;
     room[6] = (uint8_t)size;
-    memcpy(room + 7, service, size);
+    for (size_t i = 0; i < size; i++) {
+        room[7 + i] = (uint8_t)service[i];
+    }
     return slice_of(room, GRPC_PREFIX_BYTES + body);
 }
 
