@@ -10,10 +10,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { HISTOGRAM_OCTAVE = 128, HISTOGRAM_OCTAVES = 26 };
+enum {
+    HISTOGRAM_OCTAVE = 128,
+    HISTOGRAM_OCTAVES = 26,
+    HISTOGRAM_BUCKETS = HISTOGRAM_OCTAVES * HISTOGRAM_OCTAVE,
+};
 
 struct histogram {
-    uint64_t counts[HISTOGRAM_OCTAVES * HISTOGRAM_OCTAVE];
+    uint64_t counts[HISTOGRAM_BUCKETS];
     uint64_t total;
     uint64_t sum_us;
     uint64_t max_us;

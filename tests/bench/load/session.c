@@ -26,6 +26,7 @@ struct exchange {
     bool status_ok;
     bool grpc_ok;
     bool body_ok;
+    bool head_read; /* HTTP/1.1. */
     struct exchange *next_free;
 };
 
@@ -199,6 +200,23 @@ static void start_h1(struct session *s)
     s->h1_request_size = size;
 }
 
+/* The value of "name: value", when the line is of that name; else nothing. */
+static struct slice value_of(struct slice line, struct slice name)
+{
+    if (!slice_eq_nocase(slice_head(line, name.size), name)) {
+        return (struct slice){0};
+    }
+    struct slice value = slice_from(line, name.size);
+    while (value.size > 0 && value.ptr[0] == ' ') {
+        value = slice_from(value, 1);
+    }
+    while (value.size > 0 &&
+           (value.ptr[value.size - 1] == '\r' || value.ptr[value.size - 1] == ' ')) {
+        value.size--;
+    }
+    return value;
+}
+
 /* Reads the head of an answer: its status and length. 0: not whole yet; -1: not to be read. */
 static ssize_t read_h1_head(struct session *s, struct slice in, struct exchange *x)
 {
@@ -207,50 +225,60 @@ static ssize_t read_h1_head(struct session *s, struct slice in, struct exchange 
         return in.size > INPUT_BYTES / 2 ? -1 : 0;
     }
     size_t head_size = (size_t)(end - in.ptr) + 4;
-    x->status_ok = in.size > 12 && memcmp(in.ptr + 9, "200", 3) == 0;
-    s->h1_left = 0;
+    bool has_length = false;
+    x->status_ok = head_size > 12 && memcmp(in.ptr + 9, "200", 3) == 0;
     struct slice rest = slice_head(in, head_size);
     while (rest.size > 2) {
         size_t line = slice_find(rest, '\n');
-        struct slice text = slice_head(rest, line);
-        if (text.size > 16 && slice_eq_nocase(slice_head(text, 15), SLICE_LIT("content-length:"))) {
-            s->h1_left = strtoull((const char *)text.ptr + 15, NULL, 10);
+        struct slice value = value_of(slice_head(rest, line), SLICE_LIT("content-length:"));
+        uint64_t length = 0;
+        if (slice_to_u64(value, &length)) {
+            s->h1_left = length;
+            has_length = true;
         }
         rest = slice_from(rest, line + 1);
     }
-    return (ssize_t)head_size;
+    return has_length ? (ssize_t)head_size : -1;
 }
 
+static void take_h1_body(struct session *s, struct slice part)
+{
+    const struct load_work *work = s->work;
+    struct exchange *x = &s->exchanges[0];
+    bool fits = x->received + part.size <= work->body_bytes;
+    x->body_ok =
+        x->body_ok && (!work->expect_echo ||
+                       (fits && slice_eq(part, slice_of(work->body + x->received, part.size))));
+    x->received += part.size;
+    s->h1_left -= part.size;
+}
+
+/* Takes what answers the request in flight; false when it is no such answer. */
 static bool take_h1(struct session *s, struct slice in, size_t *out_used)
 {
     struct exchange *x = &s->exchanges[0];
     *out_used = 0;
-    while (in.size > 0 && s->free_count == 0) {
-        if (!x->grpc_ok) { /* the head of this answer was not read yet. */
-            ssize_t head = read_h1_head(s, in, x);
-            if (head <= 0) {
-                return head == 0;
-            }
-            x->grpc_ok = true;
-            in = slice_from(in, (size_t)head);
-            *out_used += (size_t)head;
-        }
-        size_t part = in.size < s->h1_left ? in.size : s->h1_left;
-        if (s->work->expect_echo) {
-            x->body_ok = x->body_ok && x->received + part <= s->work->body_bytes &&
-                         memcmp(s->work->body + x->received, in.ptr, part) == 0;
-        }
-        x->received += part;
-        s->h1_left -= part;
-        in = slice_from(in, part);
-        *out_used += part;
-        if (s->h1_left > 0) {
-            return true;
-        }
-        s->done(s->ctx, x->start_ns, x->status_ok && x->body_ok);
-        release(s, x);
+    if (s->free_count > 0) {
+        return in.size == 0; /* nothing was asked. */
     }
-    return true;
+    if (!x->head_read) {
+        ssize_t head = read_h1_head(s, in, x);
+        if (head <= 0) {
+            return head == 0;
+        }
+        x->head_read = true;
+        *out_used = (size_t)head;
+    }
+    struct slice part = slice_head(slice_from(in, *out_used), s->h1_left);
+    take_h1_body(s, part);
+    *out_used += part.size;
+    if (s->h1_left > 0) {
+        return true;
+    }
+    bool whole = !s->work->expect_echo || x->received == s->work->body_bytes;
+    s->done(s->ctx, x->start_ns, x->status_ok && x->body_ok && whole);
+    release(s, x);
+    return *out_used == in.size;
 }
 
 /* ---- both ---- */

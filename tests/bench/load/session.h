@@ -5,7 +5,7 @@
  * Units      nanoseconds of CLOCK_MONOTONIC; bytes.
  * Ownership  the generator owns sessions; callbacks get the request's intended start back.
  * Threads    one.
- * Errors     false: the connection is lost, errno-like text in session_error().
+ * Errors     false: the connection is lost, or what came is no answer in the protocol.
  */
 #pragma once
 
@@ -29,7 +29,7 @@ struct load_work {
 struct session;
 
 /* An answer is whole. 'start_ns' is what session_send() was given; 'good' says that it was right:
- * status 200, grpc-status 0 in the trailers, and the expected body. */
+ * status 200, the expected body and, for gRPC, grpc-status 0. */
 typedef void session_done_fn(void *ctx, uint64_t start_ns, bool good);
 
 /* Connects (waiting) to host and port; NULL with a message on standard error. */

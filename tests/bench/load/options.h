@@ -1,0 +1,32 @@
+/*
+ * options: the generator's command line, and the request that follows from it.
+ *
+ * Units      milliseconds, bytes, requests a second.
+ * Ownership  text points into argv.
+ * Errors     a wrong line ends the program with exit 2.
+ */
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "tests/bench/load/session.h"
+
+enum { CONNECTIONS_MAX = 4096, OPTION_HEADERS_MAX = 16 };
+
+struct options {
+    const char *host;
+    const char *port;
+    uint64_t rate;
+    uint64_t connections;
+    uint64_t streams; /* at most so many requests wait for their answers on a connection. */
+    uint64_t warmup_ms;
+    uint64_t duration_ms;
+    uint64_t body_bytes;
+    const char *headers[2 * OPTION_HEADERS_MAX + 1]; /* name, value, …, NULL. */
+    size_t header_count;
+    char authority[300];
+    struct load_work work; /* points into this struct: it stays where it is. */
+};
+
+void options_read(int argc, char **argv, struct options *out);
