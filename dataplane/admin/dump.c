@@ -86,6 +86,7 @@ static json_t *snapshot(const struct dp_apply_status *s)
     set(o, "last_refusal_object", json_string(s->last_object));
     set(o, "parts", number(s->parts));
     set(o, "parts_built", number(s->parts_built));
+    set(o, "served_since_mono_ns", number(s->served_ns));
     return o;
 }
 

@@ -47,9 +47,12 @@ static void run(struct dp_apply *a, struct dp_apply_turn *t, size_t first)
 {
     for (size_t i = first; i < STEP_COUNT && !t->over; i++) {
         struct err e = dp_fault(steps[i].name);
+        uint64_t start_ns = clock_mono_ns();
         if (err_ok(e)) {
             e = steps[i].run(a, t);
         }
+        LOG(LOG_DEBUG, "apply", "step", LOG_STR("step", steps[i].name), LOG_ERR(e),
+            LOG_U64("us", (clock_mono_ns() - start_ns) / 1000));
         if (!err_ok(e)) {
             dp_standing_refuse(a, e, t->object);
             t->failed = i >= STEP_target;

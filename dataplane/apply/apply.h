@@ -85,6 +85,7 @@ struct dp_apply_status {
     char last_object[STATUS_OBJECT_MAX + 1];
     uint64_t parts;
     uint64_t parts_built; /* of these, by the last apply; the others were taken over. */
+    uint64_t served_ns;   /* since when every worker serves the version; monotonic clock. */
 };
 
 struct dp_apply;
