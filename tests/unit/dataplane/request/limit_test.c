@@ -31,7 +31,8 @@ static char glob_get[] = "/x/Get*";
 
 static part_limit limit_of(char *id, uint32_t by, uint64_t period_ns, uint32_t burst)
 {
-    part_limit limit = TRILANE__PARTS__V1__LIMIT__INIT;
+    part_limit limit;
+    trilane__parts__v1__limit__init(&limit);
     limit.id = id;
     limit.by = by;
     limit.period_ns = period_ns;
@@ -45,7 +46,8 @@ static struct err build(part_limit *limits, size_t count, struct dp_limit_target
     for (size_t i = 0; i < count; i++) {
         list[i] = &limits[i];
     }
-    part_target target = TRILANE__PARTS__V1__LIMIT_TARGET__INIT;
+    part_target target;
+    trilane__parts__v1__limit_target__init(&target);
     target.target = target_id;
     target.n_limits = count;
     target.limits = list;
