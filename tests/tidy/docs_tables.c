@@ -1,9 +1,10 @@
 /*
- * docs_tables: writes docs/errors.md or docs/limits.md from the table in the source, on standard
- * output; a test compares it with the committed page.
+ * docs_tables: writes docs/errors.md, docs/limits.md or docs/metrics.md from the table in the
+ * source, on standard output; a test compares it with the committed page.
  *
- *     docs_tables errors | limits
+ *     docs_tables errors | limits | metrics
  */
+#include <ctype.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -11,6 +12,7 @@
 #include "common/base/err.h"
 #include "common/base/limits.h"
 #include "controlplane/source/diag.h"
+#include "dataplane/request/metrics.h"
 
 static const char *const grpc_names[] = {
     "OK",        "CANCELLED",      "UNKNOWN",           "INVALID_ARGUMENT",   "DEADLINE_EXCEEDED",
@@ -98,14 +100,43 @@ static void write_limits(void)
 #undef X
 }
 
+static void write_metric(const char *name, const char *kind, const char *const labels[3],
+                         const char *help)
+{
+    (void)printf("| `%s` |", name);
+    for (size_t i = 0; i < 3 && labels[i] != NULL; i++) {
+        (void)printf("%s`%s`", i == 0 ? " " : ", ", labels[i]);
+    }
+    (void)printf(" |");
+    for (const char *c = kind; *c != '\0'; c++) {
+        (void)printf("%s%c", c == kind ? " " : "", tolower((unsigned char)*c));
+    }
+    (void)printf(" | %s |\n", help);
+}
+
+static void write_metrics(void)
+{
+    (void)printf(
+        "# Metrics of a node\n\n"
+        "Made from `DP_METRICS` in `dataplane/request/metrics.h` by `ninja -C build/dev docs`;\n"
+        "edit it there. `/metrics` of the admin port shows them in Prometheus' text.\n\n"
+        "| metric | labels | kind | what it says |\n| --- | --- | --- | --- |\n");
+#define X(id, name, kind, series, scale, help, ...)                                                \
+    write_metric(name, #kind, (const char *const[]){__VA_ARGS__}, help);
+    DP_METRICS(X)
+#undef X
+}
+
 int main(int argc, char **argv)
 {
     if (argc == 2 && strcmp(argv[1], "errors") == 0) {
         write_errors();
     } else if (argc == 2 && strcmp(argv[1], "limits") == 0) {
         write_limits();
+    } else if (argc == 2 && strcmp(argv[1], "metrics") == 0) {
+        write_metrics();
     } else {
-        (void)fprintf(stderr, "usage: docs_tables errors|limits\n");
+        (void)fprintf(stderr, "usage: docs_tables errors|limits|metrics\n");
         return 2;
     }
     return fflush(stdout) == 0 ? 0 : 1;
