@@ -40,6 +40,12 @@ static void pause_ms(long ms)
     (void)nanosleep(&t, NULL);
 }
 
+/* `./run test --long` asks for the counts that the issue names. */
+static bool is_long(void)
+{
+    return getenv("TRILANE_TEST_LONG") != NULL; /* NOLINT(concurrency-mt-unsafe) */
+}
+
 /* ---- SIGKILL at every step ---- */
 
 #define STEP_NAME(name, text) #name,
@@ -72,7 +78,9 @@ static void beat_until_dead(const char *point)
 static void killed_at_every_step(void **state)
 {
     (void)state;
-    for (size_t i = 0; i < sizeof(points) / sizeof(points[0]); i++) {
+    size_t count = sizeof(points) / sizeof(points[0]);
+    for (size_t round = 0; round < (is_long() ? 10 * count : count); round++) {
+        size_t i = round % count;
         uint64_t good = rig.version;
         char fault[64];
         (void)snprintf(fault, sizeof(fault), "%s:kill", points[i]);
@@ -200,7 +208,8 @@ static void nats_away_and_back(void **state)
 {
     (void)state;
     rig_nats_kill(&rig);
-    uint64_t until_ns = clock_mono_ns() + UINT64_C(3000000000);
+    uint64_t away_s = is_long() ? 15 : 3;
+    uint64_t until_ns = clock_mono_ns() + away_s * UINT64_C(1000000000);
     while (clock_mono_ns() < until_ns) {
         assert_true(rig_ready(&rig));
         pause_ms(100);
