@@ -53,7 +53,7 @@ struct settings {
 static void canonical_name(const char *name, char out[NAME_MAX_BYTES])
 {
     size_t i = 0;
-    for (; name[i] != '\0' && i < NAME_MAX_BYTES - 1; i++) {
+    for (; i < NAME_MAX_BYTES - 1 && name[i] != '\0'; i++) {
         out[i] = name[i] == '_' ? '-' : name[i];
     }
     out[i] = '\0';
@@ -147,46 +147,58 @@ static bool is_flag(const struct settings *s, size_t index)
     return index < s->row_count && s->rows[index].kind == SETTING_FLAG;
 }
 
+/* What follows the flag's name, in this argument or in the next one, which is then used up. */
+static const char *flag_text(const char *equals, bool is_switch, int argc, char **argv, int *at)
+{
+    if (equals != NULL) {
+        return equals + 1;
+    }
+    if (is_switch) {
+        return "true";
+    }
+    return *at + 1 < argc ? argv[++*at] : NULL;
+}
+
+/* Reads the flag at argv[*at], and its value. */
+static MUST_CHECK struct err read_flag(struct settings *s, int argc, char **argv, int *at,
+                                       struct buf *message)
+{
+    const char *arg = argv[*at];
+    const char *name_at_arg = arg + (strncmp(arg, "--", 2) == 0 ? 2 : 1);
+    const char *equals = strchr(name_at_arg, '=');
+    size_t name_size = equals == NULL ? strlen(name_at_arg) : (size_t)(equals - name_at_arg);
+    auto_free char *name = slice_dup(slice_of(name_at_arg, name_size));
+    size_t index = 0;
+    bool is_config = strcmp(name, "config") == 0;
+    if (!is_config && !find(s, name, &index)) {
+        return say_unknown(s, name, "command line", message);
+    }
+    const char *text = flag_text(equals, !is_config && is_flag(s, index), argc, argv, at);
+    if (text == NULL) {
+        TRY(buf_addf(message, "command line: --%s needs a value", name));
+        return FAIL(E_USAGE);
+    }
+    if (is_config) {
+        free(s->config_path);
+        s->config_path = slice_dup(slice_str(text));
+        return OK;
+    }
+    return set(s, index, text, ORIGIN_FLAG, "command line", message);
+}
+
 static MUST_CHECK struct err read_flags(struct settings *s, int argc, char **argv,
                                         struct buf *message)
 {
     bool flags_over = false;
     for (int i = 0; i < argc; i++) {
         const char *arg = argv[i];
-        if (flags_over || strncmp(arg, "-", 1) != 0 || strcmp(arg, "-") == 0) {
+        if (flags_over || arg[0] != '-' || strcmp(arg, "-") == 0) {
             s->args[s->arg_count++] = arg;
-            continue;
-        }
-        if (strcmp(arg, "--") == 0) {
+        } else if (strcmp(arg, "--") == 0) {
             flags_over = true;
-            continue;
+        } else {
+            TRY(read_flag(s, argc, argv, &i, message));
         }
-        const char *name_at_arg = arg + (strncmp(arg, "--", 2) == 0 ? 2 : 1);
-        const char *equals = strchr(name_at_arg, '=');
-        size_t name_size = equals == NULL ? strlen(name_at_arg) : (size_t)(equals - name_at_arg);
-        auto_free char *name = slice_dup(slice_of(name_at_arg, name_size));
-        size_t index = 0;
-        bool is_config = strcmp(name, "config") == 0;
-        if (!is_config && !find(s, name, &index)) {
-            return say_unknown(s, name, "command line", message);
-        }
-        const char *text = equals == NULL ? NULL : equals + 1;
-        if (text == NULL && !is_config && is_flag(s, index)) {
-            text = "true";
-        }
-        if (text == NULL && i + 1 < argc) {
-            text = argv[++i];
-        }
-        if (text == NULL) {
-            TRY(buf_addf(message, "command line: --%s needs a value", name));
-            return FAIL(E_USAGE);
-        }
-        if (is_config) {
-            free(s->config_path);
-            s->config_path = slice_dup(slice_str(text));
-            continue;
-        }
-        TRY(set(s, index, text, ORIGIN_FLAG, "command line", message));
     }
     return OK;
 }

@@ -15,18 +15,20 @@ void text_hex(struct slice bytes, char *out)
     out[2 * bytes.size] = '\0';
 }
 
-static int hex_value(uint8_t c)
+enum { NOT_HEX = 16 };
+
+static unsigned hex_value(uint8_t c)
 {
     if (c >= '0' && c <= '9') {
-        return c - '0';
+        return (unsigned)(c - '0');
     }
     if (c >= 'a' && c <= 'f') {
-        return c - 'a' + 10;
+        return (unsigned)(c - 'a') + 10;
     }
     if (c >= 'A' && c <= 'F') {
-        return c - 'A' + 10;
+        return (unsigned)(c - 'A') + 10;
     }
-    return -1;
+    return NOT_HEX;
 }
 
 struct err text_unhex(struct slice hex, uint8_t *out, size_t size)
@@ -35,7 +37,7 @@ struct err text_unhex(struct slice hex, uint8_t *out, size_t size)
         return FAIL(E_MALFORMED);
     }
     for (size_t i = 0; i < hex.size; i++) {
-        if (hex_value(hex.ptr[i]) < 0) {
+        if (hex_value(hex.ptr[i]) == NOT_HEX) {
             return FAIL(E_MALFORMED);
         }
     }

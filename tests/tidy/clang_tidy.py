@@ -39,7 +39,8 @@ def state_of(entry):
     words = words[:out] + words[out + 2:] + ["-E", "-P"]
     done = subprocess.run(words, cwd=entry["directory"], capture_output=True, check=False)
     digest = hashlib.sha256(done.stdout)
-    digest.update((ROOT / ".clang-tidy").read_bytes())
+    for configuration in (ROOT / ".clang-tidy", ROOT / "tests" / ".clang-tidy"):
+        digest.update(configuration.read_bytes())
     digest.update(pathlib.Path(entry["file"]).read_bytes())
     return digest.hexdigest()
 

@@ -43,7 +43,7 @@ static struct err load(const char *const *args, struct settings **out, struct bu
     return settings_load(rows, ROWS, argc, argv, out, message);
 }
 
-#define ARGS(...) ((const char *const[]){__VA_ARGS__ __VA_OPT__(, ) NULL})
+#define ARGS(...) ((const char *const[]){__VA_ARGS__, NULL})
 
 static int tear_down(void **state)
 {
