@@ -15,6 +15,9 @@ bool slice_eq_nocase(struct slice a, struct slice b)
     if (a.size != b.size) {
         return false;
     }
+    if (slice_eq(a, b)) {
+        return true; /* nearly always: names come in lower case. */
+    }
     for (size_t i = 0; i < a.size; i++) {
         if (lower(a.ptr[i]) != lower(b.ptr[i])) {
             return false;

@@ -1,34 +1,36 @@
 /* text: see text.h. */
 #include "common/base/text.h"
 
+#include <string.h>
+
 #include "common/base/check.h"
 
 enum { DISTANCE_MAX = 64 };
 
-void text_hex(struct slice bytes, char *out)
+/* Two digits a byte; and a digit's value, 255 for what is none. Filled before main() runs. */
+static char hex_pairs[256][2];
+static uint8_t hex_values[256];
+
+__attribute__((constructor)) static void fill_hex_tables(void)
 {
     static const char digits[] = "0123456789abcdef";
-    for (size_t i = 0; i < bytes.size; i++) {
-        out[2 * i] = digits[bytes.ptr[i] >> 4];
-        out[2 * i + 1] = digits[bytes.ptr[i] & 15];
+    for (size_t i = 0; i < 256; i++) {
+        hex_pairs[i][0] = digits[i >> 4];
+        hex_pairs[i][1] = digits[i & 15];
+        hex_values[i] = 255;
     }
-    out[2 * bytes.size] = '\0';
+    for (uint8_t i = 0; i < 16; i++) {
+        hex_values[(uint8_t)digits[i]] = i;
+        hex_values[(uint8_t) "0123456789ABCDEF"[i]] = i;
+    }
 }
 
-enum { NOT_HEX = 16 };
-
-static unsigned hex_value(uint8_t c)
+void text_hex(struct slice bytes, char *out)
 {
-    if (c >= '0' && c <= '9') {
-        return (unsigned)(c - '0');
+    for (size_t i = 0; i < bytes.size; i++) {
+        (void)memcpy(out + 2 * i, hex_pairs[bytes.ptr[i]], 2);
     }
-    if (c >= 'a' && c <= 'f') {
-        return (unsigned)(c - 'a') + 10;
-    }
-    if (c >= 'A' && c <= 'F') {
-        return (unsigned)(c - 'A') + 10;
-    }
-    return NOT_HEX;
+    out[2 * bytes.size] = '\0';
 }
 
 struct err text_unhex(struct slice hex, uint8_t *out, size_t size)
@@ -36,13 +38,15 @@ struct err text_unhex(struct slice hex, uint8_t *out, size_t size)
     if (hex.size / 2 != size || hex.size % 2 != 0) {
         return FAIL(E_MALFORMED);
     }
+    uint8_t seen = 0; /* the high bits of all values: set by a byte that is no digit. */
     for (size_t i = 0; i < hex.size; i++) {
-        if (hex_value(hex.ptr[i]) == NOT_HEX) {
-            return FAIL(E_MALFORMED);
-        }
+        seen |= hex_values[hex.ptr[i]];
+    }
+    if (seen > 15) {
+        return FAIL(E_MALFORMED);
     }
     for (size_t i = 0; i < size; i++) {
-        out[i] = (uint8_t)(hex_value(hex.ptr[2 * i]) << 4 | hex_value(hex.ptr[2 * i + 1]));
+        out[i] = (uint8_t)(hex_values[hex.ptr[2 * i]] << 4 | hex_values[hex.ptr[2 * i + 1]]);
     }
     return OK;
 }

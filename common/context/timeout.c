@@ -1,8 +1,6 @@
 /* timeout: see timeout.h. */
 #include "common/context/timeout.h"
 
-#include <stdio.h>
-
 #include "common/base/check.h"
 
 struct unit {
@@ -52,11 +50,24 @@ struct err timeout_parse_ms(struct slice text, uint64_t *out_ns)
     return parse(text, MS_DIGITS, 1000000, out_ns);
 }
 
-static size_t format(uint64_t value, const char *unit, char out[TIMEOUT_TEXT_MAX])
+/* The value in decimal, then the unit ('\0': none), then a NUL. */
+static size_t format(uint64_t value, char unit, char out[TIMEOUT_TEXT_MAX])
 {
-    int size = snprintf(out, TIMEOUT_TEXT_MAX, "%llu%s", (unsigned long long)value, unit);
-    CHECK(size > 0 && size < TIMEOUT_TEXT_MAX);
-    return (size_t)size;
+    char digits[20];
+    size_t count = 0;
+    do {
+        digits[count++] = (char)('0' + value % 10);
+        value /= 10;
+    } while (value > 0);
+    size_t size = 0;
+    while (count > 0) {
+        out[size++] = digits[--count];
+    }
+    if (unit != '\0') {
+        out[size++] = unit;
+    }
+    out[size] = '\0';
+    return size;
 }
 
 size_t timeout_format_grpc(uint64_t ns, char out[TIMEOUT_TEXT_MAX])
@@ -68,13 +79,12 @@ size_t timeout_format_grpc(uint64_t ns, char out[TIMEOUT_TEXT_MAX])
         i++;
         CHECK(i < UNIT_COUNT);
     }
-    const char unit[2] = {units[i].letter, '\0'};
-    return format(ns / units[i].ns, unit, out);
+    return format(ns / units[i].ns, units[i].letter, out);
 }
 
 size_t timeout_format_ms(uint64_t ns, char out[TIMEOUT_TEXT_MAX])
 {
     ns = ns > TIMEOUT_MAX_NS ? TIMEOUT_MAX_NS : ns;
     uint64_t ms = ns / 1000000;
-    return format(ms == 0 ? 1 : ms, "", out);
+    return format(ms == 0 ? 1 : ms, '\0', out);
 }

@@ -7,7 +7,7 @@ struct token_row {
 };
 
 #define USE_PLAIN 0
-#define USE_VARIES H2_FIELD_NEVER_INDEX
+#define USE_VARIES H2_FIELD_VARIES
 #define USE_SECRET H2_FIELD_NEVER_INDEX
 
 #define X(token, name, use)                                                                        \

@@ -23,7 +23,9 @@ struct nghttp2_rcbuf;
 
 /* token, name on the wire, what the encoder does with it by itself.
  * VARIES: the value is new with every request; putting it into the peer's table only evicts what
- * repeats. SECRET: never indexed, here and by any hop after us (RFC 7541, section 7.1.3). */
+ * repeats. The first request of a connection is indexed all the same, so that later ones name the
+ * field by a number. SECRET: never indexed, here and by any hop after us (RFC 7541, section 7.1.3).
+ */
 #define H2_TOKEN_LIST(X)                                                                           \
     X(AUTHORITY, ":authority", PLAIN)                                                              \
     X(METHOD, ":method", PLAIN)                                                                    \
@@ -74,9 +76,10 @@ enum h2_token {
 _Static_assert(H2_TOKEN_COUNT <= 64, "h2_fields keeps sets of tokens in 64 bits");
 
 enum h2_field_flag {
-    H2_FIELD_NEVER_INDEX = 1,  /* secret, or new with every request. */
+    H2_FIELD_NEVER_INDEX = 1,  /* secret, here and at every hop behind us. */
     H2_FIELD_NAME_STATIC = 2,  /* the name's bytes outlive every connection. */
     H2_FIELD_VALUE_STATIC = 4, /* the value's bytes outlive every connection. */
+    H2_FIELD_VARIES = 8, /* new with every request: its name is indexed once, its value not. */
 };
 
 struct h2_field {

@@ -127,7 +127,8 @@ struct h2_conn {
     bool opened;
     bool settings_received;
     bool settings_acked;
-    bool advertised; /* the first SETTINGS were framed. */
+    bool names_indexed; /* client: the first request was sent, and with it the names. */
+    bool advertised;    /* the first SETTINGS were framed. */
     bool goaway_received;
     bool probing;
     bool flooded;

@@ -15,6 +15,9 @@ enum { LEND_MIN_BYTES = 4096 };
 /* One entry of SETTINGS: an identifier and a value (RFC 9113, section 6.5.1). */
 enum { SETTING_BYTES = 6 };
 
+/* What stays out of the peer's table. */
+enum { NO_INDEX = H2_FIELD_NEVER_INDEX | H2_FIELD_VARIES };
+
 /* ---- header sections ---- */
 
 static bool copies_name(const struct h2_field *f)
@@ -76,8 +79,10 @@ static void block_keep(struct h2_block *b, nghttp2_rcbuf *ref)
     }
 }
 
-/* One allocation: the block, nghttp2's pairs, the references, the copied bytes. */
-static struct h2_block *block_new(struct h2_env *env, const struct h2_field *fields, size_t count)
+/* One allocation: the block, nghttp2's pairs, the references, the copied bytes. Fields with a flag
+ * of 'no_index' are kept out of the peer's table. */
+static struct h2_block *block_new(struct h2_env *env, const struct h2_field *fields, size_t count,
+                                  uint8_t no_index)
 {
     struct block_size size = block_measure(fields, count);
     size_t nv_size = count * sizeof(nghttp2_nv);
@@ -94,7 +99,7 @@ static struct h2_block *block_new(struct h2_env *env, const struct h2_field *fie
     for (size_t i = 0; i < count; i++) {
         const struct h2_field *f = &fields[i];
         uint8_t flags = NGHTTP2_NV_FLAG_NO_COPY_NAME | NGHTTP2_NV_FLAG_NO_COPY_VALUE;
-        flags |= (f->flags & H2_FIELD_NEVER_INDEX) != 0 ? NGHTTP2_NV_FLAG_NO_INDEX : 0;
+        flags |= (f->flags & no_index) != 0 ? NGHTTP2_NV_FLAG_NO_INDEX : 0;
         b->nv[i] = (nghttp2_nv){.name = block_bytes(f->name, copies_name(f), &at),
                                 .value = block_bytes(f->value, copies_value(f), &at),
                                 .namelen = f->name.size,
@@ -508,7 +513,7 @@ struct err h2_stream_respond(struct h2_stream *s, const struct h2_field *fields,
     if (s->finished || s->reset_by_owner || s->sent_end) {
         return FAIL(E_CLOSED);
     }
-    s->head_block = block_new(c->env, fields, count);
+    s->head_block = block_new(c->env, fields, count, NO_INDEX);
     if (s->head_block == NULL) {
         return FAIL(E_NO_MEMORY);
     }
@@ -540,7 +545,9 @@ struct err h2_conn_request(struct h2_conn *c, const struct h2_field *fields, siz
         return FAIL(E_NO_MEMORY);
     }
     h2_stream_attach(s, events, user);
-    s->head_block = block_new(c->env, fields, count);
+    s->head_block =
+        block_new(c->env, fields, count, c->names_indexed ? NO_INDEX : H2_FIELD_NEVER_INDEX);
+    c->names_indexed = true;
     nghttp2_data_provider body = provider_of(s);
     int32_t id = s->head_block == NULL
                      ? NGHTTP2_ERR_NOMEM
@@ -599,7 +606,7 @@ struct err h2_stream_trailers(struct h2_stream *s, const struct h2_field *fields
     if (s->finished || s->sent_end) {
         return FAIL(E_CLOSED);
     }
-    s->trailer_block = block_new(s->conn->env, fields, count);
+    s->trailer_block = block_new(s->conn->env, fields, count, NO_INDEX);
     if (s->trailer_block == NULL) {
         return FAIL(E_NO_MEMORY);
     }

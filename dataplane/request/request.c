@@ -98,12 +98,10 @@ static enum dp_step_next step_admit(struct dp_request *rq)
                                        /* sampled: */ false, &rq->trace_known);
     rq->trace = rq->trace_known ? trace_child(&parent) : parent;
     struct err err = choose_id(rq, rq->in.request_id, &rq->request_id);
-    if (err_ok(err)) {
-        err = choose_id(rq, rq->in.correlation, &rq->correlation);
-    }
     if (!err_ok(err)) {
         return go_fail(rq, err);
     }
+    rq->correlation = context_id_valid(rq->in.correlation) ? rq->in.correlation : rq->request_id;
     if (rq->pool->draining) {
         return go_fail(rq, FAIL(E_DRAINING));
     }
