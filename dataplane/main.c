@@ -14,6 +14,7 @@
 #include "dataplane/admin/ask.h"
 #include "dataplane/admin/dump.h"
 #include "dataplane/apply/check.h"
+#include "dataplane/canonical/canonical.h"
 #include "dataplane/operator/operator.h"
 #include "dataplane/runtime/node.h"
 
@@ -24,6 +25,7 @@ enum { MESSAGE_MAX = 4096, ANSWER_MAX = 16 << 20 };
 /* The lanes of this program. */
 static const struct dp_lane *const lanes[DP_LANE_COUNT] = {
     [DP_LANE_OPERATOR] = &dp_operator_lane,
+    [DP_LANE_CANONICAL] = &dp_canonical_lane,
 };
 
 struct command {

@@ -89,6 +89,7 @@
       "one envelope; NATS' max_payload is 1 MiB")                                                  \
     X(envelope_headers, 64, 1, 1024, "entries", "entries of an envelope's map")                    \
     X(publish_inflight, 4096, 1, 1 << 20, "messages", "publishes without JetStream's ack")         \
+    X(publish_window, 512, 1, 65536, "envelopes", "envelopes of one Publish without an answer")    \
     X(publish_timeout_ms, 5000, 50, 60000, "ms", "from a publish to JetStream's ack")              \
     X(ack_wait_ms, 30000, 100, 3600000, "ms", "a delivery without an ack comes again")             \
     X(max_deliver, 10, 1, 10000, "deliveries", "deliveries of one message")                        \

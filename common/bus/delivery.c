@@ -44,6 +44,31 @@ struct err jetstream_in_progress(struct bus *bus, struct slice reply)
     return answer(bus, reply, SLICE_LIT("+WPI"));
 }
 
+struct err jetstream_pull(struct bus *bus, const struct jetstream_pull *pull)
+{
+    struct subject subject;
+    TRY(subject_pull(pull->stream, pull->durable, &subject));
+    CHECK(pull->expires_ms < INT64_MAX / 1000000);
+    char text[96];
+    int size =
+        snprintf(text, sizeof(text), "{\"batch\": %llu, \"expires\": %llu}",
+                 (unsigned long long)pull->batch, (unsigned long long)pull->expires_ms * 1000000);
+    CHECK(size > 0 && (size_t)size < sizeof(text));
+    return bus_publish(bus, &(struct bus_outgoing){.subject = subject_slice(&subject),
+                                                   .reply = pull->inbox,
+                                                   .payload = slice_of(text, (size_t)size)});
+}
+
+uint32_t jetstream_pull_status(const struct bus_message *message)
+{
+    uint64_t status = 0;
+    struct slice text = bus_message_header(message, SLICE_LIT("Status"));
+    if (message->reply.size > 0 || text.size == 0) {
+        return 0; /* whoever wrote the header, what can be acknowledged is a delivery. */
+    }
+    return slice_to_u64(text, &status) && status < 1000 ? (uint32_t)status : 0;
+}
+
 /* Splits at dots; 0 when there are more than 'max' tokens. */
 static size_t split(struct slice text, struct slice *tokens, size_t max)
 {

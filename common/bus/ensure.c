@@ -194,7 +194,7 @@ static void fill_consumer(const struct jetstream_consumer *want, jsConsumerConfi
     (void)jsConsumerConfig_Init(config);
     config->Durable = want->durable;
     config->DeliverSubject = want->deliver;
-    config->DeliverGroup = want->durable;
+    config->DeliverGroup = want->deliver == NULL ? NULL : want->durable;
     config->FilterSubject = want->filter;
     config->DeliverPolicy = want->from_start ? js_DeliverAll : js_DeliverNew;
     config->AckPolicy = js_AckExplicit;

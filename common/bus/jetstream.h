@@ -79,7 +79,7 @@ struct jetstream_consumer {
     const char *stream;
     const char *durable; /* made by subject_durable(); the deliver group is the same. */
     const char *filter;  /* one subject, wildcards allowed. */
-    const char *deliver; /* made by subject_deliver(). */
+    const char *deliver; /* made by subject_deliver(); NULL: a pull consumer, see jetstream_pull. */
     bool from_start;     /* a new consumer begins at the oldest message, not at the next. */
     /* 0: the limit of that name (max_ack_pending: limits.subscription_credit). */
     uint64_t ack_wait_ms;
@@ -95,6 +95,23 @@ struct jetstream_consumer {
 MUST_CHECK struct err jetstream_consumer_ensure(struct bus *bus,
                                                 const struct jetstream_consumer *want,
                                                 uint64_t timeout_ms, struct buf *why);
+
+struct jetstream_pull {
+    struct slice stream;
+    struct slice durable;
+    struct slice inbox; /* a subscription's subject: deliveries and the end of the pull go there. */
+    uint64_t batch;     /* messages at most. */
+    uint64_t expires_ms; /* how long the server waits for them. */
+};
+
+/* Asks for messages. E_BUS_UNAVAILABLE, E_BUS_FULL, E_MALFORMED: nothing was asked. */
+MUST_CHECK struct err jetstream_pull(struct bus *bus, const struct jetstream_pull *pull);
+
+/*
+ * The server's status of a message that came to a pull's inbox: 0 for a delivery; 404 or 408: the
+ * pull is over; 503: nobody serves the consumer; others: the consumer is gone or refuses pulls.
+ */
+uint32_t jetstream_pull_status(const struct bus_message *message);
 
 /*
  * Answers a delivery by its reply subject; sent by the bus' thread. E_BUS_UNAVAILABLE and

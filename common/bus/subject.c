@@ -147,6 +147,16 @@ struct err subject_deliver(struct slice environment, struct slice durable, struc
     return make(environment, SLICE_LIT("deliver"), durable, (struct slice){0}, out);
 }
 
+struct err subject_pull(struct slice stream, struct slice durable, struct subject *out)
+{
+    struct subject s = {0};
+    TRY(add_text(&s, SLICE_LIT("$JS.API.CONSUMER.MSG.NEXT.")));
+    TRY(add_token(&s, stream));
+    TRY(add_text(&s, SLICE_LIT(".")));
+    TRY(add_token(&s, durable));
+    return done(&s, out);
+}
+
 struct err subject_durable(struct slice environment, struct slice consumer, struct slice view,
                            struct subject *out)
 {

@@ -63,6 +63,9 @@ MUST_CHECK struct err subject_plugin(struct slice environment, struct slice plug
 MUST_CHECK struct err subject_deliver(struct slice environment, struct slice durable,
                                       struct subject *out);
 
+/* $JS.API.CONSUMER.MSG.NEXT.<stream>.<durable> : where a pull consumer is asked for messages. */
+MUST_CHECK struct err subject_pull(struct slice stream, struct slice durable, struct subject *out);
+
 /* Durable name and deliver group: <env>_<consumer>[_<view>]; each a resource name. */
 MUST_CHECK struct err subject_durable(struct slice environment, struct slice consumer,
                                       struct slice view, struct subject *out);

@@ -137,6 +137,7 @@ struct dp_request {
     struct dp_verdict verdict; /* of step authorize. */
     uint64_t retry_ns;         /* RATE_LIMITED: when the next one passes. */
     struct slice limit;        /* RATE_LIMITED: which limit. */
+    struct slice sentence;     /* what the refusal says; empty: the text of its code. */
     struct err err;            /* why it failed; E_OK so far. */
     bool answered;             /* the caller has a first byte of an answer of the lane. */
     bool forwarding;           /* step forward was reached: the lane ends the request. */

@@ -80,8 +80,8 @@ static void answer_http(struct h2_stream *s, struct slice status)
 static void refuse(struct dp_request *rq)
 {
     CHECK(rq->stream != NULL);
-    struct slice sentence = {0};
-    if (rq->err.code == E_RATE_LIMITED) {
+    struct slice sentence = rq->sentence;
+    if (rq->err.code == E_RATE_LIMITED && sentence.size == 0) {
         struct err e = arena_printf(&rq->arena, &sentence, "limit %.*s: retry in %" PRIu64 " ms",
                                     SLICE_ARG(rq->limit), rq->retry_ns / 1000000 + 1);
         sentence = err_ok(e) ? sentence : (struct slice){0};
