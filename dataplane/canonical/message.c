@@ -1,6 +1,7 @@
 /* message: see message.h. */
 #include "dataplane/canonical/message.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 
 #include "common/base/check.h"
@@ -199,7 +200,7 @@ static MUST_CHECK struct err add_delivery_answer(const struct canon_delivery_ans
                                                  struct buf *out)
 {
     char id[24];
-    int id_size = snprintf(id, sizeof(id), "%llu", (unsigned long long)a->delivery);
+    int id_size = snprintf(id, sizeof(id), "%" PRIu64, a->delivery);
     CHECK(id_size > 0);
     size_t start = 0;
     TRY(begin_message(out, &start));

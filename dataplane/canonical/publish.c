@@ -10,6 +10,7 @@
  */
 #include "dataplane/canonical/publish.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -206,8 +207,8 @@ static MUST_CHECK struct err decide(struct dp_request *rq, const struct dp_topic
 {
     struct err err = dp_request_decide(rq, &topic->target, DP_VERB_PUBLISH, topic->type);
     if (err.code == E_RATE_LIMITED) {
-        (void)snprintf(sentence, SENTENCE_MAX, "limit %.*s: retry in %llu ms", SLICE_ARG(rq->limit),
-                       (unsigned long long)(rq->retry_ns / 1000000 + 1));
+        (void)snprintf(sentence, SENTENCE_MAX, "limit %.*s: retry in %" PRIu64 " ms",
+                       SLICE_ARG(rq->limit), rq->retry_ns / 1000000 + 1);
     } else if (err.code == E_POLICY_DENIED && rq->verdict.rule.size > 0) {
         (void)snprintf(sentence, SENTENCE_MAX, "%s: rule %.*s", err_text(err.code),
                        SLICE_ARG(rq->verdict.rule));

@@ -1,6 +1,7 @@
 /* quarantine: see quarantine.h. */
 #include "dataplane/canonical/quarantine.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -62,9 +63,8 @@ static MUST_CHECK struct err send_copy(struct removal *removal, const struct sub
     TRY(jetstream_delivery_parse(message->reply, &delivery));
     TRY(subject_quarantine(removal->lane->host.environment, delivery.stream, subject_slice(durable),
                            &subject));
-    (void)snprintf(sequence, sizeof(sequence), "%llu",
-                   (unsigned long long)delivery.stream_sequence);
-    (void)snprintf(attempt, sizeof(attempt), "%llu", (unsigned long long)delivery.attempt);
+    (void)snprintf(sequence, sizeof(sequence), "%" PRIu64, delivery.stream_sequence);
+    (void)snprintf(attempt, sizeof(attempt), "%" PRIu64, delivery.attempt);
     int id_size = snprintf(id, sizeof(id), "quarantine/%.*s/%s/%s", SLICE_ARG(delivery.stream),
                            durable->text, sequence);
     if (id_size < 0 || (size_t)id_size >= sizeof(id)) {
