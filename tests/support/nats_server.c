@@ -139,6 +139,10 @@ void nats_server_pause(struct nats_server *s)
 {
     CHECK(s->pid != 0);
     CHECK(kill(s->pid, SIGSTOP) == 0);
+    /* A thread of it may still answer until the last one has stopped. */
+    int status = 0;
+    CHECK(waitpid(s->pid, &status, WUNTRACED) == s->pid);
+    CHECK(WIFSTOPPED(status));
 }
 
 void nats_server_resume(struct nats_server *s)
