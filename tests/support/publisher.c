@@ -284,6 +284,13 @@ static void put_egress(struct content *c)
     content_put(c, STREAM_EGRESS, "acme/partners", &egress.base);
 }
 
+void content_move_web(struct content *c, uint16_t port)
+{
+    uint8_t token[DIGEST_SIZE];
+    ids_digest(SLICE_LIT("token-of-web"), token);
+    put_service(c, "web", port, token);
+}
+
 struct content *content_sample(uint16_t endpoint_port)
 {
     struct content *c = content_empty();
@@ -298,9 +305,7 @@ struct content *content_sample(uint16_t endpoint_port)
     transport.id = publisher_text("default");
     transport.timeout_ms = 3000;
     content_put(c, STREAM_TRANSPORT, "default", &transport.base);
-    uint8_t token[DIGEST_SIZE];
-    ids_digest(SLICE_LIT("token-of-web"), token);
-    put_service(c, "web", 9, token);
+    content_move_web(c, 9);
     put_service(c, "orders", endpoint_port, NULL);
     put_route(c);
     put_policy(c, "service/acme/orders", /* allow= */ true);

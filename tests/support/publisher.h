@@ -65,6 +65,9 @@ struct content {
  * egress. 'endpoint_port' is where orders listens: content differs by it. */
 struct content *content_sample(uint16_t endpoint_port);
 struct content *content_empty(void);
+
+/* Says where web listens, whom nobody calls: another content that serves the same. */
+void content_move_web(struct content *c, uint16_t port);
 void content_free(struct content *c);
 
 /* Adds a part, or replaces the one of that stream and key. */

@@ -5,10 +5,11 @@
  * moment that its request was due: a server that stalls is charged for all that waited meanwhile
  * (no coordinated omission). Answers are verified. What was due in the measured time is an answer
  * or an error: a wrong answer, and none within two seconds of the end, are errors. The result is
- * one JSON object on standard output.
+ * one JSON object on standard output. SIGTERM ends the measured time.
  */
 #include <errno.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <sys/epoll.h>
 #include <sys/resource.h>
@@ -140,6 +141,14 @@ static bool read_ready(int epoll_fd)
     return true;
 }
 
+static volatile sig_atomic_t told_to_end;
+
+static void end_soon(int signal_number)
+{
+    (void)signal_number;
+    told_to_end = 1;
+}
+
 /* What was due by the end is sent even when it comes late; then the answers are awaited. */
 static bool is_over(const struct load *load, uint64_t now_ns)
 {
@@ -152,6 +161,9 @@ static bool run(struct load *load, int epoll_fd)
 {
     for (;;) { /* ends by the clock. */
         uint64_t now_ns = clock_mono_ns();
+        if (told_to_end != 0 && now_ns > load->measure_from_ns && now_ns < load->measure_to_ns) {
+            load->measure_to_ns = now_ns;
+        }
         if (is_over(load, now_ns)) {
             return true;
         }
@@ -246,6 +258,8 @@ int main(int argc, char **argv)
     static struct load load;
     options_read(argc, argv, &o);
     load.o = &o;
+    struct sigaction action = {.sa_handler = end_soon};
+    CHECK(sigaction(SIGTERM, &action, NULL) == 0);
     int epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     CHECK(epoll_fd >= 0);
     bool good = open_all(&load, epoll_fd) && measure(&load, epoll_fd);

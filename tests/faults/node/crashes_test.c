@@ -1,6 +1,6 @@
 /* Shows that a node killed at any step of an apply starts again on a valid snapshot, not older
  * than the one that it last reported GOOD; that it starts with everything else dead; and that a
- * full disk, a lost NATS and a snapshot that kills it leave last-good serving. */
+ * full disk, a lost NATS and a snapshot that kills it leave last-good serving, and fail no call. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -147,6 +147,7 @@ static void disk_full(void **state)
     rig.file_bytes_max = pack_size() + 64;
     rig_node_start(&rig, NULL);
     rig_wait_version(&rig, 1);
+    rig_traffic_start(&rig);
     rig_publish(&rig);
     rig_wait_refusal(&rig, "PERSIST_FAILED", 0);
     rig_wait_status_code(&rig, E_PERSIST_FAILED);
@@ -156,6 +157,7 @@ static void disk_full(void **state)
     assert_true(rig_dump(&rig, &d));
     assert_int_equal(d.version, 1);
     assert_true(rig_ready(&rig));
+    rig_traffic_end(&rig);
     /* Room again: a restart with it goes on from last-good. */
     rig_node_kill(&rig);
     rig.file_bytes_max = 0;
@@ -195,6 +197,7 @@ static void starts_with_all_else_dead(void **state)
     rig_nats_kill(&rig);
     rig_node_start(&rig, NULL);
     rig_wait_version(&rig, 1);
+    rig_traffic_start(&rig);
     assert_true(rig_ready(&rig));
     rig_wait_state(&rig, "STALE");
     rig_nats_start(&rig);
@@ -202,11 +205,13 @@ static void starts_with_all_else_dead(void **state)
     rig_publish(&rig);
     rig_wait_version(&rig, 2);
     rig_wait_status(&rig, 2, SNAP_GOOD);
+    rig_traffic_end(&rig);
 }
 
 static void nats_away_and_back(void **state)
 {
     (void)state;
+    rig_traffic_start(&rig);
     rig_nats_kill(&rig);
     uint64_t away_s = is_long() ? 15 : 3;
     uint64_t until_ns = clock_mono_ns() + away_s * UINT64_C(1000000000);
@@ -222,6 +227,7 @@ static void nats_away_and_back(void **state)
     rig_publish(&rig);
     rig_wait_version(&rig, 2);
     rig_wait_state(&rig, "GOOD");
+    rig_traffic_end(&rig);
 }
 
 static void nats_lost_during_an_apply(void **state)
@@ -230,6 +236,7 @@ static void nats_lost_during_an_apply(void **state)
     rig_node_kill(&rig);
     rig_node_start(&rig, "chunks:pause=1000");
     rig_wait_version(&rig, 1);
+    rig_traffic_start(&rig);
     rig_publish(&rig);
     pause_ms(300);
     rig_nats_kill(&rig);
@@ -242,6 +249,7 @@ static void nats_lost_during_an_apply(void **state)
     rig_buckets(&rig);
     rig_heartbeat(&rig);
     rig_wait_version(&rig, 2);
+    rig_traffic_end(&rig);
 }
 
 /* ---- many, and the end ---- */
@@ -249,6 +257,7 @@ static void nats_lost_during_an_apply(void **state)
 static void many_versions_in_a_row(void **state)
 {
     (void)state;
+    rig_traffic_start(&rig);
     for (int i = 0; i < 25; i++) {
         rig_publish(&rig);
     }
@@ -257,6 +266,7 @@ static void many_versions_in_a_row(void **state)
     struct rig_dump d;
     assert_true(rig_dump(&rig, &d));
     assert_true(d.live <= 3);
+    rig_traffic_end(&rig);
     assert_int_equal(rig_node_stop(&rig), 0);
 }
 

@@ -1,5 +1,6 @@
 /* Shows that a node refuses every kind of broken, forged or replayed snapshot by its own code,
- * says so in status, log and metric, goes on with last-good, and takes the next honest one. */
+ * says so in status, log and metric, goes on with last-good, and takes the next honest one; that
+ * calls go through it all the while, and none of them fails. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,12 +30,14 @@ static int set_up_all(void **state)
     rig_wait_version(&rig, 1);
     rig_wait_state(&rig, "GOOD");
     rig_wait_status(&rig, 1, SNAP_GOOD);
+    rig_traffic_start(&rig);
     return 0;
 }
 
 static int tear_down_all(void **state)
 {
     (void)state;
+    rig_traffic_end(&rig);
     int code = rig_node_stop(&rig);
     rig_end(&rig);
     return code;

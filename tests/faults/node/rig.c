@@ -259,6 +259,102 @@ bool rig_node_died(struct rig *r)
     return r->node == 0;
 }
 
+/* ---- steady calls ---- */
+
+static bool listens(uint16_t port)
+{
+    auto_close int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    struct sockaddr_in a = {
+        .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK), .sin_port = htons(port)};
+    return connect(fd, (struct sockaddr *)&a, sizeof(a)) == 0;
+}
+
+static void traffic_path(const struct rig *r, char out[PATH_SIZE])
+{
+    (void)snprintf(out, PATH_SIZE, "%s/traffic.json", r->directory);
+}
+
+/* A program of the benches with its output in a file. */
+static pid_t spawn_tool(const struct rig *r, const char *log, char *const argv[])
+{
+    const char *build = getenv("TRILANE_BUILD_DIR"); /* NOLINT(concurrency-mt-unsafe) */
+    char program[PATH_SIZE];
+    char *copy[16] = {program};
+    CHECK(build != NULL);
+    (void)snprintf(program, sizeof(program), "%s/%s", build, argv[0]);
+    for (size_t i = 1; argv[i] != NULL; i++) {
+        CHECK(i + 1 < sizeof(copy) / sizeof(copy[0]));
+        copy[i] = argv[i];
+    }
+    struct rig plain = *r;
+    plain.file_bytes_max = 0;
+    return spawn(&plain, log, copy, NULL);
+}
+
+static void echo_start(struct rig *r)
+{
+    char port[16];
+    char log[PATH_SIZE];
+    (void)snprintf(port, sizeof(port), "%u", r->echo_port);
+    (void)snprintf(log, sizeof(log), "%s/echo.log", r->directory);
+    r->echo = spawn_tool(r, log, (char *const[]){publisher_text("bench-echo"), port, NULL});
+    for (int i = 0; !listens(r->echo_port); i++) {
+        CHECK(i < WAIT_MS / STEP_MS);
+        pause_ms(STEP_MS);
+    }
+}
+
+void rig_traffic_start(struct rig *r)
+{
+    char port[16];
+    char rate[16];
+    char path[PATH_SIZE];
+    CHECK(r->load == 0);
+    if (r->echo == 0) {
+        echo_start(r);
+    }
+    (void)snprintf(port, sizeof(port), "%u", r->listen_port);
+    (void)snprintf(rate, sizeof(rate), "%d", RIG_CALLS_PER_S);
+    traffic_path(r, path);
+    (void)remove(path);
+    char *argv[] = {publisher_text("bench-load"),
+                    publisher_text("--port"),
+                    port,
+                    publisher_text("--rate"),
+                    rate,
+                    publisher_text("--connections"),
+                    publisher_text("4"),
+                    publisher_text("--duration-ms"),
+                    publisher_text("3600000"),
+                    publisher_text("--path"),
+                    publisher_text("/acme.orders/Echo"),
+                    publisher_text("--header"),
+                    publisher_text("authorization: Bearer token-of-web"),
+                    NULL};
+    r->load = spawn_tool(r, path, argv);
+}
+
+void rig_traffic_end(struct rig *r)
+{
+    char path[PATH_SIZE];
+    int status = 0;
+    CHECK(r->load > 0);
+    (void)kill(r->load, SIGTERM);
+    CHECK(waitpid(r->load, &status, 0) == r->load);
+    r->load = 0;
+    traffic_path(r, path);
+    json_t *o = json_load_file(path, 0, NULL);
+    int64_t answers = json_integer_value(json_object_get(o, "answers"));
+    bool whole = WIFEXITED(status) && WEXITSTATUS(status) == 0 && answers > 0 &&
+                 json_integer_value(json_object_get(o, "errors")) == 0;
+    json_decref(o);
+    if (!whole) {
+        (void)fprintf(stderr, "--- the calls\n");
+        print_file(path);
+        give_up(r, "every call answered");
+    }
+}
+
 /* ---- the rig ---- */
 
 static void write_root(struct rig *r)
@@ -299,6 +395,7 @@ void rig_start(struct rig *r)
     r->nats_port = free_port();
     r->admin_port = free_port();
     r->listen_port = free_port();
+    r->echo_port = free_port();
     open_bus(r);
     rig_nats_start(r);
     rig_buckets(r);
@@ -306,7 +403,9 @@ void rig_start(struct rig *r)
 
 void rig_end(struct rig *r)
 {
+    end(&r->load, SIGKILL);
     end(&r->node, SIGKILL);
+    end(&r->echo, SIGKILL);
     bus_close(r->bus);
     end(&r->nats, SIGKILL);
     publisher_free(&r->publisher);
@@ -345,7 +444,8 @@ void rig_heartbeat(struct rig *r)
 
 void rig_publish(struct rig *r)
 {
-    struct content *c = content_sample((uint16_t)(1000 + r->version));
+    struct content *c = content_sample(r->echo_port);
+    content_move_web(c, (uint16_t)(1000 + r->version));
     content_fill_policies(c, 3000);
     struct version *v = version_new(&r->publisher, c, ++r->version, NULL);
     publisher_put_version(&r->snapshots, v);

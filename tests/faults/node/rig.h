@@ -24,8 +24,11 @@ struct rig {
     uint16_t nats_port;
     uint16_t admin_port;
     uint16_t listen_port;
+    uint16_t echo_port; /* where acme/orders listens. */
     pid_t nats;
     pid_t node;
+    pid_t echo; /* serves acme/orders while there is traffic. */
+    pid_t load; /* calls it through the node. */
     struct bus *bus;
     struct kv snapshots;
     struct kv nodes;
@@ -55,7 +58,7 @@ int rig_node_stop(struct rig *r);
 /* Whether the node's process has ended by itself; reaps it. */
 bool rig_node_died(struct rig *r);
 
-/* Publishes the next honest version, whose content differs by the port, and a head to it. */
+/* Publishes the next honest version, whose content differs by web's port, and a head to it. */
 void rig_publish(struct rig *r);
 
 /* Another honest head to the last version: the heartbeat. */
@@ -66,6 +69,14 @@ void rig_head_bytes(struct rig *r, struct slice bytes);
 
 /* Signs a head; epoch 0 is the rig's, and a sequence of 0 the next one. */
 void rig_head(struct rig *r, struct head_plan *plan);
+
+/* ---- steady calls ---- */
+
+/* Calls acme/orders through the node, RIG_CALLS_PER_S, until rig_traffic_end(), which ends the
+ * test program unless every call had its answer, the right one. The node must serve. */
+enum { RIG_CALLS_PER_S = 200 };
+void rig_traffic_start(struct rig *r);
+void rig_traffic_end(struct rig *r);
 
 /* ---- what the node says ---- */
 
