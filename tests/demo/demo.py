@@ -101,7 +101,7 @@ class Demo:
 
     def steps(self):
         return [self.start, self.first_version, self.operator_kinds, self.operator_mtls,
-                self.denial, self.edit, self.broken, self.roll_back, self.all_dead,
+                self.denial, self.events, self.event_refused, self.edit, self.broken, self.roll_back, self.all_dead,
                 self.restart, self.back]
 
     def start(self):
@@ -160,6 +160,31 @@ class Demo:
                 "%s, code %s, rule %s, version %s" % (status, seen["x-trilane-code"], rule,
                                                       seen["x-trilane-version"]))
 
+    def events(self):
+        trilane.wait_until(lambda: self.world.canonical_api("GET", "/greetings")[1]["opened"],
+                           what="hello-canonical's subscription through node-1")
+        before = len(self.world.canonical_api("GET", "/greetings")[1]["greetings"])
+        status, sent = self.world.canonical_api(
+            "POST", "/greet", {"to": "world", "text": "greeting %d", "count": 5})
+        assert status == 200, sent
+        ids = [event["event_id"] for event in sent]
+
+        def arrived():
+            seen = self.world.canonical_api("GET", "/greetings")[1]["greetings"][before:]
+            return seen if len(seen) >= len(ids) else None
+        seen = trilane.wait_until(arrived, what="five greetings")
+        assert [event["event_id"] for event in seen] == ids, (sent, seen)
+        assert all(event["tenant"] == "acme" for event in seen), seen
+        return ("hello-canonical published 5 Greeting.v1 through node-0",
+                "JetStream has them as %d to %d; received through node-1 in order, each once" % (
+                    sent[0]["sequence"], sent[-1]["sequence"]))
+
+    def event_refused(self):
+        status, message, seen = self.callers.refusal(self.callers.publish, 0,
+                                                     b"\x0a\x7fnot a Greeting")
+        assert seen.get("x-trilane-code") == "PAYLOAD_MALFORMED", (status, message, seen)
+        return ("published bytes that are no Greeting", "%s: %s" % (status, message))
+
     def edit(self):
         status, _, _ = self.callers.refusal(self.callers.say_many, 0, 1, caller="reports")
         assert status == "PERMISSION_DENIED", status
@@ -207,8 +232,11 @@ class Demo:
         answers = 0
         while time.monotonic() - start < 2:
             answers += sum(self.callers.say(k).message == "Hello, world!" for k in (0, 1))
+        status, answer = self.world.canonical_api("POST", "/greet", {"to": "x", "text": "lost"})
+        assert status == 502, answer
         return ("killed the control plane and NATS (SIGKILL)",
-                "%d calls in 2 s, all answered" % answers)
+                "%d calls in 2 s, all answered; an event is refused to its publisher: %s" % (
+                    answers, answer["message"]))
 
     def restart(self):
         node = self.world.nodes[1]
@@ -228,8 +256,13 @@ class Demo:
         self.publish("everything is back")
         version = self.world.cp.json("status")["leader"]["head_version"]
         self.wait_version(version)
+
+        def greeted():
+            return self.world.canonical_api("POST", "/greet", {"to": "all", "text": "back"})[0] \
+                == 200
+        trilane.wait_until(greeted, 20, "events to flow again")
         return ("started NATS and the control plane again and published",
-                "both nodes acknowledge it: %s" % self.standing())
+                "both nodes acknowledge it: %s; events flow again" % self.standing())
 
     # --- what the steps share ---
 
