@@ -16,6 +16,7 @@
 #include "dataplane/apply/check.h"
 #include "dataplane/canonical/canonical.h"
 #include "dataplane/operator/operator.h"
+#include "dataplane/proxy/proxy.h"
 #include "dataplane/runtime/node.h"
 
 enum exit_code { EXIT_DONE = 0, EXIT_REFUSED = 1, EXIT_USAGE = 2, EXIT_UNREACHABLE = 3 };
@@ -26,6 +27,7 @@ enum { MESSAGE_MAX = 4096, ANSWER_MAX = 16 << 20 };
 static const struct dp_lane *const lanes[DP_LANE_COUNT] = {
     [DP_LANE_OPERATOR] = &dp_operator_lane,
     [DP_LANE_CANONICAL] = &dp_canonical_lane,
+    [DP_LANE_PROXY] = &dp_proxy_lane,
 };
 
 struct command {
