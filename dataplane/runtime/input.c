@@ -257,7 +257,7 @@ static struct err keep_fields(struct dp_request *rq, const struct http1_head *he
         struct slice name = head->fields[i].name;
         struct slice value = {0};
         struct slice seen = {0};
-        if (header_kept(kept, name, &seen) || !header_http1(rq, name, &value)) {
+        if (header_kept(kept, name, &seen) || !header_http1(rq->in.header_ctx, name, &value)) {
             continue;
         }
         struct http1_field *field = &kept->at[kept->count++];

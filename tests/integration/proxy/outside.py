@@ -196,9 +196,11 @@ class Origin:
         return False
 
     def do_hang(self, conn, *_):
-        while conn.recv(1024):
-            pass
-        self.gone.set()
+        try:
+            while conn.recv(1024):
+                pass
+        finally:
+            self.gone.set()
         return False
 
 
