@@ -125,8 +125,7 @@ static const char *const refused_urls[] = {
     "http://h/\x7f",
     "http://h\xc3\xa9/",
     "http://h/\xc3\xa9",
-    "http://b\xc3\xbc"
-    "cher.example/",
+    "http://\xc3\xbcxample/",
     /* hosts */
     "http://%68/",
     "http://h%2e/",
