@@ -101,8 +101,8 @@ class Demo:
 
     def steps(self):
         return [self.start, self.first_version, self.operator_kinds, self.operator_mtls,
-                self.denial, self.events, self.event_refused, self.edit, self.broken, self.roll_back, self.all_dead,
-                self.restart, self.back]
+                self.denial, self.events, self.event_refused, self.edit, self.broken,
+                self.roll_back, self.all_dead, self.restart, self.back]
 
     def start(self):
         w = self.world
