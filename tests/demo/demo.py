@@ -101,8 +101,9 @@ class Demo:
 
     def steps(self):
         return [self.start, self.first_version, self.operator_kinds, self.operator_mtls,
-                self.denial, self.events, self.event_refused, self.edit, self.broken,
-                self.roll_back, self.all_dead, self.restart, self.back]
+                self.denial, self.events, self.event_refused, self.fetch_allowed,
+                self.fetch_refused, self.edit, self.broken, self.roll_back, self.all_dead,
+                self.restart, self.back]
 
     def start(self):
         w = self.world
@@ -184,6 +185,32 @@ class Demo:
                                                      b"\x0a\x7fnot a Greeting")
         assert seen.get("x-trilane-code") == "PAYLOAD_MALFORMED", (status, message, seen)
         return ("published bytes that are no Greeting", "%s: %s" % (status, message))
+
+    def fetch_allowed(self):
+        outside = self.world.port(world.OUTSIDE_PORT)
+        url = "http://127.0.0.1:%d/public/hello" % outside
+        status, _, body = self.world.fetch(0, url)
+        assert status == 200, (status, body)
+        seen = json.loads(body)
+        assert seen["path"] == "/public/hello", seen
+        assert "proxy-authorization" not in seen["headers"], seen
+        status, _, body = self.world.fetch_by_path(1, url)
+        assert status == 200 and "authorization" not in json.loads(body)["headers"], body
+        status, _, body = self.world.tunnel(1, outside, "/public/hello")
+        assert status == 200, (status, body)
+        return ("fetched %s through the proxy lane, as proxy request, /v1/fetch and CONNECT" % url,
+                "200 each; the token stayed in the node")
+
+    def fetch_refused(self):
+        outside = self.world.port(world.OUTSIDE_PORT)
+        codes = []
+        for url in ("http://127.0.0.1:%d/private" % outside, "http://example.org/",
+                    "http://169.254.169.254/latest/meta-data/"):
+            status, headers, _ = self.world.fetch(0, url)
+            assert status == 403, (url, status)
+            codes.append(headers["x-trilane-code"])
+        return ("fetched a path, a host and a metadata address that no Egress names",
+                "403 each: " + ", ".join(codes))
 
     def edit(self):
         status, _, _ = self.callers.refusal(self.callers.say_many, 0, 1, caller="reports")
