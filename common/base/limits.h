@@ -76,6 +76,8 @@
     X(upstream_probe_after_ms, 10000, 10, 3600000, "ms",                                           \
       "an upstream connection that was silent so long is asked before reuse")                      \
     X(upstream_probe_ms, 1000, 10, 60000, "ms", "how long it may take to answer")                  \
+    X(replay_bytes, 64 << 10, 0, 1 << 20, "bytes",                                                 \
+      "a request that is kept until its answer begins, to be sent again when nobody saw it")       \
     X(upstream_idle_ms, 60000, 100, 3600000, "ms", "an upstream connection without a request")     \
     X(decision_cache_entries, 8192, 16, 1 << 22, "decisions", "decision cache of a worker")        \
     X(decision_ttl_ms, 60000, 0, 3600000, "ms", "how long a decision is reused")                   \

@@ -1,10 +1,6 @@
 /* gRPC's framing, timeouts and statuses on HTTP/2. */
 #include "common/net/grpc.h"
 
-#include <stdio.h>
-
-#include "common/base/check.h"
-
 /* ---- framing ---- */
 
 static uint32_t prefix_size(const uint8_t prefix[GRPC_PREFIX_BYTES])
@@ -246,6 +242,17 @@ enum grpc_status grpc_status_of_http(int http_status)
 
 /* ---- refusals ---- */
 
+/* Writes digits, without a NUL behind them. */
+static struct slice number_text(uint64_t number, char room[20])
+{
+    size_t at = 20;
+    do {
+        room[--at] = (char)('0' + number % 10);
+        number /= 10;
+    } while (number > 0);
+    return slice_of(room + at, 20 - at);
+}
+
 size_t grpc_refusal_fields(const struct grpc_refusal *r, struct grpc_refusal_room *room,
                            struct h2_field fields[GRPC_REFUSAL_FIELDS])
 {
@@ -262,12 +269,12 @@ size_t grpc_refusal_fields(const struct grpc_refusal *r, struct grpc_refusal_roo
         fields[n++] = h2_field_of(H2_TOKEN_X_TRILANE_RULE, r->rule);
     }
     if (r->version != 0) {
-        char text[21];
-        int digits = snprintf(text, sizeof(text), "%llu", (unsigned long long)r->version);
-        CHECK(digits > 0 && (size_t)digits <= sizeof(room->version));
-        memcpy(room->version, text, (size_t)digits);
         fields[n++] =
-            h2_field_of(H2_TOKEN_X_TRILANE_VERSION, slice_of(room->version, (size_t)digits));
+            h2_field_of(H2_TOKEN_X_TRILANE_VERSION, number_text(r->version, room->version));
+    }
+    if (r->retry_ms != 0) {
+        fields[n++] =
+            h2_field_of(H2_TOKEN_GRPC_RETRY_PUSHBACK, number_text(r->retry_ms, room->retry));
     }
     return n;
 }

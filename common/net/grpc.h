@@ -121,14 +121,16 @@ struct grpc_refusal {
     struct slice sentence; /* empty: err_text() of the code. */
     struct slice rule;     /* the rule that decided; empty: none did. */
     uint64_t version;      /* of the snapshot; 0: not known. */
+    uint64_t retry_ms;     /* when to try again, said as grpc-retry-pushback-ms; 0: not said. */
 };
 
-enum { GRPC_REFUSAL_FIELDS = 7 };
+enum { GRPC_REFUSAL_FIELDS = 8 };
 
 /* Room for the values that grpc_refusal_fields() makes. */
 struct grpc_refusal_room {
     char message[GRPC_MESSAGE_MAX];
     char version[20];
+    char retry[20];
 };
 
 /*

@@ -189,7 +189,7 @@ static void link_closed(struct h2_conn *conn, struct err why)
 {
     (void)why;
     struct h2_link *link = h2_conn_user(conn);
-    struct h2_pool *pool = link->pool;
+    struct h2_pool *pool = h2_pool_ref(link->pool); /* whoever is failed may give up the last. */
     bool failed = !link->opened || (!link->served && pool->first != NULL);
     if (!link->opened) {
         pool->stats.connecting--;
@@ -204,7 +204,7 @@ static void link_closed(struct h2_conn *conn, struct err why)
         }
     }
     serve_soon(pool);
-    pool_maybe_free(pool);
+    h2_pool_unref(pool);
 }
 
 static const struct h2_conn_events link_events = {
@@ -231,6 +231,7 @@ static struct err link_dial(struct h2_pool *pool, struct h2_link *link)
     struct net_conn *net = NULL;
     TRY(net_dial(pool->pools->loop,
                  &(struct net_dial_options){.addr = &pool->target.addr,
+                                            .timeout_ms = pool->target.connect_timeout_ms,
                                             .tls = pool->target.tls,
                                             .server_name = pool->target.server_name,
                                             .spiffe_id = pool->target.spiffe_id},
@@ -324,8 +325,8 @@ static struct err connect_more(struct h2_pool *pool)
 static void serve(struct net_hook *hook, void *ctx)
 {
     (void)hook;
-    struct h2_pool *pool = ctx;
-    while (pool->first != NULL) { /* each turn takes one off the line. */
+    struct h2_pool *pool = h2_pool_ref(ctx); /* who waits may let go of the last other one. */
+    while (pool->first != NULL) {            /* each turn takes one off the line. */
         struct h2_link *link = pick(pool);
         if (link == NULL) {
             break;
@@ -337,6 +338,7 @@ static void serve(struct net_hook *hook, void *ctx)
     if (pool->first != NULL && !err_ok(connect_more(pool)) && pool->links == NULL) {
         fail_waiting(pool, FAIL(E_UPSTREAM_CONNECT));
     }
+    h2_pool_unref(pool);
 }
 
 struct err h2_pool_acquire(struct h2_pool *pool, struct h2_pool_wait *wait, uint64_t timeout_ms,
@@ -433,6 +435,7 @@ static struct err key_make(const struct h2_target *target, struct buf *key)
 {
     TRY(key_add_addr(key, &target->addr));
     TRY(buf_add(key, slice_of(&target->tls, sizeof(struct net_tls *))));
+    TRY(buf_add(key, slice_of(&target->connect_timeout_ms, sizeof(target->connect_timeout_ms))));
     TRY(key_add_sized(key, target->server_name));
     return key_add_sized(key, target->spiffe_id);
 }
@@ -464,6 +467,7 @@ static struct err pool_new(struct h2_pools *pools, const struct h2_target *targe
     pool->target.tls = target->tls == NULL ? NULL : net_tls_ref(target->tls);
     pool->target.server_name = slice_owned(target->server_name);
     pool->target.spiffe_id = slice_owned(target->spiffe_id);
+    pool->target.connect_timeout_ms = target->connect_timeout_ms;
     net_hook_init(&pool->hook, NET_HOOK_WORK, serve, pool);
     pools->count++;
     *out = pool;

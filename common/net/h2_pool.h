@@ -33,9 +33,10 @@ struct h2_pool_wait;
 /* Whom a connection speaks to: two requests share one only when all of it is the same. */
 struct h2_target {
     struct net_addr addr;
-    struct net_tls *tls;      /* NULL: cleartext. The pool holds a reference. */
-    struct slice server_name; /* SNI and the name to verify; copied. */
-    struct slice spiffe_id;   /* who the peer must be; copied. */
+    struct net_tls *tls;         /* NULL: cleartext. The pool holds a reference. */
+    struct slice server_name;    /* SNI and the name to verify; copied. */
+    struct slice spiffe_id;      /* who the peer must be; copied. */
+    uint64_t connect_timeout_ms; /* zero: limits.connect_timeout_ms. */
 };
 
 /*

@@ -2,35 +2,49 @@
  * One call through the operator lane, top to bottom:
  *
  *     start -> find_connection -> request ->  bytes both ways  -> trailers -> finish
- *              next endpoint _^                                     any failure -> fail
+ *              next endpoint _^ <-- nobody saw it _|                any failure -> fail
  *
  * Bytes are given back to the sender's window when they left towards the receiver, so that a slow
  * receiver stops the sender, and a stream holds at most one window. gRPC messages are watched, not
  * touched. grpc-status is read where it is: in the trailers.
+ *
+ * A small request is kept until its answer begins, so that it can be sent again when the upstream
+ * certainly did nothing with it (gRPC A6, transparent retries). What is kept is held: its window
+ * is given back when it is forgotten.
  */
 #include "dataplane/operator/call.h"
 
+#include <stddef.h>
 #include <string.h>
 
-#include "common/base/buf.h"
 #include "common/base/check.h"
 #include "common/base/limits.h"
 #include "common/net/grpc.h"
 #include "dataplane/operator/fields.h"
+#include "dataplane/operator/kept.h"
 #include "dataplane/operator/upstream.h"
 #include "dataplane/request/request.h"
 
+enum { SHOWN_TYPE_BYTES = 64 };
+
 struct op_call {
     struct dp_request *rq;
-    struct h2_stream *caller;   /* NULL once it is closed. */
+    struct h2_stream *caller;
     struct h2_stream *upstream; /* NULL until the request is sent, and once it is closed. */
     struct op_wait wait;
     struct op_endpoint *endpoint; /* of the present attempt. */
-    struct buf held;              /* what the caller sent while there was no connection. */
-    struct grpc_scan up;          /* messages to the upstream. */
-    struct grpc_scan down;        /* messages to the caller. */
-    uint32_t attempt;
+    struct op_tries tries;
+    struct err refused;    /* why the endpoint that was tried last has no connection. */
+    struct grpc_scan up;   /* messages to the upstream. */
+    struct grpc_scan down; /* messages to the caller. */
+    size_t sent;           /* bytes of 'kept' that left towards the upstream. */
+    struct net_timer idle_timer;
+    uint32_t idle_ms;  /* the longest silence; zero: any. */
+    uint64_t heard_ns; /* when either side sent something last. */
+    bool keeps;        /* 'kept' is all that the caller sent so far. */
+    bool replayed;     /* it was sent again: once is enough. */
     bool caller_ended; /* the caller's side is whole. */
+    struct op_kept kept;
 };
 
 static void find_connection(struct op_call *call);
@@ -43,48 +57,92 @@ static const struct h2_stream_events caller_events;
 static const struct h2_stream_events upstream_events;
 
 static void connected(struct op_wait *wait, struct h2_conn *conn, struct err why);
+static void idle_check(struct net_timer *timer, void *ctx);
 
 struct err op_call_start(struct dp_request *rq)
 {
     CHECK(rq->stream != NULL);
     void *memory = NULL;
-    TRY(arena_calloc(&rq->arena, 1, sizeof(struct op_call), &memory));
+    TRY(arena_alloc(&rq->arena, sizeof(struct op_call), &memory));
     struct op_call *call = memory;
-    *call = (struct op_call){.rq = rq,
-                             .caller = rq->stream,
-                             .wait = {.ready = connected, .ctx = call},
-                             .held = BUF_MAX(limits.stream_buffer_bytes),
-                             .up = {.message_max = rq->transport->request_message_bytes},
-                             .down = {.message_max = rq->transport->response_message_bytes},
-                             .caller_ended = h2_stream_received_end(rq->stream)};
+    (void)memset(call, 0, offsetof(struct op_call, kept));
+    op_kept_init(&call->kept, limits.stream_buffer_bytes);
+    call->rq = rq;
+    call->caller = rq->stream;
+    call->wait.ready = connected;
+    call->wait.ctx = call;
+    call->up.message_max = rq->transport->request_message_bytes;
+    call->down.message_max = rq->transport->response_message_bytes;
+    call->keeps = true;
+    call->caller_ended = h2_stream_received_end(rq->stream);
+    call->idle_ms = rq->transport->idle_timeout_ms;
+    net_timer_init(&call->idle_timer, idle_check, call);
+    if (call->idle_ms != 0) {
+        call->heard_ns = net_loop_now_ns(rq->pool->loop);
+        net_timer_arm(rq->pool->loop, &call->idle_timer, call->idle_ms);
+    }
     rq->lane_state = call;
     h2_stream_attach(rq->stream, &caller_events, call);
     find_connection(call);
     return OK;
 }
 
+/* Armed anew when it runs, not with each byte. */
+static void idle_check(struct net_timer *timer, void *ctx)
+{
+    struct op_call *call = ctx;
+    struct net_loop *loop = call->rq->pool->loop;
+    uint64_t silent_ms = (net_loop_now_ns(loop) - call->heard_ns) / 1000000;
+    if (silent_ms >= call->idle_ms) {
+        fail(call, FAIL(E_TIMEOUT));
+        return;
+    }
+    net_timer_arm(loop, timer, call->idle_ms - silent_ms);
+}
+
+static void heard(struct op_call *call)
+{
+    call->heard_ns = net_loop_now_ns(call->rq->pool->loop);
+}
+
 /* ---- find_connection: an endpoint, and room on a connection to it ---- */
 
 static void send_request(struct op_call *call, struct h2_conn *conn);
 
+/* The next endpoint; when there is none left, why the last one was none. */
+static MUST_CHECK struct err pick(struct op_call *call)
+{
+    struct dp_request *rq = call->rq;
+    if (rq->cluster == NULL) {
+        return FAIL(E_NO_HEALTHY_ENDPOINT);
+    }
+    struct err err =
+        op_upstreams_pick(rq->pool->lanes[DP_LANE_OPERATOR], rq->cluster, rq->transport,
+                          dp_model_version(rq->model), &call->tries, &call->endpoint);
+    bool none_left = err.code == E_NO_HEALTHY_ENDPOINT && !err_ok(call->refused);
+    return none_left ? call->refused : err;
+}
+
+static void refused(struct op_call *call, struct err why)
+{
+    op_endpoint_report(call->endpoint, /* reached: */ false);
+    call->refused = why;
+}
+
 /* Takes the endpoints in turn until one has a connection, or has us wait for one. */
 static void find_connection(struct op_call *call)
 {
-    struct dp_request *rq = call->rq;
-    struct op_upstreams *ups = rq->pool->lanes[DP_LANE_OPERATOR];
-    for (;;) { /* ends: op_upstreams_pick() fails when every endpoint had its attempt. */
-        struct err err = rq->cluster == NULL ? FAIL(E_NO_HEALTHY_ENDPOINT)
-                                             : op_upstreams_pick(ups, rq->cluster, rq->transport,
-                                                                 dp_model_version(rq->model),
-                                                                 call->attempt, &call->endpoint);
+    for (;;) { /* ends: pick() fails when every endpoint was tried. */
         struct h2_conn *conn = NULL;
-        if (err_ok(err)) {
-            call->attempt++;
-            err = op_wait_start(&call->wait, call->endpoint, dp_request_left_ms(rq), &conn);
-            if (err.code == E_UPSTREAM_CONNECT) {
-                op_endpoint_report(call->endpoint, /* reached: */ false);
-                continue;
-            }
+        struct err err = pick(call);
+        if (!err_ok(err)) {
+            fail(call, err);
+            return;
+        }
+        err = op_wait_start(&call->wait, call->endpoint, dp_request_left_ms(call->rq), &conn);
+        if (err.code == E_UPSTREAM_CONNECT) {
+            refused(call, err);
+            continue;
         }
         if (!err_ok(err)) {
             fail(call, err);
@@ -101,43 +159,70 @@ static void connected(struct op_wait *wait, struct h2_conn *conn, struct err why
     if (err_ok(why)) {
         send_request(call, conn);
     } else if (why.code == E_UPSTREAM_CONNECT) {
-        op_endpoint_report(call->endpoint, /* reached: */ false);
+        refused(call, why);
+        find_connection(call);
+    } else if (why.code == E_DRAINING) {
+        call->tries = (struct op_tries){0}; /* the endpoint has another address or certificate. */
         find_connection(call);
     } else {
         fail(call, why);
     }
 }
 
-/* ---- request: the head goes on, and what was held ---- */
+/* ---- request: the head goes on, and what is kept ---- */
+
+/* The request will not be sent again: what is kept is given up, and its window given back. */
+static void forget(struct op_call *call)
+{
+    if (call->keeps) {
+        call->keeps = false;
+        op_kept_free(&call->kept);
+        h2_stream_consume(call->caller, call->sent);
+    }
+}
+
+/* Keeping holds the caller's window: it must never hold so much that the caller stops. */
+static void forget_if_much(struct op_call *call)
+{
+    uint64_t max = limits.replay_bytes < limits.stream_window_bytes / 2
+                       ? limits.replay_bytes
+                       : limits.stream_window_bytes / 2;
+    if (call->keeps && op_kept_slice(&call->kept).size > max) {
+        forget(call);
+    }
+}
+
+static MUST_CHECK struct err open_upstream(struct op_call *call, struct h2_conn *conn, bool end)
+{
+    struct dp_request *rq = call->rq;
+    const struct h2_fields *received = h2_stream_fields(call->caller);
+    void *memory = NULL;
+    TRY(arena_alloc(&rq->arena,
+                    (received->count + (size_t)OP_FIELDS_OURS) * sizeof(struct h2_field), &memory));
+    struct op_fields_room room;
+    size_t count = op_request_fields(rq, received, &room, memory);
+    return h2_conn_request(conn, memory, count, end, &upstream_events, call, &call->upstream);
+}
 
 static void send_request(struct op_call *call, struct h2_conn *conn)
 {
-    struct dp_request *rq = call->rq;
-    if (rq->caller == NULL) {
-        fail(call, FAIL(E_POLICY_DENIED)); /* denied by a swap while it waited. */
-        return;
-    }
-    const struct h2_fields *received = h2_stream_fields(call->caller);
-    void *memory = NULL;
-    struct err err = arena_alloc(
-        &rq->arena, (received->count + (size_t)OP_FIELDS_OURS) * sizeof(struct h2_field), &memory);
-    bool end = call->caller_ended && call->held.size == 0;
-    if (err_ok(err)) {
-        struct op_fields_room room;
-        size_t count = op_request_fields(rq, received, &room, memory);
-        err = h2_conn_request(conn, memory, count, end, &upstream_events, call, &call->upstream);
-    }
+    struct slice kept = op_kept_slice(&call->kept);
+    bool end = call->caller_ended && kept.size == 0;
+    CHECK(call->keeps);
+    CHECK(call->sent == 0);
+    struct err err = open_upstream(call, conn, end);
     if (err_ok(err)) {
         op_endpoint_report(call->endpoint, /* reached: */ true);
-        err = arena_dup(&rq->arena, op_endpoint_text(call->endpoint), &rq->upstream);
+        err = arena_dup(&call->rq->arena, op_endpoint_text(call->endpoint), &call->rq->upstream);
     }
-    if (err_ok(err) && call->held.size > 0) {
-        err = h2_stream_send(call->upstream, buf_slice(&call->held), call->caller_ended);
-        buf_free(&call->held);
+    if (err_ok(err) && kept.size > 0) {
+        err = h2_stream_send(call->upstream, kept, call->caller_ended);
     }
     if (!err_ok(err)) {
         fail(call, err);
+        return;
     }
+    forget_if_much(call);
 }
 
 /* ---- bytes from the caller to the upstream ---- */
@@ -147,16 +232,21 @@ static void caller_data(struct h2_stream *s, struct slice bytes, bool end)
     struct op_call *call = h2_stream_user(s);
     call->rq->request_bytes += bytes.size;
     call->caller_ended = call->caller_ended || end;
+    heard(call);
     struct err err = grpc_scan(&call->up, bytes);
     if (err_ok(err) && end) {
         err = grpc_scan_end(&call->up);
     }
-    if (err_ok(err)) {
-        err = call->upstream != NULL ? h2_stream_send(call->upstream, bytes, end)
-                                     : buf_add(&call->held, bytes);
+    if (err_ok(err) && call->keeps) {
+        err = op_kept_add(&call->kept, bytes);
+    }
+    if (err_ok(err) && call->upstream != NULL) {
+        err = h2_stream_send(call->upstream, bytes, end);
     }
     if (!err_ok(err)) {
         fail(call, err.code == E_MALFORMED ? FAIL(E_PROTOCOL_ERROR) : err);
+    } else if (call->upstream != NULL) {
+        forget_if_much(call);
     }
 }
 
@@ -170,7 +260,9 @@ static void caller_trailers(struct h2_stream *s, const struct h2_fields *fields)
 static void upstream_sent(struct h2_stream *s, size_t bytes)
 {
     struct op_call *call = h2_stream_user(s);
-    if (call->caller != NULL) {
+    if (call->keeps) {
+        call->sent += bytes;
+    } else {
         h2_stream_consume(call->caller, bytes);
     }
 }
@@ -202,17 +294,37 @@ static void note_status(struct op_call *call, const struct h2_fields *fields)
     call->rq->grpc_status = (int)grpc_status_parse(h2_fields_value(fields, H2_TOKEN_GRPC_STATUS));
 }
 
+static bool is_grpc_answer(const struct h2_fields *fields, bool end)
+{
+    return slice_eq(h2_fields_value(fields, H2_TOKEN_STATUS), SLICE_LIT("200")) &&
+           grpc_is_content_type(h2_fields_value(fields, H2_TOKEN_CONTENT_TYPE)) &&
+           (!end || h2_fields_get(fields, H2_TOKEN_GRPC_STATUS) != NULL);
+}
+
+/* The refusal's sentence; without room for it, the code's own text must do. */
+static void say_what_came(struct dp_request *rq, const struct h2_fields *fields)
+{
+    struct slice sentence = {0};
+    struct slice type = h2_fields_value(fields, H2_TOKEN_CONTENT_TYPE);
+    struct err e = arena_printf(&rq->arena, &sentence,
+                                "the upstream does not answer in gRPC: status %.*s, type \"%.*s\"",
+                                SLICE_ARG(h2_fields_value(fields, H2_TOKEN_STATUS)),
+                                SLICE_ARG(slice_head(type, SHOWN_TYPE_BYTES)));
+    if (err_ok(e)) {
+        rq->sentence = sentence;
+    }
+}
+
 static void upstream_headers(struct h2_stream *s, const struct h2_fields *fields, bool end)
 {
     struct op_call *call = h2_stream_user(s);
-    struct slice status = h2_fields_value(fields, H2_TOKEN_STATUS);
-    struct slice type = h2_fields_value(fields, H2_TOKEN_CONTENT_TYPE);
-    bool has_grpc_status = h2_fields_get(fields, H2_TOKEN_GRPC_STATUS) != NULL;
-    if (!slice_eq(status, SLICE_LIT("200")) || !grpc_is_content_type(type) ||
-        (end && !has_grpc_status)) {
+    heard(call);
+    if (!is_grpc_answer(fields, end)) {
+        say_what_came(call->rq, fields);
         fail(call, FAIL(E_UPSTREAM_MALFORMED)); /* some server, but none that speaks gRPC. */
         return;
     }
+    forget(call);
     struct err err = answer_head(call, fields, end);
     if (!err_ok(err)) {
         fail(call, err);
@@ -228,6 +340,7 @@ static void upstream_data(struct h2_stream *s, struct slice bytes, bool end)
 {
     struct op_call *call = h2_stream_user(s);
     call->rq->response_bytes += bytes.size;
+    heard(call);
     struct err err = grpc_scan(&call->down, bytes);
     if (err_ok(err) && bytes.size > 0) {
         err = h2_stream_send(call->caller, bytes, /* end: */ false);
@@ -277,11 +390,12 @@ static void upstream_trailers(struct h2_stream *s, const struct h2_fields *field
 static void upstream_reset(struct h2_stream *s, struct h2_reset why)
 {
     struct op_call *call = h2_stream_user(s);
-    bool can_go_elsewhere = why.unprocessed && !call->rq->answered && call->up.bytes == 0 &&
-                            call->up.have == 0 && !call->caller_ended;
     call->upstream = NULL;
-    if (can_go_elsewhere) {
-        find_connection(call); /* nothing of it was sent but the head. */
+    if (why.unprocessed && call->keeps && !call->replayed) {
+        call->replayed = true;
+        call->sent = 0;
+        call->tries = (struct op_tries){0};
+        find_connection(call);
         return;
     }
     fail(call, why.too_large ? FAIL(E_HEADERS_TOO_LARGE) : FAIL(E_UPSTREAM_RESET));
@@ -292,7 +406,8 @@ static void upstream_reset(struct h2_stream *s, struct h2_reset why)
 static void let_go(struct op_call *call)
 {
     op_wait_cancel(&call->wait);
-    buf_free(&call->held);
+    net_timer_cancel(call->rq->pool->loop, &call->idle_timer);
+    op_kept_free(&call->kept);
     if (call->upstream != NULL) {
         struct h2_stream *upstream = call->upstream;
         call->upstream = NULL;
@@ -319,7 +434,9 @@ static void fail(struct op_call *call, struct err why)
     rq->lane_state = NULL;
     if (rq->answered && !rq->caller_gone) {
         const struct grpc_refusal refusal = {
-            .code = why.code, .rule = rq->verdict.rule, .version = dp_model_version(rq->model)};
+            .code = why.code,
+            .rule = why.code == E_POLICY_DENIED ? rq->verdict.rule : (struct slice){0},
+            .version = dp_model_version(rq->model)};
         grpc_refuse(call->caller, &refusal);
         rq->grpc_status = err_grpc_status(why.code);
     }

@@ -62,7 +62,7 @@ static size_t add_pseudo(const struct dp_request *rq, const struct h2_fields *re
 {
     size_t count = 0;
     out[count++] = h2_field_static(H2_TOKEN_METHOD, SLICE_LIT("POST"));
-    out[count++] = rq->route != NULL && rq->transport->upstream_tls != 0
+    out[count++] = rq->transport->upstream_tls != 0
                        ? h2_field_static(H2_TOKEN_SCHEME, SLICE_LIT("https"))
                        : h2_field_static(H2_TOKEN_SCHEME, SLICE_LIT("http"));
     const struct h2_field *path = h2_fields_get(received, H2_TOKEN_PATH);
@@ -110,14 +110,20 @@ size_t op_request_fields(const struct dp_request *rq, const struct h2_fields *re
     return count;
 }
 
+/* What an upstream says of this node is not believed; and a content-length would be wrong when the
+ * answer ends early, with trailers of ours. */
+static bool answer_goes_on(const struct h2_field *field)
+{
+    return field->token != H2_TOKEN_CONTENT_LENGTH &&
+           !slice_starts(field->name, SLICE_LIT("x-trilane-"));
+}
+
 size_t op_response_fields(const struct h2_fields *received, struct h2_field *out)
 {
     size_t count = 0;
     for (size_t i = 0; i < received->count; i++) {
-        const struct h2_field *field = &received->at[i];
-        if (field->token != H2_TOKEN_X_TRILANE_CODE && field->token != H2_TOKEN_X_TRILANE_RULE &&
-            field->token != H2_TOKEN_X_TRILANE_VERSION) {
-            out[count++] = *field;
+        if (answer_goes_on(&received->at[i])) {
+            out[count++] = received->at[i];
         }
     }
     return count;

@@ -7,6 +7,7 @@
 
 #include "common/base/buf.h"
 #include "common/base/check.h"
+#include "common/base/log.h"
 #include "common/base/map.h"
 #include "common/net/dns.h"
 #include "common/net/loop.h"
@@ -14,6 +15,7 @@
 
 enum {
     KEY_MAX = 1024,
+    TRIED_BITS = 64,
     RESOLVE_AGE_MS = 30000,
     FAILED_FIRST_MS = 1000,
     FAILED_MAX_MS = 30000,
@@ -26,6 +28,7 @@ struct op_endpoint {
     char *host;       /* owned. */
     uint16_t port;
     uint32_t security; /* dp_transport.upstream_tls. */
+    uint32_t connect_timeout_ms;
     char *server_name; /* owned. */
     char *spiffe_id;   /* owned. */
     char text[NET_ADDR_TEXT_MAX];
@@ -42,8 +45,9 @@ struct op_endpoint {
 struct balance {
     struct slice id;  /* owned; of cluster and transport. */
     uint64_t version; /* of the snapshot that it was made from. */
-    uint64_t turn;    /* grows with each pick. */
+    uint64_t turn;    /* of the call that came last. */
     uint64_t weight_sum;
+    uint64_t stride;                /* from turn to turn; shares no factor with the sum. */
     struct op_endpoint **endpoints; /* owned array, each with a reference. */
     uint32_t *weights;
     size_t count;
@@ -94,53 +98,84 @@ static void endpoint_free(struct op_endpoint *e)
     free(e);
 }
 
-static MUST_CHECK struct err open_pool(struct op_endpoint *e, const struct net_addr *addr)
+/* What the endpoint's connections are secured by now; a SIGHUP changes it. NULL: nothing. */
+static struct net_tls *tls_of(const struct op_endpoint *e)
 {
     const struct dp_lane_host *host = e->ups->host;
-    struct h2_target target = {.addr = *addr,
+    return e->security == 0 ? NULL : e->security == 1 ? host->tls : host->mtls;
+}
+
+static MUST_CHECK struct err open_pool(struct op_endpoint *e, struct net_addr addr)
+{
+    struct h2_target target = {.addr = addr,
+                               .tls = tls_of(e),
                                .server_name = slice_str(e->server_name),
-                               .spiffe_id = slice_str(e->spiffe_id)};
-    if (e->security != 0) {
-        target.tls = e->security == 1 ? host->tls : host->mtls;
-        if (target.tls == NULL) {
-            return FAIL(E_UPSTREAM_CONNECT); /* the node was given no certificates. */
-        }
+                               .spiffe_id = slice_str(e->spiffe_id),
+                               .connect_timeout_ms = e->connect_timeout_ms};
+    if (e->security != 0 && target.tls == NULL) {
+        return FAIL(E_UPSTREAM_CONNECT); /* the node was given no certificates. */
     }
-    struct h2_pool *pool = NULL;
-    TRY(h2_pools_get(e->ups->pools, &target, &pool));
-    h2_pool_unref(e->pool);
-    e->pool = pool;
-    e->addr = *addr;
-    (void)net_addr_text(addr, e->text);
+    struct h2_pool *before = e->pool;
+    TRY(h2_pools_get(e->ups->pools, &target, &e->pool));
+    e->addr = addr;
+    (void)net_addr_text(&addr, e->text);
+    h2_pool_unref(before); /* last: who waits there hears of it, and comes here again. */
     return OK;
 }
 
-/* Ends the look-up for everybody in the line: into the pool's line, or with the reason. */
+static void line_remove(struct op_wait *wait)
+{
+    *wait->at = wait->next;
+    if (wait->next != NULL) {
+        wait->next->at = wait->at;
+    }
+    wait->at = NULL;
+    wait->next = NULL;
+}
+
+static void line_add(struct op_endpoint *e, struct op_wait *wait)
+{
+    wait->next = e->line;
+    wait->at = &e->line;
+    if (e->line != NULL) {
+        e->line->at = &wait->next;
+    }
+    e->line = wait;
+}
+
+/* From the line into the pool's, or out of it with what came of the look-up. */
+static void serve_wait(struct op_endpoint *e, struct op_wait *wait, struct err why)
+{
+    struct h2_conn *conn = NULL;
+    uint64_t now_ns = net_loop_now_ns(e->ups->host->loop);
+    struct err err = why;
+    if (err_ok(err) && wait->until_ns <= now_ns) {
+        err = FAIL(E_DEADLINE_EXCEEDED);
+    }
+    if (err_ok(err)) {
+        err = h2_pool_acquire(e->pool, &wait->pool_wait, (wait->until_ns - now_ns) / 1000000 + 1,
+                              &conn);
+    }
+    if (!err_ok(err) || conn != NULL) {
+        wait->endpoint = NULL;
+        e->refs--;
+        wait->ready(wait, conn, err);
+    }
+}
+
+/* Ends the look-up for everybody who waits for it now; whoever waits anew waits for the next. */
 static void serve_line(struct op_endpoint *e, struct err why)
 {
-    struct op_wait *wait = e->line;
+    struct op_wait *line = e->line;
     e->line = NULL;
-    e->refs++; /* a 'ready' may let go of the last other reference. */
-    while (wait != NULL) {
-        struct op_wait *next = wait->next;
-        wait->next = NULL;
-        wait->prev = NULL;
-        struct h2_conn *conn = NULL;
-        uint64_t now_ns = net_loop_now_ns(e->ups->host->loop);
-        struct err err = why;
-        if (err_ok(err) && wait->until_ns <= now_ns) {
-            err = FAIL(E_DEADLINE_EXCEEDED);
-        }
-        if (err_ok(err)) {
-            err = h2_pool_acquire(e->pool, &wait->pool_wait,
-                                  (wait->until_ns - now_ns) / 1000000 + 1, &conn);
-        }
-        if (!err_ok(err) || conn != NULL) {
-            wait->endpoint = NULL;
-            e->refs--;
-            wait->ready(wait, conn, err);
-        }
-        wait = next;
+    if (line != NULL) {
+        line->at = &line;
+    }
+    e->refs++;             /* a 'ready' may let go of the last other reference. */
+    while (line != NULL) { /* each turn takes one off; a 'ready' may take off others. */
+        struct op_wait *wait = line;
+        line_remove(wait);
+        serve_wait(e, wait, why);
     }
     e->refs--;
 }
@@ -152,18 +187,24 @@ static void resolved(void *ctx, struct err how, const struct net_addr *addrs, si
     if (err_ok(how) && count > 0) {
         e->resolved_ns = net_loop_now_ns(e->ups->host->loop);
         if (e->pool == NULL || !net_addr_eq(&e->addr, &addrs[0])) {
-            how = open_pool(e, &addrs[0]);
+            how = open_pool(e, addrs[0]);
         }
     }
-    if (e->pool == NULL && err_ok(how)) {
-        how = FAIL(E_UPSTREAM_CONNECT);
+    if (!err_ok(how)) {
+        LOG(LOG_WARN, "operator", "endpoint-not-resolved", LOG_STR("endpoint", e->text),
+            LOG_ERR(how));
     }
+    /* An address that was good before is better than none. */
     serve_line(e, e->pool != NULL ? OK : FAIL(E_UPSTREAM_CONNECT));
 }
 
-/* Starts a look-up when the address is not known, or was known for long. */
-static MUST_CHECK struct err refresh_address(struct op_endpoint *e)
+/* Starts a look-up when the address is not known, or was known for long; renews the pool when the
+ * node has new certificates. */
+static MUST_CHECK struct err refresh(struct op_endpoint *e)
 {
+    if (e->pool != NULL && h2_pool_target(e->pool)->tls != tls_of(e)) {
+        TRY(open_pool(e, e->addr));
+    }
     uint64_t now_ns = net_loop_now_ns(e->ups->host->loop);
     if (e->query != NULL || e->resolved_ns == UINT64_MAX ||
         (e->resolved_ns != 0 && now_ns - e->resolved_ns < RESOLVE_AGE_MS * 1000000ULL)) {
@@ -171,7 +212,7 @@ static MUST_CHECK struct err refresh_address(struct op_endpoint *e)
     }
     struct net_addr addr;
     if (err_ok(net_addr_from_ip(slice_str(e->host), e->port, &addr))) {
-        TRY(open_pool(e, &addr));
+        TRY(open_pool(e, addr));
         e->resolved_ns = UINT64_MAX;
         return OK;
     }
@@ -181,7 +222,8 @@ static MUST_CHECK struct err refresh_address(struct op_endpoint *e)
 static MUST_CHECK struct err endpoint_key(const struct dp_endpoint *from,
                                           const struct dp_transport *transport, struct buf *out)
 {
-    TRY(buf_addf(out, "%u|%u|", transport->upstream_tls, from->port));
+    TRY(buf_addf(out, "%u|%u|%u|", transport->upstream_tls, transport->connect_timeout_ms,
+                 from->port));
     TRY(buf_add(out, from->address));
     TRY(buf_add_str(out, "|"));
     TRY(buf_add(out, transport->upstream_sni));
@@ -209,6 +251,7 @@ static MUST_CHECK struct err endpoint_get(struct op_upstreams *ups, const struct
         e->host = slice_dup(from->address);
         e->port = from->port;
         e->security = transport->upstream_tls;
+        e->connect_timeout_ms = transport->connect_timeout_ms;
         e->server_name = slice_dup(name);
         e->spiffe_id = slice_dup(transport->upstream_spiffe);
         (void)snprintf(e->text, sizeof(e->text), "%.60s:%u", e->host, e->port);
@@ -263,6 +306,27 @@ static void balance_free(struct balance *b)
     free(b);
 }
 
+static uint64_t common_factor(uint64_t a, uint64_t b)
+{
+    while (b != 0) {
+        uint64_t rest = a % b;
+        a = b;
+        b = rest;
+    }
+    return a;
+}
+
+/* Steps of about the golden section meet every place once a round, and neighbours far apart: an
+ * endpoint of weight 9 beside one of weight 1 does not get its nine calls in a row. */
+static uint64_t stride_of(uint64_t sum)
+{
+    uint64_t stride = sum * 618 / 1000 + 1;
+    while (sum > 0 && common_factor(stride, sum) != 1) {
+        stride++;
+    }
+    return stride;
+}
+
 static MUST_CHECK struct err balance_fill(struct op_upstreams *ups, struct balance *b,
                                           const struct dp_cluster *cluster,
                                           const struct dp_transport *transport)
@@ -279,6 +343,27 @@ static MUST_CHECK struct err balance_fill(struct op_upstreams *ups, struct balan
         b->weight_sum += b->weights[i];
         b->count = i + 1;
     }
+    b->stride = stride_of(b->weight_sum);
+    return OK;
+}
+
+/* A cluster has one balance for each transport that routes to it ask for. */
+static MUST_CHECK struct err balance_id(const struct dp_cluster *cluster,
+                                        const struct dp_transport *transport, uint8_t room[KEY_MAX],
+                                        struct slice *out)
+{
+    struct slice id = cluster->target.id;
+    if (transport == cluster->transport) {
+        *out = id;
+        return OK;
+    }
+    if (id.size + 1 + transport->id.size > KEY_MAX) {
+        return FAIL(E_TOO_LARGE);
+    }
+    (void)memcpy(room, id.ptr, id.size);
+    room[id.size] = ' ';
+    (void)memcpy(room + id.size + 1, transport->id.ptr, transport->id.size);
+    *out = slice_of(room, id.size + 1 + transport->id.size);
     return OK;
 }
 
@@ -286,14 +371,9 @@ static MUST_CHECK struct err balance_get(struct op_upstreams *ups, const struct 
                                          const struct dp_transport *transport, uint64_t version,
                                          struct balance **out)
 {
-    uint8_t room[256];
-    struct slice id = cluster->target.id;
-    if (transport != cluster->transport && id.size + 1 + transport->id.size <= sizeof(room)) {
-        (void)memcpy(room, id.ptr, id.size);
-        room[id.size] = ' ';
-        (void)memcpy(room + id.size + 1, transport->id.ptr, transport->id.size);
-        id = slice_of(room, id.size + 1 + transport->id.size);
-    }
+    uint8_t room[KEY_MAX];
+    struct slice id = {0};
+    TRY(balance_id(cluster, transport, room, &id));
     struct balance *b = map_get(&ups->balances, id);
     if (b == NULL) {
         b = calloc(1, sizeof(*b));
@@ -308,6 +388,7 @@ static MUST_CHECK struct err balance_get(struct op_upstreams *ups, const struct 
         }
     }
     if (b->version != version) {
+        b->version = 0; /* of none, should it stay half filled. */
         TRY(balance_fill(ups, b, cluster, transport));
         b->version = version;
     }
@@ -318,7 +399,7 @@ static MUST_CHECK struct err balance_get(struct op_upstreams *ups, const struct 
 /* The endpoint whose share of the weights the turn falls into. */
 static size_t by_weight(const struct balance *b, uint64_t turn)
 {
-    uint64_t at = turn % b->weight_sum;
+    uint64_t at = turn % b->weight_sum * b->stride % b->weight_sum;
     size_t i = 0;
     while (at >= b->weights[i]) {
         at -= b->weights[i++];
@@ -327,31 +408,46 @@ static size_t by_weight(const struct balance *b, uint64_t turn)
     return i;
 }
 
+/* The first from its turn on that is well; else the first that failed of late: better to try than
+ * to refuse. Endpoints that were tried are left out. */
+static size_t first_untried(const struct balance *b, const struct op_tries *tries, uint64_t now_ns)
+{
+    size_t first = by_weight(b, tries->turn);
+    size_t failed = b->count;
+    for (size_t i = 0; i < b->count; i++) {
+        size_t at = (first + i) % b->count;
+        if ((tries->tried >> at % TRIED_BITS & 1) != 0) {
+            continue;
+        }
+        if (b->endpoints[at]->failed_until_ns <= now_ns) {
+            return at;
+        }
+        failed = failed == b->count ? at : failed;
+    }
+    return failed;
+}
+
 struct err op_upstreams_pick(struct op_upstreams *ups, const struct dp_cluster *cluster,
                              const struct dp_transport *transport, uint64_t version,
-                             uint32_t attempt, struct op_endpoint **out)
+                             struct op_tries *tries, struct op_endpoint **out)
 {
     struct balance *b = NULL;
     if (version > ups->version) {
         ups->version = version;
     }
     TRY(balance_get(ups, cluster, transport, version, &b));
-    if (b->count == 0 || attempt >= b->count) {
+    if (b->count == 0) {
         return FAIL(E_NO_HEALTHY_ENDPOINT);
     }
-    if (attempt == 0) {
-        b->turn++;
+    if (tries->turn == 0) {
+        tries->turn = ++b->turn;
     }
-    uint64_t now_ns = net_loop_now_ns(ups->host->loop);
-    size_t first = (by_weight(b, b->turn) + attempt) % b->count;
-    for (size_t i = 0; i < b->count; i++) {
-        struct op_endpoint *e = b->endpoints[(first + i) % b->count];
-        if (e->failed_until_ns <= now_ns) {
-            *out = e;
-            return OK;
-        }
+    size_t at = first_untried(b, tries, net_loop_now_ns(ups->host->loop));
+    if (at == b->count) {
+        return FAIL(E_NO_HEALTHY_ENDPOINT);
     }
-    *out = b->endpoints[first]; /* all failed of late: better to try than to refuse. */
+    tries->tried |= UINT64_C(1) << at % TRIED_BITS;
+    *out = b->endpoints[at];
     return OK;
 }
 
@@ -373,7 +469,7 @@ struct err op_wait_start(struct op_wait *wait, struct op_endpoint *endpoint, uin
     CHECK(wait->endpoint == NULL);
     *out = NULL;
     wait->pool_wait = (struct h2_pool_wait){.ready = pool_ready, .ctx = wait};
-    TRY(refresh_address(endpoint));
+    TRY(refresh(endpoint));
     if (endpoint->pool != NULL) {
         TRY(h2_pool_acquire(endpoint->pool, &wait->pool_wait, timeout_ms, out));
         if (*out != NULL) {
@@ -381,12 +477,7 @@ struct err op_wait_start(struct op_wait *wait, struct op_endpoint *endpoint, uin
         }
     } else {
         wait->until_ns = net_loop_now_ns(endpoint->ups->host->loop) + timeout_ms * 1000000;
-        wait->prev = NULL;
-        wait->next = endpoint->line;
-        if (endpoint->line != NULL) {
-            endpoint->line->prev = wait;
-        }
-        endpoint->line = wait;
+        line_add(endpoint, wait);
     }
     wait->endpoint = endpoint;
     endpoint->refs++;
@@ -401,15 +492,8 @@ void op_wait_cancel(struct op_wait *wait)
     }
     if (wait->pool_wait.pool != NULL) {
         h2_pool_cancel(&wait->pool_wait);
-    } else if (wait->prev != NULL || e->line == wait) {
-        if (wait->prev != NULL) {
-            wait->prev->next = wait->next;
-        } else {
-            e->line = wait->next;
-        }
-        if (wait->next != NULL) {
-            wait->next->prev = wait->prev;
-        }
+    } else if (wait->at != NULL) {
+        line_remove(wait);
     }
     wait->endpoint = NULL;
     e->refs--;

@@ -8,7 +8,7 @@
  * Ownership  upstreams own balances and endpoints. A wait is its owner's; it holds an endpoint
  *            from op_wait_start() until its 'ready' was called or op_wait_cancel().
  * Threads    one worker.
- * Errors     NO_HEALTHY_ENDPOINT: none, or none that may be tried now; what the pool says else.
+ * Errors     NO_HEALTHY_ENDPOINT: none, or none left to try; what the pool says else.
  * Source     weighted round robin; passive health: an endpoint that refuses connections is left
  *            alone for 1 s, then 2, 4, … 30 s, unless all are in that state (Envoy's panic rule).
  */
@@ -26,6 +26,12 @@ struct op_endpoint;
 struct op_upstreams;
 struct op_wait;
 
+/* Which endpoints of a cluster one call has tried; zeroed is a start. */
+struct op_tries {
+    uint64_t turn;  /* the call's own in the cluster; zero: it has none yet. */
+    uint64_t tried; /* one bit an endpoint; of more than 64 those that share a bit count as one. */
+};
+
 /* The wait is over: 'conn' has room for one request made before this returns, or 'why' says not. */
 typedef void op_ready_fn(struct op_wait *wait, struct h2_conn *conn, struct err why);
 
@@ -35,7 +41,7 @@ struct op_wait {
     void *ctx;
     struct op_endpoint *endpoint; /* NULL: it does not wait. */
     struct op_wait *next;         /* in the endpoint's line while its name is looked up. */
-    struct op_wait *prev;
+    struct op_wait **at;          /* what points to it there; NULL: it is in no such line. */
     uint64_t until_ns;
     struct h2_pool_wait pool_wait;
 };
@@ -47,12 +53,12 @@ MUST_CHECK struct err op_upstreams_new(const struct dp_lane_host *host, struct o
 void op_upstreams_free(struct op_upstreams *ups);
 
 /*
- * Whose turn it is in the cluster. 'attempt' 0 moves the turn on; later ones of the same request
- * take the endpoints behind it, each once. *out is borrowed until the turn of the loop ends.
+ * Whose turn it is in the cluster, among those that the call has not tried; 'tries' remembers.
+ * *out is borrowed until the turn of the loop ends. NO_HEALTHY_ENDPOINT: all were tried.
  */
 MUST_CHECK struct err op_upstreams_pick(struct op_upstreams *ups, const struct dp_cluster *cluster,
                                         const struct dp_transport *transport, uint64_t version,
-                                        uint32_t attempt, struct op_endpoint **out);
+                                        struct op_tries *tries, struct op_endpoint **out);
 
 /* Asks for room for one request: *out is a connection to use at once, or NULL and 'ready' comes. */
 MUST_CHECK struct err op_wait_start(struct op_wait *wait, struct op_endpoint *endpoint,

@@ -87,6 +87,13 @@ static void *run(void *arg)
     }
 }
 
+static void close_file(int fd)
+{
+    if (fd != STDOUT_FILENO) {
+        (void)close(fd);
+    }
+}
+
 struct err dp_access_writer_new(const char *path, struct dp_access_writer **out)
 {
     int fd = STDOUT_FILENO;
@@ -99,6 +106,7 @@ struct err dp_access_writer_new(const char *path, struct dp_access_writer **out)
     struct dp_access_writer *w = calloc(1, sizeof(*w));
     if (w == NULL || !err_ok(queue_init(&w->full, BLOCKS_MAX, wake, w))) {
         free(w);
+        close_file(fd);
         return FAIL(E_NO_MEMORY);
     }
     w->fd = fd;
@@ -106,6 +114,7 @@ struct err dp_access_writer_new(const char *path, struct dp_access_writer **out)
     if (pthread_create(&w->thread, NULL, run, w) != 0) {
         queue_free(&w->full, free);
         free(w);
+        close_file(fd);
         return FAIL(E_NO_MEMORY);
     }
     *out = w;
@@ -122,9 +131,7 @@ void dp_access_writer_free(struct dp_access_writer *writer)
     CHECK(pthread_join(writer->thread, NULL) == 0);
     queue_free(&writer->full, free);
     CHECK(sem_destroy(&writer->wake) == 0);
-    if (writer->fd != STDOUT_FILENO) {
-        (void)close(writer->fd);
-    }
+    close_file(writer->fd);
     free(writer);
 }
 

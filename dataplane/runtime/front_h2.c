@@ -80,10 +80,11 @@ static void answer_http(struct h2_stream *s, struct slice status)
 static void refuse(struct dp_request *rq)
 {
     CHECK(rq->stream != NULL);
+    uint64_t retry_ms = rq->err.code == E_RATE_LIMITED ? rq->retry_ns / 1000000 + 1 : 0;
     struct slice sentence = rq->sentence;
-    if (rq->err.code == E_RATE_LIMITED && sentence.size == 0) {
+    if (retry_ms != 0 && sentence.size == 0) {
         struct err e = arena_printf(&rq->arena, &sentence, "limit %.*s: retry in %" PRIu64 " ms",
-                                    SLICE_ARG(rq->limit), rq->retry_ns / 1000000 + 1);
+                                    SLICE_ARG(rq->limit), retry_ms);
         sentence = err_ok(e) ? sentence : (struct slice){0};
     }
     struct grpc_refusal refusal = {
@@ -91,6 +92,7 @@ static void refuse(struct dp_request *rq)
         .sentence = sentence,
         .rule = rq->err.code == E_POLICY_DENIED ? rq->verdict.rule : (struct slice){0},
         .version = rq->model == NULL ? 0 : dp_model_version(rq->model),
+        .retry_ms = retry_ms,
     };
     grpc_refuse(rq->stream, &refusal);
     rq->grpc_status = err_grpc_status(rq->err.code);
