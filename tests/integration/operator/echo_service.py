@@ -110,7 +110,7 @@ def digest(token):
     return "blake2b:" + hashlib.blake2b(token.encode(), digest_size=32).hexdigest()
 
 
-def platform_yaml(endpoints, timeout="5s", message="1MiB", extra=""):
+def platform_yaml(endpoints, timeout="5s", message="1MiB", extra="", profile=""):
     """Sources: web and stranger of tenant acme, other of tenant globex; Echo is acme's."""
     lines = "\n".join("    - {address: 127.0.0.1, port: %d}" % port for port in endpoints)
     endpoints_yaml = "  endpoints:\n%s" % lines if endpoints else ""
@@ -123,7 +123,7 @@ spec: {security: dev, trustDomain: trilane.test}
 apiVersion: trilane.dev/v1
 kind: TransportProfile
 metadata: {name: usual}
-spec: {timeout: %s, requestMessage: %s, responseMessage: %s}
+spec: {timeout: %s, requestMessage: %s, responseMessage: %s, %s}
 ---
 apiVersion: trilane.dev/v1
 kind: Service
@@ -166,7 +166,7 @@ spec:
       effect: deny
       callers: [{service: stranger}]
 %s
-""" % (timeout, message, message, endpoints_yaml, digest(TOKENS["web"]),
+""" % (timeout, message, message, profile, endpoints_yaml, digest(TOKENS["web"]),
        digest(TOKENS["stranger"]), digest(TOKENS["other"]), extra)
 
 
