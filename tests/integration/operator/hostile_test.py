@@ -55,6 +55,11 @@ def spoof(exchange):
                                                  ("x-trilane-other", "x")])
 
 
+def nanoseconds(timeout):
+    """What a grpc-timeout says."""
+    return int(timeout[:-1]) * {"n": 1, "u": 1e3, "m": 1e6, "S": 1e9}[timeout[-1]]
+
+
 BEHAVIOURS = {
     "Fine": fine,
     "Http502": lambda e: e.send_headers([(":status", "502")], end=True),
@@ -207,6 +212,16 @@ class Hostile(unittest.TestCase):
                             ("x-request-timeout-ms", "1.5")):
             self.assertEqual(self.call("Fine", extra=((name, value),)).code, "CONTEXT_INVALID")
         self.expect(self.call("Fine", extra=(("grpc-timeout", "0S"),)), 4, "DEADLINE_EXCEEDED")
+
+    def test_deadline_goes_on_with_what_is_left(self):
+        """As it was sent, less what passed; the profile's where there was none."""
+        for extra, most in (((("grpc-timeout", "3S"),), 3e9), ((("x-request-timeout-ms", "900"),), 9e8),
+                            ((), 5e9)):
+            self.assertEqual(self.call("Fine", extra=extra).status, "0")
+            headers = self.upstream.seen("Fine")[-1].headers
+            left = nanoseconds(headers["grpc-timeout"])
+            self.assertTrue(most - 1e9 < left < most, headers["grpc-timeout"])
+            self.assertNotIn("x-request-timeout-ms", headers)
 
     def test_fields_that_would_be_read_two_ways(self):
         self.expect(self.call("Fine", extra=(("x-tenant-id", "acme"), ("x-tenant-id", "acme"))),

@@ -1,6 +1,6 @@
 """The operator lane: gRPC of all kinds through a real node, from real clients to real servers."""
 
-import json
+import pathlib
 import socket
 import threading
 import time
@@ -138,8 +138,8 @@ class OperatorLane(unittest.TestCase):
     def test_mtls(self):
         identity = self.platform.issue_service("acme", "web")
         credentials = grpc.ssl_channel_credentials(
-            self.platform.ca.read_bytes(), open(identity["key"], "rb").read(),
-            open(identity["cert"], "rb").read())
+            self.platform.ca.read_bytes(), pathlib.Path(identity["key"]).read_bytes(),
+            pathlib.Path(identity["cert"]).read_bytes())
         target = "localhost:%d" % self.node.ports["listen-tls"]
         with grpc.secure_channel(target, credentials) as channel:
             answer = echo.stubs.EchoStub(channel).Say(pb.Words(text="s"))
@@ -183,7 +183,7 @@ class OperatorLane(unittest.TestCase):
         self.assertNotEqual(span, "00f067aa0ba902b7")
         for name in ("x-trilane-anything", "x-forwarded-client-cert", "authorization"):
             self.assertNotIn(name, seen)
-        self.assertLess(seen["time-left"], 3)
+        self.assertLess(seen["time-left"], 3.1)  # grpcio rounds up what it sends.
 
     def test_context_is_made_when_missing(self):
         for server in self.servers:
