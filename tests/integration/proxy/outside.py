@@ -167,6 +167,10 @@ class Origin:
                      b"Connection: upgrade\r\n\r\n")
         return False
 
+    def do_big_head(self, conn, *_):
+        conn.sendall(b"HTTP/1.1 200 OK\r\n" + b"X-A: " + b"a" * (40 << 10) + b"\r\n\r\n")
+        return False
+
     def do_interim(self, conn, *_):
         conn.sendall(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
                      b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
@@ -266,12 +270,12 @@ spec: {tokens: ["%s"]}
 ---""" % (name, tenant, digest(TOKENS[name]))
 
 
-def _egress(name, hosts, ports, more=""):
+def _egress(name, hosts, ports, more="", transport="outside"):
     return """
 apiVersion: trilane.dev/v1
 kind: Egress
 metadata: {name: %s, tenant: acme}
-spec: {hosts: [%s], ports: [%s], transport: outside%s}
+spec: {hosts: [%s], ports: [%s], transport: %s%s}
 ---
 apiVersion: trilane.dev/v1
 kind: Policy
@@ -281,8 +285,8 @@ spec:
   rules:
     - {name: web, effect: allow, verbs: [fetch], callers: [{service: web}]}
     - {name: no-deletes, effect: deny, methods: [DELETE]}
----""" % (name, ", ".join("'%s'" % h for h in hosts), ", ".join(str(p) for p in ports), more, name,
-          name)
+---""" % (name, ", ".join("'%s'" % h for h in hosts), ", ".join(str(p) for p in ports), transport,
+          more, name, name)
 
 
 LOOPBACK = ", addressRanges: [127.0.0.0/8, '::1/128']"
@@ -303,6 +307,13 @@ metadata: {name: outside}
 spec: {timeout: 10s, connectTimeout: 1s, idleTimeout: %s}
 ---
 apiVersion: trilane.dev/v1
+kind: TransportProfile
+metadata: {name: inside}
+spec:
+  timeout: 10s
+  upstream: {tls: mtls, spiffe: "spiffe://trilane.test/tenant/acme/service/origin"}
+---
+apiVersion: trilane.dev/v1
 kind: RateLimit
 metadata: {name: limited, tenant: acme}
 spec: {target: {egress: limited}, by: [caller], rate: 1/s, burst: 2}
@@ -310,9 +321,10 @@ spec: {target: {egress: limited}, by: [caller], rate: 1/s, burst: 2}
         [_service("web", "acme"), _service("stranger", "acme"),
          _service("other", "globex"),
          _egress("origin", ["127.0.0.1", "::1", "origin.test", "rebind.test", "mixed.test",
-                            "mapped.test"], ports,
+                            "mapped.test", "two.test"], ports,
                  methods + ", paths: [/public], response: 16MiB" + ranges),
          _egress("tls", ["localhost"], ports, methods + ranges),
+         _egress("inside", ["inside.test"], ports, ranges, transport="inside"),
          _egress("limited", ["limited.test"], ports, ranges),
          _egress("guarded", ["10.1.2.3", "169.254.169.254", "*.guarded.test", "64:ff9b::a01:203"],
                  ports, methods)]).rstrip("-\n") + "\n"

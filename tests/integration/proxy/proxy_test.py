@@ -45,8 +45,8 @@ class Answer:
         return json.loads(self.body)
 
 
-class ProxyLane(unittest.TestCase):
-    """One platform for all: NATS, a control plane, a node, and the outside."""
+class Outside(unittest.TestCase):
+    """One platform for a class: NATS, a control plane, a node, and the outside."""
 
     @classmethod
     def setUpClass(cls):
@@ -62,9 +62,15 @@ class ProxyLane(unittest.TestCase):
         strange = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         strange.load_cert_chain(*cls.self_signed())
         cls.untrusted = cls.start(outside.Origin(tls=strange))
+        inside = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(cls.platform.ca))
+        inside.verify_mode = ssl.CERT_REQUIRED
+        inside.set_alpn_protocols(["h2", "http/1.1"])
+        inside.load_cert_chain(server["cert"], server["key"])
+        cls.inside = cls.start(outside.Origin(tls=inside))
         cls.nobody = trilane.free_port()
         cls.names = cls.start(outside.Names({
             "origin.test": ["127.0.0.1"], "limited.test": ["127.0.0.1"],
+            "inside.test": ["127.0.0.1"], "two.test": ["127.0.0.2", "127.0.0.1"],
             "mixed.test": ["10.1.2.3", "127.0.0.1"], "mapped.test": ["::ffff:127.0.0.1"],
             "rebind.test": [["127.0.0.1"], ["10.1.2.3"]],
             "loop.guarded.test": ["127.0.0.1"], "private.guarded.test": ["10.1.2.3"],
@@ -75,7 +81,7 @@ class ProxyLane(unittest.TestCase):
         cls.node = cls.platform.node("node-1", access_log=cls.platform.directory / "access.log",
                                      dns_servers="127.0.0.1:%d" % cls.names.port)
         cls.node.env["SSL_CERT_FILE"] = str(cls.platform.ca)
-        cls.node.start()
+        cls.node.start(graceful_timeout_ms=300)
         cls.publish()
 
     @classmethod
@@ -94,7 +100,7 @@ class ProxyLane(unittest.TestCase):
 
     @classmethod
     def publish(cls, **options):
-        ports = [cls.origin.port, cls.tls.port, cls.untrusted.port, cls.nobody,
+        ports = [cls.origin.port, cls.tls.port, cls.untrusted.port, cls.inside.port, cls.nobody,
                  cls.node.ports["listen-proxy"], cls.node.ports["listen-admin"]]
         files = {"platform.yaml": outside.platform_yaml(ports, **options)}
         before = cls.node.version()
@@ -178,10 +184,27 @@ class ProxyLane(unittest.TestCase):
         return self.curl("-x", self.node.proxy, "--proxy-header",
                          "Proxy-Authorization: Bearer " + outside.TOKENS["web"], *args)
 
-    # ---- the three forms ----
+    def publish_port(self, port, **options):
+        """Publishes sources with one port more."""
+        ports = [self.origin.port, self.tls.port, self.untrusted.port, self.inside.port,
+                 self.nobody, port, self.node.ports["listen-proxy"], self.node.ports["listen-admin"]]
+        before = self.node.version()
+        self.cp("publish", "-m", "a port more", self.platform.write_policies(
+            {"platform.yaml": outside.platform_yaml(ports, **options)}))
+        trilane.wait_until(lambda: self.node.version() > before, what="the node to serve it")
+
+    def log_line(self, *parts):
+        lines = (self.platform.directory / "access.log").read_text().splitlines()
+        return next((line for line in lines if all(p in line for p in parts)), None)
+
+
+class ProxyLane(Outside):
+    """Everything but the node's end."""
 
     def tearDown(self):
         self.assertTrue(self.node.alive(), self.node.log()[-3000:])
+
+    # ---- the three forms ----
 
     def test_absolute_form(self):
         answer = self.ask(self.url("/public/echo?a=b"))
@@ -208,6 +231,13 @@ class ProxyLane(unittest.TestCase):
         self.assertEqual(answer.status, 200, answer.body)
         self.refused(self.fetch("https://localhost:%d/public/echo" % self.untrusted.port),
                      "EGRESS_UNTRUSTED", 502)
+
+    def test_fetch_over_mutual_tls(self):
+        """The profile's way: the node's certificate, the platform's CA, a SPIFFE id as the name."""
+        url = "https://inside.test:%d/public/echo"
+        answer = self.fetch(url % self.inside.port)
+        self.assertEqual(answer.status, 200, answer.body)
+        self.refused(self.fetch(url % self.untrusted.port), "EGRESS_UNTRUSTED", 502)
 
     def test_ipv6_literal(self):
         answer = self.ask(self.url("/public/echo", host="[0:0:0:0:0:0:0:1]"))
@@ -349,6 +379,10 @@ class ProxyLane(unittest.TestCase):
         self.assertEqual(answer.status, 200, answer.body)
         self.assertEqual([t.connections for t in self.trap], [0, 0])
 
+    def test_the_next_address_is_tried(self):
+        """Nobody listens on the first of two that may be dialled."""
+        self.assertEqual(self.ask(self.url("/public/echo", host="two.test")).status, 200)
+
     def test_mapped_address_is_judged_and_dialled_as_ipv4(self):
         self.assertEqual(self.ask(self.url("/public/echo", host="mapped.test")).status, 200)
 
@@ -438,7 +472,7 @@ class ProxyLane(unittest.TestCase):
     # ---- upstreams that lie ----
 
     def test_malformed_answers(self):
-        for path in ("garbage", "two_framings", "two_lengths", "upgrade"):
+        for path in ("garbage", "two_framings", "two_lengths", "upgrade", "big_head"):
             self.refused(self.ask(self.url("/public/" + path)), "UPSTREAM_MALFORMED", 502)
         self.refused(self.ask(self.url("/public/silent")), "UPSTREAM_RESET", 502)
         got, _ = self.get_raw("/public/interims")
@@ -561,19 +595,6 @@ class ProxyLane(unittest.TestCase):
         self.assertIn(" in=11 ", line)
         self.assertIn("upstream=127.0.0.1:%d " % server.getsockname()[1], line)
 
-    def publish_port(self, port, **options):
-        """Publishes sources with one port more."""
-        ports = [self.origin.port, self.tls.port, self.untrusted.port, self.nobody, port,
-                 self.node.ports["listen-proxy"], self.node.ports["listen-admin"]]
-        before = self.node.version()
-        self.cp("publish", "-m", "a port more", self.platform.write_policies(
-            {"platform.yaml": outside.platform_yaml(ports, **options)}))
-        trilane.wait_until(lambda: self.node.version() > before, what="the node to serve it")
-
-    def log_line(self, *parts):
-        lines = (self.platform.directory / "access.log").read_text().splitlines()
-        return next((line for line in lines if all(p in line for p in parts)), None)
-
     def test_tunnel_is_cut_with_its_upstream(self):
         server = socket.create_server(("127.0.0.1", 0))
         self.addCleanup(server.close)
@@ -628,6 +649,17 @@ class ProxyLane(unittest.TestCase):
             "lane=proxy", "code=OK", "method=GET", "upstream=127.0.0.1:%d" % self.origin.port),
             what="the line in the access log")
         self.assertIn("target=egress/acme/origin", line)
+
+
+class Drain(Outside):
+    """The node's end."""
+
+    def test_drain_ends_tunnels(self):
+        s, head = self.connect("127.0.0.1:%d" % self.origin.port)
+        self.assertTrue(head.startswith(b"HTTP/1.1 200 "), head)
+        self.assertEqual(self.node.stop(timeout=10), 0)
+        with self.assertRaises(ConnectionResetError):
+            s.recv(1)
 
 
 if __name__ == "__main__":
