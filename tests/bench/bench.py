@@ -57,10 +57,82 @@ def cpu_seconds(pids):
     return total
 
 
+def preemptions(pids):
+    """How often something else took the core from a thread that wanted to go on."""
+    total = 0
+    for pid in pids:
+        for task in pathlib.Path("/proc/%d/task" % pid).iterdir():
+            for line in (task / "status").read_text().splitlines():
+                if line.startswith("nonvoluntary_ctxt_switches:"):
+                    total += int(line.split()[1])
+    return total
+
+
+def _machine_seconds():
+    """Of all cores since boot: (at work, stolen by the host)."""
+    with open("/proc/stat", encoding="ascii") as file:
+        user, nice, system, _, _, irq, softirq, steal = [
+            int(word) / TICK for word in file.readline().split()[1:9]]
+    return user + nice + system + irq + softirq, steal
+
+
+def _family_seconds():
+    """User and system time of this process and all that it started, those that ended too."""
+    parents, used = {}, {}
+    for entry in pathlib.Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            words = (entry / "stat").read_text().rsplit(")", 1)[1].split()
+        except OSError:
+            continue  # it ended meanwhile.
+        pid = int(entry.name)
+        parents[pid] = int(words[1])
+        used[pid] = sum(int(word) for word in words[11:15]) / TICK  # with awaited children.
+    total = 0.0
+    for pid, seconds in used.items():
+        above = pid
+        while above in parents and above != os.getpid():
+            above = parents[above]
+        total += seconds if above == os.getpid() else 0
+    return total
+
+
+class Quiet:
+    """Whether the machine worked for anybody else meanwhile."""
+
+    FOREIGN_MAX = 0.05  # cores.
+    STEAL_MAX = 0.01    # of the time of one core.
+
+    def __init__(self):
+        self.from_s, self.machine, self.family = self._now()
+
+    @staticmethod
+    def _now():
+        return time.monotonic(), _machine_seconds(), _family_seconds()
+
+    def report(self):
+        """{"foreign_cores", "steal_cores", "quiet"} since the start of this object."""
+        to_s, machine, family = self._now()
+        seconds = to_s - self.from_s
+        foreign = max(0.0, machine[0] - self.machine[0] - (family - self.family)) / seconds
+        steal = (machine[1] - self.machine[1]) / seconds
+        return {"foreign_cores": round(foreign, 3), "steal_cores": round(steal, 3),
+                "quiet": foreign <= self.FOREIGN_MAX and steal <= self.STEAL_MAX}
+
+
+def machine():
+    """What the figures depend on beside the programs."""
+    with open("/proc/cpuinfo", encoding="utf-8") as file:
+        models = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
+    return {"cores": os.cpu_count(), "cpu": models[0] if models else "",
+            "kernel": os.uname().release}
+
+
 def load(port, rate, path, seconds=2.0, warmup=0.5, headers=(), connections=8, streams=32,
-         body_bytes=128, watch=()):
-    """Runs the generator; returns its result with the CPU that 'watch' used, or None when it
-    failed (a lost connection)."""
+         body_bytes=128, watch=(), helpers=()):
+    """Runs the generator; returns its result with the CPU that 'watch' used; 'helpers' share the
+    generator's core. None: the run was cut short (a connection was lost)."""
     argv = [str(trilane.BUILD / "bench-load"), "--port", str(port), "--path", path,
             "--rate", str(rate), "--connections", str(connections), "--streams", str(streams),
             "--body-bytes", str(body_bytes), "--warmup-ms", str(int(warmup * 1000)),
@@ -68,20 +140,34 @@ def load(port, rate, path, seconds=2.0, warmup=0.5, headers=(), connections=8, s
     for header in headers:
         argv += ["--header", header]
     process = subprocess.Popen(pinned(LOAD_CORE, argv), stdout=subprocess.PIPE)
+    loading = [process.pid] + list(helpers)
     time.sleep(warmup)
-    before, from_s = cpu_seconds(watch), time.monotonic()
+    quiet = Quiet()
+    before = cpu_seconds(watch), cpu_seconds(loading), preemptions(watch), time.monotonic()
     time.sleep(seconds)
-    after, to_s = cpu_seconds(watch), time.monotonic()
+    after = cpu_seconds(watch), cpu_seconds(loading), preemptions(watch), time.monotonic()
+    state = quiet.report()
     out, _ = process.communicate(timeout=60)
     if process.returncode != 0:
         return None
     result = json.loads(out)
+    elapsed = after[3] - before[3]
     # Both windows are as long as each other to within a few ms: scale to the generator's.
-    result["cpu_s"] = (after - before) * result["seconds"] / (to_s - from_s)
+    result["cpu_s"] = (after[0] - before[0]) * result["seconds"] / elapsed
     result["cpu_us"] = result["cpu_s"] * 1e6 / max(result["answers"], 1)
-    result["sustained"] = (result["errors"] == 0 and
-                           result["answers"] >= 0.98 * rate * result["seconds"])
+    result["load_cores"] = round((after[1] - before[1]) / elapsed, 3)
+    result["preemptions"] = after[2] - before[2]
+    result.update(state)
+    # Every answer was right, and no backlog had grown by the end beyond 2 % of a second's requests.
+    result["sustained"] = result["errors"] == 0 and result["behind"] <= 0.02 * rate
     return result
+
+
+def percentile(values, percent):
+    """The nearest rank: a value that was measured."""
+    ordered = sorted(values)
+    rank = -(-len(ordered) * percent // 100)
+    return ordered[max(int(rank), 1) - 1]
 
 
 def spread(values):
@@ -93,16 +179,29 @@ def write(name, unit, better, runs, trilane_row, peers, ratio, conditions):
     directory = trilane.SOURCE / "build" / "bench"
     directory.mkdir(parents=True, exist_ok=True)
     report = {"name": name, "unit": unit, "better": better, "runs": runs, "trilane": trilane_row,
-              "peers": peers, "ratio": ratio, "conditions": conditions}
+              "peers": peers, "ratio": ratio, "conditions": dict(conditions, **machine())}
     (directory / (name + ".json")).write_text(json.dumps(report, indent=1) + "\n")
-    print("%-12s %10s %10s %10s  %s" % (name, "min", "median", "max", "ratio"))
+    print("%-14s %10s %10s %10s %7s  %s" % (name, "min", "median", "max", "ratio", "at"))
     for who, row in [("trilane", trilane_row)] + sorted(peers.items()):
         if row:
-            print("%-12s %10.2f %10.2f %10.2f  %s" % (
+            print("%-14s %10.2f %10.2f %10.2f %7s  %s" % (
                 who, row["min"], row["median"], row["max"],
-                "%.2f" % ratio[who] if who in ratio else ""))
-    print("unit: %s; ratio above 1: Trilane is better; all rounds in build/bench/%s.json"
+                "%.2f" % ratio[who] if who in ratio else "",
+                "%d/s" % row["rate"] if "rate" in row else ""))
+        else:
+            print("%-14s no figure: it sustained none of the rates" % who)
+    print("unit: %s; ratio above 1: Trilane is better; all runs in build/bench/%s.json"
           % (unit, name))
+
+
+def warn(states):
+    """Says on the screen when the machine was busy with something else during some of the runs."""
+    loud = [state for state in states if not state["quiet"]]
+    if loud:
+        print("WARNING: the machine was not quiet in %d of %d runs (up to %.2f cores at work for "
+              "others, %.2f stolen): take these figures for nothing" % (
+                  len(loud), len(states), max(state["foreign_cores"] for state in loud),
+                  max(state["steal_cores"] for state in loud)))
 
 
 def shuffled(items):
