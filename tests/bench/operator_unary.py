@@ -4,11 +4,16 @@ h2c, 128 bytes, 8 connections of 32 streams, one worker on one core, load and up
 Trilane has identity, policy, limit, metrics and trace context on. Offered rates are fixed and the
 same for each program, since the cost of a request depends on the rate; the ratio to a peer is taken
 at the higher rate that both sustain.
+
+A rate is sustained when every answer is right and no backlog is left, in all rounds but a quarter
+at most: a figure is of the rounds that held, and each round is in the file, also one that did not.
+A program that failed more often than that at a rate is not tried there again.
 """
 
 import contextlib
 import os
 import pathlib
+import subprocess
 import tempfile
 
 import bench
@@ -18,9 +23,11 @@ RATES = (20000, 60000)
 LAST_RATE = 10000  # for a peer that sustains none of them.
 ROUNDS = int(os.environ.get("TRILANE_BENCH_ROUNDS", "9"))
 SECONDS = float(os.environ.get("TRILANE_BENCH_SECONDS", "2"))
+FAILURES_MAX = ROUNDS // 4
 PATH = "/trilane.bench.v1.Echo/Say"
-HEADERS = ("authorization: Bearer bench-token",
-           "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+TOKEN = "authorization: Bearer bench-token"
+TRACE = "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+GUARDED = ("trilane", "haproxy", "nginx")  # nghttpx is a bare proxy.
 
 
 def start_peer(stack, directory, name, upstream):
@@ -43,7 +50,12 @@ def start_trilane(stack, directory, upstream):
     policies.mkdir()
     bench.fill(bench.BENCH / "platform" / "platform.yaml", policies / "platform.yaml",
                UPSTREAM=upstream)
-    cp = platform.control_plane().start()
+    # Everything but the node keeps off the node's core.
+    subprocess.run(["taskset", "-a", "-c", "-p", bench.LOAD_CORE, str(platform.nats.popen.pid)],
+                   stdout=subprocess.DEVNULL, check=os.cpu_count() > 1)
+    cp = platform.control_plane()
+    cp.argv = bench.pinned(bench.LOAD_CORE, cp.argv)
+    cp.start()
     node = platform.node("bench-1", **{"workers": 1, "access-log": "off"})
     node.argv = bench.pinned(bench.PROGRAM_CORE, node.argv)
     node.start()
@@ -52,43 +64,107 @@ def start_trilane(stack, directory, upstream):
     return node.ports["listen"], node.popen.pid
 
 
-def measure(programs):
-    """All rounds: {name: {rate: [result, …]}}; a rate that was not sustained is not tried again."""
-    results = {name: {} for name in programs}
-    work = [(name, rate) for name in programs for rate in RATES]
-    for round_number in range(ROUNDS):
-        for name, rate in bench.shuffled(work):
-            port, pid = programs[name]
-            got = bench.load(port, rate, PATH, SECONDS, headers=HEADERS, watch=[pid])
-            results[name].setdefault(rate, []).append(got)
-            if got is None or not got["sustained"]:
-                work.remove((name, rate))
-                if not any(n == name for n, _ in work):
-                    work.append((name, LAST_RATE))
-        print("round %d of %d done" % (round_number + 1, ROUNDS), flush=True)
-    return results
+def check_duties(programs):
+    """Each guarded program serves a caller with the token and refuses one without."""
+    for name, (port, _) in programs.items():
+        known = bench.load(port, 200, PATH, 0.5, 0.1, headers=(TOKEN, TRACE))
+        assert known and known["errors"] == 0, (name, known)
+        if name in GUARDED:
+            unknown = bench.load(port, 200, PATH, 0.5, 0.1, headers=(TRACE,))
+            assert unknown and unknown["answers"] == 0, (name, unknown)
 
 
-def sustained(results, name, rate):
-    got = results[name].get(rate, [])
-    return [r["cpu_us"] for r in got] if got and all(r and r["sustained"] for r in got) else []
+class Rounds:
+    """Runs of all programs: results[name][rate] holds every round."""
+
+    def __init__(self, programs, echo_pid):
+        self.programs = programs
+        self.helpers = [echo_pid]
+        self.results = {name: {} for name in programs}
+
+    def one(self, name, rate):
+        port, pid = self.programs[name]
+        got = bench.load(port, rate, PATH, SECONDS, headers=(TOKEN, TRACE), watch=[pid],
+                         helpers=self.helpers)
+        self.results[name].setdefault(rate, []).append(got)
+
+    def failures(self, name, rate):
+        return sum(1 for got in self.results[name].get(rate, []) if not (got and got["sustained"]))
+
+    def run(self, work):
+        """All pairs of name and rate in random order, as often as there are rounds."""
+        for number in range(ROUNDS):
+            for name, rate in bench.shuffled(work):
+                if self.failures(name, rate) <= FAILURES_MAX:
+                    self.one(name, rate)
+            print("round %d of %d done" % (number + 1, ROUNDS), flush=True)
+
+    def figures(self, name, rate):
+        """CPU per answer of the rounds that held; empty: the rate is not sustained."""
+        got = self.results[name].get(rate, [])
+        if not got or self.failures(name, rate) > FAILURES_MAX:
+            return []
+        return [each["cpu_us"] for each in got if each and each["sustained"]]
+
+    def all(self):
+        return [each for rates in self.results.values() for got in rates.values()
+                for each in got if each]
 
 
-def compare(results):
+def measure(programs, echo_pid):
+    rounds = Rounds(programs, echo_pid)
+    rounds.run([(name, rate) for name in programs for rate in RATES])
+    slow = [name for name in programs
+            if not any(rounds.figures(name, rate) for rate in RATES)]
+    if slow:
+        print("at %d a second: %s" % (LAST_RATE, ", ".join(slow)))
+        rounds.run([(name, LAST_RATE) for name in sorted(set(slow) | {"trilane"})])
+    return rounds
+
+
+def row_at(rounds, name, rate):
+    values = rounds.figures(name, rate)
+    return dict(bench.spread(values), rate=rate, rounds=len(values))
+
+
+def compare(rounds):
     """Rows at the rate that counts, and ratios."""
     peers, ratio = {}, {}
-    for name in results:
+    for name in rounds.results:
         if name == "trilane":
             continue
-        for rate in sorted(RATES, reverse=True) + [LAST_RATE]:
-            theirs, ours = sustained(results, name, rate), sustained(results, "trilane", rate)
-            if theirs and ours:
-                peers[name] = dict(bench.spread(theirs), rate=rate)
-                ratio[name] = peers[name]["median"] / bench.spread(ours)["median"]
-                break
-        else:
-            peers[name] = {}
+        both = [rate for rate in sorted((LAST_RATE,) + RATES, reverse=True)
+                if rounds.figures(name, rate) and rounds.figures("trilane", rate)]
+        peers[name] = row_at(rounds, name, both[0]) if both else {}
+        if both:
+            ours = row_at(rounds, "trilane", both[0])
+            peers[name]["trilane_median"] = ours["median"]
+            ratio[name] = peers[name]["median"] / ours["median"]
     return peers, ratio
+
+
+def report(rounds):
+    peers, ratio = compare(rounds)
+    held = [rate for rate in (LAST_RATE,) + RATES if rounds.figures("trilane", rate)]
+    ours = row_at(rounds, "trilane", max(held)) if held else {}
+    conditions = {"rates": RATES, "rounds": ROUNDS, "seconds": SECONDS, "body_bytes": 128,
+                  "connections": 8, "streams": 32,
+                  "trilane": {str(rate): row_at(rounds, "trilane", rate) for rate in held},
+                  "all": {name: {str(rate): got for rate, got in rates.items()}
+                          for name, rates in rounds.results.items()}}
+    bench.write("operator-unary", "CPU us per answer", "lower", ROUNDS, ours, peers, ratio,
+                conditions)
+    for rate in held:
+        print("trilane at %d/s: %.2f" % (rate, row_at(rounds, "trilane", rate)["median"]))
+    for name, rates in rounds.results.items():
+        for rate in rates:
+            if rounds.failures(name, rate):
+                print("%s at %d/s: %d of %d rounds did not hold" % (
+                    name, rate, rounds.failures(name, rate), len(rates[rate])))
+    crowded = [got for got in rounds.all() if got["load_cores"] > 0.97]
+    if crowded:
+        print("NOTE: generator and upstream filled their core in %d runs" % len(crowded))
+    bench.warn(rounds.all())
 
 
 def main():
@@ -97,26 +173,12 @@ def main():
         upstream = trilane.free_port()
         echo = trilane.Process("echo", directory, bench.pinned(
             bench.LOAD_CORE, [str(trilane.BUILD / "bench-echo"), str(upstream)]))
-        bench.start(stack, echo, upstream)
+        echo_pid = bench.start(stack, echo, upstream)
         programs = {name: start_peer(stack, directory, name, upstream)
                     for name in ("nghttpx", "haproxy", "nginx")}
         programs["trilane"] = start_trilane(stack, directory, upstream)
-        results = measure(programs)
-        # Trilane at the last rate, too, when a peer needs it.
-        if any(LAST_RATE in results[name] for name in results if name != "trilane"):
-            port, pid = programs["trilane"]
-            results["trilane"][LAST_RATE] = [
-                bench.load(port, LAST_RATE, PATH, SECONDS, headers=HEADERS, watch=[pid])
-                for _ in range(ROUNDS)]
-        peers, ratio = compare(results)
-        best = max((r for r in RATES if sustained(results, "trilane", r)), default=LAST_RATE)
-        row = dict(bench.spread(sustained(results, "trilane", best)), rate=best)
-        conditions = {"rates": RATES, "rounds": ROUNDS, "seconds": SECONDS, "body_bytes": 128,
-                      "connections": 8, "streams": 32, "all": {
-                          name: {str(rate): got for rate, got in rates.items()}
-                          for name, rates in results.items()}}
-        bench.write("operator-unary", "CPU us per answer", "lower", ROUNDS, row, peers, ratio,
-                    conditions)
+        check_duties(programs)
+        report(measure(programs, echo_pid))
 
 
 if __name__ == "__main__":
