@@ -85,7 +85,8 @@ struct dp_apply_status {
     char last_object[STATUS_OBJECT_MAX + 1];
     uint64_t parts;
     uint64_t parts_built; /* of these, by the last apply; the others were taken over. */
-    uint64_t served_ns;   /* since when every worker serves the version; monotonic clock. */
+    uint64_t served_ns;   /* since when every worker serves the version, by the monotonic clock; 0:
+                             the workers have it, the apply thread has not looked yet. */
 };
 
 struct dp_apply;

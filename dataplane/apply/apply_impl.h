@@ -48,8 +48,9 @@ struct dp_apply_standing {
     uint64_t parts;
     uint64_t parts_built;
     bool starting;
-    bool adopted;        /* every worker serves the model. */
-    uint64_t adopted_ns; /* since when; monotonic. */
+    bool adopted;             /* every worker serves the model. */
+    uint64_t adopted_version; /* the last one that was, */
+    uint64_t adopted_ns;      /* and since when; monotonic. */
     bool good;
     bool draining;
     uint64_t root_version;

@@ -94,6 +94,7 @@ static void look_at_workers(struct dp_apply *a)
     }
     s->adopted = true;
     uint64_t now_ns = clock_mono_ns();
+    s->adopted_version = served;
     s->adopted_ns = now_ns;
     a->good_ns = now_ns + limits.good_after_ms * NS_PER_MS;
     if (a->accepted_ns != 0) {
@@ -180,8 +181,8 @@ void dp_apply_status(struct dp_apply *apply, struct dp_apply_status *out)
         .last_code = s.last_code,
         .parts = s.parts,
         .parts_built = s.parts_built,
-        .served_ns = s.adopted_ns,
     };
+    out->served_ns = out->version == s.adopted_version ? s.adopted_ns : 0;
     memcpy(out->object, s.object, sizeof(out->object));
     memcpy(out->last_object, s.last_object, sizeof(out->last_object));
     memcpy(out->content_digest, s.content_digest, sizeof(out->content_digest));

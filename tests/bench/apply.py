@@ -54,7 +54,8 @@ class Live:
         def served():
             dump = self.node.dump()
             assert dump["snapshot"]["refusals"] == 0, dump
-            return dump["version"] == version and dump["snapshot"]
+            snapshot = dump["snapshot"]
+            return dump["version"] == version and snapshot["served_since_mono_ns"] and snapshot
         return trilane.wait_until(served, what="version %d" % version, step=0.01)
 
 
