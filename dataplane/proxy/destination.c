@@ -208,11 +208,17 @@ static bool is_structure(uint8_t c)
     return c < ' ' || c == 0x7f || c == '/' || c == '\\' || c == '.';
 }
 
-/* "%252e": a reader that decodes twice sees an escape. */
-static bool is_escaped_twice(struct slice path, size_t at)
+/* "%252e": a reader that decodes twice sees an escape. Asked of the path's one form, in which the
+ * two digits are plain. */
+static bool has_double_escape(struct slice path)
 {
-    return path.size - at >= 5 && hex_value(path.ptr[at + 3]) >= 0 &&
-           hex_value(path.ptr[at + 4]) >= 0;
+    for (size_t i = 0; i + 4 < path.size; i++) {
+        if (path.ptr[i] == '%' && path.ptr[i + 1] == '2' && path.ptr[i + 2] == '5' &&
+            hex_value(path.ptr[i + 3]) >= 0 && hex_value(path.ptr[i + 4]) >= 0) {
+            return true;
+        }
+    }
+    return false;
 }
 
 /*
@@ -233,7 +239,7 @@ static bool write_path_bytes(struct slice path, struct slice *out_text, uint8_t 
             continue;
         }
         int byte = read_escape(path, i);
-        if (byte < 0 || is_structure((uint8_t)byte) || (byte == '%' && is_escaped_twice(path, i))) {
+        if (byte < 0 || is_structure((uint8_t)byte)) {
             return false;
         }
         i += 2;
@@ -246,7 +252,7 @@ static bool write_path_bytes(struct slice path, struct slice *out_text, uint8_t 
         room[size++] = (uint8_t)digits[byte % 16];
     }
     *out_text = slice_of(room, size);
-    return true;
+    return !has_double_escape(*out_text);
 }
 
 /* "..;x": parameters behind dots, which some servers cut off before they look at the dots. */

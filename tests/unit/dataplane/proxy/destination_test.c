@@ -188,6 +188,8 @@ static const char *const refused_urls[] = {
     "http://h/%zz",
     "http://h/%252e%252e/a",
     "http://h/%252f",
+    "http://h/%25%32%65",
+    "http://h/%252%45",
     "http://h/a/..;/b",
     "http://h/a/..;x=1/b",
     "http://h/.;/b",
