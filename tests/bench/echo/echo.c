@@ -56,6 +56,7 @@ static struct stream *stream_new(void)
     return s;
 }
 
+/* NOLINTNEXTLINE(readability-function-size): the parameters are those that nghttp2 hands over. */
 static ssize_t read_body(nghttp2_session *h2, int32_t id, uint8_t *to, size_t size, uint32_t *flags,
                          nghttp2_data_source *source, void *user)
 {
