@@ -458,8 +458,8 @@ static bool settings_right(const struct cli *cli)
  * would be a sixth of its compile: so much is kept for the next one. */
 static void keep_memory(void)
 {
-    (void)mallopt(M_TRIM_THRESHOLD, MEMORY_KEPT);
-    (void)mallopt(M_MMAP_THRESHOLD, MEMORY_KEPT);
+    (void)mallopt(M_TRIM_THRESHOLD, MEMORY_KEPT); /* NOLINT(concurrency-mt-unsafe): no thread yet. */
+    (void)mallopt(M_MMAP_THRESHOLD, MEMORY_KEPT); /* NOLINT(concurrency-mt-unsafe): no thread yet. */
 }
 
 static int serve(const struct cli *cli)
