@@ -455,11 +455,11 @@ static bool settings_right(const struct cli *cli)
 }
 
 /* A publication takes tens of MiB for some milliseconds. Giving the pages back and taking them anew
- * would be a sixth of its compile: so much is kept for the next one. */
+ * would be a sixth of its compile: so much is kept for the next one. Before any thread. */
 static void keep_memory(void)
 {
-    (void)mallopt(M_TRIM_THRESHOLD, MEMORY_KEPT); /* NOLINT(concurrency-mt-unsafe): no thread yet. */
-    (void)mallopt(M_MMAP_THRESHOLD, MEMORY_KEPT); /* NOLINT(concurrency-mt-unsafe): no thread yet. */
+    (void)mallopt(M_TRIM_THRESHOLD, MEMORY_KEPT); /* NOLINT(concurrency-mt-unsafe) */
+    (void)mallopt(M_MMAP_THRESHOLD, MEMORY_KEPT); /* NOLINT(concurrency-mt-unsafe) */
 }
 
 static int serve(const struct cli *cli)
