@@ -130,6 +130,13 @@ bool net_loop_run_until(struct net_loop *loop, const bool *done, uint64_t timeou
     return *done;
 }
 
+void net_loop_turn(struct net_loop *loop)
+{
+    loop->now_stale = true;
+    loop_run_hooks(loop);
+    (void)uv_run(&loop->uv, UV_RUN_NOWAIT);
+}
+
 void net_loop_stop(struct net_loop *loop)
 {
     atomic_store(&loop->shared.stop, true);

@@ -72,6 +72,10 @@ void net_loop_run(struct net_loop *loop);
  * commands that wait for one thing. */
 bool net_loop_run_until(struct net_loop *loop, const bool *done, uint64_t timeout_ms);
 
+/* One turn over what is ready now; it waits for nothing. For fuzzers, which drive a loop by hand.
+ */
+void net_loop_turn(struct net_loop *loop);
+
 /* Ends net_loop_run() after its turn. Any thread. */
 void net_loop_stop(struct net_loop *loop);
 

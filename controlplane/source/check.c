@@ -385,9 +385,7 @@ static MUST_CHECK struct err take_descriptor(struct checking *c, struct cp_topic
     const struct cp_text *inl = &topic->descriptor_inline;
     const struct cp_text *path = &topic->descriptor_file;
     if (inl->text.size > 0) {
-        return cp_form_base64(inl->text, &c->model->arena, &topic->descriptor_set)
-                   ? OK
-                   : FAIL(E_NO_MEMORY);
+        return cp_form_base64(inl->text, &c->model->arena, &topic->descriptor_set);
     }
     if (path->text.size == 0) {
         return OK;

@@ -88,24 +88,25 @@ static bool no_control(struct slice text)
     return true;
 }
 
+/* Whole groups of four; what the padding leaves over of the last character is zero. */
 static bool is_base64(struct slice text)
 {
-    if (text.size % 4 != 0) {
-        return false;
-    }
+    static const char alphabet[] =
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     size_t end = text.size;
-    for (size_t pad = 0; pad < 2 && end > 0 && text.ptr[end - 1] == '='; pad++) {
+    while (end > 0 && text.size - end < 2 && text.ptr[end - 1] == '=') {
         end--;
     }
+    size_t last = 0;
     for (size_t i = 0; i < end; i++) {
-        uint8_t c = text.ptr[i];
-        bool fits = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-                    c == '+' || c == '/';
-        if (!fits) {
+        const char *place = memchr(alphabet, text.ptr[i], sizeof(alphabet) - 1);
+        if (place == NULL) {
             return false;
         }
+        last = (size_t)(place - alphabet);
     }
-    return end > 0;
+    size_t over = 2 * (text.size - end); /* bits of the last character that carry nothing. */
+    return end > 0 && text.size % 4 == 0 && (last & (((size_t)1 << over) - 1)) == 0;
 }
 
 /* Judges beyond the pattern. */
@@ -183,16 +184,16 @@ bool cp_form_fits(const struct cp_forms *forms, enum cp_form form, struct slice 
     return fits_besides(form, text);
 }
 
-bool cp_form_base64(struct slice text, struct arena *arena, struct slice *out)
+struct err cp_form_base64(struct slice text, struct arena *arena, struct slice *out)
 {
     uint8_t *bytes = NULL;
     size_t size = 0;
-    if (!is_base64(text) || !err_ok(arena_alloc(arena, text.size / 4 * 3 + 1, (void **)&bytes)) ||
-        sodium_base642bin(bytes, text.size / 4 * 3, (const char *)text.ptr, text.size,
+    TRY(arena_alloc(arena, text.size / 4 * 3 + 1, (void **)&bytes));
+    if (sodium_base642bin(bytes, text.size / 4 * 3, (const char *)text.ptr, text.size,
                           /* ignore= */ NULL, &size, /* end= */ NULL,
                           sodium_base64_VARIANT_ORIGINAL) != 0) {
-        return false;
+        return FAIL(E_MALFORMED);
     }
     *out = slice_of(bytes, size);
-    return true;
+    return OK;
 }

@@ -28,8 +28,8 @@ void cp_forms_free(struct cp_forms *forms);
 /* 'text' has a NUL behind it. False also when it holds a NUL or is too long. */
 bool cp_form_fits(const struct cp_forms *forms, enum cp_form form, struct slice text);
 
-/* Bytes of base64 text into an arena; false when it is not base64 with right padding. */
-bool cp_form_base64(struct slice text, struct arena *arena, struct slice *out);
+/* The bytes of text that fits CP_FORM_BASE64 into an arena; E_MALFORMED when it does not fit. */
+MUST_CHECK struct err cp_form_base64(struct slice text, struct arena *arena, struct slice *out);
 
 /*
  * Why a text looks like a secret ("a private key", "a random-looking token"), or NULL. Texts that

@@ -77,12 +77,6 @@ static void on_conn_closed(struct h2_conn *c, struct err why)
 
 static const struct h2_conn_events conn_events = {.request = on_request, .closed = on_conn_closed};
 
-static void turn(struct net_loop *loop)
-{
-    bool done = false;
-    (void)net_loop_run_until(loop, &done, 0);
-}
-
 /* Drops what the server answers. */
 static void drain(int fd)
 {
@@ -99,7 +93,7 @@ static void feed(struct net_loop *loop, const struct run *run, int fd, struct sl
         if (write(fd, piece.ptr, piece.size) < 0) {
             return;
         }
-        turn(loop);
+        net_loop_turn(loop);
         drain(fd);
     }
 }
@@ -129,7 +123,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         feed(loop, &run, fds[1], slice_of(data + 1, size - 1), 1 + (size_t)data[0] * 17);
     }
     (void)close(fds[1]);
-    turn(loop);
+    net_loop_turn(loop);
     net_loop_free(loop);
     CHECK(run.conn_closed);
     CHECK(run.opened == run.closed);

@@ -11,9 +11,11 @@ them. Binaries come from TRILANE_BUILD_DIR (ctest sets it) or build/dev.
 """
 
 import base64
+import ctypes
 import json
 import os
 import pathlib
+import random
 import shutil
 import signal
 import socket
@@ -31,18 +33,33 @@ CP = str(BUILD / "trilane-cp")
 DP = str(BUILD / "trilane-dp")
 POLICIES = SOURCE / "policies"
 
+# Below the ports that the kernel gives to clients: those of other tests, which run beside this one,
+# take one between its choice and its use.
+PORTS = range(10000, 24000)
+PR_SET_PDEATHSIG = 1
+
 _given_ports = set()
+_libc = ctypes.CDLL(None)
 
 
 def free_port():
     """A loopback port that nothing listens on and that this process gave to nobody before."""
     while True:
+        port = random.choice(PORTS)
+        if port in _given_ports:
+            continue
         with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            port = s.getsockname()[1]
-        if port not in _given_ports:
-            _given_ports.add(port)
-            return port
+            try:
+                s.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        _given_ports.add(port)
+        return port
+
+
+def die_with_parent():
+    """In a child, before it runs its program: a test that is killed leaves nothing behind."""
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def wait_until(condition, timeout=15.0, what="the condition", step=0.05):
@@ -90,7 +107,8 @@ class Process:
         env.update(self.env)
         with open(self.log_path, "ab") as log:
             self.popen = subprocess.Popen(self.argv + [str(part) for part in extra], stdout=log,
-                                          stderr=log, stdin=subprocess.DEVNULL, env=env)
+                                          stderr=log, stdin=subprocess.DEVNULL, env=env,
+                                          preexec_fn=die_with_parent)
         return self
 
     def log(self):

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "common/base/limits.h"
+#include "common/net/timer.h"
 
 #include "tests/support/cmocka.h"
 
@@ -199,6 +200,37 @@ static void hooks_that_go_on_do_not_wait_for_events(void **state)
     net_loop_free(NULL);
 }
 
+static void on_flag(struct net_task *task, void *ctx)
+{
+    (void)task;
+    *(bool *)ctx = true;
+}
+
+static void never(struct net_timer *timer, void *ctx)
+{
+    (void)timer;
+    (void)ctx;
+    abort();
+}
+
+static void a_turn_takes_what_is_ready_and_waits_for_nothing(void **state)
+{
+    (void)state;
+    struct net_loop *loop = NULL;
+    assert_int_equal(net_loop_new(&loop).code, E_OK);
+    struct net_timer far;
+    net_timer_init(&far, never, NULL);
+    net_timer_arm(loop, &far, 3600000);
+    bool ran = false;
+    struct net_task task = {.fn = on_flag, .ctx = &ran};
+    assert_int_equal(net_loop_post(loop, &task).code, E_OK);
+    net_loop_turn(loop);
+    assert_true(ran);
+    net_loop_turn(loop); /* nothing is ready: it would wait an hour. */
+    net_timer_cancel(loop, &far);
+    net_loop_free(loop);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -207,6 +239,7 @@ int main(void)
         cmocka_unit_test(an_ended_loop_takes_no_posts),
         cmocka_unit_test(hooks_run_by_phase_and_once),
         cmocka_unit_test(hooks_that_go_on_do_not_wait_for_events),
+        cmocka_unit_test(a_turn_takes_what_is_ready_and_waits_for_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
