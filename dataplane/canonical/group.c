@@ -261,6 +261,23 @@ static struct err refusal_of(struct err err)
     }
 }
 
+/*
+ * Who does not wait for the durable's return. A bus that is away for a while ends no subscription
+ * that is open, but none begins meanwhile. NULL: nobody.
+ */
+static struct canon_subscription *first_to_end(const struct canon_group *group, struct err refusal)
+{
+    const struct canon_member *member = group->turn;
+    while (member != NULL) {
+        if (refusal.code != E_BUS_UNAVAILABLE ||
+            !canon_subscription_is_open(member->subscription)) {
+            return member->subscription;
+        }
+        member = member->next == group->turn ? NULL : member->next;
+    }
+    return NULL;
+}
+
 static void opened(struct canon_group *group, struct err err, struct slice why)
 {
     group->asked = false;
@@ -272,8 +289,11 @@ static void opened(struct canon_group *group, struct err err, struct slice why)
         return;
     }
     group->retry_ns = clock_mono_ns() + RETRY_MS * NS_PER_MS;
-    while (group->turn != NULL) { /* ends: each one leaves. */
-        canon_subscription_refuse(group->turn->subscription, refusal_of(err), why);
+    struct err refusal = refusal_of(err);
+    struct canon_subscription *sub = first_to_end(group, refusal);
+    while (sub != NULL) { /* ends: each one leaves. */
+        canon_subscription_refuse(sub, refusal, why);
+        sub = first_to_end(group, refusal);
     }
 }
 

@@ -187,6 +187,11 @@ void canon_subscriptions_opened(struct canon *lane)
     }
 }
 
+bool canon_subscription_is_open(const struct canon_subscription *sub)
+{
+    return sub->opened;
+}
+
 void canon_subscription_refuse(struct canon_subscription *sub, struct err why, struct slice what)
 {
     struct slice sentence = {0};

@@ -12,6 +12,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "common/base/err.h"
@@ -36,6 +37,9 @@ size_t canon_subscription_room(const struct canon_subscription *sub);
 /* Hands a message over; only with room. No call ends inside of this. */
 void canon_subscription_deliver(struct canon_subscription *sub, struct canon_group *group,
                                 const struct bus_message *message);
+
+/* Whether it was told that it is open. */
+bool canon_subscription_is_open(const struct canon_subscription *sub);
 
 /* The durable cannot be had: ends the call. */
 void canon_subscription_refuse(struct canon_subscription *sub, struct err why, struct slice what);
