@@ -45,6 +45,17 @@ struct err net_listen(struct slice address, int *out_fd, struct net_addr *out_bo
     return OK;
 }
 
+void net_listen_pause(int fd)
+{
+    /* On a listening socket of Linux: it listens no more, and keeps its address. */
+    (void)shutdown(fd, SHUT_RDWR);
+}
+
+void net_listen_resume(int fd)
+{
+    CHECK(listen(fd, BACKLOG) == 0);
+}
+
 void net_listener_adopt(struct net_listener *l, int fd)
 {
     struct net_conn_accept_options o = {.tls = l->options.tls};

@@ -29,6 +29,11 @@ struct net_listener;
  */
 MUST_CHECK struct err net_listen(struct slice address, int *out_fd, struct net_addr *out_bound);
 
+/* The kernel refuses new connections to the socket and resets those that nobody accepted yet; and
+ * takes them again. All listeners on it have stopped before. Any thread. */
+void net_listen_pause(int fd);
+void net_listen_resume(int fd);
+
 struct net_listener_options {
     int fd;              /* listening, non-blocking, borrowed. */
     struct net_tls *tls; /* NULL: clear; a reference is taken. */

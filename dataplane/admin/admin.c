@@ -21,8 +21,9 @@
 #include "dataplane/apply/apply.h"
 #include "dataplane/request/metrics.h"
 
-/* An answer; /metrics is the largest. */
-enum { ANSWER_MAX = 16 << 20 };
+/* An answer, /metrics is the largest; and connections, which are not asked who they are before
+ * they have one of the descriptors that callers need. */
+enum { ANSWER_MAX = 16 << 20, CONNECTIONS_MAX = 64, IDLE_MS = 30000 };
 
 struct dp_admin {
     struct dp_admin_config config;
@@ -30,6 +31,7 @@ struct dp_admin {
     struct net_loop *loop;
     struct net_listener *listener;
     pthread_t thread;
+    size_t connection_count;
 };
 
 /* ---- answers ---- */
@@ -73,29 +75,94 @@ static void get_health(struct dp_admin *a, struct http1_exchange *x, struct slic
     respond(x, 200, SLICE_LIT("text/plain"), SLICE_LIT("ok\n"));
 }
 
+/* The value of a field of the query; false when it is not there. */
+static bool query_field(struct slice query, struct slice name, struct slice *out)
+{
+    while (query.size > 0) {
+        struct slice pair = slice_head(query, slice_find(query, '&'));
+        size_t equals = slice_find(pair, '=');
+        if (equals < pair.size && slice_eq(slice_head(pair, equals), name)) {
+            *out = slice_from(pair, equals + 1);
+            return true;
+        }
+        query = slice_from(query, pair.size + 1);
+    }
+    return false;
+}
+
 static void get_ready(struct dp_admin *a, struct http1_exchange *x, struct slice query)
 {
     struct slice tenant = {0};
-    if (slice_starts(query, SLICE_LIT("tenant="))) {
-        tenant = slice_from(query, sizeof("tenant=") - 1);
-        tenant = slice_head(tenant, slice_find(tenant, '&'));
-    }
+    bool asked = query_field(query, SLICE_LIT("tenant"), &tenant);
     bool ready = false;
-    json_t *answer = dp_dump_ready(&a->config, tenant, &ready);
+    json_t *answer = dp_dump_ready(&a->config, asked ? &tenant : NULL, &ready);
     respond_json(x, ready ? 200 : 503, answer);
 }
 
-static bool has_text(struct slice s, struct slice wanted)
+/* Takes what stands before 'sep' off the front, without spaces around it. */
+static struct slice take_until(struct slice *rest, uint8_t sep)
 {
-    return memmem(s.ptr, s.size, wanted.ptr, wanted.size) != NULL;
+    size_t at = slice_find(*rest, sep);
+    struct slice found = slice_head(*rest, at);
+    *rest = slice_from(*rest, at + 1);
+    while (found.size > 0 && found.ptr[0] <= ' ') {
+        found = slice_from(found, 1);
+    }
+    while (found.size > 0 && found.ptr[found.size - 1] <= ' ') {
+        found = slice_head(found, found.size - 1);
+    }
+    return found;
+}
+
+/* "q=0.5" in thousandths (RFC 9110, 12.4.2); what is no weight is the full one. */
+static unsigned weight(struct slice parameter)
+{
+    unsigned value = 0;
+    unsigned step = 1000;
+    if (!slice_starts(parameter, SLICE_LIT("q="))) {
+        return 1000;
+    }
+    for (size_t i = 2; i < parameter.size && step > 0; i++) {
+        uint8_t c = parameter.ptr[i];
+        if (c >= '0' && c <= '9') {
+            value += (unsigned)(c - '0') * step;
+            step /= 10;
+        }
+    }
+    return value;
+}
+
+/* How much the client wants a type; 0: not at all. */
+static unsigned quality(struct slice accept, struct slice type)
+{
+    unsigned best = 0;
+    while (accept.size > 0) {
+        struct slice range = take_until(&accept, ',');
+        struct slice name = take_until(&range, ';');
+        unsigned wanted = 1000;
+        while (range.size > 0) {
+            unsigned w = weight(take_until(&range, ';'));
+            wanted = w < wanted ? w : wanted;
+        }
+        if (slice_eq_nocase(name, type) && wanted > best) {
+            best = wanted;
+        }
+    }
+    return best;
+}
+
+static bool wants_openmetrics(const struct http1_head *head)
+{
+    const struct http1_field *accept = http1_find(head, SLICE_LIT("accept"));
+    struct slice value = accept == NULL ? (struct slice){0} : accept->value;
+    unsigned wanted = quality(value, SLICE_LIT("application/openmetrics-text"));
+    return wanted > 0 && wanted >= quality(value, SLICE_LIT("text/plain"));
 }
 
 static void get_metrics(struct dp_admin *a, struct http1_exchange *x, struct slice query)
 {
     (void)query;
-    const struct http1_field *accept = http1_find(http1_exchange_head(x), SLICE_LIT("accept"));
-    bool openmetrics =
-        accept != NULL && has_text(accept->value, SLICE_LIT("application/openmetrics-text"));
+    bool openmetrics = wants_openmetrics(http1_exchange_head(x));
     a->config.before_scrape(a->config.ctx);
     dp_metrics_derive(a->config.metrics, a->config.shard);
     auto_buf struct buf body = BUF_MAX(ANSWER_MAX);
@@ -139,6 +206,23 @@ static bool is_allowed(const struct dp_admin *a, const struct http1_head *head)
            sodium_memcmp(field->value.ptr + scheme.size, token.ptr, token.size) == 0;
 }
 
+/*
+ * A page in somebody's browser may have a name of its own point at this machine. It then reads
+ * what the name answers, but cannot hide the name: without a token only addresses are taken.
+ */
+static bool is_rebound(const struct dp_admin *a, const struct http1_head *head)
+{
+    struct slice host = head->authority;
+    struct net_addr addr;
+    uint16_t port = 0;
+    if (!err_ok(net_host_port(head->authority, &host, &port))) {
+        host = head->authority;
+    }
+    return a->config.token.size == 0 && host.size > 0 &&
+           !slice_eq_nocase(host, SLICE_LIT("localhost")) &&
+           !err_ok(net_addr_from_ip(host, port, &addr));
+}
+
 static void head(struct http1_exchange *x, void *ctx)
 {
     struct dp_admin *a = ctx;
@@ -150,6 +234,8 @@ static void head(struct http1_exchange *x, void *ctx)
         }
         if (!slice_eq(h->method, SLICE_LIT("GET")) && !slice_eq(h->method, SLICE_LIT("HEAD"))) {
             respond_error(x, FAIL(E_METHOD_NOT_ALLOWED));
+        } else if (!paths[i].open && is_rebound(a, h)) {
+            respond_error(x, FAIL(E_HOST_REFUSED));
         } else if (!paths[i].open && !is_allowed(a, h)) {
             respond_error(x, FAIL(E_UNAUTHENTICATED));
         } else {
@@ -164,14 +250,29 @@ static void head(struct http1_exchange *x, void *ctx)
 
 static const struct http1_server_handler handler = {.head = head};
 
+static void closed(void *ctx)
+{
+    struct dp_admin *a = ctx;
+    CHECK(a->connection_count > 0);
+    a->connection_count--;
+}
+
 static void accepted(struct net_conn *conn, void *ctx)
 {
-    struct http1_server_options options = {.handler = &handler, .ctx = ctx};
+    struct dp_admin *a = ctx;
+    struct http1_server_options options = {
+        .handler = &handler, .ctx = a, .idle_ms = IDLE_MS, .closed = closed};
     struct http1_server *server = NULL;
+    if (a->connection_count == CONNECTIONS_MAX) {
+        net_conn_abort(conn, FAIL(E_OVERLOADED));
+        return;
+    }
     struct err e = http1_server_start(conn, &options, (struct slice){0}, &server);
     if (!err_ok(e)) {
         net_conn_abort(conn, e);
+        return;
     }
+    a->connection_count++;
 }
 
 static void *thread_main(void *ctx)

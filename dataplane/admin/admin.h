@@ -37,6 +37,7 @@ struct dp_admin_config {
     struct metrics_shard *shard; /* the admin thread's own. */
     size_t worker_count;
     uint64_t (*worker_version)(void *ctx, size_t index);
+    size_t (*worker_connections)(void *ctx, size_t index);
     /* Before a scrape: brings what nobody counts on the way up to date, in the admin's shard. */
     void (*before_scrape)(void *ctx);
     void *ctx;

@@ -38,7 +38,7 @@ static bool has_tenant(const struct dp_admin_config *c, struct slice tenant)
     return found;
 }
 
-json_t *dp_dump_ready(const struct dp_admin_config *c, struct slice tenant, bool *out_ready)
+json_t *dp_dump_ready(const struct dp_admin_config *c, const struct slice *tenant, bool *out_ready)
 {
     struct dp_apply_status s;
     dp_apply_status(c->apply, &s);
@@ -49,7 +49,7 @@ json_t *dp_dump_ready(const struct dp_admin_config *c, struct slice tenant, bool
     if (s.state == SNAP_DRAINING) {
         (void)json_array_append_new(reasons, json_string("DRAINING: the node is shutting down"));
     }
-    if (tenant.size > 0 && s.version != 0 && !has_tenant(c, tenant)) {
+    if (tenant != NULL && s.version != 0 && !has_tenant(c, *tenant)) {
         (void)json_array_append_new(reasons, json_string("NOT_FOUND: the tenant has no service"));
     }
     *out_ready = json_array_size(reasons) == 0;
@@ -96,6 +96,7 @@ static json_t *workers(const struct dp_admin_config *c)
     for (size_t i = 0; i < c->worker_count; i++) {
         json_t *worker = json_object();
         set(worker, "version", number(c->worker_version(c->ctx, i)));
+        set(worker, "connections", number(c->worker_connections(c->ctx, i)));
         (void)json_array_append_new(list, worker);
     }
     return list;

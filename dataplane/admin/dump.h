@@ -14,8 +14,8 @@
 
 struct dp_admin_config;
 
-/* {"ready", "reasons", "version", "state"}; 'tenant' may be empty. */
-json_t *dp_dump_ready(const struct dp_admin_config *c, struct slice tenant, bool *out_ready);
+/* {"ready", "reasons", "version", "state"}; 'tenant' NULL: of the node alone. */
+json_t *dp_dump_ready(const struct dp_admin_config *c, const struct slice *tenant, bool *out_ready);
 
 /* All of it. */
 json_t *dp_dump_node(const struct dp_admin_config *c);

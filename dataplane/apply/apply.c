@@ -184,10 +184,14 @@ static struct err step_target(struct dp_apply *a, struct dp_apply_turn *t)
 static struct err step_room(struct dp_apply *a, struct dp_apply_turn *t)
 {
     (void)dp_model_bin_sweep(a->bin);
-    if (dp_model_bin_live(a->bin) >= limits.live_snapshots) {
-        t->later = true;
-        t->over = true;
+    size_t live = dp_model_bin_live(a->bin);
+    t->later = live >= limits.live_snapshots;
+    t->over = t->later;
+    if (t->later && !a->waits_for_room) {
+        LOG(LOG_WARN, "apply", "waits-for-room", LOG_STR("object", t->object),
+            LOG_U64("live", live), LOG_STR("text", "open requests hold older snapshots"));
     }
+    a->waits_for_room = t->later;
     return OK;
 }
 

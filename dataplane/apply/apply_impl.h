@@ -76,6 +76,7 @@ struct dp_apply {
     struct judged accepted; /* the last head accepted; valid when has_accepted. */
     bool has_accepted;
     struct dp_model *model; /* served; a reference. */
+    bool waits_for_room;    /* said so in the log. */
     bool fell_back;         /* the model is the last good one, below the floor. */
     struct dp_apply_standing standing;
     uint64_t accepted_ns; /* monotonic, of the head that led here. */

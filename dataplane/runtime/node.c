@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
@@ -22,6 +23,7 @@
 #include "dataplane/request/limit.h"
 #include "dataplane/request/metrics.h"
 #include "dataplane/runtime/options.h"
+#include "dataplane/runtime/spread.h"
 #include "dataplane/runtime/worker.h"
 
 struct dp_node {
@@ -30,6 +32,7 @@ struct dp_node {
     struct metrics *metrics;
     struct dp_limit_table *limits;
     struct dp_access_writer *access;
+    struct dp_spread *spread;
     struct bus *bus;
     struct dp_worker *workers;
     size_t worker_count; /* of these, how many were made. */
@@ -79,6 +82,12 @@ static uint64_t worker_version(void *ctx, size_t index)
 {
     struct dp_node *n = ctx;
     return dp_mailbox_version(&n->workers[index].mailbox);
+}
+
+static size_t worker_connections(void *ctx, size_t index)
+{
+    struct dp_node *n = ctx;
+    return dp_spread_count(n->spread, index);
 }
 
 static void adopted(void *ctx)
@@ -172,6 +181,7 @@ static struct err open_shared(struct dp_node *n, struct buf *message)
     /* A shard a worker, one of the apply thread, one of the admin's. */
     TRY(metrics_new(dp_metric_families, DP_METRIC_COUNT, o->workers + 2, &n->metrics));
     TRY(dp_limit_table_new((size_t)limits.rate_cells, &n->limits));
+    TRY(dp_spread_new(o->workers, (size_t)limits.connections, &n->spread));
     if (o->access_log != NULL) {
         struct err e = dp_access_writer_new(o->access_log, &n->access);
         if (!err_ok(e)) {
@@ -202,6 +212,7 @@ static struct err open_workers(struct dp_node *n, const struct dp_lane *const *l
     n->worker_config.worker_count = o->workers;
     n->worker_config.limits = n->limits;
     n->worker_config.access = n->access;
+    n->worker_config.spread = n->spread;
     n->worker_config.metrics = n->metrics;
     n->worker_config.bus = n->bus;
     n->worker_config.environment = o->environment;
@@ -261,6 +272,7 @@ static struct err start_admin(struct dp_node *n, struct buf *message)
         .shard = metrics_shard(n->metrics, o->workers + 1),
         .worker_count = n->worker_count,
         .worker_version = worker_version,
+        .worker_connections = worker_connections,
         .before_scrape = before_scrape,
         .ctx = n,
     };
@@ -272,8 +284,22 @@ static struct err start_admin(struct dp_node *n, struct buf *message)
     return e;
 }
 
+/* As many descriptors as the system lets us have: the usual limit is below limits.connections. */
+static void allow_files(void)
+{
+    struct rlimit files;
+    CHECK(getrlimit(RLIMIT_NOFILE, &files) == 0);
+    files.rlim_cur = files.rlim_max;
+    if (setrlimit(RLIMIT_NOFILE, &files) != 0 || files.rlim_max < limits.connections) {
+        LOG(LOG_WARN, "runtime", "few-descriptors", LOG_U64("files", files.rlim_max),
+            LOG_U64("connections", limits.connections),
+            LOG_STR("fix", "raise the hard limit of open files, or lower --connections"));
+    }
+}
+
 static struct err start(struct dp_node *n, const struct dp_lane *const *lanes, struct buf *message)
 {
+    allow_files();
     TRY(open_sockets(n, message));
     TRY(open_shared(n, message));
     struct err e = open_workers(n, lanes);
@@ -366,6 +392,7 @@ static void stop(struct dp_node *n)
     }
     dp_apply_free(n->apply);
     free(n->workers);
+    dp_spread_free(n->spread);
     bus_close(n->bus);
     dp_access_writer_free(n->access);
     dp_limit_table_free(n->limits);
@@ -383,14 +410,19 @@ static void stop(struct dp_node *n)
 
 static void reload(struct dp_node *n)
 {
-    struct err e = OK;
+    struct dp_worker_tls *tls = calloc(n->worker_count, sizeof(*tls));
+    struct err e = tls == NULL ? FAIL(E_NO_MEMORY) : OK;
+    /* All are read before the first is used: files that are replaced meanwhile change nothing. */
     for (size_t i = 0; i < n->worker_count && err_ok(e); i++) {
-        struct dp_worker_tls tls = {0};
-        e = dp_options_tls(&n->options, &tls);
-        if (err_ok(e)) {
-            dp_worker_reload(&n->workers[i], &tls);
-        }
+        e = dp_options_tls(&n->options, &tls[i]);
     }
+    for (size_t i = 0; i < n->worker_count && tls != NULL; i++) {
+        if (err_ok(e)) {
+            dp_worker_reload(&n->workers[i], &tls[i]);
+        }
+        dp_worker_tls_unref(&tls[i]);
+    }
+    free(tls);
     LOG(err_ok(e) ? LOG_INFO : LOG_ERROR, "runtime", "certificates-read", LOG_ERR(e));
 }
 

@@ -3,12 +3,16 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include "common/base/check.h"
 #include "common/base/limits.h"
 #include "common/net/listener.h"
+#include "dataplane/request/metrics.h"
 #include "dataplane/runtime/front_h2.h"
 #include "dataplane/runtime/front_http1.h"
+#include "dataplane/runtime/spread.h"
 #include "dataplane/runtime/worker.h"
 
 /* ---- the worker's list ---- */
@@ -37,6 +41,7 @@ static void list_remove(struct dp_caller_conn *c)
         c->next->prev = c->prev;
     }
     w->caller_count--;
+    dp_spread_drop(w->config->spread, w->index);
 }
 
 void dp_caller_conn_free(struct dp_caller_conn *c)
@@ -125,9 +130,10 @@ static void accepted(struct net_conn *conn, void *ctx)
 {
     struct dp_port *port = ctx;
     struct dp_worker *w = port->worker;
-    struct dp_caller_conn *c = w->caller_count < w->caller_max ? calloc(1, sizeof(*c)) : NULL;
+    struct dp_caller_conn *c = calloc(1, sizeof(*c));
     if (c == NULL) {
-        net_conn_abort(conn, FAIL(E_OVERLOADED));
+        dp_spread_drop(w->config->spread, w->index);
+        net_conn_abort(conn, FAIL(E_NO_MEMORY));
         return;
     }
     c->port = port;
@@ -140,15 +146,89 @@ static void accepted(struct net_conn *conn, void *ctx)
     net_conn_set_handler(conn, &looking, c);
 }
 
+/* The caller learns at once, and nothing lingers here. */
+static void reset(int fd)
+{
+    struct linger now = {.l_onoff = 1};
+    (void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+    (void)close(fd);
+}
+
+void dp_port_adopt(struct dp_port *port, int fd)
+{
+    struct dp_worker *w = port->worker;
+    if (port->listener == NULL || port->closed) {
+        reset(fd);
+        dp_spread_drop(w->config->spread, w->index);
+        return;
+    }
+    uint64_t failed = net_listener_stats(port->listener)->failed;
+    net_listener_adopt(port->listener, fd);
+    if (net_listener_stats(port->listener)->failed != failed) {
+        dp_spread_drop(w->config->spread, w->index);
+    }
+}
+
+/* Every accepted socket comes by here: it stays, goes to a worker with fewer, or is too many. */
+static bool pass(int fd, void *ctx)
+{
+    struct dp_port *port = ctx;
+    struct dp_worker *w = port->worker;
+    struct dp_socket socket = {.fd = fd, .port = port->id};
+    switch (dp_spread_place(w->config->spread, w->index, socket)) {
+    case DP_SPREAD_HERE:
+        dp_port_adopt(port, fd);
+        break;
+    case DP_SPREAD_PASSED:
+        break;
+    case DP_SPREAD_FULL:
+        reset(fd);
+        dp_worker_count_refused(w, "connections", 1);
+        break;
+    }
+    return true;
+}
+
 struct err dp_port_open(struct dp_port *port, int fd, struct net_tls *tls)
 {
     struct net_listener_options options = {
         .fd = fd,
         .tls = dp_port_is_tls(port->id) ? tls : NULL,
         .accepted = accepted,
+        .pass = pass,
         .ctx = port,
     };
     return net_listener_new(port->worker->loop, &options, &port->listener);
+}
+
+/*
+ * The kernel would go on to shake hands with callers whom nobody accepts. The socket is shared by
+ * all workers, so one of them speaks for all: the first.
+ */
+void dp_port_close(struct dp_port *port)
+{
+    struct dp_worker *w = port->worker;
+    if (port->listener == NULL || port->closed) {
+        return;
+    }
+    port->closed = true;
+    net_listener_stop(port->listener);
+    if (w->index == 0) {
+        net_listen_pause(w->config->port_fds[port->id]);
+    }
+}
+
+void dp_port_reopen(struct dp_port *port)
+{
+    struct dp_worker *w = port->worker;
+    if (port->listener == NULL || !port->closed) {
+        return;
+    }
+    port->closed = false;
+    if (w->index == 0) {
+        net_listen_resume(w->config->port_fds[port->id]);
+    }
+    net_listener_start(port->listener);
 }
 
 /* ---- ending ---- */

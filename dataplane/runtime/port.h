@@ -6,7 +6,7 @@
  *            from accept to end, so that a drain reaches all of them.
  * Ownership  the worker's; a dp_caller_conn frees itself with its connection.
  * Threads    the worker's.
- * Errors     past its share of limits.connections a worker resets new connections.
+ * Errors     past limits.connections of the node new ones are reset, and counted.
  */
 #pragma once
 
@@ -34,6 +34,7 @@ struct dp_port {
     struct dp_worker *worker;
     enum dp_port_id id;
     struct net_listener *listener; /* NULL: this port is not open. */
+    bool closed;                   /* takes nobody: the environment is strict, or a drain. */
 };
 
 static inline bool dp_port_is_tls(enum dp_port_id id)
@@ -64,6 +65,13 @@ struct dp_caller_conn {
 
 /* Opens the worker's listener of a port on the node's socket. */
 MUST_CHECK struct err dp_port_open(struct dp_port *port, int fd, struct net_tls *tls);
+
+/* Makes a connection of a socket that is counted for this worker; takes it. */
+void dp_port_adopt(struct dp_port *port, int fd);
+
+/* Takes nobody any more; and again. Both may be told twice. */
+void dp_port_close(struct dp_port *port);
+void dp_port_reopen(struct dp_port *port);
 
 /* A front took the connection; and it is gone. */
 void dp_caller_conn_free(struct dp_caller_conn *c);

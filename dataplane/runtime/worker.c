@@ -16,12 +16,14 @@
 #include "dataplane/request/access.h"
 #include "dataplane/request/metrics.h"
 #include "dataplane/runtime/health.h"
+#include "dataplane/runtime/spread.h"
 
 /* How often lines of the access log are handed over and gauges are set. */
 enum { TICK_MS = 100 };
 
 static void tick(struct net_timer *timer, void *ctx);
 static void model_arrived(struct net_task *task, void *ctx);
+static void sockets_arrived(struct net_task *task, void *ctx);
 static void do_drain(struct net_task *task, void *ctx);
 static void do_abort(struct net_task *task, void *ctx);
 static void do_reload(struct net_task *task, void *ctx);
@@ -110,7 +112,6 @@ struct err dp_worker_init(struct dp_worker *w, const struct dp_worker_config *co
         .config = config,
         .index = index,
         .tls = *tls,
-        .caller_max = (size_t)(limits.connections / config->worker_count) + 1,
     };
     *tls = (struct dp_worker_tls){0};
     lock_init(&w->reload.lock);
@@ -123,6 +124,7 @@ struct err dp_worker_init(struct dp_worker *w, const struct dp_worker_config *co
             TRY(dp_port_open(&w->ports[i], config->port_fds[i], port_tls(w, w->ports[i].id)));
         }
     }
+    dp_spread_join(config->spread, index, w->loop, sockets_arrived, w);
     return OK;
 }
 
@@ -141,6 +143,7 @@ void dp_worker_free(struct dp_worker *w)
         return;
     }
     CHECK(!w->running);
+    dp_spread_leave(w->config->spread, w->index);
     for (size_t i = 0; i < DP_PORT_COUNT; i++) {
         net_listener_free(w->ports[i].listener);
     }
@@ -193,6 +196,7 @@ void dp_worker_join(struct dp_worker *w)
 {
     if (w->running) {
         dp_mailbox_close(&w->mailbox);
+        dp_spread_leave(w->config->spread, w->index);
         net_loop_stop(w->loop);
         CHECK(pthread_join(w->thread, NULL) == 0);
         w->running = false;
@@ -217,6 +221,31 @@ static void count_h2(struct dp_worker *w)
     metrics_add(w->shard, metrics_plain(w->config->metrics, DP_METRIC_HEADERS_TOO_LARGE),
                 (int64_t)(now->headers_too_large - w->counted.headers_too_large));
     w->counted = *now;
+}
+
+void dp_worker_count_refused(struct dp_worker *w, const char *why, uint64_t count)
+{
+    struct slice label = slice_str(why);
+    metrics_add(w->shard, metrics_series(w->config->metrics, DP_METRIC_CONNECTIONS_REFUSED, &label),
+                (int64_t)count);
+}
+
+/* Out of descriptors or memory, callers wait in the kernel's queue until accepting goes on. */
+static void count_rests(struct dp_worker *w)
+{
+    uint64_t rests = 0;
+    for (size_t i = 0; i < DP_PORT_COUNT; i++) {
+        if (w->ports[i].listener != NULL) {
+            rests += net_listener_stats(w->ports[i].listener)->rests;
+        }
+    }
+    if (rests > w->rests_counted) {
+        dp_worker_count_refused(w, "descriptors", rests - w->rests_counted);
+        LOG(LOG_ERROR, "runtime", "accepting-rests", LOG_U64("worker", w->index),
+            LOG_STR("text", "out of descriptors or memory: callers wait"),
+            LOG_STR("fix", "raise the limit of open files (LimitNOFILE=), or add nodes"));
+    }
+    w->rests_counted = rests;
 }
 
 static void set_gauges(struct dp_worker *w)
@@ -244,6 +273,7 @@ static void tick(struct net_timer *timer, void *ctx)
     }
     set_gauges(w);
     count_h2(w);
+    count_rests(w);
     look_at_freshness(w);
     /* The last requests end after their connections: tunnels, and calls that were aborted. */
     dp_worker_caller_gone(w);
@@ -252,18 +282,18 @@ static void tick(struct net_timer *timer, void *ctx)
 
 /* ---- models ---- */
 
-/* A strict environment takes no cleartext: what listens rests until a model allows it again. */
+/* A strict environment takes no cleartext: its ports are closed until a model allows it again. */
 static void open_or_close_clear_ports(struct dp_worker *w, bool strict)
 {
     for (size_t i = 0; i < DP_PORT_COUNT; i++) {
         struct dp_port *port = &w->ports[i];
-        if (port->listener == NULL || dp_port_is_tls(port->id) || w->draining) {
+        if (dp_port_is_tls(port->id) || w->draining) {
             continue;
         }
         if (strict) {
-            net_listener_stop(port->listener);
+            dp_port_close(port);
         } else {
-            net_listener_start(port->listener);
+            dp_port_reopen(port);
         }
     }
     for (struct dp_caller_conn *c = w->callers; strict && c != NULL;) {
@@ -293,6 +323,19 @@ static void model_arrived(struct net_task *task, void *ctx)
     w->config->adopted(w->config->ctx);
 }
 
+/* ---- connections that another worker accepted ---- */
+
+static void sockets_arrived(struct net_task *task, void *ctx)
+{
+    (void)task;
+    struct dp_worker *w = ctx;
+    struct dp_socket sockets[DP_SPREAD_WAITING_MAX];
+    size_t count = dp_spread_take(w->config->spread, w->index, sockets);
+    for (size_t i = 0; i < count; i++) {
+        dp_port_adopt(&w->ports[sockets[i].port], sockets[i].fd);
+    }
+}
+
 /* ---- drain ---- */
 
 static void do_drain(struct net_task *task, void *ctx)
@@ -301,9 +344,7 @@ static void do_drain(struct net_task *task, void *ctx)
     struct dp_worker *w = ctx;
     w->draining = true;
     for (size_t i = 0; i < DP_PORT_COUNT; i++) {
-        if (w->ports[i].listener != NULL) {
-            net_listener_stop(w->ports[i].listener);
-        }
+        dp_port_close(&w->ports[i]);
     }
     dp_health_changed(w);
     for (struct dp_caller_conn *c = w->callers; c != NULL;) {

@@ -30,6 +30,7 @@
 struct bus;
 struct dp_access_writer;
 struct dp_health_watch;
+struct dp_spread;
 
 /* TLS contexts of one worker; NULL: not configured. */
 struct dp_worker_tls {
@@ -49,7 +50,8 @@ struct dp_worker_config {
     struct dp_limit_table *limits;
     struct dp_access_writer *access;
     struct metrics *metrics;
-    struct bus *bus; /* NULL: none. */
+    struct dp_spread *spread; /* of as many workers. */
+    struct bus *bus;          /* NULL: none. */
     struct slice environment;
     const char *dns_servers;                    /* NULL: the system's. */
     struct net_addr listens[DP_PORT_COUNT + 1]; /* of the ports and the admin. */
@@ -78,10 +80,10 @@ struct dp_worker {
     struct dp_port ports[DP_PORT_COUNT];
     struct dp_caller_conn *callers;
     size_t caller_count;
-    size_t caller_max;
     struct dp_health_watch *watches; /* open calls of grpc.health.v1. */
     size_t watch_count;
     struct h2_counters counted; /* what was added to the metrics so far. */
+    uint64_t rests_counted;     /* of all listeners, likewise. */
     struct net_timer tick;      /* hands over access-log lines, sets gauges. */
     struct net_task drain_task;
     struct net_task abort_task;
@@ -127,3 +129,6 @@ void dp_worker_reload(struct dp_worker *w, struct dp_worker_tls *tls);
 
 /* A connection has ended: the drain may be over. */
 void dp_worker_caller_gone(struct dp_worker *w);
+
+/* Counts connections that were not taken; 'why' is what the node is out of. */
+void dp_worker_count_refused(struct dp_worker *w, const char *why, uint64_t count);

@@ -64,6 +64,12 @@ static uint64_t worker_version(void *ctx, size_t index)
     return index + 4;
 }
 
+static size_t worker_connections(void *ctx, size_t index)
+{
+    (void)ctx;
+    return index + 70;
+}
+
 static void before_scrape(void *ctx)
 {
     (void)ctx;
@@ -134,6 +140,7 @@ static void start(bool with_disk, const char *token)
         .shard = metrics_shard(w.metrics, 1),
         .worker_count = 2,
         .worker_version = worker_version,
+        .worker_connections = worker_connections,
         .before_scrape = before_scrape,
     };
     assert_true(err_ok(dp_admin_start(&admin, &w.admin)));
@@ -203,6 +210,10 @@ static void with_a_snapshot(void **state)
     expect("/ready?tenant=acme", "", E_OK, "\"ready\": true");
     expect("/ready?tenant=globex", "", E_IO, "the tenant has no service");
     expect("/dump", "", E_OK, "\"version\": 5"); /* of the second worker. */
+    expect("/dump", "", E_OK, "\"connections\": 71");
+    expect("/ready?probe=1&tenant=globex", "", E_IO, "the tenant has no service");
+    expect("/ready?tenant=", "", E_IO, "the tenant has no service");
+    expect("/ready?tenants=globex", "", E_OK, "\"ready\": true");
     expect("/dump?x=1", "", E_OK, "\"environment\": \"test\"");
     expect("/metrics", "", E_OK, "# TYPE trilane_snapshot_version gauge");
     assert_int_equal(w.scrapes, 1);

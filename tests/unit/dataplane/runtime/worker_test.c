@@ -17,6 +17,7 @@
 #include "dataplane/request/limit.h"
 #include "dataplane/request/metrics.h"
 #include "dataplane/runtime/front_h2.h"
+#include "dataplane/runtime/spread.h"
 
 #include "tests/support/cmocka.h"
 #include "tests/support/publisher.h"
@@ -29,6 +30,7 @@ struct world {
     struct dp_model_bin *bin;
     struct metrics *metrics;
     struct dp_limit_table *limits;
+    struct dp_spread *spread;
     struct dp_worker_config config;
     struct dp_worker worker;
     struct net_addr addr;
@@ -143,6 +145,7 @@ static int set_up(void **state)
     assert_true(err_ok(dp_model_bin_new(NULL, NULL, &w.bin)));
     assert_true(err_ok(metrics_new(dp_metric_families, DP_METRIC_COUNT, 1, &w.metrics)));
     assert_true(err_ok(dp_limit_table_new(64, &w.limits)));
+    assert_true(err_ok(dp_spread_new(1, 4, &w.spread)));
     assert_int_equal(sem_init(&w.adopted, 0, 0), 0);
     assert_int_equal(sem_init(&w.drained, 0, 0), 0);
     w.config = (struct dp_worker_config){
@@ -151,6 +154,7 @@ static int set_up(void **state)
         .worker_count = 1,
         .limits = w.limits,
         .metrics = w.metrics,
+        .spread = w.spread,
         .environment = SLICE_LIT(PUBLISHER_ENVIRONMENT),
         .adopted = adopted,
         .drained = drained,
@@ -172,6 +176,7 @@ static int tear_down(void **state)
     dp_worker_abort(&w.worker);
     dp_worker_join(&w.worker);
     dp_worker_free(&w.worker);
+    dp_spread_free(w.spread);
     (void)close(w.config.port_fds[DP_PORT_CLEAR]);
     dp_model_bin_free(w.bin);
     dp_limit_table_free(w.limits);

@@ -1,0 +1,135 @@
+/* Proves that connections go to the worker with the fewest, that one which takes no more is passed
+ * over, that the node's bound holds, and that no socket is lost on the way. */
+#include "dataplane/runtime/spread.h"
+
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "tests/support/cmocka.h"
+
+enum { WORKERS = 3, ROOM = 2000 };
+
+struct worker {
+    struct net_loop *loop;
+    size_t index;
+    size_t taken;
+};
+
+static struct dp_spread *spread;
+static struct worker workers[WORKERS];
+
+static void arrived(struct net_task *task, void *ctx)
+{
+    (void)task;
+    struct worker *w = ctx;
+    struct dp_socket sockets[DP_SPREAD_WAITING_MAX];
+    size_t count = dp_spread_take(spread, w->index, sockets);
+    for (size_t i = 0; i < count; i++) {
+        assert_int_equal(sockets[i].port, 1);
+        assert_int_equal(close(sockets[i].fd), 0);
+    }
+    w->taken += count;
+}
+
+static int set_up(void **state)
+{
+    (void)state;
+    assert_true(err_ok(dp_spread_new(WORKERS, ROOM, &spread)));
+    for (size_t i = 0; i < WORKERS; i++) {
+        workers[i] = (struct worker){.index = i};
+        assert_true(err_ok(net_loop_new(&workers[i].loop)));
+        dp_spread_join(spread, i, workers[i].loop, arrived, &workers[i]);
+    }
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < WORKERS; i++) {
+        dp_spread_leave(spread, i);
+        net_loop_free(workers[i].loop);
+    }
+    dp_spread_free(spread);
+    return 0;
+}
+
+/* A real descriptor, so that one that is lost or closed twice shows. */
+static enum dp_spread_place place(size_t worker)
+{
+    struct dp_socket s = {.fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), .port = 1};
+    assert_true(s.fd >= 0);
+    enum dp_spread_place found = dp_spread_place(spread, worker, s);
+    if (found != DP_SPREAD_PASSED) {
+        assert_int_equal(close(s.fd), 0);
+    }
+    return found;
+}
+
+static void run(size_t worker)
+{
+    bool never = false;
+    (void)net_loop_run_until(workers[worker].loop, &never, 1);
+}
+
+static void one_accepts_and_all_have_the_same(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 30; i++) {
+        assert_int_not_equal(place(1), DP_SPREAD_FULL);
+    }
+    for (size_t i = 0; i < WORKERS; i++) {
+        run(i);
+        assert_int_equal(dp_spread_count(spread, i), 10);
+        assert_int_equal(workers[i].taken, i == 1 ? 0 : 10);
+    }
+    /* Who lost some gets the next ones. */
+    dp_spread_drop(spread, 2);
+    dp_spread_drop(spread, 2);
+    assert_int_equal(place(0), DP_SPREAD_PASSED);
+    assert_int_equal(place(2), DP_SPREAD_HERE);
+    assert_int_equal(dp_spread_count(spread, 2), 10);
+}
+
+static void a_worker_that_is_full_of_waiting_ones_is_passed_over(void **state)
+{
+    (void)state;
+    dp_spread_leave(spread, 2);
+    size_t here = 0;
+    for (int i = 0; i < 4 * DP_SPREAD_WAITING_MAX; i++) {
+        here += place(0) == DP_SPREAD_HERE;
+    }
+    assert_int_equal(dp_spread_count(spread, 1), DP_SPREAD_WAITING_MAX);
+    assert_int_equal(dp_spread_count(spread, 2), 0);
+    assert_int_equal(here, 3 * DP_SPREAD_WAITING_MAX);
+    run(1);
+    assert_int_equal(workers[1].taken, DP_SPREAD_WAITING_MAX);
+    assert_int_equal(place(0), DP_SPREAD_PASSED);
+}
+
+static void the_bound_is_of_all_together(void **state)
+{
+    (void)state;
+    for (int i = 0; i < ROOM; i++) {
+        for (size_t k = 0; k < WORKERS; k++) {
+            run(k);
+        }
+        assert_int_not_equal(place(0), DP_SPREAD_FULL);
+    }
+    assert_int_equal(place(0), DP_SPREAD_FULL);
+    dp_spread_drop(spread, 0);
+    assert_int_not_equal(place(1), DP_SPREAD_FULL);
+    assert_int_equal(place(0), DP_SPREAD_FULL);
+}
+
+#define CASE(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        CASE(one_accepts_and_all_have_the_same),
+        CASE(a_worker_that_is_full_of_waiting_ones_is_passed_over),
+        CASE(the_bound_is_of_all_together),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
