@@ -5,8 +5,8 @@
  *            ack, or the timeout, puts the completion into the publisher's queue. Places that wait
  *            when a connection is lost are sent again after the reconnect, in order, under the
  *            same Nats-Msg-Id: JetStream's dedupe window makes that harmless.
- *            A consumer is pulled from, or pushes to a deliver group; acks are explicit; deliveries are
- *            struct bus_message whose reply subject is what acks name.
+ *            A consumer is pulled from, or pushes to a deliver group; acks are explicit.
+ *            Deliveries are struct bus_message whose reply subject is what acks name.
  * Units      bytes, milliseconds.
  * Ownership  a completion is its popper's, who gives it back with jetstream_completion_free(),
  *            also after bus_close().

@@ -163,8 +163,7 @@ static MUST_CHECK struct err set_deadline(struct dp_request *rq)
 {
     uint64_t ns = 0;
     TRY(find_timeout(rq, &ns));
-    uint64_t max_ns =
-        rq->transport == NULL ? 0 : (uint64_t)rq->transport->timeout_max_ms * 1000000;
+    uint64_t max_ns = rq->transport == NULL ? 0 : (uint64_t)rq->transport->timeout_max_ms * 1000000;
     if (max_ns != 0 && ns > max_ns && !rq->unbounded) {
         ns = max_ns;
     }
