@@ -43,11 +43,13 @@ class Echo(stubs.EchoServicer):
         self.calls = 0
         self.cancelled = 0
         self.seen = {}
+        self.peer = None  # the certificate of the connection that the last call came by.
 
     def _note(self, context):
         self.calls += 1
         self.seen = dict(context.invocation_metadata())
         self.seen["time-left"] = context.time_remaining()
+        self.peer = context.auth_context().get("x509_pem_cert")
         context.add_callback(lambda: self._ended(context))
         context.send_initial_metadata((("x-server", self.name), ("x-data-bin", b"\x00\xff")))
         context.set_trailing_metadata((("x-trailer", "yes"), ("x-more-bin", b"\x01\x02")))
@@ -90,13 +92,13 @@ class Echo(stubs.EchoServicer):
 class Server:
     """A gRPC server on a free port, in clear or with a certificate."""
 
-    def __init__(self, name="a", credentials=None):
+    def __init__(self, name="a", credentials=None, port=0):
         self.echo = Echo(name)
         self.grpc = grpc.server(concurrent.futures.ThreadPoolExecutor(max_workers=32),
                                 options=(("grpc.max_receive_message_length", 64 << 20),
                                          ("grpc.so_reuseport", 0)))
         stubs.add_EchoServicer_to_server(self.echo, self.grpc)
-        address = "127.0.0.1:0"
+        address = "127.0.0.1:%d" % port
         self.port = (self.grpc.add_secure_port(address, credentials) if credentials
                      else self.grpc.add_insecure_port(address))
         self.grpc.start()

@@ -96,13 +96,20 @@ class Hostile(unittest.TestCase):
     def setUpClass(cls):
         cls.upstream = raw_h2.Upstream(BEHAVIOURS)
         cls.addClassCleanup(cls.upstream.stop)
+        cls.other = raw_h2.Upstream(BEHAVIOURS)
+        cls.addClassCleanup(cls.other.stop)
         cls.platform = trilane.Platform(environment="dev")
         cls.addClassCleanup(cls.platform.close)
         cls.cp = cls.platform.control_plane().start()
         cls.node = cls.platform.node("node-1", workers=1).start()
-        files = {"platform.yaml": echo.platform_yaml([cls.upstream.port])}
+        cls.publish(cls.upstream.port)
+
+    @classmethod
+    def publish(cls, port):
+        files = {"platform.yaml": echo.platform_yaml([port])}
+        before = cls.node.version()
         cls.cp("publish", "-m", "test", cls.platform.write_policies(files))
-        trilane.wait_until(lambda: cls.node.version() > 0, what="the node to serve it")
+        trilane.wait_until(lambda: cls.node.version() > before, what="the node to serve it")
 
     def setUp(self):
         self.caller = raw_h2.Caller(self.node.ports["listen"])
@@ -157,6 +164,20 @@ class Hostile(unittest.TestCase):
         before = len(self.upstream.seen("RefuseAlways"))
         self.expect(self.call("RefuseAlways"), 14, "UPSTREAM_RESET")
         self.assertEqual(len(self.upstream.seen("RefuseAlways")), before + 2)
+
+    def test_upstream_that_goes_away_under_load(self):
+        """It answers what it took, and none of 90 calls at once is lost."""
+        self.publish(self.other.port)
+        self.other.leave_at = 30
+        streams = [self.caller.start("/trilane.test.v1.Echo/Fine", echo.token("web"))
+                   for _ in range(90)]
+        for i, stream in enumerate(streams):
+            self.caller.send(stream, message(b"%d" % i), end=True)
+        for i, stream in enumerate(streams):
+            answer = self.caller.wait(stream)
+            self.assertEqual((answer.status, answer.body), ("0", message(b"%d" % i)))
+        self.assertGreater(self.other.ignored, 0)
+        self.publish(self.upstream.port)
 
     def test_what_is_too_large_to_keep_is_not_sent_again(self):
         before = len(self.upstream.seen("RefuseAlways"))

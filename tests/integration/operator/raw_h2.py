@@ -79,6 +79,8 @@ class Upstream:
         self.behaviours = behaviours
         self.exchanges = []
         self.connections = 0
+        self.leave_at = None  # the first connection goes away with this request, and sees no more.
+        self.ignored = 0      # requests that came behind that.
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
         self.sockets = []
@@ -90,9 +92,10 @@ class Upstream:
                 sock, _ = self.listener.accept()
             except OSError:
                 return
+            leave_at, self.leave_at = self.leave_at, None
             self.connections += 1
             self.sockets.append(sock)
-            threading.Thread(target=_Peer(self, sock).run, daemon=True).start()
+            threading.Thread(target=_Peer(self, sock, leave_at).run, daemon=True).start()
 
     def stop(self):
         self.listener.close()
@@ -107,9 +110,12 @@ class Upstream:
 class _Peer:
     """One connection to an upstream."""
 
-    def __init__(self, upstream, sock):
+    def __init__(self, upstream, sock, leave_at):
         self.upstream = upstream
         self.sock = sock
+        self.leave_at = leave_at
+        self.requests = 0
+        self.last = None  # the stream of the last request that is looked at.
         self.h2 = connection(client=False)
         self.open = {}
 
@@ -132,6 +138,12 @@ class _Peer:
 
     def _event(self, event):
         if isinstance(event, h2.events.RequestReceived):
+            self.requests += 1
+            if self.leave_at is not None and self.requests > self.leave_at:
+                self.upstream.ignored += 1
+                return
+            if self.requests == self.leave_at:
+                self.last = event.stream_id
             exchange = Exchange(self, event.stream_id, event.headers)
             self.open[event.stream_id] = exchange
             self.upstream.exchanges.append(exchange)
@@ -147,6 +159,8 @@ class _Peer:
             exchange.ended = True
             method = exchange.headers[":path"].rsplit("/", 1)[1]
             self.upstream.behaviours[method](exchange)
+            if exchange.stream == self.last:
+                exchange.goaway(last=exchange.stream)
 
 
 class Answer:
