@@ -63,14 +63,20 @@ static void refuse_early(struct dp_worker *w, struct h2_stream *s, enum err_code
     grpc_refuse(s, &refusal);
 }
 
-/* A caller that speaks HTTP/2 but not gRPC understands a status of HTTP alone. */
-static void answer_http(struct h2_stream *s, struct slice status)
+/* A caller that speaks HTTP/2 but not gRPC understands a status of HTTP, and a line of text. */
+static void answer_http(struct h2_stream *s, const struct h2_fields *asked, struct slice status,
+                        struct slice text)
 {
+    bool is_head = slice_eq(h2_fields_value(asked, H2_TOKEN_METHOD), SLICE_LIT("HEAD"));
     const struct h2_field fields[] = {
         h2_field_static(H2_TOKEN_STATUS, status),
-        h2_field_static(H2_TOKEN_CONTENT_LENGTH, SLICE_LIT("0")),
+        h2_field_static(H2_TOKEN_CONTENT_TYPE, SLICE_LIT("text/plain")),
     };
-    if (!err_ok(h2_stream_respond(s, fields, 2, /* end= */ true))) {
+    struct err e = h2_stream_respond(s, fields, 2, is_head);
+    if (err_ok(e) && !is_head) {
+        e = h2_stream_send(s, text, /* end= */ true);
+    }
+    if (!err_ok(e)) {
         h2_stream_reset(s, H2_INTERNAL_ERROR);
     }
 }
@@ -135,11 +141,12 @@ static void request(struct h2_conn *conn, struct h2_stream *s, const struct h2_f
     struct dp_worker *w = c->port->worker;
     struct slice service = {0};
     if (!grpc_is_content_type(h2_fields_value(fields, H2_TOKEN_CONTENT_TYPE))) {
-        answer_http(s, SLICE_LIT("415"));
+        answer_http(s, fields, SLICE_LIT("415"),
+                    SLICE_LIT("this port speaks gRPC: content-type: application/grpc\n"));
         return;
     }
     if (!slice_eq(h2_fields_value(fields, H2_TOKEN_METHOD), SLICE_LIT("POST"))) {
-        answer_http(s, SLICE_LIT("405"));
+        answer_http(s, fields, SLICE_LIT("405"), SLICE_LIT("gRPC is POST\n"));
         return;
     }
     if (!dp_grpc_path(h2_fields_value(fields, H2_TOKEN_PATH), &service)) {

@@ -1,0 +1,463 @@
+/* Proves the life of a request: the order of its steps, that every refusal is answered, counted and
+ * released once, that pins hold a model exactly as long as needed, and what deadlines, swaps,
+ * cancels and drains do to open ones: a real pool, loop and model, and lanes of the test. */
+#include "dataplane/request/request.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/limits.h"
+#include "dataplane/apply/build.h"
+#include "dataplane/request/limit.h"
+#include "dataplane/request/metrics.h"
+
+#include "tests/support/cmocka.h"
+#include "tests/support/publisher.h"
+#include "trilane/parts/v1/parts.pb-c.h"
+
+enum { WAIT_MS = 5000, OPEN_MAX = 400 };
+
+/* How the lane's forward() behaves. */
+enum forward { WAITS, REFUSES, FAILS_INSIDE, ANSWERS_INSIDE };
+
+static struct {
+    struct publisher publisher;
+    struct dp_model_bin *bin;
+    struct metrics *metrics;
+    struct dp_request_metrics *request_metrics;
+    struct dp_limit_table *limits;
+    struct net_loop *loop;
+    struct dp_request_pool pool;
+    uint64_t version;
+    enum forward forward;
+    enum err_code route_code;
+    bool deferred;
+    enum err_code redecide_code;
+    char steps[256]; /* what the lane and the front were asked, in order. */
+    unsigned refused;
+    unsigned ended;
+    bool ended_once;
+    enum err_code code; /* of the request that ended last. */
+    struct dp_verdict verdict;
+} w;
+
+static void step(const char *name)
+{
+    size_t at = strlen(w.steps);
+    (void)snprintf(w.steps + at, sizeof(w.steps) - at, "%s%s", at == 0 ? "" : " ", name);
+}
+
+/* ---- a lane ---- */
+
+static struct err lane_route(struct dp_request *rq)
+{
+    step("route");
+    if (w.route_code != E_OK) {
+        return FAIL(w.route_code);
+    }
+    const struct dp_cluster *c = dp_model_cluster(rq->model, SLICE_LIT("service/acme/orders"));
+    assert_non_null(c);
+    rq->deferred = w.deferred;
+    rq->target = w.deferred ? NULL : &c->target;
+    rq->transport = c->transport;
+    rq->method = SLICE_LIT("/acme.orders/Get");
+    rq->verb = DP_VERB_CALL;
+    return OK;
+}
+
+static struct err lane_forward(struct dp_request *rq)
+{
+    step("forward");
+    switch (w.forward) {
+    case REFUSES:
+        return FAIL(E_NO_HEALTHY_ENDPOINT);
+    case FAILS_INSIDE:
+        dp_request_fail(rq, FAIL(E_UPSTREAM_CONNECT));
+        return OK;
+    case ANSWERS_INSIDE:
+        dp_request_done(rq, OK);
+        return OK;
+    case WAITS:
+        return OK;
+    }
+    return OK;
+}
+
+static void lane_abort(struct dp_request *rq, struct err why)
+{
+    step("abort");
+    if (rq->answered) {
+        dp_request_done(rq, why);
+    } else {
+        dp_request_fail(rq, why);
+    }
+}
+
+static struct err lane_redecide(struct dp_request *rq)
+{
+    (void)rq;
+    step("redecide");
+    return w.redecide_code == E_OK ? OK : FAIL(w.redecide_code);
+}
+
+static const struct dp_lane lane = {.id = DP_LANE_OPERATOR,
+                                    .name = "operator",
+                                    .route = lane_route,
+                                    .forward = lane_forward,
+                                    .abort = lane_abort,
+                                    .redecide = lane_redecide};
+
+/* ---- a front ---- */
+
+static void front_refuse(struct dp_request *rq)
+{
+    step("refuse");
+    assert_false(rq->answered);
+    assert_int_not_equal(rq->err.code, E_OK);
+    w.refused++;
+}
+
+static void front_ended(struct dp_request *rq)
+{
+    step("ended");
+    w.ended++;
+    w.ended_once = true;
+    w.code = rq->err.code;
+    w.verdict = rq->verdict;
+}
+
+static const struct dp_front front = {.name = "test", .refuse = front_refuse, .ended = front_ended};
+
+/* ---- the world ---- */
+
+static int set_up(void **state)
+{
+    (void)state;
+    memset(&w, 0, sizeof(w));
+    publisher_init(&w.publisher);
+    assert_true(err_ok(dp_model_bin_new(NULL, NULL, &w.bin)));
+    assert_true(err_ok(metrics_new(dp_metric_families, DP_METRIC_COUNT, 1, &w.metrics)));
+    assert_true(
+        err_ok(dp_request_metrics_new(w.metrics, metrics_shard(w.metrics, 0), &w.request_metrics)));
+    assert_true(err_ok(dp_limit_table_new(64, &w.limits)));
+    assert_true(err_ok(net_loop_new(&w.loop)));
+    assert_true(err_ok(dp_request_pool_init(&w.pool, w.loop, w.limits, NULL, w.request_metrics)));
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    assert_null(w.pool.open);
+    dp_request_pool_free(&w.pool);
+    net_loop_free(w.loop);
+    dp_limit_table_free(w.limits);
+    dp_request_metrics_free(w.request_metrics);
+    metrics_free(w.metrics);
+    dp_model_bin_free(w.bin);
+    publisher_free(&w.publisher);
+    return 0;
+}
+
+/* Puts the sample in force; 'allows': with its policy, which lets acme/web call. */
+static void adopt(bool allows)
+{
+    struct content *c = content_sample(1);
+    if (!allows) {
+        content_remove(c, STREAM_AUTHORISATION, "service/acme/orders");
+    }
+    struct version *v = version_new(&w.publisher, c, ++w.version, NULL);
+    struct snap_set *set = version_set(&w.publisher, v, NULL);
+    struct dp_model *model = NULL;
+    struct dp_build_report report;
+    assert_true(err_ok(dp_model_build(w.bin, set, NULL, &model, &report)));
+    snap_set_unref(set);
+    version_free(v);
+    content_free(c);
+    dp_request_pool_adopt(&w.pool, model);
+}
+
+struct ask {
+    const char *token;  /* NULL: web's. */
+    const char *tenant; /* NULL: none. */
+    const char *timeout;
+};
+
+static struct dp_request *begin(const struct ask *ask)
+{
+    struct dp_request *rq = NULL;
+    w.steps[0] = '\0';
+    w.ended_once = false;
+    assert_true(err_ok(dp_request_start(&w.pool, &front, NULL, &lane, &rq)));
+    rq->in.token = slice_str(ask->token == NULL ? "token-of-web" : ask->token);
+    rq->in.tenant = ask->tenant == NULL ? (struct slice){0} : slice_str(ask->tenant);
+    rq->in.timeout = ask->timeout == NULL ? (struct slice){0} : slice_str(ask->timeout);
+    rq->in.path = SLICE_LIT("/acme.orders/Get");
+    return rq;
+}
+
+static struct dp_request *run(const struct ask *ask)
+{
+    struct dp_request *rq = begin(ask);
+    return dp_request_run(rq) == DP_STEP_DONE ? NULL : rq;
+}
+
+static int64_t counted(enum err_code code)
+{
+    const struct slice labels[] = {SLICE_LIT("operator"), slice_str(err_name(code))};
+    return metrics_value(w.metrics, metrics_series(w.metrics, DP_METRIC_REQUESTS, labels));
+}
+
+/* The request is refused before the lane had it, by these steps. */
+static void expect_refusal(const struct ask *ask, enum err_code code, const char *steps)
+{
+    unsigned refused = w.refused;
+    unsigned ended = w.ended;
+    int64_t before = counted(code);
+    assert_null(run(ask));
+    assert_string_equal(w.steps, steps);
+    assert_int_equal(w.code, code);
+    assert_int_equal(w.refused, refused + 1);
+    assert_int_equal(w.ended, ended + 1);
+    assert_int_equal(counted(code), before + 1);
+    assert_int_equal(w.pool.open_count, 0);
+}
+
+/* ---- tests ---- */
+
+static void every_refusal_is_answered_counted_and_released_once(void **state)
+{
+    (void)state;
+    const struct ask plain = {0};
+    expect_refusal(&plain, E_NOT_READY, "refuse ended");
+    adopt(/* allows: */ true);
+    expect_refusal(&(struct ask){.token = "wrong"}, E_UNAUTHENTICATED, "refuse ended");
+    expect_refusal(&(struct ask){.token = ""}, E_UNAUTHENTICATED, "refuse ended");
+    expect_refusal(&(struct ask){.tenant = "globex"}, E_TENANT_MISMATCH, "refuse ended");
+    w.route_code = E_NO_ROUTE;
+    expect_refusal(&plain, E_NO_ROUTE, "route refuse ended");
+    w.route_code = E_OK;
+    expect_refusal(&(struct ask){.timeout = "soon"}, E_CONTEXT_INVALID, "route refuse ended");
+    expect_refusal(&(struct ask){.timeout = "0S"}, E_DEADLINE_EXCEEDED, "route refuse ended");
+    w.forward = REFUSES;
+    expect_refusal(&plain, E_NO_HEALTHY_ENDPOINT, "route forward refuse ended");
+    w.forward = FAILS_INSIDE;
+    expect_refusal(&plain, E_UPSTREAM_CONNECT, "route forward refuse ended");
+    dp_request_pool_set_stale(&w.pool, true);
+    expect_refusal(&plain, E_SNAPSHOT_STALE, "refuse ended");
+    dp_request_pool_set_stale(&w.pool, false);
+    adopt(/* allows: */ false);
+    expect_refusal(&plain, E_POLICY_DENIED, "route refuse ended");
+    dp_request_pool_drain(&w.pool);
+    expect_refusal(&plain, E_DRAINING, "refuse ended");
+}
+
+static void what_is_no_request_is_refused_by_the_same_door(void **state)
+{
+    (void)state;
+    adopt(/* allows: */ true);
+    dp_request_refuse(begin(&(struct ask){0}), FAIL(E_CONTEXT_INVALID));
+    assert_string_equal(w.steps, "refuse ended");
+    assert_int_equal(counted(E_CONTEXT_INVALID), 1);
+    assert_int_equal(w.pool.open_count, 0);
+}
+
+static void a_limit_refuses_with_the_time_to_wait(void **state)
+{
+    (void)state;
+    adopt(/* allows: */ true);
+    w.forward = ANSWERS_INSIDE;
+    unsigned passed = 0;
+    while (passed < 10000 && (run(&(struct ask){0}), w.code == E_OK)) {
+        passed++;
+    }
+    assert_int_equal(w.code, E_RATE_LIMITED);
+    assert_true(passed > 0);
+    assert_string_equal(w.steps, "route refuse ended");
+    assert_int_equal(counted(E_OK), passed);
+}
+
+static void the_lane_ends_what_waits(void **state)
+{
+    (void)state;
+    adopt(/* allows: */ true);
+    struct dp_request *rq = run(&(struct ask){0});
+    assert_non_null(rq);
+    assert_string_equal(w.steps, "route forward");
+    dp_request_done(rq, OK);
+    assert_string_equal(w.steps, "route forward ended");
+    rq = run(&(struct ask){0});
+    dp_request_fail(rq, FAIL(E_UPSTREAM_RESET));
+    assert_string_equal(w.steps, "route forward refuse ended");
+    assert_int_equal(w.code, E_UPSTREAM_RESET);
+}
+
+static void a_caller_that_leaves_is_not_answered(void **state)
+{
+    (void)state;
+    adopt(/* allows: */ true);
+    dp_request_cancel(run(&(struct ask){0}));
+    assert_string_equal(w.steps, "route forward abort ended");
+    assert_int_equal(counted(E_CANCELLED), 1);
+}
+
+static void a_deadline_aborts_and_is_disarmed(void **state)
+{
+    (void)state;
+    adopt(/* allows: */ true);
+    struct dp_request *rq = run(&(struct ask){.timeout = "30m"});
+    assert_true(dp_request_left_ms(rq) <= 30);
+    assert_true(net_loop_run_until(w.loop, &w.ended_once, WAIT_MS));
+    assert_string_equal(w.steps, "route forward abort refuse ended");
+    assert_int_equal(w.code, E_DEADLINE_EXCEEDED);
+    /* One that is over in time hears nothing of it any more. */
+    rq = run(&(struct ask){.timeout = "30m"});
+    dp_request_done(rq, OK);
+    bool never = false;
+    assert_false(net_loop_run_until(w.loop, &never, 60));
+    assert_string_equal(w.steps, "route forward ended");
+}
+
+static void a_request_pins_its_model(void **state)
+{
+    (void)state;
+    adopt(/* allows: */ true);
+    struct dp_request *rq = run(&(struct ask){0});
+    const struct dp_model *first = rq->model;
+    adopt(/* allows: */ true);
+    assert_int_equal(dp_request_pool_generations(&w.pool), 2);
+    assert_ptr_equal(rq->model, first);
+    dp_request_done(rq, OK);
+    assert_int_equal(dp_request_pool_generations(&w.pool), 1);
+}
+
+static void run_until_one_generation(void)
+{
+    for (int i = 0; i < WAIT_MS && dp_request_pool_generations(&w.pool) > 1; i++) {
+        bool never = false;
+        (void)net_loop_run_until(w.loop, &never, 1);
+    }
+    assert_int_equal(dp_request_pool_generations(&w.pool), 1);
+}
+
+static void after_a_swap_the_same_verdict_goes_on(void **state)
+{
+    (void)state;
+    adopt(/* allows: */ true);
+    struct dp_request *rq = run(&(struct ask){0});
+    const struct dp_caller *caller = rq->caller;
+    adopt(/* allows: */ true);
+    run_until_one_generation();
+    assert_string_equal(w.steps, "route forward route");
+    assert_int_equal(dp_model_version(rq->model), 2);
+    assert_ptr_not_equal(rq->caller, caller);
+    assert_true(slice_eq(rq->caller->id, SLICE_LIT("acme/web")));
+    dp_request_done(rq, OK);
+    assert_int_equal(w.code, E_OK);
+}
+
+static void after_a_swap_a_denial_ends_it(void **state)
+{
+    (void)state;
+    adopt(/* allows: */ true);
+    (void)run(&(struct ask){0});
+    adopt(/* allows: */ false);
+    run_until_one_generation();
+    assert_string_equal(w.steps, "route forward route abort refuse ended");
+    assert_int_equal(w.code, E_POLICY_DENIED);
+    assert_int_equal(w.pool.open_count, 0);
+}
+
+/* More than one batch; each is decided once a swap, also when two swaps follow at once. */
+static void many_open_requests_are_decided_in_batches(void **state)
+{
+    (void)state;
+    limits.requests = OPEN_MAX;
+    adopt(/* allows: */ true);
+    struct dp_request *open[OPEN_MAX];
+    size_t count = 0;
+    /* The sample's limit lets a burst pass; the clock brings more. */
+    while (count < OPEN_MAX) {
+        struct dp_request *rq = run(&(struct ask){0});
+        if (rq != NULL) {
+            open[count++] = rq;
+        } else {
+            bool never = false;
+            assert_int_equal(w.code, E_RATE_LIMITED);
+            (void)net_loop_run_until(w.loop, &never, 1);
+        }
+    }
+    struct dp_request *none = NULL;
+    assert_int_equal(dp_request_start(&w.pool, &front, NULL, &lane, &none).code, E_OVERLOADED);
+    adopt(/* allows: */ true);
+    adopt(/* allows: */ true);
+    run_until_one_generation();
+    for (size_t i = 0; i < OPEN_MAX; i++) {
+        assert_int_equal(dp_model_version(open[i]->model), 3);
+    }
+    unsigned ended = w.ended;
+    adopt(/* allows: */ false);
+    run_until_one_generation();
+    assert_int_equal(w.ended, ended + OPEN_MAX);
+    assert_int_equal(counted(E_POLICY_DENIED), OPEN_MAX);
+    limits.requests = 20000;
+}
+
+static void a_deferred_request_is_decided_by_its_messages(void **state)
+{
+    (void)state;
+    adopt(/* allows: */ true);
+    w.deferred = true;
+    struct dp_request *rq = run(&(struct ask){0});
+    assert_null(rq->target);
+    const struct dp_cluster *orders = dp_model_cluster(rq->model, SLICE_LIT("service/acme/orders"));
+    const struct dp_cluster *web = dp_model_cluster(rq->model, SLICE_LIT("service/acme/web"));
+    struct slice method = SLICE_LIT("/acme.orders/Get");
+    assert_true(err_ok(dp_request_decide(rq, &orders->target, DP_VERB_CALL, method)));
+    assert_int_equal(dp_request_decide(rq, &web->target, DP_VERB_CALL, method).code,
+                     E_POLICY_DENIED);
+    adopt(/* allows: */ true);
+    run_until_one_generation();
+    assert_string_equal(w.steps, "route forward route redecide");
+    w.redecide_code = E_POLICY_DENIED;
+    adopt(/* allows: */ true);
+    run_until_one_generation();
+    assert_string_equal(w.steps, "route forward route redecide route redecide abort refuse ended");
+}
+
+static void the_end_of_a_drain_aborts_what_is_open(void **state)
+{
+    (void)state;
+    adopt(/* allows: */ true);
+    assert_non_null(run(&(struct ask){0}));
+    assert_non_null(run(&(struct ask){0}));
+    struct dp_request *answered = run(&(struct ask){0});
+    answered->answered = true;
+    dp_request_pool_drain(&w.pool);
+    w.steps[0] = '\0';
+    dp_request_pool_abort(&w.pool, FAIL(E_DRAINING));
+    assert_string_equal(w.steps, "abort ended abort refuse ended abort refuse ended");
+    assert_int_equal(counted(E_DRAINING), 3);
+    assert_int_equal(w.pool.open_count, 0);
+}
+
+int main(void)
+{
+#define EACH(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+    const struct CMUnitTest tests[] = {
+        EACH(every_refusal_is_answered_counted_and_released_once),
+        EACH(what_is_no_request_is_refused_by_the_same_door),
+        EACH(a_limit_refuses_with_the_time_to_wait),
+        EACH(the_lane_ends_what_waits),
+        EACH(a_caller_that_leaves_is_not_answered),
+        EACH(a_deadline_aborts_and_is_disarmed),
+        EACH(a_request_pins_its_model),
+        EACH(after_a_swap_the_same_verdict_goes_on),
+        EACH(after_a_swap_a_denial_ends_it),
+        EACH(many_open_requests_are_decided_in_batches),
+        EACH(a_deferred_request_is_decided_by_its_messages),
+        EACH(the_end_of_a_drain_aborts_what_is_open),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
