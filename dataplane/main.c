@@ -170,8 +170,12 @@ enum { COMMAND_COUNT = sizeof(commands) / sizeof(commands[0]) };
 
 static int print_version(void)
 {
-    (void)printf("trilane-dp %s (%s) formats: container %d, streams %d\n", TRILANE_VERSION,
-                 TRILANE_COMMIT, CONTAINER_FORMAT, STREAM_FORMAT);
+    (void)printf("trilane-dp %s commit %s formats %d", TRILANE_VERSION, TRILANE_COMMIT,
+                 CONTAINER_FORMAT);
+    if (CONTAINER_FORMAT > 1) {
+        (void)printf(" %d", CONTAINER_FORMAT - 1);
+    }
+    (void)printf("\n");
     return EXIT_DONE;
 }
 

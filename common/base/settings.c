@@ -49,6 +49,23 @@ struct settings {
     size_t arg_count;
 };
 
+/* What a limit's value may end with; without, it is of the row's own unit. */
+static const struct unit {
+    const char *of; /* the row's unit. */
+    const char *name;
+    uint64_t factor;
+} units[] = {
+    {"ms", "ms", 1},
+    {"ms", "s", 1000},
+    {"ms", "m", 60000},
+    {"ms", "h", 3600000},
+    {"bytes", "B", 1},
+    {"bytes", "KiB", UINT64_C(1) << 10},
+    {"bytes", "MiB", UINT64_C(1) << 20},
+    {"bytes", "GiB", UINT64_C(1) << 30},
+};
+enum { UNIT_COUNT = sizeof(units) / sizeof(units[0]) };
+
 /* "nats-urls" and "nats_urls" are one name; the first is the written one. */
 static void canonical_name(const char *name, char out[NAME_MAX_BYTES])
 {
@@ -66,13 +83,28 @@ static const char *name_at(const struct settings *s, size_t index, char out[NAME
     return out;
 }
 
+/* A limit's name without its unit: "ack-wait" of "ack-wait-ms". False for all other rows. */
+static bool short_name(const struct settings *s, size_t index, char out[NAME_MAX_BYTES])
+{
+    if (index < s->row_count) {
+        return false;
+    }
+    size_t unit = strlen(limit_rows[index - s->row_count].unit);
+    size_t size = strlen(name_at(s, index, out));
+    bool ends = size > unit + 1 && out[size - unit - 1] == '-' &&
+                strcmp(out + size - unit, limit_rows[index - s->row_count].unit) == 0;
+    out[ends ? size - unit - 1 : 0] = '\0';
+    return ends;
+}
+
 static bool find(const struct settings *s, const char *name, size_t *out)
 {
     char want[NAME_MAX_BYTES];
     char have[NAME_MAX_BYTES];
     canonical_name(name, want);
     for (size_t i = 0; i < s->row_count + LIMIT_COUNT; i++) {
-        if (strcmp(name_at(s, i, have), want) == 0) {
+        if (strcmp(name_at(s, i, have), want) == 0 ||
+            (short_name(s, i, have) && strcmp(have, want) == 0)) {
             *out = i;
             return true;
         }
@@ -100,11 +132,29 @@ static struct err say_unknown(const struct settings *s, const char *name, const 
     return FAIL(E_USAGE);
 }
 
+/* "30000", "30s" and "30000ms" of a limit in ms. */
+static bool limit_number(const struct limit_row *row, struct slice text, uint64_t *out)
+{
+    size_t digits = 0;
+    while (digits < text.size && text.ptr[digits] >= '0' && text.ptr[digits] <= '9') {
+        digits++;
+    }
+    struct slice name = slice_from(text, digits);
+    uint64_t factor = name.size == 0 ? 1 : 0;
+    for (size_t i = 0; i < UNIT_COUNT; i++) {
+        if (strcmp(units[i].of, row->unit) == 0 && slice_eq(name, slice_str(units[i].name))) {
+            factor = units[i].factor;
+        }
+    }
+    return factor > 0 && slice_to_u64(slice_head(text, digits), out) &&
+           !__builtin_mul_overflow(*out, factor, out);
+}
+
 static MUST_CHECK struct err set_limit(const struct limit_row *row, const char *text,
                                        const char *place, struct buf *message)
 {
     uint64_t number = 0;
-    if (!slice_to_u64(slice_str(text), &number) || number < row->min || number > row->max) {
+    if (!limit_number(row, slice_str(text), &number) || number < row->min || number > row->max) {
         TRY(buf_addf(message,
                      "%s: %s is \"%s\"; expected a whole number of %s from %" PRIu64 " to %" PRIu64,
                      place, row->name, text, row->unit, row->min, row->max));
@@ -203,19 +253,30 @@ static MUST_CHECK struct err read_flags(struct settings *s, int argc, char **arg
     return OK;
 }
 
+/* The value of "nats-urls" is that of TRILANE_NATS_URLS; 'variable' keeps the name. */
+static const char *environment_text(const char *name, char variable[NAME_MAX_BYTES + 8])
+{
+    static const char front[] = "TRILANE_";
+    size_t at = sizeof(front) - 1;
+    (void)memcpy(variable, front, sizeof(front));
+    for (size_t k = 0; name[k] != '\0'; k++) {
+        variable[at++] = name[k] == '-' ? '_' : (char)toupper((unsigned char)name[k]);
+    }
+    variable[at] = '\0';
+    const char *text = getenv(variable); /* NOLINT(concurrency-mt-unsafe): before any thread. */
+    return text != NULL && text[0] != '\0' ? text : NULL;
+}
+
 static MUST_CHECK struct err read_environment(struct settings *s, struct buf *message)
 {
     for (size_t i = 0; i < s->row_count + LIMIT_COUNT; i++) {
         char name[NAME_MAX_BYTES];
-        char variable[NAME_MAX_BYTES + 8] = "TRILANE_";
-        (void)name_at(s, i, name);
-        size_t at = strlen(variable);
-        for (size_t k = 0; name[k] != '\0'; k++) {
-            variable[at++] = name[k] == '-' ? '_' : (char)toupper((unsigned char)name[k]);
+        char variable[NAME_MAX_BYTES + 8];
+        const char *text = environment_text(name_at(s, i, name), variable);
+        if (text == NULL && short_name(s, i, name)) {
+            text = environment_text(name, variable);
         }
-        variable[at] = '\0';
-        const char *text = getenv(variable); /* NOLINT(concurrency-mt-unsafe): before any thread. */
-        if (text != NULL && text[0] != '\0') {
+        if (text != NULL) {
             TRY(set(s, i, text, ORIGIN_ENVIRONMENT, variable, message));
         }
     }

@@ -118,11 +118,21 @@ static void judge(struct dp_apply *a, struct dp_apply_turn *t)
     judge_head(&a->judge, t->bytes, &now, &t->judged);
 }
 
+/* A root that is there but cannot be walked to says more than that one is missing. */
+static struct err refusal(struct dp_apply *a, struct dp_apply_turn *t)
+{
+    if (t->judged.err.code != E_ROOT_MISSING || err_ok(a->root_refused)) {
+        return t->judged.err;
+    }
+    (void)snprintf(t->object, sizeof(t->object), "root");
+    return a->root_refused;
+}
+
 static struct err step_judge(struct dp_apply *a, struct dp_apply_turn *t)
 {
     (void)snprintf(t->object, sizeof(t->object), "head");
     judge(a, t);
-    return t->judged.verdict == JUDGE_REFUSED ? t->judged.err : OK;
+    return t->judged.verdict == JUDGE_REFUSED ? refusal(a, t) : OK;
 }
 
 static struct err step_roots(struct dp_apply *a, struct dp_apply_turn *t)
@@ -136,7 +146,7 @@ static struct err step_roots(struct dp_apply *a, struct dp_apply_turn *t)
         return err_ok(why) ? FAIL(E_ROOT_MISSING) : why;
     }
     if (t->judged.verdict == JUDGE_REFUSED) {
-        return t->judged.err;
+        return refusal(a, t);
     }
     t->over = t->judged.verdict == JUDGE_SAME;
     return OK;

@@ -84,9 +84,10 @@ struct dp_apply {
     uint64_t retry_ns;    /* when the target is tried again; 0: not waiting. */
     uint64_t poll_ns;
     uint64_t roots_ns;
-    uint64_t root_asked_ns; /* when a root was asked for that is not there. */
-    uint64_t report_ns;     /* the next heartbeat. */
-    bool report_due;        /* something changed. */
+    uint64_t root_asked_ns;  /* when a root was asked for that is not there. */
+    struct err root_refused; /* why the last asking led to none, when it was there. */
+    uint64_t report_ns;      /* the next heartbeat. */
+    bool report_due;         /* something changed. */
     uint64_t report_count;
     struct bus_message *hint; /* waits for its time. */
     uint64_t hint_ns;         /* when the next hint may be judged. */

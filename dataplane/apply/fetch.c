@@ -46,7 +46,7 @@ static struct err gather_roots(struct dp_apply *a, struct root_walk *walk, struc
     return OK;
 }
 
-struct err dp_fetch_roots(struct dp_apply *a)
+static struct err walk_roots(struct dp_apply *a)
 {
     auto_root_bytes struct root_bytes bytes = {0};
     struct root_walk walk;
@@ -62,6 +62,13 @@ struct err dp_fetch_roots(struct dp_apply *a)
     a->root_asked_ns = 0;
     LOG(LOG_INFO, "apply", "root", LOG_U64("version", a->judge.root.version));
     return OK;
+}
+
+struct err dp_fetch_roots(struct dp_apply *a)
+{
+    struct err e = walk_roots(a);
+    a->root_refused = e.code == E_UNAVAILABLE ? OK : e;
+    return e;
 }
 
 /* ---- the manifest ---- */

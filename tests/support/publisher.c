@@ -391,6 +391,16 @@ void version_sign(struct publisher *p, struct version *v, uint64_t capabilities,
               &v->manifest);
 }
 
+void version_append(struct publisher *p, struct version *v, struct slice bytes)
+{
+    must(buf_add(&v->body, bytes));
+    ids_digest(buf_slice(&v->body), v->digest);
+    const struct key_pair *keys[] = {&p->manifest_key};
+    buf_clear(&v->manifest);
+    sign_into(CONTAINER_MANIFEST, PUBLISHER_ENVIRONMENT, buf_slice(&v->body), keys, 1,
+              &v->manifest);
+}
+
 struct version *version_new(struct publisher *p, const struct content *c, uint64_t number,
                             const struct key_pair *key)
 {

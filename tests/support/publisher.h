@@ -99,6 +99,9 @@ struct version *version_new(struct publisher *p, const struct content *c, uint64
 struct version *version_cut(const struct content *c, uint64_t number);
 void version_sign(struct publisher *p, struct version *v, uint64_t capabilities,
                   const struct key_pair *key);
+
+/* Adds bytes to the body of a signed manifest, and signs that. */
+void version_append(struct publisher *p, struct version *v, struct slice bytes);
 void version_free(struct version *v);
 
 /* The set that a node makes of it; the caller's reference. 'previous' may be NULL. */

@@ -90,8 +90,9 @@ static void write_limits(void)
         "there.\n\n"
         "Each limit is a setting: a flag of `serve`, an environment variable (`TRILANE_` and the\n"
         "name in capitals with underscores), a line `name: value` of `--config FILE`. A value is a\n"
-        "whole number of the row's unit; one out of bounds is refused at start. Bounds of the\n"
-        "snapshot's format are no settings: they are in `common/snapshot/format.h`.\n\n"
+        "whole number of the row's unit, or says its own: `2s`, `250ms`, `64KiB`; the name goes\n"
+        "without its unit as well (`TRILANE_ACK_WAIT=30s`). One out of bounds is refused at start.\n"
+        "Bounds of the snapshot's format are no settings: they are in `common/snapshot/format.h`.\n\n"
         "| limit | default | least | most | unit | what it bounds |\n"
         "| --- | ---: | ---: | ---: | --- | --- |\n");
 #define X(name, dflt, min, max, unit, why)                                                         \

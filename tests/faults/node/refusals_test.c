@@ -203,6 +203,48 @@ static void root_missing(void **state)
     refused_as(E_ROOT_MISSING);
 }
 
+/* Offers what 'root' holds as the root after the one in force, by a head that names it. */
+static void offer_root(struct slice root)
+{
+    uint64_t next = rig.publisher.root.version + 1;
+    char key[SNAP_KEY_SIZE];
+    snap_key_root(next, key);
+    publisher_put(&rig.snapshots, key, root);
+    send_head((struct head_plan){.sequence = rig.sequence + 1, .root_version = next});
+}
+
+static void root_is_noise(void **state)
+{
+    (void)state;
+    offer_root(SLICE_LIT("no container"));
+    refused_as(E_ROOT_MALFORMED);
+}
+
+/* The next root as 'publisher' makes it, which forgets it again. */
+static void offer_next_root(struct publisher publisher, size_t flip)
+{
+    auto_buf struct buf bytes = BUF_MAX((size_t)2 * ROOT_BODY_MAX);
+    publisher_next_root(&publisher, /* floor= */ NULL, &bytes);
+    bytes.ptr[flip] ^= flip > 0 ? 1 : 0;
+    offer_root(buf_slice(&bytes));
+}
+
+static void root_signature_tampered(void **state)
+{
+    (void)state;
+    offer_next_root(rig.publisher, CONTAINER_HEADER_SIZE + KEY_ID_SIZE + 3);
+    refused_as(E_ROOT_UNSIGNED);
+}
+
+static void root_expired(void **state)
+{
+    (void)state;
+    struct publisher late = rig.publisher;
+    late.root.not_after_ms = clock_wall_ms() - 86400000;
+    offer_next_root(late, 0);
+    refused_as(E_ROOT_EXPIRED);
+}
+
 /* ---- versions and manifests ---- */
 
 static void old_manifest_under_a_new_epoch(void **state)
@@ -266,6 +308,29 @@ static void manifest_signature_tampered(void **state)
     publisher_put_version(&rig.snapshots, v);
     point_at(v);
     refused_as(E_MANIFEST_UNSIGNED);
+}
+
+/* A signed manifest whose body goes on with 'more'. */
+static void longer_manifest(struct slice more)
+{
+    struct version *v = next_version(NULL);
+    version_append(&rig.publisher, v, more);
+    publisher_put_version(&rig.snapshots, v);
+    point_at(v);
+}
+
+static void manifest_malformed(void **state)
+{
+    (void)state;
+    longer_manifest(SLICE_LIT("\xff"));
+    refused_as(E_MANIFEST_MALFORMED);
+}
+
+static void manifest_unknown_field(void **state)
+{
+    (void)state;
+    longer_manifest(SLICE_LIT("\x90\x03\x01")); /* field 50. */
+    refused_as(E_CAPABILITY_MISSING);
 }
 
 static void manifest_by_stranger(void **state)
@@ -501,11 +566,16 @@ int main(void)
         CASE(epoch_jump),
         CASE(no_target),
         CASE(root_missing),
+        CASE(root_is_noise),
+        CASE(root_signature_tampered),
+        CASE(root_expired),
         CASE(old_manifest_under_a_new_epoch),
         CASE(two_manifests_of_one_version),
         CASE(manifest_missing),
         CASE(manifest_tampered),
         CASE(manifest_signature_tampered),
+        CASE(manifest_malformed),
+        CASE(manifest_unknown_field),
         CASE(manifest_by_stranger),
         CASE(manifest_by_head_key),
         CASE(unknown_capability),

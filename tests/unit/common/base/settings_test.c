@@ -195,10 +195,39 @@ static void limits_are_settings_with_bounds(void **state)
     assert_int_equal(setenv("TRILANE_ACK_WAIT_MS", "3600001", 1), 0);
     check_refused(ARGS("x"), "TRILANE_ACK_WAIT_MS: ack_wait_ms is \"3600001\"; expected a whole "
                              "number of ms from 100 to 3600000");
-    assert_int_equal(setenv("TRILANE_ACK_WAIT_MS", "30s", 1), 0);
-    check_refused(ARGS("x"), "TRILANE_ACK_WAIT_MS: ack_wait_ms is \"30s\"; expected a whole number "
-                             "of ms from 100 to 3600000");
+    assert_int_equal(setenv("TRILANE_ACK_WAIT_MS", "30 s", 1), 0);
+    check_refused(ARGS("x"),
+                  "TRILANE_ACK_WAIT_MS: ack_wait_ms is \"30 s\"; expected a whole number "
+                  "of ms from 100 to 3600000");
     assert_int_equal(limits.ack_wait_ms, 3600000);
+}
+
+/* The unit may stand with the value instead of in the name. */
+static void limits_go_by_their_short_names(void **state)
+{
+    (void)state;
+    check_value(ARGS("--ack-wait=2s"), "ack-wait-ms", "2s");
+    assert_int_equal(limits.ack_wait_ms, 2000);
+    check_value(ARGS("--ack-wait-ms=1h"), "ack-wait", "1h");
+    assert_int_equal(limits.ack_wait_ms, 3600000);
+    assert_int_equal(setenv("TRILANE_ACK_WAIT", "250ms", 1), 0);
+    check_value(ARGS("x"), "ack-wait-ms", "250ms");
+    assert_int_equal(limits.ack_wait_ms, 250);
+    assert_int_equal(setenv("TRILANE_ACK_WAIT_MS", "300", 1), 0); /* the full name wins. */
+    check_value(ARGS("x"), "ack-wait-ms", "300");
+    assert_int_equal(unsetenv("TRILANE_ACK_WAIT_MS"), 0);
+    assert_int_equal(unsetenv("TRILANE_ACK_WAIT"), 0);
+    check_value(ARGS("--envelope=1MiB"), "envelope-bytes", "1MiB");
+    assert_int_equal(limits.envelope_bytes, 1 << 20);
+    check_refused(ARGS("--ack-wait=1MiB"),
+                  "command line: ack_wait_ms is \"1MiB\"; expected a whole "
+                  "number of ms from 100 to 3600000");
+    check_refused(
+        ARGS("--ack-wait=5124095576030432h"),
+        "command line: ack_wait_ms is \"5124095576030432h\"; expected a whole number of ms "
+        "from 100 to 3600000");
+    check_refused(ARGS("--max-deliver=2s"), "command line: max_deliver is \"2s\"; expected a whole "
+                                            "number of deliveries from 1 to 10000");
 }
 
 static void a_config_file_has_a_bound(void **state)
@@ -241,7 +270,8 @@ int main(void)
         TEST(files_have_comments_and_quotes), TEST(arguments_are_left_over),
         TEST(switches_are_true_or_false),     TEST(a_wrong_name_is_answered_by_the_nearest),
         TEST(what_is_missing_is_said),        TEST(limits_are_settings_with_bounds),
-        TEST(a_config_file_has_a_bound),      TEST(help_shows_rows_and_limits),
+        TEST(limits_go_by_their_short_names), TEST(a_config_file_has_a_bound),
+        TEST(help_shows_rows_and_limits),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     (void)unlink(config_path);
