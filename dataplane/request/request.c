@@ -206,6 +206,9 @@ static MUST_CHECK struct err authorize(struct dp_request *rq)
     rq->verdict = dp_policy_cache_decide(rq->pool->decisions, rq->target->policy, &query,
                                          net_loop_now_ns(rq->pool->loop));
     dp_request_metrics_decision(rq->pool->metrics, rq->verdict.cached);
+    if (rq->in.header_lost) {
+        return FAIL(E_NO_MEMORY);
+    }
     return rq->verdict.allow ? OK : FAIL(E_POLICY_DENIED);
 }
 

@@ -136,7 +136,6 @@ static void start_request(struct dp_caller_conn *c, struct h2_stream *s, const s
 static void request(struct h2_conn *conn, struct h2_stream *s, const struct h2_fields *fields,
                     bool end)
 {
-    (void)end;
     struct dp_caller_conn *c = h2_conn_user(conn);
     struct dp_worker *w = c->port->worker;
     struct slice service = {0};
@@ -159,7 +158,7 @@ static void request(struct h2_conn *conn, struct h2_stream *s, const struct h2_f
         return;
     }
     if (slice_eq(service, SLICE_LIT("grpc.health.v1.Health"))) {
-        dp_health_request(w, s, fields);
+        dp_health_request(w, s, fields, end);
         return;
     }
     const struct dp_lane *lane = find_lane(w, service);

@@ -163,15 +163,18 @@ static void closed(struct h2_stream *s)
 
 static const struct h2_stream_events events = {.data = data, .closed = closed};
 
-void dp_health_request(struct dp_worker *w, struct h2_stream *s, const struct h2_fields *fields)
+void dp_health_request(struct dp_worker *w, struct h2_stream *s, const struct h2_fields *fields,
+                       bool end)
 {
     struct slice path = h2_fields_value(fields, H2_TOKEN_PATH);
     bool watch = slice_ends(path, SLICE_LIT("/Watch"));
     bool known = watch || slice_ends(path, SLICE_LIT("/Check"));
-    struct dp_health_watch *h =
-        known && w->watch_count < WATCHES_MAX ? calloc(1, sizeof(*h)) : NULL;
+    bool takes = known && !end && w->watch_count < WATCHES_MAX;
+    struct dp_health_watch *h = takes ? calloc(1, sizeof(*h)) : NULL;
     if (h == NULL) {
-        struct grpc_refusal refusal = {.code = known ? E_OVERLOADED : E_NO_ROUTE};
+        struct grpc_refusal refusal = {.code = !known ? E_NO_ROUTE
+                                               : end  ? E_MALFORMED
+                                                      : E_OVERLOADED};
         grpc_refuse(s, &refusal);
         return;
     }

@@ -9,14 +9,17 @@
  */
 #pragma once
 
+#include <stdbool.h>
+
 #include "common/base/slice.h"
 
 struct dp_worker;
 struct h2_fields;
 struct h2_stream;
 
-/* Answers a call of the health service. */
-void dp_health_request(struct dp_worker *w, struct h2_stream *s, const struct h2_fields *fields);
+/* Answers a call of the health service. 'end': its head is all of it. */
+void dp_health_request(struct dp_worker *w, struct h2_stream *s, const struct h2_fields *fields,
+                       bool end);
 
 /* The model changed, or the node drains: tells those that watch. */
 void dp_health_changed(struct dp_worker *w);

@@ -1,6 +1,8 @@
 /* input: see input.h. */
 #include "dataplane/runtime/input.h"
 
+#include <string.h>
+
 #include "common/base/check.h"
 #include "common/context/context.h"
 #include "common/net/addr.h"
@@ -11,16 +13,30 @@
 
 /* ---- what both protocols share ---- */
 
-/* What a look-up of a header stands on: joining values takes room of the request's arena. */
+/* A field that is there several times, as a policy sees it. */
+struct joined {
+    struct slice name;
+    struct slice value;
+    struct joined *next;
+};
+
+/* What a look-up of a header stands on. Joined values are kept in the request's arena, each once,
+ * so that all of them together take no more room than the header section. */
 struct header_ctx {
     struct dp_request *rq;
+    struct joined *joined; /* a first one without a name; never NULL. */
 };
+
+/* Field number 'i' of the request; false past the last. */
+typedef bool field_fn(const struct dp_request *rq, size_t i, struct slice *name,
+                      struct slice *value);
 
 static struct err set_header(struct dp_request *rq,
                              bool (*header)(const void *, struct slice, struct slice *))
 {
     struct header_ctx *ctx = NULL;
     TRY(arena_calloc(&rq->arena, 1, sizeof(*ctx), (void **)&ctx));
+    TRY(arena_calloc(&rq->arena, 1, sizeof(*ctx->joined), (void **)&ctx->joined));
     ctx->rq = rq;
     rq->in.header = header;
     rq->in.header_ctx = ctx;
@@ -84,18 +100,87 @@ static void fill_conn(struct dp_request *rq, const struct dp_caller_conn *c,
     rq->in.spiffe = identity == NULL ? (struct slice){0} : identity->spiffe_id;
 }
 
-/* What a policy sees of a field that is there several times: as one list, like any upstream
- * does (RFC 9110, 5.3). The request's arena is full: the field is as good as not readable. */
-static bool join(struct dp_request *rq, struct slice so_far, struct slice next, struct slice *out)
+/* ---- a field that is there several times ---- */
+
+/* As one list, like any upstream reads it (RFC 9110, 5.3). 'size': of the list. */
+static struct err join(const struct header_ctx *ctx, struct slice name, size_t size,
+                       field_fn *field, struct slice *out)
 {
-    return err_ok(arena_printf(&rq->arena, out, "%.*s,%.*s", SLICE_ARG(so_far), SLICE_ARG(next)));
+    struct joined *joined = NULL;
+    uint8_t *bytes = NULL;
+    struct slice found = {0};
+    struct slice value = {0};
+    TRY(arena_calloc(&ctx->rq->arena, 1, sizeof(*joined), (void **)&joined));
+    TRY(arena_alloc(&ctx->rq->arena, size, (void **)&bytes));
+    size_t at = 0;
+    for (size_t i = 0; field(ctx->rq, i, &found, &value); i++) {
+        if (!slice_eq(found, name)) {
+            continue;
+        }
+        if (at > 0) {
+            bytes[at++] = ',';
+        }
+        if (value.size > 0) {
+            memcpy(bytes + at, value.ptr, value.size);
+        }
+        at += value.size;
+        joined->name = found; /* not 'name': that is the model's, and the request may outlive it. */
+    }
+    CHECK(at <= size);
+    joined->value = slice_of(bytes, at);
+    joined->next = ctx->joined->next;
+    ctx->joined->next = joined;
+    *out = joined->value;
+    return OK;
+}
+
+/*
+ * The value of a field by its name. When there is no room to join several, the request says so:
+ * to take them for absent would pass by a rule that denies what they say.
+ */
+static bool find_field(const struct header_ctx *ctx, struct slice name, field_fn *field,
+                       struct slice *out)
+{
+    size_t count = 0;
+    size_t size = 0;
+    struct slice found = {0};
+    struct slice value = {0};
+    for (size_t i = 0; field(ctx->rq, i, &found, &value); i++) {
+        if (slice_eq(found, name)) {
+            *out = value;
+            count++;
+            size += value.size + 1;
+        }
+    }
+    if (count < 2) {
+        return count == 1;
+    }
+    for (const struct joined *j = ctx->joined->next; j != NULL; j = j->next) {
+        if (slice_eq(j->name, name)) {
+            *out = j->value;
+            return true;
+        }
+    }
+    ctx->rq->in.header_lost |= !err_ok(join(ctx, name, size, field, out));
+    return true;
 }
 
 /* ---- HTTP/2 ---- */
 
+static bool field_h2(const struct dp_request *rq, size_t i, struct slice *name, struct slice *value)
+{
+    const struct h2_fields *fields = h2_stream_fields(rq->stream);
+    if (i >= fields->count) {
+        return false;
+    }
+    *name = fields->at[i].name;
+    *value = fields->at[i].value;
+    return true;
+}
+
 static bool header_h2(const void *ctx, struct slice name, struct slice *out)
 {
-    struct dp_request *rq = ((const struct header_ctx *)ctx)->rq;
+    const struct dp_request *rq = ((const struct header_ctx *)ctx)->rq;
     const struct h2_fields *fields = h2_stream_fields(rq->stream);
     if (context_judge_client(name) == CONTEXT_STRIP) {
         return false;
@@ -106,20 +191,7 @@ static bool header_h2(const void *ctx, struct slice name, struct slice *out)
         *out = field == NULL ? (struct slice){0} : field->value;
         return field != NULL;
     }
-    bool found = false;
-    struct slice value = {0};
-    for (size_t i = 0; i < fields->count; i++) {
-        if (!slice_eq(fields->at[i].name, name)) {
-            continue;
-        }
-        if (found && !join(rq, value, fields->at[i].value, &value)) {
-            return false;
-        }
-        value = found ? value : fields->at[i].value;
-        found = true;
-    }
-    *out = value;
-    return found;
+    return find_field(ctx, name, field_h2, out);
 }
 
 /* Fields that decide something and may not be there twice: two readers could take two. */
@@ -160,27 +232,21 @@ struct err dp_input_h2(struct dp_request *rq, const struct h2_fields *f,
 
 /* ---- HTTP/1 ---- */
 
-static bool header_http1(const void *ctx, struct slice name, struct slice *out)
+static bool field_http1(const struct dp_request *rq, size_t i, struct slice *name,
+                        struct slice *value)
 {
-    struct dp_request *rq = ((const struct header_ctx *)ctx)->rq;
     const struct http1_head *head = http1_exchange_head(rq->exchange);
-    if (context_judge_client(name) == CONTEXT_STRIP) {
+    if (i >= head->field_count) {
         return false;
     }
-    bool found = false;
-    struct slice value = {0};
-    for (size_t i = 0; i < head->field_count; i++) {
-        if (!slice_eq(head->fields[i].name, name)) {
-            continue;
-        }
-        if (found && !join(rq, value, head->fields[i].value, &value)) {
-            return false;
-        }
-        value = found ? value : head->fields[i].value;
-        found = true;
-    }
-    *out = value;
-    return found;
+    *name = head->fields[i].name;
+    *value = head->fields[i].value;
+    return true;
+}
+
+static bool header_http1(const void *ctx, struct slice name, struct slice *out)
+{
+    return context_judge_client(name) != CONTEXT_STRIP && find_field(ctx, name, field_http1, out);
 }
 
 /* The value of a field that may be there once; *out_twice is set when it is not. */

@@ -1,7 +1,7 @@
 """intruder: somebody who stole the publisher's NATS password, but none of its keys.
 
-A few lines of the NATS client protocol; while it runs, every chunk that is put into the snapshot
-bucket is overwritten at once by other bytes of the same size, also when the leader repairs it.
+A few lines of the NATS client protocol; while it runs, every chunk (or what else 'keys' names)
+that is put into the snapshot bucket is overwritten at once by other bytes of the same size, also when the leader repairs it.
 """
 
 import json
@@ -11,7 +11,7 @@ import threading
 
 
 class Intruder:
-    def __init__(self, port, environment, user="cp", password="cp-secret"):
+    def __init__(self, port, environment, user="cp", password="cp-secret", keys="chunk.>"):
         self.bucket = "$KV.trilane_%s_snapshots" % environment
         self.overwritten = 0
         self._broken = {}  # subject to the bytes that were put there.
@@ -23,7 +23,7 @@ class Intruder:
         self._send(b"CONNECT " + json.dumps({
             "user": user, "pass": password, "verbose": False, "headers": True,
             "name": "intruder"}).encode())
-        self._send(b"SUB %s.chunk.> 1" % self.bucket.encode())
+        self._send(b"SUB %s.%s 1" % (self.bucket.encode(), keys.encode()))
         self._send(b"PING")
         self._ready = threading.Event()
         threading.Thread(target=self._run, daemon=True).start()

@@ -77,7 +77,15 @@ static struct err echo_route(struct dp_request *rq)
 static struct err echo_forward(struct dp_request *rq)
 {
     struct slice value = {0};
-    bool found = rq->in.header(rq->in.header_ctx, SLICE_LIT("x-many"), &value);
+    bool found = false;
+    for (int i = 0; i < 50; i++) { /* as 50 rules would. */
+        found = rq->in.header(rq->in.header_ctx, SLICE_LIT("x-many"), &value);
+    }
+    char size[24];
+    if (slice_eq(rq->in.path, SLICE_LIT("/acme.orders/Many"))) {
+        (void)snprintf(size, sizeof(size), "%zu", value.size);
+        value = slice_str(size);
+    }
     const struct h2_field fields[] = {
         h2_field_static(H2_TOKEN_STATUS, SLICE_LIT("200")),
         h2_field_static(H2_TOKEN_CONTENT_TYPE, SLICE_LIT("application/grpc")),
@@ -287,13 +295,15 @@ struct ask {
     const char *token;        /* NULL: the token of web. */
     const char *tenant;       /* NULL: none; given twice when twice_tenant. */
     bool twice_tenant;
-    bool many; /* x-many: a, x-many: b. */
+    bool many;         /* x-many: a, x-many: b. */
+    size_t many_count; /* or so many of 256 bytes. */
     struct slice message;
 };
 
 static struct h2_stream *start_call(const char *path, const struct ask *ask, struct call *call)
 {
-    struct h2_field fields[12];
+    static char filler[256];
+    struct h2_field fields[12 + 100];
     size_t n = 0;
     char bearer[64];
     (void)snprintf(bearer, sizeof(bearer), "Bearer %s",
@@ -316,6 +326,10 @@ static struct h2_stream *start_call(const char *path, const struct ask *ask, str
     if (ask->many) {
         fields[n++] = h2_field_named(SLICE_LIT("x-many"), SLICE_LIT("a"));
         fields[n++] = h2_field_named(SLICE_LIT("x-many"), SLICE_LIT("b"));
+    }
+    memset(filler, 'f', sizeof(filler));
+    for (size_t i = 0; i < ask->many_count; i++) {
+        fields[n++] = h2_field_named(SLICE_LIT("x-many"), slice_of(filler, sizeof(filler)));
     }
     struct h2_stream *s = NULL;
     *call = (struct call){0};
@@ -361,6 +375,16 @@ static void a_request_reaches_its_lane(void **state)
     assert_string_equal(call.grpc_status, "0");
     assert_string_equal(call.saw_host, "orders.example.com");
     assert_string_equal(call.saw_many, "a,b");
+}
+
+/* However often a field is there and is asked for: it is never taken for absent. */
+static void a_field_many_times(void **state)
+{
+    (void)state;
+    serve_version(7, /* strict= */ false);
+    struct call call = call_of("/acme.orders/Many", &(struct ask){.many_count = 100});
+    assert_string_equal(call.grpc_status, "0");
+    assert_string_equal(call.saw_many, "25699"); /* 100 × 256 bytes and 99 commas. */
 }
 
 static void refusals_are_grpc(void **state)
@@ -458,6 +482,7 @@ static void health_check(void **state)
     expect_refusal(path, &(struct ask){.message = SLICE_LIT("\7\0\0\0\0")}, E_MALFORMED);
     expect_refusal(path, &(struct ask){.message = SLICE_LIT("\0\0\0\0")}, E_MALFORMED);
     expect_refusal("/grpc.health.v1.Health/List", &(struct ask){0}, E_NO_ROUTE);
+    expect_refusal(path, &(struct ask){0}, E_MALFORMED); /* no body at all. */
 }
 
 static void health_watch_tells_changes(void **state)
@@ -525,6 +550,7 @@ int main(void)
         cmocka_unit_test(grpc_paths),
         CASE(not_ready_without_a_snapshot),
         CASE(a_request_reaches_its_lane),
+        CASE(a_field_many_times),
         CASE(refusals_are_grpc),
         CASE(what_is_no_grpc_gets_a_status),
         CASE(http1_is_told_that_there_is_no_route),
