@@ -31,6 +31,14 @@ static bool is_control(const uint8_t head[H2_FRAME_HEAD_BYTES])
     }
 }
 
+/* PRIORITY belongs to a stream (RFC 9113, section 6.3). nghttp2 looks at none, since it was told
+ * that nobody here does. */
+static bool is_lost_priority(const uint8_t head[H2_FRAME_HEAD_BYTES])
+{
+    bool has_stream = (head[5] & 0x7f) != 0 || head[6] != 0 || head[7] != 0 || head[8] != 0;
+    return head[3] == NGHTTP2_PRIORITY && !has_stream;
+}
+
 /* False when the frame is one too many. */
 static bool charge_frame(struct h2_conn *c, const uint8_t head[H2_FRAME_HEAD_BYTES])
 {
@@ -47,7 +55,7 @@ static bool charge_frame(struct h2_conn *c, const uint8_t head[H2_FRAME_HEAD_BYT
 
 /*
  * Reads the heads of frames as they pass, cut anywhere: nghttp2 tells nothing of the frames that it
- * ignores, and those are what a flood is best made of. False on a flood.
+ * ignores, and those are what a flood is best made of. False when the connection has to end.
  */
 static bool watch_frames(struct h2_conn *c, struct slice bytes)
 {
@@ -68,6 +76,10 @@ static bool watch_frames(struct h2_conn *c, struct slice bytes)
         }
         c->head_have = 0;
         c->skip = h2_frame_size(c->head);
+        if (is_lost_priority(c->head)) {
+            h2_conn_close(c, H2_PROTOCOL_ERROR, FAIL(E_PROTOCOL_ERROR));
+            return false;
+        }
         if (!charge_frame(c, c->head)) {
             return false;
         }

@@ -132,6 +132,18 @@ static void unknown_frames_are_ignored_and_counted(void **state)
     world_free(&w);
 }
 
+static void priority_of_no_stream_ends_the_connection(void **state)
+{
+    (void)state;
+    struct world w;
+    world_open(&w);
+    frame_add(&w.out, 2, 0, 1, slice_of("\0\0\0\0\1", 5));
+    expect_alive(&w, 1);
+    frame_add(&w.out, 2, 0, 0, slice_of("\0\0\0\1\1", 5));
+    expect_end(&w, H2_PROTOCOL_ERROR);
+    world_free(&w);
+}
+
 static void rapid_reset_ends_the_connection(void **state)
 {
     (void)state;
@@ -473,6 +485,7 @@ int main(void)
         cmocka_unit_test(empty_data_flood_ends_the_connection),
         cmocka_unit_test(window_of_one_flood_ends_the_connection),
         cmocka_unit_test(unknown_frames_are_ignored_and_counted),
+        cmocka_unit_test(priority_of_no_stream_ends_the_connection),
         cmocka_unit_test(rapid_reset_ends_the_connection),
         cmocka_unit_test(forced_resets_end_the_connection),
         cmocka_unit_test(useful_work_earns_control_frames),
