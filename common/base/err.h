@@ -169,7 +169,7 @@
     X(BASE_CHANGED, 9, 409, CALLER, "another version was published since the plan", "plan again")  \
     X(NOT_LEADER, 14, 503, SELF, "this replica does not lead", "ask the leader that is named")     \
     X(STORE_BEHIND, 15, 503, SELF, "the bucket has a version that the database does not know",     \
-      "trilane-cp recover")                                                                        \
+      "bring the right database back: docs/operations.md")                                         \
     X(HOST_REFUSED, 7, 403, CALLER, "the Host header names another server",                        \
       "use the server's own name")                                                                 \
     X(ORIGIN_REFUSED, 7, 403, CALLER, "the Origin header names another site",                      \
@@ -183,7 +183,10 @@
     X(NOT_LIVE, 9, 409, PEER, "published, but not live on every node", "see trilane-cp status")    \
     X(CHECK_MISSING, 9, 500, SELF, "trilane-dp, which checks each snapshot, cannot be run",        \
       "install trilane-dp beside trilane-cp, or name it with --dp-check")                          \
-    X(NEVER_PUBLISHED, 5, 404, CALLER, "this version was never published", "see trilane-cp history")
+    X(NEVER_PUBLISHED, 5, 404, CALLER, "this version was never published",                         \
+      "see trilane-cp history")                                                                    \
+    X(SIGNER_GONE, 14, 503, SELF, "the signer process ended, or does not answer",                  \
+      "the leader starts it again; see the log of trilane-cp serve")
 
 enum err_fault { ERR_FAULT_NOBODY, ERR_FAULT_CALLER, ERR_FAULT_PEER, ERR_FAULT_SELF };
 

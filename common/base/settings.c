@@ -116,7 +116,8 @@ static struct err say_unknown(const struct settings *s, const char *name, const 
                               struct buf *message)
 {
     char best[NAME_MAX_BYTES] = "";
-    size_t best_distance = 4;
+    size_t best_distance = strlen(name) / 3 + 2; /* a typo or two, no other word. */
+    best_distance = best_distance < 4 ? best_distance : 4;
     for (size_t i = 0; i < s->row_count + LIMIT_COUNT; i++) {
         char have[NAME_MAX_BYTES];
         size_t distance = text_distance(slice_str(name), slice_str(name_at(s, i, have)));

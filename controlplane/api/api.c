@@ -15,7 +15,11 @@
 #include "controlplane/api/json.h"
 #include "controlplane/api/metrics.h"
 
-enum { ANSWER_MAX = 16 << 20, LISTENERS = 2 };
+enum {
+    ANSWER_MAX = 16 << 20,
+    LISTENERS = 2,
+    IDLE_MS = 30000, /* connections are few, and anyone may open them. */
+};
 
 struct connection {
     struct cp_api *api;
@@ -206,13 +210,24 @@ static struct slice path_of(const struct http1_head *head)
     return slice_head(head->path, slice_find(head->path, '?'));
 }
 
+/* Versions and counts: whole numbers that the store can hold. */
+static bool to_number(struct slice text, uint64_t *out)
+{
+    uint64_t number = 0;
+    if (!slice_to_u64(text, &number) || number > INT64_MAX) {
+        return false;
+    }
+    *out = number;
+    return true;
+}
+
 static bool path_matches(const struct route *route, struct slice path, uint64_t *out_number)
 {
     struct slice pattern = slice_str(route->path);
     if (!slice_ends(pattern, SLICE_LIT("/"))) {
         return slice_eq(path, pattern);
     }
-    return slice_starts(path, pattern) && slice_to_u64(slice_from(path, pattern.size), out_number);
+    return slice_starts(path, pattern) && to_number(slice_from(path, pattern.size), out_number);
 }
 
 /* E_NO_ROUTE is for lanes; here it is E_NOT_FOUND and E_METHOD_NOT_ALLOWED. */
@@ -241,7 +256,7 @@ static struct err query_number(struct slice path, const char *name, uint64_t *ou
     while (query.size > 0) {
         struct slice pair = slice_head(query, slice_find(query, '&'));
         if (slice_starts(pair, wanted) && pair.size > wanted.size && pair.ptr[wanted.size] == '=') {
-            return slice_to_u64(slice_from(pair, wanted.size + 1), out) ? OK : FAIL(E_USAGE);
+            return to_number(slice_from(pair, wanted.size + 1), out) ? OK : FAIL(E_USAGE);
         }
         query = slice_from(query, pair.size + 1);
     }
@@ -340,7 +355,8 @@ static struct err serve(struct cp_api *api, struct net_conn *conn)
         return FAIL(E_NO_MEMORY);
     }
     c->api = api;
-    struct http1_server_options options = {.handler = &handler, .ctx = c, .closed = on_closed};
+    struct http1_server_options options = {
+        .handler = &handler, .ctx = c, .closed = on_closed, .idle_ms = IDLE_MS};
     struct err e = http1_server_start(conn, &options, (struct slice){0}, &c->server);
     if (!err_ok(e)) {
         free(c);
@@ -378,8 +394,8 @@ static struct err listen_on(struct cp_api *api, size_t index, const char *addres
     struct net_addr bound;
     struct err e = net_listen(slice_str(address), &api->fds[index], &bound);
     if (!err_ok(e)) {
-        TRY(buf_addf(message, "%s: cannot listen on %s; is the port taken?",
-                     tls == NULL ? "listen" : "listen-tls", address));
+        TRY(buf_addf(message, "%s: cannot listen on %s; %s", tls == NULL ? "listen" : "listen-tls",
+                     address, e.code == E_IO ? "is the port taken?" : "expected ADDRESS:PORT"));
         return e;
     }
     if (tls == NULL && !is_loopback(&bound)) {

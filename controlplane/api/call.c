@@ -29,7 +29,10 @@ static struct err history(struct cp_call *call, struct cp_publish_room *room, js
         (void)json_array_append_new(list, cp_json_record(&records[i]));
     }
     free(records);
-    *out = json_pack("{s:o}", "versions", list);
+    struct cp_leader_status status;
+    cp_leader_status(room->leader, &status);
+    *out =
+        json_pack("{s:o, s:I}", "versions", list, "head_version", (json_int_t)status.head_version);
     return e;
 }
 
@@ -40,42 +43,31 @@ static struct err list_file(void *ctx, const struct cp_store_file *file)
     return json_array_append_new(ctx, item) == 0 ? OK : FAIL(E_NO_MEMORY);
 }
 
+/* The refusal that names the version. */
+static struct err never_published(uint64_t number, json_t **out)
+{
+    struct err e = FAIL(E_NEVER_PUBLISHED);
+    *out = cp_json_error(e, /* work= */ NULL);
+    (void)json_object_set_new(*out, "message",
+                              json_sprintf("version %llu was never published, or is too old",
+                                           (unsigned long long)number));
+    return e;
+}
+
 static struct err version(struct cp_call *call, struct cp_publish_room *room, json_t **out)
 {
     struct cp_record record;
     struct err e = room->store->ops->load(room->store, room->environment, call->first, &record,
                                           /* manifest= */ NULL);
-    TRY(e.code == E_NOT_FOUND ? FAIL(E_NEVER_PUBLISHED) : e);
+    if (e.code == E_NOT_FOUND) {
+        return never_published(call->first, out);
+    }
+    TRY(e);
     json_t *files = json_array();
     e = room->store->ops->sources_get(room->store, room->environment, call->first, list_file,
                                       files);
     *out = cp_json_record(&record);
     (void)json_object_set_new(*out, "files", files);
-    return e;
-}
-
-static struct err take_file(void *ctx, const struct cp_store_file *file)
-{
-    return cp_source_set_add(ctx, file->name, file->bytes);
-}
-
-static struct err compile_version(struct cp_publish_room *room, uint64_t number,
-                                  struct cp_compiled **out)
-{
-    struct cp_record record;
-    struct err e = room->store->ops->load(room->store, room->environment, number, &record,
-                                          /* manifest= */ NULL);
-    TRY(e.code == E_NOT_FOUND ? FAIL(E_NEVER_PUBLISHED) : e);
-    struct cp_source_set set;
-    struct cp_diags diags;
-    cp_source_set_init(&set);
-    cp_diags_init(&diags, &set);
-    e = room->store->ops->sources_get(room->store, room->environment, number, take_file, &set);
-    if (err_ok(e)) {
-        e = cp_compile_set(&set, &diags, out);
-    }
-    cp_diags_free(&diags);
-    cp_source_set_free(&set);
     return e;
 }
 
@@ -105,12 +97,16 @@ static struct err diff(struct cp_call *call, struct cp_publish_room *room, json_
 {
     struct cp_compiled *before = NULL;
     struct cp_compiled *after = NULL;
-    struct err e = compile_version(room, call->first, &before);
+    uint64_t asked = call->first;
+    struct err e = cp_publish_compiled(room, asked, &before);
     if (err_ok(e)) {
-        e = compile_version(room, call->second, &after);
+        asked = call->second;
+        e = cp_publish_compiled(room, asked, &after);
     }
     if (err_ok(e)) {
         e = diff_compiled(before, after, out);
+    } else if (e.code == E_NEVER_PUBLISHED) {
+        e = never_published(asked, out);
     }
     cp_compiled_free(before);
     cp_compiled_free(after);

@@ -31,16 +31,8 @@ static bool is_ours(const struct cp_guard *guard, struct slice host)
            is_listed(guard->server_names, host);
 }
 
-struct err cp_guard_site(const struct cp_guard *guard, const struct http1_head *head)
+static struct err judge_origin(const struct http1_head *head, struct slice site)
 {
-    if (!is_ours(guard, host_of(head->authority))) {
-        return FAIL(E_HOST_REFUSED);
-    }
-    const struct http1_field *origin = http1_find(head, SLICE_LIT("origin"));
-    if (origin == NULL) {
-        return OK;
-    }
-    struct slice site = origin->value;
     if (slice_starts(site, SLICE_LIT("https://"))) {
         site = slice_from(site, 8);
     } else if (slice_starts(site, SLICE_LIT("http://"))) {
@@ -49,6 +41,19 @@ struct err cp_guard_site(const struct cp_guard *guard, const struct http1_head *
         return FAIL(E_ORIGIN_REFUSED); /* "null", and schemes that no console has. */
     }
     return slice_eq_nocase(site, head->authority) ? OK : FAIL(E_ORIGIN_REFUSED);
+}
+
+struct err cp_guard_site(const struct cp_guard *guard, const struct http1_head *head)
+{
+    if (!is_ours(guard, host_of(head->authority))) {
+        return FAIL(E_HOST_REFUSED);
+    }
+    for (size_t i = 0; i < head->field_count; i++) { /* each one, should there be several. */
+        if (slice_eq_nocase(head->fields[i].name, SLICE_LIT("origin"))) {
+            TRY(judge_origin(head, head->fields[i].value));
+        }
+    }
+    return OK;
 }
 
 /* Digests are compared, in constant time: neither size nor content of the token leaks. */

@@ -8,6 +8,7 @@
 #include "common/base/limits.h"
 #include "common/base/scope.h"
 #include "common/base/text.h"
+#include "common/snapshot/format.h"
 
 static json_t *hex_of(const uint8_t *bytes, size_t size)
 {
@@ -69,6 +70,18 @@ static json_t *text_of(const struct buf *text)
     return json_stringn(text->size == 0 ? "" : (const char *)text->ptr, text->size);
 }
 
+static json_t *capabilities_of(uint64_t bits)
+{
+    json_t *names = json_array();
+    for (unsigned bit = 0; bit < 64; bit++) {
+        const char *name = capability_name(bit);
+        if ((bits & 1ULL << bit) != 0 && name != NULL) {
+            (void)json_array_append_new(names, json_string(name));
+        }
+    }
+    return names;
+}
+
 json_t *cp_json_work(const struct cp_work *work)
 {
     json_t *value =
@@ -76,6 +89,9 @@ json_t *cp_json_work(const struct cp_work *work)
                   "record", cp_json_record(&work->record), "chunks", number(work->chunks),
                   "chunks_new", number(work->chunks_new), "bytes_new", number(work->bytes_new),
                   "in_head", work->in_head, "same_content", work->is_same);
+    (void)json_object_set_new(value, "unchanged", json_boolean(work->is_unchanged && !work->again));
+    (void)json_object_set_new(value, "nodes_live", number(work->nodes_live));
+    (void)json_object_set_new(value, "capabilities", capabilities_of(work->capabilities));
     if (value != NULL && work->diff.size > 0) {
         (void)json_object_set_new(value, "diff", parsed(&work->diff));
         (void)json_object_set_new(value, "diff_text", text_of(&work->diff_text));
@@ -138,6 +154,13 @@ static struct err read_text(const json_t *body, const char *name, char *out, siz
                      size - 1));
         return FAIL(E_USAGE);
     }
+    for (const char *at = text; *at != '\0'; at++) {
+        bool control = (unsigned char)*at < 0x20 || *at == 0x7f;
+        if (control && *at != '\n' && *at != '\t') { /* it is shown on terminals. */
+            TRY(buf_addf(&work->sentence, "\"%s\": expected no control characters", name));
+            return FAIL(E_USAGE);
+        }
+    }
     (void)memcpy(out, text, json_string_length(value) + 1);
     return OK;
 }
@@ -158,6 +181,18 @@ static struct err read_number(const json_t *body, const char *name, bool *out_th
     return OK;
 }
 
+static const char *why_not_added(enum err_code code)
+{
+    switch ((int)code) {
+    case E_MALFORMED:
+        return "expected a relative path without \"..\", \"\\\\\" and control characters";
+    case E_EXISTS:
+        return "another file has this name";
+    default:
+        return err_text(code);
+    }
+}
+
 static struct err add_file(struct cp_work *work, const json_t *file)
 {
     const json_t *name = json_object_get(file, "name");
@@ -167,6 +202,8 @@ static struct err add_file(struct cp_work *work, const json_t *file)
     }
     size_t size = json_string_length(content);
     if (size / 4 * 3 > limits.source_file_bytes + 3) {
+        TRY(buf_addf(&work->sentence, "file \"%.200s\": larger than source_file_bytes",
+                     json_string_value(name)));
         return FAIL(E_TOO_LARGE);
     }
     auto_free uint8_t *bytes = malloc(size + 1);
@@ -182,7 +219,7 @@ static struct err add_file(struct cp_work *work, const json_t *file)
     struct err e = cp_source_set_add(&work->sources, file_name, slice_of(bytes, used));
     if (!err_ok(e)) {
         TRY(buf_addf(&work->sentence, "file \"%.*s\": %s", SLICE_ARG(slice_head(file_name, 200)),
-                     err_text(e.code)));
+                     why_not_added(e.code)));
     }
     return e;
 }
@@ -199,15 +236,37 @@ static struct err read_files(const json_t *body, struct cp_work *work)
     return OK;
 }
 
-static bool is_known_member(const char *name)
+/* What each kind of work takes: its members, by the kinds that have them. */
+static bool is_known_member(const char *name, enum cp_work_kind kind)
 {
-    static const char *const names[] = {"files", "message", "author", "base", "version"};
-    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-        if (strcmp(name, names[i]) == 0) {
-            return true;
+    static const struct {
+        const char *name;
+        unsigned kinds;
+    } members[] = {
+        {"files", 1U << CP_WORK_VALIDATE | 1U << CP_WORK_PLAN | 1U << CP_WORK_PUBLISH},
+        {"base", 1U << CP_WORK_PLAN | 1U << CP_WORK_PUBLISH | 1U << CP_WORK_ROLLBACK},
+        {"message", 1U << CP_WORK_PUBLISH | 1U << CP_WORK_ROLLBACK},
+        {"author", 1U << CP_WORK_PUBLISH | 1U << CP_WORK_ROLLBACK},
+        {"again", 1U << CP_WORK_PUBLISH},
+        {"version", 1U << CP_WORK_ROLLBACK},
+    };
+    for (size_t i = 0; i < sizeof(members) / sizeof(members[0]); i++) {
+        if (strcmp(name, members[i].name) == 0) {
+            return (members[i].kinds & 1U << kind) != 0;
         }
     }
     return false;
+}
+
+static struct err read_flag(const json_t *body, const char *name, bool *out, struct cp_work *work)
+{
+    const json_t *value = json_object_get(body, name);
+    if (value != NULL && !json_is_boolean(value)) {
+        TRY(buf_addf(&work->sentence, "\"%s\": expected true or false", name));
+        return FAIL(E_USAGE);
+    }
+    *out = json_is_true(value);
+    return OK;
 }
 
 static struct err read_body(json_t *body, struct cp_work *work)
@@ -216,7 +275,7 @@ static struct err read_body(json_t *body, struct cp_work *work)
     json_t *member = NULL;
     json_object_foreach(body, name, member)
     {
-        if (!is_known_member(name)) {
+        if (!is_known_member(name, work->kind)) {
             TRY(buf_addf(&work->sentence, "\"%.80s\" is not a member of this request", name));
             return FAIL(E_USAGE);
         }
@@ -226,6 +285,7 @@ static struct err read_body(json_t *body, struct cp_work *work)
     TRY(read_text(body, "author", work->author, sizeof(work->author), work));
     TRY(read_number(body, "base", &work->has_base, &work->base, work));
     TRY(read_number(body, "version", &has_target, &work->target, work));
+    TRY(read_flag(body, "again", &work->again, work));
     bool writes = work->kind == CP_WORK_PUBLISH || work->kind == CP_WORK_ROLLBACK;
     if (writes && work->message[0] == '\0') {
         return refuse(work, "\"message\": say why, for the history");

@@ -71,6 +71,13 @@ bool cli_begin(struct cli *cli, const struct cli_command *command, int argc, cha
         *out_code = CLI_USAGE;
         return false;
     }
+    const char *extra = settings_arg(cli->settings, command->arg_max);
+    if (extra != NULL) {
+        cli_say("error: USAGE: %s does not take \"%s\"; see trilane-cp %s --help", command->name,
+                extra, command->name);
+        *out_code = CLI_USAGE;
+        return false;
+    }
     return true;
 }
 
@@ -137,24 +144,54 @@ int cli_exit_of(enum err_code code)
         return CLI_NOT_LIVE;
     }
     bool reach = code == E_UNAVAILABLE || code == E_BUS_UNAVAILABLE || code == E_TIMEOUT ||
-                 code == E_NOT_LEADER || code == E_CLOSED;
+                 code == E_NOT_LEADER || code == E_CLOSED || code == E_SIGNER_GONE;
     return reach ? CLI_UNREACHABLE : CLI_REFUSED;
+}
+
+int cli_fail_fix(struct err e, const char *message, const char *fix)
+{
+    bool has_message = message != NULL && message[0] != '\0';
+    bool has_fix = fix != NULL && fix[0] != '\0';
+    fix = has_fix ? fix : err_fix(e.code);
+    cli_say("error: %s: %s", err_name(e.code), has_message ? message : err_text(e.code));
+    if (fix[0] != '\0') {
+        cli_say("  fix: %s", fix);
+    }
+    return cli_exit_of(e.code);
 }
 
 int cli_fail(struct err e, const char *message)
 {
-    bool has_message = message != NULL && message[0] != '\0';
-    cli_say("error: %s: %s", err_name(e.code), has_message ? message : err_text(e.code));
-    if (err_fix(e.code)[0] != '\0') {
-        cli_say("  fix: %s", err_fix(e.code));
-    }
-    return cli_exit_of(e.code);
+    return cli_fail_fix(e, message, /* fix= */ NULL);
 }
 
 const char *cli_text(const json_t *object, const char *name)
 {
     const char *text = json_string_value(json_object_get(object, name));
     return text == NULL ? "" : text;
+}
+
+json_int_t cli_int(const json_t *object, const char *name)
+{
+    return json_integer_value(json_object_get(object, name));
+}
+
+const char *cli_age(json_int_t age_ms, char out[CLI_AGE_SIZE])
+{
+    static const struct {
+        json_int_t seconds;
+        char unit;
+    } units[] = {{86400, 'd'}, {3600, 'h'}, {60, 'm'}};
+    json_int_t seconds = age_ms < 0 ? 0 : age_ms / 1000;
+    for (size_t i = 0; i < sizeof(units) / sizeof(units[0]); i++) {
+        if (seconds >= 2 * units[i].seconds) {
+            (void)snprintf(out, CLI_AGE_SIZE, "%" JSON_INTEGER_FORMAT "%c",
+                           seconds / units[i].seconds, units[i].unit);
+            return out;
+        }
+    }
+    (void)snprintf(out, CLI_AGE_SIZE, "%" JSON_INTEGER_FORMAT "s", seconds);
+    return out;
 }
 
 /* Every text is quoted: nothing in it can then be read as another type. */

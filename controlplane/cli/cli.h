@@ -24,6 +24,7 @@ enum cli_exit {
     CLI_NOT_LIVE = 4,
     CLI_DIFFERENT = 5,
     CLI_FORCED = 6,
+    CLI_UNHEALTHY = 10,
 };
 
 enum cli_format { CLI_TABLE, CLI_JSON, CLI_YAML };
@@ -34,6 +35,7 @@ struct cli_command {
     const char *summary; /* one sentence. */
     const struct setting_row *rows;
     size_t row_count;
+    size_t arg_max; /* arguments that are no flags; one more is refused. */
     int (*run)(const struct cli_command *self, int argc, char **argv);
 };
 
@@ -51,13 +53,14 @@ struct cli {
     }
 
 #define CLI_SERVER_ROWS                                                                            \
-    {"server", "URL", "http://127.0.0.1:9080", "the control plane", SETTING_TEXT},                 \
+    {"server", "URL", CLI_SERVER, "the control plane", SETTING_TEXT},                              \
         {"token-file", "FILE", NULL, "file of the API's token; default: data-dir/token",           \
          SETTING_TEXT},                                                                            \
         {"data-dir", "DIRECTORY", CP_DATA_DIR, "where the server keeps its files", SETTING_TEXT},  \
         {"tls-ca", "FILE", NULL, "CA of an https server; default: the system's", SETTING_TEXT},    \
         CLI_OUTPUT_ROW
 
+#define CLI_SERVER "http://127.0.0.1:9080"
 #define CP_DATA_DIR "/var/lib/trilane-cp"
 
 /*
@@ -67,6 +70,21 @@ struct cli {
 bool cli_begin(struct cli *cli, const struct cli_command *command, int argc, char **argv,
                int *out_code);
 void cli_end(struct cli *cli);
+
+/* Defines NAME_run() around "static int NAME(const struct cli *)". */
+#define CLI_RUN(name)                                                                              \
+    static int name##_run(const struct cli_command *self, int argc, char **argv)                   \
+    {                                                                                              \
+        struct cli cli;                                                                            \
+        int code = CLI_DONE;                                                                       \
+        if (cli_begin(&cli, self, argc, argv, &code)) {                                            \
+            code = name(&cli);                                                                     \
+        }                                                                                          \
+        cli_end(&cli);                                                                             \
+        return code;                                                                               \
+    }
+
+#define CLI_ROWS(table) .rows = (table), .row_count = sizeof(table) / sizeof((table)[0])
 
 /* A setting that must be there; says so and returns NULL when it is not. */
 const char *cli_need(const struct cli *cli, const char *name);
@@ -80,6 +98,8 @@ int cli_result(const struct cli *cli, json_t *value, cli_table_fn *table);
 /* "error: CODE: sentence" and what to do about it; the exit code of the refusal. */
 int cli_fail(struct err e, const char *message);
 int cli_exit_of(enum err_code code);
+/* The same with another advice than the code's own; "" or NULL: the code's own. */
+int cli_fail_fix(struct err e, const char *message, const char *fix);
 /* A line of narration; the last line, which suggests the next command. */
 void cli_say(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void cli_next(const char *format, ...) __attribute__((format(printf, 1, 2)));
@@ -87,8 +107,13 @@ void cli_next(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* JSON as YAML, appended. */
 MUST_CHECK struct err cli_yaml(const json_t *value, struct buf *out);
 
-/* Text of a member, or "" when it is not there. */
+/* Text of a member, or "" when it is not there; its number, or 0. */
 const char *cli_text(const json_t *object, const char *name);
+json_int_t cli_int(const json_t *object, const char *name);
+
+/* An age for people: "3s", "12m", "5h", "4d". */
+enum { CLI_AGE_SIZE = 24 };
+const char *cli_age(json_int_t age_ms, char out[CLI_AGE_SIZE]);
 
 /* All commands in the order of --help; NULL past the end. */
 const struct cli_command *cli_command_at(size_t index);

@@ -14,6 +14,7 @@
 #include "controlplane/source/source.h"
 
 enum { PATH_SIZE = 4096, TOKEN_MAX = 256, ANSWER_MAX = 128 << 20, TIMEOUT_MS = 300000 };
+enum { JSON_PARSER_DEPTH = 2048 }; /* jansson takes no deeper text. */
 
 struct request {
     CURL *curl;
@@ -35,20 +36,32 @@ static size_t take(char *bytes, size_t size, size_t count, void *ctx)
     return err_ok(buf_add(ctx, slice_of(bytes, size * count))) ? size * count : 0;
 }
 
-static struct err read_token(const struct cli *cli, char out[TOKEN_MAX])
+/* A refusal of our own, in the shape of the server's. */
+static void explain(json_t **out, json_t *message, const char *fix)
 {
-    char path[PATH_SIZE];
+    json_decref(*out);
+    *out = json_pack("{s:o, s:s}", "message", message, "fix", fix);
+}
+
+static void token_path(const struct cli *cli, char path[PATH_SIZE])
+{
     const char *given = settings_get(cli->settings, "token-file");
     if (given == NULL) {
-        (void)snprintf(path, sizeof(path), "%.4000s/token",
-                       settings_get(cli->settings, "data-dir"));
+        (void)snprintf(path, PATH_SIZE, "%.4000s/token", settings_get(cli->settings, "data-dir"));
     } else {
-        (void)snprintf(path, sizeof(path), "%s", given);
+        (void)snprintf(path, PATH_SIZE, "%s", given);
     }
+}
+
+static struct err read_token(const struct cli *cli, char out[TOKEN_MAX], json_t **why)
+{
+    char path[PATH_SIZE];
+    token_path(cli, path);
     auto_close int fd = open(path, O_RDONLY | O_CLOEXEC);
     ssize_t size = fd < 0 ? -1 : read(fd, out, TOKEN_MAX - 1);
     if (size <= 0) {
-        cli_say("the token cannot be read from %s; name its file with --token-file", path);
+        explain(why, json_sprintf("the token cannot be read from %s", path),
+                "name the server's own token file with --token-file");
         return FAIL(E_UNAUTHENTICATED);
     }
     struct slice text = slice_of(out, (size_t)size);
@@ -66,11 +79,12 @@ static struct err add_header(struct request *r, const char *line)
     return OK;
 }
 
-static struct err add_body(const struct cli *cli, struct request *r, const json_t *body)
+static struct err add_body(const struct cli *cli, struct request *r, const json_t *body,
+                           json_t **why)
 {
     char token[TOKEN_MAX];
     char line[TOKEN_MAX + 64];
-    TRY(read_token(cli, token));
+    TRY(read_token(cli, token, why));
     (void)snprintf(line, sizeof(line), "Authorization: Bearer %s", token);
     TRY(add_header(r, line));
     TRY(add_header(r, "Content-Type: application/json"));
@@ -106,22 +120,73 @@ static struct err set_up(const struct cli *cli, struct request *r, const char *p
     return OK;
 }
 
+static struct err not_reached(const struct cli *cli, CURLcode done, json_t **out)
+{
+    const char *server = settings_get(cli->settings, "server");
+    explain(out, json_sprintf("%s: %s", server, curl_easy_strerror(done)),
+            "is trilane-cp serve running there? name it with --server");
+    return FAIL(done == CURLE_OPERATION_TIMEDOUT ? E_TIMEOUT : E_UNAVAILABLE);
+}
+
+/* What the server, or whatever else listens there, answered instead of 200. */
+static struct err refused(const struct cli *cli, const struct request *r, long status, json_t **out)
+{
+    enum err_code code = E_MALFORMED;
+    if (!err_find(cli_text(*out, "code"), &code)) {
+        explain(out,
+                json_sprintf("%s: HTTP status %ld, and no answer of trilane-cp's",
+                             settings_get(cli->settings, "server"), status),
+                "is it the address of trilane-cp? name it with --server");
+        return FAIL(E_MALFORMED);
+    }
+    if (code == E_UNAUTHENTICATED && r->body != NULL) {
+        char path[PATH_SIZE];
+        token_path(cli, path);
+        explain(out, json_sprintf("the server does not take the token of %s", path),
+                "name the server's own token file with --token-file");
+    }
+    return FAIL(code);
+}
+
+/* Texts come from elsewhere and go to a terminal: they cannot steer it. */
+static void make_printable(json_t *value, unsigned depth)
+{
+    if (depth > JSON_PARSER_DEPTH) {
+        return;
+    }
+    const char *name = NULL;
+    json_t *member = NULL;
+    json_object_foreach(value, name, member)
+    {
+        make_printable(member, depth + 1);
+    }
+    for (size_t i = 0; i < json_array_size(value); i++) {
+        make_printable(json_array_get(value, i), depth + 1);
+    }
+    if (json_is_string(value)) {
+        auto_free char *text = strdup(json_string_value(value));
+        for (char *at = text; at != NULL && *at != '\0'; at++) {
+            bool control = (unsigned char)*at < 0x20 || *at == 0x7f;
+            *at = control && *at != '\n' && *at != '\t' ? '?' : *at;
+        }
+        (void)json_string_set(value, text == NULL ? "" : text);
+    }
+}
+
 static struct err perform(const struct cli *cli, struct request *r, json_t **out)
 {
     (void)curl_easy_setopt(r->curl, CURLOPT_HTTPHEADER, r->headers);
     CURLcode done = curl_easy_perform(r->curl);
     if (done != CURLE_OK) {
-        cli_say("%s: %s", settings_get(cli->settings, "server"), curl_easy_strerror(done));
-        return FAIL(done == CURLE_OPERATION_TIMEDOUT ? E_TIMEOUT : E_UNAVAILABLE);
+        return not_reached(cli, done, out);
     }
     *out = json_loadb((const char *)r->answer.ptr, r->answer.size, 0, NULL);
     long status = 0;
     (void)curl_easy_getinfo(r->curl, CURLINFO_RESPONSE_CODE, &status);
-    if (status == 200 && *out != NULL) {
-        return OK;
+    if (cli->format == CLI_TABLE) {
+        make_printable(*out, 0);
     }
-    enum err_code code = E_MALFORMED;
-    return err_find(cli_text(*out, "code"), &code) ? FAIL(code) : FAIL(E_MALFORMED);
+    return status == 200 && json_is_object(*out) ? OK : refused(cli, r, status, out);
 }
 
 struct err cli_call(const struct cli *cli, const char *path, const json_t *body, json_t **out)
@@ -134,7 +199,7 @@ struct err cli_call(const struct cli *cli, const char *path, const json_t *body,
     }
     TRY(set_up(cli, &r, path));
     if (body != NULL) {
-        TRY(add_body(cli, &r, body));
+        TRY(add_body(cli, &r, body, out));
     }
     return perform(cli, &r, out);
 }
@@ -148,7 +213,7 @@ int cli_refused(const struct cli *cli, struct err e, json_t *answer)
 {
     const char *message = cli_text(answer, "message");
     (void)fputs(cli_text(answer, "diagnostics_text"), stderr);
-    int code = cli_fail(e, message);
+    int code = cli_fail_fix(e, message, cli_text(answer, "fix"));
     if (cli_text(answer, "step")[0] != '\0') {
         cli_say("  at step: %s", cli_text(answer, "step"));
     }
@@ -174,22 +239,27 @@ static json_t *file_of(const struct cp_source_file *file)
                      "content", text);
 }
 
-json_t *cli_files(const char *path)
+int cli_files(const char *path, json_t **out)
 {
     struct cp_source_set set;
     auto_buf struct buf message = BUF_MAX(PATH_SIZE);
     const char *text = NULL;
     cp_source_set_init(&set);
-    json_t *files = NULL;
     struct err e = cp_source_set_load(&set, path, &message);
+    if (err_ok(e) && set.count == 0) {
+        e = buf_addf(&message, "%s: no sources in it", path);
+        e = err_ok(e) ? FAIL(E_SOURCE_INVALID) : e;
+    }
+    int code = CLI_DONE;
     if (!err_ok(e)) {
-        (void)cli_fail(e, err_ok(buf_cstr(&message, &text)) ? text : NULL);
+        code = cli_fail_fix(e, err_ok(buf_cstr(&message, &text)) ? text : NULL,
+                            "name a directory of .yaml files, or one such file");
     } else {
-        files = json_array();
+        *out = json_array();
         for (size_t i = 0; i < set.count; i++) {
-            (void)json_array_append_new(files, file_of(&set.files[i]));
+            (void)json_array_append_new(*out, file_of(&set.files[i]));
         }
     }
     cp_source_set_free(&set);
-    return files;
+    return code;
 }

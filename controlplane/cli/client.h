@@ -3,7 +3,8 @@
  *
  * Shape      one request at a time over libcurl; proxies of the environment are not asked.
  * Units      milliseconds.
- * Ownership  *out is the caller's (json_decref); it is set also when the server refused.
+ * Ownership  *out is the caller's (json_decref); it is set also when the server refused, or could
+ *            not be asked: its "message" and "fix" are then for cli_refused().
  * Threads    commands: one thread.
  * Errors     E_UNAVAILABLE when the server cannot be reached; E_TIMEOUT; the code that the server
  *            answered; E_MALFORMED for an answer that is no JSON.
@@ -22,6 +23,6 @@ MUST_CHECK struct err cli_call(const struct cli *cli, const char *path, const js
 /* Says what the server refused, with its diagnostics; the exit code. Takes 'answer'. */
 int cli_refused(const struct cli *cli, struct err e, json_t *answer);
 
-/* The sources under a path as the API takes them: an array of {name, content}. Says what is wrong
- * and returns NULL. */
-json_t *cli_files(const char *path);
+/* The sources under a path as the API takes them, an array of {name, content}: CLI_DONE; or says
+ * what is wrong and gives the exit code. */
+int cli_files(const char *path, json_t **out);

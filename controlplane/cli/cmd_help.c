@@ -128,6 +128,7 @@ static int run(const struct cli_command *self, int argc, char **argv)
 
 const struct cli_command cli_command_help = {
     .name = "help",
+    .arg_max = 1,
     .args = "[CODE]",
     .summary = "says what a code means and what to do about it",
     .rows = rows,

@@ -43,9 +43,10 @@ static int init(const struct cli *cli)
     }
     char cert[PATH_SIZE];
     (void)snprintf(cert, sizeof(cert), "%.8000s/ca.pem", directory);
+    int code = cli_result(cli, json_pack("{s:s, s:s}", "trust_domain", trust_domain, "cert", cert),
+                          path_table);
     cli_next("trilane-cp identity issue --ca %s --service TENANT/NAME", directory);
-    return cli_result(cli, json_pack("{s:s, s:s}", "trust_domain", trust_domain, "cert", cert),
-                      path_table);
+    return code;
 }
 
 static int init_run(const struct cli_command *self, int argc, char **argv)

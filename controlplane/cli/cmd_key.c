@@ -79,6 +79,7 @@ static int generate_run(const struct cli_command *self, int argc, char **argv)
 
 const struct cli_command cli_command_key_generate = {
     .name = "key generate",
+    .arg_max = 1,
     .args = "--role ROLE NAME",
     .summary = "makes a pair of keys: NAME.key, which is secret, and NAME.pub",
     .rows = generate_rows,
@@ -152,11 +153,11 @@ static int root(const struct cli *cli)
     if (!err_ok(buf_cstr(&path, &text))) {
         return cli_fail(FAIL(E_NO_MEMORY), NULL);
     }
+    json_t *made = json_pack("{s:s, s:I}", "path", text, "version", (json_int_t)plan.version);
+    int code = cli_result(cli, made, path_table);
     cli_next("trilane-cp serve --trust-root %s, and the same file as --trust-root of each node",
              text);
-    return cli_result(cli,
-                      json_pack("{s:s, s:I}", "path", text, "version", (json_int_t)plan.version),
-                      path_table);
+    return code;
 }
 
 static int root_run(const struct cli_command *self, int argc, char **argv)

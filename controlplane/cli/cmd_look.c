@@ -4,6 +4,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "common/base/clock.h"
 #include "controlplane/cli/client.h"
 #include "controlplane/cli/commands.h"
 #include "controlplane/cli/live.h"
@@ -12,7 +13,10 @@ static const struct setting_row history_rows[] = {
     {"max", "NUMBER", "20", "versions shown, newest first", SETTING_TEXT},
     CLI_SERVER_ROWS,
 };
-static const struct setting_row server_rows[] = {CLI_SERVER_ROWS};
+static const struct setting_row status_rows[] = {
+    {"exit-code", NULL, NULL, "end with 10 when no head goes out or a node refuses", SETTING_FLAG},
+    CLI_SERVER_ROWS,
+};
 static const struct setting_row diff_rows[] = {
     {"exit-code", NULL, NULL, "end with 5 when there are differences", SETTING_FLAG},
     CLI_SERVER_ROWS,
@@ -22,39 +26,45 @@ static const struct setting_row wait_rows[] = {
     CLI_SERVER_ROWS,
 };
 
-static json_int_t number_of(const json_t *object, const char *name)
-{
-    return json_integer_value(json_object_get(object, name));
-}
-
 /* ---- history ---- */
 
-static void history_line(const json_t *record)
+static void history_line(const json_t *record, json_int_t head_version)
 {
     char when[32] = "";
-    time_t seconds = (time_t)(number_of(record, "created_ms") / 1000);
+    char age[CLI_AGE_SIZE];
+    json_int_t created_ms = cli_int(record, "created_ms");
+    time_t seconds = (time_t)(created_ms / 1000);
     struct tm parts;
     if (gmtime_r(&seconds, &parts) != NULL) {
         (void)strftime(when, sizeof(when), "%Y-%m-%dT%H:%M:%SZ", &parts);
     }
     char origin[48] = "";
-    if (number_of(record, "origin") != 0) {
+    if (cli_int(record, "origin") != 0) {
         (void)snprintf(origin, sizeof(origin), " (content of %" JSON_INTEGER_FORMAT ")",
-                       number_of(record, "origin"));
+                       cli_int(record, "origin"));
     }
-    (void)printf("%-8" JSON_INTEGER_FORMAT " %-21s %-12.12s %-16.16s %s%s\n",
-                 number_of(record, "version"), when, cli_text(record, "content_digest"),
-                 cli_text(record, "author"), cli_text(record, "message"), origin);
+    struct slice message = slice_str(cli_text(record, "message"));
+    message = slice_head(message, slice_find(message, '\n'));
+    (void)printf("%c %-8" JSON_INTEGER_FORMAT " %5s  %-21s %-12.12s %-16.16s %.*s%s\n",
+                 cli_int(record, "version") == head_version ? '*' : ' ', cli_int(record, "version"),
+                 cli_age(clock_wall_ms() - created_ms, age), when,
+                 cli_text(record, "content_digest"), cli_text(record, "author"), SLICE_ARG(message),
+                 origin);
 }
 
 static void history_table(const json_t *value)
 {
     const json_t *versions = json_object_get(value, "versions");
-    (void)printf("%-8s %-21s %-12s %-16s %s\n", "VERSION", "PUBLISHED", "CONTENT", "AUTHOR",
-                 "MESSAGE");
-    for (size_t i = 0; i < json_array_size(versions); i++) {
-        history_line(json_array_get(versions, i));
+    if (json_array_size(versions) == 0) {
+        (void)printf("nothing was published yet\n");
+        return;
     }
+    (void)printf("  %-8s %5s  %-21s %-12s %-16s %s\n", "VERSION", "AGE", "PUBLISHED", "CONTENT",
+                 "AUTHOR", "MESSAGE");
+    for (size_t i = 0; i < json_array_size(versions); i++) {
+        history_line(json_array_get(versions, i), cli_int(value, "head_version"));
+    }
+    (void)printf("* the head points at it\n");
 }
 
 static int history(const struct cli *cli)
@@ -70,8 +80,17 @@ static int history(const struct cli *cli)
     if (!err_ok(e)) {
         return cli_refused(cli, e, answer);
     }
+    const json_t *versions = json_object_get(answer, "versions");
+    json_int_t newest = cli_int(json_array_get(versions, 0), "version");
+    json_int_t before = cli_int(json_array_get(versions, 1), "version");
     int code = cli_result(cli, answer, history_table);
-    cli_next("trilane-cp diff FROM TO, or trilane-cp rollback -m MESSAGE VERSION");
+    if (newest == 0) {
+        cli_next("trilane-cp publish -m MESSAGE DIRECTORY");
+    } else if (before == 0) {
+        cli_next("trilane-cp status");
+    } else {
+        cli_next("trilane-cp diff %" JSON_INTEGER_FORMAT " %" JSON_INTEGER_FORMAT, before, newest);
+    }
     return code;
 }
 
@@ -111,37 +130,112 @@ static int diff(const struct cli *cli)
 
 /* ---- status ---- */
 
-static void node_line(const json_t *node)
+static bool refuses(const json_t *node)
 {
-    if (!json_is_true(json_object_get(node, "verified"))) {
-        (void)printf("%-24s %-8s %-10s %6" JSON_INTEGER_FORMAT "s  %s\n", cli_text(node, "node"),
-                     "-", "UNVERIFIED", number_of(node, "age_ms") / 1000, cli_text(node, "code"));
+    return json_is_true(json_object_get(node, "live")) && cli_text(node, "code")[0] != '\0';
+}
+
+/* What a node cannot do, in words: the code, what it is about, what it means. */
+static void node_reason(const json_t *node)
+{
+    enum err_code code = E_OK;
+    const char *name = cli_text(node, "code");
+    if (name[0] == '\0') {
         return;
     }
-    bool live = json_is_true(json_object_get(node, "live"));
-    (void)printf("%-24s %-8" JSON_INTEGER_FORMAT " %-10s %6" JSON_INTEGER_FORMAT "s  %s%s%s\n",
-                 cli_text(node, "node"), number_of(node, "version"),
-                 live ? cli_text(node, "state") : "SILENT", number_of(node, "age_ms") / 1000,
-                 cli_text(node, "code"), cli_text(node, "object")[0] == '\0' ? "" : " ",
+    (void)printf("%s%s%s", name, cli_text(node, "object")[0] == '\0' ? "" : " ",
                  cli_text(node, "object"));
+    if (err_find(name, &code)) {
+        (void)printf(": %s", err_text(code));
+    }
+}
+
+static void node_line(const json_t *node)
+{
+    char age[CLI_AGE_SIZE];
+    char version[24] = "-";
+    bool verified = json_is_true(json_object_get(node, "verified"));
+    bool live = json_is_true(json_object_get(node, "live"));
+    if (verified) {
+        (void)snprintf(version, sizeof(version), "%" JSON_INTEGER_FORMAT, cli_int(node, "version"));
+    }
+    const char *state = !verified ? "UNVERIFIED" : live ? cli_text(node, "state") : "SILENT";
+    (void)printf("%-24s %-8s %-10s %6s  ", cli_text(node, "node"), version, state,
+                 cli_age(cli_int(node, "age_ms"), age));
+    node_reason(node);
+    (void)printf("\n");
+}
+
+static void leader_lines(const json_t *value)
+{
+    char age[CLI_AGE_SIZE];
+    const json_t *leader = json_object_get(value, "leader");
+    const json_t *bus = json_object_get(value, "bus");
+    const char *holder = cli_text(leader, "holder");
+    (void)printf("environment %s; NATS %s", cli_text(value, "environment"), cli_text(bus, "state"));
+    if (cli_int(bus, "down_ms") > 0) {
+        (void)printf(" for %s", cli_age(cli_int(bus, "down_ms"), age));
+    }
+    (void)printf("\nleader %s, epoch %" JSON_INTEGER_FORMAT "; ",
+                 holder[0] == '\0' ? "none" : holder, cli_int(leader, "epoch"));
+    if (cli_int(leader, "head_version") == 0) {
+        (void)printf("no head of this replica's yet\n");
+    } else {
+        (void)printf("head at version %" JSON_INTEGER_FORMAT ", put %s ago\n",
+                     cli_int(leader, "head_version"),
+                     cli_age(clock_wall_ms() - cli_int(leader, "head_at_ms"), age));
+    }
+    enum err_code code = E_OK;
+    if (err_find(cli_text(leader, "code"), &code) && code != E_OK) {
+        (void)printf("NO HEAD GOES OUT: %s: %s\n", err_name(code), err_text(code));
+    }
 }
 
 static void status_table(const json_t *value)
 {
-    const json_t *leader = json_object_get(value, "leader");
     const json_t *nodes = json_object_get(value, "nodes");
-    (void)printf("environment %s; leader %s, epoch %" JSON_INTEGER_FORMAT
-                 "; head at version %" JSON_INTEGER_FORMAT "; NATS %s\n",
-                 cli_text(value, "environment"), cli_text(leader, "holder"),
-                 number_of(leader, "epoch"), number_of(leader, "head_version"),
-                 cli_text(json_object_get(value, "bus"), "state"));
-    if (cli_text(leader, "code")[0] != '\0') {
-        (void)printf("no head goes out: %s\n", cli_text(leader, "code"));
+    size_t count = json_array_size(nodes);
+    size_t live = 0;
+    size_t refusing = 0;
+    leader_lines(value);
+    for (size_t i = 0; i < count; i++) {
+        live += json_is_true(json_object_get(json_array_get(nodes, i), "live"));
+        refusing += refuses(json_array_get(nodes, i));
     }
-    (void)printf("%-24s %-8s %-10s %7s  %s\n", "NODE", "VERSION", "STATE", "AGE", "REASON");
-    for (size_t i = 0; i < json_array_size(nodes); i++) {
+    (void)printf("%zu nodes, %zu live, %zu refusing\n", count, live, refusing);
+    if (count > 0) {
+        (void)printf("\n%-24s %-8s %-10s %6s  %s\n", "NODE", "VERSION", "STATE", "AGE", "REASON");
+    }
+    for (size_t i = 0; i < count; i++) {
         node_line(json_array_get(nodes, i));
     }
+}
+
+/* The first thing that is wrong: a code to ask about; NULL when all is well. */
+static const char *worst_code(const json_t *value)
+{
+    const char *code = cli_text(json_object_get(value, "leader"), "code");
+    const json_t *nodes = json_object_get(value, "nodes");
+    for (size_t i = 0; code[0] == '\0' && i < json_array_size(nodes); i++) {
+        const json_t *node = json_array_get(nodes, i);
+        code = refuses(node) ? cli_text(node, "code") : code;
+    }
+    enum err_code known = E_OK;
+    return err_find(code, &known) ? err_name(known) : NULL;
+}
+
+static int show_status(const struct cli *cli, json_t *value)
+{
+    const char *code = worst_code(value);
+    bool published = cli_int(json_object_get(value, "leader"), "head_version") > 0;
+    int result = cli_result(cli, value, status_table);
+    if (code != NULL) {
+        cli_next("trilane-cp help %s", code);
+    } else {
+        cli_next(published ? "trilane-cp history" : "trilane-cp publish -m MESSAGE DIRECTORY");
+    }
+    bool asked = settings_flag(cli->settings, "exit-code");
+    return result == CLI_DONE && code != NULL && asked ? CLI_UNHEALTHY : result;
 }
 
 static int status(const struct cli *cli)
@@ -159,14 +253,7 @@ static int status(const struct cli *cli)
     }
     (void)json_object_set(answer, "nodes", json_object_get(nodes, "nodes"));
     json_decref(nodes);
-    const char *code = cli_text(json_object_get(answer, "leader"), "code");
-    char next[128] = "trilane-cp history";
-    if (code[0] != '\0') {
-        (void)snprintf(next, sizeof(next), "trilane-cp help %.100s", code);
-    }
-    int result = cli_result(cli, answer, status_table);
-    cli_next("%s", next);
-    return result;
+    return show_status(cli, answer);
 }
 
 /* ---- wait ---- */
@@ -195,49 +282,38 @@ static int wait_for(const struct cli *cli)
 
 /* ---- the table's rows ---- */
 
-#define RUN(name)                                                                                  \
-    static int name##_run(const struct cli_command *self, int argc, char **argv)                   \
-    {                                                                                              \
-        struct cli cli;                                                                            \
-        int code = CLI_DONE;                                                                       \
-        if (cli_begin(&cli, self, argc, argv, &code)) {                                            \
-            code = name(&cli);                                                                     \
-        }                                                                                          \
-        cli_end(&cli);                                                                             \
-        return code;                                                                               \
-    }
-RUN(history)
-RUN(diff)
-RUN(status)
-RUN(wait_for)
-
-#define ROWS(table) .rows = (table), .row_count = sizeof(table) / sizeof((table)[0])
+CLI_RUN(history)
+CLI_RUN(diff)
+CLI_RUN(status)
+CLI_RUN(wait_for)
 
 const struct cli_command cli_command_history = {
     .name = "history",
     .args = "",
     .summary = "shows what was published, by whom and why",
-    ROWS(history_rows),
+    CLI_ROWS(history_rows),
     .run = history_run,
 };
 const struct cli_command cli_command_diff = {
     .name = "diff",
+    .arg_max = 2,
     .args = "FROM TO",
     .summary = "shows what differs between two versions",
-    ROWS(diff_rows),
+    CLI_ROWS(diff_rows),
     .run = diff_run,
 };
 const struct cli_command cli_command_status = {
     .name = "status",
     .args = "",
     .summary = "shows the leader and what every node runs or refused",
-    ROWS(server_rows),
+    CLI_ROWS(status_rows),
     .run = status_run,
 };
 const struct cli_command cli_command_wait = {
     .name = "wait",
+    .arg_max = 1,
     .args = "VERSION",
     .summary = "waits until all live nodes run a version",
-    ROWS(wait_rows),
+    CLI_ROWS(wait_rows),
     .run = wait_for_run,
 };

@@ -2,7 +2,7 @@
  * cmd_serve: one replica of the control plane, wired together and taken apart again.
  *
  * Order of start: what can be refused first (files, keys, database), then what waits for others
- * (NATS), then the door (API). The signer is forked before any thread exists.
+ * (NATS), then the door (API), then leading. The signer is forked before any thread exists.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -97,6 +97,13 @@ static struct err say(struct serve *s, struct err e, const char *what)
     return e;
 }
 
+/* What the operating system said about a path. */
+static struct err say_errno(struct serve *s, const char *setting, const char *path)
+{
+    TRY(buf_addf(&s->message, "%s: %s: %s", setting, path, strerrordesc_np(errno)));
+    return FAIL(E_IO);
+}
+
 /* ---- files ---- */
 
 static struct err path_in_data(struct serve *s, const char *setting, const char *name,
@@ -164,12 +171,15 @@ static struct err read_token(struct serve *s)
 static struct err prepare_files(struct serve *s)
 {
     if (mkdir(s->data, 0700) != 0 && errno != EEXIST) {
-        return say(s, FAIL(E_IO), s->data);
+        return say_errno(s, "data-dir", s->data);
     }
     char path[PATH_SIZE];
     TRY(path_in_data(s, NULL, "lock", path));
     s->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    if (s->lock_fd < 0 || flock(s->lock_fd, LOCK_EX | LOCK_NB) != 0) {
+    if (s->lock_fd < 0) {
+        return say_errno(s, "data-dir", path);
+    }
+    if (flock(s->lock_fd, LOCK_EX | LOCK_NB) != 0) {
         TRY(buf_addf(&s->message, "%s: another trilane-cp has this directory", s->data));
         return FAIL(E_CONFLICT);
     }
@@ -183,7 +193,8 @@ static struct err prepare_files(struct serve *s)
         return say(s, FAIL(E_TOO_LARGE), "store");
     }
     if (access(s->token_path, F_OK) != 0) {
-        TRY(say(s, make_token(s), s->token_path));
+        struct err made = make_token(s);
+        TRY(err_ok(made) ? OK : say_errno(s, "token-file", s->token_path));
     }
     TRY(say(s, read_token(s), s->token_path));
     return find_check(s);
@@ -201,7 +212,8 @@ static struct err start_signer(struct serve *s)
     TRY(cp_roots_load(settings_get(settings, "trust-root"), s->environment, &s->roots,
                       &s->message));
     TRY(cp_signer_start(&options, &s->signer, &s->message));
-    return cp_roots_check_signer(&s->roots, cp_signer_hello(s->signer), &s->message);
+    struct cp_signer_hello hello = cp_signer_hello(s->signer);
+    return cp_roots_check_signer(&s->roots, &hello, &s->message);
 }
 
 /* ---- threads ---- */
@@ -223,7 +235,8 @@ static struct err start_bus(struct serve *s)
     return say(s, bus_open(&config, &s->bus), "nats-urls");
 }
 
-static struct err start_threads(struct serve *s)
+/* What others run on; leader and fleet begin with run_threads(). */
+static struct err make_threads(struct serve *s)
 {
     struct cp_leader_options leader = {.environment = s->environment,
                                        .name = settings_get(s->cli->settings, "replica"),
@@ -234,6 +247,12 @@ static struct err start_threads(struct serve *s)
                                        .restore = restore,
                                        .restore_ctx = s};
     TRY(cp_leader_new(&leader, &s->leader, &s->message));
+    struct cp_fleet_options fleet = {.environment = s->environment,
+                                     .node_keys = s->node_keys,
+                                     .bus = s->bus,
+                                     .restore = restore,
+                                     .restore_ctx = s};
+    TRY(say(s, cp_fleet_new(&fleet, &s->fleet), "fleet"));
     struct cp_publish_room room = {.environment = s->environment,
                                    .dp_check = s->dp_check,
                                    .directory = s->data,
@@ -241,16 +260,16 @@ static struct err start_threads(struct serve *s)
                                    .bus = s->bus,
                                    .roots = &s->roots,
                                    .signer = s->signer,
-                                   .leader = s->leader};
+                                   .leader = s->leader,
+                                   .fleet = s->fleet};
     TRY(cp_worker_start(&room, s->store, &s->publisher, &s->message));
-    TRY(cp_worker_start(&room, s->store, &s->reader, &s->message));
-    TRY(say(s, cp_leader_run(s->leader), "leader"));
-    struct cp_fleet_options fleet = {.environment = s->environment,
-                                     .node_keys = s->node_keys,
-                                     .bus = s->bus,
-                                     .restore = restore,
-                                     .restore_ctx = s};
-    return say(s, cp_fleet_start(&fleet, &s->fleet), "fleet");
+    return cp_worker_start(&room, s->store, &s->reader, &s->message);
+}
+
+static struct err run_threads(struct serve *s)
+{
+    TRY(say(s, cp_fleet_run(s->fleet), "fleet"));
+    return say(s, cp_leader_run(s->leader), "leader");
 }
 
 /* ---- the API ---- */
@@ -395,9 +414,10 @@ static struct err start(struct serve *s)
     TRY(start_signer(s)); /* forks: no thread of ours exists yet. */
     TRY(say(s, net_loop_new(&s->loop), "loop"));
     TRY(start_bus(s));
-    TRY(start_threads(s));
+    TRY(make_threads(s));
     TRY(start_api(s));
-    return start_signals(s);
+    TRY(start_signals(s));
+    return run_threads(s); /* last: a replica that cannot serve shall not take the leader's row. */
 }
 
 static void stop(struct serve *s)
@@ -410,7 +430,7 @@ static void stop(struct serve *s)
     cp_worker_finish(s->publisher); /* publications end with a leader, and the leader and the */
     cp_worker_finish(s->reader);    /* fleet ask the publisher for restores to their end. */
     cp_leader_free(s->leader);
-    cp_fleet_stop(s->fleet);
+    cp_fleet_free(s->fleet);
     cp_worker_free(s->publisher);
     cp_worker_free(s->reader);
     bus_close(s->bus);

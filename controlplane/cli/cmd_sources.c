@@ -28,16 +28,18 @@ static const struct setting_row plan_rows[] = {
         {"timeout", "SECONDS", "60", "how long to wait for the nodes", SETTING_TEXT},              \
         CLI_SERVER_ROWS
 
-static const struct setting_row publish_rows[] = {PUBLISH_ROWS};
+static const struct setting_row publish_rows[] = {
+    {"again", NULL, NULL, "a new version even when nothing changed", SETTING_FLAG},
+    PUBLISH_ROWS,
+};
+static const struct setting_row rollback_rows[] = {PUBLISH_ROWS};
 
 /* ---- validate: offline ---- */
 
 static void valid_table(const json_t *value)
 {
     (void)printf("valid: %s, %" JSON_INTEGER_FORMAT " files, %" JSON_INTEGER_FORMAT " parts\n",
-                 cli_text(value, "environment"),
-                 json_integer_value(json_object_get(value, "files")),
-                 json_integer_value(json_object_get(value, "parts")));
+                 cli_text(value, "environment"), cli_int(value, "files"), cli_int(value, "parts"));
 }
 
 static int print_invalid(const struct cli *cli, struct err e, const struct cp_diags *diags)
@@ -105,31 +107,54 @@ static int validate(const struct cli *cli)
 
 static void plan_table(const json_t *value)
 {
+    json_int_t base = cli_int(value, "base");
+    bool moved = json_is_true(json_object_get(value, "same_content")) &&
+                 !json_is_true(json_object_get(value, "unchanged"));
     (void)fputs(cli_text(value, "diff_text"), stdout);
-    (void)printf("base: version %" JSON_INTEGER_FORMAT "; content %.16s…; %" JSON_INTEGER_FORMAT
-                 " chunks\n",
-                 json_integer_value(json_object_get(value, "base")),
+    if (moved) {
+        (void)printf("only the lines moved on which things stand\n");
+    }
+    (void)printf("base: version %" JSON_INTEGER_FORMAT "%s; content %.16s…; %" JSON_INTEGER_FORMAT
+                 " chunks; would reach %" JSON_INTEGER_FORMAT " live nodes\n",
+                 base, base == 0 ? " (nothing was published yet)" : "",
                  cli_text(json_object_get(value, "record"), "content_digest"),
-                 json_integer_value(json_object_get(value, "chunks")));
+                 cli_int(value, "chunks"), cli_int(value, "nodes_live"));
 }
 
-/* {files: …} of the first argument; says what is wrong and returns NULL. */
-static json_t *sources_body(const struct cli *cli)
+/* {files: …} of the first argument: CLI_DONE; or says what is wrong and gives the exit code. */
+static int sources_body(const struct cli *cli, json_t **out)
 {
     const char *path = settings_arg(cli->settings, 0);
     if (path == NULL) {
         cli_say("error: USAGE: %s needs a DIRECTORY or FILE of sources", cli->command->name);
-        return NULL;
+        return CLI_USAGE;
     }
-    json_t *files = cli_files(path);
-    return files == NULL ? NULL : json_pack("{s:o}", "files", files);
+    json_t *files = NULL;
+    int code = cli_files(path, &files);
+    *out = code == CLI_DONE ? json_pack("{s:o}", "files", files) : NULL;
+    return code;
+}
+
+/* Ready to paste: with the settings that this command was given. */
+static void next_publish(const struct cli *cli, json_int_t base)
+{
+    static const char *const names[] = {"server", "token-file", "tls-ca"};
+    (void)fprintf(stderr, "next: trilane-cp publish --base %" JSON_INTEGER_FORMAT, base);
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        const char *value = settings_get(cli->settings, names[i]);
+        if (value != NULL && strcmp(value, CLI_SERVER) != 0) {
+            (void)fprintf(stderr, " --%s %s", names[i], value);
+        }
+    }
+    cli_say(" -m MESSAGE %s", settings_arg(cli->settings, 0));
 }
 
 static int plan(const struct cli *cli)
 {
-    json_t *body = sources_body(cli);
-    if (body == NULL) {
-        return CLI_USAGE;
+    json_t *body = NULL;
+    int code = sources_body(cli, &body);
+    if (code != CLI_DONE) {
+        return code;
     }
     json_t *answer = NULL;
     struct err e = cli_call(cli, "/api/v1/plan", body, &answer);
@@ -138,10 +163,14 @@ static int plan(const struct cli *cli)
         return cli_refused(cli, e, answer);
     }
     bool same = json_is_true(json_object_get(answer, "same_content"));
-    json_int_t base = json_integer_value(json_object_get(answer, "base"));
-    int code = cli_result(cli, answer, plan_table);
-    cli_next("trilane-cp publish --base %" JSON_INTEGER_FORMAT " -m MESSAGE %s", base,
-             settings_arg(cli->settings, 0));
+    bool unchanged = json_is_true(json_object_get(answer, "unchanged"));
+    json_int_t base = cli_int(answer, "base");
+    code = cli_result(cli, answer, plan_table);
+    if (unchanged) {
+        cli_next("trilane-cp status");
+    } else {
+        next_publish(cli, base);
+    }
     return code == CLI_DONE && !same && settings_flag(cli->settings, "exit-code") ? CLI_DIFFERENT
                                                                                   : code;
 }
@@ -188,12 +217,41 @@ static bool add_words(const struct cli *cli, json_t *body)
 static void published_table(const json_t *value)
 {
     const json_t *record = json_object_get(value, "record");
+    json_int_t version = cli_int(record, "version");
+    if (json_is_true(json_object_get(value, "unchanged"))) {
+        (void)printf("nothing changed: version %" JSON_INTEGER_FORMAT
+                     " has this content already; --again publishes it under a new number\n",
+                     version);
+        return;
+    }
     (void)printf("published version %" JSON_INTEGER_FORMAT " (content %.16s…, %" JSON_INTEGER_FORMAT
                  " of %" JSON_INTEGER_FORMAT " chunks new)\n",
-                 json_integer_value(json_object_get(record, "version")),
-                 cli_text(record, "content_digest"),
-                 json_integer_value(json_object_get(value, "chunks_new")),
-                 json_integer_value(json_object_get(value, "chunks")));
+                 version, cli_text(record, "content_digest"), cli_int(value, "chunks_new"),
+                 cli_int(value, "chunks"));
+}
+
+/* People see what was published before the wait; a program gets one value, after it. */
+static int show_and_wait(const struct cli *cli, json_t *answer, uint64_t timeout_s)
+{
+    uint64_t version = (uint64_t)cli_int(json_object_get(answer, "record"), "version");
+    int shown = CLI_DONE;
+    if (cli->format == CLI_TABLE) {
+        shown = cli_result(cli, json_incref(answer), published_table);
+    }
+    if (!json_is_true(json_object_get(answer, "in_head"))) {
+        cli_say("the head does not point at it yet; it will with the leader's next beat");
+    }
+    int code = CLI_DONE;
+    if (strcmp(settings_get(cli->settings, "wait"), "no") != 0) {
+        code = cli_wait_live(cli, version, timeout_s, answer);
+    }
+    if (cli->format == CLI_TABLE) {
+        json_decref(answer);
+    } else {
+        shown = cli_result(cli, answer, published_table);
+    }
+    cli_next(code == CLI_DONE ? "trilane-cp status" : "trilane-cp status, or trilane-cp rollback");
+    return shown == CLI_DONE ? code : shown;
 }
 
 /* Sends, shows what was published, and waits for the nodes. Takes 'body'. */
@@ -208,26 +266,19 @@ static int send_and_wait(const struct cli *cli, const char *path, json_t *body)
     json_t *answer = NULL;
     struct err e = cli_call(cli, path, body, &answer);
     json_decref(body);
-    if (!err_ok(e)) {
-        return cli_refused(cli, e, answer);
-    }
-    uint64_t version =
-        (uint64_t)json_integer_value(json_object_get(json_object_get(answer, "record"), "version"));
-    if (!json_is_true(json_object_get(answer, "in_head"))) {
-        cli_say("the head does not point at it yet; it will with the leader's next beat");
-    }
-    int code = CLI_DONE;
-    if (strcmp(settings_get(cli->settings, "wait"), "no") != 0) {
-        code = cli_wait_live(cli, version, timeout_s, answer);
-    }
-    int shown = cli_result(cli, answer, published_table);
-    cli_next(code == CLI_DONE ? "trilane-cp status" : "trilane-cp status, or trilane-cp rollback");
-    return shown == CLI_DONE ? code : shown;
+    return err_ok(e) ? show_and_wait(cli, answer, timeout_s) : cli_refused(cli, e, answer);
 }
 
 static int publish(const struct cli *cli)
 {
-    return send_and_wait(cli, "/api/v1/publish", sources_body(cli));
+    json_t *body = NULL;
+    int code = sources_body(cli, &body);
+    if (code != CLI_DONE) {
+        return code;
+    }
+    bool again = settings_flag(cli->settings, "again");
+    (void)json_object_set_new(body, "again", json_boolean(again));
+    return send_and_wait(cli, "/api/v1/publish", body);
 }
 
 static int rollback(const struct cli *cli)
@@ -244,49 +295,40 @@ static int rollback(const struct cli *cli)
 
 /* ---- the table's rows ---- */
 
-#define RUN(name)                                                                                  \
-    static int name##_run(const struct cli_command *self, int argc, char **argv)                   \
-    {                                                                                              \
-        struct cli cli;                                                                            \
-        int code = CLI_DONE;                                                                       \
-        if (cli_begin(&cli, self, argc, argv, &code)) {                                            \
-            code = name(&cli);                                                                     \
-        }                                                                                          \
-        cli_end(&cli);                                                                             \
-        return code;                                                                               \
-    }
-RUN(validate)
-RUN(plan)
-RUN(publish)
-RUN(rollback)
-
-#define ROWS(table) .rows = (table), .row_count = sizeof(table) / sizeof((table)[0])
+CLI_RUN(validate)
+CLI_RUN(plan)
+CLI_RUN(publish)
+CLI_RUN(rollback)
 
 const struct cli_command cli_command_validate = {
     .name = "validate",
+    .arg_max = 1,
     .args = "DIRECTORY",
     .summary = "checks sources without a server, and says all that is wrong with them",
-    ROWS(validate_rows),
+    CLI_ROWS(validate_rows),
     .run = validate_run,
 };
 const struct cli_command cli_command_plan = {
     .name = "plan",
+    .arg_max = 1,
     .args = "DIRECTORY",
     .summary = "shows what publishing these sources would change",
-    ROWS(plan_rows),
+    CLI_ROWS(plan_rows),
     .run = plan_run,
 };
 const struct cli_command cli_command_publish = {
     .name = "publish",
+    .arg_max = 1,
     .args = "-m MESSAGE DIRECTORY",
     .summary = "publishes sources as the next version, and waits until the nodes run it",
-    ROWS(publish_rows),
+    CLI_ROWS(publish_rows),
     .run = publish_run,
 };
 const struct cli_command cli_command_rollback = {
     .name = "rollback",
+    .arg_max = 1,
     .args = "-m MESSAGE VERSION",
     .summary = "publishes the content of an old version under a new one",
-    ROWS(publish_rows),
+    CLI_ROWS(rollback_rows),
     .run = rollback_run,
 };

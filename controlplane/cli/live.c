@@ -8,7 +8,7 @@
 #include "common/base/clock.h"
 #include "controlplane/cli/client.h"
 
-enum { STEP_MS = 50 };
+enum { STEP_MS = 50, TELL_MS = 5000 };
 
 /* How a node stands to a version. */
 enum standing { RUNS, REFUSES, LAGS, NO_MATTER };
@@ -18,7 +18,7 @@ static enum standing standing_of(const json_t *node, uint64_t version)
     if (!json_is_true(json_object_get(node, "live"))) {
         return NO_MATTER;
     }
-    uint64_t has = (uint64_t)json_integer_value(json_object_get(node, "version"));
+    uint64_t has = (uint64_t)cli_int(node, "version");
     if (has >= version) {
         return RUNS;
     }
@@ -38,24 +38,33 @@ static struct count count_nodes(const json_t *nodes, uint64_t version)
     return count;
 }
 
+/* "  node-2: REFUSED CHUNK_MISSING chunk.…: a chunk is not in the bucket; runs version 3" */
 static void name_laggards(const json_t *nodes, uint64_t version)
 {
     for (size_t i = 0; i < json_array_size(nodes); i++) {
         const json_t *node = json_array_get(nodes, i);
         enum standing standing = standing_of(node, version);
-        if (standing == REFUSES || standing == LAGS) {
-            cli_say("  %-20s %s %s %s; runs version %" JSON_INTEGER_FORMAT, cli_text(node, "node"),
-                    cli_text(node, "state"), cli_text(node, "code"), cli_text(node, "object"),
-                    json_integer_value(json_object_get(node, "version")));
+        if (standing != REFUSES && standing != LAGS) {
+            continue;
         }
+        enum err_code code = E_OK;
+        const char *name = cli_text(node, "code");
+        const char *object = cli_text(node, "object");
+        bool known = name[0] != '\0' && err_find(name, &code);
+        cli_say("  %s: %s%s%s%s%s%s%s; runs version %" JSON_INTEGER_FORMAT, cli_text(node, "node"),
+                cli_text(node, "state"), name[0] == '\0' ? "" : " ", name,
+                object[0] == '\0' ? "" : " ", object, known ? ": " : "",
+                known ? err_text(code) : "", cli_int(node, "version"));
     }
 }
 
 static int finish(json_t *nodes, uint64_t version, struct count count, json_t *out)
 {
     size_t behind = count.of[REFUSES] + count.of[LAGS];
-    if (behind == 0) {
-        cli_say("live on %zu nodes", count.of[RUNS]);
+    if (behind == 0 && count.of[RUNS] == 0) {
+        cli_say("no node is live: whichever comes gets it");
+    } else if (behind == 0) {
+        cli_say("live on %zu node%s", count.of[RUNS], count.of[RUNS] == 1 ? "" : "s");
     } else {
         cli_say("error: NOT_LIVE: %zu of %zu live nodes do not run version %" PRIu64, behind,
                 behind + count.of[RUNS], version);
@@ -71,6 +80,7 @@ static int finish(json_t *nodes, uint64_t version, struct count count, json_t *o
 int cli_wait_live(const struct cli *cli, uint64_t version, uint64_t timeout_s, json_t *out)
 {
     uint64_t end_ns = clock_mono_ns() + timeout_s * 1000000000;
+    uint64_t tell_ns = clock_mono_ns() + (uint64_t)TELL_MS * 1000000;
     for (;;) { /* ends with the nodes, a refusal, or the time. */
         json_t *answer = NULL;
         struct err e = cli_call(cli, "/api/v1/nodes", /* body= */ NULL, &answer);
@@ -88,6 +98,12 @@ int cli_wait_live(const struct cli *cli, uint64_t version, uint64_t timeout_s, j
             int code = finish(nodes, version, count, out);
             json_decref(answer);
             return code;
+        }
+        if (clock_mono_ns() >= tell_ns) {
+            cli_say("waiting: %zu nodes run version %" PRIu64 ", not yet:", count.of[RUNS],
+                    version);
+            name_laggards(nodes, version);
+            tell_ns = clock_mono_ns() + (uint64_t)TELL_MS * 1000000;
         }
         json_decref(answer);
         (void)poll(NULL, 0, STEP_MS);

@@ -59,8 +59,29 @@ static int words_matched(const struct cli_command *command, int argc, char **arg
     return words;
 }
 
+/* "key" alone: what can follow. False when no command begins with this word. */
+static bool name_group(const char *name)
+{
+    bool found = false;
+    for (size_t i = 0; i < COMMAND_COUNT; i++) {
+        struct slice rest = slice_str(commands[i]->name);
+        struct slice word = slice_head(rest, slice_find(rest, ' '));
+        if (word.size < rest.size && slice_eq(word, slice_str(name))) {
+            if (!found) {
+                cli_say("error: USAGE: %s is the first word of:", name);
+            }
+            cli_say("  %-16s %s", commands[i]->name, commands[i]->summary);
+            found = true;
+        }
+    }
+    return found;
+}
+
 static int unknown(const char *name)
 {
+    if (name_group(name)) {
+        return CLI_USAGE;
+    }
     const char *nearest = NULL;
     size_t best = 4;
     for (size_t i = 0; i < COMMAND_COUNT; i++) {

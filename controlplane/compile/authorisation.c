@@ -390,6 +390,8 @@ static MUST_CHECK struct err pack_dag(struct targeting *t, const struct dag *dag
     struct packing p = {.t = t, .dag = dag, .part = part};
     TRY(pack_verdicts(&p));
     TRY(pack_reads(&p));
+    cp_needs(t->c, CAPABILITY_TRAIT_CONDITIONS, part->n_trait_names > 0);
+    cp_needs(t->c, CAPABILITY_HEADER_CONDITIONS, part->n_header_names > 0);
     TRY(arena_calloc(t->work, dag->count + 1, sizeof(*part->nodes), (void **)&part->nodes));
     for (size_t i = 0; i < dag->count; i++) {
         TRY(pack_node(&p, &dag->nodes[dag->count - 1 - i], &part->nodes[i]));

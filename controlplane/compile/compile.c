@@ -164,6 +164,11 @@ const struct cp_part *cp_compiled_parts(const struct cp_compiled *compiled, size
     return compiled->parts;
 }
 
+uint64_t cp_compiled_capabilities(const struct cp_compiled *compiled)
+{
+    return compiled->capabilities;
+}
+
 struct slice cp_compiled_environment(const struct cp_compiled *compiled)
 {
     return compiled->environment;

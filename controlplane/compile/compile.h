@@ -56,6 +56,10 @@ const struct cp_part *cp_compiled_parts(const struct cp_compiled *compiled, size
 /* Name of the Environment that the parts are for. */
 struct slice cp_compiled_environment(const struct cp_compiled *compiled);
 
+/* What a node must be able to do: bits of CAPABILITY_LIST, each set only where the content uses it.
+ */
+uint64_t cp_compiled_capabilities(const struct cp_compiled *compiled);
+
 /* Parses and compiles a set in one go: what the server and offline commands do. */
 MUST_CHECK struct err cp_compile_set(const struct cp_source_set *set, struct cp_diags *diags,
                                      struct cp_compiled **out);

@@ -15,6 +15,7 @@
 #include "common/base/err.h"
 #include "common/base/ids.h"
 #include "common/proto/strict.h"
+#include "common/snapshot/format.h"
 #include "controlplane/compile/compile.h"
 #include "controlplane/source/model.h"
 
@@ -36,6 +37,7 @@ struct cp_item_field {
 struct cp_compiled {
     struct arena arena;
     struct slice environment;
+    uint64_t capabilities;
     struct cp_part *parts;
     size_t part_count;
     size_t part_capacity;
@@ -54,6 +56,12 @@ struct cp_compiler {
 /* Adds a part; 'at' is blamed when it is larger than a snapshot takes. */
 MUST_CHECK struct err cp_emit(struct cp_compiler *c, enum cp_part_kind kind, struct slice key,
                               const ProtobufCMessage *message, struct cp_pos at);
+
+/* The content uses what not every node may be able to do. */
+static inline void cp_needs(struct cp_compiler *c, enum snap_capability capability, bool used)
+{
+    c->out->capabilities |= used ? (uint64_t)capability : 0;
+}
 
 /* A text of the model as protobuf-c wants it; every one has a NUL behind it. */
 static inline char *cp_str(struct slice text)

@@ -148,7 +148,8 @@ static MUST_CHECK struct err rule_note(struct cp_compiler *c, const struct cp_ru
         TRY(buf_addf(&note, " for %.*s", SLICE_ARG(callers->items[0].service.to->id)));
     } else {
         TRY(callers->count == 0 ? buf_add_str(&note, " for anyone")
-                                : buf_addf(&note, " for %zu kinds of callers", callers->count));
+                                : buf_addf(&note, " for %zu kind%s of callers", callers->count,
+                                           callers->count == 1 ? "" : "s"));
     }
     return arena_dup(c->arena, buf_slice(&note), out);
 }

@@ -37,6 +37,7 @@ static MUST_CHECK struct err make_limit(struct cp_compiler *c, const struct cp_r
     made->id = cp_str(limit->meta.id);
     TRY(cp_strings(c, &limit->methods, &made->n_methods, &made->methods));
     made->by = (uint32_t)limit->by << TRILANE__PARTS__V1__LIMIT_KEY__LIMIT_KEY_CALLER;
+    cp_needs(c, CAPABILITY_LIMIT_KEYS, made->by != 0);
     made->period_ns = limit->period_ns;
     made->burst = burst_of(limit);
     *out = made;

@@ -18,6 +18,7 @@ struct err cp_compile_transport(struct cp_compiler *c)
         part.request_message_bytes = (uint32_t)p->request_message_bytes;
         part.response_message_bytes = (uint32_t)p->response_message_bytes;
         part.upstream_tls = (uint32_t)p->upstream_tls;
+        cp_needs(c, CAPABILITY_UPSTREAM_TLS, part.upstream_tls != 0);
         part.upstream_sni = cp_str(p->upstream_server_name.text);
         part.upstream_spiffe = cp_str(p->upstream_spiffe.text);
         TRY(cp_emit(c, CP_PART_TRANSPORT, p->meta.id, &part.base, p->meta.at));

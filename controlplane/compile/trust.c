@@ -19,6 +19,7 @@ static MUST_CHECK struct err compile_environment(struct cp_compiler *c,
     part.security = (uint32_t)environment->security;
     part.partitions = (uint32_t)environment->partitions;
     part.freshness_max_ms = environment->freshness_max_ms;
+    cp_needs(c, CAPABILITY_FRESHNESS_MAX, part.freshness_max_ms > 0);
     return cp_emit(c, CP_PART_TRUST, SLICE_LIT("environment"), &part.base, environment->meta.at);
 }
 

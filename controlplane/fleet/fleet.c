@@ -270,13 +270,11 @@ static struct err prepare(struct cp_fleet *f)
     TRY(subject_bucket_nodes(slice_str(f->options.environment), &bucket));
     TRY(kv_bind(&f->kv, f->options.bus, subject_slice(&bucket)));
     (void)snprintf(subject, sizeof(subject), "$KV.%.400s.>", bucket.text);
-    TRY(bus_subscribe(f->options.bus, slice_str(subject), /* group= */ (struct slice){0}, &f->inbox,
-                      f, &f->subscription));
-    f->started = pthread_create(&f->thread, NULL, run, f) == 0;
-    return f->started ? OK : FAIL(E_IO);
+    return bus_subscribe(f->options.bus, slice_str(subject), /* group= */ (struct slice){0},
+                         &f->inbox, f, &f->subscription);
 }
 
-struct err cp_fleet_start(const struct cp_fleet_options *options, struct cp_fleet **out)
+struct err cp_fleet_new(const struct cp_fleet_options *options, struct cp_fleet **out)
 {
     struct cp_fleet *f = calloc(1, sizeof(*f));
     if (f == NULL) {
@@ -293,11 +291,17 @@ struct err cp_fleet_start(const struct cp_fleet_options *options, struct cp_flee
     CHECK(sem_init(&f->wakes, 0, 0) == 0);
     e = prepare(f);
     if (!err_ok(e)) {
-        cp_fleet_stop(f);
+        cp_fleet_free(f);
         return e;
     }
     *out = f;
     return OK;
+}
+
+struct err cp_fleet_run(struct cp_fleet *fleet)
+{
+    fleet->started = pthread_create(&fleet->thread, NULL, run, fleet) == 0;
+    return fleet->started ? OK : FAIL(E_IO);
 }
 
 static void free_nodes(struct cp_fleet *f)
@@ -312,7 +316,7 @@ static void free_nodes(struct cp_fleet *f)
     lock_drop(&f->shared.lock);
 }
 
-void cp_fleet_stop(struct cp_fleet *fleet)
+void cp_fleet_free(struct cp_fleet *fleet)
 {
     if (fleet == NULL) {
         return;

@@ -6,7 +6,7 @@
  *            counts only when it is signed by the key that is enrolled for its node
  *            (DIRECTORY/<id>.pub); any other is shown as unverified and believed in nothing.
  * Units      milliseconds.
- * Ownership  cp_fleet_start() gives a fleet that cp_fleet_stop() ends.
+ * Ownership  cp_fleet_new() gives a fleet that cp_fleet_free() ends.
  * Threads    one thread of its own; cp_fleet_list() from any.
  * Errors     none: what does not verify is counted and shown.
  */
@@ -40,8 +40,12 @@ struct cp_fleet_node {
     bool live;            /* verified, and heard of within three heartbeats. */
 };
 
-MUST_CHECK struct err cp_fleet_start(const struct cp_fleet_options *options, struct cp_fleet **out);
-void cp_fleet_stop(struct cp_fleet *fleet);
+/* Makes a fleet; it takes nothing in before cp_fleet_run(). */
+MUST_CHECK struct err cp_fleet_new(const struct cp_fleet_options *options, struct cp_fleet **out);
+/* Starts its thread. */
+MUST_CHECK struct err cp_fleet_run(struct cp_fleet *fleet);
+/* Ends the thread and frees. Accepts NULL. */
+void cp_fleet_free(struct cp_fleet *fleet);
 
 /* Copies the table, by id; the caller frees *out. */
 MUST_CHECK struct err cp_fleet_list(struct cp_fleet *fleet, struct cp_fleet_node **out,

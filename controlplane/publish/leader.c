@@ -25,6 +25,7 @@ enum {
     HEAD_CONTAINER_MAX = CONTAINER_HEADER_SIZE + CONTAINER_SIGNATURE_SIZE + HEAD_BODY_MAX,
     FOUND_MAX = 8 << 20, /* whatever lies under "head", as large as NATS lets a message be. */
     WAIT_STEP_MS = 1,
+    SENTENCE_MAX = 4096,
 };
 
 struct cp_leader {
@@ -304,9 +305,23 @@ static struct err check_content(struct cp_leader *l, const struct cp_record *rec
     return OK;
 }
 
+/* A signer that was started anew knows no sequence of the present epoch: the row gets the next. */
+static struct err watch_signer(struct cp_leader *l)
+{
+    if (!cp_signer_is_gone(l->options.signer)) {
+        return OK;
+    }
+    auto_buf struct buf why = BUF_MAX(SENTENCE_MAX);
+    struct err e = cp_signer_restart(l->options.signer, &why);
+    LOG(err_ok(e) ? LOG_WARN : LOG_ERROR, "leader", err_ok(e) ? "signer_restarted" : "signer_gone",
+        LOG_ERR(e), LOG_SLICE("why", buf_slice(&why)));
+    return err_ok(e) ? OK : FAIL(E_SIGNER_GONE);
+}
+
 static struct err beat_in(struct cp_leader *l, struct beat *b)
 {
-    TRY(renew(l, /* epoch_above= */ cp_signer_hello(l->options.signer)->epoch));
+    TRY(watch_signer(l)); /* without one the row is left to run out: another may lead. */
+    TRY(renew(l, /* epoch_above= */ cp_signer_hello(l->options.signer).epoch));
     struct err e =
         l->on_thread.store->ops->latest(l->on_thread.store, l->options.environment, &b->record);
     if (e.code == E_NOT_FOUND) {
@@ -471,5 +486,10 @@ void cp_leader_status(struct cp_leader *leader, struct cp_leader_status *out)
 {
     lock_take(&leader->shared.lock);
     *out = leader->shared.status;
+    bool young = is_young(leader->shared.renewed_ns);
     lock_drop(&leader->shared.lock);
+    if (out->leads && !young) { /* the thread hangs, or the process was stopped. */
+        out->leads = false;
+        out->code = out->code == E_OK ? E_NOT_LEADER : out->code;
+    }
 }

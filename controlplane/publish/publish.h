@@ -9,6 +9,8 @@
  */
 #pragma once
 
+#include "controlplane/compile/compile.h"
+#include "controlplane/fleet/fleet.h"
 #include "controlplane/publish/bucket.h"
 #include "controlplane/publish/leader.h"
 #include "controlplane/publish/work.h"
@@ -29,6 +31,7 @@
     X(compile, CP_ALL, "sources to parts, or all that is wrong with them")                         \
     X(cut, CP_PLANNED, "parts to streams and chunks; known chunks keep their stored bytes")        \
     X(compare, CP_PLANNED, "what does it change?")                                                 \
+    X(reach, CP_PLANNED, "can every live node do what it needs?")                                  \
     X(check, CP_PLANNED, "load the whole in a child of trilane-dp check")                          \
     X(version, CP_PUBLISHED, "hand out the number, and keep the sources under it")                 \
     X(propose, CP_PUBLISHED, "write the manifest body: those bytes are signed")                    \
@@ -49,6 +52,7 @@ struct cp_publish_room {
     const struct cp_roots *roots;
     struct cp_signer *signer; /* NULL in a room that only validates and plans. */
     struct cp_leader *leader;
+    struct cp_fleet *fleet;
     struct cp_bucket bucket;
 };
 
@@ -57,6 +61,10 @@ struct cp_publish_room {
 
 /* Whether a name is that of a step, or CP_FAULT_END. */
 bool cp_publish_is_step(const char *name);
+
+/* Compiles the sources of a publication again: E_NEVER_PUBLISHED, and those of cp_compile_set(). */
+MUST_CHECK struct err cp_publish_compiled(struct cp_publish_room *room, uint64_t version,
+                                          struct cp_compiled **out);
 
 /* Runs the steps of the work's kind. */
 void cp_publish_run(struct cp_publish_room *room, struct cp_work *work);

@@ -22,6 +22,7 @@ struct cp_work {
     uint64_t target;              /* of a rollback: the version whose content comes back. */
     bool has_base;                /* refuse unless 'base' is the newest version (0: none yet). */
     uint64_t base;
+    bool again; /* publish under a new number even when nothing changed. */
     char author[CP_AUTHOR_MAX + 1];
     char message[CP_MESSAGE_MAX + 1];
     /* Answered. */
@@ -35,10 +36,13 @@ struct cp_work {
     struct cp_record before; /* newest publication; version 0: none. */
     struct cp_record record; /* what was published, or would be. */
     uint64_t chunks;
-    uint64_t chunks_new; /* that the journal did not know. */
-    uint64_t bytes_new;  /* stored bytes of these. */
-    bool in_head;        /* KV's head points at it. */
-    bool is_same;        /* the content is that of the newest publication. */
+    uint64_t chunks_new;   /* that the journal did not know. */
+    uint64_t bytes_new;    /* stored bytes of these. */
+    uint64_t nodes_live;   /* that it would reach now. */
+    uint64_t capabilities; /* that a node needs for it. */
+    bool in_head;          /* KV's head points at it. */
+    bool is_same;          /* the content is that of the newest publication. */
+    bool is_unchanged;     /* so are the positions: there is nothing to publish. */
 };
 
 void cp_work_init(struct cp_work *work, enum cp_work_kind kind);

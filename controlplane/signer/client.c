@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -16,11 +17,16 @@
 #include "controlplane/signer/signer.h"
 #include "controlplane/signer/wire.h"
 
+enum { ANSWER_MS = 5000 }; /* one write to disk and one signature. */
+
 struct cp_signer {
-    pid_t pid;
-    int fd;
-    struct cp_signer_hello hello;
-    struct lock lock; /* one request at a time. */
+    struct cp_signer_options options;
+    struct {
+        struct lock lock;  /* one request at a time. */
+        pid_t pid GUARDED; /* 0: none. */
+        int fd GUARDED;    /* -1: it is gone. */
+        struct cp_signer_hello hello GUARDED;
+    } shared;
 };
 
 static const char *program_of(const struct cp_signer_options *o)
@@ -55,7 +61,15 @@ static _Noreturn void become_signer(const struct cp_signer_options *o, int fd, p
     _exit(1);
 }
 
-static struct err start(const struct cp_signer_options *o, struct cp_signer *s)
+static struct err set_timeouts(int fd)
+{
+    const struct timeval wait = {.tv_sec = ANSWER_MS / 1000, .tv_usec = ANSWER_MS % 1000 * 1000};
+    bool fine = setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof(wait)) == 0 &&
+                setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &wait, sizeof(wait)) == 0;
+    return fine ? OK : FAIL(E_IO);
+}
+
+static struct err start(struct cp_signer *s) REQUIRES(s->shared.lock)
 {
     int pair[2];
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0) {
@@ -63,22 +77,24 @@ static struct err start(const struct cp_signer_options *o, struct cp_signer *s)
     }
     auto_close int ours = pair[0];
     auto_close int theirs = pair[1];
+    TRY(set_timeouts(ours));
     pid_t parent = getpid();
-    s->pid = fork();
-    if (s->pid == 0) {
-        become_signer(o, theirs, parent);
+    pid_t pid = fork();
+    if (pid == 0) {
+        become_signer(&s->options, theirs, parent);
     }
-    if (s->pid < 0) {
+    if (pid < 0) {
         return FAIL(E_IO);
     }
-    s->fd = TAKE_FD(ours);
+    s->shared.pid = pid;
+    s->shared.fd = TAKE_FD(ours);
     return OK;
 }
 
-static struct err greet(struct cp_signer *s, struct buf *message)
+static struct err greet(struct cp_signer *s, struct buf *message) REQUIRES(s->shared.lock)
 {
     struct signer_hello hello;
-    struct err e = signer_receive(s->fd, &hello, sizeof(hello));
+    struct err e = signer_receive(s->shared.fd, &hello, sizeof(hello));
     if (!err_ok(e)) {
         TRY(buf_add_str(message, "signer: the process ended before it was ready"));
         return e;
@@ -89,11 +105,38 @@ static struct err greet(struct cp_signer *s, struct buf *message)
         TRY(buf_addf(message, "signer: %s", hello.message));
         return FAIL((enum err_code)hello.code);
     }
-    (void)memcpy(s->hello.manifest_public, hello.manifest_public, KEY_PUBLIC_SIZE);
-    (void)memcpy(s->hello.head_public, hello.head_public, KEY_PUBLIC_SIZE);
-    s->hello.epoch = hello.epoch;
-    s->hello.version = hello.version;
+    (void)memcpy(s->shared.hello.manifest_public, hello.manifest_public, KEY_PUBLIC_SIZE);
+    (void)memcpy(s->shared.hello.head_public, hello.head_public, KEY_PUBLIC_SIZE);
+    s->shared.hello.epoch = hello.epoch;
+    s->shared.hello.version = hello.version;
     return OK;
+}
+
+/* It ends at the end of its input; one that hangs is killed: its memory is on disk before any
+ * signature leaves it. */
+static void end(struct cp_signer *s, bool hangs) REQUIRES(s->shared.lock)
+{
+    scope_close(&s->shared.fd);
+    if (s->shared.pid > 0) {
+        if (hangs) {
+            (void)kill(s->shared.pid, SIGKILL);
+        }
+        while (waitpid(s->shared.pid, NULL, 0) < 0 && errno == EINTR) {
+        }
+        s->shared.pid = 0;
+    }
+}
+
+static struct err start_and_greet(struct cp_signer *s, struct buf *message) REQUIRES(s->shared.lock)
+{
+    struct err e = start(s);
+    if (err_ok(e)) {
+        e = greet(s, message);
+    }
+    if (!err_ok(e)) {
+        end(s, /* hangs= */ true);
+    }
+    return e;
 }
 
 struct err cp_signer_start(const struct cp_signer_options *options, struct cp_signer **out,
@@ -103,12 +146,12 @@ struct err cp_signer_start(const struct cp_signer_options *options, struct cp_si
     if (s == NULL) {
         return FAIL(E_NO_MEMORY);
     }
-    s->fd = -1;
-    lock_init(&s->lock);
-    struct err e = start(options, s);
-    if (err_ok(e)) {
-        e = greet(s, message);
-    }
+    s->options = *options;
+    lock_init(&s->shared.lock);
+    lock_take(&s->shared.lock);
+    s->shared.fd = -1;
+    struct err e = start_and_greet(s, message);
+    lock_drop(&s->shared.lock);
     if (!err_ok(e)) {
         cp_signer_stop(s);
         return e;
@@ -122,26 +165,77 @@ void cp_signer_stop(struct cp_signer *signer)
     if (signer == NULL) {
         return;
     }
-    scope_close(&signer->fd); /* the signer ends at the end of its input. */
-    if (signer->pid > 0) {
-        while (waitpid(signer->pid, NULL, 0) < 0 && errno == EINTR) {
-        }
-    }
-    lock_free(&signer->lock);
+    lock_take(&signer->shared.lock);
+    end(signer, /* hangs= */ false);
+    lock_drop(&signer->shared.lock);
+    lock_free(&signer->shared.lock);
     free(signer);
 }
 
-const struct cp_signer_hello *cp_signer_hello(const struct cp_signer *signer)
+struct cp_signer_hello cp_signer_hello(struct cp_signer *signer)
 {
-    return &signer->hello;
+    lock_take(&signer->shared.lock);
+    struct cp_signer_hello hello = signer->shared.hello;
+    lock_drop(&signer->shared.lock);
+    return hello;
 }
 
-static struct err exchange(struct cp_signer *s, const struct signer_request *q, struct slice body,
-                           struct signer_reply *reply)
+bool cp_signer_is_gone(struct cp_signer *signer)
 {
-    TRY(signer_send(s->fd, slice_of(q, sizeof(*q))));
-    TRY(signer_send(s->fd, body));
-    return signer_receive(s->fd, reply, sizeof(*reply));
+    lock_take(&signer->shared.lock);
+    if (signer->shared.pid > 0 &&
+        waitpid(signer->shared.pid, NULL, WNOHANG) == signer->shared.pid) {
+        signer->shared.pid = 0;
+        scope_close(&signer->shared.fd);
+    }
+    bool gone = signer->shared.fd < 0;
+    lock_drop(&signer->shared.lock);
+    return gone;
+}
+
+static struct err restart(struct cp_signer *s, struct buf *message) REQUIRES(s->shared.lock)
+{
+    struct cp_signer_hello before = s->shared.hello;
+    end(s, /* hangs= */ true);
+    TRY(start_and_greet(s, message));
+    const struct cp_signer_hello *now = &s->shared.hello;
+    if (memcmp(before.manifest_public, now->manifest_public, KEY_PUBLIC_SIZE) != 0 ||
+        memcmp(before.head_public, now->head_public, KEY_PUBLIC_SIZE) != 0) {
+        end(s, /* hangs= */ false);
+        s->shared.hello = before;
+        TRY(buf_add_str(message, "signer: the key files were changed under a running server"));
+        return FAIL(E_CONFLICT);
+    }
+    return OK;
+}
+
+struct err cp_signer_restart(struct cp_signer *signer, struct buf *message)
+{
+    lock_take(&signer->shared.lock);
+    struct err e = restart(signer, message);
+    lock_drop(&signer->shared.lock);
+    return e;
+}
+
+/* A failure leaves half a message on the socket: it is of no use any more. */
+static struct err exchange(struct cp_signer *s, const struct signer_request *q, struct slice body,
+                           struct signer_reply *reply) REQUIRES(s->shared.lock)
+{
+    if (s->shared.fd < 0) {
+        return FAIL(E_SIGNER_GONE);
+    }
+    struct err e = signer_send(s->shared.fd, slice_of(q, sizeof(*q)));
+    if (err_ok(e)) {
+        e = signer_send(s->shared.fd, body);
+    }
+    if (err_ok(e)) {
+        e = signer_receive(s->shared.fd, reply, sizeof(*reply));
+    }
+    if (!err_ok(e)) {
+        end(s, /* hangs= */ true);
+        return FAIL(E_SIGNER_GONE);
+    }
+    return OK;
 }
 
 struct err cp_signer_sign(struct cp_signer *signer, const struct cp_signer_request *request,
@@ -158,9 +252,9 @@ struct err cp_signer_sign(struct cp_signer *signer, const struct cp_signer_reque
                                .sequence = request->sequence,
                                .size = (uint32_t)request->body.size};
     struct signer_reply reply;
-    lock_take(&signer->lock);
+    lock_take(&signer->shared.lock);
     struct err e = exchange(signer, &q, request->body, &reply);
-    lock_drop(&signer->lock);
+    lock_drop(&signer->shared.lock);
     TRY(e);
     CHECK(reply.magic == SIGNER_MAGIC && reply.code < E_COUNT);
     if (reply.code != E_OK) {

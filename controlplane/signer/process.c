@@ -56,6 +56,9 @@ static struct err load_key(const char *path, enum key_role role, struct key_pair
         return FAIL(E_NO_MEMORY);
     }
     struct err e = key_file_read(path, pair);
+    if (e.code == E_USAGE) {
+        *why = "must be a plain file of this account that nobody else may read; chmod 600";
+    }
     if (err_ok(e) && pair->public.role != role) {
         *why = "is a key of another role";
         e = FAIL(E_USAGE);

@@ -6,16 +6,20 @@
  *            socket until the parent goes. It opens no network and parses nothing from outside:
  *            a request is a fixed header of numbers and a body of at most 512 KiB, which it hashes
  *            and signs, and whose first bytes must be those very numbers.
- * Ownership  cp_signer_start() gives a signer that cp_signer_stop() ends.
- * Threads    cp_signer_sign() from any; requests go one after the other.
+ * Ownership  cp_signer_start() gives a signer that cp_signer_stop() ends; the texts of its options
+ *            are borrowed until then.
+ * Threads    any; requests go one after the other. The process dies with the thread that started
+ *            it: cp_signer_restart() is for a thread that stays.
  * Errors     E_SIGNER_REFUSED for a number that is lower than one signed before, or the same with
- *            another body; E_CLOSED when the process is gone; E_USAGE, E_CRYPTO at the start.
+ *            another body; E_SIGNER_GONE when the process ended or did not answer in time, until
+ *            it was started again; E_USAGE, E_CRYPTO at the start.
  * Source     docs/formats.md, "Publishing": the highest epoch and version that were signed are on
  *            disk, with digests, before a signature leaves. docs/operations.md says what to do
  *            about a refusal.
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "common/base/buf.h"
@@ -58,7 +62,14 @@ MUST_CHECK struct err cp_signer_start(const struct cp_signer_options *options,
 /* Ends the process. Accepts NULL. */
 void cp_signer_stop(struct cp_signer *signer);
 
-const struct cp_signer_hello *cp_signer_hello(const struct cp_signer *signer);
+struct cp_signer_hello cp_signer_hello(struct cp_signer *signer);
+
+/* Whether it must be started again before it can sign. */
+bool cp_signer_is_gone(struct cp_signer *signer);
+
+/* Ends what is left of it and starts it again, with the same keys: E_CONFLICT for other ones. It
+ * then knows no sequence of an epoch that it signed before: the next head needs a higher epoch. */
+MUST_CHECK struct err cp_signer_restart(struct cp_signer *signer, struct buf *message);
 
 MUST_CHECK struct err cp_signer_sign(struct cp_signer *signer,
                                      const struct cp_signer_request *request,

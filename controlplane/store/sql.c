@@ -52,8 +52,9 @@ void sql_bind_bytes(struct sql *s, int index, struct slice bytes)
 void sql_bind_number(struct sql *s, int index, uint64_t number)
 {
     if (s->first_failure == SQLITE_OK) {
-        CHECK(number <= INT64_MAX);
-        keep_failure(s, sqlite3_bind_int64(s->statement, index, (sqlite3_int64)number));
+        keep_failure(s, number > INT64_MAX
+                            ? SQLITE_TOOBIG
+                            : sqlite3_bind_int64(s->statement, index, (sqlite3_int64)number));
     }
 }
 

@@ -7,13 +7,17 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 
 #include "common/base/check.h"
 #include "common/base/scope.h"
 #include "controlplane/store/migrations.h"
 #include "controlplane/store/sqlite_in.h"
 
-enum { BUSY_TIMEOUT_MS = 5000 };
+enum {
+    BUSY_TIMEOUT_MS = 5000,
+    RESERVE_BYTES = 16 << 20, /* the log grows to 4 MiB between checkpoints; the rest is slack. */
+};
 
 struct err cp_sqlite_write(sqlite3 *db)
 {
@@ -29,6 +33,17 @@ struct err cp_sqlite_done(sqlite3 *db, struct err result)
         TRY(sql_exec(db, "ROLLBACK"));
     }
     return result;
+}
+
+struct err cp_sqlite_room(sqlite3 *db, uint64_t bytes)
+{
+    struct statvfs disk;
+    const char *path = sqlite3_db_filename(db, "main");
+    if (path == NULL || statvfs(path, &disk) != 0) {
+        return OK; /* SQLite itself says so, should it be full. */
+    }
+    uint64_t available = (uint64_t)disk.f_bavail * disk.f_frsize;
+    return available >= RESERVE_BYTES + bytes ? OK : FAIL(E_STORE_FULL);
 }
 
 /* ---- opening ---- */
@@ -118,6 +133,7 @@ static struct err sqlite_version_hand(struct cp_store *store, const struct cp_fe
 {
     sqlite3 *db = cp_sqlite_db(store);
     uint64_t version = 0;
+    TRY(cp_sqlite_room(db, 0));
     TRY(cp_sqlite_write(db));
     TRY(cp_sqlite_done(db, hand(db, fence, &version)));
     *out_version = version;
@@ -166,6 +182,11 @@ static struct err sqlite_sources_put(struct cp_store *store, const struct cp_fen
                                      size_t count)
 {
     sqlite3 *db = cp_sqlite_db(store);
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < count; i++) {
+        bytes += files[i].bytes.size;
+    }
+    TRY(cp_sqlite_room(db, bytes));
     TRY(cp_sqlite_write(db));
     return cp_sqlite_done(db, put_files(db, fence, version, files, count));
 }

@@ -21,6 +21,10 @@ static inline sqlite3 *cp_sqlite_db(struct cp_store *store)
 MUST_CHECK struct err cp_sqlite_write(sqlite3 *db);
 MUST_CHECK struct err cp_sqlite_done(sqlite3 *db, struct err result);
 
+/* E_STORE_FULL when a publication of so many bytes would not leave the disk what renewals of the
+ * leader's row need: a full disk stops publications, not heads. */
+MUST_CHECK struct err cp_sqlite_room(sqlite3 *db, uint64_t bytes);
+
 /* E_NOT_LEADER unless the row is the fence's own and has not run out. In a transaction. */
 MUST_CHECK struct err cp_sqlite_fence(sqlite3 *db, const struct cp_fence *fence);
 

@@ -139,6 +139,11 @@ struct err cp_sqlite_publish(struct cp_store *store, const struct cp_fence *fenc
                              const struct cp_publication *publication)
 {
     sqlite3 *db = cp_sqlite_db(store);
+    uint64_t bytes = publication->manifest.size;
+    for (size_t i = 0; i < publication->chunk_count; i++) {
+        bytes += publication->chunks[i].stored.size;
+    }
+    TRY(cp_sqlite_room(db, bytes));
     TRY(cp_sqlite_write(db));
     return cp_sqlite_done(db, publish(db, fence, publication));
 }

@@ -50,7 +50,7 @@ class Bucket(unittest.TestCase):
                     nats.put(self.bucket, "head", bytes_)
                     wait_until(lambda e=event, b=before: self.event(e) > b, 5, event)
                     wait_until(lambda v=bytes_: nats.get(self.bucket, "head") != v, 5, "ours again")
-        self.cp("publish", "-m", "goes on", trilane.POLICIES)
+        self.cp("publish", "--again", "-m", "goes on", trilane.POLICIES)
         self.assertEqual(node.version(), 2)
 
     def test_a_valid_head_that_is_not_ours_makes_a_later_epoch(self):
@@ -68,7 +68,7 @@ class Bucket(unittest.TestCase):
         self.start()
         self.assertGreaterEqual(self.event("foreign"), 1)
         self.assertEqual(self.cp.json("status")["leader"]["epoch"], 3)
-        self.cp("publish", "-m", "goes on", trilane.POLICIES)
+        self.cp("publish", "--again", "-m", "goes on", trilane.POLICIES)
         self.assertEqual(node.version(), 2)
 
     def test_purged_and_recreated_bucket_is_filled_again(self):
@@ -81,7 +81,7 @@ class Bucket(unittest.TestCase):
                 # A node that knows nothing gets all of it from there.
                 fresh = self.p.node("fresh-" + harm).start(poll_interval_ms=200)
                 wait_until(lambda f=fresh: f.version() == node.version(), 15, "the fresh node")
-                self.cp("publish", "-m", "after " + harm, trilane.POLICIES)
+                self.cp("publish", "--again", "-m", "after " + harm, trilane.POLICIES)
         self.assertGreaterEqual(self.cp.metric("trilane_restores_total"), 2)
 
     def whole(self, nats):
@@ -112,7 +112,7 @@ class Bucket(unittest.TestCase):
         wait_until(lambda: self.cp.json("status")["leader"]["code"] == "BUS_UNAVAILABLE", 10,
                    "BUS_UNAVAILABLE")
         self.assertEqual(trilane.http("GET", self.cp.url + "/ready")[0], 503)
-        done = self.cp.run("publish", "-m", "no bus", trilane.POLICIES)
+        done = self.cp.run("publish", "--again", "-m", "no bus", trilane.POLICIES)
         self.assertEqual(done.returncode, 3, done.stderr)
         self.assertIn("NATS cannot be reached", done.stderr)
         self.cp("plan", trilane.POLICIES)  # needs no bus.
@@ -127,10 +127,10 @@ class Bucket(unittest.TestCase):
         node = self.publish_one()
         self.p.nats.kill()
         wait_until(lambda: self.cp.json("status")["leader"]["code"] != "", 10, "no head goes out")
-        self.cp("publish", "-m", "no bus", trilane.POLICIES, code=3)
+        self.cp("publish", "--again", "-m", "no bus", trilane.POLICIES, code=3)
         self.p.nats.start()
         wait_until(self.cp.leads, 20, "heads to go out again")
-        self.cp("publish", "-m", "two", trilane.POLICIES)
+        self.cp("publish", "--again", "-m", "two", trilane.POLICIES)
         self.assertEqual(node.version(), self.cp.json("history")["versions"][0]["version"])
 
 

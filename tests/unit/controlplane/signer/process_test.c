@@ -68,7 +68,7 @@ static struct err sign_head(struct cp_signer *signer, uint64_t epoch, uint64_t s
     struct err e = cp_signer_sign(signer, &request, &signature);
     if (err_ok(e)) {
         must(container_signed_bytes(CONTAINER_HEAD, environment, buf_slice(&body), &signed_bytes));
-        assert_true(key_verify(cp_signer_hello(signer)->head_public, buf_slice(&signed_bytes),
+        assert_true(key_verify(cp_signer_hello(signer).head_public, buf_slice(&signed_bytes),
                                signature.signature));
     }
     buf_free(&body);
@@ -81,7 +81,7 @@ static void it_signs_what_verifies_and_grows(void **state)
     (void)state;
     struct cp_signer *signer = NULL;
     must(start(&signer));
-    assert_int_equal(cp_signer_hello(signer)->epoch, 0);
+    assert_int_equal(cp_signer_hello(signer).epoch, 0);
     must(sign_head(signer, 3, 1, 1));
     must(sign_head(signer, 3, 2, 2));
     assert_int_equal(sign_head(signer, 3, 1, 1).code, E_SIGNER_REFUSED);
@@ -104,7 +104,7 @@ static void it_remembers_over_a_restart(void **state)
     (void)state;
     struct cp_signer *signer = NULL;
     must(start(&signer));
-    uint64_t epoch = cp_signer_hello(signer)->epoch;
+    uint64_t epoch = cp_signer_hello(signer).epoch;
     assert_true(epoch >= 4);
     assert_int_equal(sign_head(signer, epoch, 1000, 1000).code, E_SIGNER_REFUSED);
     must(sign_head(signer, epoch + 1, 1, 1));

@@ -1,0 +1,17 @@
+/*
+ * reach: whether the nodes that a publication would reach can apply it.
+ *
+ * Shape      a pure function over a copy of the fleet. A node that is silent or not verified holds
+ *            nothing up: it refuses by itself, with CAPABILITY_MISSING, what it cannot do.
+ * Threads    any.
+ * Errors     E_CAPABILITY_MISSING: a sentence names each such node and what it lacks.
+ * Source     docs/formats.md: a publisher asks nothing of a targeted node that it cannot do.
+ */
+#pragma once
+
+#include "controlplane/fleet/fleet.h"
+
+/* Judges; *out_live gets the number of live nodes in either case. */
+MUST_CHECK struct err cp_reach_judge(const struct cp_fleet_node *nodes, size_t count,
+                                     uint64_t capabilities, uint64_t *out_live,
+                                     struct buf *sentence);
