@@ -18,7 +18,7 @@ class Bucket(unittest.TestCase):
         self.bucket = "trilane_%s_snapshots" % self.p.environment
 
     def start(self, **flags):
-        self.cp.start(head_interval_ms=100, lease_ms=1000, **flags)
+        self.cp.start(head_interval_ms=100, lease_ms=2000, **flags)
         wait_until(self.cp.leads, 10, "a leader\n" + self.cp.log()[-2000:])
 
     def publish_one(self):
@@ -77,7 +77,7 @@ class Bucket(unittest.TestCase):
             with self.subTest(harm=harm):
                 with NatsClient(self.p.nats) as nats:
                     getattr(nats, harm)(self.bucket)
-                    wait_until(lambda n=nats: self.whole(n), 15, "head and content in the bucket")
+                    wait_until(lambda n=nats: self.whole(n), 40, "head and content in the bucket")
                 # A node that knows nothing gets all of it from there.
                 fresh = self.p.node("fresh-" + harm).start(poll_interval_ms=200)
                 wait_until(lambda f=fresh: f.version() == node.version(), 15, "the fresh node")
@@ -108,7 +108,7 @@ class Bucket(unittest.TestCase):
             wait_until(lambda: fresh.version() == 1, 20, "the chunks to come back")
 
     def test_nats_down_at_start(self):
-        self.cp.start(head_interval_ms=100, lease_ms=1000)
+        self.cp.start(head_interval_ms=100, lease_ms=2000)
         wait_until(lambda: self.cp.json("status")["leader"]["code"] == "BUS_UNAVAILABLE", 10,
                    "BUS_UNAVAILABLE")
         self.assertEqual(trilane.http("GET", self.cp.url + "/ready")[0], 503)

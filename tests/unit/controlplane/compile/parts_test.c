@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "common/proto/schema.h"
+#include "common/snapshot/format.h"
 
 #include "tests/support/cmocka.h"
 #include "tests/unit/controlplane/compile/fixture.h"
@@ -346,6 +347,50 @@ static void a_tenant_speaks_for_itself_on_a_shared_topic(void **state)
     fixture_free(&f);
 }
 
+/* Compiles one document beside the Environment; what a node must be able to do for it. */
+static uint64_t capabilities_of(const char *text)
+{
+    struct fixture f;
+    make(&f, text);
+    uint64_t capabilities = cp_compiled_capabilities(f.compiled);
+    fixture_free(&f);
+    return capabilities;
+}
+
+#define SERVICE DOC("Service", "name: s, tenant: acme") "spec: {}\n"
+#define LIMIT(by)                                                                                  \
+    SERVICE DOC("RateLimit", "name: l, tenant: acme") "spec: {target: {service: s}, rate: 5/s" by  \
+                                                      "}\n"
+#define RULE_OF(rule)                                                                              \
+    SERVICE DOC("Policy", "name: p, tenant: acme") "spec:\n  target: {service: s}\n"               \
+                                                   "  rules:\n    - {name: r, effect: allow" rule  \
+                                                   "}\n"
+
+/* A bit is asked for only where the content uses it: an older node keeps serving what it can. */
+static void capabilities_are_those_that_are_used(void **state)
+{
+    (void)state;
+    assert_int_equal(capabilities_of(SERVICE), CAPABILITY_NONE);
+    assert_int_equal(capabilities_of(LIMIT("")), CAPABILITY_NONE);
+    assert_int_equal(capabilities_of(LIMIT(", by: [caller]")), CAPABILITY_LIMIT_KEYS);
+    assert_int_equal(capabilities_of(RULE_OF("")), CAPABILITY_NONE);
+    assert_int_equal(capabilities_of(RULE_OF(", headers: [{name: x-a, present: true}]")),
+                     CAPABILITY_HEADER_CONDITIONS);
+    assert_int_equal(capabilities_of(RULE_OF(", callers: [{traits: {tier: gold}}]")),
+                     CAPABILITY_TRAIT_CONDITIONS);
+    assert_int_equal(
+        capabilities_of(DOC("TransportProfile", "name: t") "spec: {upstream: {tls: tls}}\n"),
+        CAPABILITY_UPSTREAM_TLS);
+    struct fixture f;
+    fixture_init(&f);
+    fixture_add(&f, "e.yaml",
+                DOC("Environment", "name: test") "spec: {security: dev, trustDomain: test.example,"
+                                                 " freshnessMax: 1h}\n");
+    fixture_compile(&f);
+    assert_int_equal(cp_compiled_capabilities(f.compiled), CAPABILITY_FRESHNESS_MAX);
+    fixture_free(&f);
+}
+
 int main(void)
 {
     ids_init();
@@ -360,6 +405,7 @@ int main(void)
         cmocka_unit_test(a_changed_rule_reaches_one_part),
         cmocka_unit_test(changes_name_their_fields),
         cmocka_unit_test(a_tenant_speaks_for_itself_on_a_shared_topic),
+        cmocka_unit_test(capabilities_are_those_that_are_used),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
