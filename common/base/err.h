@@ -74,6 +74,8 @@
     X(CONTEXT_INVALID, 3, 400, CALLER, "a context header is not valid", "see docs/context.md")     \
     X(SNAPSHOT_STALE, 14, 503, SELF, "the node's snapshot is older than freshnessMax",             \
       "look at the node's status: it hears no head")                                               \
+    X(HTTP_VERSION, 12, 505, CALLER, "this port speaks another version of HTTP",                   \
+      "gRPC is HTTP/2 and has its own ports; HTTP/1.1 is for proxy, admin and API ports")          \
     /* canonical lane */                                                                           \
     X(TYPE_UNKNOWN, 5, 404, CALLER, "no Topic has this canonical type",                            \
       "register the type in a Topic")                                                              \

@@ -245,7 +245,7 @@ static struct err read_version(struct http1_parser *p, struct slice s)
         return FAIL(E_MALFORMED);
     }
     if (s.ptr[5] != '1' || s.ptr[7] > '1') {
-        return FAIL(E_UNSUPPORTED);
+        return FAIL(E_HTTP_VERSION);
     }
     p->head.minor = (unsigned)(s.ptr[7] - '0');
     return OK;

@@ -136,9 +136,9 @@ struct err http1_respond(struct http1_exchange *x, unsigned status,
 
 static struct err error_body(struct buf *out, struct err why)
 {
-    /* Both come from ERR_LIST: nothing in them needs escaping. */
-    return buf_addf(out, "{\"code\":\"%s\",\"message\":\"%s\"}\n", err_name(why.code),
-                    err_text(why.code));
+    /* All come from ERR_LIST: nothing in them needs escaping. */
+    return buf_addf(out, "{\"code\":\"%s\",\"message\":\"%s\",\"fix\":\"%s\"}\n",
+                    err_name(why.code), err_text(why.code), err_fix(why.code));
 }
 
 static const struct http1_field json_fields[] = {

@@ -132,7 +132,7 @@ static void head(struct http1_exchange *x, void *ctx)
     struct dp_worker *w = c->port->worker;
     const struct dp_lane *lane = w->config->lanes[DP_LANE_PROXY];
     if (!dp_port_is_proxy(c->port->id) || lane == NULL) {
-        answer_error(x, FAIL(E_NO_ROUTE));
+        answer_error(x, FAIL(E_HTTP_VERSION));
         return;
     }
     struct dp_request *rq = NULL;

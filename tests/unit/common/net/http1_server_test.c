@@ -355,7 +355,7 @@ static void bad_requests_are_answered_and_closed(void **state)
     } cases[] = {
         {"GET / HTTP/1.1\r\n\r\n", "HTTP/1.1 400 "},
         {"nonsense\r\n", "HTTP/1.1 400 "},
-        {"GET / HTTP/3.0\r\n\r\n", "HTTP/1.1 501 "},
+        {"GET / HTTP/3.0\r\n\r\n", "HTTP/1.1 505 "},
         {"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", "HTTP/1.1 501 "},
         {"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "HTTP/1.1 400 "},
     };

@@ -215,10 +215,10 @@ static void lines_are_strict(void **state)
     refuse(REQUEST("CONNECT x:0 HTTP/1.1\r\nHost: x\r\n\r\n"), E_MALFORMED);
     refuse(REQUEST("CONNECT http://x:1/ HTTP/1.1\r\nHost: x\r\n\r\n"), E_MALFORMED);
     refuse(REQUEST("CONNECT [1]:1 HTTP/1.1\r\nHost: x\r\n\r\n"), E_MALFORMED);
-    refuse(REQUEST("GET / HTTP/2.0\r\nHost: x\r\n\r\n"), E_UNSUPPORTED);
-    refuse(REQUEST("GET / HTTP/1.2\r\nHost: x\r\n\r\n"), E_UNSUPPORTED);
+    refuse(REQUEST("GET / HTTP/2.0\r\nHost: x\r\n\r\n"), E_HTTP_VERSION);
+    refuse(REQUEST("GET / HTTP/1.2\r\nHost: x\r\n\r\n"), E_HTTP_VERSION);
     refuse(REQUEST("GET / http/1.1\r\nHost: x\r\n\r\n"), E_MALFORMED);
-    refuse(REQUEST("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), E_UNSUPPORTED);
+    refuse(REQUEST("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), E_HTTP_VERSION);
     refuse(RESPONSE("HTTP/1.1 99 x\r\n\r\n"), E_MALFORMED);
     refuse(RESPONSE("HTTP/1.1 600 x\r\n\r\n"), E_MALFORMED);
     refuse(RESPONSE("HTTP/1.1 2000\r\n\r\n"), E_MALFORMED);
