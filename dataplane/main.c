@@ -37,6 +37,7 @@ struct command {
     const struct setting_row *rows;
     const size_t *row_count;
     int (*run)(const struct settings *s);
+    bool needs_limits; /* what the command does is bounded by them. */
 };
 
 /* ---- settings of the small commands ---- */
@@ -160,10 +161,11 @@ static int run_dump(const struct settings *s)
 
 static const struct command commands[] = {
     {"serve", "", "runs the node until SIGTERM", dp_node_settings, &dp_node_setting_count,
-     run_serve},
-    {"check", "FILE", "loads a snapshot as a node would", check_rows, &check_row_count, run_check},
+     run_serve, true},
+    {"check", "FILE", "loads a snapshot as a node would", check_rows, &check_row_count, run_check,
+     true},
     {"dump", "[limits]", "what a running node does now; or the limits of this program", dump_rows,
-     &dump_row_count, run_dump},
+     &dump_row_count, run_dump, false},
 };
 
 enum { COMMAND_COUNT = sizeof(commands) / sizeof(commands[0]) };
@@ -207,8 +209,11 @@ static int print_help(const struct command *c)
     auto_buf struct buf text = BUF_MAX(1 << 20);
     (void)printf("usage: trilane-dp %s [--setting=value …] %s\n\n%s\n\n", c->name, c->arguments,
                  c->help);
-    if (!err_ok(settings_help(c->rows, *c->row_count, &text)) ||
-        fwrite(text.ptr, 1, text.size, stdout) != text.size) {
+    struct err e = settings_help(c->rows, *c->row_count, &text);
+    if (err_ok(e) && c->needs_limits) {
+        e = settings_help_limits(&text);
+    }
+    if (!err_ok(e) || fwrite(text.ptr, 1, text.size, stdout) != text.size) {
         return EXIT_REFUSED;
     }
     return EXIT_DONE;

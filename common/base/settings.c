@@ -425,22 +425,38 @@ const char *settings_arg(const struct settings *s, size_t index)
     return index < s->arg_count ? s->args[index] : NULL;
 }
 
+/* Bytes of UTF-8 that take no column of their own: those that go on with a character. */
+static size_t continuation_bytes(const char *text)
+{
+    size_t count = 0;
+    for (; *text != '\0'; text++) {
+        count += ((unsigned char)*text & 0xc0) == 0x80;
+    }
+    return count;
+}
+
 struct err settings_help(const struct setting_row *rows, size_t row_count, struct buf *out)
 {
+    enum { FLAG_COLUMNS = 30 };
     for (size_t i = 0; i < row_count; i++) {
         const struct setting_row *row = &rows[i];
         char flag[NAME_MAX_BYTES * 2];
         (void)snprintf(flag, sizeof(flag), "--%s%s%s", row->name, row->value == NULL ? "" : " ",
                        row->value == NULL ? "" : row->value);
-        TRY(buf_addf(out, "  %-30s %s", flag, row->help));
+        int width = FLAG_COLUMNS + (int)continuation_bytes(flag);
+        TRY(buf_addf(out, "  %-*s %s", width, flag, row->help));
         if (row->dflt != NULL) {
             TRY(buf_addf(out, " (default %s)", row->dflt));
         }
         TRY(buf_add_str(out, "\n"));
     }
-    TRY(buf_add_str(out,
-                    "  --config FILE                  lines \"key: value\", each key a setting\n"
-                    "\nLimits, settings as well:\n"));
+    return buf_add_str(
+        out, "  --config FILE                  lines \"key: value\", each key a setting\n");
+}
+
+struct err settings_help_limits(struct buf *out)
+{
+    TRY(buf_add_str(out, "\nLimits, settings as well:\n"));
     for (size_t i = 0; i < LIMIT_COUNT; i++) {
         char name[NAME_MAX_BYTES];
         canonical_name(limit_rows[i].name, name);

@@ -47,6 +47,8 @@ bool settings_flag(const struct settings *s, const char *name);
 /* The arguments that are no flags, in order; NULL past the end. */
 const char *settings_arg(const struct settings *s, size_t index);
 
-/* Writes rows and limits as --help shows them. */
+/* Writes rows as --help shows them. */
 MUST_CHECK struct err settings_help(const struct setting_row *rows, size_t row_count,
                                     struct buf *out);
+/* Writes the limits, which every command takes; a page long, so for those that need them. */
+MUST_CHECK struct err settings_help_limits(struct buf *out);

@@ -36,6 +36,7 @@ struct cli_command {
     const struct setting_row *rows;
     size_t row_count;
     size_t arg_max; /* arguments that are no flags; one more is refused. */
+    bool needs_limits; /* what it does is bounded by them: --help shows them. */
     int (*run)(const struct cli_command *self, int argc, char **argv);
 };
 
@@ -115,6 +116,8 @@ json_int_t cli_int(const json_t *object, const char *name);
 enum { CLI_AGE_SIZE = 24 };
 const char *cli_age(json_int_t age_ms, char out[CLI_AGE_SIZE]);
 
+/* The command that the first words of argv name, and how many they are; NULL: none. */
+const struct cli_command *cli_command_find(int argc, char **argv, int *out_words);
 /* All commands in the order of --help; NULL past the end. */
 const struct cli_command *cli_command_at(size_t index);
 

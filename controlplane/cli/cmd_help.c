@@ -1,4 +1,4 @@
-/* cmd_help: what a code means and what to do about it, without a server. */
+/* cmd_help: what a code means and what to do about it, and commands' pages, without a server. */
 #include <ctype.h>
 #include <stdio.h>
 #include <string.h>
@@ -58,7 +58,7 @@ static int not_found(const char *text)
             nearest = name;
         }
     }
-    cli_say("error: NOT_FOUND: no code is called \"%s\"%s%s%s", text,
+    cli_say("error: NOT_FOUND: no code or command is called \"%s\"%s%s%s", text,
             nearest == NULL ? "" : "; did you mean \"", nearest == NULL ? "" : nearest,
             nearest == NULL ? "" : "\"?");
     cli_next("trilane-cp help --errors");
@@ -101,25 +101,47 @@ static int print_errors(void)
     return CLI_DONE;
 }
 
-static int list_commands(void)
+/* All commands, or those of a group ("key"); false: there is none. */
+static bool list_commands(const char *group)
 {
+    size_t size = group == NULL ? 0 : strlen(group);
+    bool any = false;
     const struct cli_command *command = NULL;
     for (size_t i = 0; (command = cli_command_at(i)) != NULL; i++) {
-        (void)printf("%-16s %s\n", command->name, command->summary);
+        if (size == 0 || (strncmp(command->name, group, size) == 0 && command->name[size] == ' ')) {
+            (void)printf("%-16s %s\n", command->name, command->summary);
+            any = true;
+        }
     }
-    return CLI_DONE;
+    return any;
+}
+
+/* "help publish" is "publish --help"; -1: the words name no command. */
+static int command_page(int argc, char **argv)
+{
+    static char flag[] = "--help";
+    int words = 0;
+    const struct cli_command *command = cli_command_find(argc, argv, &words);
+    if (command == NULL || words != argc) {
+        return -1;
+    }
+    return command->run(command, 1, (char *[]){flag, NULL});
 }
 
 static int run(const struct cli_command *self, int argc, char **argv)
 {
+    int page = command_page(argc, argv);
+    if (page >= 0) {
+        return page;
+    }
     struct cli cli;
     int code = CLI_DONE;
     if (cli_begin(&cli, self, argc, argv, &code)) {
         const char *text = settings_arg(cli.settings, 0);
         if (settings_flag(cli.settings, "errors")) {
             code = print_errors();
-        } else {
-            code = text == NULL ? list_commands() : explain(&cli, text);
+        } else if (!list_commands(text)) {
+            code = explain(&cli, text);
         }
     }
     cli_end(&cli);
@@ -129,8 +151,8 @@ static int run(const struct cli_command *self, int argc, char **argv)
 const struct cli_command cli_command_help = {
     .name = "help",
     .arg_max = 1,
-    .args = "[CODE]",
-    .summary = "says what a code means and what to do about it",
+    .args = "[CODE | COMMAND]",
+    .summary = "says what a code means and what to do about it; or shows a command's settings",
     .rows = rows,
     .row_count = sizeof(rows) / sizeof(rows[0]),
     .run = run,

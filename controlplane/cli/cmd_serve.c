@@ -531,5 +531,6 @@ const struct cli_command cli_command_serve = {
     .summary = "runs one replica of the control plane",
     .rows = rows,
     .row_count = sizeof(rows) / sizeof(rows[0]),
+    .needs_limits = true,
     .run = run,
 };

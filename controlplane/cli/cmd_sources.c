@@ -306,6 +306,7 @@ const struct cli_command cli_command_validate = {
     .args = "DIRECTORY",
     .summary = "checks sources without a server, and says all that is wrong with them",
     CLI_ROWS(validate_rows),
+    .needs_limits = true,
     .run = validate_run,
 };
 const struct cli_command cli_command_plan = {

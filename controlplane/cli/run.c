@@ -77,6 +77,17 @@ static bool name_group(const char *name)
     return found;
 }
 
+const struct cli_command *cli_command_find(int argc, char **argv, int *out_words)
+{
+    for (size_t i = 0; i < COMMAND_COUNT; i++) {
+        *out_words = words_matched(commands[i], argc, argv);
+        if (*out_words > 0) {
+            return commands[i];
+        }
+    }
+    return NULL;
+}
+
 static int unknown(const char *name)
 {
     if (name_group(name)) {
@@ -114,11 +125,8 @@ int cli_run(int argc, char **argv)
     if (strcmp(argv[1], "signer") == 0) { /* hidden: started by serve alone. */
         return cp_signer_main(argc - 2, argv + 2);
     }
-    for (size_t i = 0; i < COMMAND_COUNT; i++) {
-        int words = words_matched(commands[i], argc - 1, argv + 1);
-        if (words > 0) {
-            return commands[i]->run(commands[i], argc - 1 - words, argv + 1 + words);
-        }
-    }
-    return unknown(argv[1]);
+    int words = 0;
+    const struct cli_command *command = cli_command_find(argc - 1, argv + 1, &words);
+    return command == NULL ? unknown(argv[1])
+                           : command->run(command, argc - 1 - words, argv + 1 + words);
 }

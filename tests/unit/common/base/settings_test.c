@@ -249,6 +249,7 @@ static void help_shows_rows_and_limits(void **state)
     (void)state;
     auto_buf struct buf out = BUF_MAX(1 << 20);
     assert_true(err_ok(settings_help(rows, ROWS, &out)));
+    assert_true(err_ok(settings_help_limits(&out)));
     const char *text = NULL;
     assert_true(err_ok(buf_cstr(&out, &text)));
     assert_non_null(strstr(text, "--nats-urls URL,..."));
