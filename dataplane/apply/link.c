@@ -261,14 +261,13 @@ static struct err link_targets(struct dp_model *model, const Trilane__Parts__V1_
 }
 
 static struct err link_entry(struct dp_model *model, const Trilane__Parts__V1__RouteEntry *m,
-                             const struct dp_route_entry *entry, struct dp_linked_entry *out)
+                             const struct dp_route_entry *entry, struct dp_route *out)
 {
-    out->entry = entry;
-    out->route = (struct dp_route){.id = entry->id, .timeout_ms = m->timeout_ms};
+    *out = (struct dp_route){.id = entry->id, .timeout_ms = m->timeout_ms};
     if (m->transport[0] != '\0') {
-        TRY(find_transport(model, m->transport, &out->route.transport));
+        TRY(find_transport(model, m->transport, &out->transport));
     }
-    return link_targets(model, m, &out->route);
+    return link_targets(model, m, out);
 }
 
 static struct err find_host(struct dp_model *model, struct slice name, struct dp_linked_host **out)
@@ -287,12 +286,12 @@ static struct err link_routes(struct dp_model *model, const struct dp_model_part
     const struct dp_route_group *from = &part->part->as.routes;
     struct dp_linked_group *group = NULL;
     TRY(arena_calloc(&model->arena, 1, sizeof(*group), (void **)&group));
-    TRY(arena_calloc(&model->arena, from->entry_count, sizeof(*group->entries),
-                     (void **)&group->entries));
+    TRY(arena_calloc(&model->arena, from->entry_count, sizeof(*group->routes),
+                     (void **)&group->routes));
     for (size_t i = 0; i < from->entry_count; i++) {
-        TRY(link_entry(model, m->routes[i], &from->entries[i], &group->entries[i]));
+        TRY(link_entry(model, m->routes[i], &from->entries[i], &group->routes[i]));
     }
-    group->count = from->entry_count;
+    group->from = from;
     struct dp_linked_host *host = NULL;
     TRY(find_host(model, from->host, &host));
     if (from->segment.size == 0) {

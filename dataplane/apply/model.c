@@ -99,18 +99,65 @@ static bool headers_match(const struct dp_route_entry *entry, const struct dp_ro
     return true;
 }
 
+/* Beside the path. */
+static bool rest_matches(const struct dp_route_entry *entry, const struct dp_route_query *query)
+{
+    return tenant_matches(entry, query->tenant) &&
+           (entry->http_method.size == 0 || slice_eq(entry->http_method, query->method)) &&
+           headers_match(entry, query);
+}
+
+static size_t find_linear(const struct dp_route_group *group, const struct dp_route_query *query)
+{
+    size_t i = 0;
+    while (i < group->entry_count && !(path_matches(&group->entries[i], query->path) &&
+                                       rest_matches(&group->entries[i], query))) {
+        i++;
+    }
+    return i;
+}
+
+/* The first entry of a chain that matches, by its index, when that is below 'best'. */
+static size_t find_in_chain(const struct dp_route_group *group, const struct dp_route_entry *entry,
+                            const struct dp_route_query *query, size_t best)
+{
+    for (; entry != NULL && (size_t)(entry - group->entries) < best; entry = entry->next_of_path) {
+        if (path_matches(entry, query->path) && rest_matches(entry, query)) {
+            return (size_t)(entry - group->entries);
+        }
+    }
+    return best;
+}
+
+/*
+ * The same answer as find_linear(): what can match has the path itself, or a prefix of it that
+ * ends before or behind a '/', or takes any path.
+ */
+static size_t find_indexed(const struct dp_route_group *group, const struct dp_route_query *query)
+{
+    struct slice path = query->path;
+    size_t best = find_in_chain(group, map_get(&group->paths, path), query, group->entry_count);
+    for (size_t i = 0; i < path.size && i <= group->prefix_max; i++) {
+        if (path.ptr[i] == '/') {
+            best = find_in_chain(group, map_get(&group->paths, slice_head(path, i)), query, best);
+            best =
+                find_in_chain(group, map_get(&group->paths, slice_head(path, i + 1)), query, best);
+        }
+    }
+    return find_in_chain(group, group->any, query, best);
+}
+
 static const struct dp_route *find_entry(const struct dp_linked_group *group,
                                          const struct dp_route_query *query)
 {
-    for (size_t i = 0; group != NULL && i < group->count; i++) {
-        const struct dp_route_entry *entry = group->entries[i].entry;
-        if (path_matches(entry, query->path) && tenant_matches(entry, query->tenant) &&
-            (entry->http_method.size == 0 || slice_eq(entry->http_method, query->method)) &&
-            headers_match(entry, query)) {
-            return &group->entries[i].route;
-        }
+    if (group == NULL) {
+        return NULL;
     }
-    return NULL;
+    const struct dp_route_group *from = group->from;
+    size_t found = from->entry_count < DP_ROUTE_INDEX_MIN ? find_linear(from, query)
+                                                          : find_indexed(from, query);
+    CHECK(found <= from->entry_count);
+    return found == from->entry_count ? NULL : &group->routes[found];
 }
 
 static struct slice first_segment(struct slice path)

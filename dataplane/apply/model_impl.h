@@ -32,15 +32,9 @@ struct dp_model_stream {
 
 enum { DP_MODEL_STREAMS = 8 };
 
-/* A route entry with its links. */
-struct dp_linked_entry {
-    const struct dp_route_entry *entry;
-    struct dp_route route;
-};
-
 struct dp_linked_group {
-    struct dp_linked_entry *entries;
-    size_t count;
+    const struct dp_route_group *from;
+    struct dp_route *routes; /* one for each entry of 'from', with its links. */
 };
 
 /* The groups of one host, by first segment. */

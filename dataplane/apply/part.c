@@ -157,6 +157,26 @@ static bool is_group_key(struct slice key, struct slice host, struct slice segme
            slice_eq(slice_from(rest, host.size + 1), segment);
 }
 
+/* Back to front, so that each chain runs in the order of the entries. */
+static struct err index_paths(struct dp_route_group *group, struct dp_route_entry *entries)
+{
+    for (size_t i = group->entry_count; i > 0; i--) {
+        struct dp_route_entry *entry = &entries[i - 1];
+        if (entry->match == TRILANE__PARTS__V1__PATH_MATCH__PATH_ANY) {
+            entry->next_of_path = group->any;
+            group->any = entry;
+            continue;
+        }
+        if (entry->match == TRILANE__PARTS__V1__PATH_MATCH__PATH_PREFIX &&
+            entry->path.size > group->prefix_max) {
+            group->prefix_max = entry->path.size;
+        }
+        entry->next_of_path = map_get(&group->paths, entry->path);
+        TRY(map_put(&group->paths, entry->path, entry, /* out_old= */ NULL));
+    }
+    return OK;
+}
+
 static struct err decode_routes(struct slice key, struct dp_part *part)
 {
     const Trilane__Parts__V1__RouteGroup *m = (const void *)part->message;
@@ -172,7 +192,7 @@ static struct err decode_routes(struct slice key, struct dp_part *part)
     }
     group->entries = entries;
     group->entry_count = m->n_routes;
-    return OK;
+    return m->n_routes < DP_ROUTE_INDEX_MIN ? OK : index_paths(group, entries);
 }
 
 /* ---- clusters, topics, egress: linked straight from their messages ---- */
@@ -345,6 +365,9 @@ static void free_built(struct dp_part *part)
     }
     if (part->kind == DP_PART_SCHEMA) {
         schema_free(part->as.schema);
+    }
+    if (part->kind == DP_PART_ROUTES) {
+        map_free(&part->as.routes.paths);
     }
 }
 

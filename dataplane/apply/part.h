@@ -13,6 +13,7 @@
 
 #include "common/base/arena.h"
 #include "common/base/err.h"
+#include "common/base/map.h"
 #include "common/base/slice.h"
 #include "dataplane/apply/model.h"
 
@@ -49,7 +50,11 @@ struct dp_route_entry {
     struct slice http_method; /* empty: any. */
     const struct dp_route_header *headers;
     size_t header_count;
+    const struct dp_route_entry *next_of_path; /* in an index: the next one of this path. */
 };
+
+/* From this many entries on a group is looked up by its paths. */
+enum { DP_ROUTE_INDEX_MIN = 16 };
 
 /* One host's routes of one first segment, most precise first. */
 struct dp_route_group {
@@ -57,6 +62,10 @@ struct dp_route_group {
     struct slice segment;
     const struct dp_route_entry *entries;
     size_t entry_count;
+    /* Of a large group; else empty. It belongs to the part, so that models share it. */
+    struct map paths;                 /* path to its first entry; the others follow it. */
+    size_t prefix_max;                /* bytes of the longest prefix. */
+    const struct dp_route_entry *any; /* first of those that take any path, linked likewise. */
 };
 
 struct dp_part {

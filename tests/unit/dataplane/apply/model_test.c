@@ -167,6 +167,8 @@ struct route_row {
     const char *method; /* NULL: any. */
 };
 
+enum { ROWS_MAX = 400 };
+
 static void put_group(struct content *c, const char *host, const char *segment,
                       const struct route_row *rows, size_t count)
 {
@@ -175,11 +177,11 @@ static void put_group(struct content *c, const char *host, const char *segment,
     target.cluster = publisher_text("service/acme/orders");
     target.weight = 1;
     Trilane__Parts__V1__WeightedTarget *targets[] = {&target};
-    Trilane__Parts__V1__RouteEntry entries[8];
-    Trilane__Parts__V1__RouteEntry *list[8];
-    Trilane__Parts__V1__HeaderMatch headers[8];
-    Trilane__Parts__V1__HeaderMatch *header_list[8];
-    char *tenants[8];
+    Trilane__Parts__V1__RouteEntry entries[ROWS_MAX];
+    Trilane__Parts__V1__RouteEntry *list[ROWS_MAX];
+    Trilane__Parts__V1__HeaderMatch headers[ROWS_MAX];
+    Trilane__Parts__V1__HeaderMatch *header_list[ROWS_MAX];
+    char *tenants[ROWS_MAX];
     char yes[] = "yes";
     for (size_t i = 0; i < count; i++) {
         trilane__parts__v1__route_entry__init(&entries[i]);
@@ -216,6 +218,79 @@ static void put_group(struct content *c, const char *host, const char *segment,
 #define EXACT TRILANE__PARTS__V1__PATH_MATCH__PATH_EXACT
 #define PREFIX TRILANE__PARTS__V1__PATH_MATCH__PATH_PREFIX
 #define ANY TRILANE__PARTS__V1__PATH_MATCH__PATH_ANY
+
+/* ---- a large group ---- */
+
+static uint32_t draw(uint32_t below)
+{
+    static uint32_t seed = 12345;
+    seed = seed * 1664525 + 1013904223;
+    return (seed >> 8) % below;
+}
+
+/* "/v1", then up to three segments of three names, perhaps a '/' behind them. */
+static void draw_path(char out[32])
+{
+    static const char *const names[] = {"/a", "/b", "/ab"};
+    size_t at = (size_t)snprintf(out, 32, "/v1");
+    for (uint32_t i = draw(4); i > 0; i--) {
+        at += (size_t)snprintf(out + at, 32 - at, "%s", names[draw(3)]);
+    }
+    (void)snprintf(out + at, 32 - at, "%s", draw(3) == 0 ? "/" : "");
+}
+
+static bool row_matches(const struct route_row *row, const char *path, const char *tenant)
+{
+    size_t size = strlen(row->path);
+    bool below = strncmp(path, row->path, size) == 0 &&
+                 (path[size] == '\0' || path[size] == '/' || row->path[size - 1] == '/');
+    bool by_path =
+        row->match == ANY || (row->match == EXACT ? strcmp(row->path, path) == 0 : below);
+    return by_path && (row->tenant == NULL || strcmp(row->tenant, tenant) == 0);
+}
+
+/* Whatever the order of the entries: the first that matches is the one that is found. */
+static void a_large_group_is_found_by_its_paths(void **state)
+{
+    static struct route_row rows[ROWS_MAX];
+    static char ids[ROWS_MAX][16];
+    static char paths[ROWS_MAX][32];
+    static const char *const tenants[] = {"acme", "globex", "initech"};
+    for (size_t i = 0; i < ROWS_MAX; i++) {
+        (void)snprintf(ids[i], sizeof(ids[i]), "row-%zu", i);
+        draw_path(paths[i]);
+        uint32_t kind = draw(50);
+        rows[i] = (struct route_row){
+            .id = ids[i],
+            .match = kind == 0 && i > ROWS_MAX / 2 ? ANY
+                     : kind < 30                   ? EXACT
+                                                   : PREFIX,
+            .path = paths[i],
+            .tenant = tenants[draw(3)],
+        };
+    }
+    struct content *c = content_sample(1);
+    put_group(c, "*", "v1", rows, ROWS_MAX);
+    struct dp_model *m = NULL;
+    struct dp_build_report report;
+    assert_true(err_ok(build(*state, c, NULL, &m, &report)));
+    content_free(c);
+    size_t found = 0;
+    for (int n = 0; n < 20000; n++) {
+        char path[32];
+        draw_path(path);
+        const char *tenant = draw(4) == 0 ? "nobody" : tenants[draw(3)];
+        size_t i = 0;
+        while (i < ROWS_MAX && !row_matches(&rows[i], path, tenant)) {
+            i++;
+        }
+        const char *wanted = i == ROWS_MAX ? "none" : ids[i];
+        assert_string_equal(route_id(m, "any.host", path, tenant, NULL), wanted);
+        found += i < ROWS_MAX;
+    }
+    assert_in_range(found, 1000, 19000);
+    dp_model_unref(m);
+}
 
 static void routes_by_precision(void **state)
 {
@@ -451,6 +526,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(finds_what_it_was_built_from, set_up, tear_down),
         cmocka_unit_test_setup_teardown(finds_the_egress_of_a_host, set_up, tear_down),
         cmocka_unit_test_setup_teardown(routes_by_precision, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_large_group_is_found_by_its_paths, set_up, tear_down),
         cmocka_unit_test_setup_teardown(builds_only_what_changed, set_up, tear_down),
         cmocka_unit_test_setup_teardown(refuses_what_names_nothing, set_up, tear_down),
         cmocka_unit_test_setup_teardown(refuses_bytes_and_keys_that_disagree, set_up, tear_down),
