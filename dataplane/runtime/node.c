@@ -327,12 +327,15 @@ static void forced(int signal_number)
     _exit(DP_NODE_FORCED);
 }
 
-/* From now on the process ends within the shutdown timeout, whatever hangs. */
+/* Behind the shutdown timeout: for a main thread that hangs and cannot end the process itself. */
+enum { ALARM_MORE_MS = 500 };
+
+/* From now on the process ends soon after the shutdown timeout, even when this thread hangs. */
 static void arm_shutdown_timeout(void)
 {
     struct sigaction action = {.sa_handler = forced};
     CHECK(sigaction(SIGALRM, &action, NULL) == 0);
-    uint64_t ms = limits.shutdown_timeout_ms;
+    uint64_t ms = limits.shutdown_timeout_ms + ALARM_MORE_MS;
     struct itimerval timer = {
         .it_value = {.tv_sec = (time_t)(ms / 1000), .tv_usec = (suseconds_t)(ms % 1000) * 1000}};
     CHECK(setitimer(ITIMER_REAL, &timer, NULL) == 0);
@@ -361,19 +364,27 @@ static size_t wait_drained(struct dp_node *n, size_t count, uint64_t timeout_ms)
 
 static void drain(struct dp_node *n)
 {
+    uint64_t graceful_ms = limits.graceful_timeout_ms;
+    uint64_t shutdown_ms = limits.shutdown_timeout_ms;
+    uint64_t start_ns = clock_mono_ns();
     arm_shutdown_timeout();
     dp_apply_drain(n->apply);
     for (size_t i = 0; i < n->worker_count; i++) {
         dp_worker_drain(&n->workers[i]);
     }
-    size_t busy = wait_drained(n, n->worker_count, limits.graceful_timeout_ms);
+    size_t busy =
+        wait_drained(n, n->worker_count, graceful_ms < shutdown_ms ? graceful_ms : shutdown_ms);
     if (busy > 0) {
         LOG(LOG_WARN, "runtime", "drain-cut-short", LOG_U64("busy_workers", busy));
         for (size_t i = 0; i < n->worker_count; i++) {
             dp_worker_abort(&n->workers[i]);
         }
-        /* What hangs here is ended by the shutdown timeout. */
-        busy = wait_drained(n, busy, limits.shutdown_timeout_ms);
+        uint64_t spent_ms = (clock_mono_ns() - start_ns) / 1000000;
+        busy = wait_drained(n, busy, spent_ms < shutdown_ms ? shutdown_ms - spent_ms : 0);
+    }
+    if (busy > 0) {
+        LOG(LOG_ERROR, "runtime", "shutdown-forced", LOG_U64("busy_workers", busy));
+        _exit(DP_NODE_FORCED);
     }
     LOG(LOG_INFO, "runtime", "drained", LOG_U64("busy_workers", busy));
 }

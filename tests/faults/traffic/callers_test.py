@@ -329,6 +329,7 @@ class Callers(unittest.TestCase):
         turn, _ = self.chat(self.stub(node))
         node.signal(signal.SIGTERM)
         self.assertEqual(node.wait(), 6)
+        self.assertIn("shutdown-forced", node.log())
         del turn
 
     @staticmethod
