@@ -15,14 +15,15 @@ enum standing { RUNS, REFUSES, LAGS, NO_MATTER };
 
 static enum standing standing_of(const json_t *node, uint64_t version)
 {
-    if (!json_is_true(json_object_get(node, "live"))) {
-        return NO_MATTER;
+    const char *state = cli_text(node, "state");
+    if (!json_is_true(json_object_get(node, "live")) || strcmp(state, "DRAINING") == 0) {
+        return NO_MATTER; /* gone, or going. */
     }
     uint64_t has = (uint64_t)cli_int(node, "version");
     if (has >= version) {
         return RUNS;
     }
-    return strcmp(cli_text(node, "state"), "REFUSED") == 0 ? REFUSES : LAGS;
+    return strcmp(state, "REFUSED") == 0 ? REFUSES : LAGS;
 }
 
 struct count {
