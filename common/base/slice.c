@@ -56,3 +56,12 @@ char *slice_dup(struct slice s)
     copy[s.size] = '\0';
     return copy;
 }
+
+void slice_free(struct slice s)
+{
+    union {
+        const uint8_t *given;
+        void *owned;
+    } bytes = {.given = s.ptr};
+    free(bytes.owned);
+}

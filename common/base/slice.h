@@ -101,3 +101,6 @@ bool slice_to_u64(struct slice s, uint64_t *out);
  * for boot and commands, never on the way of a request.
  */
 char *slice_dup(struct slice s);
+
+/* Frees the bytes, which are a slice_dup() of the caller's own. */
+void slice_free(struct slice s);

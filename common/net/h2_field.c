@@ -25,12 +25,12 @@ static uint8_t tokens_by_size[TOKEN_SIZE_MAX][TOKENS_OF_ONE_SIZE];
 /* Filled before main() runs, so that look-ups need no check and threads no care. */
 __attribute__((constructor)) static void fill_tokens_by_size(void)
 {
-    for (uint8_t token = 1; token < H2_TOKEN_COUNT; token++) {
+    for (int token = 1; token < H2_TOKEN_COUNT; token++) {
         uint8_t *row = tokens_by_size[token_rows[token].name.size];
         while (*row != H2_TOKEN_OTHER) {
             row++;
         }
-        *row = token;
+        *row = (uint8_t)token;
     }
 }
 

@@ -102,8 +102,8 @@ static void fail_waiting(struct h2_pool *pool, struct err why)
 static void target_clear(struct h2_target *target)
 {
     net_tls_unref(target->tls);
-    free((void *)(uintptr_t)target->server_name.ptr);
-    free((void *)(uintptr_t)target->spiffe_id.ptr);
+    slice_free(target->server_name);
+    slice_free(target->spiffe_id);
 }
 
 static void pools_release(struct h2_pools *pools)
@@ -122,7 +122,7 @@ static void pool_maybe_free(struct h2_pool *pool)
     struct h2_pools *pools = pool->pools;
     net_hook_cancel(pools->loop, &pool->hook);
     target_clear(&pool->target);
-    free((void *)(uintptr_t)pool->key.ptr);
+    slice_free(pool->key);
     free(pool);
     CHECK(pools->count > 0);
     pools->count--;
@@ -458,7 +458,7 @@ static struct err pool_new(struct h2_pools *pools, const struct h2_target *targe
     pool->key = slice_owned(key);
     struct err e = map_put(&pools->by_key, pool->key, pool, /* out_old= */ NULL);
     if (!err_ok(e)) {
-        free((void *)(uintptr_t)pool->key.ptr);
+        slice_free(pool->key);
         free(pool);
         return e;
     }

@@ -232,8 +232,10 @@ static bool submit_trailers(struct h2_stream *s)
 }
 
 /* nghttp2_data_source_read_callback: how much of the body may go into one DATA frame. */
-static ssize_t read_body(nghttp2_session *session, int32_t id, uint8_t *buf, size_t length,
-                         uint32_t *flags, nghttp2_data_source *source, void *user)
+static ssize_t read_body(/* NOLINT(readability-function-size): nghttp2's shape. */
+                         nghttp2_session *session, int32_t id,
+                         uint8_t *buf, /* NOLINT(readability-non-const-parameter): so is this. */
+                         size_t length, uint32_t *flags, nghttp2_data_source *source, void *user)
 {
     (void)session;
     (void)id;
@@ -530,7 +532,6 @@ struct err h2_stream_respond(struct h2_stream *s, const struct h2_field *fields,
 }
 
 struct err h2_conn_request(struct h2_conn *c, const struct h2_field *fields, size_t count, bool end,
-                           const struct h2_stream_events *events, void *user,
                            struct h2_stream **out)
 {
     CHECK(!c->server);
@@ -544,7 +545,6 @@ struct err h2_conn_request(struct h2_conn *c, const struct h2_field *fields, siz
     if (s == NULL) {
         return FAIL(E_NO_MEMORY);
     }
-    h2_stream_attach(s, events, user);
     s->head_block =
         block_new(c->env, fields, count, c->names_indexed ? NO_INDEX : H2_FIELD_NEVER_INDEX);
     c->names_indexed = true;

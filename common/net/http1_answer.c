@@ -141,16 +141,16 @@ static struct err error_body(struct buf *out, struct err why)
                     err_name(why.code), err_text(why.code), err_fix(why.code));
 }
 
-static const struct http1_field json_fields[] = {
-    {{(const uint8_t *)"content-type", 12}, {(const uint8_t *)"application/json", 16}},
-};
-
 static struct err answer_error(struct http1_exchange *x, unsigned status, struct err why)
 {
     enum { BODY_MAX = 1024 };
     auto_buf struct buf body = BUF_MAX(BODY_MAX);
     TRY(error_body(&body, why));
-    return http1_respond(x, status, json_fields, 1, buf_slice(&body));
+    const struct http1_field fields[] = {
+        {SLICE_LIT("content-type"), SLICE_LIT("application/json")},
+        {SLICE_LIT("x-trilane-code"), slice_str(err_name(why.code))},
+    };
+    return http1_respond(x, status, fields, sizeof(fields) / sizeof(fields[0]), buf_slice(&body));
 }
 
 struct err http1_respond_error(struct http1_exchange *x, struct err why)

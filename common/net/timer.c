@@ -7,7 +7,7 @@
 
 enum { SLOT_DUE = UINT16_MAX }; /* taken off the wheel, about to run. */
 
-static const uint64_t TICK_MAX = (1ULL << (NET_WHEEL_BITS * NET_WHEEL_LEVELS)) - 1;
+static const uint64_t tick_max = (1ULL << (NET_WHEEL_BITS * NET_WHEEL_LEVELS)) - 1;
 
 static void list_init(struct net_timer_link *head)
 {
@@ -54,8 +54,8 @@ void net_wheel_arm(struct net_wheel *w, struct net_timer *t, uint64_t tick)
 {
     net_wheel_cancel(w, t);
     t->tick = tick <= w->now ? w->now + 1 : tick;
-    if (t->tick > TICK_MAX) {
-        t->tick = TICK_MAX;
+    if (t->tick > tick_max) {
+        t->tick = tick_max;
     }
     wheel_hang(w, t);
     w->count++;
@@ -145,7 +145,7 @@ void net_timer_arm(struct net_loop *loop, struct net_timer *t, uint64_t delay_ms
 {
     /* Rounded up, so that a timer never runs early. */
     uint64_t now_ticks = (net_loop_now_ns(loop) + NET_NS_PER_MS - 1) / NET_NS_PER_MS;
-    net_wheel_arm(&loop->wheel, t, now_ticks + (delay_ms > TICK_MAX / 2 ? TICK_MAX / 2 : delay_ms));
+    net_wheel_arm(&loop->wheel, t, now_ticks + (delay_ms > tick_max / 2 ? tick_max / 2 : delay_ms));
 }
 
 void net_timer_cancel(struct net_loop *loop, struct net_timer *t)

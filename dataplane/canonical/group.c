@@ -34,7 +34,7 @@ enum {
     READABLE_MAX = 30 /* a name has 63 bytes, the digest 32 and a hyphen. */
 };
 
-static const uint64_t NS_PER_MS = 1000000;
+static const uint64_t ns_per_ms = 1000000;
 
 /* A delivery that no member has credit for yet. */
 struct waiting {
@@ -90,7 +90,9 @@ struct err canon_group_durable(struct slice environment, struct slice consumer, 
         view[size] = (char)readable_byte(type.ptr[size]);
         size++;
     }
-    view[0] = view[0] == '-' ? 'x' : view[0]; /* a name does not begin with a hyphen. */
+    if (size > 0 && view[0] == '-') {
+        view[0] = 'x'; /* a name does not begin with a hyphen. */
+    }
     view[size++] = '-';
     text_hex(slice_of(digest, sizeof(digest)), view + size);
     size += 2 * sizeof(digest);
@@ -288,7 +290,7 @@ static void opened(struct canon_group *group, struct err err, struct slice why)
         canon_group_pump(group);
         return;
     }
-    group->retry_ns = clock_mono_ns() + RETRY_MS * NS_PER_MS;
+    group->retry_ns = clock_mono_ns() + RETRY_MS * ns_per_ms;
     struct err refusal = refusal_of(err);
     struct canon_subscription *sub = first_to_end(group, refusal);
     while (sub != NULL) { /* ends: each one leaves. */
@@ -337,11 +339,11 @@ static void pull(struct canon_group *group)
                                        .batch = batch,
                                        .expires_ms = PULL_MS};
     if (!err_ok(jetstream_pull(group->lane->host.bus, &ask))) {
-        group->retry_ns = now_ns + RETRY_MS * NS_PER_MS;
+        group->retry_ns = now_ns + RETRY_MS * ns_per_ms;
         return;
     }
     group->pulled = batch;
-    group->pull_over_ns = now_ns + PULL_MS * NS_PER_MS;
+    group->pull_over_ns = now_ns + PULL_MS * ns_per_ms;
 }
 
 /* The next member with room, in turn; NULL: none. */
@@ -402,7 +404,7 @@ uint64_t canon_group_return_ms(const struct canon_group *group)
     if (group->turn != NULL || group->pulled == 0 || group->pull_over_ns <= now_ns) {
         return 0;
     }
-    return (group->pull_over_ns - now_ns) / NS_PER_MS + RETURN_MARGIN_MS;
+    return (group->pull_over_ns - now_ns) / ns_per_ms + RETURN_MARGIN_MS;
 }
 
 static void return_message(struct canon_group *group, const struct bus_message *message)
@@ -484,7 +486,7 @@ static void take_status(struct canon_group *group, uint32_t status)
     group->pulled = 0;
     if (status != NOT_FOUND && status != TIMED_OUT) {
         group->open = false;
-        group->retry_ns = clock_mono_ns() + RETRY_MS * NS_PER_MS;
+        group->retry_ns = clock_mono_ns() + RETRY_MS * ns_per_ms;
     }
 }
 
@@ -515,7 +517,7 @@ void canon_groups_reconnected(struct canon *lane)
 /* Messages that wait for credit are not forgotten: their ack_wait begins anew. */
 static void touch_backlog(struct canon_group *group, uint64_t now_ns)
 {
-    uint64_t often_ns = limits.ack_wait_ms * NS_PER_MS / 3;
+    uint64_t often_ns = limits.ack_wait_ms * ns_per_ms / 3;
     for (struct waiting *w = group->first; w != NULL; w = w->next) {
         if (now_ns - w->touched_ns >= often_ns) {
             struct err lost = jetstream_in_progress(group->lane->host.bus, w->message->reply);
@@ -527,7 +529,7 @@ static void touch_backlog(struct canon_group *group, uint64_t now_ns)
 
 static void look_at(struct canon_group *group, uint64_t now_ns)
 {
-    if (group->pulled > 0 && now_ns >= group->pull_over_ns + PULL_GRACE_MS * NS_PER_MS) {
+    if (group->pulled > 0 && now_ns >= group->pull_over_ns + PULL_GRACE_MS * ns_per_ms) {
         group->pulled = 0;
     }
     touch_backlog(group, now_ns);

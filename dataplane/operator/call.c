@@ -201,7 +201,9 @@ static MUST_CHECK struct err open_upstream(struct op_call *call, struct h2_conn 
                     (received->count + (size_t)OP_FIELDS_OURS) * sizeof(struct h2_field), &memory));
     struct op_fields_room room;
     size_t count = op_request_fields(rq, received, &room, memory);
-    return h2_conn_request(conn, memory, count, end, &upstream_events, call, &call->upstream);
+    TRY(h2_conn_request(conn, memory, count, end, &call->upstream));
+    h2_stream_attach(call->upstream, &upstream_events, call);
+    return OK;
 }
 
 static void send_request(struct op_call *call, struct h2_conn *conn)

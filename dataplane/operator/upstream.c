@@ -94,7 +94,7 @@ static void endpoint_free(struct op_endpoint *e)
     free(e->host);
     free(e->server_name);
     free(e->spiffe_id);
-    free((void *)(uintptr_t)e->key.ptr);
+    slice_free(e->key);
     free(e);
 }
 
@@ -302,7 +302,7 @@ static void balance_clear(struct balance *b)
 static void balance_free(struct balance *b)
 {
     balance_clear(b);
-    free((void *)(uintptr_t)b->id.ptr);
+    slice_free(b->id);
     free(b);
 }
 

@@ -120,7 +120,8 @@ static void dup_ends_with_nul(void **state)
     free(copy);
     copy = slice_dup(none);
     assert_string_equal(copy, "");
-    free(copy);
+    slice_free(slice_of(copy, 0));
+    slice_free(none);
 }
 
 int main(void)

@@ -356,8 +356,9 @@ struct err call_start(struct client *c, struct call *call, const char *path,
         fields[BASE_FIELDS + i] = extra[i];
     }
     *call = (struct call){.body = BUF_MAX(PEERS_BODY_MAX), .grpc_status = -1};
-    return h2_conn_request(c->conn, fields, BASE_FIELDS + extra_count, end, &call_events, call,
-                           &call->stream);
+    TRY(h2_conn_request(c->conn, fields, BASE_FIELDS + extra_count, end, &call->stream));
+    h2_stream_attach(call->stream, &call_events, call);
+    return OK;
 }
 
 void call_free(struct call *call)

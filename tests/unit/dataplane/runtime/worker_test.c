@@ -334,7 +334,8 @@ static struct h2_stream *start_call(const char *path, const struct ask *ask, str
     struct h2_stream *s = NULL;
     *call = (struct call){0};
     bool end = ask->message.ptr == NULL;
-    assert_true(err_ok(h2_conn_request(w.conn, fields, n, end, &call_events, call, &s)));
+    assert_true(err_ok(h2_conn_request(w.conn, fields, n, end, &s)));
+    h2_stream_attach(s, &call_events, call);
     if (!end) {
         assert_true(err_ok(h2_stream_send(s, ask->message, /* end= */ true)));
     }
