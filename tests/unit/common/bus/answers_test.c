@@ -41,6 +41,10 @@ static void errors(void **state)
     }
 }
 
+/* Arrays within arrays, 33 of them. */
+static const char deep[] = "{\"a\":[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]"
+                           "]]]]]]]]]]]]]]],\"stream\":\"S\",\"seq\":1}";
+
 static void bad_acks(void **state)
 {
     (void)state;
@@ -56,8 +60,7 @@ static void bad_acks(void **state)
                                       "{\"stream\":\"S\",\"seq\":18446744073709551616}",
                                       "{\"stream\":\"S",
                                       "{\"error\":1}",
-                                      "{\"a\":[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]"
-                                      "]]]]]]]]]]]]]]],\"stream\":\"S\",\"seq\":1}"};
+                                      deep};
     struct puback ack;
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         assert_int_equal(puback_decode(slice_str(bad[i]), &ack).code, E_MALFORMED);

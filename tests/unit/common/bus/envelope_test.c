@@ -19,12 +19,15 @@ static struct envelope decode(struct slice bytes)
 static void reads_what_protobuf_wrote(void **state)
 {
     (void)state;
-    Trilane__Bus__V1__SecurityContext security = TRILANE__BUS__V1__SECURITY_CONTEXT__INIT;
-    Trilane__Bus__V1__SchemaContext schema = TRILANE__BUS__V1__SCHEMA_CONTEXT__INIT;
-    Trilane__Bus__V1__Envelope__HeadersEntry header =
-        TRILANE__BUS__V1__ENVELOPE__HEADERS_ENTRY__INIT;
+    Trilane__Bus__V1__SecurityContext security;
+    trilane__bus__v1__security_context__init(&security);
+    Trilane__Bus__V1__SchemaContext schema;
+    trilane__bus__v1__schema_context__init(&schema);
+    Trilane__Bus__V1__Envelope__HeadersEntry header;
+    trilane__bus__v1__envelope__headers_entry__init(&header);
     Trilane__Bus__V1__Envelope__HeadersEntry *headers[] = {&header};
-    Trilane__Bus__V1__Envelope m = TRILANE__BUS__V1__ENVELOPE__INIT;
+    Trilane__Bus__V1__Envelope m;
+    trilane__bus__v1__envelope__init(&m);
     char texts[9][4] = {"tr", "ev", "ty", "key", "ten", "src", "kid", "h", "v"};
     uint8_t payload[] = {1, 2, 0};
     uint8_t packed[256];

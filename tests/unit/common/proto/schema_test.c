@@ -58,17 +58,17 @@ static void fill(struct parts *p)
         p->user[i] = &p->fields[i];
     }
     p->address[0] = &p->fields[7];
-    p->messages[0] = (message_part)TRILANE__PARTS__V1__SCHEMA_MESSAGE__INIT;
+    trilane__parts__v1__schema_message__init(&p->messages[0]);
     p->messages[0].name = user_name;
     p->messages[0].n_fields = 7;
     p->messages[0].fields = p->user;
-    p->messages[1] = (message_part)TRILANE__PARTS__V1__SCHEMA_MESSAGE__INIT;
+    trilane__parts__v1__schema_message__init(&p->messages[1]);
     p->messages[1].name = address_name;
     p->messages[1].n_fields = 1;
     p->messages[1].fields = p->address;
     p->list[0] = &p->messages[0];
     p->list[1] = &p->messages[1];
-    p->schema = (schema_part)TRILANE__PARTS__V1__SCHEMA__INIT;
+    trilane__parts__v1__schema__init(&p->schema);
     p->schema.type = type_name;
     p->schema.full_name = user_name;
     p->schema.n_messages = 2;
