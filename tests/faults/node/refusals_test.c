@@ -547,6 +547,29 @@ static void a_new_root_is_walked_to(void **state)
     assert_int_equal(now.root_version, rig.publisher.root.version);
 }
 
+/* A new version by one way alone; the metric says which one it was. */
+static void publish_by(enum rig_way way, const char *line)
+{
+    double heads = rig_metric(&rig, line);
+    rig.way = way;
+    rig_publish(&rig);
+    rig_wait_version(&rig, rig.version);
+    rig.way = RIG_BOTH;
+    assert_true(rig_metric(&rig, line) > heads);
+}
+
+static void a_hint_alone_moves_a_node(void **state)
+{
+    (void)state;
+    publish_by(RIG_HINT, "trilane_heads_total{way=\"hint\"}");
+}
+
+static void a_poll_finds_what_no_hint_told(void **state)
+{
+    (void)state;
+    publish_by(RIG_PUT, "trilane_heads_total{way=\"poll\"}");
+}
+
 #define CASE(name) cmocka_unit_test_setup(name, look)
 
 int main(void)
@@ -590,6 +613,8 @@ int main(void)
         CASE(part_unknown_field),
         CASE(bucket_purged_and_recreated),
         CASE(a_new_root_is_walked_to),
+        CASE(a_hint_alone_moves_a_node),
+        CASE(a_poll_finds_what_no_hint_told),
     };
     return cmocka_run_group_tests(tests, set_up_all, tear_down_all);
 }

@@ -416,11 +416,15 @@ void rig_end(struct rig *r)
 
 void rig_head_bytes(struct rig *r, struct slice bytes)
 {
-    struct subject subject;
-    publisher_put(&r->snapshots, SNAP_KEY_HEAD, bytes);
-    must(r, subject_head(environment, &subject), "subject");
-    struct bus_outgoing hint = {.subject = subject_slice(&subject), .payload = bytes};
-    must(r, bus_publish(r->bus, &hint), "hint");
+    if (r->way != RIG_HINT) {
+        publisher_put(&r->snapshots, SNAP_KEY_HEAD, bytes);
+    }
+    if (r->way != RIG_PUT) {
+        struct subject subject;
+        must(r, subject_head(environment, &subject), "subject");
+        struct bus_outgoing hint = {.subject = subject_slice(&subject), .payload = bytes};
+        must(r, bus_publish(r->bus, &hint), "hint");
+    }
 }
 
 void rig_head(struct rig *r, struct head_plan *plan)

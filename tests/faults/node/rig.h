@@ -17,7 +17,11 @@
 
 #include "tests/support/publisher.h"
 
+/* How heads go out. */
+enum rig_way { RIG_BOTH, RIG_PUT, RIG_HINT };
+
 struct rig {
+    enum rig_way way;
     char directory[128];
     struct publisher publisher;
     struct key_pair node_key;
@@ -64,7 +68,7 @@ void rig_publish(struct rig *r);
 /* Another honest head to the last version: the heartbeat. */
 void rig_heartbeat(struct rig *r);
 
-/* Puts bytes as the head and sends them as a hint. */
+/* Puts bytes as the head and sends them as a hint, or one of both, as rig.way says. */
 void rig_head_bytes(struct rig *r, struct slice bytes);
 
 /* Signs a head; epoch 0 is the rig's, and a sequence of 0 the next one. */
