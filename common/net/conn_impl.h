@@ -55,6 +55,7 @@ struct net_conn {
     bool opened_due;        /* opened() comes at the end of the turn. */
     bool paused;
     bool blocked; /* the socket took no more: wait until it is writable. */
+    bool refused; /* the peer takes nothing any more; what it said last is read first. */
     bool eof;     /* the peer's FIN or close_notify came. */
     bool eof_due; /* eof() comes when reading goes on. */
     bool want_drained;

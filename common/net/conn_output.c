@@ -188,6 +188,23 @@ static void *bytes_unconst(const uint8_t *bytes)
     return out;
 }
 
+/*
+ * A peer that is gone may have said why (a GOAWAY, an answer), and that may lie in the socket
+ * still. So the first failure only waits for the poll, which reads before it has us write again;
+ * the second ends the connection.
+ */
+static void write_failed(struct net_conn *conn, int number)
+{
+    bool gone = number == EPIPE || number == ECONNRESET;
+    bool reads = conn->state == NET_CONN_OPEN && !conn->paused && !conn->eof;
+    if (gone && reads && !conn->refused) {
+        conn->refused = true;
+        conn->blocked = true;
+        return;
+    }
+    net_conn_break(conn, gone ? FAIL(E_CLOSED) : FAIL(E_IO));
+}
+
 /* One system call; false when the socket takes no more for now, or broke. */
 static bool write_once(struct net_conn *conn, struct net_chunks *chunks)
 {
@@ -208,8 +225,7 @@ static bool write_once(struct net_conn *conn, struct net_chunks *chunks)
         if (errno == EAGAIN || errno == EWOULDBLOCK) {
             conn->blocked = true;
         } else if (errno != EINTR) {
-            net_conn_break(conn,
-                           errno == EPIPE || errno == ECONNRESET ? FAIL(E_CLOSED) : FAIL(E_IO));
+            write_failed(conn, errno);
         }
         return false;
     }

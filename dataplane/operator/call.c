@@ -14,6 +14,7 @@
  */
 #include "dataplane/operator/call.h"
 
+#include <inttypes.h>
 #include <stddef.h>
 #include <string.h>
 
@@ -43,6 +44,7 @@ struct op_call {
     uint64_t heard_ns; /* when either side sent something last. */
     bool keeps;        /* 'kept' is all that the caller sent so far. */
     bool replayed;     /* it was sent again: once is enough. */
+    bool may_repeat;   /* the endpoint that refused it may be asked again, when no other is left. */
     bool caller_ended; /* the caller's side is whole. */
     struct op_kept kept;
 };
@@ -109,16 +111,25 @@ static void heard(struct op_call *call)
 
 static void send_request(struct op_call *call, struct h2_conn *conn);
 
+static MUST_CHECK struct err pick_untried(struct op_call *call)
+{
+    struct dp_request *rq = call->rq;
+    return op_upstreams_pick(rq->pool->lanes[DP_LANE_OPERATOR], rq->cluster, rq->transport,
+                             dp_model_version(rq->model), &call->tries, &call->endpoint);
+}
+
 /* The next endpoint; when there is none left, why the last one was none. */
 static MUST_CHECK struct err pick(struct op_call *call)
 {
-    struct dp_request *rq = call->rq;
-    if (rq->cluster == NULL) {
+    if (call->rq->cluster == NULL) {
         return FAIL(E_NO_HEALTHY_ENDPOINT);
     }
-    struct err err =
-        op_upstreams_pick(rq->pool->lanes[DP_LANE_OPERATOR], rq->cluster, rq->transport,
-                          dp_model_version(rq->model), &call->tries, &call->endpoint);
+    struct err err = pick_untried(call);
+    if (err.code == E_NO_HEALTHY_ENDPOINT && call->may_repeat) {
+        call->may_repeat = false;
+        call->tries = (struct op_tries){0};
+        err = pick_untried(call);
+    }
     bool none_left = err.code == E_NO_HEALTHY_ENDPOINT && !err_ok(call->refused);
     return none_left ? call->refused : err;
 }
@@ -389,17 +400,30 @@ static void upstream_trailers(struct h2_stream *s, const struct h2_fields *field
     }
 }
 
+/* Without room for the sentence the code's own text must do. */
+static void say_how_it_ended(struct dp_request *rq, struct h2_reset why)
+{
+    struct slice sentence = {0};
+    struct err e =
+        arena_printf(&rq->arena, &sentence, "the upstream %s, HTTP/2 code %" PRIu32,
+                     why.by_peer ? "reset the call" : "is gone or broke HTTP/2", why.code);
+    if (err_ok(e)) {
+        rq->sentence = sentence;
+    }
+}
+
 static void upstream_reset(struct h2_stream *s, struct h2_reset why)
 {
     struct op_call *call = h2_stream_user(s);
     call->upstream = NULL;
     if (why.unprocessed && call->keeps && !call->replayed) {
         call->replayed = true;
+        call->may_repeat = true;
         call->sent = 0;
-        call->tries = (struct op_tries){0};
         find_connection(call);
         return;
     }
+    say_how_it_ended(call->rq, why);
     fail(call, why.too_large ? FAIL(E_HEADERS_TOO_LARGE) : FAIL(E_UPSTREAM_RESET));
 }
 
@@ -437,6 +461,7 @@ static void fail(struct op_call *call, struct err why)
     if (rq->answered && !rq->caller_gone) {
         const struct grpc_refusal refusal = {
             .code = why.code,
+            .sentence = rq->sentence,
             .rule = why.code == E_POLICY_DENIED ? rq->verdict.rule : (struct slice){0},
             .version = dp_model_version(rq->model)};
         grpc_refuse(call->caller, &refusal);

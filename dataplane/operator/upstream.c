@@ -273,10 +273,13 @@ void op_endpoint_report(struct op_endpoint *endpoint, bool reached)
         endpoint->failed_until_ns = 0;
         return;
     }
+    uint64_t now_ns = net_loop_now_ns(endpoint->ups->host->loop);
+    if (endpoint->failed_until_ns > now_ns) {
+        return; /* one failure, however many waited for the connection. */
+    }
     uint32_t ms = endpoint->failed_ms == 0 ? FAILED_FIRST_MS : endpoint->failed_ms * 2;
     endpoint->failed_ms = ms > FAILED_MAX_MS ? FAILED_MAX_MS : ms;
-    endpoint->failed_until_ns =
-        net_loop_now_ns(endpoint->ups->host->loop) + endpoint->failed_ms * 1000000ULL;
+    endpoint->failed_until_ns = now_ns + endpoint->failed_ms * 1000000ULL;
 }
 
 struct slice op_endpoint_text(const struct op_endpoint *endpoint)

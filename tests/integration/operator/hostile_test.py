@@ -146,6 +146,7 @@ class Hostile(unittest.TestCase):
             self.expect(answer, 14, "UPSTREAM_RESET")
             self.assertEqual(answer.body, message(b"one"))
             self.assertEqual(answer.headers[":status"], "200")
+            self.assertIn("HTTP/2 code", answer.fields["grpc-message"])
             self.assertNotIn("x-trilane-rule", answer.fields)
 
     def test_what_may_have_been_done_is_not_sent_again(self):

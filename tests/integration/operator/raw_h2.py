@@ -209,13 +209,14 @@ class Caller:
     def flush(self):
         self.sock.sendall(self.h2.data_to_send())
 
-    def start(self, path, metadata=(), extra=(), end=False):
+    def start(self, path, metadata=(), extra=(), end=False, flush=True):
         stream = self.h2.get_next_available_stream_id()
         fields = [(":method", "POST"), (":scheme", "http"), (":path", path),
                   (":authority", "echo.test"), ("te", "trailers"),
                   ("content-type", "application/grpc")]
         self.h2.send_headers(stream, fields + list(metadata) + list(extra), end_stream=end)
-        self.flush()
+        if flush:
+            self.flush()
         self.answers[stream] = Answer()
         return stream
 

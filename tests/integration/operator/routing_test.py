@@ -13,6 +13,7 @@ import unittest
 import grpc
 
 import echo_service as echo
+import raw_h2
 import trilane
 
 pb = echo.pb
@@ -346,6 +347,23 @@ spec:
         trilane.wait_until(lambda: self.node.metric("trilane_requests_open") == 0, what="their end")
         self.assertEqual(self.say(), "a")
 
+    def test_endpoint_that_comes_back_is_used_soon(self):
+        """However many calls met it while it was down: a second later it is tried again."""
+        server, port = self.server("a"), trilane.free_port()
+        self.publish([server.port, port])
+        with raw_h2.Caller(self.node.ports["listen"]) as caller:
+            request = raw_h2.message(pb.Words(text="x").SerializeToString())
+            streams = [caller.start("/trilane.test.v1.Echo/Say", echo.token("web"), flush=False)
+                       for _ in range(60)]
+            for stream in streams:  # all at once: half of them wait for one connection.
+                caller.h2.send_data(stream, request, end_stream=True)
+            caller.flush()
+            self.assertEqual({caller.wait(stream).status for stream in streams}, {"0"})
+        back = echo.Server("b", port=port)
+        self.addCleanup(back.stop)
+        stub = self.stub()
+        trilane.wait_until(lambda: self.say(stub=stub) == "b", timeout=6, what="a call by the other")
+
     def test_upstream_restarts_under_load(self):
         """Each in turn says GOAWAY, ends its calls and comes back: the node refuses no call. (Calls
         that a server of grpcio accepted and had not begun yet it answers with CANCELLED itself.)"""
@@ -363,7 +381,7 @@ spec:
                     count[i] += 1
                 except grpc.RpcError as error:
                     if error.code() != grpc.StatusCode.CANCELLED or error.trailing_metadata():
-                        failed.append((error.code(), error.trailing_metadata()))
+                        failed.append((error.code(), error.details(), error.trailing_metadata()))
         threads = [threading.Thread(target=load, args=(i,)) for i in range(len(count))]
         for thread in threads:
             thread.start()

@@ -558,9 +558,54 @@ static void a_peer_that_never_reads_cannot_hold_a_close(void **state)
     clock_shift_for_test(0, 0);
 }
 
+/* ---- the last words of a peer that is gone ---- */
+
+struct last_words {
+    struct net_task task;
+    struct side side;
+    int peer;
+};
+
+/* The peer speaks and is gone before this side, in the same turn, writes to it. */
+static void speak_and_go(struct net_task *task, void *ctx)
+{
+    (void)task;
+    struct last_words *w = ctx;
+    assert_int_equal(send(w->peer, "goodbye", 7, MSG_NOSIGNAL), 7);
+    struct linger at_once = {.l_onoff = 1};
+    assert_int_equal(setsockopt(w->peer, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once)), 0);
+    (void)close(w->peer); /* by RST. */
+    assert_int_equal(net_conn_write(w->side.conn, SLICE_LIT("too late")).code, E_OK);
+}
+
+static void what_a_peer_said_before_it_went_is_read(void **state)
+{
+    (void)state;
+    struct last_words w = {.side = {.wanted = 7}};
+    struct net_addr addr;
+    int fd = -1;
+    assert_int_equal(net_loop_new(&w.side.loop).code, E_OK);
+    assert_int_equal(net_listen(slice_str("127.0.0.1:0"), &fd, &addr).code, E_OK);
+    struct net_dial_options o = {
+        .addr = &addr, .handler = &side_handler, .ctx = &w.side, .timeout_ms = WAIT_MS};
+    assert_int_equal(net_dial(w.side.loop, &o, &w.side.conn).code, E_OK);
+    assert_true(net_loop_run_until(w.side.loop, &w.side.opened, WAIT_MS));
+    do {
+        w.peer = accept(fd, NULL, NULL);
+    } while (w.peer < 0);
+    w.task = (struct net_task){.fn = speak_and_go, .ctx = &w};
+    assert_int_equal(net_loop_post(w.side.loop, &w.task).code, E_OK);
+    assert_true(net_loop_run_until(w.side.loop, &w.side.closed, WAIT_MS));
+    assert_int_equal(w.side.bytes, 7);
+    assert_int_equal(w.side.why.code, E_CLOSED);
+    net_loop_free(w.side.loop);
+    (void)close(fd);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_a_peer_said_before_it_went_is_read),
         cmocka_unit_test(sizes_around_a_chunk_come_whole),
         cmocka_unit_test(many_writes_leave_in_one_call),
         cmocka_unit_test(output_is_bounded_and_drains),
