@@ -454,6 +454,7 @@ void cp_api_drain(struct cp_api *api)
     for (size_t i = 0; i < LISTENERS; i++) {
         if (api->listeners[i] != NULL) {
             net_listener_stop(api->listeners[i]);
+            net_listen_pause(api->fds[i]); /* refused at once, not left in the kernel's queue. */
         }
     }
     for (struct connection *c = api->connections.next; c != &api->connections; c = c->next) {

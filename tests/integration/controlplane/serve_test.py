@@ -1,0 +1,100 @@
+"""The life of `trilane-cp serve` by its signals: a drain, a drain that is forced, certificates read
+anew, and a second start on what the first one left."""
+
+import signal
+import socket
+import ssl
+import time
+import unittest
+
+import trilane
+from trilane import Platform, free_port, wait_until
+
+
+class Serve(unittest.TestCase):
+    def setUp(self):
+        self.p = Platform()
+        self.addCleanup(self.p.close)
+
+    def half_a_request(self, cp):
+        """A request whose body never comes whole: what a drain waits for."""
+        s = socket.create_connection(("127.0.0.1", cp.port), 5)
+        s.sendall(("POST /api/v1/validate HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n"
+                   "Content-Type: application/json\r\nAuthorization: Bearer %s\r\n\r\n{"
+                   % cp.token()).encode())
+        self.addCleanup(s.close)
+        return s
+
+    def test_drained(self):
+        cp = self.p.control_plane().start(graceful_timeout_ms=10000, shutdown_timeout_ms=20000)
+        wait_until(cp.leads, 10, "a leader")
+        open_request = self.half_a_request(cp)
+        time.sleep(0.2)  # it is the server's by now; later is as good.
+        cp.signal(signal.SIGTERM)
+        wait_until(lambda: "event=drains" in cp.log(), 5, "the drain")
+        with self.assertRaises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", cp.port), 5).close()
+        open_request.sendall(b'"files":[]' + b" " * 88 + b"}")
+        self.assertIn(b"DRAINING", open_request.recv(4096), "what was open is answered")
+        self.assertEqual(cp.wait(), 0)
+
+    def test_a_drain_has_an_end(self):
+        """The request never ends: graceful_timeout_ms ends it, and that is still a clean stop."""
+        cp = self.p.control_plane().start(graceful_timeout_ms=300, shutdown_timeout_ms=20000)
+        wait_until(cp.leads, 10, "a leader")
+        self.half_a_request(cp)
+        cp.signal(signal.SIGTERM)
+        self.assertEqual(cp.wait(), 0)
+
+    def test_forced(self):
+        """Requests may go on for longer than the process may: 6."""
+        cp = self.p.control_plane().start(graceful_timeout_ms=60000, shutdown_timeout_ms=700)
+        wait_until(cp.leads, 10, "a leader")
+        request = self.half_a_request(cp)
+        started = time.monotonic()
+        cp.signal(signal.SIGTERM)
+        self.assertEqual(cp.wait(), 6)
+        self.assertLess(time.monotonic() - started, 5)
+        self.assertIn("event=forced", cp.log())
+        request.close()
+        # Nothing is left behind that keeps the next one from starting.
+        cp.start(lease_ms=1000)
+        wait_until(cp.leads, 20, "a leader after the forced end")
+        self.assertEqual(cp.stop(), 0)
+
+    def serial(self, port):
+        context = ssl.create_default_context(cafile=str(self.p.ca))
+        with socket.create_connection(("127.0.0.1", port), 5) as plain, \
+                context.wrap_socket(plain, server_hostname="localhost") as tls:
+            return tls.getpeercert()["serialNumber"]
+
+    def test_certificates_are_read_anew(self):
+        first = self.p.issue_service("platform", "first")
+        second = self.p.issue_service("platform", "second")
+        cert = self.p.directory / "api.pem"
+        key = self.p.directory / "api.key"
+
+        def use(pair):
+            for source, target in ((pair["cert"], cert), (pair["key"], key)):
+                with open(source, "rb") as file:
+                    target.write_bytes(file.read())
+                target.chmod(0o600)
+        use(first)
+        port = free_port()
+        cp = self.p.control_plane(listen_tls="127.0.0.1:%d" % port, tls_cert=cert,
+                                  tls_key=key).start()
+        before = self.serial(port)
+        use(second)
+        self.assertEqual(self.serial(port), before, "not before it is told")
+        cp.signal(signal.SIGHUP)
+        wait_until(lambda: self.serial(port) != before, 5, "the new certificate")
+        after = self.serial(port)
+        key.write_text("this is no key")
+        cp.signal(signal.SIGHUP)
+        wait_until(lambda: "level=error module=serve event=reload" in cp.log(), 5, "the refusal")
+        self.assertEqual(self.serial(port), after, "what cannot be read changes nothing")
+        self.assertEqual(cp.stop(), 0)
+
+
+if __name__ == "__main__":
+    unittest.main()
