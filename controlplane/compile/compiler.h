@@ -31,6 +31,7 @@ struct cp_item {
 
 struct cp_item_field {
     struct slice name;
+    struct slice shown; /* its value in a few words; empty: it has none. */
     uint8_t digest[DIGEST_SHORT_SIZE];
 };
 

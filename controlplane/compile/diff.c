@@ -1,6 +1,7 @@
 /* diff: two compiled platforms, compared by what people name. See compile.h. */
 #include <jansson.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/base/map.h"
 #include "common/base/scope.h"
@@ -13,35 +14,52 @@ static const char *const op_words[] = {
 static const char op_signs[] = {
     [CP_CHANGE_ADDED] = '+', [CP_CHANGE_CHANGED] = '~', [CP_CHANGE_REMOVED] = '-'};
 
-/* "endpoints, traits": the fields whose digests differ; empty when none does. */
+/* The names of the fields whose digests differ, and the same with their values where they have
+ * some: "endpoints, rate 5/s -> 6/s". Both are empty when none does. */
+struct fields {
+    struct slice names;
+    struct slice values;
+};
+
 static MUST_CHECK struct err changed_fields(struct arena *arena, const struct cp_item *a,
-                                            const struct cp_item *b, struct slice *out)
+                                            const struct cp_item *b, struct fields *out)
 {
     auto_buf struct buf names = BUF_MAX(4096);
+    auto_buf struct buf values = BUF_MAX(64 << 10);
     for (size_t i = 0; i < a->field_count; i++) {
-        if (!slice_eq(slice_of(a->fields[i].digest, DIGEST_SHORT_SIZE),
-                      slice_of(b->fields[i].digest, DIGEST_SHORT_SIZE))) {
-            TRY(buf_addf(&names, "%s%.*s", names.size > 0 ? ", " : "",
-                         SLICE_ARG(a->fields[i].name)));
+        const struct cp_item_field *old = &a->fields[i];
+        const struct cp_item_field *new = &b->fields[i];
+        if (memcmp(old->digest, new->digest, DIGEST_SHORT_SIZE) == 0) {
+            continue;
+        }
+        const char *between = names.size > 0 ? ", " : "";
+        TRY(buf_addf(&names, "%s%.*s", between, SLICE_ARG(old->name)));
+        TRY(buf_addf(&values, "%s%.*s", between, SLICE_ARG(old->name)));
+        if (old->shown.size + new->shown.size > 0 && !slice_eq(old->shown, new->shown)) {
+            struct slice none = SLICE_LIT("none");
+            TRY(buf_addf(&values, " %.*s -> %.*s",
+                         SLICE_ARG(old->shown.size > 0 ? old->shown : none),
+                         SLICE_ARG(new->shown.size > 0 ? new->shown : none)));
         }
     }
-    return arena_dup(arena, buf_slice(&names), out);
+    TRY(arena_dup(arena, buf_slice(&names), &out->names));
+    return arena_dup(arena, buf_slice(&values), &out->values);
 }
 
 static MUST_CHECK struct err add_change(struct cp_diff *diff, size_t *capacity,
                                         enum cp_change_op op, const struct cp_item *item,
-                                        struct slice fields)
+                                        struct fields fields)
 {
     void *changes = diff->changes;
     TRY(cp_grow(&diff->arena, &changes, diff->count, capacity, sizeof(struct cp_change)));
     diff->changes = changes;
     struct cp_change *change = &diff->changes[diff->count++];
-    *change = (struct cp_change){.op = op, .fields = fields};
+    *change = (struct cp_change){.op = op, .fields = fields.names};
     TRY(arena_dup(&diff->arena, item->kind, &change->kind));
     TRY(arena_dup(&diff->arena, item->id, &change->id));
     TRY(arena_dup(&diff->arena, item->target, &change->target));
     bool note = item->note.size > 0 && op != CP_CHANGE_REMOVED;
-    struct slice more = fields.size > 0 && !note ? fields : item->note;
+    struct slice more = fields.names.size > 0 && !note ? fields.values : item->note;
     return arena_printf(&diff->arena, &change->sentence, "%.*s %.*s %s%s%.*s",
                         SLICE_ARG(item->kind), SLICE_ARG(item->id), op_words[op],
                         more.size > 0 && op != CP_CHANGE_REMOVED ? ": " : "",
@@ -65,13 +83,13 @@ static MUST_CHECK struct err compare_items(struct cp_diff *diff, const struct cp
                                              : item_cmp(&before->items[i], &after->items[k]);
         if (order < 0) {
             TRY(add_change(diff, &capacity, CP_CHANGE_REMOVED, &before->items[i],
-                           (struct slice){0}));
+                           (struct fields){0}));
         } else if (order > 0) {
-            TRY(add_change(diff, &capacity, CP_CHANGE_ADDED, &after->items[k], (struct slice){0}));
+            TRY(add_change(diff, &capacity, CP_CHANGE_ADDED, &after->items[k], (struct fields){0}));
         } else {
-            struct slice fields = {0};
+            struct fields fields = {0};
             TRY(changed_fields(&diff->arena, &before->items[i], &after->items[k], &fields));
-            TRY(fields.size == 0
+            TRY(fields.names.size == 0
                     ? OK
                     : add_change(diff, &capacity, CP_CHANGE_CHANGED, &after->items[k], fields));
         }

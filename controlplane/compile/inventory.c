@@ -7,6 +7,7 @@
 #include "common/base/check.h"
 #include "common/base/scope.h"
 #include "controlplane/compile/compiler.h"
+#include "controlplane/compile/show.h"
 #include "controlplane/source/kinds.h"
 
 /* Feeds a value into 'out' so that different values give different bytes. */
@@ -115,8 +116,10 @@ static MUST_CHECK struct err add_item(struct cp_compiler *c, struct cp_item item
             continue;
         }
         auto_buf struct buf bytes = BUF_MAX(SIZE_MAX / 2);
-        TRY(feed_field(&bytes, field, field->flat ? at : (const char *)at + field->offset));
+        const void *value = field->flat ? at : (const char *)at + field->offset;
+        TRY(feed_field(&bytes, field, value));
         struct cp_item_field *made = &item.fields[item.field_count++];
+        TRY(cp_show_field(c->arena, field, value, &made->shown));
         made->name = slice_str(field->name);
         ids_digest_short(buf_slice(&bytes), made->digest);
     }

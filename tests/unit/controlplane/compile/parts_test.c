@@ -320,6 +320,44 @@ static void changes_name_their_fields(void **state)
     fixture_free(&after);
 }
 
+/* The sentence of the first change between two documents. */
+static void check_sentence(const char *before_text, const char *after_text, const char *want)
+{
+    struct fixture before;
+    struct fixture after;
+    struct cp_diff diff;
+    make(&before, before_text);
+    make(&after, after_text);
+    assert_true(err_ok(cp_diff_make(before.compiled, after.compiled, &diff)));
+    assert_int_equal(diff.count, 1);
+    auto_free char *got = slice_dup(diff.changes[0].sentence);
+    assert_string_equal(got, want);
+    cp_diff_free(&diff);
+    fixture_free(&before);
+    fixture_free(&after);
+}
+
+#define RATE(rate)                                                                                 \
+    DOC("Service", "name: s, tenant: acme")                                                        \
+    "spec: {}\n" DOC("RateLimit", "name: l, tenant: acme") "spec: {target: {service: s}, " rate    \
+                                                           "}\n"
+#define PROFILE(text) DOC("TransportProfile", "name: t") "spec: {" text "}\n"
+
+static void changes_show_both_values(void **state)
+{
+    (void)state;
+    check_sentence(RATE("rate: 5000/s"), RATE("rate: 6000/s"),
+                   "RateLimit acme/l changed: rate 5000/s -> 6000/s");
+    check_sentence(RATE("rate: 3/m"), RATE("rate: 1/h"),
+                   "RateLimit acme/l changed: rate 3/m -> 1/h");
+    check_sentence(RATE("rate: 1/s"), RATE("rate: 1/s, by: [caller, method]"),
+                   "RateLimit acme/l changed: by none -> caller, method");
+    check_sentence(PROFILE("timeout: 1500ms"), PROFILE("timeout: 2m"),
+                   "TransportProfile -/t changed: timeout 1500ms -> 2m");
+    check_sentence(PROFILE("requestMessage: 1MiB"), PROFILE("requestMessage: 1536KiB"),
+                   "TransportProfile -/t changed: requestMessage 1MiB -> 1536KiB");
+}
+
 /* A tenant's rules on a topic of the platform speak of its own callers alone. */
 static void a_tenant_speaks_for_itself_on_a_shared_topic(void **state)
 {
@@ -404,6 +442,7 @@ int main(void)
         cmocka_unit_test(a_schema_may_recur),
         cmocka_unit_test(a_changed_rule_reaches_one_part),
         cmocka_unit_test(changes_name_their_fields),
+        cmocka_unit_test(changes_show_both_values),
         cmocka_unit_test(a_tenant_speaks_for_itself_on_a_shared_topic),
         cmocka_unit_test(capabilities_are_those_that_are_used),
     };
