@@ -389,36 +389,69 @@ static bool wants(const struct making *m, mark at, uint32_t slot, struct slice g
     return condition != NULL && !is_matched(at) && has_value(&condition->globs, glob);
 }
 
+static bool wants_any(const struct making *m, mark at, uint32_t slot,
+                      const struct dag_values *globs)
+{
+    for (size_t i = 0; i < globs->count; i++) {
+        if (wants(m, at, slot, globs->items[i])) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* What was found of one glob of a slot; 'globs' are those that were open, itself among them. */
+struct finding {
+    uint32_t slot;
+    struct slice glob;
+    bool fits;
+    const struct dag_values *globs;
+};
+
+/* Whether a clause waits for a glob that fits wherever the found one does. */
+static bool is_met(const struct making *m, mark at, const struct finding *found)
+{
+    const struct dag_values *globs = found->globs;
+    for (size_t i = 0; i < globs->count; i++) {
+        if (within(found->glob, globs->items[i]) && wants(m, at, found->slot, globs->items[i])) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The globs that still say something. */
+static MUST_CHECK struct err globs_left(struct making *m, const struct finding *found,
+                                        struct dag_values *out)
+{
+    const struct dag_values *globs = found->globs;
+    TRY(arena_calloc(m->arena, globs->count + 1, sizeof(struct slice), (void **)&out->items));
+    for (size_t i = 0; i < globs->count; i++) {
+        struct slice other = globs->items[i];
+        bool known = found->fits ? within(found->glob, other) || apart(found->glob, other)
+                                 : within(other, found->glob);
+        if (!known) {
+            out->items[out->count++] = other;
+        }
+    }
+    return OK;
+}
+
 /*
  * The state behind a glob that fits (or not): 'left' are the globs that still say something.
  * A clause that waits for none of them can no longer hold, and goes.
  */
-static MUST_CHECK struct err after_glob(struct making *m, uint32_t slot, const struct marks *before,
-                                        struct slice glob, bool fits,
-                                        const struct dag_values *globs, struct marks *out_marks,
+static MUST_CHECK struct err after_glob(struct making *m, const struct marks *before,
+                                        const struct finding *found, struct marks *out_marks,
                                         struct dag_values *out_left)
 {
     TRY(new_marks(m, before->count, out_marks));
-    TRY(arena_calloc(m->arena, globs->count + 1, sizeof(struct slice), (void **)&out_left->items));
-    for (size_t i = 0; i < globs->count; i++) {
-        struct slice other = globs->items[i];
-        bool known = fits ? within(glob, other) || apart(glob, other) : within(other, glob);
-        if (!known) {
-            out_left->items[out_left->count++] = other;
-        }
-    }
+    TRY(globs_left(m, found, out_left));
     for (size_t i = 0; i < before->count; i++) {
         mark at = before->items[i];
-        bool stays = is_matched(at);
-        for (size_t k = 0; fits && !stays && k < globs->count; k++) {
-            stays = within(glob, globs->items[k]) && wants(m, at, slot, globs->items[k]);
-        }
-        mark next = stays ? at | 1 : at;
-        for (size_t k = 0; !stays && k < out_left->count; k++) {
-            stays = wants(m, at, slot, out_left->items[k]);
-        }
-        if (stays) {
-            out_marks->items[out_marks->count++] = next;
+        bool matched = is_matched(at) || (found->fits && is_met(m, at, found));
+        if (matched || wants_any(m, at, found->slot, out_left)) {
+            out_marks->items[out_marks->count++] = matched ? at | 1 : at;
         }
     }
     return OK;
@@ -502,7 +535,9 @@ static MUST_CHECK struct err make_globs(struct making *m, uint32_t slot, struct 
     for (int fits = 0; fits < 2; fits++) {
         struct marks next = {0};
         struct dag_values left = {0};
-        TRY(after_glob(m, slot, &alive, node.glob, fits == 1, &globs, &next, &left));
+        struct finding found = {
+            .slot = slot, .glob = node.glob, .fits = fits == 1, .globs = &globs};
+        TRY(after_glob(m, &alive, &found, &next, &left));
         TRY(make_globs(m, slot, next, left, fits == 1 ? &node.matched : &node.otherwise));
     }
     TRY(cons(m, &node, out));

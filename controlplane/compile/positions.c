@@ -33,18 +33,21 @@ static MUST_CHECK struct err emit_rules(struct cp_compiler *c, const struct cp_p
     return OK;
 }
 
+static MUST_CHECK struct err emit_resource(struct cp_compiler *c, const struct cp_meta *resource)
+{
+    struct slice key = {0};
+    TRY(arena_printf(c->arena, &key, "%s/%.*s", cp_kind_at(resource->kind)->name,
+                     SLICE_ARG(resource->id)));
+    TRY(emit_position(c, key, resource->at));
+    return resource->kind == CP_KIND_POLICY ? emit_rules(c, (const struct cp_policy *)resource)
+                                            : OK;
+}
+
 struct err cp_compile_positions(struct cp_compiler *c)
 {
     for (enum cp_kind kind = 0; kind < CP_KIND_COUNT; kind++) {
-        const struct cp_resources *all = &c->model->of[kind];
-        for (size_t i = 0; i < all->count; i++) {
-            struct slice key = {0};
-            TRY(arena_printf(c->arena, &key, "%s/%.*s", cp_kind_at(kind)->name,
-                             SLICE_ARG(all->items[i]->id)));
-            TRY(emit_position(c, key, all->items[i]->at));
-            if (kind == CP_KIND_POLICY) {
-                TRY(emit_rules(c, (const struct cp_policy *)all->items[i]));
-            }
+        for (size_t i = 0; i < c->model->of[kind].count; i++) {
+            TRY(emit_resource(c, c->model->of[kind].items[i]));
         }
     }
     return OK;

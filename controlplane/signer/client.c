@@ -17,7 +17,7 @@
 #include "controlplane/signer/signer.h"
 #include "controlplane/signer/wire.h"
 
-enum { ANSWER_MS = 5000 }; /* one write to disk and one signature. */
+enum { ANSWER_S = 5 }; /* one write to disk and one signature. */
 
 struct cp_signer {
     struct cp_signer_options options;
@@ -63,7 +63,7 @@ static _Noreturn void become_signer(const struct cp_signer_options *o, int fd, p
 
 static struct err set_timeouts(int fd)
 {
-    const struct timeval wait = {.tv_sec = ANSWER_MS / 1000, .tv_usec = ANSWER_MS % 1000 * 1000};
+    const struct timeval wait = {.tv_sec = ANSWER_S};
     bool fine = setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof(wait)) == 0 &&
                 setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &wait, sizeof(wait)) == 0;
     return fine ? OK : FAIL(E_IO);
