@@ -5,51 +5,23 @@
 #include "controlplane/compile/show.h"
 
 #include "common/base/scope.h"
+#include "controlplane/source/decode_scalar.h"
 #include "controlplane/source/kinds.h"
 #include "controlplane/source/model.h"
 
-enum { SHOWN_MAX = 120, NS_PER_S = 1000000000 };
-
-struct unit {
-    uint64_t size;
-    const char *name;
-};
-
-/* In the largest unit that leaves no rest; the last one has size 1. */
-static MUST_CHECK struct err show_in_units(struct buf *out, uint64_t value,
-                                           const struct unit *units)
-{
-    while (units->size > 1 && (value == 0 || value % units->size != 0)) {
-        units++;
-    }
-    return buf_addf(out, "%llu%s", (unsigned long long)(value / units->size), units->name);
-}
-
-/* A rate is kept as the time between two requests. */
-static MUST_CHECK struct err show_rate(struct buf *out, uint64_t period_ns)
-{
-    static const struct unit units[] = {{1, "/s"}, {60, "/m"}, {3600, "/h"}};
-    size_t at = 0;
-    while (at < 2 && period_ns > units[at].size * NS_PER_S) {
-        at++;
-    }
-    uint64_t span_ns = units[at].size * NS_PER_S;
-    uint64_t count = period_ns == 0 ? 0 : (span_ns + period_ns / 2) / period_ns;
-    return buf_addf(out, "%llu%s", (unsigned long long)count, units[at].name);
-}
+enum { SHOWN_MAX = 120 };
 
 /* The words of "a|b|c" whose numbers are given: one of a choice, the bits of flags. */
 static MUST_CHECK struct err show_words(struct buf *out, const char *choices, uint64_t bits)
 {
     struct slice rest = slice_str(choices);
+    struct slice word = {0};
     const char *between = "";
-    for (; rest.size > 0; bits >>= 1) {
-        struct slice word = slice_head(rest, slice_find(rest, '|'));
+    for (; cp_choice_next(&rest, &word); bits >>= 1) {
         if ((bits & 1) != 0) {
             TRY(buf_addf(out, "%s%.*s", between, SLICE_ARG(word)));
             between = ", ";
         }
-        rest = slice_from(rest, word.size + 1);
     }
     return OK;
 }
@@ -64,8 +36,6 @@ static MUST_CHECK struct err show_texts(struct buf *out, const struct cp_texts *
 
 static MUST_CHECK struct err show(struct buf *out, const struct cp_field *field, const void *at)
 {
-    static const struct unit times[] = {{3600000, "h"}, {60000, "m"}, {1000, "s"}, {1, "ms"}};
-    static const struct unit sizes[] = {{1 << 20, "MiB"}, {1 << 10, "KiB"}, {1, "B"}};
     const struct cp_ref *ref = at;
     switch (field->type) {
     case CP_TYPE_TEXT:
@@ -75,16 +45,13 @@ static MUST_CHECK struct err show(struct buf *out, const struct cp_field *field,
     case CP_TYPE_TEXTS:
     case CP_TYPE_PORTS:
         return show_texts(out, at);
-    case CP_TYPE_COUNT:
-        return buf_addf(out, "%llu", (unsigned long long)*(const uint64_t *)at);
     case CP_TYPE_BOOL:
         return buf_add_str(out, *(const uint64_t *)at != 0 ? "true" : "false");
+    case CP_TYPE_COUNT:
     case CP_TYPE_DURATION:
-        return show_in_units(out, *(const uint64_t *)at, times);
     case CP_TYPE_SIZE:
-        return show_in_units(out, *(const uint64_t *)at, sizes);
     case CP_TYPE_RATE:
-        return show_rate(out, *(const uint64_t *)at);
+        return cp_number_text(out, field->type, *(const uint64_t *)at);
     case CP_TYPE_CHOICE:
         return show_words(out, field->choices, 1ULL << (*(const uint64_t *)at & 63));
     case CP_TYPE_FLAGS:

@@ -38,6 +38,32 @@ const char *cp_unit_text(enum cp_type type)
                                     : "a rate: 100/s, 30/m, 5/h";
 }
 
+/* A rate is kept as the time between two requests. */
+static MUST_CHECK struct err rate_text(struct buf *out, uint64_t period_ns)
+{
+    const struct unit *unit = rates;
+    while (period_ns > unit->factor && unit[1].name != NULL) {
+        unit++;
+    }
+    uint64_t count = period_ns == 0 ? 0 : (unit->factor + period_ns / 2) / period_ns;
+    return buf_addf(out, "%llu%s", (unsigned long long)count, unit->name);
+}
+
+struct err cp_number_text(struct buf *out, enum cp_type type, uint64_t value)
+{
+    if (type == CP_TYPE_RATE) {
+        return rate_text(out, value);
+    }
+    if (type != CP_TYPE_DURATION && type != CP_TYPE_SIZE) {
+        return buf_addf(out, "%llu", (unsigned long long)value);
+    }
+    const struct unit *best = units_of(type);
+    for (const struct unit *unit = best; value > 0 && unit->name != NULL; unit++) {
+        best = value % unit->factor == 0 ? unit : best;
+    }
+    return buf_addf(out, "%llu%s", (unsigned long long)(value / best->factor), best->name);
+}
+
 void cp_refuse_type(struct cp_decode *d, const struct cp_yaml *node, const char *expected)
 {
     char text[256];

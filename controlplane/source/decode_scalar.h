@@ -1,4 +1,7 @@
-/* decode_scalar: single values, for decode.c alone. Each adds a diagnostic and leaves *out. */
+/*
+ * decode_scalar: single values, for decode.c; how numbers are written, for docs and differences, too.
+ * Each decoder adds a diagnostic and leaves *out.
+ */
 #pragma once
 
 #include "controlplane/source/decode.h"
@@ -21,3 +24,6 @@ bool cp_decode_choice(struct cp_decode *d, const struct cp_field *field, const s
 /* Units of a type, and what a value with a unit looks like: for docs and schemas, too. */
 const char *cp_unit_pattern(enum cp_type type);
 const char *cp_unit_text(enum cp_type type);
+
+/* A number as people write it: a duration or size in the largest unit that leaves no rest. */
+MUST_CHECK struct err cp_number_text(struct buf *out, enum cp_type type, uint64_t value);

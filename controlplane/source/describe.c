@@ -272,6 +272,16 @@ struct err cp_source_schema(const char *kind, struct buf *out)
 
 /* ---- docs/resources.md ---- */
 
+static MUST_CHECK struct err add_choices(struct buf *out, const char *choices)
+{
+    struct slice rest = slice_str(choices);
+    struct slice choice = {0};
+    for (const char *comma = ""; cp_choice_next(&rest, &choice); comma = ", ") {
+        TRY(buf_addf(out, "%s`%.*s`", comma, SLICE_ARG(choice)));
+    }
+    return OK;
+}
+
 /* What a value is, in a few words. */
 static MUST_CHECK struct err add_type(struct buf *out, const struct cp_field *field)
 {
@@ -291,15 +301,9 @@ static MUST_CHECK struct err add_type(struct buf *out, const struct cp_field *fi
     case CP_TYPE_RATE:
         return buf_add_str(out, cp_unit_text(field->type));
     case CP_TYPE_CHOICE:
-    case CP_TYPE_FLAGS: {
+    case CP_TYPE_FLAGS:
         TRY(buf_add_str(out, field->type == CP_TYPE_FLAGS ? "list: " : ""));
-        struct slice rest = slice_str(field->choices);
-        struct slice choice = {0};
-        for (const char *comma = ""; cp_choice_next(&rest, &choice); comma = ", ") {
-            TRY(buf_addf(out, "%s`%.*s`", comma, SLICE_ARG(choice)));
-        }
-        return OK;
-    }
+        return add_choices(out, field->choices);
     case CP_TYPE_REF:
         return buf_addf(out, "reference to a %s%s", cp_kind_at(field->ref)->name,
                         field->ref == CP_KIND_TOPIC ? ", by type" : "");
@@ -311,24 +315,6 @@ static MUST_CHECK struct err add_type(struct buf *out, const struct cp_field *fi
         return buf_add_str(out, "list of mappings");
     }
     return OK;
-}
-
-/* A bound in the unit of the type, the largest that divides it. */
-static MUST_CHECK struct err add_number(struct buf *out, enum cp_type type, uint64_t value)
-{
-    static const struct {
-        const char *name;
-        uint64_t factor;
-    } durations[] = {{"h", 3600000}, {"m", 60000}, {"s", 1000}, {"ms", 1}},
-      sizes[] = {{"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}, {"B", 1}};
-    for (size_t i = 0; i < 4 && (type == CP_TYPE_DURATION || type == CP_TYPE_SIZE); i++) {
-        uint64_t factor = type == CP_TYPE_DURATION ? durations[i].factor : sizes[i].factor;
-        if (value % factor == 0) {
-            return buf_addf(out, "%llu%s", (unsigned long long)(value / factor),
-                            type == CP_TYPE_DURATION ? durations[i].name : sizes[i].name);
-        }
-    }
-    return buf_addf(out, "%llu", (unsigned long long)value);
 }
 
 static MUST_CHECK struct err add_bound(struct buf *out, const struct cp_field *field)
@@ -347,9 +333,9 @@ static MUST_CHECK struct err add_bound(struct buf *out, const struct cp_field *f
     if (!number) {
         return OK;
     }
-    TRY(add_number(out, field->type, field->min));
+    TRY(cp_number_text(out, field->type, field->min));
     TRY(buf_add_str(out, " to "));
-    return add_number(out, field->type, field->max);
+    return cp_number_text(out, field->type, field->max);
 }
 
 static MUST_CHECK struct err add_rows(struct buf *out, const struct cp_shape *shape,
