@@ -244,7 +244,7 @@ static void step_to_floor(struct disk_floor *floor, const struct root_floor *to)
     floor->present = (struct disk_version){.version = to->version};
     floor->mark = DISK_MARK_NONE;
     floor->starts = 0;
-    floor->refused_count = 0;
+    floor->refused = (struct refused){0};
 }
 
 static struct err find_root(struct disk *d, struct slice trust_root)
@@ -342,9 +342,8 @@ void disk_judge(const struct disk *d, struct judge *out)
                           .epoch = f->epoch,
                           .version = f->present.version,
                           .has_digest = names_manifest(&f->present),
-                          .refused_count = f->refused_count};
+                          .refused = f->refused};
     memcpy(out->digest, f->present.digest, DIGEST_SIZE);
-    memcpy(out->refused, f->refused, (size_t)f->refused_count * DIGEST_SIZE);
 }
 
 /* ---- writing ---- */
@@ -552,13 +551,13 @@ struct err disk_walk(struct disk *d, const struct root_walk *walk, const struct 
 static struct err count_start(struct disk *d)
 {
     if (d->floor.mark != DISK_MARK_TRYING || !names_manifest(&d->floor.present) ||
-        disk_floor_refuses(&d->floor, d->floor.present.digest)) {
+        refused_has(&d->floor.refused, d->floor.present.digest)) {
         return OK;
     }
     struct disk_floor next = d->floor;
     next.starts++;
     if (next.starts >= STARTS_MAX) {
-        disk_floor_refuse(&next, next.present.digest);
+        refused_add(&next.refused, next.present.digest);
     }
     struct err e = floor_put(d, &next);
     d->floor = next; /* counts for this run even if the disk does not take it. */
@@ -571,7 +570,7 @@ static struct err start_present(struct disk *d, struct disk_start *out)
     if (!names_manifest(v)) {
         return FAIL(E_NOT_FOUND);
     }
-    if (disk_floor_refuses(&d->floor, v->digest)) {
+    if (refused_has(&d->floor.refused, v->digest)) {
         return FAIL(E_CRASHED_NODE);
     }
     TRY(load_version(d, v, &out->set));

@@ -58,8 +58,8 @@ static void floor_encode(const struct disk_floor *f, const uint8_t *environment,
     wire_put64(out + AT_EPOCH, f->epoch);
     put_version(out + AT_PRESENT, &f->present);
     put_version(out + AT_GOOD, &f->good);
-    wire_put32(out + AT_REFUSED_COUNT, f->refused_count);
-    memcpy(out + AT_REFUSED, f->refused, (size_t)f->refused_count * DIGEST_SIZE);
+    wire_put32(out + AT_REFUSED_COUNT, f->refused.count);
+    memcpy(out + AT_REFUSED, f->refused.digests, (size_t)f->refused.count * DIGEST_SIZE);
     wire_put64(out + AT_CHECKSUM, XXH3_64bits(out, AT_CHECKSUM));
 }
 
@@ -80,10 +80,10 @@ static struct err floor_decode(const uint8_t in[FLOOR_SIZE], const uint8_t *envi
                                .epoch = wire_get64(in + AT_EPOCH),
                                .mark = (enum disk_mark)in[AT_MARK],
                                .starts = in[AT_STARTS],
-                               .refused_count = refused};
+                               .refused.count = refused};
     get_version(in + AT_PRESENT, &out->present);
     get_version(in + AT_GOOD, &out->good);
-    memcpy(out->refused, in + AT_REFUSED, (size_t)refused * DIGEST_SIZE);
+    memcpy(out->refused.digests, in + AT_REFUSED, (size_t)refused * DIGEST_SIZE);
     return OK;
 }
 
@@ -147,26 +147,4 @@ struct err disk_floor_write(int dir_fd, const uint8_t environment[ENVIRONMENT_SI
         (void)unlinkat(dir_fd, FLOOR_ASIDE, 0); /* gives its block back to a full disk. */
     }
     return e;
-}
-
-bool disk_floor_refuses(const struct disk_floor *floor, const uint8_t digest[DIGEST_SIZE])
-{
-    for (uint32_t i = 0; i < floor->refused_count; i++) {
-        if (memcmp(floor->refused[i], digest, DIGEST_SIZE) == 0) {
-            return true;
-        }
-    }
-    return false;
-}
-
-void disk_floor_refuse(struct disk_floor *floor, const uint8_t digest[DIGEST_SIZE])
-{
-    if (disk_floor_refuses(floor, digest)) {
-        return;
-    }
-    if (floor->refused_count == REFUSED_DIGESTS_MAX) {
-        memmove(floor->refused[0], floor->refused[1], sizeof(floor->refused) - DIGEST_SIZE);
-        floor->refused_count--;
-    }
-    memcpy(floor->refused[floor->refused_count++], digest, DIGEST_SIZE);
 }

@@ -15,6 +15,7 @@
 #include "common/base/err.h"
 #include "common/snapshot/disk_step.h"
 #include "common/snapshot/format.h"
+#include "common/snapshot/refused.h"
 
 enum disk_mark {
     DISK_MARK_NONE,   /* no version was applied yet. */
@@ -36,8 +37,7 @@ struct disk_floor {
     enum disk_mark mark;
     uint8_t starts; /* starts while 'trying'; at three the last good one is started. */
     struct disk_version good;
-    uint32_t refused_count;
-    uint8_t refused[REFUSED_DIGESTS_MAX][DIGEST_SIZE];
+    struct refused refused;
 };
 
 /* Reads `floor` below dir_fd. E_USAGE when it is another environment's. */
@@ -51,7 +51,3 @@ MUST_CHECK struct err disk_floor_read(int dir_fd, const uint8_t environment[ENVI
 MUST_CHECK struct err disk_floor_write(int dir_fd, const uint8_t environment[ENVIRONMENT_SIZE],
                                        const struct disk_floor *floor,
                                        const struct disk_steps *steps, bool *out_replaced);
-
-/* Whether a digest is among the refused, and adding one: the oldest of eight goes. */
-bool disk_floor_refuses(const struct disk_floor *floor, const uint8_t digest[DIGEST_SIZE]);
-void disk_floor_refuse(struct disk_floor *floor, const uint8_t digest[DIGEST_SIZE]);

@@ -138,17 +138,7 @@ void judge_walk(struct judge *j, const struct root_walk *walk)
     j->version = walk->floor.version;
     j->has_digest = false;
     memset(j->digest, 0, sizeof(j->digest));
-    j->refused_count = 0;
-}
-
-static bool is_refused(const struct judge *j, const uint8_t digest[DIGEST_SIZE])
-{
-    for (uint32_t i = 0; i < j->refused_count; i++) {
-        if (memcmp(j->refused[i], digest, DIGEST_SIZE) == 0) {
-            return true;
-        }
-    }
-    return false;
+    j->refused = (struct refused){0};
 }
 
 struct judge_step judge_target(const struct judge *j, const struct head *head,
@@ -169,7 +159,7 @@ struct judge_step judge_target(const struct judge *j, const struct head *head,
         step.err = FAIL(E_SNAPSHOT_EQUIVOCATION);
         return step;
     }
-    if (is_refused(j, step.target->manifest_digest)) {
+    if (refused_has(&j->refused, step.target->manifest_digest)) {
         step.err = FAIL(E_CRASHED_NODE);
         return step;
     }
@@ -183,16 +173,4 @@ void judge_raise(struct judge *j, uint64_t version, const uint8_t digest[DIGEST_
     j->version = version;
     j->has_digest = true;
     memcpy(j->digest, digest, DIGEST_SIZE);
-}
-
-void judge_refuse(struct judge *j, const uint8_t digest[DIGEST_SIZE])
-{
-    if (is_refused(j, digest)) {
-        return;
-    }
-    if (j->refused_count == REFUSED_DIGESTS_MAX) {
-        memmove(j->refused[0], j->refused[1], sizeof(j->refused) - DIGEST_SIZE);
-        j->refused_count--;
-    }
-    memcpy(j->refused[j->refused_count++], digest, DIGEST_SIZE);
 }

@@ -13,6 +13,7 @@
 #include "common/base/err.h"
 #include "common/base/slice.h"
 #include "common/snapshot/head.h"
+#include "common/snapshot/refused.h"
 #include "common/snapshot/root.h"
 
 /* What a node knows. Three numbers grow, each by itself: root, order, version. */
@@ -28,8 +29,7 @@ struct judge {
     uint64_t version;
     bool has_digest; /* false: any manifest of the floor's version will do. */
     uint8_t digest[DIGEST_SIZE];
-    uint32_t refused_count;
-    uint8_t refused[REFUSED_DIGESTS_MAX][DIGEST_SIZE];
+    struct refused refused;
 };
 
 /* What the clocks and settings say at the moment. */
@@ -85,6 +85,3 @@ struct judge_step judge_target(const struct judge *j, const struct head *head,
 
 /* Raises the floor after a version was persisted. */
 void judge_raise(struct judge *j, uint64_t version, const uint8_t digest[DIGEST_SIZE]);
-
-/* Remembers a digest that killed the node; the oldest of eight goes. */
-void judge_refuse(struct judge *j, const uint8_t digest[DIGEST_SIZE]);

@@ -49,7 +49,7 @@ static bool find_error(const char *text, enum err_code *out)
 static int not_found(const char *text)
 {
     const char *nearest = NULL;
-    size_t best = 6;
+    size_t best = strlen(text) / 3 + 2;
     for (int code = 0; code < E_COUNT; code++) {
         const char *name = err_name((enum err_code)code);
         size_t distance = text_distance(slice_str(text), slice_str(name));

@@ -94,7 +94,7 @@ static int unknown(const char *name)
         return CLI_USAGE;
     }
     const char *nearest = NULL;
-    size_t best = 4;
+    size_t best = strlen(name) / 3 + 2;
     for (size_t i = 0; i < COMMAND_COUNT; i++) {
         struct slice word = slice_str(commands[i]->name);
         word = slice_head(word, slice_find(word, ' '));

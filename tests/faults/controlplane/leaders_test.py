@@ -37,9 +37,9 @@ class Leaders(unittest.TestCase):
         store = "sqlite:%s" % (self.p.directory / "shared.db")
         self.first = self.p.control_plane("first", store=store, replica="first")
         self.second = self.p.control_plane("second", store=store, replica="second")
-        self.first.start(head_interval_ms=100, lease_ms=1000)
+        self.first.start(head_interval_ms=100, lease_ms=2500)
         wait_until(self.first.leads, 10, "the first leads")
-        self.second.start(head_interval_ms=100, lease_ms=1000)
+        self.second.start(head_interval_ms=100, lease_ms=2500)
         self.addCleanup(lambda: self.first.signal(signal.SIGCONT))
 
     def stop_between_transactions(self, cp, database):
@@ -70,7 +70,7 @@ class Leaders(unittest.TestCase):
         self.assertIn("NOT_LEADER", done.stderr)
         self.assertEqual(len(self.first.json("history")["versions"]), 1)
         self.first.stop()
-        wait_until(self.second.leads, 3, "a row that was let go is taken at once")
+        wait_until(self.second.leads, 10, "a row that was let go is taken at once")
         self.second("publish", "--again", "-m", "two", trilane.POLICIES)
         self.assertEqual([v["epoch"] for v in self.second.json("history")["versions"]], [2, 1])
 
@@ -133,7 +133,7 @@ class Signer(unittest.TestCase):
         self.p = Platform()
         self.addCleanup(self.p.close)
         self.cp = self.p.control_plane()
-        self.cp.start(head_interval_ms=100, lease_ms=4000)
+        self.cp.start(head_interval_ms=100, lease_ms=5000)
         wait_until(self.cp.leads, 10, "a leader")
 
     def epoch(self):

@@ -22,8 +22,8 @@ class Steps(unittest.TestCase):
         self.cp = self.p.control_plane()
 
     def start(self, **flags):
-        self.cp.start(head_interval_ms=100, lease_ms=1000, **flags)
-        wait_until(self.cp.leads, 10, "a leader\n" + self.cp.log()[-2000:])
+        self.cp.start(head_interval_ms=100, lease_ms=2500, **flags)
+        wait_until(self.cp.leads, 20, "a leader\n" + self.cp.log()[-2000:])
 
     def versions(self):
         return [v["version"] for v in self.cp.json("history")["versions"]]
@@ -95,7 +95,7 @@ class Steps(unittest.TestCase):
         self.cp.stop()
         for path in self.cp.data.glob("store.db*"):
             path.unlink()
-        self.cp.start(head_interval_ms=100, lease_ms=1000)
+        self.cp.start(head_interval_ms=100, lease_ms=2500)
         wait_until(lambda: self.cp.json("status")["leader"]["code"] == "STORE_BEHIND", 10,
                    "STORE_BEHIND")
         done = self.cp.run("publish", "--again", "-m", "three", trilane.POLICIES)

@@ -44,7 +44,7 @@ class Offline(unittest.TestCase):
         self.check(2, 'did you mean "server"?', "status", "--sever", "x")
         self.check(2, "expected table, json or yaml", "status", "--output", "xml")
         self.check(2, "needs a DIRECTORY", "validate")
-        self.check(1, 'no code is called "NOPE"', "help", "NOPE")
+        self.check(1, 'is called "NOPE"', "help", "NOPE")
         self.assertNotIn("did you mean", run("status", "--bogus").stderr)
 
     def test_a_server_that_is_not_there(self):

@@ -241,8 +241,8 @@ static void three_crashes_lead_to_last_good(void **state)
     d = open_alone(directory);
     struct judge j;
     disk_judge(d, &j);
-    assert_int_equal(j.refused_count, 1);
-    assert_memory_equal(j.refused[0], versions[1].manifest.digest, DIGEST_SIZE);
+    assert_int_equal(j.refused.count, 1);
+    assert_memory_equal(j.refused.digests[0], versions[1].manifest.digest, DIGEST_SIZE);
     EXPECT_OK(apply(d, &versions[2])); /* the way out. */
     EXPECT_OK(disk_mark_good(d));
     assert_int_equal(start_version(d), 3);

@@ -299,7 +299,7 @@ static void a_floor_in_a_root_takes_effect(void **state)
 {
     (void)state;
     struct judge j = node_at(UINT64_MAX - 1, 20); /* locked out by a leaked key. */
-    judge_refuse(&j, v6.manifest.digest);
+    refused_add(&j.refused, v6.manifest.digest);
     struct root_walk walk;
     root_walk_start(&j.root, &walk);
     walk.has_floor = true;
@@ -313,7 +313,7 @@ static void a_floor_in_a_root_takes_effect(void **state)
     expect_head(&j, &h, &now, JUDGE_REFUSED, E_HEAD_REPLAYED);
     assert_int_equal(j.version, 4);
     assert_false(j.has_digest);
-    assert_int_equal(j.refused_count, 0);
+    assert_int_equal(j.refused.count, 0);
 }
 
 /* ---- targets ---- */
@@ -353,16 +353,16 @@ static void refused_digests_are_not_fetched(void **state)
     (void)state;
     struct judge j = node_at(10, 20);
     struct head h = fx_head(11, 1, &v6);
-    judge_refuse(&j, v6.manifest.digest);
-    judge_refuse(&j, v6.manifest.digest);
-    assert_int_equal(j.refused_count, 1);
+    refused_add(&j.refused, v6.manifest.digest);
+    refused_add(&j.refused, v6.manifest.digest);
+    assert_int_equal(j.refused.count, 1);
     expect_target(&j, &h, JUDGE_KEEP, E_CRASHED_NODE);
     for (uint8_t i = 0; i < REFUSED_DIGESTS_MAX; i++) { /* the oldest of eight goes. */
         uint8_t digest[DIGEST_SIZE] = {i, 1};
         expect_target(&j, &h, JUDGE_KEEP, E_CRASHED_NODE);
-        judge_refuse(&j, digest);
+        refused_add(&j.refused, digest);
     }
-    assert_int_equal(j.refused_count, REFUSED_DIGESTS_MAX);
+    assert_int_equal(j.refused.count, REFUSED_DIGESTS_MAX);
     expect_target(&j, &h, JUDGE_FETCH, E_OK);
 }
 
