@@ -188,7 +188,9 @@
     X(NEVER_PUBLISHED, 5, 404, CALLER, "this version was never published",                         \
       "see trilane-cp history")                                                                    \
     X(SIGNER_GONE, 14, 503, SELF, "the signer process ended, or does not answer",                  \
-      "the leader starts it again; see the log of trilane-cp serve")
+      "the leader starts it again; see the log of trilane-cp serve")                               \
+    X(BUCKET_FOREIGN, 9, 409, PEER, "the snapshot bucket is not as the control plane makes it",    \
+      "remove the stream KV_trilane_<env>_snapshots: it is made anew and filled from the journal")
 
 enum err_fault { ERR_FAULT_NOBODY, ERR_FAULT_CALLER, ERR_FAULT_PEER, ERR_FAULT_SELF };
 

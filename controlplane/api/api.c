@@ -106,15 +106,16 @@ static void answer_status(struct cp_api *api, struct http1_exchange *x)
 {
     struct cp_leader_status status;
     cp_leader_status(api->options.leader, &status);
+    enum err_code bucket = cp_worker_restore_code(api->options.publisher);
     char bus_error[BUS_ERROR_TEXT_MAX];
     bus_last_error(api->options.bus, bus_error);
     json_t *bus =
         json_pack("{s:s, s:I, s:s}", "state", bus_state_name(bus_state(api->options.bus)),
                   "down_ms", (json_int_t)bus_down_ms(api->options.bus), "last_error", bus_error);
     respond_json(x, 200,
-                 json_pack("{s:s, s:o, s:o, s:b}", "environment", api->options.environment,
-                           "leader", cp_json_leader(&status), "bus", bus, "draining",
-                           api->draining));
+                 json_pack("{s:s, s:o, s:o, s:s, s:b}", "environment", api->options.environment,
+                           "leader", cp_json_leader(&status), "bus", bus, "bucket_code",
+                           bucket == E_OK ? "" : err_name(bucket), "draining", api->draining));
 }
 
 static void answer_nodes(struct cp_api *api, struct http1_exchange *x)

@@ -32,7 +32,11 @@ static struct err put(const struct cp_bucket *b, const char *key, struct slice v
 struct err cp_bucket_prepare(const struct cp_bucket *b, struct buf *why)
 {
     struct kv_config config = {.history = 1, .max_bytes = limits.bucket_bytes, .replicas = 1};
-    TRY(kv_ensure(&b->kv, &config, limits.fetch_timeout_ms, why));
+    struct err e = kv_ensure(&b->kv, &config, limits.fetch_timeout_ms, why);
+    if (e.code == E_CONFLICT) {
+        return FAIL(E_BUCKET_FOREIGN);
+    }
+    TRY(e);
     for (size_t i = 0; i < b->roots->count; i++) {
         char key[SNAP_KEY_SIZE];
         snap_key_root(b->roots->versions[i], key);
@@ -82,10 +86,10 @@ static struct err put_stored(void *ctx, const struct cp_store_chunk *chunk)
 }
 
 struct err cp_bucket_restore(const struct cp_bucket *b, struct cp_store *store,
-                             const char *environment, uint64_t *out_version)
+                             const char *environment, uint64_t *out_version, struct buf *why)
 {
     struct cp_record record;
-    TRY(cp_bucket_prepare(b, /* why= */ NULL));
+    TRY(cp_bucket_prepare(b, why));
     TRY(store->ops->latest(store, environment, &record));
     auto_buf struct buf manifest = BUF_MAX(CONTAINER_MAX);
     TRY(store->ops->load(store, environment, record.version, &record, &manifest));

@@ -37,6 +37,8 @@ MUST_CHECK struct err cp_bucket_put_manifest(const struct cp_bucket *b,
 MUST_CHECK struct err cp_bucket_has_manifest(const struct cp_bucket *b,
                                              const struct cp_record *record, bool *out);
 
-/* Puts everything of the newest publication again, from the journal. */
+/* Puts everything of the newest publication again, from the journal; 'why' as cp_bucket_prepare().
+ */
 MUST_CHECK struct err cp_bucket_restore(const struct cp_bucket *b, struct cp_store *store,
-                                        const char *environment, uint64_t *out_version);
+                                        const char *environment, uint64_t *out_version,
+                                        struct buf *why);

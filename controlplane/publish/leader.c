@@ -153,6 +153,14 @@ static void want_restore(struct cp_leader *l)
     l->options.restore(l->options.restore_ctx);
 }
 
+/* Somebody else writes to the bucket, or it was put back to an older state. */
+static struct err written_over(const char *found)
+{
+    LOG(LOG_WARN, "leader", "head_written_over", LOG_STR("found", found),
+        LOG_STR("text", "the head in the bucket was not this control plane's last one"));
+    return OK;
+}
+
 /* Decides about what was found: goes on (OK), or says why no head may be written over it. */
 static struct err settle(struct cp_leader *l, const struct cp_head_judged *judged)
 {
@@ -165,16 +173,17 @@ static struct err settle(struct cp_leader *l, const struct cp_head_judged *judge
         return OK;
     case CP_HEAD_MALFORMED:
         COUNT_HEAD(l, malformed);
-        return OK;
+        return written_over("malformed");
     case CP_HEAD_UNSIGNED:
         COUNT_HEAD(l, unsigned);
-        return OK;
+        return written_over("unsigned");
     case CP_HEAD_LOWER:
         COUNT_HEAD(l, lower);
-        return OK;
+        /* Below our first one lies the head of whoever led before. */
+        return l->on_thread.own.sequence == 0 ? OK : written_over("lower");
     case CP_HEAD_JUMP:
         COUNT_HEAD(l, jump);
-        return OK;
+        return written_over("jump");
     case CP_HEAD_FOREIGN:
         COUNT_HEAD(l, foreign);
         LOG(LOG_WARN, "leader", "foreign_head", LOG_U64("epoch", judged->epoch));
@@ -297,10 +306,11 @@ static struct err check_content(struct cp_leader *l, const struct cp_record *rec
         return OK;
     }
     bool there = false;
-    TRY(cp_bucket_has_manifest(&l->on_thread.bucket, record, &there));
-    if (!there) {
-        want_restore(l);
+    struct err e = cp_bucket_has_manifest(&l->on_thread.bucket, record, &there);
+    if (e.code == E_UNAVAILABLE || (err_ok(e) && !there)) {
+        want_restore(l); /* E_UNAVAILABLE: there may be NATS without the bucket. */
     }
+    TRY(e);
     l->on_thread.content_checked = there;
     return OK;
 }

@@ -13,6 +13,7 @@
 #include "common/base/queue.h"
 
 enum { RESTORE_REST_MS = 1000 }; /* between two restores: nodes that ask every second cost little */
+enum { WHY_MAX = 1024 };
 
 struct cp_worker {
     struct cp_publish_room room;
@@ -26,6 +27,7 @@ struct cp_worker {
         bool restoring GUARDED; /* queued, or at work. */
         uint64_t restored_ns GUARDED;
         uint64_t restores GUARDED;
+        enum err_code restore_code GUARDED; /* of the last one; E_OK before the first. */
         bool stopping GUARDED;
     } shared;
 };
@@ -67,20 +69,24 @@ static void run_restore(struct cp_task *task, struct cp_publish_room *room)
     struct cp_worker *w = (struct cp_worker *)((char *)task - offsetof(struct cp_worker, restore));
     struct cp_fence fence;
     uint64_t version = 0;
+    auto_buf struct buf why = BUF_MAX(WHY_MAX);
     struct err e = cp_leader_fence(room->leader, &fence);
-    if (err_ok(e)) {
-        e = cp_bucket_restore(&room->bucket, room->store, room->environment, &version);
+    bool leads = err_ok(e);
+    if (leads) {
+        e = cp_bucket_restore(&room->bucket, room->store, room->environment, &version, &why);
     }
     bool nothing = e.code == E_NOT_FOUND; /* nothing was ever published: the bucket is made. */
     if (err_ok(e)) {
         LOG(LOG_INFO, "publish", "restored", LOG_U64("version", version));
     } else if (!nothing) {
-        LOG(LOG_WARN, "publish", "restore_failed", LOG_ERR(e));
+        LOG(LOG_WARN, "publish", "restore_failed", LOG_ERR(e), LOG_SLICE("text", buf_slice(&why)),
+            LOG_STR("fix", err_fix(e.code)));
     }
     lock_take(&w->shared.lock);
     w->shared.restoring = false;
     w->shared.restored_ns = clock_mono_ns();
     w->shared.restores += err_ok(e);
+    w->shared.restore_code = nothing || !leads ? E_OK : e.code;
     lock_drop(&w->shared.lock);
 }
 
@@ -101,6 +107,14 @@ void cp_worker_restore(struct cp_worker *worker)
         worker->shared.restoring = false; /* whoever wants it asks again. */
         lock_drop(&worker->shared.lock);
     }
+}
+
+enum err_code cp_worker_restore_code(struct cp_worker *worker)
+{
+    lock_take(&worker->shared.lock);
+    enum err_code code = worker->shared.restore_code;
+    lock_drop(&worker->shared.lock);
+    return code;
 }
 
 uint64_t cp_worker_restores(struct cp_worker *worker)

@@ -36,5 +36,6 @@ MUST_CHECK struct err cp_worker_push(struct cp_worker *worker, struct cp_task *t
 /* Puts everything of the newest publication into KV again, soon and once. */
 void cp_worker_restore(struct cp_worker *worker);
 
-/* How often that was done. */
+/* How often that was done, and why the last one was not. */
 uint64_t cp_worker_restores(struct cp_worker *worker);
+enum err_code cp_worker_restore_code(struct cp_worker *worker);

@@ -50,6 +50,7 @@ class Bucket(unittest.TestCase):
                     nats.put(self.bucket, "head", bytes_)
                     wait_until(lambda e=event, b=before: self.event(e) > b, 5, event)
                     wait_until(lambda v=bytes_: nats.get(self.bucket, "head") != v, 5, "ours again")
+                    self.assertIn("event=head_written_over found=" + event, self.cp.log())
         self.cp("publish", "--again", "-m", "goes on", trilane.POLICIES)
         self.assertEqual(node.version(), 2)
 
@@ -83,6 +84,34 @@ class Bucket(unittest.TestCase):
                 wait_until(lambda f=fresh: f.version() == node.version(), 15, "the fresh node")
                 self.cp("publish", "--again", "-m", "after " + harm, trilane.POLICIES)
         self.assertGreaterEqual(self.cp.metric("trilane_restores_total"), 2)
+
+    def test_a_bucket_that_went_away_while_nobody_led(self):
+        self.publish_one()
+        self.cp.stop()
+        with NatsClient(self.p.nats) as nats:
+            nats.destroy(self.bucket)
+            self.start()
+            wait_until(lambda: self.whole(nats), 20, "head and content in the bucket")
+
+    def test_a_bucket_that_others_made_is_told_and_its_end_heals(self):
+        self.publish_one()
+        with NatsClient(self.p.nats) as nats:
+            wait_until(lambda: self.remake(nats), 10, "to be faster than the leader")
+            wait_until(lambda: self.cp.json("status")["bucket_code"] == "BUCKET_FOREIGN", 10,
+                       "the status to say so")
+            self.assertEqual(self.cp.run("status", "--exit-code").returncode, 10)
+            self.cp("publish", "--again", "-m", "refused", trilane.POLICIES, code=1)
+            nats.destroy(self.bucket)
+            wait_until(lambda: self.whole(nats), 20, "head and content in the bucket")
+        wait_until(lambda: self.cp.json("status")["bucket_code"] == "", 10, "the status to be well")
+
+    def remake(self, nats):
+        """The bucket as somebody else would make it; False when the leader made it before."""
+        nats.destroy(self.bucket)
+        made = json.loads(nats.request("$JS.API.STREAM.CREATE.KV_" + self.bucket, json.dumps(
+            {"name": "KV_" + self.bucket, "subjects": ["$KV.%s.>" % self.bucket],
+             "storage": "file", "max_msgs_per_subject": 1}).encode()))
+        return "error" not in made
 
     def whole(self, nats):
         record = self.cp.json("history")["versions"][0]
