@@ -18,7 +18,7 @@ class Bucket(unittest.TestCase):
         self.bucket = "trilane_%s_snapshots" % self.p.environment
 
     def start(self, **flags):
-        self.cp.start(head_interval_ms=100, lease_ms=2000, **flags)
+        self.cp.start(head_interval_ms=100, **flags)
         wait_until(self.cp.leads, 10, "a leader\n" + self.cp.log()[-2000:])
 
     def publish_one(self):
@@ -137,7 +137,7 @@ class Bucket(unittest.TestCase):
             wait_until(lambda: fresh.version() == 1, 20, "the chunks to come back")
 
     def test_nats_down_at_start(self):
-        self.cp.start(head_interval_ms=100, lease_ms=2000)
+        self.cp.start(head_interval_ms=100)
         wait_until(lambda: self.cp.json("status")["leader"]["code"] == "BUS_UNAVAILABLE", 10,
                    "BUS_UNAVAILABLE")
         self.assertEqual(trilane.http("GET", self.cp.url + "/ready")[0], 503)
