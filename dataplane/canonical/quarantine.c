@@ -23,7 +23,7 @@ static void completed(struct canon_pending *pending, const struct jetstream_comp
 {
     struct removal *removal = (struct removal *)pending;
     struct bus *bus = removal->lane->host.bus;
-    struct err lost = OK;
+    struct err lost;
     if (err_ok(how->err)) {
         lost = jetstream_term(bus, removal->reply);
         canon_count(removal->lane, removal->topic, CANON_QUARANTINED);

@@ -46,7 +46,7 @@ struct canon_bell {
     pthread_cond_t rung; /* for stop(), when no loop runs any more. */
 };
 
-void canon_bell_ring(void *bell);
+void canon_bell_ring(void *ctx);
 
 /* Something that waits for JetStream's ack; embedded first in what it completes. */
 struct canon_pending {

@@ -318,7 +318,7 @@ static void answer_delivery(struct canon_subscription *sub, struct delivery *d,
                             const struct canon_item *item)
 {
     struct bus *bus = sub->lane->host.bus;
-    struct err lost = OK;
+    struct err lost;
     enum canon_outcome outcome = CANON_ACKED;
     if (item->ask == CANON_ASK_ACK) {
         lost = jetstream_ack(bus, d->reply);

@@ -189,7 +189,7 @@ class Outside(unittest.TestCase):
         ports = [self.origin.port, self.tls.port, self.untrusted.port, self.inside.port,
                  self.nobody, port, self.node.ports["listen-proxy"], self.node.ports["listen-admin"]]
         before = self.node.version()
-        self.cp("publish", "-m", "a port more", self.platform.write_policies(
+        self.cp("publish", "--again", "-m", "a port more", self.platform.write_policies(
             {"platform.yaml": outside.platform_yaml(ports, **options)}))
         trilane.wait_until(lambda: self.node.version() > before, what="the node to serve it")
 
