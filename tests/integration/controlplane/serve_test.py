@@ -20,8 +20,10 @@ class Serve(unittest.TestCase):
         """A request whose body never comes whole: what a drain waits for."""
         s = socket.create_connection(("127.0.0.1", cp.port), 5)
         s.sendall(("POST /api/v1/validate HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n"
-                   "Content-Type: application/json\r\nAuthorization: Bearer %s\r\n\r\n{"
-                   % cp.token()).encode())
+                   "Content-Type: application/json\r\nAuthorization: Bearer %s\r\n"
+                   "Expect: 100-continue\r\n\r\n" % cp.token()).encode())
+        self.assertIn(b"100 Continue", s.recv(4096))  # the server has the head.
+        s.sendall(b"{")
         self.addCleanup(s.close)
         return s
 
@@ -29,7 +31,6 @@ class Serve(unittest.TestCase):
         cp = self.p.control_plane().start(graceful_timeout_ms=10000, shutdown_timeout_ms=20000)
         wait_until(cp.leads, 10, "a leader")
         open_request = self.half_a_request(cp)
-        time.sleep(0.2)  # it is the server's by now; later is as good.
         cp.signal(signal.SIGTERM)
         wait_until(lambda: "event=drains" in cp.log(), 5, "the drain")
         with self.assertRaises(ConnectionRefusedError):
