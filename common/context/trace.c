@@ -162,15 +162,15 @@ bool trace_state_valid(struct slice text)
 
 /* ---- pieces ---- */
 
-/* Lower-case hex alone, as the standard wants; text_unhex() takes both cases. */
+/* Lower-case hex alone, as the standard wants; text_unhex() takes both cases. Digits and small
+ * letters have bit 0x20, capitals have not. */
 static bool read_hex(struct slice text, uint8_t *out, size_t size)
 {
+    uint8_t common = 0x20;
     for (size_t i = 0; i < text.size; i++) {
-        if (text.ptr[i] >= 'A' && text.ptr[i] <= 'F') {
-            return false;
-        }
+        common &= text.ptr[i];
     }
-    return err_ok(text_unhex(text, out, size));
+    return common != 0 && err_ok(text_unhex(text, out, size));
 }
 
 static bool is_zero(const uint8_t *bytes, size_t size)

@@ -119,7 +119,8 @@ struct h2_conn {
     uint64_t refused_early;        /* streams refused before the peer acknowledged our SETTINGS. */
     struct h2_stream *data_stream; /* whose bytes 'data' are, until it is known if they end it. */
     struct slice data;
-    struct h2_fields trailers; /* section under way, of any stream. */
+    struct h2_stream *section; /* whose header section is under way; NULL: nobody's. */
+    struct h2_fields trailers; /* the section's fields, when they are no first ones. */
     struct err why;            /* what 'closed' will say. */
     enum h2_code end_code;     /* what the streams that are still open will hear. */
     enum h2_drain drain;

@@ -120,8 +120,10 @@ static int refuse_stream(struct h2_conn *c, int32_t id)
 static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame, void *user)
 {
     struct h2_conn *c = user;
+    c->section = NULL;
     h2_fields_clear(c->env, &c->trailers, /* inline_at= */ NULL);
     if (frame->headers.cat != NGHTTP2_HCAT_REQUEST) {
+        c->section = stream_of(session, frame->hd.stream_id);
         return 0;
     }
     if (c->stream_count >= limits.streams_per_connection || c->ending) {
@@ -131,6 +133,7 @@ static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame
     if (s == NULL) {
         return refuse_stream(c, frame->hd.stream_id);
     }
+    c->section = s;
     return nghttp2_session_set_stream_user_data(session, s->id, s) == 0
                ? 0
                : NGHTTP2_ERR_CALLBACK_FAILURE;
@@ -147,11 +150,14 @@ static void section_refused(struct h2_conn *c, struct h2_stream *s, bool too_lar
     h2_fields_clear(c->env, &c->trailers, /* inline_at= */ NULL);
 }
 
+/* No other frame comes between those of a section (RFC 9113, section 6.10): the stream is known. */
 static int on_header(nghttp2_session *session, const nghttp2_frame *frame, nghttp2_rcbuf *name,
                      nghttp2_rcbuf *value, uint8_t flags, void *user)
 {
+    (void)session;
+    (void)frame;
     struct h2_conn *c = user;
-    struct h2_stream *s = stream_of(session, frame->hd.stream_id);
+    struct h2_stream *s = c->section;
     if (s == NULL || s->fields_refused) {
         return 0;
     }
@@ -249,7 +255,8 @@ static void on_trailers(struct h2_conn *c, struct h2_stream *s)
 
 static void on_section(struct h2_conn *c, const nghttp2_frame *frame)
 {
-    struct h2_stream *s = stream_of(c->session, frame->hd.stream_id);
+    struct h2_stream *s = c->section;
+    c->section = NULL;
     if (s == NULL) {
         return;
     }

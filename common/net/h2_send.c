@@ -387,9 +387,14 @@ static int on_frame_sent(nghttp2_session *session, const nghttp2_frame *frame, v
 {
     (void)session;
     struct h2_conn *c = user;
+    bool ends = (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0;
     switch (frame->hd.type) {
-    case NGHTTP2_HEADERS:
     case NGHTTP2_DATA:
+        if (!ends) {
+            return 0;
+        }
+        break;
+    case NGHTTP2_HEADERS:
     case NGHTTP2_RST_STREAM:
         break;
     case NGHTTP2_GOAWAY:
@@ -411,7 +416,7 @@ static int on_frame_sent(nghttp2_session *session, const nghttp2_frame *frame, v
     if (frame->hd.type == NGHTTP2_HEADERS) {
         on_headers_sent(c, s);
     }
-    if ((frame->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0) {
+    if (ends) {
         end_was_framed(s);
     }
     return 0;

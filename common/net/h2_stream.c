@@ -138,25 +138,26 @@ static void fields_note_token(struct h2_fields *f, enum h2_token token)
 }
 
 /* Takes references, but for names that have a token: those are static. */
-static void fields_put(struct h2_fields *f, struct slice name, nghttp2_rcbuf *name_ref,
-                       nghttp2_rcbuf *value_ref, uint8_t flags)
+static void fields_put(struct h2_fields *f, struct slice name, struct slice value,
+                       const struct h2_arrived *arrived)
 {
     enum h2_token token = h2_token_find(name);
     struct h2_field *field = &f->at[f->count];
     *field = (struct h2_field){.name = name,
-                               .value = slice_of_ref(value_ref),
-                               .value_ref = value_ref,
-                               .token = (uint8_t)token,
-                               .flags = h2_token_flags(token)};
-    nghttp2_rcbuf_incref(value_ref);
+                               .value = value,
+                               .name_ref = arrived->name,
+                               .value_ref = arrived->value,
+                               .token = (uint8_t)token};
+    nghttp2_rcbuf_incref(arrived->value);
     if (token == H2_TOKEN_OTHER) {
-        field->name_ref = name_ref;
-        nghttp2_rcbuf_incref(name_ref);
+        nghttp2_rcbuf_incref(arrived->name);
     } else {
         field->name = h2_token_name(token);
+        field->name_ref = NULL;
+        field->flags = h2_token_flags(token);
         fields_note_token(f, token);
     }
-    if ((flags & NGHTTP2_NV_FLAG_NO_INDEX) != 0) {
+    if ((arrived->flags & NGHTTP2_NV_FLAG_NO_INDEX) != 0) {
         field->flags |= H2_FIELD_NEVER_INDEX;
     }
     f->count++;
@@ -166,7 +167,8 @@ bool h2_fields_add(struct h2_env *env, struct h2_fields *f, struct h2_field *inl
                    const struct h2_arrived *arrived, bool *out_too_large)
 {
     struct slice name = slice_of_ref(arrived->name);
-    size_t size = name.size + slice_of_ref(arrived->value).size + FIELD_OVERHEAD;
+    struct slice value = slice_of_ref(arrived->value);
+    size_t size = name.size + value.size + FIELD_OVERHEAD;
     *out_too_large =
         f->count >= limits.request_header_fields || f->bytes + size > limits.request_header_bytes;
     if (*out_too_large) {
@@ -176,7 +178,7 @@ bool h2_fields_add(struct h2_env *env, struct h2_fields *f, struct h2_field *inl
         return false;
     }
     f->bytes += (uint32_t)size;
-    fields_put(f, name, arrived->name, arrived->value, arrived->flags);
+    fields_put(f, name, value, arrived);
     return true;
 }
 
@@ -286,6 +288,9 @@ void h2_stream_finish(struct h2_stream *s, uint32_t code)
     s->sent_end = true;
     if (c->data_stream == s) {
         c->data_stream = NULL;
+    }
+    if (c->section == s) {
+        c->section = NULL;
     }
     tell_reset(s, code);
     if (s->events->closed != NULL) {

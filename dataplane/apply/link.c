@@ -276,6 +276,7 @@ static struct err find_host(struct dp_model *model, struct slice name, struct dp
     if (*out != NULL) {
         return OK;
     }
+    model->wildcard_hosts |= slice_starts(name, SLICE_LIT("*."));
     TRY(arena_calloc(&model->arena, 1, sizeof(**out), (void **)out));
     return map_put(&model->hosts, name, *out, /* out_old= */ NULL);
 }

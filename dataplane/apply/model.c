@@ -206,7 +206,7 @@ const struct dp_route *dp_model_route(const struct dp_model *model,
     uint8_t room[HOST_MAX + 1];
     struct slice rest = query->host;
     struct slice wildcard = {0};
-    while (route == NULL && next_wildcard(&rest, room, &wildcard)) {
+    while (route == NULL && model->wildcard_hosts && next_wildcard(&rest, room, &wildcard)) {
         route = find_in_host(map_get(&model->hosts, wildcard), query);
     }
     return route != NULL ? route : find_in_host(map_get(&model->hosts, SLICE_LIT("*")), query);

@@ -66,7 +66,8 @@ struct dp_model {
     struct map clusters;
     struct map grpc_services;
     struct map tenants;
-    struct map hosts; /* struct dp_linked_host; each owns its own map. */
+    struct map hosts;    /* struct dp_linked_host; each owns its own map. */
+    bool wildcard_hosts; /* some name in 'hosts' begins with "*.": else there are none to try. */
     struct map topics;
     struct map egresses; /* "<tenant>/<host>" to struct dp_linked_egress. */
 };

@@ -14,19 +14,29 @@
 
 /* ---- what an exchange is ---- */
 
-/* Letters, digits, '_' and, in a service's name, '.'; neither begins nor ends with a dot. */
-static bool is_name(struct slice s, bool dots)
+/* In which names a byte may stand. */
+enum { IN_METHOD = 1, IN_SERVICE = 2 };
+
+static uint8_t name_bytes[256];
+
+/* Filled before main() runs, so that look-ups need no check and threads no care. */
+__attribute__((constructor)) static void fill_name_bytes(void)
 {
-    for (size_t i = 0; i < s.size; i++) {
-        uint8_t c = s.ptr[i];
-        bool letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_';
-        bool digit = c >= '0' && c <= '9';
-        bool dot = dots && c == '.' && i > 0 && i + 1 < s.size;
-        if (!letter && !digit && !dot) {
-            return false;
-        }
+    static const char all[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_";
+    for (size_t i = 0; i + 1 < sizeof(all); i++) {
+        name_bytes[(uint8_t)all[i]] = IN_METHOD | IN_SERVICE;
     }
-    return s.size > 0;
+    name_bytes['.'] = IN_SERVICE;
+}
+
+/* Letters, digits, '_' and, in a service's name, '.'; neither begins nor ends with a dot. */
+static bool is_name(struct slice s, uint8_t where)
+{
+    uint8_t common = where;
+    for (size_t i = 0; i < s.size; i++) {
+        common &= name_bytes[s.ptr[i]];
+    }
+    return s.size > 0 && common != 0 && s.ptr[0] != '.' && s.ptr[s.size - 1] != '.';
 }
 
 bool dp_grpc_path(struct slice path, struct slice *out_service)
@@ -37,8 +47,7 @@ bool dp_grpc_path(struct slice path, struct slice *out_service)
     struct slice rest = slice_from(path, 1);
     size_t slash = slice_find(rest, '/');
     struct slice service = slice_head(rest, slash);
-    if (!is_name(service, /* dots= */ true) ||
-        !is_name(slice_from(rest, slash + 1), /* dots= */ false)) {
+    if (!is_name(service, IN_SERVICE) || !is_name(slice_from(rest, slash + 1), IN_METHOD)) {
         return false;
     }
     *out_service = service;

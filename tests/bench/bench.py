@@ -167,6 +167,24 @@ def load(port, rate, path, seconds=2.0, warmup=0.5, headers=(), connections=8, s
     return result
 
 
+def saturate(port, path, requests, body, headers=(), watch=(), connections=8, streams=32):
+    """h2load keeps all streams busy until so many requests are answered; the CPU that 'watch' used
+    for one. None: some failed."""
+    argv = ["h2load", "-c", str(connections), "-m", str(streams), "-n", str(requests),
+            "-d", str(body)]
+    for header in headers:
+        argv += ["-H", header]
+    argv.append("http://127.0.0.1:%d%s" % (port, path))
+    quiet = Quiet()
+    before, started = cpu_seconds(watch), time.monotonic()
+    out = subprocess.run(pinned(LOAD_CORE, argv), stdout=subprocess.PIPE, text=True, check=True,
+                         timeout=120).stdout
+    seconds, used = time.monotonic() - started, cpu_seconds(watch) - before
+    if "%d succeeded, 0 failed, 0 errored" % requests not in out:
+        return None
+    return dict(quiet.report(), cpu_us=used * 1e6 / requests, answers_per_s=requests / seconds)
+
+
 def percentile(values, percent):
     """The nearest rank: a value that was measured."""
     ordered = sorted(values)

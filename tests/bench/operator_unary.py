@@ -5,6 +5,9 @@ Trilane has identity, policy, limit, metrics and trace context on. Offered rates
 same for each program, since the cost of a request depends on the rate; the ratio to a peer is taken
 at the higher rate that both sustain.
 
+Beside that, saturated: h2load keeps all 256 streams busy, so that a program's loop has always work
+and none of its cost is for waking up; what is left is what the work itself costs.
+
 A rate is sustained when every answer is right and no backlog is left, in all rounds but a quarter
 at most: a figure is of the rounds that held, and each round is in the file, also one that did not.
 A program that failed more often than that at a rate is not tried there again.
@@ -23,6 +26,9 @@ RATES = (20000, 60000)
 LAST_RATE = 10000  # for a peer that sustains none of them.
 ROUNDS = int(os.environ.get("TRILANE_BENCH_ROUNDS", "9"))
 SECONDS = float(os.environ.get("TRILANE_BENCH_SECONDS", "2"))
+SATURATED = "saturated"  # in the place of a rate.
+SATURATED_REQUESTS = int(40000 * SECONDS)
+BODY_BYTES = 128
 FAILURES_MAX = ROUNDS // 4
 PATH = "/trilane.bench.v1.Echo/Say"
 TOKEN = "authorization: Bearer bench-token"
@@ -77,15 +83,23 @@ def check_duties(programs):
 class Rounds:
     """Runs of all programs: results[name][rate] holds every round."""
 
-    def __init__(self, programs, echo_pid):
+    def __init__(self, programs, echo_pid, body):
         self.programs = programs
         self.helpers = [echo_pid]
+        self.body = body  # file with one gRPC message.
         self.results = {name: {} for name in programs}
 
     def one(self, name, rate):
         port, pid = self.programs[name]
-        got = bench.load(port, rate, PATH, SECONDS, headers=(TOKEN, TRACE), watch=[pid],
-                         helpers=self.helpers)
+        if rate == SATURATED:
+            got = bench.saturate(port, PATH, SATURATED_REQUESTS, self.body, watch=[pid],
+                                 headers=(TOKEN, TRACE, "content-type: application/grpc",
+                                          "te: trailers"))
+            if got:
+                got["sustained"] = True
+        else:
+            got = bench.load(port, rate, PATH, SECONDS, headers=(TOKEN, TRACE), watch=[pid],
+                             helpers=self.helpers, body_bytes=BODY_BYTES)
         self.results[name].setdefault(rate, []).append(got)
 
     def failures(self, name, rate):
@@ -111,9 +125,9 @@ class Rounds:
                 for each in got if each]
 
 
-def measure(programs, echo_pid):
-    rounds = Rounds(programs, echo_pid)
-    rounds.run([(name, rate) for name in programs for rate in RATES])
+def measure(programs, echo_pid, body):
+    rounds = Rounds(programs, echo_pid, body)
+    rounds.run([(name, rate) for name in programs for rate in RATES + (SATURATED,)])
     slow = [name for name in programs
             if not any(rounds.figures(name, rate) for rate in RATES)]
     if slow:
@@ -143,11 +157,27 @@ def compare(rounds):
     return peers, ratio
 
 
+def add_saturated(rounds, name, row):
+    if rounds.figures(name, SATURATED):
+        row["saturated"] = row_at(rounds, name, SATURATED)
+
+
+def print_saturated(rows):
+    ours = rows["trilane"].get("saturated")
+    for name, row in rows.items():
+        if ours and "saturated" in row:
+            print("%s saturated: %.2f (ratio %.2f)" % (
+                name, row["saturated"]["median"], row["saturated"]["median"] / ours["median"]))
+
+
 def report(rounds):
     peers, ratio = compare(rounds)
     held = [rate for rate in (LAST_RATE,) + RATES if rounds.figures("trilane", rate)]
     ours = row_at(rounds, "trilane", max(held)) if held else {}
-    conditions = {"rates": RATES, "rounds": ROUNDS, "seconds": SECONDS, "body_bytes": 128,
+    rows = dict({"trilane": ours}, **peers)
+    for name, row in rows.items():
+        add_saturated(rounds, name, row)
+    conditions = {"rates": RATES, "rounds": ROUNDS, "seconds": SECONDS, "body_bytes": BODY_BYTES,
                   "connections": 8, "streams": 32,
                   "trilane": {str(rate): row_at(rounds, "trilane", rate) for rate in held},
                   "all": {name: {str(rate): got for rate, got in rates.items()}
@@ -156,12 +186,13 @@ def report(rounds):
                 conditions)
     for rate in held:
         print("trilane at %d/s: %.2f" % (rate, row_at(rounds, "trilane", rate)["median"]))
+    print_saturated(rows)
     for name, rates in rounds.results.items():
         for rate in rates:
             if rounds.failures(name, rate):
-                print("%s at %d/s: %d of %d rounds did not hold" % (
+                print("%s at %s/s: %d of %d rounds did not hold" % (
                     name, rate, rounds.failures(name, rate), len(rates[rate])))
-    crowded = [got for got in rounds.all() if got["load_cores"] > 0.97]
+    crowded = [got for got in rounds.all() if got.get("load_cores", 0) > 0.97]
     if crowded:
         print("NOTE: generator and upstream filled their core in %d runs" % len(crowded))
     bench.warn(rounds.all())
@@ -178,7 +209,9 @@ def main():
                     for name in ("nghttpx", "haproxy", "nginx")}
         programs["trilane"] = start_trilane(stack, directory, upstream)
         check_duties(programs)
-        report(measure(programs, echo_pid))
+        body = directory / "message"
+        body.write_bytes(b"\0" + (BODY_BYTES - 5).to_bytes(4, "big") + bytes(BODY_BYTES - 5))
+        report(measure(programs, echo_pid, body))
 
 
 if __name__ == "__main__":
