@@ -239,27 +239,11 @@ static json_t *file_of(const struct cp_source_file *file)
                      "content", text);
 }
 
-int cli_files(const char *path, json_t **out)
+json_t *cli_files(const struct cp_source_set *set)
 {
-    struct cp_source_set set;
-    auto_buf struct buf message = BUF_MAX(PATH_SIZE);
-    const char *text = NULL;
-    cp_source_set_init(&set);
-    struct err e = cp_source_set_load(&set, path, &message);
-    if (err_ok(e) && set.count == 0) {
-        e = buf_addf(&message, "%s: no sources in it", path);
-        e = err_ok(e) ? FAIL(E_SOURCE_INVALID) : e;
+    json_t *files = json_array();
+    for (size_t i = 0; i < set->count; i++) {
+        (void)json_array_append_new(files, file_of(&set->files[i]));
     }
-    int code = CLI_DONE;
-    if (!err_ok(e)) {
-        code = cli_fail_fix(e, err_ok(buf_cstr(&message, &text)) ? text : NULL,
-                            "name a directory of .yaml files, or one such file");
-    } else {
-        *out = json_array();
-        for (size_t i = 0; i < set.count; i++) {
-            (void)json_array_append_new(*out, file_of(&set.files[i]));
-        }
-    }
-    cp_source_set_free(&set);
-    return code;
+    return files;
 }

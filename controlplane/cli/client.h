@@ -15,6 +15,7 @@
 
 #include "common/base/err.h"
 #include "controlplane/cli/cli.h"
+#include "controlplane/source/source.h"
 
 /* 'body' NULL: GET, else POST with the token. */
 MUST_CHECK struct err cli_call(const struct cli *cli, const char *path, const json_t *body,
@@ -23,6 +24,5 @@ MUST_CHECK struct err cli_call(const struct cli *cli, const char *path, const js
 /* Says what the server refused, with its diagnostics; the exit code. Takes 'answer'. */
 int cli_refused(const struct cli *cli, struct err e, json_t *answer);
 
-/* The sources under a path as the API takes them, an array of {name, content}: CLI_DONE; or says
- * what is wrong and gives the exit code. */
-int cli_files(const char *path, json_t **out);
+/* Sources as the API takes them: an array of {name, content}. */
+json_t *cli_files(const struct cp_source_set *set);

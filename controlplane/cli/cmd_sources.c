@@ -52,7 +52,8 @@ static int print_invalid(const struct cli *cli, struct err e, const struct cp_di
     } else if (err_ok(cp_diags_json(diags, &text))) {
         json_t *list = json_loadb((const char *)text.ptr, text.size, 0, NULL);
         (void)cli_result(cli,
-                         json_pack("{s:s, s:o}", "code", err_name(e.code), "diagnostics", list),
+                         json_pack("{s:s, s:o, s:I}", "code", err_name(e.code), "diagnostics", list,
+                                   "dropped", (json_int_t)diags->dropped),
                          valid_table);
     }
     int code = cli_fail(e, NULL);
@@ -85,20 +86,32 @@ static int validate_set(const struct cli *cli, const char *path, struct cp_sourc
     return code;
 }
 
-static int validate(const struct cli *cli)
+/* The sources of the first argument: CLI_DONE; or says what is wrong and gives the exit code. */
+static int load_set(const struct cli *cli, struct cp_source_set *set)
 {
     const char *path = settings_arg(cli->settings, 0);
     if (path == NULL) {
-        cli_say("error: USAGE: validate needs a DIRECTORY or FILE of sources");
+        cli_say("error: USAGE: %s needs a DIRECTORY or FILE of sources", cli->command->name);
         return CLI_USAGE;
     }
-    struct cp_source_set set;
     auto_buf struct buf message = BUF_MAX(8192);
     const char *text = NULL;
+    struct err e = cp_source_set_load(set, path, &message);
+    if (err_ok(e) && set->count + set->unread_count == 0) {
+        e = buf_addf(&message, "%s: no sources in it", path);
+        e = err_ok(e) ? FAIL(E_SOURCE_INVALID) : e;
+    }
+    return err_ok(e) ? CLI_DONE
+                     : cli_fail_fix(e, err_ok(buf_cstr(&message, &text)) ? text : NULL,
+                                    "name a directory of .yaml files, or one such file");
+}
+
+static int validate(const struct cli *cli)
+{
+    struct cp_source_set set;
     cp_source_set_init(&set);
-    struct err e = cp_source_set_load(&set, path, &message);
-    int code = err_ok(e) ? validate_set(cli, path, &set)
-                         : cli_fail(e, err_ok(buf_cstr(&message, &text)) ? text : NULL);
+    int code = load_set(cli, &set);
+    code = code == CLI_DONE ? validate_set(cli, settings_arg(cli->settings, 0), &set) : code;
     cp_source_set_free(&set);
     return code;
 }
@@ -124,14 +137,16 @@ static void plan_table(const json_t *value)
 /* {files: …} of the first argument: CLI_DONE; or says what is wrong and gives the exit code. */
 static int sources_body(const struct cli *cli, json_t **out)
 {
-    const char *path = settings_arg(cli->settings, 0);
-    if (path == NULL) {
-        cli_say("error: USAGE: %s needs a DIRECTORY or FILE of sources", cli->command->name);
-        return CLI_USAGE;
+    struct cp_source_set set;
+    cp_source_set_init(&set);
+    int code = load_set(cli, &set);
+    if (code == CLI_DONE && set.unread_count > 0) {
+        /* Nothing is sent without them; what else is wrong is said in the same go. */
+        code = validate_set(cli, settings_arg(cli->settings, 0), &set);
+    } else if (code == CLI_DONE) {
+        *out = json_pack("{s:o}", "files", cli_files(&set));
     }
-    json_t *files = NULL;
-    int code = cli_files(path, &files);
-    *out = code == CLI_DONE ? json_pack("{s:o}", "files", files) : NULL;
+    cp_source_set_free(&set);
     return code;
 }
 

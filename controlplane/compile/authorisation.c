@@ -231,6 +231,22 @@ static MUST_CHECK struct err make_clause(struct targeting *t, uint32_t index,
     return OK;
 }
 
+/* The clauses of one rule: one for each of its callers. */
+static MUST_CHECK struct err make_rule_clauses(struct targeting *t, uint32_t index)
+{
+    const struct cp_callers *callers = &t->rulings[index].rule->callers;
+    if (callers->count == 0) {
+        return make_clause(t, index, /* caller= */ NULL);
+    }
+    for (size_t i = 0; i < callers->count; i++) {
+        const struct cp_ref *service = &callers->items[i].service;
+        if (service->text.size == 0 || service->to != NULL) { /* else it was refused */
+            TRY(make_clause(t, index, &callers->items[i]));
+        }
+    }
+    return OK;
+}
+
 static MUST_CHECK struct err make_clauses(struct targeting *t)
 {
     size_t most = 0;
@@ -239,13 +255,7 @@ static MUST_CHECK struct err make_clauses(struct targeting *t)
     }
     TRY(arena_calloc(t->work, most + 1, sizeof(struct dag_clause), (void **)&t->clauses));
     for (size_t i = 0; i < t->count; i++) {
-        const struct cp_callers *callers = &t->rulings[i].rule->callers;
-        if (callers->count == 0) {
-            TRY(make_clause(t, (uint32_t)i, /* caller= */ NULL));
-        }
-        for (size_t k = 0; k < callers->count; k++) {
-            TRY(make_clause(t, (uint32_t)i, &callers->items[k]));
-        }
+        TRY(make_rule_clauses(t, (uint32_t)i));
     }
     return OK;
 }
@@ -470,6 +480,9 @@ static MUST_CHECK struct err add_rules(struct cp_compiler *c, struct group *grou
     bool shared = slice_eq(group->target->tenant.text, SLICE_LIT("-"));
     bool own_tenant = shared && !slice_eq(policy->meta.tenant.text, SLICE_LIT("-"));
     for (size_t i = 0; i < policy->rules.count; i++) {
+        if (policy->rules.items[i].faulty) {
+            continue;
+        }
         struct ruling ruling = {
             .policy = policy, .rule = &policy->rules.items[i], .own_tenant = own_tenant};
         TRY(arena_printf(c->arena, &ruling.id, "%.*s/%.*s", SLICE_ARG(policy->meta.id),
@@ -494,8 +507,12 @@ static MUST_CHECK struct err make_groups(struct cp_compiler *c, struct map *by_t
     TRY(arena_calloc(c->arena, total + 1, sizeof(struct group), (void **)out));
     for (size_t k = 0; k < sizeof(kinds) / sizeof(kinds[0]); k++) {
         for (size_t i = 0; i < c->model->of[kinds[k]].count; i++) {
+            const struct cp_meta *target = c->model->of[kinds[k]].items[i];
+            if (target->apart) {
+                continue;
+            }
             struct group *group = &(*out)[(*out_count)++];
-            group->target = c->model->of[kinds[k]].items[i];
+            group->target = target;
             struct slice id = {0};
             TRY(cp_target_id(c, group->target, &id));
             TRY(map_put(by_target, id, group, /* out_old= */ NULL));
@@ -512,8 +529,12 @@ static MUST_CHECK struct err compile_groups(struct cp_compiler *c, struct map *b
     const struct cp_resources *policies = &c->model->of[CP_KIND_POLICY];
     for (size_t i = 0; i < policies->count; i++) {
         const struct cp_policy *policy = (const struct cp_policy *)policies->items[i];
+        const struct cp_meta *target = cp_target_of(&policy->target);
         struct slice id = {0};
-        TRY(cp_target_id(c, cp_target_of(&policy->target), &id));
+        if (policy->meta.apart || target == NULL) {
+            continue;
+        }
+        TRY(cp_target_id(c, target, &id));
         struct group *group = map_get(by_target, id);
         CHECK(group != NULL);
         TRY(add_rules(c, group, policy));

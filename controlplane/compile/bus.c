@@ -9,6 +9,9 @@ struct err cp_compile_bus(struct cp_compiler *c)
     const struct cp_resources *all = &c->model->of[CP_KIND_TOPIC];
     for (size_t i = 0; i < all->count; i++) {
         const struct cp_topic *topic = (const struct cp_topic *)all->items[i];
+        if (!cp_is_whole(&topic->meta)) {
+            continue;
+        }
         Trilane__Parts__V1__TopicPart part;
         trilane__parts__v1__topic_part__init(&part);
         part.type = cp_str(topic->type.text);

@@ -58,9 +58,7 @@ const struct cp_meta *cp_target_of(const struct cp_target *target)
 {
     const struct cp_meta *to = target->service.to;
     to = to != NULL ? to : target->topic.to;
-    to = to != NULL ? to : target->egress.to;
-    CHECK(to != NULL); /* the model was checked: exactly one is given, and it exists */
-    return to;
+    return to != NULL ? to : target->egress.to;
 }
 
 struct err cp_target_id(struct cp_compiler *c, const struct cp_meta *target, struct slice *out)

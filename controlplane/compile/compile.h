@@ -2,7 +2,8 @@
  * compile: a checked model to the parts of a snapshot, and what differs between two of them.
  *
  * Shape      a pure function: the same resources, in any order of files and keys and with any
- *            comments, give the same bytes of every part but positions.
+ *            comments, give the same bytes of every part but positions. A model with errors is
+ *            compiled as far as it goes, for the errors that only compiling finds.
  * Ownership  a cp_compiled owns its parts and its inventory; it keeps nothing of the model.
  * Threads    one owner at a time; a finished cp_compiled is read-only.
  * Errors     E_SOURCE_INVALID with the reasons in the diagnostics; E_NO_MEMORY.
@@ -43,8 +44,8 @@ struct cp_part {
 };
 
 /*
- * Compiles. On E_SOURCE_INVALID 'diags' (the model's) has grown and *out is untouched; it is
- * sorted again.
+ * Compiles. On E_SOURCE_INVALID 'diags' (the model's) has what was wrong with the model and what
+ * compiling found, sorted; *out is untouched.
  */
 MUST_CHECK struct err cp_compile(const struct cp_model *model, struct cp_diags *diags,
                                  struct cp_compiled **out);

@@ -2,7 +2,8 @@
  * compiler: what the files of this room share while one model is compiled.
  *
  * Shape      each cp_compile_<part>() reads the model and emits parts; none reads what another
- *            emitted. Their order is in compile.c.
+ *            emitted. Their order is in compile.c. Of a model with errors the parts are thrown
+ *            away: what is faulty is left out of them, and of every judgement that it could turn.
  * Ownership  all memory comes from the arena of the cp_compiled that is being made.
  * Threads    one owner at a time.
  * Errors     E_NO_MEMORY; what is wrong with the model is a diagnostic.
@@ -73,8 +74,14 @@ static inline char *cp_str(struct slice text)
 /* "service/acme/orders", "topic/Greeting.v1", "egress/acme/outside". */
 MUST_CHECK struct err cp_target_id(struct cp_compiler *c, const struct cp_meta *target,
                                    struct slice *out);
-/* The resource that a policy or limit is about. */
+/* The resource that a policy or limit is about; NULL: one with errors names none that exists. */
 const struct cp_meta *cp_target_of(const struct cp_target *target);
+
+/* Whether nothing is wrong with a resource, so that it can be compiled. */
+static inline bool cp_is_whole(const struct cp_meta *meta)
+{
+    return !meta->faulty && !meta->apart;
+}
 
 /* Id of the profile that a reference names; empty for none. */
 static inline char *cp_transport_id(const struct cp_ref *ref)

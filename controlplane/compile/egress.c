@@ -50,7 +50,9 @@ struct err cp_compile_egress(struct cp_compiler *c)
 {
     const struct cp_resources *all = &c->model->of[CP_KIND_EGRESS];
     for (size_t i = 0; i < all->count; i++) {
-        TRY(compile_egress(c, (const struct cp_egress *)all->items[i]));
+        if (cp_is_whole(all->items[i])) {
+            TRY(compile_egress(c, (const struct cp_egress *)all->items[i]));
+        }
     }
     return OK;
 }

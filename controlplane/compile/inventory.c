@@ -201,6 +201,9 @@ static MUST_CHECK struct err target_of(struct cp_compiler *c, const struct cp_me
 
 static MUST_CHECK struct err add_resource(struct cp_compiler *c, const struct cp_meta *meta)
 {
+    if (!cp_is_whole(meta)) {
+        return OK;
+    }
     const struct cp_kind_row *row = cp_kind_at(meta->kind);
     struct cp_item item = {.kind = slice_str(row->name)};
     TRY(arena_dup(c->arena, meta->id, &item.id));

@@ -62,8 +62,9 @@ static MUST_CHECK struct err compile_target(struct cp_compiler *c, const struct 
 static bool reaches_others(struct cp_compiler *c, const struct cp_rate_limit *limit)
 {
     const struct cp_meta *target = cp_target_of(&limit->target);
-    bool shared = slice_eq(target->tenant.text, SLICE_LIT("-"));
-    if (!shared || slice_eq(limit->meta.tenant.text, SLICE_LIT("-"))) {
+    bool shared = target != NULL && slice_eq(target->tenant.text, SLICE_LIT("-"));
+    if (!shared || slice_eq(limit->meta.tenant.text, SLICE_LIT("-")) ||
+        limit->meta.tenant.text.size == 0) {
         return false;
     }
     struct cp_diag *diag =
@@ -82,7 +83,7 @@ struct err cp_compile_limits(struct cp_compiler *c)
     TRY(arena_calloc(c->arena, all->count + 1, sizeof(struct row), (void **)&rows));
     for (size_t i = 0; i < all->count; i++) {
         const struct cp_rate_limit *limit = (const struct cp_rate_limit *)all->items[i];
-        if (!reaches_others(c, limit)) {
+        if (!reaches_others(c, limit) && cp_is_whole(&limit->meta)) {
             rows[count].limit = limit;
             TRY(cp_target_id(c, cp_target_of(&limit->target), &rows[count].target));
             count++;

@@ -35,6 +35,9 @@ static MUST_CHECK struct err emit_rules(struct cp_compiler *c, const struct cp_p
 
 static MUST_CHECK struct err emit_resource(struct cp_compiler *c, const struct cp_meta *resource)
 {
+    if (!cp_is_whole(resource)) {
+        return OK;
+    }
     struct slice key = {0};
     TRY(arena_printf(c->arena, &key, "%s/%.*s", cp_kind_at(resource->kind)->name,
                      SLICE_ARG(resource->id)));

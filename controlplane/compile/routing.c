@@ -154,6 +154,9 @@ static MUST_CHECK struct err add_route(struct cp_compiler *c, struct entries *al
 {
     for (size_t i = 0; i < route->match.count; i++) {
         const struct cp_route_match *match = &route->match.items[i];
+        if (match->faulty) {
+            continue; /* what it leaves out may be what tells it from others */
+        }
         struct entry entry = {.route = route,
                               .tenants = match->tenants,
                               .http_method = match->method.text,
@@ -163,6 +166,9 @@ static MUST_CHECK struct err add_route(struct cp_compiler *c, struct entries *al
         TRY(set_headers(c, &entry, &match->headers));
         for (size_t h = 0; h < route->hosts.count; h++) {
             entry.host = route->hosts.items[h].text;
+            if (entry.host.size == 0) {
+                continue;
+            }
             TRY(add_entry(c, all, &entry));
             TRY(take_name(c, all, &entry));
         }
@@ -324,16 +330,19 @@ static MUST_CHECK struct err pack_targets(struct cp_compiler *c, const struct en
                                           Trilane__Parts__V1__RouteEntry *packed)
 {
     size_t count = entry->route == NULL ? 1 : entry->route->targets.count;
-    TRY(arena_calloc(c->arena, count, sizeof(*packed->targets), (void **)&packed->targets));
-    packed->n_targets = count;
+    TRY(arena_calloc(c->arena, count + 1, sizeof(*packed->targets), (void **)&packed->targets));
     if (entry->route == NULL) {
+        packed->n_targets = 1;
         return add_target(c, &entry->service->meta, /* weight= */ 1, &packed->targets[0]);
     }
     for (size_t i = 0; i < count; i++) {
         const struct cp_weighted *target = &entry->route->targets.items[i];
-        TRY(add_target(c, target->service.to, (uint32_t)target->weight, &packed->targets[i]));
+        if (target->service.to != NULL) {
+            TRY(add_target(c, target->service.to, (uint32_t)target->weight,
+                           &packed->targets[packed->n_targets++]));
+        }
     }
-    qsort(packed->targets, count, sizeof(*packed->targets), target_cmp);
+    qsort(packed->targets, packed->n_targets, sizeof(*packed->targets), target_cmp);
     return OK;
 }
 
@@ -473,11 +482,16 @@ static MUST_CHECK struct err compile_all(struct cp_compiler *c, struct entries *
 {
     const struct cp_resources *routes = &c->model->of[CP_KIND_ROUTE];
     for (size_t i = 0; i < routes->count; i++) {
-        TRY(add_route(c, all, (const struct cp_route *)routes->items[i]));
+        if (!routes->items[i]->apart) {
+            TRY(add_route(c, all, (const struct cp_route *)routes->items[i]));
+        }
     }
     const struct cp_resources *services = &c->model->of[CP_KIND_SERVICE];
     for (size_t i = 0; i < services->count; i++) {
         const struct cp_service *service = (const struct cp_service *)services->items[i];
+        if (!cp_is_whole(&service->meta)) {
+            continue;
+        }
         TRY(add_service(c, all, service));
         TRY(pack_cluster(c, service));
     }

@@ -6,6 +6,7 @@
  */
 #include "controlplane/compile/compiler.h"
 #include "controlplane/compile/descriptor.h"
+#include "controlplane/source/decode.h"
 
 #include "trilane/parts/v1/parts.pb-c.h"
 
@@ -107,14 +108,27 @@ static struct cp_pos descriptor_pos(const struct cp_topic *topic)
                                                 : topic->descriptor_inline.at;
 }
 
+/* The message of the set that is nearest in name. */
+static struct slice nearest_message(const struct descriptor_set *set, struct slice name)
+{
+    struct cp_near near = cp_near_to(name);
+    size_t at = 0;
+    for (const struct map_entry *e = map_next(&set->messages, &at); e != NULL;
+         e = map_next(&set->messages, &at)) {
+        cp_near_offer(&near, e->key);
+    }
+    return near.best;
+}
+
 static void refuse_missing(struct cp_compiler *c, const struct cp_topic *topic,
-                           struct slice missing)
+                           const struct descriptor_set *set, struct slice missing)
 {
     bool root = slice_eq(missing, topic->message.text);
     struct cp_diag *diag = cp_diags_add(
         c->diags, CP_DIAG_MESSAGE_UNKNOWN, root ? topic->message.at : descriptor_pos(topic),
         "the descriptor set does not define %.*s", SLICE_ARG(missing));
     cp_diag_expect(c->diags, diag, "a set made with --include_imports that has the message");
+    cp_diag_nearest(c->diags, diag, root ? nearest_message(set, missing) : (struct slice){0});
 }
 
 static MUST_CHECK struct err compile_schema(struct cp_compiler *c, const struct cp_topic *topic,
@@ -127,7 +141,7 @@ static MUST_CHECK struct err compile_schema(struct cp_compiler *c, const struct 
     TRY(meet(&w, topic->message.text, &root));
     TRY(pack_messages(&w, &part));
     if (w.missing.size > 0) {
-        refuse_missing(c, topic, w.missing);
+        refuse_missing(c, topic, set, w.missing);
         return OK;
     }
     part.type = cp_str(topic->meta.key);
@@ -151,7 +165,7 @@ static MUST_CHECK struct err compile_topic(struct cp_compiler *c, const struct c
         return OK;
     }
     TRY(e);
-    return compile_schema(c, topic, set);
+    return topic->message.text.size == 0 ? OK : compile_schema(c, topic, set);
 }
 
 struct err cp_compile_schemas(struct cp_compiler *c)
@@ -159,7 +173,8 @@ struct err cp_compile_schemas(struct cp_compiler *c)
     const struct cp_resources *all = &c->model->of[CP_KIND_TOPIC];
     for (size_t i = 0; i < all->count; i++) {
         struct descriptor_set set = {0};
-        struct err e = compile_topic(c, (const struct cp_topic *)all->items[i], &set);
+        const struct cp_topic *topic = (const struct cp_topic *)all->items[i];
+        struct err e = topic->descriptor_set.ptr == NULL ? OK : compile_topic(c, topic, &set);
         descriptor_set_free(&set);
         TRY(e);
     }

@@ -8,6 +8,9 @@ struct err cp_compile_transport(struct cp_compiler *c)
     const struct cp_resources *all = &c->model->of[CP_KIND_TRANSPORT_PROFILE];
     for (size_t i = 0; i < all->count; i++) {
         const struct cp_transport_profile *p = (const struct cp_transport_profile *)all->items[i];
+        if (!cp_is_whole(&p->meta)) {
+            continue;
+        }
         Trilane__Parts__V1__Transport part;
         trilane__parts__v1__transport__init(&part);
         part.id = cp_str(p->meta.id);

@@ -78,12 +78,18 @@ static MUST_CHECK struct err compile_caller(struct cp_compiler *c, struct slice 
 
 struct err cp_compile_trust(struct cp_compiler *c)
 {
-    CHECK(c->model->of[CP_KIND_ENVIRONMENT].count == 1);
+    const struct cp_resources *environments = &c->model->of[CP_KIND_ENVIRONMENT];
+    if (environments->count != 1 || !cp_is_whole(environments->items[0])) {
+        return OK; /* it was refused, and every caller's name needs it */
+    }
     const struct cp_environment *environment =
-        (const struct cp_environment *)c->model->of[CP_KIND_ENVIRONMENT].items[0];
+        (const struct cp_environment *)environments->items[0];
     TRY(compile_environment(c, environment));
     const struct cp_resources *services = &c->model->of[CP_KIND_SERVICE];
     for (size_t i = 0; i < services->count; i++) {
+        if (!cp_is_whole(services->items[i])) {
+            continue;
+        }
         TRY(compile_caller(c, environment->trust_domain.text,
                            (const struct cp_service *)services->items[i]));
     }

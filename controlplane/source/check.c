@@ -1,19 +1,78 @@
 /* check: see check.h. */
 #include "controlplane/source/check.h"
 
+#include <string.h>
+#include <strings.h>
+
 #include "common/base/check.h"
 #include "common/base/map.h"
-#include "controlplane/source/decode.h"
+#include "common/base/scope.h"
+#include "controlplane/source/decode_scalar.h"
 #include "controlplane/source/source.h"
 
-enum { NEAR_OFFERS = 2000 }; /* names that are looked at for the nearest one. */
+enum {
+    NEAR_OFFERS = 2000,      /* names that are looked at for the nearest one. */
+    SEARCH_BYTES = 64 << 20, /* of what was lost, in all; past it any name may be there. */
+};
 
 struct checking {
     struct cp_model *model;
     struct cp_diags *diags;
+    const struct cp_losses *losses;
     struct map tenants; /* of all resources, to their meta. */
-    bool complete;
+    size_t searched;    /* bytes of losses. */
 };
+
+/* ---- what was lost ---- */
+
+static bool is_word_char(uint8_t c)
+{
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-';
+}
+
+/* Whether 'word' stands in 'text' as a word, in capitals or not: "Orders" is a wrong "orders". */
+static bool holds_word(struct slice text, struct slice word)
+{
+    for (size_t at = 0; at < text.size;) {
+        size_t end = at;
+        while (end < text.size && is_word_char(text.ptr[end])) {
+            end++;
+        }
+        if (end - at == word.size &&
+            strncasecmp((const char *)text.ptr + at, (const char *)word.ptr, word.size) == 0) {
+            return true;
+        }
+        at = end + 1;
+    }
+    return false;
+}
+
+/* Whether a nameless loss may be what is called for in 'tenant' (empty: in any). */
+static bool may_be_named(const struct cp_loss *loss, enum cp_kind kind, struct slice tenant)
+{
+    return loss->nameless && loss->kind == kind &&
+           (loss->tenant.size == 0 || tenant.size == 0 || slice_eq(loss->tenant, tenant) ||
+            slice_eq(loss->tenant, SLICE_LIT("-")));
+}
+
+/* Whether a resource of that kind (CP_KIND_COUNT: any) and name may be among what was lost. */
+static bool may_be_lost(struct checking *c, enum cp_kind kind, struct slice tenant,
+                        struct slice name)
+{
+    for (size_t i = 0; i < c->losses->count; i++) {
+        const struct cp_loss *loss = &c->losses->items[i];
+        if (kind != CP_KIND_COUNT && loss->kind != CP_KIND_COUNT && loss->kind != kind) {
+            continue;
+        }
+        c->searched += loss->text.size;
+        bool any = loss->text.ptr == NULL || may_be_named(loss, kind, tenant) ||
+                   (loss->kindless && kind == CP_KIND_ENVIRONMENT);
+        if (any || c->searched > SEARCH_BYTES || holds_word(loss->text, name)) {
+            return true;
+        }
+    }
+    return false;
+}
 
 /* ---- doubles ---- */
 
@@ -29,6 +88,10 @@ static void refuse_double(struct checking *c, enum cp_diag_code code, const char
     }
     struct cp_diag *diag = cp_diags_add(c->diags, code, b->at, "%s \"%.*s\" is there already", what,
                                         SLICE_ARG(slice_head(b->text, 80)));
+    cp_diag_expect(c->diags, diag, "%s",
+                   code == CP_DIAG_DUPLICATE_RESOURCE ? "another name or tenant in one of the two"
+                   : code == CP_DIAG_DUPLICATE_VALUE  ? "each once"
+                                                      : "one resource that has it");
     cp_diag_other(c->diags, diag, a->at);
 }
 
@@ -41,13 +104,18 @@ static MUST_CHECK struct err index_kind(struct checking *c, enum cp_kind kind)
         if (meta->tenant.at.line > 0) {
             TRY(map_put(&c->tenants, meta->tenant.text, meta, /* out_old= */ NULL));
         }
+        if (meta->apart) {
+            continue;
+        }
         if (i > 0 && slice_eq(meta->id, all->items[i - 1]->id)) {
+            meta->apart = true;
             refuse_double(c, CP_DIAG_DUPLICATE_RESOURCE, cp_kind_at(kind)->name,
                           &all->items[i - 1]->name, &meta->name);
             continue;
         }
         struct cp_meta *before = map_get(&c->model->keys[kind], meta->key);
         if (before != NULL) {
+            meta->apart = true;
             struct cp_text first = {before->key, before->name.at};
             struct cp_text second = {meta->key, meta->name.at};
             refuse_double(c, CP_DIAG_DUPLICATE_IDENTITY, "type", &first, &second);
@@ -97,28 +165,51 @@ static struct slice nearest_to(const struct checking *c, enum cp_kind kind,
     return near.best;
 }
 
+/* Whether what a reference names may be among what was lost. */
+static bool ref_may_be_lost(struct checking *c, enum cp_kind kind, const struct cp_meta *owner,
+                            struct slice text)
+{
+    size_t slash = slice_find(text, '/');
+    if (kind == CP_KIND_TOPIC) {
+        return may_be_lost(c, kind, (struct slice){0}, slice_head(text, slice_find(text, '.')));
+    }
+    return slash < text.size
+               ? may_be_lost(c, kind, slice_head(text, slash), slice_from(text, slash + 1))
+               : may_be_lost(c, kind, owner->tenant.text, text);
+}
+
+static const char *article(const char *noun)
+{
+    return strchr("AEIOU", noun[0]) != NULL ? "an" : "a";
+}
+
 static void refuse_dangling(struct checking *c, enum cp_kind kind, const struct cp_meta *owner,
                             const struct cp_ref *ref)
 {
-    if (!c->complete) {
+    bool bare = kind != CP_KIND_TOPIC && slice_find(ref->text, '/') == ref->text.size;
+    const char *noun = cp_kind_at(kind)->name;
+    if ((bare && owner->tenant.text.size == 0) || ref_may_be_lost(c, kind, owner, ref->text)) {
         return;
     }
     struct slice nearest = nearest_to(c, kind, owner, ref);
     struct cp_diag *diag =
         cp_diags_add(c->diags, CP_DIAG_REFERENCE_DANGLING, ref->at, "no %s \"%.*s\"",
                      cp_kind_at(kind)->name, SLICE_ARG(ref->text));
-    bool tenant = kind != CP_KIND_TOPIC && slice_find(ref->text, '/') == ref->text.size;
-    if (tenant && slice_eq(owner->tenant.text, SLICE_LIT("-"))) {
+    if (kind == CP_KIND_TOPIC) {
+        cp_diag_expect(c->diags, diag, "type and major version of a Topic: Greeting.v1");
+    } else if (!bare) {
+        cp_diag_expect(c->diags, diag, "tenant/name of %s %s", article(noun), noun);
+    } else if (slice_eq(owner->tenant.text, SLICE_LIT("-"))) {
         cp_diag_expect(c->diags, diag, "tenant/name: this resource has no tenant of its own");
-    } else if (tenant) {
-        cp_diag_expect(c->diags, diag, "the name of a %s of tenant \"%.*s\", or tenant/name",
-                       cp_kind_at(kind)->name, SLICE_ARG(owner->tenant.text));
+    } else {
+        cp_diag_expect(c->diags, diag, "the name of %s %s of tenant \"%.*s\", or tenant/name",
+                       article(noun), noun, SLICE_ARG(owner->tenant.text));
     }
     cp_diag_nearest(c->diags, diag, nearest);
 }
 
 static MUST_CHECK struct err resolve(struct checking *c, const struct cp_field *field,
-                                     const struct cp_meta *owner, struct cp_ref *ref)
+                                     struct cp_meta *owner, struct cp_ref *ref)
 {
     if (ref->text.size == 0) {
         return OK;
@@ -126,17 +217,19 @@ static MUST_CHECK struct err resolve(struct checking *c, const struct cp_field *
     const struct cp_meta *to = NULL;
     TRY(lookup(c, field->ref, owner->tenant.text, ref->text, &to));
     if (to == NULL) {
+        owner->faulty = true;
         refuse_dangling(c, field->ref, owner, ref);
         return OK;
     }
     bool shared = slice_eq(owner->tenant.text, SLICE_LIT("-")) ||
                   slice_eq(to->tenant.text, SLICE_LIT("-")) || field->foreign;
-    if (!shared && !slice_eq(to->tenant.text, owner->tenant.text)) {
+    if (!shared && owner->tenant.text.size > 0 && !slice_eq(to->tenant.text, owner->tenant.text)) {
         struct cp_diag *diag = cp_diags_add(
             c->diags, CP_DIAG_REFERENCE_FOREIGN, ref->at, "%s \"%.*s\" belongs to tenant \"%.*s\"",
             cp_kind_at(field->ref)->name, SLICE_ARG(ref->text), SLICE_ARG(to->tenant.text));
         cp_diag_expect(c->diags, diag, "one of tenant \"%.*s\" or of the platform",
                        SLICE_ARG(owner->tenant.text));
+        owner->faulty = true;
         return OK;
     }
     ref->to = to;
@@ -145,7 +238,8 @@ static MUST_CHECK struct err resolve(struct checking *c, const struct cp_field *
 
 static void check_tenant(struct checking *c, const struct cp_text *tenant)
 {
-    if (tenant->text.size == 0 || !c->complete || map_get(&c->tenants, tenant->text) != NULL) {
+    if (tenant->text.size == 0 || map_get(&c->tenants, tenant->text) != NULL ||
+        may_be_lost(c, CP_KIND_COUNT, tenant->text, tenant->text)) {
         return;
     }
     struct cp_near near = cp_near_to(tenant->text);
@@ -158,14 +252,15 @@ static void check_tenant(struct checking *c, const struct cp_text *tenant)
     }
     struct cp_diag *diag = cp_diags_add(c->diags, CP_DIAG_REFERENCE_DANGLING, tenant->at,
                                         "no resource has tenant \"%.*s\"", SLICE_ARG(tenant->text));
+    cp_diag_expect(c->diags, diag, "the metadata.tenant of some resource");
     cp_diag_nearest(c->diags, diag, near.best);
 }
 
 static MUST_CHECK struct err walk(struct checking *c, const struct cp_shape *shape,
-                                  const struct cp_meta *owner, void *at);
+                                  struct cp_meta *owner, void *at);
 
 static MUST_CHECK struct err walk_field(struct checking *c, const struct cp_field *field,
-                                        const struct cp_meta *owner, void *at)
+                                        struct cp_meta *owner, void *at)
 {
     if (field->type == CP_TYPE_REF) {
         return resolve(c, field, owner, at);
@@ -192,8 +287,8 @@ static MUST_CHECK struct err walk_field(struct checking *c, const struct cp_fiel
 }
 
 /* Follows the table through one struct. */
-static struct err walk(struct checking *c, const struct cp_shape *shape,
-                       const struct cp_meta *owner, void *at)
+static struct err walk(struct checking *c, const struct cp_shape *shape, struct cp_meta *owner,
+                       void *at)
 {
     for (size_t i = 0; i < shape->field_count; i++) {
         const struct cp_field *field = &shape->fields[i];
@@ -207,13 +302,14 @@ static struct err walk(struct checking *c, const struct cp_shape *shape,
 static void check_environment(struct checking *c)
 {
     const struct cp_resources *all = &c->model->of[CP_KIND_ENVIRONMENT];
-    if (all->count == 0 && c->complete) {
+    if (all->count == 0 &&
+        !may_be_lost(c, CP_KIND_ENVIRONMENT, (struct slice){0}, SLICE_LIT("Environment"))) {
         struct cp_diag *diag = cp_diags_add(c->diags, CP_DIAG_ENVIRONMENT_COUNT, (struct cp_pos){0},
                                             "no Environment among the sources");
-        cp_diag_expect(c->diags, diag, "exactly one");
+        cp_diag_expect(c->diags, diag, "exactly one resource of kind Environment");
     }
     for (size_t i = 1; i < all->count; i++) {
-        if (!slice_eq(all->items[i]->id, all->items[0]->id)) {
+        if (!slice_eq(all->items[i]->id, all->items[0]->id) || all->items[i]->id.size == 0) {
             struct cp_diag *diag = cp_diags_add(c->diags, CP_DIAG_ENVIRONMENT_COUNT,
                                                 all->items[i]->at, "another Environment");
             cp_diag_expect(c->diags, diag, "exactly one");
@@ -269,11 +365,11 @@ static MUST_CHECK struct err check_services(struct checking *c, struct map *seen
 {
     const struct cp_resources *all = &c->model->of[CP_KIND_SERVICE];
     for (size_t i = 0; i < all->count; i++) {
-        if (i > 0 && slice_eq(all->items[i]->id, all->items[i - 1]->id)) {
-            continue; /* the double itself was refused */
-        }
         struct cp_service *service = (struct cp_service *)all->items[i];
         TRY(check_endpoints(c, service));
+        if (service->meta.apart) {
+            continue; /* of a double, which was refused, all of it is there twice */
+        }
         TRY(check_unique(c, seen, SLICE_LIT(""), "token", &service->tokens));
         TRY(check_unique(c, seen, service->meta.tenant.text, "gRPC service of this tenant",
                          &service->grpc_services));
@@ -365,36 +461,46 @@ static MUST_CHECK struct err check_policies(struct checking *c)
     return OK;
 }
 
-static void check_profiles(struct checking *c)
+static MUST_CHECK struct err check_profiles(struct checking *c)
 {
     const struct cp_resources *all = &c->model->of[CP_KIND_TRANSPORT_PROFILE];
     for (size_t i = 0; i < all->count; i++) {
         const struct cp_transport_profile *p = (const struct cp_transport_profile *)all->items[i];
         if (p->timeout_max_ms > 0 && p->timeout_max_ms < p->timeout_ms) {
-            struct cp_diag *diag = cp_diags_add(
-                c->diags, CP_DIAG_OUT_OF_BOUND, p->meta.at,
-                "timeoutMax of %llums is below the timeout of %llums",
-                (unsigned long long)p->timeout_max_ms, (unsigned long long)p->timeout_ms);
-            cp_diag_expect(c->diags, diag, "timeoutMax at or above timeout");
+            auto_buf struct buf least = BUF_MAX(64);
+            TRY(cp_number_text(&least, CP_TYPE_DURATION, p->timeout_ms));
+            struct cp_diag *diag = cp_diags_add(c->diags, CP_DIAG_OUT_OF_BOUND, p->timeout_max_at,
+                                                "timeoutMax is below the timeout, which is %.*s",
+                                                SLICE_ARG(buf_slice(&least)));
+            cp_diag_expect(c->diags, diag, "%.*s or more", SLICE_ARG(buf_slice(&least)));
         }
     }
+    return OK;
 }
 
 static MUST_CHECK struct err take_descriptor(struct checking *c, struct cp_topic *topic)
 {
     const struct cp_text *inl = &topic->descriptor_inline;
     const struct cp_text *path = &topic->descriptor_file;
+    if (inl->text.size > 0 && path->text.size > 0) {
+        return OK; /* that was refused: which of them is meant nobody knows */
+    }
     if (inl->text.size > 0) {
         return cp_form_base64(inl->text, &c->model->arena, &topic->descriptor_set);
     }
     if (path->text.size == 0) {
         return OK;
     }
+    struct slice name = {0};
     const struct cp_source_file *file = NULL;
-    TRY(cp_check_path(c->model, path->at.file, path->text, &file));
+    TRY(cp_check_path(c->model, path->at.file, path->text, &name, &file));
     if (file != NULL) {
         topic->descriptor_set = file->bytes;
         return OK;
+    }
+    topic->meta.faulty = true;
+    if (cp_source_is_unread(c->model->set, name)) {
+        return OK; /* it is there, and what is wrong with it was said */
     }
     struct cp_near near = cp_near_to(path->text);
     for (size_t i = 0; i < c->model->set->count && i < NEAR_OFFERS; i++) {
@@ -441,13 +547,14 @@ static MUST_CHECK struct err check_all(struct checking *c, struct map *seen)
     check_environment(c);
     TRY(check_services(c, seen));
     TRY(check_policies(c));
-    check_profiles(c);
+    TRY(check_profiles(c));
     return check_topics(c);
 }
 
-struct err cp_check_model(struct cp_model *model, struct cp_diags *diags, bool complete)
+struct err cp_check_model(struct cp_model *model, struct cp_diags *diags,
+                          const struct cp_losses *losses)
 {
-    struct checking c = {.model = model, .diags = diags, .complete = complete};
+    struct checking c = {.model = model, .diags = diags, .losses = losses};
     struct map seen = {0};
     struct err e = check_all(&c, &seen);
     map_free(&seen);
@@ -470,7 +577,7 @@ static bool path_up(struct slice *path)
 }
 
 struct err cp_check_path(struct cp_model *model, uint32_t from, struct slice path,
-                         const struct cp_source_file **out)
+                         struct slice *out_name, const struct cp_source_file **out)
 {
     CHECK(from < model->set->count);
     struct slice base = model->set->files[from].name;
@@ -489,8 +596,7 @@ struct err cp_check_path(struct cp_model *model, uint32_t from, struct slice pat
             path = slice_from(path, 3);
         }
     }
-    struct slice name = {0};
-    TRY(arena_printf(&model->arena, &name, "%.*s%.*s", SLICE_ARG(base), SLICE_ARG(path)));
-    *out = cp_source_set_find(model->set, name);
+    TRY(arena_printf(&model->arena, out_name, "%.*s%.*s", SLICE_ARG(base), SLICE_ARG(path)));
+    *out = cp_source_set_find(model->set, *out_name);
     return OK;
 }

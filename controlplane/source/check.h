@@ -14,13 +14,31 @@
 #include "controlplane/source/diag.h"
 #include "controlplane/source/model.h"
 
-/*
- * 'complete' is false when some resource could not be read at all: then a name that is not found
- * proves nothing, and is passed over.
- */
-MUST_CHECK struct err cp_check_model(struct cp_model *model, struct cp_diags *diags, bool complete);
+/* What was to be a resource and is none, so that nobody knows its name. */
+struct cp_loss {
+    enum cp_kind kind;   /* CP_KIND_COUNT: not known either. */
+    bool kindless;       /* it parses, and its kind is missing or wrong. */
+    bool nameless;       /* its kind is known; it has no name, or a wrong one: any may be meant. */
+    struct slice tenant; /* of a nameless one; empty: not known. */
+    struct slice text;   /* its lines; a NULL pointer: they were not read. */
+};
 
-/* The file that 'path' names from the directory of file 'from', in the set; NULL: none. */
+struct cp_losses {
+    struct cp_loss *items;
+    size_t count;
+};
+
+/*
+ * A name that is not found is passed over when it stands somewhere in what was lost: it may be
+ * defined there.
+ */
+MUST_CHECK struct err cp_check_model(struct cp_model *model, struct cp_diags *diags,
+                                     const struct cp_losses *losses);
+
+/*
+ * The file that 'path' names from the directory of file 'from', in the set; NULL: none. *out_name
+ * is the name that it has there; empty when the path leads out of the set.
+ */
 struct cp_source_file;
 MUST_CHECK struct err cp_check_path(struct cp_model *model, uint32_t from, struct slice path,
-                                    const struct cp_source_file **out);
+                                    struct slice *out_name, const struct cp_source_file **out);

@@ -23,31 +23,46 @@ struct cp_near cp_near_to(struct slice wanted)
 void cp_near_offer(struct cp_near *near, struct slice name)
 {
     size_t distance = text_distance(near->wanted, name);
-    if (distance < near->distance) {
+    bool first =
+        distance == near->distance && near->best.size > 0 && slice_cmp(name, near->best) < 0;
+    if (distance < near->distance || first) {
         near->distance = distance;
         near->best = name;
     }
 }
 
+size_t cp_decode_faults(const struct cp_decode *d)
+{
+    return d->diags->count + d->diags->dropped + d->doubts;
+}
+
 static MUST_CHECK struct err decode_field(struct cp_decode *d, const struct cp_field *field,
                                           const struct cp_yaml *node, void *out);
 
-/* Counts how many of "a|b|c" are keys of the map. */
-static size_t given(const struct cp_yaml *node, const char *names)
+enum { FIELDS_MAX = 32 }; /* of a shape. */
+
+/* The values of one mapping, by the fields of its shape. */
+struct values {
+    const struct cp_yaml *of[FIELDS_MAX]; /* NULL: not given. */
+    bool unknown;                         /* a key is there that stands for no field. */
+};
+
+/* Counts how many of "a|b|c" are given. */
+static size_t given(const struct cp_shape *shape, const struct values *values, const char *names)
 {
     size_t count = 0;
     struct slice rest = slice_str(names);
     struct slice name = {0};
-    while (node != NULL && cp_choice_next(&rest, &name)) {
-        for (size_t i = 0; i < node->kid_count; i += 2) {
-            count += node->kids[i]->kind == CP_YAML_SCALAR && slice_eq(node->kids[i]->text, name);
+    while (cp_choice_next(&rest, &name)) {
+        for (size_t i = 0; i < shape->field_count; i++) {
+            count += values->of[i] != NULL && slice_eq(slice_str(shape->fields[i].name), name);
         }
     }
     return count;
 }
 
 static void check_choice(struct cp_decode *d, const struct cp_shape *shape,
-                         const struct cp_yaml *node, struct cp_pos at)
+                         const struct values *values, struct cp_pos at)
 {
     const char *names = shape->one_of != NULL    ? shape->one_of
                         : shape->at_most != NULL ? shape->at_most
@@ -55,12 +70,12 @@ static void check_choice(struct cp_decode *d, const struct cp_shape *shape,
     if (names == NULL) {
         return;
     }
-    size_t count = given(node, names);
+    size_t count = given(shape, values, names);
     bool fits = shape->one_of != NULL    ? count == 1
                 : shape->at_most != NULL ? count <= 1
                                          : count > 0;
-    if (fits) {
-        return;
+    if (fits || (count == 0 && values->unknown)) {
+        return; /* the unknown key was refused with the names of the right ones */
     }
     struct cp_diag *diag =
         cp_diags_add(d->diags, CP_DIAG_CHOICE, at, "here are %zu of the keys %s", count, names);
@@ -71,24 +86,28 @@ static void check_choice(struct cp_decode *d, const struct cp_shape *shape,
                    names);
 }
 
-static const struct cp_field *find_field(const struct cp_shape *shape, struct slice name)
+/* Index of the field of that name, or the number of fields. */
+static size_t find_field(const struct cp_shape *shape, struct slice name)
 {
-    for (size_t i = 0; i < shape->field_count; i++) {
-        if (slice_eq(name, slice_str(shape->fields[i].name))) {
-            return &shape->fields[i];
-        }
+    size_t i = 0;
+    while (i < shape->field_count && !slice_eq(name, slice_str(shape->fields[i].name))) {
+        i++;
     }
-    return NULL;
+    return i;
 }
 
+/* Refuses a key, and takes its value for that of the field that is nearest. */
 static MUST_CHECK struct err refuse_key(struct cp_decode *d, const struct cp_shape *shape,
-                                        const struct cp_yaml *key, const struct cp_yaml *value)
+                                        const struct cp_yaml *key, const struct cp_yaml *value,
+                                        struct values *out)
 {
     if (cp_secret_key(key->text) && value->kind == CP_YAML_SCALAR) {
         struct cp_diag *diag = cp_diags_add(d->diags, CP_DIAG_SECRET_IN_CLEAR, value->at,
                                             "the value of \"%.*s\" looks like a secret in clear",
                                             SLICE_ARG(slice_head(key->text, 64)));
+        cp_diag_expect(d->diags, diag, "a digest or a reference, never the secret itself");
         cp_diag_mask(d->diags, diag);
+        out->unknown = true;
         return OK;
     }
     struct cp_near near = cp_near_to(key->text);
@@ -104,16 +123,27 @@ static MUST_CHECK struct err refuse_key(struct cp_decode *d, const struct cp_sha
     cp_diag_expect(d->diags, diag, "one of %.*s", SLICE_ARG(buf_slice(&names)));
     cp_diag_nearest(d->diags, diag, near.best);
     buf_free(&names);
+    size_t meant = find_field(shape, near.best);
+    if (meant < shape->field_count && out->of[meant] == NULL) {
+        out->of[meant] = value;
+    } else {
+        out->unknown = true;
+    }
     return e;
 }
 
-static MUST_CHECK struct err check_keys(struct cp_decode *d, const struct cp_shape *shape,
-                                        const struct cp_yaml *node)
+/* Finds the values of a mapping: first of the right keys, then of those that are wrong. */
+static MUST_CHECK struct err find_values(struct cp_decode *d, const struct cp_shape *shape,
+                                         const struct cp_yaml *node, struct values *out)
 {
+    CHECK(shape->field_count <= FIELDS_MAX);
+    for (size_t i = 0; i < shape->field_count; i++) {
+        out->of[i] = cp_yaml_get(node, shape->fields[i].name);
+    }
     for (size_t i = 0; i < node->kid_count; i += 2) {
         const struct cp_yaml *key = node->kids[i];
-        if (key->kind == CP_YAML_SCALAR && find_field(shape, key->text) == NULL) {
-            TRY(refuse_key(d, shape, key, node->kids[i + 1]));
+        if (key->kind == CP_YAML_SCALAR && find_field(shape, key->text) == shape->field_count) {
+            TRY(refuse_key(d, shape, key, node->kids[i + 1], out));
         }
     }
     return OK;
@@ -145,20 +175,40 @@ static MUST_CHECK struct err decode_absent(struct cp_decode *d, const struct cp_
 struct err cp_decode_shape(struct cp_decode *d, const struct cp_shape *shape,
                            const struct cp_yaml *node, struct cp_pos at, void *out)
 {
+    struct values values = {0};
     if (node != NULL && node->kind != CP_YAML_MAP) {
         cp_refuse_type(d, node, "a mapping");
         return OK;
     }
     if (node != NULL) {
-        TRY(check_keys(d, shape, node));
-        check_choice(d, shape, node, at);
+        d->doubts += node->doubtful;
+        TRY(find_values(d, shape, node, &values));
+        check_choice(d, shape, &values, at);
     }
     for (size_t i = 0; i < shape->field_count; i++) {
         const struct cp_field *field = &shape->fields[i];
-        const struct cp_yaml *value = node == NULL ? NULL : cp_yaml_get(node, field->name);
         void *to = field->flat ? out : (char *)out + field->offset;
-        TRY(value == NULL ? decode_absent(d, field, at, to) : decode_field(d, field, value, to));
+        if (values.of[i] != NULL) {
+            if (field->place > 0) {
+                *(struct cp_pos *)((char *)out + field->place) = values.of[i]->at;
+            }
+            TRY(decode_field(d, field, values.of[i], to));
+        } else if (field->required || !values.unknown) {
+            TRY(decode_absent(d, field, at, to));
+        }
     }
+    return OK;
+}
+
+/* An object with a place of its own, which says whether it is faulty. */
+static MUST_CHECK struct err decode_object(struct cp_decode *d, const struct cp_shape *shape,
+                                           const struct cp_yaml *node, void *out)
+{
+    struct cp_object *object = out; /* all of them begin alike */
+    size_t before = cp_decode_faults(d);
+    object->at = node->at;
+    TRY(cp_decode_shape(d, shape, node, node->at, out));
+    object->faulty = cp_decode_faults(d) != before;
     return OK;
 }
 
@@ -193,8 +243,7 @@ static MUST_CHECK struct err decode_objects(struct cp_decode *d, const struct cp
     TRY(arena_calloc(d->arena, node->kid_count + 1, field->shape->size, &out->items));
     for (size_t i = 0; i < node->kid_count; i++) {
         void *item = (char *)out->items + i * field->shape->size;
-        *(struct cp_pos *)item = node->kids[i]->at;
-        TRY(cp_decode_shape(d, field->shape, node->kids[i], node->kids[i]->at, item));
+        TRY(decode_object(d, field->shape, node->kids[i], item));
     }
     out->count = node->kid_count;
     return OK;
@@ -224,6 +273,7 @@ static void sort_texts(struct cp_decode *d, struct cp_texts *texts)
             struct cp_diag *diag = cp_diags_add(d->diags, CP_DIAG_DUPLICATE_VALUE,
                                                 texts->items[i].at, "\"%.*s\" is here twice",
                                                 SLICE_ARG(slice_head(texts->items[i].text, 64)));
+            cp_diag_expect(d->diags, diag, "each once");
             cp_diag_other(d->diags, diag, texts->items[i - 1].at);
         }
     }
@@ -278,6 +328,7 @@ static MUST_CHECK struct err decode_pairs(struct cp_decode *d, const struct cp_f
         cp_refuse_type(d, node, "a mapping of names to text");
         return OK;
     }
+    d->doubts += node->doubtful;
     size_t count = node->kid_count / 2;
     if (!fits_count(d, field, node, count)) {
         return OK;
@@ -310,8 +361,10 @@ static void decode_flags(struct cp_decode *d, const struct cp_field *field,
             continue;
         }
         if ((*out >> index & 1) != 0) {
-            (void)cp_diags_add(d->diags, CP_DIAG_DUPLICATE_VALUE, node->kids[i]->at,
-                               "\"%.*s\" is here twice", SLICE_ARG(node->kids[i]->text));
+            struct cp_diag *diag =
+                cp_diags_add(d->diags, CP_DIAG_DUPLICATE_VALUE, node->kids[i]->at,
+                             "\"%.*s\" is here twice", SLICE_ARG(node->kids[i]->text));
+            cp_diag_expect(d->diags, diag, "each once");
         }
         *out |= 1ULL << index;
     }
@@ -359,10 +412,8 @@ static struct err decode_field(struct cp_decode *d, const struct cp_field *field
     case CP_TYPE_PAIRS:
         return decode_pairs(d, field, node, out);
     case CP_TYPE_OBJECT:
-        if (!field->flat) {
-            *(struct cp_pos *)out = node->at;
-        }
-        return cp_decode_shape(d, field->shape, node, node->at, out);
+        return field->flat ? cp_decode_shape(d, field->shape, node, node->at, out)
+                           : decode_object(d, field->shape, node, out);
     case CP_TYPE_OBJECTS:
         return decode_objects(d, field, node, out);
     }

@@ -102,8 +102,7 @@ show_format(struct cp_diags *d, const char *format, va_list args)
     return show(d, slice_str(text), TEXT_BYTES);
 }
 
-/* Bytes of the line break at the front of 's' as YAML 1.1 knows them; 0: none. */
-static size_t break_size(struct slice s)
+size_t cp_diag_line_break(struct slice s)
 {
     if (s.ptr[0] == '\r') {
         return s.size > 1 && s.ptr[1] == '\n' ? 2 : 1;
@@ -119,16 +118,19 @@ static size_t break_size(struct slice s)
     return separator ? 3 : 0;
 }
 
-/* Line 'line' (from 1) of 'bytes'; empty past the end. */
+/* Line 'line' (from 1) of 'bytes'; empty past the end. A byte-order mark is no part of it. */
 static struct slice line_at(struct slice bytes, uint32_t line)
 {
+    if (slice_starts(bytes, SLICE_LIT("\xef\xbb\xbf"))) {
+        bytes = slice_from(bytes, 3);
+    }
     for (uint32_t at = 1; at < line && bytes.size > 0;) {
-        size_t size = break_size(bytes);
+        size_t size = cp_diag_line_break(bytes);
         at += size > 0;
         bytes = slice_from(bytes, size > 0 ? size : 1);
     }
     size_t end = 0;
-    while (end < bytes.size && break_size(slice_from(bytes, end)) == 0) {
+    while (end < bytes.size && cp_diag_line_break(slice_from(bytes, end)) == 0) {
         end++;
     }
     return slice_head(bytes, end);
@@ -167,8 +169,7 @@ static MUST_CHECK struct err keep(struct cp_diags *d, struct cp_diag *diag)
     return OK;
 }
 
-struct cp_diag *cp_diags_add(struct cp_diags *d, enum cp_diag_code code, struct cp_pos at,
-                             const char *format, ...)
+static struct cp_diag *make(struct cp_diags *d, enum cp_diag_code code)
 {
     void *made = NULL;
     if (d->count >= limits.source_diagnostics ||
@@ -178,12 +179,37 @@ struct cp_diag *cp_diags_add(struct cp_diags *d, enum cp_diag_code code, struct 
     }
     struct cp_diag *diag = made;
     diag->code = code;
+    return diag;
+}
+
+struct cp_diag *cp_diags_add(struct cp_diags *d, enum cp_diag_code code, struct cp_pos at,
+                             const char *format, ...)
+{
+    struct cp_diag *diag = make(d, code);
+    if (diag->code == 0) {
+        return diag; /* it is not kept */
+    }
     diag->at = at;
     va_list args;
     va_start(args, format);
     diag->message = show_format(d, format, args);
     va_end(args);
     place(d, diag);
+    return diag;
+}
+
+struct cp_diag *cp_diags_add_file(struct cp_diags *d, enum cp_diag_code code, struct slice name,
+                                  const char *format, ...)
+{
+    struct cp_diag *diag = make(d, code);
+    if (diag->code == 0) {
+        return diag; /* it is not kept */
+    }
+    va_list args;
+    va_start(args, format);
+    diag->message = show_format(d, format, args);
+    va_end(args);
+    diag->file = show(d, name, TEXT_BYTES);
     return diag;
 }
 
@@ -298,6 +324,8 @@ static MUST_CHECK struct err diag_text(const struct cp_diag *diag, struct buf *o
 {
     if (diag->at.line > 0) {
         TRY(buf_addf(out, "%.*s:%u:%u: ", SLICE_ARG(diag->file), diag->at.line, diag->at.column));
+    } else if (diag->file.size > 0) {
+        TRY(buf_addf(out, "%.*s: ", SLICE_ARG(diag->file)));
     }
     TRY(buf_addf(out, "TL%d: %.*s\n", (int)diag->code, SLICE_ARG(diag->message)));
     if (diag->caret > 0) {
@@ -307,7 +335,8 @@ static MUST_CHECK struct err diag_text(const struct cp_diag *diag, struct buf *o
         TRY(buf_addf(out, "       = expected: %.*s\n", SLICE_ARG(diag->expected)));
     }
     if (diag->other.line > 0) {
-        TRY(buf_addf(out, "       = the other: %.*s:%u:%u\n", SLICE_ARG(diag->other_file),
+        const char *label = diag->code == CP_DIAG_YAML_SYNTAX ? "it began at" : "the other";
+        TRY(buf_addf(out, "       = %s: %.*s:%u:%u\n", label, SLICE_ARG(diag->other_file),
                      diag->other.line, diag->other.column));
     }
     if (diag->nearest.size > 0) {
@@ -337,8 +366,8 @@ static void set_text(json_t *object, const char *name, struct slice text)
 
 static void set_place(json_t *object, struct slice file, struct cp_pos at)
 {
+    set_text(object, "file", file);
     if (at.line > 0) {
-        set_text(object, "file", file);
         (void)json_object_set_new(object, "line", json_integer(at.line));
         (void)json_object_set_new(object, "column", json_integer(at.column));
     }
@@ -352,6 +381,7 @@ static json_t *diag_json(const struct cp_diag *diag)
     CHECK(cp_diag_find(slice_str(code), &row));
     json_t *object = json_object();
     set_text(object, "code", slice_str(code));
+    set_text(object, "name", slice_str(row.name));
     set_place(object, diag->file, diag->at);
     set_text(object, "message", diag->message);
     set_text(object, "expected", diag->expected);

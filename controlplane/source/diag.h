@@ -41,7 +41,8 @@
     X(1008, DUPLICATE_KEY, "a key is there twice in one mapping", "keep one of them")              \
     X(1009, KEY_NOT_TEXT, "a key of a mapping is not plain text", "use a name as the key")         \
     X(1010, TAG, "YAML tags are not taken", "leave the tag out; the field's type is known")        \
-    X(1011, FILE_UNREADABLE, "a source file cannot be read", "check path and permissions")         \
+    X(1011, FILE_UNREADABLE, "a file or directory among the sources cannot be read",               \
+      "give the file itself, not a link, and the right to read it; or hide it behind a dot")       \
     /* 11xx: the shape of a resource */                                                            \
     X(1101, NOT_RESOURCE, "a document is not a resource",                                          \
       "give it apiVersion, kind, metadata and spec")                                               \
@@ -101,7 +102,7 @@ struct cp_pos {
 struct cp_diag {
     enum cp_diag_code code;
     struct cp_pos at;
-    struct slice file;       /* name of the file; empty without a place. */
+    struct slice file;       /* name of the file; empty: the platform as a whole. */
     struct slice excerpt;    /* the source line, cut at a bound; secrets masked. */
     uint32_t caret;          /* column of the caret in the excerpt; 0: no excerpt. */
     bool secret;             /* the excerpt ends before the column. */
@@ -135,6 +136,13 @@ void cp_diags_free(struct cp_diags *d);
 struct cp_diag *cp_diags_add(struct cp_diags *d, enum cp_diag_code code, struct cp_pos at,
                              const char *format, ...) __attribute__((format(printf, 4, 5)));
 
+/*
+ * The same about a file or directory as a whole, which need not be in the set: then the list holds
+ * a copy of its name.
+ */
+struct cp_diag *cp_diags_add_file(struct cp_diags *d, enum cp_diag_code code, struct slice name,
+                                  const char *format, ...) __attribute__((format(printf, 4, 5)));
+
 /* Sets 'expected' (printf), the nearest right name, and the second place. */
 void cp_diag_expect(struct cp_diags *d, struct cp_diag *diag, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
@@ -146,6 +154,9 @@ void cp_diag_other(struct cp_diags *d, struct cp_diag *diag, struct cp_pos at);
  * excerpt of every diagnostic about the line.
  */
 void cp_diag_mask(struct cp_diags *d, struct cp_diag *diag);
+
+/* Bytes of the line break at the front of 's' (not empty) as YAML 1.1 knows them; 0: none. */
+size_t cp_diag_line_break(struct slice s);
 
 /* Orders by file name, line, column, code, and hides what is secret; before any rendering. */
 void cp_diags_sort(struct cp_diags *d);
@@ -161,8 +172,8 @@ void cp_diags_sort(struct cp_diags *d);
 MUST_CHECK struct err cp_diags_text(const struct cp_diags *d, struct buf *out);
 
 /*
- * The same as a JSON array of {code, file, line, column, message, expected, nearest, excerpt,
- * help}; members that are empty are left out.
+ * The same as a JSON array of {code, name, file, line, column, message, expected, nearest, excerpt,
+ * other, help}; members that are empty are left out.
  */
 MUST_CHECK struct err cp_diags_json(const struct cp_diags *d, struct buf *out);
 

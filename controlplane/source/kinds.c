@@ -464,6 +464,7 @@ static const struct cp_field transport_fields[] = {
      .min = 1,
      .max = 86400000,
      .offset = offsetof(struct cp_transport_profile, timeout_max_ms),
+     .place = offsetof(struct cp_transport_profile, timeout_max_at),
      .help = "A longer deadline is cut to this. Without it: none is cut."},
     {.name = "connectTimeout",
      .type = CP_TYPE_DURATION,

@@ -88,6 +88,7 @@ struct cp_field {
     const char *choices; /* "allow|deny". */
     const struct cp_shape *shape;
     size_t offset;
+    size_t place; /* offset of a struct cp_pos for where it stands; 0: not kept. */
     uint64_t min; /* of numbers; of lists: items. */
     uint64_t max; /* of numbers; of lists and mappings: items. */
     enum cp_type type;

@@ -18,39 +18,90 @@ struct loading {
     struct cp_diags *diags;
     struct cp_forms forms;
     struct cp_decode decode;
+    struct cp_losses losses;
     uint64_t budget;
     size_t capacity[CP_KIND_COUNT];
-    bool complete; /* every document became a resource. */
+    size_t loss_capacity;
 };
+
+/* Something that was to be a resource is none, or one that has no name. */
+static MUST_CHECK struct err lose(struct loading *l, struct cp_loss loss)
+{
+    struct cp_losses *all = &l->losses;
+    if (all->count == l->loss_capacity) {
+        size_t wanted = l->loss_capacity == 0 ? 16 : 2 * l->loss_capacity;
+        void *items = realloc(all->items, wanted * sizeof(struct cp_loss));
+        if (items == NULL) {
+            return FAIL(E_NO_MEMORY);
+        }
+        all->items = items;
+        l->loss_capacity = wanted;
+    }
+    all->items[all->count++] = loss;
+    return OK;
+}
 
 /* ---- one document ---- */
 
 static const struct cp_field document_fields[] = {
-    {.name = "apiVersion"}, {.name = "kind"}, {.name = "metadata"}, {.name = "spec"}};
+    {.name = "apiVersion", .help = "trilane.dev/v1"},
+    {.name = "kind",
+     .help = "Environment, Service, Route, Policy, RateLimit, TransportProfile, Egress or Topic"},
+    {.name = "metadata", .help = "a mapping with the name, and the tenant"},
+    {.name = "spec", .help = "a mapping; {} takes all defaults"}};
+
+enum { DOCUMENT_FIELDS = sizeof(document_fields) / sizeof(document_fields[0]) };
+
+/* The name of a document's key that is nearest to a wrong one; empty: the key is right. */
+static struct slice nearest_key(struct slice text)
+{
+    struct cp_near near = cp_near_to(text);
+    for (size_t i = 0; i < DOCUMENT_FIELDS; i++) {
+        if (slice_eq(text, slice_str(document_fields[i].name))) {
+            return (struct slice){0};
+        }
+        cp_near_offer(&near, slice_str(document_fields[i].name));
+    }
+    return near.best;
+}
 
 static void refuse_document_key(struct loading *l, const struct cp_yaml *key)
 {
-    struct cp_near near = cp_near_to(key->text);
-    for (size_t i = 0; i < sizeof(document_fields) / sizeof(document_fields[0]); i++) {
+    for (size_t i = 0; i < DOCUMENT_FIELDS; i++) {
         if (slice_eq(key->text, slice_str(document_fields[i].name))) {
             return;
         }
-        cp_near_offer(&near, slice_str(document_fields[i].name));
     }
     struct cp_diag *diag =
         cp_diags_add(l->diags, CP_DIAG_KEY_UNKNOWN, key->at, "key \"%.*s\" is unknown here",
                      SLICE_ARG(slice_head(key->text, 64)));
     cp_diag_expect(l->diags, diag, "apiVersion, kind, metadata and spec");
-    cp_diag_nearest(l->diags, diag, near.best);
+    cp_diag_nearest(l->diags, diag, nearest_key(key->text));
+}
+
+/* The value of a document's key, or of one that is near to it, which is refused; or NULL. */
+static const struct cp_yaml *find_key(const struct cp_yaml *root, const char *key)
+{
+    const struct cp_yaml *value = cp_yaml_get(root, key);
+    for (size_t i = 0; value == NULL && i < root->kid_count; i += 2) {
+        if (root->kids[i]->kind == CP_YAML_SCALAR &&
+            slice_eq(nearest_key(root->kids[i]->text), slice_str(key))) {
+            value = root->kids[i + 1];
+        }
+    }
+    return value;
 }
 
 /* A key that every document has, or a diagnostic. */
 static const struct cp_yaml *need(struct loading *l, const struct cp_yaml *root, const char *key)
 {
-    const struct cp_yaml *value = cp_yaml_get(root, key);
-    if (value == NULL) {
-        (void)cp_diags_add(l->diags, CP_DIAG_KEY_MISSING, root->at, "key \"%s\" is missing here",
-                           key);
+    const struct cp_yaml *value = find_key(root, key);
+    for (size_t i = 0; value == NULL && i < DOCUMENT_FIELDS; i++) {
+        if (slice_eq(slice_str(document_fields[i].name), slice_str(key))) {
+            struct cp_diag *diag = cp_diags_add(l->diags, CP_DIAG_KEY_MISSING, root->at,
+                                                "key \"%s\" is missing here", key);
+            cp_diag_expect(l->diags, diag, "%s: %s", key, document_fields[i].help);
+        }
     }
     return value;
 }
@@ -68,6 +119,7 @@ static void check_api_version(struct loading *l, const struct cp_yaml *root)
     }
 }
 
+/* The kind, or the one that a wrong name is near to. False: neither. */
 static bool find_kind(struct loading *l, const struct cp_yaml *root, enum cp_kind *out)
 {
     const struct cp_yaml *node = need(l, root, "kind");
@@ -77,11 +129,11 @@ static bool find_kind(struct loading *l, const struct cp_yaml *root, enum cp_kin
     struct cp_near near = cp_near_to(node->text);
     for (enum cp_kind kind = 0; kind < CP_KIND_COUNT; kind++) {
         struct slice name = slice_str(cp_kind_at(kind)->name);
+        cp_near_offer(&near, name);
+        *out = slice_eq(near.best, name) ? kind : *out;
         if (node->kind == CP_YAML_SCALAR && slice_eq(node->text, name)) {
-            *out = kind;
             return true;
         }
-        cp_near_offer(&near, name);
     }
     char text[256];
     struct slice found = cp_yaml_describe(node, text, sizeof(text));
@@ -91,28 +143,31 @@ static bool find_kind(struct loading *l, const struct cp_yaml *root, enum cp_kin
                    "Environment, Service, Route, Policy, RateLimit, TransportProfile, Egress or "
                    "Topic");
     cp_diag_nearest(l->diags, diag, near.best);
-    return false;
+    return near.best.size > 0;
 }
 
+/* Whose it is. A resource whose tenant is missing is nobody's: its tenant stays empty. */
 static void check_tenancy(struct loading *l, const struct cp_kind_row *row,
                           const struct cp_yaml *metadata, struct cp_meta *meta)
 {
-    bool given = cp_yaml_get(metadata, "tenant") != NULL;
+    const struct cp_yaml *tenant = cp_yaml_get(metadata, "tenant");
+    struct cp_pos at = tenant == NULL ? meta->tenant.at : tenant->at;
+    bool given = at.line > 0;
     if (row->tenancy == CP_TENANT_REQUIRED && !given) {
         struct cp_diag *diag = cp_diags_add(l->diags, CP_DIAG_KEY_MISSING, metadata->at,
                                             "key \"tenant\" is missing here");
         cp_diag_expect(l->diags, diag, "tenant: each %s belongs to one", row->name);
     }
     if (row->tenancy == CP_TENANT_NONE && given) {
-        (void)cp_diags_add(l->diags, CP_DIAG_KEY_UNKNOWN, cp_yaml_get(metadata, "tenant")->at,
+        (void)cp_diags_add(l->diags, CP_DIAG_KEY_UNKNOWN, at,
                            "no tenant has an %s: it is the platform's", row->name);
     }
-    if (!given || row->tenancy == CP_TENANT_NONE) {
+    if ((!given && row->tenancy == CP_TENANT_OPTIONAL) || row->tenancy == CP_TENANT_NONE) {
         meta->tenant = (struct cp_text){.text = SLICE_LIT("-")};
     }
 }
 
-/* metadata: names and the ids made of them. False: the resource has no name to go by. */
+/* metadata: names and the ids made of them. */
 static MUST_CHECK struct err decode_meta(struct loading *l, const struct cp_yaml *root,
                                          const struct cp_kind_row *row, struct cp_meta *meta)
 {
@@ -134,6 +189,7 @@ static MUST_CHECK struct err decode_meta(struct loading *l, const struct cp_yaml
 static MUST_CHECK struct err set_topic_key(struct loading *l, struct cp_meta *meta)
 {
     const struct cp_topic *topic = (const struct cp_topic *)meta;
+    meta->apart |= topic->type.text.size == 0 || topic->major == 0;
     return arena_printf(&l->model->arena, &meta->key, "%.*s.v%llu", SLICE_ARG(topic->type.text),
                         (unsigned long long)topic->major);
 }
@@ -156,11 +212,12 @@ static MUST_CHECK struct err keep(struct loading *l, struct cp_meta *meta)
 }
 
 static MUST_CHECK struct err decode_resource(struct loading *l, const struct cp_yaml *root,
-                                             enum cp_kind kind)
+                                             enum cp_kind kind, struct cp_meta **out)
 {
     const struct cp_kind_row *row = cp_kind_at(kind);
     struct cp_meta *meta = NULL;
     TRY(arena_calloc(&l->model->arena, 1, row->spec.size, (void **)&meta));
+    size_t before = cp_decode_faults(&l->decode);
     meta->kind = kind;
     meta->at = root->at;
     TRY(decode_meta(l, root, row, meta));
@@ -168,26 +225,41 @@ static MUST_CHECK struct err decode_resource(struct loading *l, const struct cp_
     if (spec != NULL) {
         TRY(cp_decode_shape(&l->decode, &row->spec, spec, spec->at, meta));
     }
-    if (meta->name.text.size == 0 || meta->tenant.text.size == 0) {
-        l->complete = false;
-        return OK;
-    }
+    meta->faulty = cp_decode_faults(&l->decode) != before;
+    meta->apart = meta->name.text.size == 0 || meta->tenant.text.size == 0;
     if (kind == CP_KIND_TOPIC) {
         TRY(set_topic_key(l, meta));
     }
+    *out = meta;
     return keep(l, meta);
 }
 
-static MUST_CHECK struct err load_document(struct loading *l, const struct cp_yaml *root)
+/* Whether a document is a resource, or was meant to be one; else a diagnostic. */
+static bool is_resource(struct loading *l, const struct cp_yaml *root)
 {
+    char text[256];
+    struct slice found = SLICE_LIT("a mapping with neither apiVersion nor kind");
     if (root->kind != CP_YAML_MAP) {
-        char text[256];
-        struct slice found = cp_yaml_describe(root, text, sizeof(text));
-        struct cp_diag *diag =
-            cp_diags_add(l->diags, CP_DIAG_NOT_RESOURCE, root->at, "found %.*s", SLICE_ARG(found));
-        cp_diag_expect(l->diags, diag, "a resource: apiVersion, kind, metadata and spec");
-        l->complete = false;
-        return OK;
+        found = cp_yaml_describe(root, text, sizeof(text));
+    } else if (find_key(root, "apiVersion") != NULL || find_key(root, "kind") != NULL) {
+        return true;
+    }
+    struct cp_diag *diag =
+        cp_diags_add(l->diags, CP_DIAG_NOT_RESOURCE, root->at, "found %.*s", SLICE_ARG(found));
+    cp_diag_expect(l->diags, diag, "a resource: apiVersion, kind, metadata and spec");
+    return false;
+}
+
+static MUST_CHECK struct err load_document(struct loading *l,
+                                           const struct cp_yaml_document *document)
+{
+    const struct cp_yaml *root = document->root;
+    struct cp_loss loss = {.kind = CP_KIND_COUNT, .text = document->text};
+    if (root == NULL) {
+        return lose(l, loss);
+    }
+    if (!is_resource(l, root)) {
+        return lose(l, loss);
     }
     for (size_t i = 0; i < root->kid_count; i += 2) {
         if (root->kids[i]->kind == CP_YAML_SCALAR) {
@@ -197,10 +269,19 @@ static MUST_CHECK struct err load_document(struct loading *l, const struct cp_ya
     check_api_version(l, root);
     enum cp_kind kind = CP_KIND_COUNT;
     if (!find_kind(l, root, &kind)) {
-        l->complete = false;
-        return OK;
+        loss.kindless = true;
+        return lose(l, loss);
     }
-    return decode_resource(l, root, kind);
+    struct cp_meta *meta = NULL;
+    TRY(decode_resource(l, root, kind, &meta));
+    if (root->doubtful) { /* the second of two keys may be another resource */
+        return lose(l, loss);
+    }
+    loss.kind = kind;
+    loss.nameless = kind == CP_KIND_TOPIC ? ((const struct cp_topic *)meta)->type.text.size == 0
+                                          : meta->name.text.size == 0;
+    loss.tenant = kind == CP_KIND_TOPIC ? (struct slice){0} : meta->tenant.text;
+    return meta->apart ? lose(l, loss) : OK;
 }
 
 /* ---- one file ---- */
@@ -228,18 +309,14 @@ static void refuse_keys(struct loading *l, uint32_t file)
 static MUST_CHECK struct err load_file(struct loading *l, uint32_t file)
 {
     struct slice name = l->diags->set->files[file].name;
-    if (!slice_ends(name, SLICE_LIT(".yaml")) && !slice_ends(name, SLICE_LIT(".yml"))) {
+    if (!cp_source_is_yaml(name)) {
         return OK;
     }
     refuse_keys(l, file);
-    size_t before = l->diags->count + l->diags->dropped;
     struct cp_yaml_documents documents = {0};
     TRY(cp_yaml_parse(l->diags, file, &l->model->arena, &l->budget, &documents));
-    if (l->diags->count + l->diags->dropped != before) {
-        l->complete = false;
-    }
     for (size_t i = 0; i < documents.count; i++) {
-        TRY(load_document(l, documents.roots[i]));
+        TRY(load_document(l, &documents.items[i]));
     }
     return OK;
 }
@@ -270,13 +347,27 @@ static void sort_resources(struct cp_model *model)
     }
 }
 
+/* What could not be read at all, of which nothing is known. */
+static MUST_CHECK struct err load_unread(struct loading *l)
+{
+    const struct cp_source_set *set = l->model->set;
+    cp_source_unread(set, l->diags);
+    for (size_t i = 0; i < set->unread_count; i++) {
+        if (!cp_source_is_data(set->unread[i].name)) {
+            TRY(lose(l, (struct cp_loss){.kind = CP_KIND_COUNT}));
+        }
+    }
+    return OK;
+}
+
 static MUST_CHECK struct err load_all(struct loading *l)
 {
+    TRY(load_unread(l));
     for (size_t i = 0; i < l->model->set->count; i++) {
         TRY(load_file(l, (uint32_t)i));
     }
     sort_resources(l->model);
-    return cp_check_model(l->model, l->diags, l->complete);
+    return cp_check_model(l->model, l->diags, &l->losses);
 }
 
 struct err cp_source_load(const struct cp_source_set *set, struct cp_diags *diags,
@@ -291,18 +382,14 @@ struct err cp_source_load(const struct cp_source_set *set, struct cp_diags *diag
     uint64_t bound =
         MODEL_BYTES + limits.source_nodes * BYTES_A_NODE + 4 * limits.source_total_bytes;
     arena_init(&model->arena, 256 << 10, (size_t)bound);
-    struct loading l = {
-        .model = model, .diags = diags, .budget = limits.source_nodes, .complete = true};
+    struct loading l = {.model = model, .diags = diags, .budget = limits.source_nodes};
     struct err e = cp_forms_init(&l.forms);
     if (err_ok(e)) {
-        l.decode = (struct cp_decode){diags, &model->arena, &l.forms};
+        l.decode = (struct cp_decode){.diags = diags, .arena = &model->arena, .forms = &l.forms};
         e = load_all(&l);
         cp_forms_free(&l.forms);
     }
-    if (err_ok(e) && diags->count + diags->dropped > 0) {
-        cp_diags_sort(diags);
-        e = FAIL(E_SOURCE_INVALID);
-    }
+    free(l.losses.items);
     if (!err_ok(e)) {
         cp_model_free(model);
         return e;

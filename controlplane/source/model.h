@@ -6,9 +6,12 @@
  * Units      durations are milliseconds, sizes bytes, a rate the nanoseconds of one request.
  * Ownership  everything lives in the model's arena.
  * Threads    read-only once cp_source_load() has returned it.
+ * Errors     a model of sources with errors holds what could be read, and says of what is faulty
+ *            that it is: it is judged further, and never published.
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -58,15 +61,26 @@ struct cp_meta {
     struct cp_text name;
     struct cp_text tenant; /* "-": the platform's. */
     struct cp_pairs labels;
+    bool faulty;      /* something in it, or that it refers to, is wrong. */
+    bool apart;       /* nothing can refer to it: its name could not be read, or another has it. */
     struct slice id;  /* "<tenant>/<name>". */
     struct slice key; /* by which others refer to it: the id; of a Topic "<Type>.v<major>". */
 };
 
-/* A reference to another resource; resolved before a model is given out. */
+/*
+ * What every struct of an object in a list, or with a place of its own, begins with. 'faulty':
+ * something in it is wrong, so what it leaves out or says may be meant otherwise.
+ */
+struct cp_object {
+    struct cp_pos at;
+    bool faulty;
+};
+
+/* A reference to another resource. */
 struct cp_ref {
     struct slice text; /* empty: not given. */
     struct cp_pos at;
-    const struct cp_meta *to;
+    const struct cp_meta *to; /* NULL: not given, or there is none, which was said. */
 };
 
 struct cp_environment {
@@ -79,6 +93,7 @@ struct cp_environment {
 
 struct cp_endpoint {
     struct cp_pos at;
+    bool faulty;
     struct cp_text address;
     uint64_t port;
     uint64_t weight;
@@ -100,6 +115,7 @@ struct cp_service {
 
 struct cp_header_match {
     struct cp_pos at;
+    bool faulty;
     struct cp_text name;
     struct cp_text value;
     uint64_t present; /* 1: value is not looked at. */
@@ -112,18 +128,21 @@ struct cp_header_matches {
 
 struct cp_path_match {
     struct cp_pos at; /* line 0: not given. */
+    bool faulty;
     struct cp_text exact;
     struct cp_text prefix;
 };
 
 struct cp_grpc_match {
     struct cp_pos at; /* line 0: not given. */
+    bool faulty;
     struct cp_text service;
     struct cp_text method;
 };
 
 struct cp_route_match {
     struct cp_pos at;
+    bool faulty;
     struct cp_path_match path;
     struct cp_grpc_match grpc;
     struct cp_texts tenants;
@@ -138,6 +157,7 @@ struct cp_route_matches {
 
 struct cp_weighted {
     struct cp_pos at;
+    bool faulty;
     struct cp_ref service;
     uint64_t weight;
 };
@@ -159,6 +179,7 @@ struct cp_route {
 /* What a policy or a limit is about: exactly one of the three. */
 struct cp_target {
     struct cp_pos at;
+    bool faulty;
     struct cp_ref service;
     struct cp_ref topic;
     struct cp_ref egress;
@@ -166,6 +187,7 @@ struct cp_target {
 
 struct cp_caller {
     struct cp_pos at;
+    bool faulty;
     struct cp_ref service;
     struct cp_text tenant;
     struct cp_text trust_domain;
@@ -182,6 +204,7 @@ enum cp_lane { CP_LANE_OPERATOR, CP_LANE_CANONICAL, CP_LANE_PROXY, CP_LANE_COUNT
 
 struct cp_rule {
     struct cp_pos at;
+    bool faulty;
     struct cp_text name;
     uint64_t effect;                  /* 0 allow, 1 deny. */
     uint64_t verbs;                   /* bits 1 << cp_verb; 0: all. */
@@ -217,6 +240,7 @@ struct cp_transport_profile {
     struct cp_meta meta;
     uint64_t timeout_ms;
     uint64_t timeout_max_ms;
+    struct cp_pos timeout_max_at;
     uint64_t connect_timeout_ms;
     uint64_t idle_timeout_ms;
     uint64_t request_message_bytes;

@@ -19,6 +19,7 @@ void cp_source_set_free(struct cp_source_set *set)
 {
     map_free(&set->by_name);
     free(set->files);
+    free(set->unread);
     arena_free(&set->arena);
     *set = (struct cp_source_set){0};
 }
@@ -95,4 +96,37 @@ const struct cp_source_file *cp_source_set_find(const struct cp_source_set *set,
 {
     const size_t *index = map_get(&set->by_name, name);
     return index == NULL ? NULL : &set->files[*index];
+}
+
+void cp_source_unread(const struct cp_source_set *set, struct cp_diags *diags)
+{
+    for (size_t i = 0; i < set->unread_count; i++) {
+        const struct cp_unread *unread = &set->unread[i];
+        struct cp_diag *diag =
+            cp_diags_add_file(diags, unread->code, unread->name, "%.*s", SLICE_ARG(unread->why));
+        cp_diag_expect(diags, diag, "%.*s", SLICE_ARG(unread->fix));
+    }
+}
+
+bool cp_source_is_unread(const struct cp_source_set *set, struct slice name)
+{
+    for (size_t i = 0; i < set->unread_count; i++) {
+        struct slice unread = set->unread[i].name;
+        if (slice_starts(name, unread) &&
+            (name.size == unread.size || name.ptr[unread.size] == '/')) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool cp_source_is_yaml(struct slice name)
+{
+    return slice_ends(name, SLICE_LIT(".yaml")) || slice_ends(name, SLICE_LIT(".yml"));
+}
+
+bool cp_source_is_data(struct slice name)
+{
+    return slice_ends(name, SLICE_LIT(".binpb")) || slice_ends(name, SLICE_LIT(".desc")) ||
+           slice_ends(name, SLICE_LIT(".pb"));
 }

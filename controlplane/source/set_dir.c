@@ -18,7 +18,7 @@
 #include "common/base/scope.h"
 #include "controlplane/source/source.h"
 
-enum { DEPTH_MAX = 16, PATH_BYTES = 1024 };
+enum { DEPTH_MAX = 16, PATH_BYTES = 1024, UNREAD_MAX = 1000 };
 
 struct walk {
     struct cp_source_set *set;
@@ -27,23 +27,47 @@ struct walk {
     bool data_only;   /* leave YAML files and directories out. */
 };
 
-static bool is_yaml(struct slice name)
+/* Says what happened to the path that was asked for, and passes the failure on. */
+static struct err refuse(const struct walk *w, const char *what, struct err why)
 {
-    return slice_ends(name, SLICE_LIT(".yaml")) || slice_ends(name, SLICE_LIT(".yml"));
-}
-
-static bool is_data(struct slice name)
-{
-    return slice_ends(name, SLICE_LIT(".binpb")) || slice_ends(name, SLICE_LIT(".desc")) ||
-           slice_ends(name, SLICE_LIT(".pb"));
-}
-
-/* Says what happened to which path, and passes the failure on. */
-static struct err refuse(const struct walk *w, struct slice path, const char *what, struct err why)
-{
-    struct err said = buf_addf(w->message, "%s%s%.*s: %s", w->root, path.size > 0 ? "/" : "",
-                               SLICE_ARG(path), what);
+    struct err said = buf_addf(w->message, "%s: %s", w->root, what);
     return err_ok(said) ? why : said;
+}
+
+/* Notes what is there and cannot be taken; the walk goes on. */
+static MUST_CHECK struct err pass_over(const struct walk *w, struct slice path, const char *why,
+                                       const char *fix)
+{
+    struct cp_source_set *set = w->set;
+    if (set->unread_count == UNREAD_MAX) {
+        return OK;
+    }
+    if (set->unread_count == set->unread_capacity) {
+        size_t capacity = set->unread_capacity == 0 ? 16 : 2 * set->unread_capacity;
+        void *unread = realloc(set->unread, capacity * sizeof(struct cp_unread));
+        if (unread == NULL) {
+            return FAIL(E_NO_MEMORY);
+        }
+        set->unread = unread;
+        set->unread_capacity = capacity;
+    }
+    struct cp_unread unread = {.code = CP_DIAG_FILE_UNREADABLE};
+    TRY(arena_dup(&set->arena, path.size > 0 ? path : SLICE_LIT("."), &unread.name));
+    TRY(arena_dup(&set->arena, slice_str(why), &unread.why));
+    TRY(arena_dup(&set->arena, slice_str(fix), &unread.fix));
+    set->unread[set->unread_count++] = unread;
+    return OK;
+}
+
+static MUST_CHECK struct err pass_over_large(const struct walk *w, struct slice path,
+                                             const char *why, const char *fix)
+{
+    size_t before = w->set->unread_count;
+    TRY(pass_over(w, path, why, fix));
+    if (w->set->unread_count > before) {
+        w->set->unread[before].code = CP_DIAG_FILE_SIZE;
+    }
+    return OK;
 }
 
 static MUST_CHECK struct err read_all(int fd, size_t size, struct buf *out)
@@ -68,22 +92,43 @@ static MUST_CHECK struct err read_all(int fd, size_t size, struct buf *out)
     return FAIL(E_CONFLICT); /* it grew while we read */
 }
 
+static MUST_CHECK struct err add_bytes(const struct walk *w, struct slice path, struct slice bytes)
+{
+    char text[128];
+    struct err e = cp_source_set_add(w->set, path, bytes);
+    if (e.code == E_TOO_LARGE) {
+        (void)snprintf(text, sizeof(text), "at most %llu bytes in all files, and 100000 files",
+                       (unsigned long long)limits.source_total_bytes);
+        return pass_over_large(w, path, "with this file the sources are too large", text);
+    }
+    return e.code == E_MALFORMED
+               ? pass_over(w, path, "a name that is no plain text",
+                           "a name in UTF-8 without control characters and backslashes")
+               : e;
+}
+
 static MUST_CHECK struct err add_file(const struct walk *w, int fd, struct slice path)
 {
+    char text[128];
     struct stat st = {0};
     if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) {
-        return refuse(w, path, "not a readable file", FAIL(E_IO));
+        return pass_over(w, path, "not a regular file", "a regular file");
     }
     if (st.st_size < 0 || (uint64_t)st.st_size > limits.source_file_bytes) {
-        return refuse(w, path, "larger than source-file-bytes", FAIL(E_TOO_LARGE));
+        char why[128];
+        (void)snprintf(why, sizeof(why), "the file has %lld bytes", (long long)st.st_size);
+        (void)snprintf(text, sizeof(text), "at most %llu bytes (source-file-bytes)",
+                       (unsigned long long)limits.source_file_bytes);
+        return pass_over_large(w, path, why, text);
     }
     auto_buf struct buf bytes = BUF_MAX((size_t)st.st_size + 1);
     struct err e = read_all(fd, (size_t)st.st_size, &bytes);
-    if (!err_ok(e)) {
-        return refuse(w, path, "cannot be read", e);
+    if (e.code == E_IO || e.code == E_CONFLICT) {
+        return pass_over(w, path, e.code == E_IO ? "reading it fails" : "it grows while it is read",
+                         "a file at rest");
     }
-    e = cp_source_set_add(w->set, path, buf_slice(&bytes));
-    return err_ok(e) ? OK : refuse(w, path, err_text(e.code), e);
+    TRY(e);
+    return add_bytes(w, path, buf_slice(&bytes));
 }
 
 static int visible(const struct dirent *entry)
@@ -98,7 +143,23 @@ static int name_cmp(const struct dirent **a, const struct dirent **b)
 
 static MUST_CHECK struct err walk_dir(const struct walk *w, int dir, struct slice path, int depth);
 
-/* One entry of a directory: a directory is walked, a source is added, all else is passed over. */
+/*
+ * A link could lead out of the sources, or into a ring, so none is followed. One that would matter
+ * is not passed over in silence: a policy that is not loaded is a policy that is not there.
+ */
+static MUST_CHECK struct err walk_link(const struct walk *w, int dir, const char *name,
+                                       struct slice path, bool wanted)
+{
+    struct stat st = {0};
+    bool directory =
+        !w->data_only && fstatat(dir, name, &st, /* flags= */ 0) == 0 && S_ISDIR(st.st_mode);
+    return wanted || directory
+               ? pass_over(w, path, "a symbolic link, which is not followed",
+                           "the file or directory itself; or a name that begins with a dot")
+               : OK;
+}
+
+/* One entry of a directory: a directory is walked, a source is added, all else is left out. */
 static MUST_CHECK struct err walk_entry(const struct walk *w, int dir, struct slice path, int depth,
                                         const char *name)
 {
@@ -106,19 +167,27 @@ static MUST_CHECK struct err walk_entry(const struct walk *w, int dir, struct sl
     int size = snprintf(joined, sizeof(joined), "%.*s%s%s", SLICE_ARG(path),
                         path.size > 0 ? "/" : "", name);
     if (size < 0 || size > PATH_BYTES) {
-        return refuse(w, path, "a path below it is longer than 1024 bytes", FAIL(E_TOO_LARGE));
+        return pass_over(w, path, "a path below it is longer than 1024 bytes", "shorter names");
     }
     struct stat st = {0};
     if (fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) != 0) {
-        return refuse(w, slice_str(joined), "cannot be read", FAIL(E_IO));
+        return pass_over(w, slice_str(joined), strerrordesc_np(errno), "a file that can be read");
     }
-    bool wanted = is_data(slice_str(name)) || (is_yaml(slice_str(name)) && !w->data_only);
-    if (S_ISDIR(st.st_mode) ? w->data_only : !(S_ISREG(st.st_mode) && wanted)) {
+    bool wanted =
+        cp_source_is_data(slice_str(name)) || (cp_source_is_yaml(slice_str(name)) && !w->data_only);
+    if (S_ISLNK(st.st_mode)) {
+        return walk_link(w, dir, name, slice_str(joined), wanted);
+    }
+    if (S_ISDIR(st.st_mode) ? w->data_only : !wanted) {
         return OK;
+    }
+    if (!S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode)) {
+        return pass_over(w, slice_str(joined), "not a regular file", "a regular file");
     }
     auto_close int fd = openat(dir, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     if (fd < 0) {
-        return refuse(w, slice_str(joined), "cannot be opened", FAIL(E_IO));
+        return pass_over(w, slice_str(joined), strerrordesc_np(errno),
+                         "permission to read it for who runs this");
     }
     return S_ISDIR(st.st_mode) ? walk_dir(w, fd, slice_str(joined), depth + 1)
                                : add_file(w, fd, slice_str(joined));
@@ -128,12 +197,12 @@ static MUST_CHECK struct err walk_entry(const struct walk *w, int dir, struct sl
 static struct err walk_dir(const struct walk *w, int dir, struct slice path, int depth)
 {
     if (depth > DEPTH_MAX) {
-        return refuse(w, path, "nests too deeply", FAIL(E_TOO_LARGE));
+        return pass_over(w, path, "directories nest deeper than 16", "a flatter tree");
     }
     struct dirent **entries = NULL;
     int count = scandirat(dir, ".", &entries, visible, name_cmp);
     if (count < 0) {
-        return refuse(w, path, "cannot be listed", FAIL(E_IO));
+        return pass_over(w, path, strerrordesc_np(errno), "a directory that can be listed");
     }
     struct err e = OK;
     for (int i = 0; i < count; i++) {
@@ -160,7 +229,7 @@ static MUST_CHECK struct err load_file(struct walk *w, int fd, const char *path)
     TRY(add_file(w, fd, slice_str(name)));
     auto_close int dir = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (dir < 0) {
-        return refuse(w, (struct slice){0}, "cannot be opened", FAIL(E_IO));
+        return refuse(w, strerrordesc_np(errno), FAIL(E_IO));
     }
     w->data_only = true;
     struct err e = walk_dir(w, dir, (struct slice){0}, /* depth= */ 0);
@@ -173,12 +242,11 @@ struct err cp_source_set_load(struct cp_source_set *set, const char *path, struc
     struct walk w = {.set = set, .message = message, .root = path};
     auto_close int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0) {
-        return refuse(&w, (struct slice){0}, strerrordesc_np(errno),
-                      errno == ENOENT ? FAIL(E_NOT_FOUND) : FAIL(E_IO));
+        return refuse(&w, strerrordesc_np(errno), errno == ENOENT ? FAIL(E_NOT_FOUND) : FAIL(E_IO));
     }
     struct stat st = {0};
     if (fstat(fd, &st) != 0) {
-        return refuse(&w, (struct slice){0}, "cannot be read", FAIL(E_IO));
+        return refuse(&w, strerrordesc_np(errno), FAIL(E_IO));
     }
     return S_ISDIR(st.st_mode) ? walk_dir(&w, fd, (struct slice){0}, /* depth= */ 0)
                                : load_file(&w, fd, path);

@@ -3,16 +3,17 @@
  *
  * Shape      a source set is a list of (file name, bytes): YAML files (*.yaml, *.yml) and what
  *            they refer to (descriptor sets). cp_source_load() parses, types, defaults and checks
- *            all of them and either gives a model without a fault or says all that is wrong.
+ *            all of them, says all that is wrong, and gives the model of what could be read.
  * Units      bytes.
  * Ownership  a set owns its names and bytes. A model owns what it says but for the bytes of
  *            descriptor sets, and borrows the set for places: the set outlives the model.
  * Threads    one owner at a time.
- * Errors     E_SOURCE_INVALID with the reasons in the diagnostics; E_NO_MEMORY; E_IO.
+ * Errors     E_NO_MEMORY; E_IO. What is wrong with the sources is in the diagnostics.
  * Source     docs/resources.md; the table behind it is controlplane/source/kinds.c.
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "common/base/arena.h"
@@ -29,6 +30,14 @@ struct cp_source_file {
     struct slice bytes; /* NUL behind it. */
 };
 
+/* A file or directory that is there and cannot be taken. */
+struct cp_unread {
+    struct slice name; /* as that of a file. */
+    struct slice why;  /* "a symbolic link, which is not followed". */
+    struct slice fix;  /* what would be right. */
+    enum cp_diag_code code;
+};
+
 struct cp_source_set {
     struct arena arena;
     struct cp_source_file *files; /* in the order of cp_source_set_add(). */
@@ -36,6 +45,9 @@ struct cp_source_set {
     size_t capacity;
     size_t bytes;       /* of all files. */
     struct map by_name; /* name to a size_t: its index. */
+    struct cp_unread *unread;
+    size_t unread_count;
+    size_t unread_capacity;
 };
 
 void cp_source_set_init(struct cp_source_set *set);
@@ -54,16 +66,27 @@ const struct cp_source_file *cp_source_set_find(const struct cp_source_set *set,
 
 /*
  * Adds what lies in and below a directory, in order of names: *.yaml, *.yml, *.binpb, *.desc,
- * *.pb. Hidden files and what symbolic links name outside of the directory are left out; a
- * directory may nest 16 deep. A single YAML file may be given instead; then the descriptor sets
- * beside it come with it. E_NOT_FOUND, E_IO, E_TOO_LARGE with 'message' naming the path.
+ * *.pb. Hidden files are left out; a directory may nest 16 deep. A single YAML file may be given
+ * instead; then the descriptor sets beside it come with it. What is there and cannot be taken (a
+ * symbolic link, a pipe, no permission, too large) is noted in set->unread. E_NOT_FOUND and E_IO
+ * for the path itself, with 'message' naming it.
  */
 MUST_CHECK struct err cp_source_set_load(struct cp_source_set *set, const char *path,
                                          struct buf *message);
 
+/* Adds a diagnostic for each unread one. */
+void cp_source_unread(const struct cp_source_set *set, struct cp_diags *diags);
+/* Whether a file of that name could not be taken, or a directory that it lies in. */
+bool cp_source_is_unread(const struct cp_source_set *set, struct slice name);
+
+/* What the end of a name says. */
+bool cp_source_is_yaml(struct slice name);
+bool cp_source_is_data(struct slice name);
+
 /*
- * Makes the model. On E_SOURCE_INVALID 'diags' holds at least one diagnostic, sorted; *out is set
- * on success only. The diagnostics must have been initialised with the same set.
+ * Makes the model of what could be read, with *out set on success. What is wrong is added to
+ * 'diags', unsorted; only a model without a diagnostic is fit to be published. The diagnostics
+ * must have been initialised with the same set.
  */
 MUST_CHECK struct err cp_source_load(const struct cp_source_set *set, struct cp_diags *diags,
                                      struct cp_model **out);

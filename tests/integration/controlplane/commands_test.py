@@ -9,6 +9,7 @@ import re
 import shutil
 import stat
 import subprocess
+import tempfile
 import threading
 import unittest
 
@@ -46,6 +47,25 @@ class Offline(unittest.TestCase):
         self.check(2, "needs a DIRECTORY", "validate")
         self.check(1, 'is called "NOPE"', "help", "NOPE")
         self.assertNotIn("did you mean", run("status", "--bogus").stderr)
+
+    def test_all_that_is_wrong_is_said_in_one_run(self):
+        with tempfile.TemporaryDirectory() as path:
+            self.check(1, "no sources in it", "validate", path)
+            with open(path + "/a.yaml", "w") as out:
+                out.write("apiVersion: trilane.dev/v1\nkind: Service\n"
+                          "metadata: {name: a, tenant: acme}\nspec: {prot: 1}\n")
+            os.symlink("a.yaml", path + "/b.yaml")
+            for command in (["validate"], ["plan"], ["publish", "-m", "m"]):
+                done = run(*command, path, "--output", "json")
+                self.assertEqual(done.returncode, 1, done.stderr)
+                self.assertIn("next: trilane-cp help TL1104", done.stderr)
+                value = json.loads(done.stdout)
+                self.assertEqual((value["code"], value["dropped"]), ("SOURCE_INVALID", 0))
+                first, second = value["diagnostics"]
+                self.assertEqual((first["code"], first["name"], first["file"], first["line"],
+                                  first["column"]), ("TL1104", "KEY_UNKNOWN", "a.yaml", 4, 8))
+                self.assertEqual((second["code"], second["file"]), ("TL1011", "b.yaml"))
+                self.assertNotIn("line", second)
 
     def test_a_server_that_is_not_there(self):
         for url in ("http://127.0.0.1:1", "nonsense.invalid", "ftp://127.0.0.1", "https://127.0.0.1:1"):

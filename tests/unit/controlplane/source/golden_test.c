@@ -2,7 +2,8 @@
  * golden: tests/golden/source/N.yaml is refused with exactly the diagnostics of N.ok, and each
  * code of the table but those that need files of their own is shown by one of them.
  *
- * Each N.yaml is loaded beside _platform.yaml; those that begin with "env-" are loaded alone.
+ * Each N.yaml is loaded beside _platform.yaml; those that begin with "env-" are loaded alone. A
+ * directory N is a platform of its own.
  * TRILANE_BLESS=1 rewrites N.ok; then the diff is for review.
  */
 #include <dirent.h>
@@ -58,6 +59,14 @@ static void add_file(struct cp_source_set *set, const char *name)
     assert_true(err_ok(cp_source_set_add(set, slice_str(name), buf_slice(&bytes))));
 }
 
+static void add_directory(struct cp_source_set *set, const char *name)
+{
+    char path[2048];
+    auto_buf struct buf message = BUF_MAX(4096);
+    (void)snprintf(path, sizeof(path), "%s/%s", golden_dir(), name);
+    assert_true(err_ok(cp_source_set_load(set, path, &message)));
+}
+
 /* Marks the codes that a text shows. */
 static void note_codes(struct slice text, bool *shown)
 {
@@ -78,12 +87,18 @@ static void check_one(const char *name, bool *shown)
     auto_buf struct buf text = BUF_MAX(FILE_BYTES);
     auto_buf struct buf wanted = BUF_MAX(FILE_BYTES);
     char ok_name[512];
-    (void)snprintf(ok_name, sizeof(ok_name), "%.*s.ok", (int)(strlen(name) - 5), name);
+    bool directory = strchr(name, '.') == NULL;
+    size_t end = directory ? 0 : sizeof(".yaml") - 1;
+    (void)snprintf(ok_name, sizeof(ok_name), "%.*s.ok", (int)(strlen(name) - end), name);
     cp_source_set_init(&set);
-    if (strncmp(name, "env-", 4) != 0) {
-        add_file(&set, "_platform.yaml");
+    if (directory) {
+        add_directory(&set, name);
+    } else {
+        if (strncmp(name, "env-", 4) != 0) {
+            add_file(&set, "_platform.yaml");
+        }
+        add_file(&set, name);
     }
-    add_file(&set, name);
     cp_diags_init(&diags, &set);
     struct err e = cp_compile_set(&set, &diags, &compiled);
     if (e.code != E_SOURCE_INVALID) {
@@ -105,7 +120,8 @@ static void check_one(const char *name, bool *shown)
 static int is_case(const struct dirent *entry)
 {
     size_t size = strlen(entry->d_name);
-    return size > 5 && strcmp(entry->d_name + size - 5, ".yaml") == 0 && entry->d_name[0] != '_';
+    bool yaml = size > 5 && strcmp(entry->d_name + size - 5, ".yaml") == 0;
+    return (yaml || strchr(entry->d_name, '.') == NULL) && entry->d_name[0] != '_';
 }
 
 static void every_case_is_refused_as_written(void **state)
