@@ -73,11 +73,14 @@ void cp_refuse_type(struct cp_decode *d, const struct cp_yaml *node, const char 
     bool quote = node->kind == CP_YAML_SCALAR && cp_yaml_resolve(node) != CP_YAML_TEXT &&
                  cp_yaml_resolve(node) != CP_YAML_NULL;
     bool number = slice_starts(slice_str(expected), SLICE_LIT("a number"));
+    bool quoted = node->kind == CP_YAML_SCALAR && !node->plain;
     bool truth = slice_starts(slice_str(expected), SLICE_LIT("true"));
     bool nested = slice_starts(slice_str(expected), SLICE_LIT("a mapping")) ||
                   slice_starts(slice_str(expected), SLICE_LIT("a list"));
     cp_diag_expect(d->diags, diag, "%s%s", expected,
-                   quote && !number && !truth && !nested ? "; put it in quotes" : "");
+                   quote && !number && !truth && !nested ? "; put it in quotes"
+                   : quoted && (number || truth)         ? "; without quotes"
+                                                         : "");
 }
 
 void cp_refuse_secret(struct cp_decode *d, struct cp_pos at, const char *what)
@@ -109,6 +112,37 @@ static bool is_digest_like(struct slice text)
     return slice_starts(text, SLICE_LIT("blake2b:"));
 }
 
+/* Puts letters into one case, in place. */
+static void fold(char *text, size_t size, bool upper)
+{
+    for (size_t i = 0; i < size; i++) {
+        bool other = upper ? text[i] >= 'a' && text[i] <= 'z' : text[i] >= 'A' && text[i] <= 'Z';
+        text[i] = (char)(other ? text[i] ^ 0x20 : text[i]);
+    }
+}
+
+/* The text in the other case, and with hyphens for what looks like one, when that fits. */
+static void offer_form(struct cp_decode *d, const struct cp_field *field, struct slice text,
+                       struct cp_diag *diag)
+{
+    char folded[256];
+    size_t size = text.size;
+    if (size == 0 || size >= sizeof(folded)) {
+        return;
+    }
+    for (size_t i = 0; i < size; i++) {
+        char c = (char)text.ptr[i];
+        bool hyphen = field->form == CP_FORM_NAME && (c == '_' || c == '.' || c == ' ');
+        folded[i] = (char)(hyphen ? '-' : c);
+    }
+    folded[size] = '\0';
+    fold(folded, size, field->form == CP_FORM_HTTP_METHOD);
+    struct slice offered = slice_of((const uint8_t *)folded, size);
+    if (!slice_eq(offered, text) && cp_form_fits(d->forms, field->form, offered)) {
+        cp_diag_nearest(d->diags, diag, offered);
+    }
+}
+
 static void refuse_form(struct cp_decode *d, const struct cp_field *field,
                         const struct cp_yaml *node)
 {
@@ -122,6 +156,7 @@ static void refuse_form(struct cp_decode *d, const struct cp_field *field,
                      "found \"%.*s\"%s", SLICE_ARG(slice_head(node->text, 64)),
                      node->text.size > 64 ? " and more" : "");
     cp_diag_expect(d->diags, diag, "%s", cp_form_at(field->form)->text);
+    offer_form(d, field, node->text, diag);
 }
 
 void cp_decode_text(struct cp_decode *d, const struct cp_field *field, const struct cp_yaml *node,
@@ -166,13 +201,32 @@ static void show_value(enum cp_type type, uint64_t value, char out[32])
     (void)snprintf(out, 32, "%llu%s", (unsigned long long)(value / factor), unit);
 }
 
-/* A plain decimal; a diagnostic when it is something else. */
-static bool read_count(struct cp_decode *d, const struct cp_yaml *node, uint64_t *out)
+static size_t digits_of(struct slice text)
+{
+    size_t digits = 0;
+    while (digits < text.size && text.ptr[digits] >= '0' && text.ptr[digits] <= '9') {
+        digits++;
+    }
+    return digits;
+}
+
+/* A plain decimal; a diagnostic when it is something else. What is past 64 bits is past any bound.
+ */
+static bool read_count(struct cp_decode *d, uint64_t least, uint64_t most,
+                       const struct cp_yaml *node, uint64_t *out)
 {
     bool octal = node->text.size > 1 && node->text.ptr[0] == '0'; /* YAML 1.1 reads it as such */
-    if (node->kind != CP_YAML_SCALAR || !node->plain || octal || !slice_to_u64(node->text, out)) {
-        cp_refuse_type(d, node, "a number without sign and leading zeros");
+    if (node->kind != CP_YAML_SCALAR || !node->plain || octal || node->text.size == 0 ||
+        digits_of(node->text) < node->text.size) {
+        char text[96];
+        (void)snprintf(text, sizeof(text),
+                       "a number from %llu to %llu, without sign and leading zeros",
+                       (unsigned long long)least, (unsigned long long)most);
+        cp_refuse_type(d, node, text);
         return false;
+    }
+    if (!slice_to_u64(node->text, out)) {
+        *out = UINT64_MAX;
     }
     return true;
 }
@@ -189,6 +243,49 @@ static bool read_bool(struct cp_decode *d, const struct cp_yaml *node, uint64_t 
     return true;
 }
 
+/* The unit that a wrong one stands for ("KB", "sec", "/min"), or NULL: without one any may be
+ * meant. */
+static const struct unit *unit_meant(enum cp_type type, struct slice name)
+{
+    const struct unit *units = units_of(type);
+    name = slice_from(name, slice_starts(name, SLICE_LIT("/")) ? 1 : 0);
+    char text[3] = {0};
+    for (size_t i = 0; i < 2 && i < name.size; i++) {
+        text[i] = (char)name.ptr[i];
+    }
+    fold(text, 2, /* upper= */ false);
+    if (type == CP_TYPE_DURATION && text[0] == 'm' && text[1] == 's') {
+        return units;
+    }
+    for (const struct unit *unit = units; unit->name != NULL; unit++) {
+        char first = unit->name[type == CP_TYPE_RATE ? 1 : 0];
+        fold(&first, 1, /* upper= */ false);
+        bool milli = type == CP_TYPE_DURATION && unit == units;
+        if (text[0] != '\0' && first == text[0] && !milli) {
+            return unit;
+        }
+    }
+    return NULL;
+}
+
+static void refuse_unit(struct cp_decode *d, enum cp_type type, const struct cp_yaml *node)
+{
+    char text[256];
+    struct slice found = cp_yaml_describe(node, text, sizeof(text));
+    struct cp_diag *diag =
+        cp_diags_add(d->diags, CP_DIAG_WRONG_UNIT, node->at, "found %.*s", SLICE_ARG(found));
+    cp_diag_expect(d->diags, diag, "%s", cp_unit_text(type));
+    size_t digits = digits_of(node->text);
+    struct slice name = slice_from(node->text, digits);
+    const struct unit *meant = unit_meant(type, name);
+    if (digits > 0 && digits <= 12 && meant != NULL && !slice_eq(name, slice_str(meant->name))) {
+        int size = snprintf(text, sizeof(text), "%.*s%s", SLICE_ARG(slice_head(node->text, digits)),
+                            meant->name);
+        CHECK(size > 0);
+        cp_diag_nearest(d->diags, diag, slice_str(text));
+    }
+}
+
 /* Splits "64KiB" into number and factor; a diagnostic when it is something else. */
 static bool read_unit(struct cp_decode *d, enum cp_type type, const struct cp_yaml *node,
                       uint64_t *number, uint64_t *factor)
@@ -198,24 +295,18 @@ static bool read_unit(struct cp_decode *d, enum cp_type type, const struct cp_ya
         cp_refuse_type(d, node, cp_unit_text(type));
         return false;
     }
-    size_t digits = 0;
-    while (digits < node->text.size && node->text.ptr[digits] >= '0' &&
-           node->text.ptr[digits] <= '9') {
-        digits++;
-    }
+    size_t digits = digits_of(node->text);
     struct slice name = slice_from(node->text, digits);
     const struct unit *unit = units_of(type);
     while (unit->name != NULL && !slice_eq(name, slice_str(unit->name))) {
         unit++;
     }
-    if (unit->name == NULL || digits > 12 ||
-        !slice_to_u64(slice_head(node->text, digits), number)) {
-        char text[256];
-        struct slice found = cp_yaml_describe(node, text, sizeof(text));
-        struct cp_diag *diag =
-            cp_diags_add(d->diags, CP_DIAG_WRONG_UNIT, node->at, "found %.*s", SLICE_ARG(found));
-        cp_diag_expect(d->diags, diag, "%s", cp_unit_text(type));
+    if (unit->name == NULL || digits == 0) {
+        refuse_unit(d, type, node);
         return false;
+    }
+    if (digits > 12 || !slice_to_u64(slice_head(node->text, digits), number)) {
+        *number = UINT64_MAX; /* past any bound */
     }
     *factor = unit->factor;
     return true;
@@ -245,7 +336,7 @@ void cp_decode_number(struct cp_decode *d, const struct cp_field *field, const s
         decode_rate(d, node, out);
         return;
     }
-    bool read = field->type == CP_TYPE_COUNT  ? read_count(d, node, &number)
+    bool read = field->type == CP_TYPE_COUNT  ? read_count(d, field->min, field->max, node, &number)
                 : field->type == CP_TYPE_BOOL ? read_bool(d, node, &number)
                                               : read_unit(d, field->type, node, &number, &factor);
     if (!read) {
@@ -272,11 +363,12 @@ void cp_decode_number(struct cp_decode *d, const struct cp_field *field, const s
 
 void cp_decode_port(struct cp_decode *d, const struct cp_yaml *node, struct cp_text *out)
 {
+    enum { PORT_MAX = 65535 };
     uint64_t number = 0;
-    if (!read_count(d, node, &number)) {
+    if (!read_count(d, /* least= */ 1, PORT_MAX, node, &number)) {
         return;
     }
-    if (number < 1 || number > 65535 || node->text.ptr[0] == '0') {
+    if (number < 1 || number > PORT_MAX) {
         refuse_bound(d, node, "1", "65535");
         return;
     }

@@ -55,7 +55,8 @@ enum cp_type {
     X(GLOB, 512, "^[!-~]+$", "a glob: /acme.orders.v1.Orders/*, GET, Greeting.v1; * any, ? one")   \
     X(HEADER, 128, "^[a-z0-9!#$%&'*+.^_`|~-]+$", "a header's name in lower case")                  \
     X(HEADER_VALUE, 1024, "^[ -~]*$", "printable ASCII")                                           \
-    X(CIDR, 64, "^[0-9a-f:.]+/[0-9]{1,3}$", "an address range: 127.0.0.1/32, fd00::/8")            \
+    X(CIDR, 64, "^[0-9a-f:.]+/[0-9]{1,3}$",                                                        \
+      "an address range, no bit set behind its prefix: 10.1.0.0/16, fd00::/8")                     \
     X(DIGEST, 72, "^blake2b:[0-9a-f]{64}$",                                                        \
       "the BLAKE2b-256 digest of a token: blake2b: and 64 hex digits")                             \
     X(FILE, 512, "^[^/\n\r\t][^\n\r\t]*$", "a path relative to this file's directory")             \
