@@ -25,65 +25,65 @@
  * goes: leave the number in the list of retired ones below.
  * Retired: none.
  */
-#define DIAG_LIST(X)                                                                               \
-    /* 10xx: the bytes and the YAML */                                                             \
-    X(1001, FILE_SIZE, "a source file, or all of them together, is too large",                     \
-      "split it, or raise source-file-bytes or source-total-bytes")                                \
-    X(1002, NOT_UTF8, "a source file is not UTF-8", "save it as UTF-8 without a byte-order mark")  \
-    X(1003, TAB, "a tab in the indentation", "indent with spaces")                                 \
-    X(1004, YAML_SYNTAX, "the YAML does not parse", "see the place that is named")                 \
-    X(1005, TOO_DEEP, "the YAML nests too deeply", "nest less, or raise source-depth")             \
-    X(1006, TOO_MANY_NODES,                                                                        \
-      "the YAML has too many nodes, each alias counted as what it stands for",                     \
-      "use fewer aliases, or raise source-nodes")                                                  \
-    X(1007, ALIAS_UNKNOWN, "an alias names no anchor, or one that contains it",                    \
-      "define the anchor earlier in the same document")                                            \
-    X(1008, DUPLICATE_KEY, "a key is there twice in one mapping", "keep one of them")              \
-    X(1009, KEY_NOT_TEXT, "a key of a mapping is not plain text", "use a name as the key")         \
-    X(1010, TAG, "YAML tags are not taken", "leave the tag out; the field's type is known")        \
-    X(1011, FILE_UNREADABLE, "a file or directory among the sources cannot be read",               \
-      "give the file itself, not a link, and the right to read it; or hide it behind a dot")       \
-    /* 11xx: the shape of a resource */                                                            \
-    X(1101, NOT_RESOURCE, "a document is not a resource",                                          \
-      "give it apiVersion, kind, metadata and spec")                                               \
-    X(1102, API_VERSION, "the apiVersion is not one that is known", "use trilane.dev/v1")          \
-    X(1103, KIND_UNKNOWN, "the kind is not one that is known", "see docs/resources.md")            \
-    X(1104, KEY_UNKNOWN, "a key that this place does not have", "see docs/resources.md")           \
-    X(1105, KEY_MISSING, "a required key is missing", "add it")                                    \
-    X(1106, WRONG_TYPE, "a value of the wrong type", "see the type that is named")                 \
-    X(1107, WRONG_UNIT, "a value without its unit, or with one that does not fit",                 \
-      "write 250ms, 64KiB or 100/s")                                                               \
-    X(1108, OUT_OF_BOUND, "a value, text or list outside of its bound", "see the bound")           \
-    X(1109, NOT_ENUM, "a value that is none of the choices", "use one of those named")             \
-    X(1110, NAME_INVALID, "not a name", "use 1 to 63 of a-z, 0-9 and hyphen, no hyphen at an end") \
-    X(1111, FORMAT_INVALID, "a text that does not have its form", "see the form that is named")    \
-    X(1112, SECRET_IN_CLEAR, "a secret in clear",                                                  \
-      "give a digest (blake2b: and the hex of its BLAKE2b-256) or a reference instead; and "       \
-      "change the secret, it has been seen")                                                       \
-    X(1113, DUPLICATE_VALUE, "a list holds one value twice", "keep one of them")                   \
-    X(1114, CHOICE, "none, or more than one, of keys of which exactly one belongs here",           \
-      "keep exactly one of those named")                                                           \
-    /* 12xx: resources among each other */                                                         \
-    X(1201, DUPLICATE_RESOURCE, "two resources of one kind, tenant and name",                      \
-      "rename one of them")                                                                        \
-    X(1202, REFERENCE_DANGLING, "a reference to what does not exist",                              \
-      "check the name, or define what it names")                                                   \
-    X(1203, REFERENCE_FOREIGN, "a reference into another tenant that is not allowed there",        \
-      "only platform resources (without metadata.tenant) reach across tenants")                    \
-    X(1204, ROUTE_TIE, "two routes fit the same requests equally well",                            \
-      "make one of them more precise: docs/resources.md, match precedence")                        \
-    X(1205, DUPLICATE_IDENTITY, "one token digest, gRPC service or type belongs to two resources", \
-      "give it to one of them")                                                                    \
-    X(1206, ENVIRONMENT_COUNT, "there must be exactly one Environment", "keep one of them")        \
-    /* 13xx: what cannot be compiled */                                                            \
-    X(1301, POLICY_TOO_LARGE, "the rules of a target make a too large decision graph",             \
-      "use fewer globs in the rules of this target, or raise policy-nodes")                        \
-    X(1302, DESCRIPTOR_MISSING, "a descriptor set is not among the sources",                       \
-      "add the file; its path is relative to the YAML file")                                       \
-    X(1303, DESCRIPTOR_MALFORMED, "a descriptor set does not parse, or contradicts itself",        \
-      "make it with: protoc --include_imports --descriptor_set_out=FILE")                          \
-    X(1304, MESSAGE_UNKNOWN, "the descriptor set does not define the message",                     \
-      "check spec.message, and make the set with --include_imports")                               \
+#define DIAG_LIST(X)                                                                                  \
+    /* 10xx: the bytes and the YAML */                                                                \
+    X(1001, FILE_SIZE, "a source file, or all of them together, is too large",                        \
+      "split it, or raise source-file-bytes or source-total-bytes")                                   \
+    X(1002, NOT_UTF8, "a source file is not UTF-8", "save it as UTF-8 without a byte-order mark")     \
+    X(1003, TAB, "a tab in the indentation", "indent with spaces")                                    \
+    X(1004, YAML_SYNTAX, "the YAML does not parse", "see the place that is named")                    \
+    X(1005, TOO_DEEP, "the YAML nests too deeply", "nest less, or raise source-depth")                \
+    X(1006, TOO_MANY_NODES,                                                                           \
+      "the YAML has too many nodes, each alias counted as what it stands for",                        \
+      "use fewer aliases, or raise source-nodes")                                                     \
+    X(1007, ALIAS_UNKNOWN, "an alias names no anchor, or one that contains it",                       \
+      "define the anchor earlier in the same document")                                               \
+    X(1008, DUPLICATE_KEY, "a key is there twice in one mapping", "keep one of them")                 \
+    X(1009, KEY_NOT_TEXT, "a key of a mapping is not plain text", "use a name as the key")            \
+    X(1010, TAG, "YAML tags are not taken", "leave the tag out; the field's type is known")           \
+    X(1011, FILE_UNREADABLE, "a file or directory among the sources cannot be read",                  \
+      "links may lead to files below the same root; give the right to read; or hide it behind a dot") \
+    /* 11xx: the shape of a resource */                                                               \
+    X(1101, NOT_RESOURCE, "a document is not a resource",                                             \
+      "give it apiVersion, kind, metadata and spec")                                                  \
+    X(1102, API_VERSION, "the apiVersion is not one that is known", "use trilane.dev/v1")             \
+    X(1103, KIND_UNKNOWN, "the kind is not one that is known", "see docs/resources.md")               \
+    X(1104, KEY_UNKNOWN, "a key that this place does not have", "see docs/resources.md")              \
+    X(1105, KEY_MISSING, "a required key is missing", "add it")                                       \
+    X(1106, WRONG_TYPE, "a value of the wrong type", "see the type that is named")                    \
+    X(1107, WRONG_UNIT, "a value without its unit, or with one that does not fit",                    \
+      "write 250ms, 64KiB or 100/s")                                                                  \
+    X(1108, OUT_OF_BOUND, "a value, text or list outside of its bound", "see the bound")              \
+    X(1109, NOT_ENUM, "a value that is none of the choices", "use one of those named")                \
+    X(1110, NAME_INVALID, "not a name", "use 1 to 63 of a-z, 0-9 and hyphen, no hyphen at an end")    \
+    X(1111, FORMAT_INVALID, "a text that does not have its form", "see the form that is named")       \
+    X(1112, SECRET_IN_CLEAR, "a secret in clear",                                                     \
+      "give a digest (blake2b: and the hex of its BLAKE2b-256) or a reference instead; and "          \
+      "change the secret, it has been seen")                                                          \
+    X(1113, DUPLICATE_VALUE, "a list holds one value twice", "keep one of them")                      \
+    X(1114, CHOICE, "none, or more than one, of keys of which exactly one belongs here",              \
+      "keep exactly one of those named")                                                              \
+    /* 12xx: resources among each other */                                                            \
+    X(1201, DUPLICATE_RESOURCE, "two resources of one kind, tenant and name",                         \
+      "rename one of them")                                                                           \
+    X(1202, REFERENCE_DANGLING, "a reference to what does not exist",                                 \
+      "check the name, or define what it names")                                                      \
+    X(1203, REFERENCE_FOREIGN, "a reference into another tenant that is not allowed there",           \
+      "only platform resources (without metadata.tenant) reach across tenants")                       \
+    X(1204, ROUTE_TIE, "two routes fit the same requests equally well",                               \
+      "make one of them more precise: docs/resources.md, match precedence")                           \
+    X(1205, DUPLICATE_IDENTITY, "one token digest, gRPC service or type belongs to two resources",    \
+      "give it to one of them")                                                                       \
+    X(1206, ENVIRONMENT_COUNT, "there must be exactly one Environment", "keep one of them")           \
+    /* 13xx: what cannot be compiled */                                                               \
+    X(1301, POLICY_TOO_LARGE, "the rules of a target make a too large decision graph",                \
+      "use fewer globs in the rules of this target, or raise policy-nodes")                           \
+    X(1302, DESCRIPTOR_MISSING, "a descriptor set is not among the sources",                          \
+      "add the file; its path is relative to the YAML file")                                          \
+    X(1303, DESCRIPTOR_MALFORMED, "a descriptor set does not parse, or contradicts itself",           \
+      "make it with: protoc --include_imports --descriptor_set_out=FILE")                             \
+    X(1304, MESSAGE_UNKNOWN, "the descriptor set does not define the message",                        \
+      "check spec.message, and make the set with --include_imports")                                  \
     X(1305, PART_TOO_LARGE, "a compiled part is larger than a snapshot takes", "split the resource")
 
 enum cp_diag_code {

@@ -1,17 +1,19 @@
 /*
  * set_dir: a directory as a source set.
  *
- * Directories are opened relative to their parent without following links, so that what is read
- * lies where its name says.
+ * Directories are opened relative to their parent without following links. A link to a file is
+ * followed by the kernel, bound to stay below the root: so Kubernetes mounts a ConfigMap.
  */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/openat2.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "common/base/limits.h"
@@ -24,6 +26,7 @@ struct walk {
     struct cp_source_set *set;
     struct buf *message;
     const char *root; /* as the user gave it, for messages. */
+    int root_fd;      /* links resolve below it. */
     bool data_only;   /* leave YAML files and directories out. */
 };
 
@@ -143,20 +146,40 @@ static int name_cmp(const struct dirent **a, const struct dirent **b)
 
 static MUST_CHECK struct err walk_dir(const struct walk *w, int dir, struct slice path, int depth);
 
+static int open_below(int root, const char *path)
+{
+    struct open_how how = {.flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK,
+                           .resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS};
+    return (int)syscall(SYS_openat2, root, path, &how, sizeof(how));
+}
+
 /*
- * A link could lead out of the sources, or into a ring, so none is followed. One that would matter
- * is not passed over in silence: a policy that is not loaded is a policy that is not there.
+ * A link to a file of the sources is that file under one name more. One that leads out of them, or
+ * to a directory (which could be a ring), is not followed, and not passed over in silence: a policy
+ * that is not loaded is a policy that is not there.
  */
 static MUST_CHECK struct err walk_link(const struct walk *w, int dir, const char *name,
                                        struct slice path, bool wanted)
 {
     struct stat st = {0};
-    bool directory =
-        !w->data_only && fstatat(dir, name, &st, /* flags= */ 0) == 0 && S_ISDIR(st.st_mode);
-    return wanted || directory
-               ? pass_over(w, path, "a symbolic link, which is not followed",
-                           "the file or directory itself; or a name that begins with a dot")
-               : OK;
+    bool directory = fstatat(dir, name, &st, /* flags= */ 0) == 0 && S_ISDIR(st.st_mode);
+    if (directory ? w->data_only : !wanted) {
+        return OK;
+    }
+    if (directory) {
+        return pass_over(w, path, "a symbolic link to a directory, which is not followed",
+                         "the directory itself; or a name that begins with a dot");
+    }
+    char below[PATH_BYTES + NAME_MAX + 2];
+    (void)snprintf(below, sizeof(below), "%.*s", SLICE_ARG(path));
+    auto_close int fd = open_below(w->root_fd, below);
+    if (fd < 0) {
+        return pass_over(w, path,
+                         errno == EXDEV ? "a symbolic link that leads out of the sources"
+                                        : strerrordesc_np(errno),
+                         "the file itself, or a link to a file that lies below the same root");
+    }
+    return add_file(w, fd, path);
 }
 
 /* One entry of a directory: a directory is walked, a source is added, all else is left out. */
@@ -232,6 +255,7 @@ static MUST_CHECK struct err load_file(struct walk *w, int fd, const char *path)
         return refuse(w, strerrordesc_np(errno), FAIL(E_IO));
     }
     w->data_only = true;
+    w->root_fd = dir;
     struct err e = walk_dir(w, dir, (struct slice){0}, /* depth= */ 0);
     w->root = path;
     return e;
@@ -244,6 +268,7 @@ struct err cp_source_set_load(struct cp_source_set *set, const char *path, struc
     if (fd < 0) {
         return refuse(&w, strerrordesc_np(errno), errno == ENOENT ? FAIL(E_NOT_FOUND) : FAIL(E_IO));
     }
+    w.root_fd = fd;
     struct stat st = {0};
     if (fstat(fd, &st) != 0) {
         return refuse(&w, strerrordesc_np(errno), FAIL(E_IO));

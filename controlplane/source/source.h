@@ -33,7 +33,7 @@ struct cp_source_file {
 /* A file or directory that is there and cannot be taken. */
 struct cp_unread {
     struct slice name; /* as that of a file. */
-    struct slice why;  /* "a symbolic link, which is not followed". */
+    struct slice why;  /* "a symbolic link that leads out of the sources". */
     struct slice fix;  /* what would be right. */
     enum cp_diag_code code;
 };
@@ -67,8 +67,9 @@ const struct cp_source_file *cp_source_set_find(const struct cp_source_set *set,
 /*
  * Adds what lies in and below a directory, in order of names: *.yaml, *.yml, *.binpb, *.desc,
  * *.pb. Hidden files are left out; a directory may nest 16 deep. A single YAML file may be given
- * instead; then the descriptor sets beside it come with it. What is there and cannot be taken (a
- * symbolic link, a pipe, no permission, too large) is noted in set->unread. E_NOT_FOUND and E_IO
+ * instead; then the descriptor sets beside it come with it. A symbolic link to a file that lies
+ * below the directory is followed. What is there and cannot be taken (another link, a pipe, no
+ * permission, too large) is noted in set->unread. E_NOT_FOUND and E_IO
  * for the path itself, with 'message' naming it.
  */
 MUST_CHECK struct err cp_source_set_load(struct cp_source_set *set, const char *path,

@@ -54,7 +54,7 @@ class Offline(unittest.TestCase):
             with open(path + "/a.yaml", "w") as out:
                 out.write("apiVersion: trilane.dev/v1\nkind: Service\n"
                           "metadata: {name: a, tenant: acme}\nspec: {prot: 1}\n")
-            os.symlink("a.yaml", path + "/b.yaml")
+            os.symlink("/etc/hostname", path + "/b.yaml")
             for command in (["validate"], ["plan"], ["publish", "-m", "m"]):
                 done = run(*command, path, "--output", "json")
                 self.assertEqual(done.returncode, 1, done.stderr)

@@ -219,8 +219,9 @@ static void not_taken(const struct cp_source_set *set, size_t index, const char 
 }
 
 /*
- * What is taken from a directory, and in which order; hidden files are not. Links, pipes and what
- * is too large are noted, and the rest is taken all the same.
+ * What is taken from a directory, and in which order; hidden files are not. A link to a file
+ * below is followed, also through a hidden directory, as a ConfigMap is mounted. Other links, pipes
+ * and what is too large are noted, and the rest is taken all the same.
  */
 static void a_directory_in_order_of_names(void **state)
 {
@@ -234,7 +235,12 @@ static void a_directory_in_order_of_names(void **state)
     put(dir, "readme.md");
     put(dir, ".hidden.yaml");
     put(dir, "sub/x.binpb");
-    assert_int_equal(symlinkat("z.yaml", dir, "link.yaml"), 0);
+    assert_int_equal(mkdirat(dir, "..1", 0700), 0);
+    put(dir, "..1/map.yaml");
+    assert_int_equal(symlinkat("..1", dir, "..data"), 0);
+    assert_int_equal(symlinkat("..data/map.yaml", dir, "map.yaml"), 0);
+    assert_int_equal(symlinkat("../../etc/hostname", dir, "link.yaml"), 0);
+    assert_int_equal(symlinkat("nowhere", dir, "lost.yaml"), 0);
     assert_int_equal(symlinkat(".", dir, "loop"), 0);
     assert_int_equal(symlinkat("readme.md", dir, "readme-too.md"), 0);
     assert_int_equal(mkfifoat(dir, "pipe.yaml", 0600), 0);
@@ -244,16 +250,17 @@ static void a_directory_in_order_of_names(void **state)
     auto_buf struct buf message = BUF_MAX(4096);
     cp_source_set_init(&set);
     assert_true(err_ok(cp_source_set_load(&set, path, &message)));
-    static const char *const wanted[] = {"b.yml", "sub/x.binpb", "z.yaml"};
-    assert_int_equal(set.count, 3);
-    for (size_t i = 0; i < 3; i++) {
+    static const char *const wanted[] = {"b.yml", "map.yaml", "sub/x.binpb", "z.yaml"};
+    assert_int_equal(set.count, 4);
+    for (size_t i = 0; i < 4; i++) {
         assert_true(slice_eq(set.files[i].name, slice_str(wanted[i])));
     }
-    assert_int_equal(set.unread_count, 4);
+    assert_int_equal(set.unread_count, 5);
     not_taken(&set, 0, "large.yaml", CP_DIAG_FILE_SIZE);
     not_taken(&set, 1, "link.yaml", CP_DIAG_FILE_UNREADABLE);
     not_taken(&set, 2, "loop", CP_DIAG_FILE_UNREADABLE);
-    not_taken(&set, 3, "pipe.yaml", CP_DIAG_FILE_UNREADABLE);
+    not_taken(&set, 3, "lost.yaml", CP_DIAG_FILE_UNREADABLE);
+    not_taken(&set, 4, "pipe.yaml", CP_DIAG_FILE_UNREADABLE);
     assert_true(cp_source_is_unread(&set, SLICE_LIT("loop/a.binpb")));
     assert_false(cp_source_is_unread(&set, SLICE_LIT("loop.binpb")));
     cp_source_set_free(&set);
@@ -274,6 +281,11 @@ static void a_directory_in_order_of_names(void **state)
     drop(dir, "readme.md", 0);
     drop(dir, ".hidden.yaml", 0);
     drop(dir, "link.yaml", 0);
+    drop(dir, "lost.yaml", 0);
+    drop(dir, "map.yaml", 0);
+    drop(dir, "..data", 0);
+    drop(dir, "..1/map.yaml", 0);
+    drop(dir, "..1", AT_REMOVEDIR);
     drop(dir, "loop", 0);
     drop(dir, "readme-too.md", 0);
     drop(dir, "pipe.yaml", 0);
