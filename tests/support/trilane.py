@@ -38,22 +38,34 @@ POLICIES = SOURCE / "policies"
 PORTS = range(10000, 24000)
 PR_SET_PDEATHSIG = 1
 
-_given_ports = set()
+_given_ports = {}  # to what keeps tests that run beside this one from it.
 _libc = ctypes.CDLL(None)
 
 
+def _reserve_port(port):
+    """A name that one process has at a time, as an open file; None when another has it."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as name:
+        try:
+            name.bind("\0trilane-test-port-%d" % port)
+        except OSError:
+            return None
+        return name.detach()  # the end of this process closes it.
+
+
 def free_port():
-    """A loopback port that nothing listens on and that this process gave to nobody before."""
+    """A loopback port that nothing listens on, and that no process that asks here was given."""
     while True:
         port = random.choice(PORTS)
-        if port in _given_ports:
+        reserved = None if port in _given_ports else _reserve_port(port)
+        if reserved is None:
             continue
         with socket.socket() as s:
             try:
                 s.bind(("127.0.0.1", port))
             except OSError:
+                os.close(reserved)
                 continue
-        _given_ports.add(port)
+        _given_ports[port] = reserved
         return port
 
 
