@@ -231,7 +231,8 @@ static struct err start_bus(struct serve *s)
                    settings_get(s->cli->settings, "replica"));
     struct bus_config config = {.urls = settings_get(s->cli->settings, "nats-urls"),
                                 .creds_file = settings_get(s->cli->settings, "nats-creds"),
-                                .name = name};
+                                .name = name,
+                                .inbox_prefix = "_INBOX.trilane-cp"};
     return say(s, bus_open(&config, &s->bus), "nats-urls");
 }
 

@@ -238,7 +238,7 @@ class Demo:
         assert versions == [2, 2], versions
         for k in (0, 1):
             assert self.callers.say(k).message == "Hello, world!"
-        return ("published version 3 while somebody with the publisher's NATS password overwrote "
+        return ("published version 3 while somebody with an administrator's NATS password overwrote "
                 "its chunks",
                 "both nodes refuse it (%s) and go on serving version 2; see trilane-cp status" %
                 ", ".join(codes))

@@ -1,4 +1,4 @@
-"""intruder: somebody who stole the publisher's NATS password, but none of its keys.
+"""intruder: somebody who stole the NATS password of an administrator, but no key of the publisher.
 
 A few lines of the NATS client protocol; while it runs, every chunk (or what else 'keys' names)
 that is put into the snapshot bucket is overwritten at once by other bytes of the same size, also when the leader repairs it.
@@ -11,7 +11,7 @@ import threading
 
 
 class Intruder:
-    def __init__(self, port, environment, user="cp", password="cp-secret", keys="chunk.>"):
+    def __init__(self, port, environment, user="admin", password="admin-secret", keys="chunk.>"):
         self.bucket = "$KV.trilane_%s_snapshots" % environment
         self.overwritten = 0
         self._broken = {}  # subject to the bytes that were put there.

@@ -155,45 +155,82 @@ class Process:
         return self.popen.wait(10)
 
 
+def control_plane_permissions(env):
+    """What the control plane's NATS user may do, and nothing else: docs/own-platform.md."""
+    snapshots, nodes = "trilane_%s_snapshots" % env, "trilane_%s_nodes" % env
+    return {
+        "publish": {"allow": [
+            "$KV.%s.>" % snapshots, "trilane.%s.head" % env,
+            "$JS.API.STREAM.INFO.KV_" + snapshots, "$JS.API.STREAM.CREATE.KV_" + snapshots,
+            "$JS.API.STREAM.MSG.GET.KV_" + snapshots,
+            "$JS.API.STREAM.INFO.KV_" + nodes, "$JS.API.STREAM.CREATE.KV_" + nodes,
+            "$JS.API.DIRECT.GET.KV_%s.>" % nodes]},
+        "subscribe": {"allow": ["_INBOX.trilane-cp.>", "$KV.%s.>" % nodes]},
+    }
+
+
+def node_permissions(env, node_id):
+    """What a node's NATS user may do: read snapshots, say its own status, carry events."""
+    snapshots, events = "trilane_%s_snapshots" % env, "TRILANE_EVENTS"
+    return {
+        "publish": {"allow": [
+            "$KV.trilane_%s_nodes.%s" % (env, node_id),
+            "$JS.API.STREAM.MSG.GET.KV_" + snapshots, "$JS.API.DIRECT.GET.KV_%s.>" % snapshots,
+            "trilane.%s.event.>" % env, "trilane.%s.quarantine.>" % env,
+            "$JS.API.STREAM.INFO." + events, "$JS.API.STREAM.CREATE." + events,
+            "$JS.API.STREAM.INFO.TRILANE_QUARANTINE", "$JS.API.STREAM.CREATE.TRILANE_QUARANTINE",
+            "$JS.API.CONSUMER.INFO.%s.*" % events, "$JS.API.CONSUMER.CREATE.%s.>" % events,
+            "$JS.API.CONSUMER.DURABLE.CREATE.%s.*" % events,
+            "$JS.API.CONSUMER.MSG.NEXT.%s.*" % events, "$JS.ACK.%s.>" % events]},
+        "subscribe": {"allow": ["_INBOX.%s.>" % node_id, "trilane.%s.head" % env,
+                                "trilane.%s.deliver.*" % env]},
+    }
+
+
 class Nats(Process):
-    """nats-server with JetStream and two users: cp writes snapshots, node only reads them."""
+    """nats-server with JetStream: the user cp writes snapshots, a user for each node reads them, and
+    admin may do everything: it is what tests look and tamper with."""
 
     def __init__(self, directory, port=None, name="nats", environment="demo"):
         self.port = port or free_port()
         self.environment = environment
-        super().__init__(name, directory, ["nats-server", "-c", self._configuration(directory)])
+        self.nodes = []
+        self.configuration = pathlib.Path(directory) / "nats.conf"
+        super().__init__(name, directory, ["nats-server", "-c", self.configuration])
+        self._configure()
 
-    def _configuration(self, directory):
-        directory = pathlib.Path(directory)
-        directory.mkdir(parents=True, exist_ok=True)
-        path = directory / "nats.conf"
-        env = self.environment
-        # A node reads snapshots and heads, writes its own status and what the canonical lane
-        # carries; it cannot write into the snapshot bucket, nor change a stream that holds one.
-        snapshots = "trilane_%s_snapshots" % env
-        denied = ["$KV.%s.>" % snapshots, "trilane.%s.head" % env,
-                  "$JS.API.STREAM.*.KV_%s" % snapshots,
-                  "$JS.API.STREAM.MSG.DELETE.KV_%s" % snapshots]
-        # Reading what the bucket is and holds stays allowed.
-        denied.remove("$JS.API.STREAM.*.KV_%s" % snapshots)
-        denied += ["$JS.API.STREAM.%s.KV_%s" % (verb, snapshots)
-                   for verb in ("CREATE", "UPDATE", "DELETE", "PURGE", "SNAPSHOT", "RESTORE")]
-        path.write_text("""
+    def _configure(self):
+        users = [{"user": "admin"},
+                 {"user": "cp", "permissions": control_plane_permissions(self.environment)}]
+        users += [{"user": node, "permissions": node_permissions(self.environment, node)}
+                  for node in self.nodes]
+        for user in users:
+            user["password"] = user["user"] + "-secret"
+        self.configuration.write_text("""
 listen: "127.0.0.1:%d"
 max_payload: 1048576
 jetstream: { store_dir: "%s", max_mem: 256MB, max_file: 16GB }
-authorization: {
-  users: [
-    { user: cp, password: cp-secret }
-    { user: node, password: node-secret,
-      permissions: { publish: { deny: %s }, subscribe: { allow: [">"] } } }
-  ]
-}
-""" % (self.port, directory / "jetstream", json.dumps(denied)))
-        return str(path)
+authorization: { users: %s }
+""" % (self.port, self.directory / "jetstream", json.dumps(users, indent=1)))
 
     def url(self, user="cp"):
         return "nats://%s:%s-secret@127.0.0.1:%d" % (user, user, self.port)
+
+    def add_node(self, node_id):
+        """A user of that name, also while the server runs."""
+        if node_id not in self.nodes:
+            self.nodes.append(node_id)
+            self._configure()
+            if self.alive():
+                self.signal(signal.SIGHUP)
+                wait_until(lambda: self._knows(node_id), 10, "NATS to know " + node_id)
+
+    def _knows(self, user):
+        try:
+            with NatsClient(self, user):
+                return True
+        except PermissionError:
+            return False
 
     def start(self):
         self.spawn()
@@ -208,7 +245,8 @@ authorization: {
 class NatsClient:
     """As much of NATS' protocol as a test needs to tamper with a bucket: publish and request."""
 
-    def __init__(self, nats, user="cp"):
+    def __init__(self, nats, user="admin"):
+        self.user = user
         self.socket = socket.create_connection(("127.0.0.1", nats.port), 5)
         self.file = self.socket.makefile("rwb")
         self.errors = []
@@ -235,6 +273,9 @@ class NatsClient:
         self._send(b"PING")
         while True:
             line = self.file.readline()
+            if not line or line.startswith(b"-ERR 'Authorization"):
+                self.__exit__(None, None, None)
+                raise PermissionError("NATS does not let %s in" % self.user)
             if line.startswith(b"-ERR"):
                 self.errors.append(line.decode().strip())
             elif line.startswith(b"PING"):
@@ -246,9 +287,14 @@ class NatsClient:
         self._send(b"PUB %s %d" % (subject.encode(), len(payload)), payload)
         self.flush()
 
+    def subscribe(self, subject):
+        """For the server's verdict alone; nobody reads what comes."""
+        self._send(b"SUB %s 2" % subject.encode())
+        self.flush()
+
     def request(self, subject, payload=b""):
         """One answer, as bytes without headers."""
-        inbox = b"_INBOX.test%d" % time.monotonic_ns()
+        inbox = b"_INBOX.%s.test%d" % (self.user.encode(), time.monotonic_ns())
         self._send(b"SUB %s 1" % inbox)
         self._send(b"PUB %s %s %d" % (subject.encode(), inbox, len(payload)), payload)
         while True:
@@ -376,11 +422,12 @@ class Node(Process):
         self.ports = {name: free_port() for name in
                       ("listen", "listen-tls", "listen-proxy", "listen-proxy-tls", "listen-admin")}
         self.identity = platform.issue_node(node_id)
+        platform.nats.add_node(node_id)
         self.flags = {
             "environment": platform.environment,
             "node-id": node_id,
             "data-dir": self.data,
-            "nats-urls": platform.nats.url("node"),
+            "nats-urls": platform.nats.url(node_id),
             "trust-root": platform.root,
             "key-status": self.identity["status_key"],
             "tls-cert": self.identity["cert"],

@@ -478,7 +478,7 @@ class Callers(unittest.TestCase):
             self.say(self.stub(node))
         self.assertEqual(dict(caught.exception.trailing_metadata())["x-trilane-code"], "NOT_READY")
         node.stop()
-        node.flags["nats-urls"] = self.platform.nats.url("node")
+        node.flags["nats-urls"] = self.platform.nats.url("fresh")
         node.start()
         trilane.wait_until(node.ready, what="a snapshot")
         for tenant, expected in (("acme", 200), ("globex", 200), ("nobody", 503)):

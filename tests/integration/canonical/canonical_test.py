@@ -32,9 +32,17 @@ class Lane(unittest.TestCase):
                                        **cls.flags).start()
                      for k in (1, 2)]
         cls.node = cls.nodes[0]
+        cls.addClassCleanup(cls.check_permissions)
         bus.publish_sources(cls.cp, cls.nodes, cls.platform, limit=("1/s", 2))
-        cls.nats = raw_nats.RawNats(cls.platform.nats.url("cp"))
+        cls.nats = raw_nats.RawNats(cls.platform.nats.url("admin"))
         cls.addClassCleanup(cls.nats.close)
+
+    @classmethod
+    def check_permissions(cls):
+        """The lists of the nodes' NATS users hold all that the lane does."""
+        for node in filter(trilane.Node.alive, cls.nodes):
+            error = node.dump()["bus"]["last_error"]
+            assert "Permissions Violation" not in error, error
 
     def setUp(self):
         self.channel = bus.channel(self.node)
@@ -629,7 +637,7 @@ class Changing(Lane):
         for thread in threads:
             thread.join()
         self.assertEqual(set(refused), {"BUS_UNAVAILABLE"})
-        raw = raw_nats.RawNats(self.platform.nats.url("cp"))
+        raw = raw_nats.RawNats(self.platform.nats.url("admin"))
         self.addCleanup(raw.close)
         for sequence, id in acked:
             self.assertEqual(raw.message("TRILANE_EVENTS", sequence)[1]["Nats-Msg-Id"],
@@ -642,7 +650,7 @@ class Changing(Lane):
         return self.refusal(bus.order(1)) == "BUS_UNAVAILABLE" and time.monotonic() - began < 0.5
 
     def test_zz_stream_that_is_gone_is_made_again(self):
-        raw = raw_nats.RawNats(self.platform.nats.url("cp"))
+        raw = raw_nats.RawNats(self.platform.nats.url("admin"))
         self.addCleanup(raw.close)
         self.assertTrue(raw.api("STREAM.DELETE.TRILANE_EVENTS")["success"])
 
