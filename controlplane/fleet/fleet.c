@@ -3,6 +3,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <stdio.h>
@@ -26,6 +27,7 @@ enum {
     INBOX_MAX = 4096,
     BATCH = 64,
     TURN_MS = 500,
+    WAIT_STEP_MS = 5,
     HEARTBEATS = 3, /* a node that missed these is not live. */
     PATH_SIZE = 4096,
     BUCKET_BYTES = 64 << 20,
@@ -50,6 +52,7 @@ struct cp_fleet {
         struct lock lock;
         struct map nodes GUARDED; /* id to struct entry. */
         uint64_t unverified GUARDED;
+        bool read GUARDED; /* what lay in the bucket. */
         bool stopping GUARDED;
     } shared;
 };
@@ -230,6 +233,9 @@ static void look_at_connection(struct cp_fleet *f)
             LOG(LOG_WARN, "fleet", "bucket_unread", LOG_ERR(e));
             return; /* with the next turn. */
         }
+        lock_take(&f->shared.lock);
+        f->shared.read = true;
+        lock_drop(&f->shared.lock);
     }
     f->connected = connected;
 }
@@ -357,6 +363,22 @@ static void copy_nodes(struct cp_fleet *f, struct cp_fleet_node *out) REQUIRES(f
         out->age_ms = (now_ns - entry->seen_ns) / 1000000;
         out->live = entry->node.verified && out->age_ms <= live_ms;
         out++;
+    }
+}
+
+bool cp_fleet_wait_read(struct cp_fleet *fleet, uint64_t timeout_ms)
+{
+    uint64_t end_ns = clock_mono_ns() + timeout_ms * 1000000;
+    /* It may not have looked since it is connected. */
+    wake(fleet);
+    for (;;) { /* ends when they were read, or in time. */
+        lock_take(&fleet->shared.lock);
+        bool read = fleet->shared.read;
+        lock_drop(&fleet->shared.lock);
+        if (read || clock_mono_ns() >= end_ns) {
+            return read;
+        }
+        (void)poll(NULL, 0, WAIT_STEP_MS);
     }
 }
 

@@ -47,6 +47,12 @@ MUST_CHECK struct err cp_fleet_run(struct cp_fleet *fleet);
 /* Ends the thread and frees. Accepts NULL. */
 void cp_fleet_free(struct cp_fleet *fleet);
 
+/*
+ * Waits until the statuses that lay in the bucket were read, once in the life of the fleet: before,
+ * a node that lives is not known to. False when they were not by then. Any thread.
+ */
+bool cp_fleet_wait_read(struct cp_fleet *fleet, uint64_t timeout_ms);
+
 /* Copies the table, by id; the caller frees *out. */
 MUST_CHECK struct err cp_fleet_list(struct cp_fleet *fleet, struct cp_fleet_node **out,
                                     size_t *out_count);

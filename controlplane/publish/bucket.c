@@ -96,6 +96,9 @@ struct err cp_bucket_restore(const struct cp_bucket *b, struct cp_store *store,
     struct cp_bucket target = *b; /* visitors take a context that may be written to. */
     TRY(store->ops->chunks_get(store, environment, record.version, put_stored, &target));
     TRY(cp_bucket_put_manifest(b, &record, buf_slice(&manifest)));
+    /* Once more: whoever removed the bucket meanwhile and made one of their own has all that came
+     * behind, and then nobody would find anything missing in it, and look at how it was made. */
+    TRY(cp_bucket_prepare(b, why));
     *out_version = record.version;
     return OK;
 }

@@ -409,6 +409,9 @@ struct err cp_leader_new(const struct cp_leader_options *options, struct cp_lead
     l->wake_fd = -1;
     ids_random(l->holder, sizeof(l->holder));
     lock_init(&l->shared.lock);
+    lock_take(&l->shared.lock);
+    l->shared.status.code = E_NOT_LEADER; /* no head goes out before the first beat is over. */
+    lock_drop(&l->shared.lock);
     struct err e = prepare(l, message);
     if (!err_ok(e)) {
         cp_leader_free(l);

@@ -337,6 +337,11 @@ static struct err step_reach(struct publication *p)
 {
     struct cp_fleet_node *nodes = NULL;
     size_t count = 0;
+    /* Right after a start nobody is known: neither whom this must suit, nor whom to wait for. What
+     * cannot be read stops nothing: nodes judge for themselves. */
+    if (bus_state(p->room->bus) == BUS_CONNECTED) {
+        (void)cp_fleet_wait_read(p->room->fleet, limits.fetch_timeout_ms);
+    }
     TRY(cp_fleet_list(p->room->fleet, &nodes, &count));
     struct cp_work *work = p->work;
     struct err e =

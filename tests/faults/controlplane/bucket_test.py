@@ -3,6 +3,7 @@ old, or foreign; a purged and a recreated bucket; a missing chunk; NATS down at 
 
 import contextlib
 import json
+import signal
 import sqlite3
 import unittest
 
@@ -72,6 +73,17 @@ class Bucket(unittest.TestCase):
         self.cp("publish", "--again", "-m", "goes on", trilane.POLICIES)
         self.assertEqual(node.version(), 2)
 
+    def test_its_nodes_are_known_to_a_control_plane_that_just_started(self):
+        """A publication at once judges by what they can do, and waits for them."""
+        self.publish_one()
+        wait_until(lambda: self.cp.json("status")["nodes"], 10, "the node's status")
+        for version in (2, 3, 4):
+            self.cp.stop()
+            self.start()
+            self.assertGreater(self.event("put"), 0, "who leads has put a head")
+            answer = self.cp.json("publish", "--again", "-m", "at once", trilane.POLICIES)
+            self.assertEqual([n["version"] for n in answer["nodes"]], [version])
+
     def test_purged_and_recreated_bucket_is_filled_again(self):
         node = self.publish_one()
         for harm in ("purge", "destroy"):
@@ -104,6 +116,22 @@ class Bucket(unittest.TestCase):
             nats.destroy(self.bucket)
             wait_until(lambda: self.whole(nats), 20, "head and content in the bucket")
         wait_until(lambda: self.cp.json("status")["bucket_code"] == "", 10, "the status to be well")
+
+    def test_a_bucket_that_others_made_while_it_was_filled(self):
+        """What the leader still puts goes into theirs, which then lacks nothing; it is told all the
+        same."""
+        self.publish_one()
+        with NatsClient(self.p.nats) as nats, NatsClient(self.p.nats) as watcher:
+            watcher.subscribe("$KV.%s.chunk.>" % self.bucket)
+            nats.destroy(self.bucket)
+            self.assertIn(b"MSG", watcher.file.readline())
+            self.cp.signal(signal.SIGSTOP)  # with the first of its chunks.
+            try:
+                self.assertTrue(self.remake(nats))
+            finally:
+                self.cp.signal(signal.SIGCONT)
+            wait_until(lambda: self.cp.json("status")["bucket_code"] == "BUCKET_FOREIGN", 10,
+                       "the status to say so")
 
     def remake(self, nats):
         """The bucket as somebody else would make it; False when the leader made it before."""
