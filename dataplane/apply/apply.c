@@ -304,7 +304,6 @@ static struct err load(struct dp_apply *a)
 
 void dp_apply_disk(struct dp_apply *a)
 {
-    a->standing.starting = true;
     struct err e = load(a);
     a->standing.starting = false;
     if (!err_ok(e)) {

@@ -195,6 +195,7 @@ struct err dp_apply_start(const struct dp_apply_config *config, struct dp_apply 
     lock_init(&a->shared.lock);
     struct err e = set_up(a);
     if (err_ok(e)) {
+        a->standing.starting = true; /* from the first look on, until the disk is loaded. */
         dp_standing_update(a);
         if (pthread_create(&a->thread, NULL, thread_main, a) == 0) {
             *out = a;

@@ -174,6 +174,26 @@ static void serves_its_disk(void **state)
     stop(apply);
 }
 
+/* From the first look on it says that it loads, and not that it has nothing. */
+static void says_that_it_loads(void **state)
+{
+    (void)state;
+    write_disk(12);
+    assert_int_equal(setenv("TRILANE_FAULT", "start:pause=200", 1), 0);
+    struct dp_apply *apply = NULL;
+    struct dp_apply_status s = {0};
+    assert_true(err_ok(start(&apply)));
+    for (int i = 0; i < 2000 && s.state != SNAP_STALE; i++) {
+        dp_apply_status(apply, &s);
+        assert_true(s.state == SNAP_STARTING || s.state == SNAP_STALE);
+        struct timespec t = {.tv_nsec = 5000000};
+        (void)nanosleep(&t, NULL);
+    }
+    assert_int_equal(s.state, SNAP_STALE);
+    assert_int_equal(unsetenv("TRILANE_FAULT"), 0);
+    stop(apply);
+}
+
 static void has_nothing_to_serve(void **state)
 {
     (void)state;
@@ -208,6 +228,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(serves_its_disk, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(says_that_it_loads, set_up, tear_down),
         cmocka_unit_test_setup_teardown(has_nothing_to_serve, set_up, tear_down),
         cmocka_unit_test_setup_teardown(owns_its_directory, set_up, tear_down),
         cmocka_unit_test_setup_teardown(needs_a_root, set_up, tear_down),
