@@ -3,6 +3,7 @@
 
 #include <openssl/err.h>
 #include <openssl/ssl.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -65,19 +66,98 @@ static struct err load_own(SSL_CTX *context, const struct net_tls_options *o)
     return OK;
 }
 
-static struct err load_trust(SSL_CTX *context, const struct net_tls_options *o, bool server)
+/* ---- trust ---- */
+
+static struct err read_trust(const char *ca_file, struct net_tls_trust *trust)
 {
-    if (o->ca_file == NULL) {
-        return server || SSL_CTX_set_default_verify_paths(context) == 1 ? OK : crypto_failure();
-    }
-    if (access(o->ca_file, R_OK) != 0) {
+    if (access(ca_file, R_OK) != 0) {
         return FAIL(E_NOT_FOUND);
     }
-    if (SSL_CTX_load_verify_file(context, o->ca_file) != 1) {
+    trust->store = X509_STORE_new();
+    if (trust->store == NULL || X509_STORE_load_file(trust->store, ca_file) != 1) {
         return crypto_failure();
     }
+    trust->names = SSL_load_client_CA_file(ca_file);
+    return trust->names == NULL ? crypto_failure() : OK;
+}
+
+struct err net_tls_trust_new(const char *ca_file, struct net_tls_trust **out)
+{
+    struct net_tls_trust *trust = calloc(1, sizeof(*trust));
+    if (trust == NULL) {
+        return FAIL(E_NO_MEMORY);
+    }
+    atomic_init(&trust->references, 1);
+    struct err failed = read_trust(ca_file, trust);
+    if (!err_ok(failed)) {
+        net_tls_trust_unref(trust);
+        return failed;
+    }
+    *out = trust;
+    return OK;
+}
+
+static struct net_tls_trust *trust_ref(struct net_tls_trust *trust)
+{
+    CHECK(atomic_fetch_add_explicit(&trust->references, 1, memory_order_relaxed) > 0);
+    return trust;
+}
+
+void net_tls_trust_unref(struct net_tls_trust *trust)
+{
+    if (trust == NULL ||
+        atomic_fetch_sub_explicit(&trust->references, 1, memory_order_acq_rel) > 1) {
+        return;
+    }
+    X509_STORE_free(trust->store);
+    sk_X509_NAME_pop_free(trust->names, X509_NAME_free);
+    free(trust);
+}
+
+/* The process' own, like the files that they come from. */
+static struct net_tls_trust system_trust = {.references = 1};
+
+static void read_system_trust(void)
+{
+    X509_STORE *store = X509_STORE_new();
+    if (store != NULL && X509_STORE_set_default_paths(store) == 1) {
+        system_trust.store = store;
+        return;
+    }
+    X509_STORE_free(store);
+    ERR_clear_error();
+}
+
+void net_tls_trust_system_load(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    CHECK(pthread_once(&once, read_system_trust) == 0);
+}
+
+/* With a reference; *out is NULL for a server that asks for no certificate. */
+static struct err find_trust(const struct net_tls_options *o, bool server,
+                             struct net_tls_trust **out)
+{
+    *out = NULL;
+    if (o->trust != NULL) {
+        *out = trust_ref(o->trust);
+    } else if (o->ca_file != NULL) {
+        return net_tls_trust_new(o->ca_file, out);
+    } else if (!server) {
+        net_tls_trust_system_load();
+        if (system_trust.store == NULL) {
+            return FAIL(E_CRYPTO);
+        }
+        *out = trust_ref(&system_trust);
+    }
+    return OK;
+}
+
+static struct err use_trust(SSL_CTX *context, const struct net_tls_trust *trust, bool server)
+{
+    SSL_CTX_set1_cert_store(context, trust->store);
     if (server) { /* what the server hints at in its request for a certificate. */
-        STACK_OF(X509_NAME) *names = SSL_load_client_CA_file(o->ca_file);
+        STACK_OF(X509_NAME) *names = SSL_dup_CA_list(trust->names);
         if (names == NULL) {
             return crypto_failure();
         }
@@ -85,6 +165,17 @@ static struct err load_trust(SSL_CTX *context, const struct net_tls_options *o, 
     }
     return OK;
 }
+
+static struct err load_trust(SSL_CTX *context, const struct net_tls_options *o, bool server)
+{
+    struct net_tls_trust *trust = NULL;
+    TRY(find_trust(o, server, &trust));
+    struct err failed = trust == NULL ? OK : use_trust(context, trust, server);
+    net_tls_trust_unref(trust);
+    return failed;
+}
+
+/* ---- contexts ---- */
 
 static void set_common(SSL_CTX *context)
 {
@@ -110,7 +201,7 @@ static struct err set_server(struct net_tls *tls, const struct net_tls_options *
     if (o->client_cert == NET_TLS_CLIENT_CERT_NONE) {
         return OK;
     }
-    if (o->ca_file == NULL) {
+    if (o->ca_file == NULL && o->trust == NULL) {
         return FAIL(E_USAGE); /* a certificate that nobody can judge. */
     }
     bool required = o->client_cert == NET_TLS_CLIENT_CERT_REQUIRED;

@@ -5,7 +5,7 @@
  *            connections keep the old. Make one a worker: OpenSSL 3 counts references atomically.
  * Ownership  reference counted; a connection holds what it needs. Slices of an identity live as
  *            long as the identity.
- * Threads    ref and unref on any thread; else each context on one thread.
+ * Threads    ref and unref, and all of a trust, on any thread; else each context on one thread.
  * Errors     E_NOT_FOUND (a file), E_CRYPTO (key, certificate), E_UNAUTHENTICATED (the peer).
  * Source     RFC 8446, RFC 9525; SPIFFE ID and X.509-SVID specifications.
  */
@@ -19,6 +19,7 @@
 #include "common/base/slice.h"
 
 struct net_tls;
+struct net_tls_trust;
 struct x509_st;
 
 enum net_tls_client_cert {
@@ -32,6 +33,7 @@ struct net_tls_options {
     const char *key_file;                 /* PEM; NULL when it is in cert_file or there is none. */
     const char *ca_file;                  /* PEM bundle that peers are verified against; NULL: a
                                              client takes the system's, a server asks for none. */
+    struct net_tls_trust *trust;          /* the same, read before, to be shared; it goes first. */
     enum net_tls_client_cert client_cert; /* servers only. */
     bool http1_only;                      /* ALPN offers http/1.1 alone; else h2, http/1.1. */
     bool h2_only;                         /* ALPN offers h2 alone; a peer without it is refused. */
@@ -40,6 +42,22 @@ struct net_tls_options {
 /* Makes a context from files. TLS 1.2 and 1.3 only. */
 MUST_CHECK struct err net_tls_server_new(const struct net_tls_options *o, struct net_tls **out);
 MUST_CHECK struct err net_tls_client_new(const struct net_tls_options *o, struct net_tls **out);
+
+/*
+ * CAs that peers are verified against, read once and shared by contexts of any thread. Reference
+ * counted; a context keeps what it needs. E_NOT_FOUND, E_CRYPTO.
+ */
+MUST_CHECK struct err net_tls_trust_new(const char *ca_file, struct net_tls_trust **out);
+
+/* Accepts NULL. */
+void net_tls_trust_unref(struct net_tls_trust *trust);
+
+/*
+ * Reads the system's CAs, unless they were read in this process: they stay. A client's context
+ * without CAs of its own does the same; whoever may not wait for it (a fifth of a second where
+ * they lie in one file) has it done here, before, on another thread.
+ */
+void net_tls_trust_system_load(void);
 
 struct net_tls *net_tls_ref(struct net_tls *tls);
 

@@ -6,6 +6,12 @@
 
 #include "common/net/tls.h"
 
+struct net_tls_trust {
+    X509_STORE *store;           /* OpenSSL guards it: contexts of all threads share it. */
+    STACK_OF(X509_NAME) * names; /* of its CAs; NULL: of the system's. */
+    atomic_uint references;
+};
+
 struct net_tls {
     SSL_CTX *context;
     atomic_uint references;

@@ -13,6 +13,7 @@
 #include "common/base/limits.h"
 #include "common/base/log.h"
 #include "common/base/scope.h"
+#include "common/net/tls.h"
 #include "dataplane/apply/apply_impl.h"
 #include "dataplane/apply/fault.h"
 #include "dataplane/request/metrics.h"
@@ -240,6 +241,9 @@ static struct err step_persist(struct dp_apply *a, struct dp_apply_turn *t)
 /* From here on 'model' is what the workers are to serve; takes the reference. */
 static void serve(struct dp_apply *a, struct dp_model *model)
 {
+    if (dp_model_needs_system_trust(model)) {
+        net_tls_trust_system_load(); /* here, so that no worker's loop has to stand for it. */
+    }
     a->config.workers.fresh(a->config.workers.ctx, a->standing.content_ns);
     a->config.workers.swap(a->config.workers.ctx, model);
     dp_model_unref(a->model);

@@ -233,6 +233,7 @@ static struct err link_egress(struct dp_model *model, const struct dp_model_part
         .response_bytes = m->response_bytes,
     };
     TRY(find_transport(model, m->transport, &egress->transport));
+    model->needs_system_trust |= egress->transport->upstream_tls == 0;
     TRY(link_egress_lists(model, m, egress));
     for (size_t i = 0; i < m->n_hosts; i++) {
         TRY(add_egress_host(model, egress, m->hosts[i]));

@@ -256,3 +256,8 @@ const struct dp_egress *dp_model_egress(const struct dp_model *model, struct sli
     }
     return egress;
 }
+
+bool dp_model_needs_system_trust(const struct dp_model *model)
+{
+    return model->needs_system_trust;
+}

@@ -176,5 +176,8 @@ const struct dp_topic *dp_model_topic(const struct dp_model *model, struct slice
 const struct dp_egress *dp_model_egress(const struct dp_model *model, struct slice tenant,
                                         struct slice host, uint16_t port);
 
+/* Whether https destinations of some egress are verified against the system's CAs. */
+bool dp_model_needs_system_trust(const struct dp_model *model);
+
 /* Whether the tenant has a service in this snapshot; for /ready?tenant=. */
 bool dp_model_has_tenant(const struct dp_model *model, struct slice tenant);

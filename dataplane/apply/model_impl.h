@@ -70,6 +70,7 @@ struct dp_model {
     bool wildcard_hosts; /* some name in 'hosts' begins with "*.": else there are none to try. */
     struct map topics;
     struct map egresses; /* "<tenant>/<host>" to struct dp_linked_egress. */
+    bool needs_system_trust;
 };
 
 /*

@@ -16,6 +16,7 @@
 #include "common/base/map.h"
 #include "common/net/dns.h"
 #include "common/net/http1_server.h"
+#include "common/net/tls.h"
 #include "dataplane/proxy/address.h"
 #include "dataplane/proxy/fields.h"
 #include "dataplane/proxy/tunnel.h"
@@ -115,6 +116,17 @@ static void resolved(void *ctx, struct err how, const struct net_addr *addrs, si
 
 /* ---- dial ---- */
 
+/* The CAs were read when the model came; NULL when they could not be. */
+static struct net_tls *outside(struct px_worker *w)
+{
+    if (w->outside == NULL) {
+        const struct net_tls_options options = {.http1_only = true};
+        struct err ignored = net_tls_client_new(&options, &w->outside);
+        (void)ignored; /* the dial is refused, and the next one tries again. */
+    }
+    return w->outside;
+}
+
 static struct net_tls *tls_of(const struct px_exchange *x)
 {
     const struct dp_lane_host *host = x->worker->host;
@@ -124,7 +136,7 @@ static struct net_tls *tls_of(const struct px_exchange *x)
     case 2:
         return host->mtls;
     default:
-        return x->worker->outside;
+        return outside(x->worker);
     }
 }
 

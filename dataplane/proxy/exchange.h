@@ -31,7 +31,7 @@ enum { PX_VIA_MAX = 32, PX_DOMAINS = 256 };
 /* What a worker keeps for all of its exchanges. */
 struct px_worker {
     const struct dp_lane_host *host; /* borrowed. */
-    struct net_tls *outside;         /* verifies against the system's CAs. */
+    struct net_tls *outside;         /* verifies against the system's CAs; NULL: not needed yet. */
     size_t tunnel_count;
     metrics_id tunnels;
     struct px_domain {

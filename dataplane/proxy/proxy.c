@@ -16,11 +16,6 @@ static struct err start(const struct dp_lane_host *host, void **out_state)
     if (w == NULL) {
         return FAIL(E_NO_MEMORY);
     }
-    struct err err = net_tls_client_new(&(struct net_tls_options){.http1_only = true}, &w->outside);
-    if (!err_ok(err)) {
-        free(w);
-        return err;
-    }
     w->host = host;
     w->tunnels = metrics_plain(dp_request_metrics_set(host->metrics), DP_METRIC_PROXY_TUNNELS);
     *out_state = w;

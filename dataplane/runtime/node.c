@@ -17,6 +17,7 @@
 #include "common/base/limits.h"
 #include "common/base/log.h"
 #include "common/net/listener.h"
+#include "common/net/tls.h"
 #include "dataplane/admin/admin.h"
 #include "dataplane/apply/apply.h"
 #include "dataplane/request/access.h"
@@ -206,6 +207,17 @@ static struct err open_shared(struct dp_node *n, struct buf *message)
     return bus_open(&config, &n->bus);
 }
 
+static struct err init_workers(struct dp_node *n, struct net_tls_trust *trust)
+{
+    while (n->worker_count < n->options.workers) {
+        struct dp_worker_tls tls = {0};
+        TRY(dp_options_tls(&n->options, trust, &tls));
+        size_t index = n->worker_count++;
+        TRY(dp_worker_init(&n->workers[index], &n->worker_config, index, &tls));
+    }
+    return OK;
+}
+
 static struct err open_workers(struct dp_node *n, const struct dp_lane *const *lanes)
 {
     const struct dp_options *o = &n->options;
@@ -227,13 +239,11 @@ static struct err open_workers(struct dp_node *n, const struct dp_lane *const *l
     if (n->workers == NULL) {
         return FAIL(E_NO_MEMORY);
     }
-    while (n->worker_count < o->workers) {
-        struct dp_worker_tls tls = {0};
-        TRY(dp_options_tls(o, &tls));
-        size_t index = n->worker_count++;
-        TRY(dp_worker_init(&n->workers[index], &n->worker_config, index, &tls));
-    }
-    return OK;
+    struct net_tls_trust *trust = NULL;
+    TRY(dp_options_trust(o, &trust));
+    struct err e = init_workers(n, trust);
+    net_tls_trust_unref(trust);
+    return e;
 }
 
 static struct err start_apply(struct dp_node *n)
@@ -422,11 +432,13 @@ static void stop(struct dp_node *n)
 static void reload(struct dp_node *n)
 {
     struct dp_worker_tls *tls = calloc(n->worker_count, sizeof(*tls));
-    struct err e = tls == NULL ? FAIL(E_NO_MEMORY) : OK;
+    struct net_tls_trust *trust = NULL;
+    struct err e = tls == NULL ? FAIL(E_NO_MEMORY) : dp_options_trust(&n->options, &trust);
     /* All are read before the first is used: files that are replaced meanwhile change nothing. */
     for (size_t i = 0; i < n->worker_count && err_ok(e); i++) {
-        e = dp_options_tls(&n->options, &tls[i]);
+        e = dp_options_tls(&n->options, trust, &tls[i]);
     }
+    net_tls_trust_unref(trust);
     for (size_t i = 0; i < n->worker_count && tls != NULL; i++) {
         if (err_ok(e)) {
             dp_worker_reload(&n->workers[i], &tls[i]);

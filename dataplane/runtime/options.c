@@ -274,13 +274,14 @@ void dp_options_free(struct dp_options *o)
 
 /* ---- TLS ---- */
 
-static struct err make_tls(const struct dp_options *o, struct dp_worker_tls *out)
+static struct err make_tls(const struct dp_options *o, struct net_tls_trust *trust,
+                           struct dp_worker_tls *out)
 {
     struct net_tls_options options = {
-        .ca_file = o->tls_ca,
-        .client_cert = o->tls_ca == NULL ? NET_TLS_CLIENT_CERT_NONE : NET_TLS_CLIENT_CERT_OPTIONAL,
+        .trust = trust,
+        .client_cert = trust == NULL ? NET_TLS_CLIENT_CERT_NONE : NET_TLS_CLIENT_CERT_OPTIONAL,
     };
-    if (o->tls_ca != NULL) {
+    if (trust != NULL) {
         TRY(net_tls_client_new(&options, &out->client));
     }
     options.cert_file = o->tls_cert;
@@ -294,10 +295,17 @@ static struct err make_tls(const struct dp_options *o, struct dp_worker_tls *out
     return OK;
 }
 
-struct err dp_options_tls(const struct dp_options *o, struct dp_worker_tls *out)
+struct err dp_options_trust(const struct dp_options *o, struct net_tls_trust **out)
+{
+    *out = NULL;
+    return o->tls_ca == NULL ? OK : net_tls_trust_new(o->tls_ca, out);
+}
+
+struct err dp_options_tls(const struct dp_options *o, struct net_tls_trust *trust,
+                          struct dp_worker_tls *out)
 {
     struct dp_worker_tls tls = {0};
-    struct err e = make_tls(o, &tls);
+    struct err e = make_tls(o, trust, &tls);
     if (!err_ok(e)) {
         dp_worker_tls_unref(&tls);
         return e;

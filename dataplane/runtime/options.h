@@ -48,6 +48,11 @@ MUST_CHECK struct err dp_options_read(const struct settings *settings, struct dp
                                       struct buf *message);
 void dp_options_free(struct dp_options *o);
 
-/* Makes the TLS contexts of one worker from the files as they are now. */
+/* The CAs that peers of our own are verified against, for all workers; NULL when there are none. */
+struct net_tls_trust;
+MUST_CHECK struct err dp_options_trust(const struct dp_options *o, struct net_tls_trust **out);
+
+/* Makes the TLS contexts of one worker from the files as they are now. 'trust' may be NULL. */
 struct dp_worker_tls;
-MUST_CHECK struct err dp_options_tls(const struct dp_options *o, struct dp_worker_tls *out);
+MUST_CHECK struct err dp_options_tls(const struct dp_options *o, struct net_tls_trust *trust,
+                                     struct dp_worker_tls *out);

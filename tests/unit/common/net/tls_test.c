@@ -423,6 +423,71 @@ static void contexts_refuse_what_is_not_whole(void **state)
     assert_null(tls);
 }
 
+/* A copy of the CA's file, which a test may take away. */
+static void copy_ca(char path[128])
+{
+    (void)snprintf(path, 128, "%s.copy", certs.ca_file);
+    FILE *from = fopen(certs.ca_file, "re");
+    FILE *to = fopen(path, "we");
+    assert_non_null(from);
+    assert_non_null(to);
+    for (int c = fgetc(from); c != EOF; c = fgetc(from)) {
+        assert_int_equal(fputc(c, to), c);
+    }
+    assert_int_equal(fclose(from), 0);
+    assert_int_equal(fclose(to), 0);
+}
+
+/* Both sides with contexts from these options; the server is verified, and the client. */
+static void proves_both(struct net_tls_options server, struct net_tls_options client)
+{
+    struct net_tls *tls = NULL;
+    struct pair p;
+    server.cert_file = server_pem.path;
+    assert_int_equal(net_tls_server_new(&server, &tls).code, E_OK);
+    pair_init(&p, tls);
+    assert_int_equal(net_tls_client_new(&client, &tls).code, E_OK);
+    pair_dial(&p, tls, "server.test", NULL);
+    wait_for(&p, &p.client.opened);
+    wait_for(&p, &p.server.opened);
+    assert_int_equal(net_conn_identity(p.server.conn) != NULL, client.cert_file != NULL);
+    pair_free(&p);
+}
+
+static void trust_is_read_once_and_shared(void **state)
+{
+    (void)state;
+    char path[128];
+    struct net_tls_trust *trust = NULL;
+    copy_ca(path);
+    assert_int_equal(net_tls_trust_new(path, &trust).code, E_OK);
+    assert_int_equal(unlink(path), 0); /* so whoever reads it again fails. */
+    struct net_tls_options server = {.trust = trust, .client_cert = NET_TLS_CLIENT_CERT_REQUIRED};
+    struct net_tls_options client = {.trust = trust, .cert_file = client_pem.path};
+    proves_both(server, client);
+    proves_both(server, client);
+    net_tls_trust_unref(trust);
+    net_tls_trust_unref(NULL);
+    trust = NULL;
+    assert_int_equal(net_tls_trust_new(path, &trust).code, E_NOT_FOUND);
+    assert_int_equal(net_tls_trust_new(__FILE__, &trust).code, E_CRYPTO);
+    assert_null(trust);
+}
+
+/* The only test of this program that takes the system's: it says where they are. */
+static void the_systems_cas_are_read_once(void **state)
+{
+    (void)state;
+    char path[128];
+    copy_ca(path);
+    assert_int_equal(setenv("SSL_CERT_FILE", path, 1), 0);
+    net_tls_trust_system_load();
+    assert_int_equal(unlink(path), 0);
+    net_tls_trust_system_load();
+    proves_both((struct net_tls_options){0}, (struct net_tls_options){0});
+    proves_both((struct net_tls_options){0}, (struct net_tls_options){0});
+}
+
 static bool spiffe_ok(const char *text)
 {
     struct net_spiffe out;
@@ -527,6 +592,8 @@ int main(void)
         cmocka_unit_test(a_reload_leaves_open_connections_alone),
         cmocka_unit_test(silence_and_noise_are_ended),
         cmocka_unit_test(contexts_refuse_what_is_not_whole),
+        cmocka_unit_test(trust_is_read_once_and_shared),
+        cmocka_unit_test(the_systems_cas_are_read_once),
         cmocka_unit_test(spiffe_ids_are_read_by_the_rules),
         cmocka_unit_test(only_a_proper_leaf_proves_a_spiffe_id),
         cmocka_unit_test(names_are_bounded),

@@ -337,6 +337,32 @@ static void routes_by_precision(void **state)
     dp_model_unref(m);
 }
 
+static void knows_whether_the_systems_cas_are_needed(void **state)
+{
+    struct world *w = *state;
+    struct content *c = content_sample(1);
+    struct dp_build_report report;
+    struct dp_model *m = sample_model(w); /* its egress has a profile without tls. */
+    assert_true(dp_model_needs_system_trust(m));
+    dp_model_unref(m);
+    Trilane__Parts__V1__Transport ours;
+    trilane__parts__v1__transport__init(&ours);
+    ours.id = publisher_text("default");
+    ours.timeout_ms = 3000;
+    ours.upstream_tls = 1;
+    content_put(c, STREAM_TRANSPORT, "default", &ours.base);
+    assert_true(err_ok(build(w, c, NULL, &m, &report)));
+    assert_false(dp_model_needs_system_trust(m));
+    dp_model_unref(m);
+    content_free(c);
+    c = content_sample(1);
+    content_remove(c, STREAM_EGRESS, "acme/partners");
+    assert_true(err_ok(build(w, c, NULL, &m, &report)));
+    assert_false(dp_model_needs_system_trust(m));
+    dp_model_unref(m);
+    content_free(c);
+}
+
 /* ---- taking over ---- */
 
 static void builds_only_what_changed(void **state)
@@ -527,6 +553,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(finds_the_egress_of_a_host, set_up, tear_down),
         cmocka_unit_test_setup_teardown(routes_by_precision, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_large_group_is_found_by_its_paths, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(knows_whether_the_systems_cas_are_needed, set_up,
+                                        tear_down),
         cmocka_unit_test_setup_teardown(builds_only_what_changed, set_up, tear_down),
         cmocka_unit_test_setup_teardown(refuses_what_names_nothing, set_up, tear_down),
         cmocka_unit_test_setup_teardown(refuses_bytes_and_keys_that_disagree, set_up, tear_down),
