@@ -75,15 +75,16 @@ class Exchange:
 class Upstream:
     """Listens; 'behaviours' maps the last segment of a path to what is done with the whole request."""
 
-    def __init__(self, behaviours):
+    def __init__(self, behaviours, port=0):
         self.behaviours = behaviours
         self.exchanges = []
         self.connections = 0
         self.leave_at = None  # the first connection goes away with this request, and sees no more.
         self.ignored = 0      # requests that came behind that.
-        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.listener = socket.create_server(("127.0.0.1", port))
         self.port = self.listener.getsockname()[1]
         self.sockets = []
+        self.peers = []
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self):
@@ -95,7 +96,18 @@ class Upstream:
             leave_at, self.leave_at = self.leave_at, None
             self.connections += 1
             self.sockets.append(sock)
-            threading.Thread(target=_Peer(self, sock, leave_at).run, daemon=True).start()
+            peer = _Peer(self, sock, leave_at)
+            self.peers.append(peer)
+            threading.Thread(target=peer.run, daemon=True).start()
+
+    def drain(self, timeout=10):
+        """Leaves as RFC 9113, 6.8 would have it: what comes before the second GOAWAY is answered.
+        True when every connection ended so."""
+        self.listener.shutdown(socket.SHUT_RDWR)  # wakes accept(), so that no connection follows.
+        self.listener.close()
+        for peer in self.peers:
+            peer.drain()
+        return all([peer.ended.wait(timeout) for peer in self.peers])
 
     def stop(self):
         self.listener.close()
@@ -118,9 +130,26 @@ class _Peer:
         self.last = None  # the stream of the last request that is looked at.
         self.h2 = connection(client=False)
         self.open = {}
+        self.lock = threading.Lock()  # of the socket's sending side.
+        self.final = None             # the last stream that is answered, once we leave.
+        self.ended = threading.Event()
 
     def flush(self):
-        self.sock.sendall(self.h2.data_to_send())
+        with self.lock:
+            self.sock.sendall(self.h2.data_to_send())
+
+    def drain(self):
+        """The first GOAWAY, and a PING: its answer comes behind all that was sent before."""
+        with self.lock:
+            self.sock.sendall(struct.pack(">IBIII", 8 << 8 | 7, 0, 0, 0x7fffffff, 0) +
+                              struct.pack(">IBIQ", 8 << 8 | 6, 0, 0, 1))
+
+    def _leave(self):
+        """The second one, with the last stream that came until now."""
+        self.final = self.h2.highest_inbound_stream_id
+        self.flush()
+        with self.lock:
+            self.sock.sendall(struct.pack(">IBIII", 8 << 8 | 7, 0, 0, self.final, 0))
 
     def run(self):
         self.h2.initiate_connection()
@@ -133,11 +162,19 @@ class _Peer:
                 for event in self.h2.receive_data(data):
                     self._event(event)
                 self.flush()
+                if self.final is not None and not self.open:
+                    self.sock.shutdown(socket.SHUT_WR)
+                    self.ended.set()
         except (OSError, h2.exceptions.ProtocolError):
             self.sock.close()
 
     def _event(self, event):
+        if isinstance(event, h2.events.PingAckReceived):
+            self._leave()
         if isinstance(event, h2.events.RequestReceived):
+            if self.final is not None:
+                self.upstream.ignored += 1
+                return
             self.requests += 1
             if self.leave_at is not None and self.requests > self.leave_at:
                 self.upstream.ignored += 1
@@ -159,6 +196,7 @@ class _Peer:
             exchange.ended = True
             method = exchange.headers[":path"].rsplit("/", 1)[1]
             self.upstream.behaviours[method](exchange)
+            del self.open[exchange.stream]
             if exchange.stream == self.last:
                 exchange.goaway(last=exchange.stream)
 
