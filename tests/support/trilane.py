@@ -299,8 +299,8 @@ class NatsClient:
         self._send(b"PUB %s %s %d" % (subject.encode(), inbox, len(payload)), payload)
         while True:
             line = self.file.readline()
-            if line.startswith(b"-ERR"):
-                raise AssertionError(line.decode())
+            if not line or line.startswith(b"-ERR"):
+                raise AssertionError(line.decode() or "NATS closed the connection")
             if line.startswith((b"MSG", b"HMSG")):
                 words = line.split()
                 skipped = int(words[-2]) if line.startswith(b"HMSG") else 0

@@ -120,7 +120,9 @@ class Bucket(unittest.TestCase):
     def test_a_bucket_that_others_made_while_it_was_filled(self):
         """What the leader still puts goes into theirs, which then lacks nothing; it is told all the
         same."""
-        self.publish_one()
+        # nats-server 2.9.10 panics when a head is asked for while its stream is made (in
+        # jsMsgGetRequest): the leader stands still then, and the node is not needed.
+        self.publish_one().kill()
         with NatsClient(self.p.nats) as nats, NatsClient(self.p.nats) as watcher:
             watcher.subscribe("$KV.%s.chunk.>" % self.bucket)
             nats.destroy(self.bucket)
