@@ -238,12 +238,17 @@ static struct err step_persist(struct dp_apply *a, struct dp_apply_turn *t)
     return OK;
 }
 
+/* Here, so that no worker's loop has to stand still for it. */
+static void read_system_trust(const struct dp_model *model)
+{
+    if (dp_model_needs_system_trust(model)) {
+        net_tls_trust_system_load();
+    }
+}
+
 /* From here on 'model' is what the workers are to serve; takes the reference. */
 static void serve(struct dp_apply *a, struct dp_model *model)
 {
-    if (dp_model_needs_system_trust(model)) {
-        net_tls_trust_system_load(); /* here, so that no worker's loop has to stand for it. */
-    }
     a->config.workers.fresh(a->config.workers.ctx, a->standing.content_ns);
     a->config.workers.swap(a->config.workers.ctx, model);
     dp_model_unref(a->model);
@@ -270,6 +275,7 @@ static struct err step_swap(struct dp_apply *a, struct dp_apply_turn *t)
     a->standing.applies++;
     a->standing.content_ns = a->standing.contact_ns;
     a->fell_back = false;
+    read_system_trust(t->model);
     serve(a, TAKE_PTR(t->model));
     dp_standing_settle(a);
     metrics_add(a->config.shard, metrics_plain(a->config.metrics, DP_METRIC_SNAPSHOT_APPLIES), 1);
@@ -300,6 +306,7 @@ static struct err load(struct dp_apply *a)
     a->standing.parts = report.parts;
     a->standing.parts_built = report.parts_built;
     serve(a, model);
+    read_system_trust(a->model); /* behind it: a node that starts is waited for. */
     if (!err_ok(start.count_err)) {
         LOG(LOG_WARN, "apply", "start-not-counted", LOG_ERR(start.count_err));
     }
