@@ -372,6 +372,15 @@ static size_t wait_drained(struct dp_node *n, size_t count, uint64_t timeout_ms)
     return count;
 }
 
+/* What is left of the shutdown timeout. */
+static uint64_t shutdown_left_ms(uint64_t start_ns)
+{
+    uint64_t spent_ms = (clock_mono_ns() - start_ns) / 1000000;
+    return spent_ms < limits.shutdown_timeout_ms ? limits.shutdown_timeout_ms - spent_ms : 0;
+}
+
+/* Who is still there after the graceful timeout is ended, when there is time left to end them; past
+ * the shutdown timeout the process ends. */
 static void drain(struct dp_node *n)
 {
     uint64_t graceful_ms = limits.graceful_timeout_ms;
@@ -384,13 +393,12 @@ static void drain(struct dp_node *n)
     }
     size_t busy =
         wait_drained(n, n->worker_count, graceful_ms < shutdown_ms ? graceful_ms : shutdown_ms);
-    if (busy > 0) {
+    if (busy > 0 && shutdown_left_ms(start_ns) > 0) {
         LOG(LOG_WARN, "runtime", "drain-cut-short", LOG_U64("busy_workers", busy));
         for (size_t i = 0; i < n->worker_count; i++) {
             dp_worker_abort(&n->workers[i]);
         }
-        uint64_t spent_ms = (clock_mono_ns() - start_ns) / 1000000;
-        busy = wait_drained(n, busy, spent_ms < shutdown_ms ? shutdown_ms - spent_ms : 0);
+        busy = wait_drained(n, busy, shutdown_left_ms(start_ns));
     }
     if (busy > 0) {
         LOG(LOG_ERROR, "runtime", "shutdown-forced", LOG_U64("busy_workers", busy));
