@@ -10,7 +10,9 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "common/base/buf.h"
 #include "common/base/err.h"
@@ -26,6 +28,7 @@ struct dp_feed {
     struct kv snapshots;
     struct kv nodes;
     uint64_t bytes; /* fetched so far. */
+    bool bucket_seen;
 };
 
 /* Subscribes to the environment's heads. 'wake' is called when a hint arrives. */
