@@ -470,7 +470,7 @@ static void trust_is_read_once_and_shared(void **state)
     net_tls_trust_unref(NULL);
     trust = NULL;
     assert_int_equal(net_tls_trust_new(path, &trust).code, E_NOT_FOUND);
-    assert_int_equal(net_tls_trust_new(__FILE__, &trust).code, E_CRYPTO);
+    assert_int_equal(net_tls_trust_new("/dev/null", &trust).code, E_CRYPTO);
     assert_null(trust);
 }
 
