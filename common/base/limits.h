@@ -38,6 +38,8 @@
     X(live_snapshots, 8, 2, 64, "snapshots", "snapshots in memory at once, pinned ones counted")   \
     /* node */                                                                                     \
     X(workers, 0, 0, 256, "threads", "workers of a node; 0 is one a core")                         \
+    X(turn_pause_us, 0, 0, 2000, "us",                                                             \
+      "least time between two turns of a worker with work: CPU saved for latency; 0: none")        \
     X(connections, 20000, 16, 1000000, "connections", "callers' connections of a node")            \
     X(streams_per_connection, 256, 1, 10000, "streams",                                            \
       "concurrent HTTP/2 streams of a caller's connection")                                        \

@@ -2,6 +2,7 @@
 #include "common/net/loop.h"
 
 #include <stdlib.h>
+#include <time.h>
 
 #include "common/base/check.h"
 #include "common/base/clock.h"
@@ -10,6 +11,8 @@
 
 /* Rounds of hooks in one turn; hooks that go on queueing each other wait for the next one. */
 enum { HOOK_ROUNDS_MAX = 64 };
+
+#define NS_PER_S UINT64_C(1000000000)
 
 static struct net_task tasks_closed;
 #define TASKS_CLOSED (&tasks_closed)
@@ -74,6 +77,11 @@ struct err net_loop_new(struct net_loop **out)
     loop->uv.data = loop;
     *out = loop;
     return OK;
+}
+
+void net_loop_set_pause(struct net_loop *loop, uint64_t us)
+{
+    loop->pause_ns = us * 1000;
 }
 
 /* Runs what was posted, oldest first; 'leave' becomes the new content of the list. */
@@ -274,6 +282,26 @@ static void loop_plan_sleep(struct net_loop *loop)
     CHECK(uv_timer_start(&loop->sleep, on_sleep_end, wait_ms, 0) == 0);
 }
 
+/* Sleeps away what is left of the pause when the turn that ends had work. */
+static void loop_pause(struct net_loop *loop)
+{
+    uint64_t work = loop->stats.reads + loop->stats.tasks;
+    if (work == loop->work_seen) {
+        return;
+    }
+    loop->work_seen = work;
+    uint64_t until_ns = loop->turn_start_ns + loop->pause_ns;
+    loop->turn_start_ns = clock_mono_ns();
+    if (loop->turn_start_ns < until_ns) {
+        const struct timespec until = {.tv_sec = (time_t)(until_ns / NS_PER_S),
+                                       .tv_nsec = (long)(until_ns % NS_PER_S)};
+        /* A signal ends it early, which does no harm. */
+        (void)clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL);
+        loop->turn_start_ns = until_ns;
+        uv_update_time(&loop->uv);
+    }
+}
+
 static void on_prepare(uv_prepare_t *prepare)
 {
     struct net_loop *loop = prepare->loop->data;
@@ -284,6 +312,9 @@ static void on_prepare(uv_prepare_t *prepare)
         CHECK(uv_idle_start(&loop->idle, on_idle) == 0);
     } else {
         (void)uv_idle_stop(&loop->idle);
+        if (loop->pause_ns > 0) {
+            loop_pause(loop);
+        }
     }
     loop->now_stale = true;
     loop->stats.turns++;

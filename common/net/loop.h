@@ -64,6 +64,13 @@ struct net_loop_stats {
 /* Makes a loop; it belongs to the thread that first calls net_loop_run(). E_NO_MEMORY, E_IO. */
 MUST_CHECK struct err net_loop_new(struct net_loop **out);
 
+/*
+ * Has at least 'us' microseconds lie between the starts of two turns that have work, so that one
+ * turn serves what arrived meanwhile: fewer wake-ups and system calls for as much more latency.
+ * What comes after a silence of that length waits for nothing. 0, the default: no pause.
+ */
+void net_loop_set_pause(struct net_loop *loop, uint64_t us);
+
 /* Runs until net_loop_stop(). Every task accepted so far has run when it returns. May be called
  * again. */
 void net_loop_run(struct net_loop *loop);

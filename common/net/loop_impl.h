@@ -47,8 +47,11 @@ struct net_loop {
     struct net_conn *conns;                      /* all that have not been closed. */
     size_t users; /* listeners and resolvers that must be freed before the loop. */
     struct net_loop_stats stats;
-    uint8_t *read_buffer;  /* NET_READ_BYTES: what the socket gave. */
-    uint8_t *clear_buffer; /* NET_READ_BYTES: what TLS made of it. */
+    uint64_t pause_ns;      /* between two turns that have work; 0: none. */
+    uint64_t turn_start_ns; /* of the last one that waited, or could have. */
+    uint64_t work_seen;     /* 'reads' and 'tasks' of 'stats' at the end of the turn before. */
+    uint8_t *read_buffer;   /* NET_READ_BYTES: what the socket gave. */
+    uint8_t *clear_buffer;  /* NET_READ_BYTES: what TLS made of it. */
     struct net_chunk *free_chunks;
     size_t free_chunk_count;
     struct {

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/clock.h"
 #include "common/base/limits.h"
 #include "common/net/timer.h"
 
@@ -69,6 +70,38 @@ static void posts_of_threads_run_once_in_order(void **state)
     }
     assert_int_equal(net_loop_stats(crew.loop)->tasks, THREADS * POSTS);
     net_loop_free(crew.loop);
+}
+
+struct relay {
+    struct net_loop *loop;
+    unsigned left;
+};
+
+static void post_again(struct net_task *task, void *ctx)
+{
+    struct relay *relay = ctx;
+    if (--relay->left == 0) {
+        net_loop_stop(relay->loop);
+    } else {
+        assert_int_equal(net_loop_post(relay->loop, task).code, E_OK);
+    }
+}
+
+/* Each post makes a turn with work: from the first to the last at least one pause less than posts.
+ */
+static void turns_with_work_are_a_pause_apart(void **state)
+{
+    (void)state;
+    enum { PAUSE_US = 2000, TURNS = 20 };
+    struct relay relay = {.left = TURNS};
+    struct net_task task = {.fn = post_again, .ctx = &relay};
+    assert_int_equal(net_loop_new(&relay.loop).code, E_OK);
+    net_loop_set_pause(relay.loop, PAUSE_US);
+    assert_int_equal(net_loop_post(relay.loop, &task).code, E_OK);
+    uint64_t start_ns = clock_mono_ns();
+    net_loop_run(relay.loop);
+    assert_true(clock_mono_ns() - start_ns >= UINT64_C(1000) * PAUSE_US * (TURNS - 2));
+    net_loop_free(relay.loop);
 }
 
 static void count_task(struct net_task *task, void *ctx)
@@ -235,6 +268,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(posts_of_threads_run_once_in_order),
+        cmocka_unit_test(turns_with_work_are_a_pause_apart),
         cmocka_unit_test(posts_are_bounded_and_none_is_lost),
         cmocka_unit_test(an_ended_loop_takes_no_posts),
         cmocka_unit_test(hooks_run_by_phase_and_once),
