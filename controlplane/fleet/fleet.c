@@ -115,6 +115,23 @@ static uint64_t seen_at(const struct status *status, bool from_bucket)
     return age_ns < now_ns ? now_ns - age_ns : 1;
 }
 
+/* Whether a node found something else in the bucket than what was put there, or nothing. Which key
+ * a stranger's object was signed with makes no difference: ours has to be put again. */
+static bool says_bucket_is_wrong(const struct status *status)
+{
+    static const enum err_code codes[] = {
+        E_ROOT_MISSING,       E_ROOT_MALFORMED,    E_ROOT_UNSIGNED,  E_MANIFEST_MISSING,
+        E_MANIFEST_MALFORMED, E_MANIFEST_UNSIGNED, E_MANIFEST_MIXED, E_MANIFEST_WRONG_KEY,
+        E_CHUNK_MISSING,      E_CHUNK_TAMPERED,
+    };
+    for (size_t i = 0; i < sizeof(codes) / sizeof(codes[0]); i++) {
+        if (status->code == (uint32_t)codes[i]) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static void take_verified(struct cp_fleet *f, const struct status *status, bool from_bucket)
 {
     lock_take(&f->shared.lock);
@@ -126,11 +143,7 @@ static void take_verified(struct cp_fleet *f, const struct status *status, bool 
         entry->seen_ns = seen_at(status, from_bucket);
     }
     lock_drop(&f->shared.lock);
-    bool misses = status->code == E_MANIFEST_MISSING || status->code == E_CHUNK_MISSING ||
-                  status->code == E_ROOT_MISSING || status->code == E_CHUNK_TAMPERED ||
-                  status->code == E_MANIFEST_UNSIGNED || status->code == E_MANIFEST_MIXED ||
-                  status->code == E_MANIFEST_MALFORMED;
-    if (misses && !from_bucket) {
+    if (says_bucket_is_wrong(status) && !from_bucket) {
         f->options.restore(f->options.restore_ctx);
     }
 }

@@ -2,9 +2,12 @@
 old, or foreign; a purged and a recreated bucket; a missing chunk; NATS down at start and for long."""
 
 import contextlib
+import hashlib
 import json
+import re
 import signal
 import sqlite3
+import subprocess
 import unittest
 
 import trilane
@@ -165,6 +168,53 @@ class Bucket(unittest.TestCase):
                 nats.put(self.bucket, key, b"not what was signed")
             fresh = self.p.node("fresh").start(poll_interval_ms=200, status_interval_ms=300)
             wait_until(lambda: fresh.version() == 1, 20, "the chunks to come back")
+
+    def test_a_manifest_signed_in_another_role_is_put_again(self):
+        self.publish_one().kill()
+        record = self.cp.json("history")["versions"][0]
+        key = "manifest.%d.%s" % (record["version"], record["manifest_digest"])
+        with NatsClient(self.p.nats) as nats:
+            ours = nats.get(self.bucket, key)
+            nats.put(self.bucket, key, self.signed_by("head", ours))
+            fresh = self.p.node("fresh").start(poll_interval_ms=200, status_interval_ms=300)
+            wait_until(lambda: fresh.version() == 1, 20, "the manifest to come back")
+            self.assertEqual(nats.get(self.bucket, key), ours)
+        self.assertIn("code=MANIFEST_WRONG_KEY", fresh.log())
+
+    def signed_by(self, role, container):
+        """The manifest in 'container', signed anew by the key of 'role'."""
+        secret = (self.p.keys / (role + ".key")).read_text()
+        seed = re.search(r"^private: ([0-9a-f]{64})$", secret, re.M)[1]
+        public = re.search(r"^public: ([0-9a-f]{64})$", secret, re.M)[1]
+        body = container[32 + 72 * container[7]:]
+        key = self.p.directory / "signer.der"
+        key.write_bytes(bytes.fromhex("302e020100300506032b657004220420" + seed))
+        signed = self.p.directory / "signed"
+        signed.write_bytes(b"trilane.dev/container/1\0" + container[6:7] + container[8:28] + body)
+        signature = subprocess.run(
+            ["openssl", "pkeyutl", "-sign", "-rawin", "-keyform", "DER", "-inkey", str(key), "-in",
+             str(signed)], capture_output=True, check=True).stdout
+        key_id = hashlib.blake2b(bytes.fromhex(public), digest_size=32).digest()[:8]
+        return container[:7] + b"\1" + container[8:32] + key_id + signature + body
+
+    def test_a_tampered_root_is_put_again(self):
+        self.p.command("key", "root", "--version", "2", "--environment", self.p.environment,
+                       "--out", self.p.keys, "--roots", self.p.keys / "root.key", "--manifests",
+                       self.p.keys / "manifest.pub", "--heads", self.p.keys / "head.pub")
+        self.p.nats.start()
+        self.start(trust_root="%s,%s" % (self.p.root, self.p.keys / "root.2"))
+        self.cp("publish", "-m", "one", trilane.POLICIES)
+        with NatsClient(self.p.nats) as nats:
+            ours = nats.get(self.bucket, "root.2")
+            tampered = bytearray(ours)
+            tampered[40] ^= 1  # in the signature
+            for name, bytes_ in (("malformed", b"garbage"), ("unsigned", bytes(tampered))):
+                with self.subTest(root=name):
+                    nats.put(self.bucket, "root.2", bytes_)
+                    fresh = self.p.node(name).start(poll_interval_ms=200, status_interval_ms=300)
+                    wait_until(lambda f=fresh: f.version() == 1, 20, "the root to come back")
+                    self.assertEqual(nats.get(self.bucket, "root.2"), ours)
+                    self.assertIn("code=ROOT_" + name.upper(), fresh.log())
 
     def test_nats_down_at_start(self):
         self.cp.start(head_interval_ms=100)
