@@ -128,6 +128,32 @@ static struct err wrong_role(struct ceremony *c, const char *path, enum key_role
     return FAIL(E_USAGE);
 }
 
+static struct err add_key(struct ceremony *c, const char *path, const struct key_public *key,
+                          int64_t not_after_ms)
+{
+    struct err e = root_add_key(&c->root, key, not_after_ms);
+    if (!err_ok(e)) {
+        TRY(buf_addf(c->message,
+                     "%s: expected a key that is not in this root yet, and at most %d "
+                     "of one role",
+                     path, ROLE_KEYS_MAX));
+    }
+    return e;
+}
+
+/* Whether the key that was read last signs already: most roots keep the root keys of the one
+ * before, and one signature of a key is all that a container takes. */
+static bool signs_already(const struct ceremony *c)
+{
+    const struct key_pair *last = &c->pairs[c->pair_count - 1];
+    for (size_t i = 0; i + 1 < c->pair_count; i++) {
+        if (memcmp(c->pairs[i].public.bytes, last->public.bytes, KEY_PUBLIC_SIZE) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static struct err add_signers(struct ceremony *c, const char *list, bool into_root)
 {
     struct slice rest = slice_str(list);
@@ -143,7 +169,10 @@ static struct err add_signers(struct ceremony *c, const char *list, bool into_ro
             return wrong_role(c, path, KEY_ROLE_ROOT);
         }
         if (into_root) {
-            TRY(say(root_add_key(&c->root, &pair->public, 0), path, c->message));
+            TRY(add_key(c, path, &pair->public, 0));
+        } else if (signs_already(c)) {
+            key_pair_wipe(pair);
+            c->pair_count--;
         }
     }
     return OK;
@@ -160,7 +189,7 @@ static struct err add_publics(struct ceremony *c, const char *list, enum key_rol
         if (key.role != role) {
             return wrong_role(c, path, role);
         }
-        TRY(say(root_add_key(&c->root, &key, not_after_ms), path, c->message));
+        TRY(add_key(c, path, &key, not_after_ms));
     }
     return OK;
 }

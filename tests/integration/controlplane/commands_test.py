@@ -149,6 +149,20 @@ class Offline(unittest.TestCase):
                    "--heads", self.p.keys / "head.pub")
         self.assertEqual(self.p.root.read_bytes(), root)
 
+    def test_the_next_root_keeps_its_root_keys(self):
+        keys = self.p.keys
+        out = self.p.directory / "next-root"
+        out.mkdir()
+        renew = ["key", "root", "--version", "2", "--environment", "demo", "--out", out,
+                 "--manifests", keys / "manifest.pub", "--heads", keys / "head.pub"]
+        self.p.command(*renew, "--roots", keys / "root.key", "--signers", keys / "root.key")
+        self.assertEqual((out / "root.2").read_bytes()[7], 1, "one key, one signature")
+        twice = "%s,%s" % (keys / "root.key", keys / "root.key")
+        self.check(2, "root.key: expected a key that is not in this root yet", *renew, "--roots",
+                   twice)
+        self.check(2, "head.pub: expected a key that is not in this root yet", *renew, "--roots",
+                   keys / "root.key", "--heads", "%s,%s" % (keys / "head.pub", keys / "head.pub"))
+
     def test_identities_are_not_overwritten(self):
         before = (self.p.identities / "ca.key").read_bytes()
         self.check(1, "EXISTS", "identity", "init", "--trust-domain", "a.b", "--out",
