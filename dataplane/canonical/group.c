@@ -511,6 +511,7 @@ void canon_groups_reconnected(struct canon *lane)
     for (struct canon_group *group = lane->groups; group != NULL; group = group->next) {
         group->pulled = 0;
         group->retry_ns = 0;
+        group->open = false; /* the server may have come back without the durable. */
     }
 }
 
@@ -531,6 +532,7 @@ static void look_at(struct canon_group *group, uint64_t now_ns)
 {
     if (group->pulled > 0 && now_ns >= group->pull_over_ns + PULL_GRACE_MS * ns_per_ms) {
         group->pulled = 0;
+        group->open = false; /* to a pull from a durable that is gone the server says nothing. */
     }
     touch_backlog(group, now_ns);
     if (!group->open && group->turn != NULL && group->retry_ns <= now_ns) {

@@ -1,6 +1,7 @@
 """The canonical lane: events from real gRPC clients through nodes into JetStream, and back."""
 
 import queue
+import shutil
 import threading
 import time
 import unittest
@@ -519,6 +520,20 @@ class Subscribing(Lane):
         ids = self.put(2)
         self.assertEqual([g.envelope.event_id for g in s.take_many(2)], ids)
 
+    def test_consumer_that_was_removed_while_nobody_pulled(self):
+        """To a pull from a consumer that is gone JetStream says nothing at all."""
+        s = self.open(credit=1)
+        self.put(1)
+        s.ack(s.take())
+        name = next(c["name"] for c in self.nats.consumers("TRILANE_EVENTS")
+                    if c["name"].startswith("demo_%s_" % self.consumer))
+        self.assertTrue(self.nats.api("CONSUMER.DELETE.TRILANE_EVENTS." + name)["success"])
+        s.send(credit=10)
+        trilane.wait_until(lambda: any(c["name"] == name for c in
+                                       self.nats.consumers("TRILANE_EVENTS")), what="the consumer")
+        ids = self.put(1)
+        self.assertEqual(s.take().envelope.event_id, ids[0])
+
     def test_metrics(self):
         s = self.open()
         trilane.wait_until(lambda: self.metric("trilane_bus_subscriptions") >= 1, what="the gauge")
@@ -595,6 +610,24 @@ class Changing(Lane):
         for answer in acked:
             self.assertEqual(self.nats.message("TRILANE_EVENTS", answer.sequence)[1]["Nats-Msg-Id"],
                              "acme/Order.v2/" + answer.event_id)
+
+    def test_zz_nats_comes_back_without_its_store(self):
+        """Open subscriptions go on, also one that has no credit just now."""
+        with_credit = self.subscriber("empty-store", from_start=False)
+        without = self.subscriber("no-credit", from_start=False, credit=1)
+        self.one(bus.order(1))
+        with_credit.ack(with_credit.take())
+        without.ack(without.take())
+        self.platform.nats.kill()
+        shutil.rmtree(self.platform.nats.directory / "jetstream")
+        self.platform.nats.start()
+        raw = raw_nats.RawNats(self.platform.nats.url("admin"))
+        self.addCleanup(raw.close)
+        trilane.wait_until(lambda: len(raw.consumers("TRILANE_EVENTS")) == 2, 20, "the consumers")
+        id = self.one(bus.order(1)).event_id
+        without.send(credit=1)
+        self.assertEqual(with_credit.take().envelope.event_id, id)
+        self.assertEqual(without.take().envelope.event_id, id)
 
     def test_zz_nats_is_killed_while_publishing(self):
         """No event that was acknowledged is lost; while NATS is away the answer comes at once."""
