@@ -64,7 +64,8 @@
       "PING, SETTINGS, RST, PRIORITY, WINDOW_UPDATE and empty DATA of a connection")               \
     X(resets_per_second, 200, 10, 1000000, "streams",                                              \
       "streams that a connection resets, or makes us reset")                                       \
-    X(handshake_timeout_ms, 5000, 100, 60000, "ms", "TLS handshake and first bytes")               \
+    X(handshake_timeout_ms, 15000, 100, 60000, "ms",                                               \
+      "TLS handshake and first bytes; gRPC's core may let 5 s pass between its polls")             \
     X(header_timeout_ms, 10000, 100, 120000, "ms",                                                 \
       "from the first to the last byte of an HTTP/1 head")                                         \
     X(idle_timeout_ms, 300000, 1000, 86400000, "ms", "a connection without a request")             \

@@ -226,7 +226,8 @@ static MUST_CHECK struct err read_flag(struct settings *s, int argc, char **argv
     }
     const char *text = flag_text(equals, !is_config && is_flag(s, index), argc, argv, at);
     if (text == NULL) {
-        TRY(buf_addf(message, "command line: --%s needs a value", name));
+        TRY(buf_addf(message, "command line: %s%s needs a value", name_size == 1 ? "-" : "--",
+                     name));
         return FAIL(E_USAGE);
     }
     if (is_config) {

@@ -339,10 +339,14 @@ void dp_apply_prove(struct dp_apply *a, uint64_t now_ns)
     }
     struct err e = a->fell_back ? OK : disk_mark_good(a->disk);
     if (!err_ok(e)) {
-        LOG(LOG_WARN, "apply", "mark-not-written", LOG_ERR(e));
+        if (!a->mark_failed) { /* once: it is tried again each second. */
+            LOG(LOG_WARN, "apply", "mark-not-written", LOG_ERR(e));
+        }
+        a->mark_failed = true;
         a->good_ns = now_ns + RETRY_NS;
         return;
     }
+    a->mark_failed = false;
     a->good_ns = 0;
     a->standing.good = true;
     dp_standing_update(a);

@@ -81,6 +81,7 @@ struct dp_apply {
     struct dp_apply_standing standing;
     uint64_t accepted_ns; /* monotonic, of the head that led here. */
     uint64_t good_ns;     /* when the version is good, monotonic; 0: not waiting for it. */
+    bool mark_failed;     /* its mark could not be written; said so in the log. */
     uint64_t retry_ns;    /* when the target is tried again; 0: not waiting. */
     uint64_t poll_ns;
     uint64_t roots_ns;

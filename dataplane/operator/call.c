@@ -423,8 +423,12 @@ static void upstream_reset(struct h2_stream *s, struct h2_reset why)
         find_connection(call);
         return;
     }
+    if (why.too_large) {
+        fail(call, FAIL(E_HEADERS_TOO_LARGE)); /* it was us who ended it. */
+        return;
+    }
     say_how_it_ended(call->rq, why);
-    fail(call, why.too_large ? FAIL(E_HEADERS_TOO_LARGE) : FAIL(E_UPSTREAM_RESET));
+    fail(call, FAIL(E_UPSTREAM_RESET));
 }
 
 /* ---- how it ends ---- */

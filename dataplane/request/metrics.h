@@ -26,6 +26,9 @@ struct dp_request_pool;
       "target")                                                                                    \
     X(REQUESTS, "trilane_requests_total", COUNTER, 512, 0,                                         \
       "Requests that are over, by lane and code.", "lane", "code", NULL)                           \
+    X(REQUESTS_EARLY, "trilane_requests_refused_early_total", COUNTER, 64, 0,                      \
+      "Requests refused before they were a lane's: broken, or not for this port.", "protocol",     \
+      "code", NULL)                                                                                \
     X(REQUESTS_OPEN, "trilane_requests_open", GAUGE, 0, 0, "Requests in flight.", NULL, NULL,      \
       NULL)                                                                                        \
     X(REQUEST_BYTES, "trilane_request_bytes_total", COUNTER, 8, 0,                                 \

@@ -64,6 +64,7 @@ static const struct dp_lane *find_lane(const struct dp_worker *w, struct slice s
 
 static void refuse_early(struct dp_worker *w, struct h2_stream *s, enum err_code code)
 {
+    dp_worker_count_early(w, "http2", code);
     const struct dp_model *model = dp_request_pool_model(&w->pool);
     struct grpc_refusal refusal = {
         .code = code,
@@ -149,11 +150,13 @@ static void request(struct h2_conn *conn, struct h2_stream *s, const struct h2_f
     struct dp_worker *w = c->port->worker;
     struct slice service = {0};
     if (!grpc_is_content_type(h2_fields_value(fields, H2_TOKEN_CONTENT_TYPE))) {
+        dp_worker_count_early(w, "http2", E_CONTENT_TYPE);
         answer_http(s, fields, SLICE_LIT("415"),
                     SLICE_LIT("this port speaks gRPC: content-type: application/grpc\n"));
         return;
     }
     if (!slice_eq(h2_fields_value(fields, H2_TOKEN_METHOD), SLICE_LIT("POST"))) {
+        dp_worker_count_early(w, "http2", E_METHOD_NOT_ALLOWED);
         answer_http(s, fields, SLICE_LIT("405"), SLICE_LIT("gRPC is POST\n"));
         return;
     }

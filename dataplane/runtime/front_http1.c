@@ -119,8 +119,15 @@ static const struct dp_front front = {
 
 /* ---- exchanges ---- */
 
-static void answer_error(struct http1_exchange *x, struct err why)
+static void count_early(void *ctx, struct err why)
 {
+    const struct dp_caller_conn *c = ctx;
+    dp_worker_count_early(c->port->worker, "http1", why.code);
+}
+
+static void answer_error(struct http1_exchange *x, struct dp_caller_conn *c, struct err why)
+{
+    count_early(c, why);
     if (!err_ok(http1_respond_error(x, why))) {
         http1_exchange_abort(x);
     }
@@ -132,13 +139,13 @@ static void head(struct http1_exchange *x, void *ctx)
     struct dp_worker *w = c->port->worker;
     const struct dp_lane *lane = w->config->lanes[DP_LANE_PROXY];
     if (!dp_port_is_proxy(c->port->id) || lane == NULL) {
-        answer_error(x, FAIL(E_HTTP_VERSION));
+        answer_error(x, c, FAIL(E_HTTP_VERSION));
         return;
     }
     struct dp_request *rq = NULL;
     struct err e = dp_request_start(&w->pool, &front, c, lane, &rq);
     if (!err_ok(e)) {
-        answer_error(x, e);
+        answer_error(x, c, e);
         return;
     }
     rq->exchange = x;
@@ -196,7 +203,13 @@ static void gone(struct http1_exchange *x, void *ctx, struct err why)
 }
 
 static const struct http1_server_handler handler = {
-    .head = head, .body = body, .end = end, .drained = drained, .gone = gone};
+    .head = head,
+    .body = body,
+    .end = end,
+    .drained = drained,
+    .gone = gone,
+    .refused = count_early,
+};
 
 static void closed(void *ctx)
 {

@@ -26,6 +26,7 @@ static void model_arrived(struct net_task *task, void *ctx);
 static void sockets_arrived(struct net_task *task, void *ctx);
 static void do_drain(struct net_task *task, void *ctx);
 static void do_abort(struct net_task *task, void *ctx);
+static void do_close(struct net_task *task, void *ctx);
 static void do_reload(struct net_task *task, void *ctx);
 
 void dp_worker_tls_unref(struct dp_worker_tls *tls)
@@ -49,6 +50,7 @@ static struct err init_loop(struct dp_worker *w)
     w->mailbox_ready = true;
     w->drain_task = (struct net_task){.fn = do_drain, .ctx = w};
     w->abort_task = (struct net_task){.fn = do_abort, .ctx = w};
+    w->close_task = (struct net_task){.fn = do_close, .ctx = w};
     w->reload_task = (struct net_task){.fn = do_reload, .ctx = w};
     net_timer_init(&w->tick, tick, w);
     return OK;
@@ -224,6 +226,12 @@ static void count_h2(struct dp_worker *w)
     w->counted = *now;
 }
 
+void dp_worker_count_early(struct dp_worker *w, const char *protocol, enum err_code code)
+{
+    const struct slice labels[] = {slice_str(protocol), slice_str(err_name(code))};
+    metrics_add(w->shard, metrics_series(w->config->metrics, DP_METRIC_REQUESTS_EARLY, labels), 1);
+}
+
 void dp_worker_count_refused(struct dp_worker *w, const char *why, uint64_t count)
 {
     struct slice label = slice_str(why);
@@ -367,6 +375,17 @@ static void do_abort(struct net_task *task, void *ctx)
     struct dp_worker *w = ctx;
     dp_request_pool_drain(&w->pool);
     dp_request_pool_abort(&w->pool, FAIL(E_DRAINING));
+    if (!err_ok(net_loop_post(w->loop, &w->close_task))) {
+        do_close(&w->close_task, w);
+    }
+}
+
+/* A turn after the abort: what the calls were told as they ended has been written by then, behind
+ * the bytes that waited before it. */
+static void do_close(struct net_task *task, void *ctx)
+{
+    (void)task;
+    struct dp_worker *w = ctx;
     for (struct dp_caller_conn *c = w->callers; c != NULL;) {
         struct dp_caller_conn *next = c->next;
         dp_caller_conn_abort(c, FAIL(E_DRAINING));

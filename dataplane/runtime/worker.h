@@ -87,6 +87,7 @@ struct dp_worker {
     struct net_timer tick;      /* hands over access-log lines, sets gauges. */
     struct net_task drain_task;
     struct net_task abort_task;
+    struct net_task close_task; /* posted by the abort. */
     struct {
         struct lock lock;
         struct dp_worker_tls tls GUARDED; /* waits to be taken into use. */
@@ -129,6 +130,9 @@ void dp_worker_reload(struct dp_worker *w, struct dp_worker_tls *tls);
 
 /* A connection has ended: the drain may be over. */
 void dp_worker_caller_gone(struct dp_worker *w);
+
+/* Counts a request that was refused before a lane had it; 'protocol' is "http1" or "http2". */
+void dp_worker_count_early(struct dp_worker *w, const char *protocol, enum err_code code);
 
 /* Counts connections that were not taken; 'why' is what the node is out of. */
 void dp_worker_count_refused(struct dp_worker *w, const char *why, uint64_t count);

@@ -16,6 +16,7 @@ A program that failed more often than that at a rate is not tried there again.
 import contextlib
 import os
 import pathlib
+import statistics
 import subprocess
 import tempfile
 
@@ -33,7 +34,8 @@ FAILURES_MAX = ROUNDS // 4
 PATH = "/trilane.bench.v1.Echo/Say"
 TOKEN = "authorization: Bearer bench-token"
 TRACE = "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
-GUARDED = ("trilane", "haproxy", "nginx")  # nghttpx is a bare proxy.
+PAUSED = "trilane with turn-pause-us 500"  # the same node, set to save CPU and not time.
+GUARDED = ("trilane", PAUSED, "haproxy", "nginx")  # nghttpx is a bare proxy.
 
 
 def start_peer(stack, directory, name, upstream):
@@ -50,7 +52,8 @@ def start_peer(stack, directory, name, upstream):
     return port, bench.start(stack, process, port)
 
 
-def start_trilane(stack, directory, upstream):
+def start_nodes(stack, directory, upstream):
+    """Two nodes of one platform: {name: (port, process)}."""
     platform = stack.enter_context(trilane.Platform(environment="bench"))
     policies = directory / "policies"
     policies.mkdir()
@@ -62,12 +65,17 @@ def start_trilane(stack, directory, upstream):
     cp = platform.control_plane()
     cp.argv = bench.pinned(bench.LOAD_CORE, cp.argv)
     cp.start()
-    node = platform.node("bench-1", **{"workers": 1, "access-log": "off"})
-    node.argv = bench.pinned(bench.PROGRAM_CORE, node.argv)
-    node.start()
+    nodes = {}
+    for name, pause in (("trilane", 0), (PAUSED, 500)):
+        node = platform.node("bench-%d" % len(nodes), **{
+            "workers": 1, "access-log": "off", "turn-pause-us": pause})
+        node.argv = bench.pinned(bench.PROGRAM_CORE, node.argv)
+        node.start()
+        nodes[name] = node
     cp("publish", "-m", "bench", str(policies))
-    trilane.wait_until(lambda: node.version() >= 1, what="the node to serve")
-    return node.ports["listen"], node.popen.pid
+    for node in nodes.values():
+        trilane.wait_until(lambda: node.version() >= 1, what="the node to serve")
+    return {name: (node.ports["listen"], node.popen.pid) for name, node in nodes.items()}
 
 
 def check_duties(programs):
@@ -145,7 +153,7 @@ def compare(rounds):
     """Rows at the rate that counts, and ratios."""
     peers, ratio = {}, {}
     for name in rounds.results:
-        if name == "trilane":
+        if name in ("trilane", PAUSED):
             continue
         both = [rate for rate in sorted((LAST_RATE,) + RATES, reverse=True)
                 if rounds.figures(name, rate) and rounds.figures("trilane", rate)]
@@ -160,6 +168,25 @@ def compare(rounds):
 def add_saturated(rounds, name, row):
     if rounds.figures(name, SATURATED):
         row["saturated"] = row_at(rounds, name, SATURATED)
+
+
+def latency(rounds, name, rate, field):
+    return statistics.median(got[field] for got in rounds.results[name][rate] if got)
+
+
+def paused_at(rounds, rate):
+    """With turn-pause-us: what it saves, and what it costs."""
+    return dict(row_at(rounds, PAUSED, rate), p50_us=latency(rounds, PAUSED, rate, "p50_us"),
+                p99_us=latency(rounds, PAUSED, rate, "p99_us"))
+
+
+def print_latencies(rounds):
+    for name in rounds.results:
+        for rate in RATES:
+            if rounds.figures(name, rate):
+                print("%s at %d/s: %.2f us of CPU; p50 %d us, p99 %d us" % (
+                    name, rate, row_at(rounds, name, rate)["median"],
+                    latency(rounds, name, rate, "p50_us"), latency(rounds, name, rate, "p99_us")))
 
 
 def print_saturated(rows):
@@ -177,6 +204,8 @@ def report(rounds):
     rows = dict({"trilane": ours}, **peers)
     for name, row in rows.items():
         add_saturated(rounds, name, row)
+    ours["paused"] = {str(rate): paused_at(rounds, rate) for rate in RATES
+                      if rounds.figures(PAUSED, rate)}
     conditions = {"rates": RATES, "rounds": ROUNDS, "seconds": SECONDS, "body_bytes": BODY_BYTES,
                   "connections": 8, "streams": 32,
                   "trilane": {str(rate): row_at(rounds, "trilane", rate) for rate in held},
@@ -184,8 +213,7 @@ def report(rounds):
                           for name, rates in rounds.results.items()}}
     bench.write("operator-unary", "CPU us per answer", "lower", ROUNDS, ours, peers, ratio,
                 conditions)
-    for rate in held:
-        print("trilane at %d/s: %.2f" % (rate, row_at(rounds, "trilane", rate)["median"]))
+    print_latencies(rounds)
     print_saturated(rows)
     for name, rates in rounds.results.items():
         for rate in rates:
@@ -207,7 +235,7 @@ def main():
         echo_pid = bench.start(stack, echo, upstream)
         programs = {name: start_peer(stack, directory, name, upstream)
                     for name in ("nghttpx", "haproxy", "nginx")}
-        programs["trilane"] = start_trilane(stack, directory, upstream)
+        programs.update(start_nodes(stack, directory, upstream))
         check_duties(programs)
         body = directory / "message"
         body.write_bytes(b"\0" + (BODY_BYTES - 5).to_bytes(4, "big") + bytes(BODY_BYTES - 5))

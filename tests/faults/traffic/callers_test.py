@@ -318,8 +318,7 @@ class Callers(unittest.TestCase):
         with self.assertRaises(grpc.RpcError) as caught:
             next(call)
         self.assertEqual(caught.exception.code(), grpc.StatusCode.UNAVAILABLE)
-        details = dict(caught.exception.trailing_metadata() or ())
-        self.assertEqual(details.get("x-trilane-code", "DRAINING"), "DRAINING")
+        self.assertEqual(dict(caught.exception.trailing_metadata())["x-trilane-code"], "DRAINING")
         self.assertEqual(node.wait(), 0)
         self.assertIn("drain-cut-short", node.log())
 

@@ -45,6 +45,7 @@ class Offline(unittest.TestCase):
         self.check(2, 'did you mean "server"?', "status", "--sever", "x")
         self.check(2, "expected table, json or yaml", "status", "--output", "xml")
         self.check(2, "needs a DIRECTORY", "validate")
+        self.check(2, ": -m needs a value", "publish", "-m")
         self.check(1, 'is called "NOPE"', "help", "NOPE")
         self.assertNotIn("did you mean", run("status", "--bogus").stderr)
 

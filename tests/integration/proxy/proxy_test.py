@@ -471,6 +471,14 @@ class ProxyLane(Outside):
 
     # ---- upstreams that lie ----
 
+    def test_what_is_no_request_is_counted(self):
+        def refused():
+            return self.node.metric("trilane_requests_refused_early_total") or 0
+        before = refused()
+        got, _ = self.raw(b"GET / HTTP/1.1\r\nHost: h\r\nContent-Length: x\r\n\r\n")
+        self.assertIn(b" 400 ", got.split(b"\r\n")[0])
+        self.assertEqual(refused(), before + 1)
+
     def test_malformed_answers(self):
         for path in ("garbage", "two_framings", "two_lengths", "upgrade", "big_head"):
             self.refused(self.ask(self.url("/public/" + path)), "UPSTREAM_MALFORMED", 502)

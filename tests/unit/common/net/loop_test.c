@@ -77,7 +77,7 @@ struct relay {
     unsigned left;
 };
 
-static void post_again(struct net_task *task, void *ctx)
+static void post_next(struct net_task *task, void *ctx)
 {
     struct relay *relay = ctx;
     if (--relay->left == 0) {
@@ -94,7 +94,7 @@ static void turns_with_work_are_a_pause_apart(void **state)
     (void)state;
     enum { PAUSE_US = 2000, TURNS = 20 };
     struct relay relay = {.left = TURNS};
-    struct net_task task = {.fn = post_again, .ctx = &relay};
+    struct net_task task = {.fn = post_next, .ctx = &relay};
     assert_int_equal(net_loop_new(&relay.loop).code, E_OK);
     net_loop_set_pause(relay.loop, PAUSE_US);
     assert_int_equal(net_loop_post(relay.loop, &task).code, E_OK);

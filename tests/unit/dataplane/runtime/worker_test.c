@@ -406,6 +406,13 @@ static void refusals_are_grpc(void **state)
     assert_string_equal(call.version, "7");
 }
 
+/* Requests that were refused before a lane had them. */
+static int64_t refused_early(const char *protocol, enum err_code code)
+{
+    const struct slice labels[] = {slice_str(protocol), slice_str(err_name(code))};
+    return metrics_value(w.metrics, metrics_series(w.metrics, DP_METRIC_REQUESTS_EARLY, labels));
+}
+
 static void what_is_no_grpc_gets_a_status(void **state)
 {
     (void)state;
@@ -414,6 +421,10 @@ static void what_is_no_grpc_gets_a_status(void **state)
     assert_string_equal(call.status, "415");
     call = call_of("/acme.orders/Get", &(struct ask){.method = "PUT"});
     assert_string_equal(call.status, "405");
+    expect_refusal("/noslash", &(struct ask){0}, E_NO_ROUTE);
+    assert_int_equal(refused_early("http2", E_CONTENT_TYPE), 1);
+    assert_int_equal(refused_early("http2", E_METHOD_NOT_ALLOWED), 1);
+    assert_int_equal(refused_early("http2", E_NO_ROUTE), 1);
 }
 
 static void http1_is_told_that_it_is_the_wrong_version(void **state)
@@ -427,6 +438,7 @@ static void http1_is_told_that_it_is_the_wrong_version(void **state)
     const char *text = NULL;
     assert_true(err_ok(buf_cstr(&body, &text)));
     assert_non_null(strstr(text, "\"HTTP_VERSION\""));
+    assert_int_equal(refused_early("http1", E_HTTP_VERSION), 1);
 }
 
 /* The preface byte by byte: what it is shows only with the third. */
