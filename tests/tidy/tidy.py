@@ -11,6 +11,8 @@ import pathlib
 import re
 import sys
 
+from packages import rule_packages
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SAMPLES = ROOT / "tests" / "tidy" / "samples"
 SKIPPED = {".git", "build", "__pycache__", "node_modules"}
@@ -199,6 +201,7 @@ RULES = {
     "links": rule_links,
     "later": rule_later,
     "machine-path": rule_machine_path,
+    "packages": rule_packages,
     "unbuilt": rule_unbuilt,
 }
 

@@ -1,0 +1,2 @@
+def import_curl():
+    return ["curl", "-sS"]
