@@ -1,6 +1,6 @@
 /*
- * decode_scalar: single values, for decode.c; how numbers are written, for docs and differences, too.
- * Each decoder adds a diagnostic and leaves *out.
+ * decode_scalar: single values, for decode.c; how numbers are written, for docs and differences,
+ * too. Each decoder adds a diagnostic and leaves *out.
  */
 #pragma once
 
