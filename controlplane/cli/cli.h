@@ -116,7 +116,7 @@ json_int_t cli_int(const json_t *object, const char *name);
 enum { CLI_AGE_SIZE = 24 };
 const char *cli_age(json_int_t age_ms, char out[CLI_AGE_SIZE]);
 
-/* The command that the first words of argv name, and how many they are; NULL: none. */
+/* The command that the first words of argv name, and how many they are; NULL and 0: none. */
 const struct cli_command *cli_command_find(int argc, char **argv, int *out_words);
 /* All commands in the order of --help; NULL past the end. */
 const struct cli_command *cli_command_at(size_t index);

@@ -127,6 +127,6 @@ int cli_run(int argc, char **argv)
     }
     int words = 0;
     const struct cli_command *command = cli_command_find(argc - 1, argv + 1, &words);
-    return command == NULL ? unknown(argv[1])
-                           : command->run(command, argc - 1 - words, argv + 1 + words);
+    return words == 0 ? unknown(argv[1])
+                      : command->run(command, argc - 1 - words, argv + 1 + words);
 }

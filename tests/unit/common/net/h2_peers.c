@@ -148,7 +148,7 @@ static void server_request(struct h2_conn *c, struct h2_stream *s, const struct 
     v->stream = s;
     struct slice path = h2_fields_value(fields, H2_TOKEN_PATH);
     assert_true(path.size < sizeof(v->path));
-    memcpy(v->path, path.ptr, path.size);
+    (void)snprintf(v->path, sizeof(v->path), "%.*s", SLICE_ARG(path));
     h2_stream_attach(s, &served_events, v);
     if (strcmp(v->path, "/refuse") == 0) {
         grpc_refuse(s, &(struct grpc_refusal){

@@ -537,7 +537,7 @@ static void read_file(const char *directory, const char *name, struct buf *out)
     char path[300];
     (void)snprintf(path, sizeof(path), "%s/%s", directory, name);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
-    struct stat st;
+    struct stat st = {0};
     uint8_t *at = NULL;
     assert_true(fd >= 0 && fstat(fd, &st) == 0);
     buf_clear(out);

@@ -53,7 +53,7 @@ void fx_init(struct fx *f)
     static const char *const names[FX_KEYS] = {"one", "two", "three"};
     ids_init();
     *f = (struct fx){.root_bytes = BUF_MAX(1 << 20)};
-    for (uint8_t i = 0; i < FX_KEYS; i++) {
+    for (size_t i = 0; i < FX_KEYS; i++) {
         f->roots[i] = fx_pair(KEY_ROLE_ROOT, names[i], (uint8_t)(0x10 + i));
         f->manifests[i] = fx_pair(KEY_ROLE_MANIFEST, names[i], (uint8_t)(0x20 + i));
         f->heads[i] = fx_pair(KEY_ROLE_HEAD, names[i], (uint8_t)(0x30 + i));

@@ -357,8 +357,8 @@ static void refused_digests_are_not_fetched(void **state)
     refused_add(&j.refused, v6.manifest.digest);
     assert_int_equal(j.refused.count, 1);
     expect_target(&j, &h, JUDGE_KEEP, E_CRASHED_NODE);
-    for (uint8_t i = 0; i < REFUSED_DIGESTS_MAX; i++) { /* the oldest of eight goes. */
-        uint8_t digest[DIGEST_SIZE] = {i, 1};
+    for (size_t i = 0; i < REFUSED_DIGESTS_MAX; i++) { /* the oldest of eight goes. */
+        uint8_t digest[DIGEST_SIZE] = {(uint8_t)i, 1};
         expect_target(&j, &h, JUDGE_KEEP, E_CRASHED_NODE);
         refused_add(&j.refused, digest);
     }
