@@ -81,7 +81,7 @@ struct err dp_limit_build(struct slice part, struct dp_limit_target **out)
                                       .unknown = E_CAPABILITY_MISSING};
     TRY(proto_decode(&trilane__parts__v1__limit_target__descriptor, part, &rules, &message));
     const part_target *from = (const part_target *)message;
-    struct err err = OK;
+    struct err err;
     struct dp_limit_target *t = NULL;
     if (from->target[0] == '\0' || from->n_limits == 0 || from->n_limits > LIMITS_MAX) {
         err = FAIL(E_PART_MALFORMED);
@@ -230,7 +230,7 @@ static bool take(struct cell *cell, const struct limit *limit, uint64_t now_ns,
 
 struct err dp_limit_take(struct dp_limit_table *table, const struct dp_limit_target *target,
                          struct slice method, const struct dp_caller *caller, uint64_t now_ns,
-                         uint64_t *out_retry_ns, struct slice *out_limit)
+                         struct dp_limit_refusal *out)
 {
     if (target == NULL) {
         return OK;
@@ -243,8 +243,8 @@ struct err dp_limit_take(struct dp_limit_table *table, const struct dp_limit_tar
             continue;
         }
         struct cell *cell = find(table, key_of(limit, method, caller), now_ns);
-        if (!take(cell, limit, now_ns, out_retry_ns)) {
-            *out_limit = limit->id;
+        if (!take(cell, limit, now_ns, &out->retry_ns)) {
+            out->limit = limit->id;
             for (size_t k = 0; k < i; k++) {
                 if (taken[k] != NULL) {
                     atomic_fetch_sub_explicit(&taken[k]->tat_ns, target->limits[k].period_ns,

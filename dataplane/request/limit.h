@@ -32,15 +32,20 @@ struct slice dp_limit_target_id(const struct dp_limit_target *target);
 MUST_CHECK struct err dp_limit_table_new(size_t cells, struct dp_limit_table **out);
 void dp_limit_table_free(struct dp_limit_table *table);
 
+struct dp_limit_refusal {
+    struct slice limit; /* its id, borrowed from the target. */
+    uint64_t retry_ns;  /* how long until the next one passes. */
+};
+
 /*
  * Takes one request from every limit of the target that matches method; all or nothing: when one
- * refuses, what was taken from the others is given back. RATE_LIMITED sets *out_retry_ns (when the
- * next one passes) and *out_limit (id, borrowed from the target). 'target' NULL passes.
+ * refuses, what was taken from the others is given back. RATE_LIMITED sets *out. 'target' NULL
+ * passes.
  */
 MUST_CHECK struct err dp_limit_take(struct dp_limit_table *table,
                                     const struct dp_limit_target *target, struct slice method,
                                     const struct dp_caller *caller, uint64_t now_ns,
-                                    uint64_t *out_retry_ns, struct slice *out_limit);
+                                    struct dp_limit_refusal *out);
 
 /* Cells that were given to another key while not full, since start: buckets forgiven. */
 uint64_t dp_limit_table_evicted(const struct dp_limit_table *table);

@@ -220,8 +220,12 @@ static enum dp_step_next step_authorize(struct dp_request *rq)
 
 static MUST_CHECK struct err take_from_limits(struct dp_request *rq)
 {
-    return dp_limit_take(rq->pool->limits, rq->target->limits, rq->method, rq->caller,
-                         net_loop_now_ns(rq->pool->loop), &rq->retry_ns, &rq->limit);
+    struct dp_limit_refusal refusal = {0};
+    struct err err = dp_limit_take(rq->pool->limits, rq->target->limits, rq->method, rq->caller,
+                                   net_loop_now_ns(rq->pool->loop), &refusal);
+    rq->retry_ns = refusal.retry_ns;
+    rq->limit = refusal.limit;
+    return err;
 }
 
 static enum dp_step_next step_limit(struct dp_request *rq)

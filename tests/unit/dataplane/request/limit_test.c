@@ -66,14 +66,12 @@ static struct dp_limit_table *new_table(size_t cells)
 static bool passes(struct dp_limit_table *table, const struct dp_limit_target *target,
                    const struct dp_caller *caller, const char *method, uint64_t now_ns)
 {
-    uint64_t retry_ns = 0;
-    struct slice which = {0};
-    struct err err =
-        dp_limit_take(table, target, slice_str(method), caller, now_ns, &retry_ns, &which);
+    struct dp_limit_refusal refusal = {0};
+    struct err err = dp_limit_take(table, target, slice_str(method), caller, now_ns, &refusal);
     if (!err_ok(err)) {
         assert_int_equal(err.code, E_RATE_LIMITED);
-        assert_true(retry_ns > 0);
-        assert_true(which.size > 0);
+        assert_true(refusal.retry_ns > 0);
+        assert_true(refusal.limit.size > 0);
     }
     return err_ok(err);
 }
@@ -88,13 +86,11 @@ static void burst_then_rate(void **state)
     for (int i = 0; i < 3; i++) {
         assert_true(passes(table, target, &web, "/x/Get", START));
     }
-    uint64_t retry_ns = 0;
-    struct slice which = {0};
-    assert_int_equal(
-        dp_limit_take(table, target, SLICE_LIT("/x/Get"), &web, START, &retry_ns, &which).code,
-        E_RATE_LIMITED);
-    assert_int_equal(retry_ns, 10 * MS);
-    assert_true(slice_eq(which, SLICE_LIT("acme/a")));
+    struct dp_limit_refusal refusal = {0};
+    assert_int_equal(dp_limit_take(table, target, SLICE_LIT("/x/Get"), &web, START, &refusal).code,
+                     E_RATE_LIMITED);
+    assert_int_equal(refusal.retry_ns, 10 * MS);
+    assert_true(slice_eq(refusal.limit, SLICE_LIT("acme/a")));
     assert_true(passes(table, target, &app, "/x/Get", START)); /* a bucket of its own. */
     assert_false(passes(table, target, &web, "/x/Get", START + 10 * MS - 1));
     assert_true(passes(table, target, &web, "/x/Get", START + 10 * MS));
@@ -194,10 +190,9 @@ static void *take_many(void *arg)
 {
     struct race *race = arg;
     for (int i = 0; i < 20000; i++) {
-        uint64_t retry_ns = 0;
-        struct slice which = {0};
-        struct err err = dp_limit_take(race->table, race->target, SLICE_LIT("/x/Get"), &web, START,
-                                       &retry_ns, &which);
+        struct dp_limit_refusal refusal = {0};
+        struct err err =
+            dp_limit_take(race->table, race->target, SLICE_LIT("/x/Get"), &web, START, &refusal);
         if (err_ok(err)) {
             atomic_fetch_add(&race->passed, 1);
         }
