@@ -205,6 +205,25 @@ static struct err get_direct(const struct kv *kv, struct slice key, uint64_t tim
     return err;
 }
 
+/*
+ * Whether anything lies in the bucket. nats-server 2.9 dies of a read from a stream that is just
+ * being made (jsMsgGetRequest finds no store), and a platform's first start is when nodes ask for
+ * what the control plane makes. Such a stream says here that it is empty.
+ */
+static struct err look_inside(const struct kv *kv, const char *stream, uint64_t timeout_ms,
+                              bool *out_any)
+{
+    struct api api;
+    jsStreamInfo *info = NULL;
+    jsErrCode code = 0;
+    TRY(api_begin(&api, kv->bus, timeout_ms));
+    natsStatus status = js_GetStreamInfo(&info, api.js, stream, /* opts= */ NULL, &code);
+    TRY(api_end(&api, status, code));
+    *out_any = info->State.Msgs > 0;
+    jsStreamInfo_Destroy(info);
+    return OK;
+}
+
 static struct err get_from_leader(const struct kv *kv, struct slice key, uint64_t timeout_ms,
                                   struct buf *value, struct kv_entry *out)
 {
@@ -215,10 +234,14 @@ static struct err get_from_leader(const struct kv *kv, struct slice key, uint64_
     jsErrCode code = 0;
     (void)snprintf(stream, sizeof(stream), "KV_%s", kv->bucket);
     TRY(key_subject(kv, "", key, subject));
-    TRY(api_begin(&api, kv->bus, timeout_ms));
-    natsStatus status = js_GetLastMsg(&msg, api.js, stream, subject, /* opts= */ NULL, &code);
-    struct err err = api_end(&api, status, code);
-    if ((int)code == API_NO_MESSAGE) {
+    bool any = false;
+    struct err err = look_inside(kv, stream, timeout_ms, &any);
+    if (err_ok(err) && any) {
+        TRY(api_begin(&api, kv->bus, timeout_ms));
+        natsStatus status = js_GetLastMsg(&msg, api.js, stream, subject, /* opts= */ NULL, &code);
+        err = api_end(&api, status, code);
+    }
+    if ((err_ok(err) && !any) || (int)code == API_NO_MESSAGE) {
         *out = (struct kv_entry){.state = KV_MISSING};
         return OK;
     }

@@ -82,33 +82,10 @@ struct err dp_feed_get(struct dp_feed *feed, const char *key, struct buf *out)
     return e;
 }
 
-/*
- * Whether the bucket is there, asked in the way that nobody answers until it is whole. nats-server
- * 2.9 dies of a read from the leader of a stream that is just being made (jsMsgGetRequest finds no
- * store), and a platform's first start is when nodes ask while the control plane makes it.
- */
-static struct err look_for_bucket(struct dp_feed *feed)
-{
-    if (!feed->bucket_seen) {
-        auto_buf struct buf ignored = BUF_MAX(HEAD_BODY_MAX);
-        struct kv_entry entry = {0};
-        struct err e = kv_get(&feed->snapshots, SLICE_LIT(SNAP_KEY_HEAD), KV_READ_ANY,
-                              limits.fetch_timeout_ms, &ignored, &entry);
-        if (e.code == E_UNAVAILABLE) {
-            return e;
-        }
-        feed->bucket_seen = true;
-    }
-    return OK;
-}
-
 struct err dp_feed_get_head(struct dp_feed *feed, struct buf *out)
 {
-    if (!dp_feed_connected(feed)) {
-        return FAIL(E_UNAVAILABLE);
-    }
-    TRY(look_for_bucket(feed));
-    return get(feed, SNAP_KEY_HEAD, KV_READ_LEADER, out);
+    return dp_feed_connected(feed) ? get(feed, SNAP_KEY_HEAD, KV_READ_LEADER, out)
+                                   : FAIL(E_UNAVAILABLE);
 }
 
 struct err dp_feed_put_status(struct dp_feed *feed, struct slice node, struct slice status)

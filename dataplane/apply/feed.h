@@ -10,7 +10,6 @@
  */
 #pragma once
 
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -28,7 +27,6 @@ struct dp_feed {
     struct kv snapshots;
     struct kv nodes;
     uint64_t bytes; /* fetched so far. */
-    bool bucket_seen;
 };
 
 /* Subscribes to the environment's heads. 'wake' is called when a hint arrives. */

@@ -175,6 +175,7 @@ def node_permissions(env, node_id):
     return {
         "publish": {"allow": [
             "$KV.trilane_%s_nodes.%s" % (env, node_id),
+            "$JS.API.STREAM.INFO.KV_" + snapshots,
             "$JS.API.STREAM.MSG.GET.KV_" + snapshots, "$JS.API.DIRECT.GET.KV_%s.>" % snapshots,
             "trilane.%s.event.>" % env, "trilane.%s.quarantine.>" % env,
             "$JS.API.STREAM.INFO." + events, "$JS.API.STREAM.CREATE." + events,

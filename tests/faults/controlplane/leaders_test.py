@@ -180,7 +180,7 @@ class Signer(unittest.TestCase):
         self.cp("publish", "-m", "one", trilane.POLICIES)
         before = signer_of(self.cp)
         os.kill(before, signal.SIGSTOP)
-        wait_until(lambda: signer_of(self.cp) not in (None, before), 15, "another signer")
+        wait_until(lambda: signer_of(self.cp) not in (None, before), 30, "another signer")
         wait_until(self.cp.leads, 10, "it leads again")
         self.cp("publish", "--again", "-m", "two", trilane.POLICIES)
 

@@ -15,7 +15,8 @@ static const char two_users[] =
     "authorization { users = ["
     " { user: cp, password: cp },"
     " { user: node, password: node, permissions: {"
-    "   publish: [\"$JS.API.DIRECT.GET.KV_snap.>\", \"$JS.API.STREAM.MSG.GET.KV_snap\"],"
+    "   publish: [\"$JS.API.DIRECT.GET.KV_snap.>\", \"$JS.API.STREAM.MSG.GET.KV_snap\","
+    "     \"$JS.API.STREAM.INFO.KV_snap\"],"
     "   subscribe: [\"_INBOX.node.>\"] } } ] }";
 
 struct fixture {
