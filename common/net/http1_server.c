@@ -91,7 +91,7 @@ void http1_server_refuse(struct http1_server *s, unsigned status, struct err why
     s->refused = true;
     s->input = (struct slice){0};
     net_timer_cancel(net_conn_loop(s->conn), &s->timer);
-    if (s->options.handler->refused != NULL) {
+    if (!x->active && s->options.handler->refused != NULL) {
         s->options.handler->refused(s->options.ctx, why);
     }
     if (x->head_answered) {

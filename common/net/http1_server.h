@@ -37,7 +37,8 @@ struct http1_server_handler {
     void (*drained)(struct http1_exchange *x, void *ctx);
     /* The exchange is over: E_OK when the answer was written whole. May be NULL. */
     void (*gone)(struct http1_exchange *x, void *ctx, struct err why);
-    /* The server itself refuses what came, and closes; behind it comes gone(). May be NULL. */
+    /* What came is no request: the server answers by itself and closes. What it refuses behind a
+     * head is told by gone() alone. May be NULL. */
     void (*refused)(void *ctx, struct err why);
 };
 

@@ -29,6 +29,7 @@ struct rig {
     unsigned heads;
     unsigned ends;
     unsigned gones;
+    unsigned refusals; /* of what was no request. */
     struct err gone_why;
     struct http1_exchange *waiting; /* to be answered later. */
     struct buf streamed;            /* bodies that came in pieces. */
@@ -125,8 +126,20 @@ static void on_gone(struct http1_exchange *x, void *ctx, struct err why)
     r->waiting = NULL;
 }
 
+static void on_refused(void *ctx, struct err why)
+{
+    assert_false(err_ok(why));
+    ((struct rig *)ctx)->refusals++;
+}
+
 static const struct http1_server_handler handler = {
-    .head = on_head, .body = on_body, .end = on_end, .drained = send_more, .gone = on_gone};
+    .head = on_head,
+    .body = on_body,
+    .end = on_end,
+    .drained = send_more,
+    .gone = on_gone,
+    .refused = on_refused,
+};
 
 static void on_server_closed(void *ctx)
 {
@@ -365,6 +378,7 @@ static void bad_requests_are_answered_and_closed(void **state)
         say(&r, cases[i].request);
         assert_true(net_loop_run_until(r.loop, &r.peer_ended, WAIT_MS));
         assert_true(slice_starts(buf_slice(&r.reply), slice_str(cases[i].status)));
+        assert_int_equal(r.refusals, r.heads == 0);
         rig_free(&r);
     }
     struct rig r;
@@ -374,6 +388,7 @@ static void bad_requests_are_answered_and_closed(void **state)
     assert_int_equal(net_conn_write(r.peer, slice_of(head, sizeof(head))).code, E_OK);
     assert_true(net_loop_run_until(r.loop, &r.peer_ended, WAIT_MS));
     assert_true(slice_starts(buf_slice(&r.reply), SLICE_LIT("HTTP/1.1 431 ")));
+    assert_int_equal(r.refusals, 1);
     rig_free(&r);
 }
 
