@@ -205,7 +205,7 @@ def write(name, unit, better, runs, trilane_row, peers, ratio, conditions):
     (directory / (name + ".json")).write_text(json.dumps(report, indent=1) + "\n")
     print("%-14s %10s %10s %10s %7s  %s" % (name, "min", "median", "max", "ratio", "at"))
     for who, row in [("trilane", trilane_row)] + sorted(peers.items()):
-        if row:
+        if "median" in row:  # a row may hold other figures alone.
             print("%-14s %10.2f %10.2f %10.2f %7s  %s" % (
                 who, row["min"], row["median"], row["max"],
                 "%.2f" % ratio[who] if who in ratio else "",

@@ -121,12 +121,15 @@ class Rounds:
                     self.one(name, rate)
             print("round %d of %d done" % (number + 1, ROUNDS), flush=True)
 
-    def figures(self, name, rate):
-        """CPU per answer of the rounds that held; empty: the rate is not sustained."""
-        got = self.results[name].get(rate, [])
-        if not got or self.failures(name, rate) > FAILURES_MAX:
+    def held(self, name, rate):
+        """The rounds that held; empty: the rate is not sustained."""
+        if self.failures(name, rate) > FAILURES_MAX:
             return []
-        return [each["cpu_us"] for each in got if each and each["sustained"]]
+        return [got for got in self.results[name].get(rate, []) if got and got["sustained"]]
+
+    def figures(self, name, rate):
+        """CPU per answer."""
+        return [got["cpu_us"] for got in self.held(name, rate)]
 
     def all(self):
         return [each for rates in self.results.values() for got in rates.values()
@@ -171,7 +174,7 @@ def add_saturated(rounds, name, row):
 
 
 def latency(rounds, name, rate, field):
-    return statistics.median(got[field] for got in rounds.results[name][rate] if got)
+    return statistics.median(got[field] for got in rounds.held(name, rate))
 
 
 def paused_at(rounds, rate):
