@@ -175,9 +175,10 @@ static MUST_CHECK struct err walk_link(const struct walk *w, int dir, const char
     auto_close int fd = open_below(w->root_fd, below);
     if (fd < 0) {
         return pass_over(w, path,
-                         errno == EXDEV ? "a symbolic link that leads out of the sources"
-                                        : strerrordesc_np(errno),
-                         "the file itself, or a link to a file that lies below the same root");
+                         errno == EXDEV
+                             ? "a symbolic link that is absolute or leads out of the sources"
+                             : strerrordesc_np(errno),
+                         "the file itself, or a relative link to a file below the same root");
     }
     return add_file(w, fd, path);
 }
@@ -256,9 +257,7 @@ static MUST_CHECK struct err load_file(struct walk *w, int fd, const char *path)
     }
     w->data_only = true;
     w->root_fd = dir;
-    struct err e = walk_dir(w, dir, (struct slice){0}, /* depth= */ 0);
-    w->root = path;
-    return e;
+    return walk_dir(w, dir, (struct slice){0}, /* depth= */ 0);
 }
 
 struct err cp_source_set_load(struct cp_source_set *set, const char *path, struct buf *message)

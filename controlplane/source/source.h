@@ -69,8 +69,8 @@ const struct cp_source_file *cp_source_set_find(const struct cp_source_set *set,
  * *.pb. Hidden files are left out; a directory may nest 16 deep. A single YAML file may be given
  * instead; then the descriptor sets beside it come with it. A symbolic link to a file that lies
  * below the directory is followed. What is there and cannot be taken (another link, a pipe, no
- * permission, too large) is noted in set->unread. E_NOT_FOUND and E_IO
- * for the path itself, with 'message' naming it.
+ * permission, too large) is noted in set->unread. E_NOT_FOUND and E_IO for the path itself, with
+ * 'message' naming it.
  */
 MUST_CHECK struct err cp_source_set_load(struct cp_source_set *set, const char *path,
                                          struct buf *message);

@@ -293,6 +293,30 @@ static void a_directory_in_order_of_names(void **state)
     assert_int_equal(rmdir(path), 0);
 }
 
+/* The kernel follows none, wherever it leads; the reader is told that this is why. */
+static void an_absolute_link_is_called_one(void **state)
+{
+    (void)state;
+    char path[] = "/tmp/trilane-set-XXXXXX";
+    char target[64];
+    assert_non_null(mkdtemp(path));
+    auto_close int dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    put(dir, "a.yaml");
+    (void)snprintf(target, sizeof(target), "%s/a.yaml", path);
+    assert_int_equal(symlinkat(target, dir, "link.yaml"), 0);
+    struct cp_source_set set;
+    auto_buf struct buf message = BUF_MAX(4096);
+    cp_source_set_init(&set);
+    assert_true(err_ok(cp_source_set_load(&set, path, &message)));
+    assert_int_equal(set.count, 1);
+    not_taken(&set, 0, "link.yaml", CP_DIAG_FILE_UNREADABLE);
+    assert_non_null(memmem(set.unread[0].why.ptr, set.unread[0].why.size, "absolute", 8));
+    cp_source_set_free(&set);
+    drop(dir, "a.yaml", 0);
+    drop(dir, "link.yaml", 0);
+    assert_int_equal(rmdir(path), 0);
+}
+
 /*
  * What could not be read has a diagnostic without a line; nothing that may be defined in it is
  * missed, and a descriptor set that is there is not called missing.
@@ -394,6 +418,7 @@ int main(void)
         cmocka_unit_test(json_says_the_same),
         cmocka_unit_test(a_set_takes_plain_names_within_its_bounds),
         cmocka_unit_test(a_directory_in_order_of_names),
+        cmocka_unit_test(an_absolute_link_is_called_one),
         cmocka_unit_test(what_is_unread_is_said_once),
         cmocka_unit_test(nodes_of_aliases_are_given_back),
         cmocka_unit_test(a_file_is_begun_anew_within_a_bound),
