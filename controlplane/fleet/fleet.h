@@ -48,8 +48,8 @@ MUST_CHECK struct err cp_fleet_run(struct cp_fleet *fleet);
 void cp_fleet_free(struct cp_fleet *fleet);
 
 /*
- * Waits until the statuses that lay in the bucket were read, once in the life of the fleet: before,
- * a node that lives is not known to. False when they were not by then. Any thread.
+ * Waits until the statuses that lay in the bucket were read, which happens once in the life of the
+ * fleet: until then nobody knows which nodes live. False when the time was over first. Any thread.
  */
 bool cp_fleet_wait_read(struct cp_fleet *fleet, uint64_t timeout_ms);
 
