@@ -235,9 +235,9 @@ static struct err get_from_leader(const struct kv *kv, struct slice key, uint64_
     (void)snprintf(stream, sizeof(stream), "KV_%s", kv->bucket);
     TRY(key_subject(kv, "", key, subject));
     bool any = false;
-    struct err err = look_inside(kv, stream, timeout_ms, &any);
+    struct err err = look_inside(kv, stream, timeout_ms / 2, &any);
     if (err_ok(err) && any) {
-        TRY(api_begin(&api, kv->bus, timeout_ms));
+        TRY(api_begin(&api, kv->bus, timeout_ms / 2));
         natsStatus status = js_GetLastMsg(&msg, api.js, stream, subject, /* opts= */ NULL, &code);
         err = api_end(&api, status, code);
     }

@@ -5,8 +5,8 @@
  *            come from any replica of the stream or, where it matters, from its leader.
  * Units      bytes, milliseconds.
  * Ownership  struct kv is a value that borrows the bus.
- * Threads    background threads only: each call waits for the server up to its timeout, a read from
- *            the leader, which asks twice, up to twice that.
+ * Threads    background threads only: each call waits for the server up to its timeout; a read from
+ *            the leader asks twice, for half of it each.
  * Errors     E_UNAVAILABLE: NATS, JetStream or the bucket cannot be reached, and nothing happened.
  *            E_RESULT_UNKNOWN (writes): no answer came; read it back before anything else.
  *            E_BUS_FORBIDDEN: the server reported a permission violation for this call.

@@ -67,7 +67,7 @@ MUST_CHECK struct err net_loop_new(struct net_loop **out);
 /*
  * Has at least 'us' microseconds lie between the starts of two turns that have work, so that one
  * turn serves what arrived meanwhile: fewer wake-ups and system calls for as much more latency.
- * What comes after a silence of that length waits for nothing. 0, the default: no pause.
+ * Behind a silence of that length the first two wait for nothing. 0, the default: no pause.
  */
 void net_loop_set_pause(struct net_loop *loop, uint64_t us);
 

@@ -237,6 +237,13 @@ static struct err read_bucket(struct cp_fleet *f)
     return e;
 }
 
+static void note_read(struct cp_fleet *f)
+{
+    lock_take(&f->shared.lock);
+    f->shared.read = true;
+    lock_drop(&f->shared.lock);
+}
+
 static void look_at_connection(struct cp_fleet *f)
 {
     bool connected = bus_state(f->options.bus) == BUS_CONNECTED;
@@ -244,11 +251,12 @@ static void look_at_connection(struct cp_fleet *f)
         struct err e = read_bucket(f);
         if (!err_ok(e)) {
             LOG(LOG_WARN, "fleet", "bucket_unread", LOG_ERR(e));
+            if (e.code == E_BUS_FORBIDDEN) {
+                note_read(f); /* nothing that is worth waiting for will come. */
+            }
             return; /* with the next turn. */
         }
-        lock_take(&f->shared.lock);
-        f->shared.read = true;
-        lock_drop(&f->shared.lock);
+        note_read(f);
     }
     f->connected = connected;
 }

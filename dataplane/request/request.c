@@ -317,9 +317,15 @@ void dp_request_fail(struct dp_request *rq, struct err err)
 
 void dp_request_cancel(struct dp_request *rq)
 {
+    dp_request_break(rq, FAIL(E_CANCELLED));
+}
+
+void dp_request_break(struct dp_request *rq, struct err why)
+{
+    CHECK(!err_ok(why));
     CHECK(rq->forwarding);
     rq->caller_gone = true;
-    rq->lane->abort(rq, FAIL(E_CANCELLED));
+    rq->lane->abort(rq, why);
 }
 
 /*

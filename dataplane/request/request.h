@@ -246,5 +246,9 @@ void dp_request_fail(struct dp_request *rq, struct err err);
 /* The caller went away, or its connection did: the lane is aborted, nothing is answered. */
 void dp_request_cancel(struct dp_request *rq);
 
+/* What the caller sent behind the head is broken, and its protocol has told it so: as above, but
+ * 'why' is what is counted and logged. */
+void dp_request_break(struct dp_request *rq, struct err why);
+
 /* Milliseconds left until the deadline, at least 1. */
 uint64_t dp_request_left_ms(const struct dp_request *rq);

@@ -191,15 +191,28 @@ static void drained(struct http1_exchange *x, void *ctx)
     }
 }
 
-/* The exchange is over before the request: its caller has left. */
+static bool has_left(struct err why)
+{
+    return err_ok(why) || why.code == E_CLOSED || why.code == E_IO;
+}
+
+/* The exchange is over before the request: its caller has left, or was refused by the server for
+ * what it sent behind the head. */
 static void gone(struct http1_exchange *x, void *ctx, struct err why)
 {
     (void)ctx;
-    (void)why;
     struct dp_request *rq = http1_exchange_user(x);
-    if (rq != NULL) {
-        dp_request_cancel(rq);
+    if (rq == NULL) {
+        return;
     }
+    if (has_left(why)) {
+        dp_request_cancel(rq);
+        return;
+    }
+    if (!rq->answered) {
+        rq->http_status = err_http_status(why.code);
+    }
+    dp_request_break(rq, why);
 }
 
 static const struct http1_server_handler handler = {

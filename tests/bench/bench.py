@@ -177,8 +177,11 @@ def saturate(port, path, requests, body, headers=(), watch=(), connections=8, st
     argv.append("http://127.0.0.1:%d%s" % (port, path))
     quiet = Quiet()
     before, started = cpu_seconds(watch), time.monotonic()
-    out = subprocess.run(pinned(LOAD_CORE, argv), stdout=subprocess.PIPE, text=True, check=True,
-                         timeout=120).stdout
+    try:
+        out = subprocess.run(pinned(LOAD_CORE, argv), stdout=subprocess.PIPE, text=True,
+                             check=False, timeout=120).stdout
+    except subprocess.TimeoutExpired:
+        return None
     seconds, used = time.monotonic() - started, cpu_seconds(watch) - before
     if "%d succeeded, 0 failed, 0 errored" % requests not in out:
         return None

@@ -469,8 +469,6 @@ class ProxyLane(Outside):
             self.assertRegex(got[:13].decode(), "^HTTP/1.1 (400|501) ", extra)
         self.assertEqual(len(self.origin.heads), before)
 
-    # ---- upstreams that lie ----
-
     def test_what_is_no_request_is_counted(self):
         def refused():
             return self.node.metric("trilane_requests_refused_early_total") or 0
@@ -478,6 +476,19 @@ class ProxyLane(Outside):
         got, _ = self.raw(b"GET / HTTP/1.1\r\nHost: h\r\nContent-Length: x\r\n\r\n")
         self.assertIn(b" 400 ", got.split(b"\r\n")[0])
         self.assertEqual(refused(), before + 1)
+
+    def test_what_breaks_behind_its_head_is_logged_as_that(self):
+        got, _ = self.raw(("POST %s HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer %s\r\n"
+                           "Transfer-Encoding: chunked\r\nX-Request-Id: broken-chunk\r\n\r\n"
+                           "5\r\nhello\r\nnothing hexadecimal\r\n" % (
+                               self.url("/public/echo"), outside.TOKENS["web"])).encode())
+        self.assertIn(b" 400 ", got.split(b"\r\n")[0])
+        line = trilane.wait_until(lambda: self.log_line("broken-chunk"),
+                                  what="the line in the access log")
+        self.assertIn("code=MALFORMED", line)
+        self.assertIn("http=400", line)
+
+    # ---- upstreams that lie ----
 
     def test_malformed_answers(self):
         for path in ("garbage", "two_framings", "two_lengths", "upgrade", "big_head"):

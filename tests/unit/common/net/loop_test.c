@@ -87,8 +87,8 @@ static void post_next(struct net_task *task, void *ctx)
     }
 }
 
-/* Each post makes a turn with work: from the first to the last at least one pause less than posts.
- */
+/* Each post makes a turn with work; behind a silence, as at the start, the second waits for
+ * nothing. */
 static void turns_with_work_are_a_pause_apart(void **state)
 {
     (void)state;
