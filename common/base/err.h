@@ -84,8 +84,8 @@
     X(ENVELOPE_MALFORMED, 3, 400, CALLER, "the envelope does not parse",                           \
       "encode it by trilane.bus.v1.Envelope")                                                      \
     X(ENVELOPE_EXPIRED, 9, 410, CALLER, "the envelope's expiry has passed", "send it anew")        \
-    X(BUS_UNAVAILABLE, 14, 503, PEER, "the bus did not take the message",                          \
-      "retry with the same event id")                                                              \
+    X(BUS_UNAVAILABLE, 14, 503, PEER, "the bus cannot be reached, or did not take the message",    \
+      "retry; an event with the same id, so that it is taken once")                                \
     X(BUS_FULL, 8, 429, PEER, "the bus or the queue to it is full",                                \
       "slow down and retry with the same event id")                                                \
     X(SUBSCRIPTION_INVALID, 3, 400, CALLER, "the subscription's first request is wrong",           \

@@ -91,7 +91,8 @@ def sources(readers=("reader", "web"), limit=None, extra=()):
 
 def publish_sources(cp, nodes, platform, **options):
     """Publishes and waits until the nodes serve it."""
-    trilane.wait_until(cp.leads, what="the control plane to reach NATS")
+    trilane.wait_until(lambda: cp.metric("trilane_bus_connected") == 1 and cp.leads(),
+                       what="the control plane to reach NATS")
     before = max(node.version() for node in nodes)
     cp("publish", "-m", "test", platform.write_policies(sources(**options)))
     trilane.wait_until(lambda: all(node.version() > before for node in nodes),
