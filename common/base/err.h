@@ -190,7 +190,20 @@
     X(SIGNER_GONE, 14, 503, SELF, "the signer process ended, or does not answer",                  \
       "the leader starts it again; see the log of trilane-cp serve")                               \
     X(BUCKET_FOREIGN, 9, 409, PEER, "the snapshot bucket is not as the control plane makes it",    \
-      "remove the stream KV_trilane_<env>_snapshots: it is made anew and filled from the journal")
+      "remove the stream KV_trilane_<env>_snapshots: it is made anew and filled from the journal") \
+    X(TOKEN_UNKNOWN, 16, 401, CALLER, "nobody made this join token",                               \
+      "make one: trilane-cp identity token")                                                       \
+    X(TOKEN_USED, 16, 401, CALLER, "this join token was used already",                             \
+      "make another one: trilane-cp identity token; if you did not use it, remove the node")       \
+    X(TOKEN_EXPIRED, 16, 401, CALLER, "this join token has expired",                               \
+      "make another one: trilane-cp identity token")                                               \
+    X(NODE_REMOVED, 7, 403, CALLER, "this node was removed", "join again with a new token")        \
+    X(COSIGNERS_MISSING, 14, 503, SELF, "too few replicas signed the proposal in time",            \
+      "start another replica and publish again, or sign with the break-glass key")                 \
+    X(COSIGN_REFUSED, 9, 409, SELF, "a replica made something else of the same sources",           \
+      "see its log; all replicas must run one release")                                            \
+    X(IDENTITY_REVOKED, 16, 401, CALLER, "the caller's identity was revoked",                      \
+      "ask the platform's operators for a new one")
 
 enum err_fault { ERR_FAULT_NOBODY, ERR_FAULT_CALLER, ERR_FAULT_PEER, ERR_FAULT_SELF };
 

@@ -184,7 +184,10 @@ static void a_lost_fence_writes_nothing(void **state)
     assert_int_equal(version, 77);
     struct cp_publication p = publication_of(1, NULL, 0);
     assert_int_equal(ops->publish(f->store, &f->fence, &p).code, E_NOT_LEADER);
-    assert_int_equal(ops->proposal_put(f->store, &f->fence, 1, SLICE_LIT("x")).code, E_NOT_LEADER);
+    assert_int_equal(
+        ops->proposal_put(f->store, &f->fence, &(struct cp_proposal){.version = 1}, SLICE_LIT("x"))
+            .code,
+        E_NOT_LEADER);
     assert_int_equal(ops->sources_put(f->store, &f->fence, 1, NULL, 0).code, E_NOT_LEADER);
     struct cp_record record;
     assert_int_equal(ops->latest(f->store, "dev", &record).code, E_NOT_FOUND);
@@ -262,8 +265,12 @@ static void a_proposal_is_written_once(void **state)
     struct fixture *f = *state;
     uint64_t version = hand(f);
     const struct cp_store_ops *ops = f->store->ops;
-    must(ops->proposal_put(f->store, &f->fence, version, SLICE_LIT("body")));
-    assert_int_equal(ops->proposal_put(f->store, &f->fence, version, SLICE_LIT("other")).code,
+    must(ops->proposal_put(f->store, &f->fence, &(struct cp_proposal){.version = version},
+                           SLICE_LIT("body")));
+    assert_int_equal(ops->proposal_put(f->store, &f->fence,
+                                       &(struct cp_proposal){.version = version},
+                                       SLICE_LIT("other"))
+                         .code,
                      E_CONFLICT);
 }
 

@@ -400,7 +400,8 @@ static struct err step_propose(struct publication *p)
     struct manifest_plan plan = plan_of(p, p->work->record.version);
     TRY(manifest_encode(&plan, &p->body));
     ids_digest(buf_slice(&p->body), p->work->record.manifest_digest);
-    return p->room->store->ops->proposal_put(p->room->store, &p->fence, p->work->record.version,
+    struct cp_proposal proposal = {.version = p->work->record.version};
+    return p->room->store->ops->proposal_put(p->room->store, &p->fence, &proposal,
                                              buf_slice(&p->body));
 }
 

@@ -191,8 +191,8 @@ static struct err sqlite_sources_put(struct cp_store *store, const struct cp_fen
     return cp_sqlite_done(db, put_files(db, fence, version, files, count));
 }
 
-static struct err put_proposal(sqlite3 *db, const struct cp_fence *fence, uint64_t version,
-                               struct slice body)
+static struct err put_proposal(sqlite3 *db, const struct cp_fence *fence,
+                               const struct cp_proposal *proposal, struct slice body)
 {
     TRY(cp_sqlite_fence(db, fence));
     auto_sql struct sql s;
@@ -200,18 +200,18 @@ static struct err put_proposal(sqlite3 *db, const struct cp_fence *fence, uint64
               "INSERT INTO proposal (environment, number, epoch, body, at_ms)"
               " VALUES (?1, ?2, ?3, ?4, " SQL_NOW ")");
     sql_bind_text(&s, 1, fence->environment);
-    sql_bind_number(&s, 2, version);
+    sql_bind_number(&s, 2, proposal->version);
     sql_bind_number(&s, 3, fence->epoch);
     sql_bind_bytes(&s, 4, body);
     return sql_run(&s);
 }
 
 static struct err sqlite_proposal_put(struct cp_store *store, const struct cp_fence *fence,
-                                      uint64_t version, struct slice body)
+                                      const struct cp_proposal *proposal, struct slice body)
 {
     sqlite3 *db = cp_sqlite_db(store);
     TRY(cp_sqlite_write(db));
-    return cp_sqlite_done(db, put_proposal(db, fence, version, body));
+    return cp_sqlite_done(db, put_proposal(db, fence, proposal, body));
 }
 
 static struct err sqlite_sources_get(struct cp_store *store, const char *environment,

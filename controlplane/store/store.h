@@ -1,8 +1,8 @@
 /*
  * store: the database of the control plane, as operations; each is one transaction.
  *
- * Shape      a struct of function pointers and what its implementation needs. SQLite today; an
- *            implementation is right when conformance/store passes over it.
+ * Shape      a struct of function pointers over one of two databases: SQLite, the embedded default
+ *            of one machine, and PostgreSQL, which a trio shares. conformance/store runs over both.
  * Units      milliseconds since the epoch, by the database's clock.
  * Ownership  whoever opens a store closes it. Records are plain values; bytes go to a buf of the
  *            caller's or to a visitor, which borrows them for the call.
@@ -10,7 +10,9 @@
  * Errors     E_NOT_FOUND when there is no such row; E_NOT_LEADER when the fence does not hold (any
  *            write of a leader); E_CONFLICT when a row is there already; E_STORE_FULL when the disk
  *            is full; E_UNAVAILABLE when the database stays locked or cannot be reached; E_IO.
- *            After a failure nothing of the operation is in the database.
+ *            After a failure nothing of the operation is in the database, but for
+ *            E_RESULT_UNKNOWN: the connection broke while the commit was on its way. Reading
+ *            tells; where doing it again does no harm, the store does so itself.
  * Source     docs/formats.md, "Publishing"; migrations/.
  */
 #pragma once
@@ -31,6 +33,11 @@ enum {
     CP_MESSAGE_MAX = 1024,
     CP_ACTION_MAX = 64,
     CP_OBJECT_MAX = 128,
+    CP_ADDRESS_MAX = 255,
+    CP_REQUEST_MAX = 64,
+    CP_LABELS_MAX = 1023,
+    CP_SERIAL_MAX = 40,
+    CP_COSIGNATURES_MAX = 16,
 };
 
 /* What a leader presents with each write: the row must still be its own. */
@@ -44,6 +51,7 @@ struct cp_lease_wish {
     const char *environment;
     uint8_t holder[CP_HOLDER_SIZE];
     const char *name;     /* for people: which replica. */
+    const char *address;  /* of its API, for followers: "https://…"; "": none. */
     uint64_t lease_ms;    /* the row runs out after this. */
     uint64_t epoch_above; /* take an epoch above this one; 0: keep the present one. */
 };
@@ -54,6 +62,7 @@ struct cp_lease {
     int64_t expires_ms;                /* of the row. */
     int64_t now_ms;                    /* the database's clock at that moment. */
     char name[CP_ENVIRONMENT_MAX + 1]; /* of the holder. */
+    char address[CP_ADDRESS_MAX + 1];  /* of the holder's API; "": none. */
 };
 
 /* A publication, without its bytes. */
@@ -67,6 +76,47 @@ struct cp_record {
     int64_t created_ms;
     char author[CP_AUTHOR_MAX + 1];
     char message[CP_MESSAGE_MAX + 1];
+    char request[CP_REQUEST_MAX + 1]; /* the sender's own id of it, never used twice; "": none. */
+};
+
+/* A manifest body that waits for signatures. The newest one above the newest publication is open,
+ * as long as its epoch is the present one. */
+struct cp_proposal {
+    uint64_t version;
+    uint64_t epoch;
+    uint64_t origin;     /* content of this version; 0: compiled from the version's own sources. */
+    bool with_trust;     /* of a rollback: what only ever tightens goes back, too. */
+    int64_t proposed_ms; /* the store's to set. */
+};
+
+/* What a replica, or who has the break-glass key, made of a proposal. */
+struct cp_cosignature {
+    uint8_t key_id[8];
+    uint8_t signature[64];
+    enum err_code code; /* why it was not signed; E_OK: it was. */
+    char sentence[CP_MESSAGE_MAX + 1];
+};
+
+enum cp_node_state { CP_NODE_ENROLLED, CP_NODE_REMOVED };
+
+/* A node that joined, or whose key was enrolled by hand. */
+struct cp_node {
+    char id[CP_ENVIRONMENT_MAX + 1];
+    enum cp_node_state state;
+    uint8_t status_key[32];         /* Ed25519, public. */
+    char labels[CP_LABELS_MAX + 1]; /* "name=value,…", names ascending; "": none. */
+    char serial[CP_SERIAL_MAX + 1]; /* of its present certificate, hex; "": not from our CA. */
+    int64_t not_after_ms;           /* of that certificate; 0: none. */
+    int64_t enrolled_ms;            /* the store's to set, once. */
+};
+
+/* A right to join once. */
+struct cp_join_token {
+    uint8_t digest[DIGEST_SIZE]; /* of the token: the token itself is kept nowhere. */
+    char node[CP_ENVIRONMENT_MAX + 1];
+    char labels[CP_LABELS_MAX + 1];
+    char author[CP_AUTHOR_MAX + 1];
+    int64_t expires_ms;
 };
 
 struct cp_store_chunk {
@@ -100,6 +150,8 @@ struct cp_audit {
 
 typedef struct err cp_store_file_fn(void *ctx, const struct cp_store_file *file);
 typedef struct err cp_store_chunk_fn(void *ctx, const struct cp_store_chunk *chunk);
+typedef struct err cp_store_root_fn(void *ctx, uint64_t version, struct slice container);
+typedef struct err cp_store_node_fn(void *ctx, const struct cp_node *node);
 
 struct cp_store;
 
@@ -121,19 +173,40 @@ struct cp_store_ops {
     /* Hands out the next number. It never comes again, whatever becomes of it. */
     struct err (*version_hand)(struct cp_store *store, const struct cp_fence *fence,
                                uint64_t *out_version);
+    /* From now on only numbers above 'version' are handed out; a lower one changes nothing. */
+    struct err (*version_raise)(struct cp_store *store, const struct cp_fence *fence,
+                                uint64_t version);
     /* Keeps the sources of a version that was handed out. */
     struct err (*sources_put)(struct cp_store *store, const struct cp_fence *fence,
                               uint64_t version, const struct cp_store_file *files, size_t count);
-    /* Writes the finished manifest body; E_CONFLICT when the version has another one. */
+    /* Writes the finished manifest body, with the fence's epoch; E_CONFLICT when the version has
+     * another one. */
     struct err (*proposal_put)(struct cp_store *store, const struct cp_fence *fence,
-                               uint64_t version, struct slice body);
+                               const struct cp_proposal *proposal, struct slice body);
+    /* The open proposal; E_NOT_FOUND when there is none. 'body' may be NULL. */
+    struct err (*proposal_open)(struct cp_store *store, const char *environment,
+                                struct cp_proposal *out, struct buf *body);
+    /*
+     * Keeps what came of a proposal, by its body's digest: E_NOT_FOUND when there is no such
+     * proposal. A signature stays; a refusal is replaced by what comes behind it.
+     */
+    struct err (*cosign_put)(struct cp_store *store, const char *environment, uint64_t version,
+                             const uint8_t body_digest[DIGEST_SIZE],
+                             const struct cp_cosignature *cosignature);
+    /* All of a version's, by key id. */
+    struct err (*cosign_list)(struct cp_store *store, const char *environment, uint64_t version,
+                              struct cp_cosignature out[CP_COSIGNATURES_MAX], size_t *out_count);
     /*
      * Commits the journal row with its chunks: the publication. E_CONFLICT when the version has
-     * one, or when a higher version was published. Drops what is beyond limits.history_versions.
+     * one, when a higher version was published, or when the request's id is taken. Drops what is
+     * beyond limits.history_versions.
      */
     struct err (*publish)(struct cp_store *store, const struct cp_fence *fence,
                           const struct cp_publication *publication);
 
+    /* The publication that a request's id made; E_NOT_FOUND when none did. */
+    struct err (*find_request)(struct cp_store *store, const char *environment, const char *request,
+                               struct cp_record *out);
     /* The highest publication; E_NOT_FOUND before the first. */
     struct err (*latest)(struct cp_store *store, const char *environment, struct cp_record *out);
     /* One publication; 'manifest' (may be NULL) gets the signed container. */
@@ -157,6 +230,42 @@ struct cp_store_ops {
                             const struct cp_audit *entry);
     struct err (*audit_list)(struct cp_store *store, const char *environment, struct cp_audit *out,
                              size_t max, size_t *out_count);
+
+    /* Keeps a root, judged by the caller; E_CONFLICT unless it is the first, or one above the
+     * newest. The same bytes again are fine. */
+    struct err (*root_put)(struct cp_store *store, const char *environment, uint64_t version,
+                           struct slice container);
+    /* Calls 'visit' for each root from 'version' on, ascending. */
+    struct err (*roots_get)(struct cp_store *store, const char *environment, uint64_t version,
+                            cp_store_root_fn *visit, void *ctx);
+
+    /* Keeps a token; E_CONFLICT when its digest is there. Used and expired ones are dropped a week
+     * later. */
+    struct err (*token_put)(struct cp_store *store, const char *environment,
+                            const struct cp_join_token *token);
+    /* Reads a token that may still be used: E_TOKEN_UNKNOWN, E_TOKEN_USED, E_TOKEN_EXPIRED. */
+    struct err (*token_get)(struct cp_store *store, const char *environment,
+                            const uint8_t digest[DIGEST_SIZE], struct cp_join_token *out);
+    /* Uses a token up and enrols its node, both or neither; a node of that name is replaced, its
+     * old key with it. The same errors, and E_USAGE when the token is another node's. */
+    struct err (*node_enrol)(struct cp_store *store, const char *environment,
+                             const uint8_t digest[DIGEST_SIZE], const struct cp_node *node);
+    /* E_NOT_FOUND. */
+    struct err (*node_get)(struct cp_store *store, const char *environment, const char *id,
+                           struct cp_node *out);
+    struct err (*node_list)(struct cp_store *store, const char *environment,
+                            cp_store_node_fn *visit, void *ctx);
+    /* Notes a new certificate of an enrolled node; E_NOT_FOUND when it is none, or removed. */
+    struct err (*node_renew)(struct cp_store *store, const char *environment, const char *id,
+                             const char *serial, int64_t not_after_ms);
+    /* Removes a node: it is listed as removed, and nothing of it is taken any more. E_NOT_FOUND. */
+    struct err (*node_remove)(struct cp_store *store, const char *environment, const char *id);
+
+    /* Writes everything that a control plane needs as a stream of bytes, as of one moment; and
+     * reads it into an empty store of either kind: E_CONFLICT when it is not empty, E_MALFORMED
+     * for bytes that are no whole backup. The restored leader's row has run out. */
+    struct err (*backup)(struct cp_store *store, int fd);
+    struct err (*restore)(struct cp_store *store, int fd);
 };
 
 struct cp_store {
@@ -164,8 +273,10 @@ struct cp_store {
 };
 
 /*
- * Opens "sqlite:FILE" (made when missing) and brings its schema up to this release's. E_STORE_NEWER
- * when a newer release made it; E_USAGE for another kind of URL; 'message' gets one sentence.
+ * Opens "sqlite:FILE" (made when missing) or "postgresql://…" and brings its schema up to this
+ * release's; of several replicas that start at once one does, under a lock. E_STORE_NEWER when a
+ * newer release made it; E_USAGE for another kind of URL; 'message' gets one sentence. A PostgreSQL
+ * that is lost later is connected to again by the next operation.
  */
 MUST_CHECK struct err cp_store_open(const char *url, struct cp_store **out, struct buf *message);
 /* Closes; NULL is fine. */
