@@ -102,6 +102,14 @@ struct err subject_head(struct slice environment, struct subject *out)
     return done(&s, out);
 }
 
+struct err subject_proposal(struct slice environment, struct subject *out)
+{
+    struct subject s;
+    TRY(begin(&s, environment));
+    TRY(add_text(&s, SLICE_LIT("proposal")));
+    return done(&s, out);
+}
+
 /* "trilane.<env>.<word>.<first>.<second>"; an empty second is left out. */
 static struct err make(struct slice environment, struct slice word, struct slice first,
                        struct slice second, struct subject *out)

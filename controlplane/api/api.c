@@ -147,11 +147,6 @@ static void answered(struct cp_call *call, void *ctx)
     }
 }
 
-static bool writes(enum cp_call_kind kind)
-{
-    return kind == CP_CALL_PUBLISH || kind == CP_CALL_ROLLBACK;
-}
-
 static void hand_over(struct cp_api *api, struct http1_exchange *x, enum cp_call_kind kind,
                       const uint64_t numbers[2])
 {
@@ -163,9 +158,11 @@ static void hand_over(struct cp_api *api, struct http1_exchange *x, enum cp_call
     }
     call->answered = answered;
     call->ctx = api;
+    call->forward = &api->options.forward;
     call->first = numbers[0];
     call->second = numbers[1];
-    e = cp_worker_push(writes(kind) ? api->options.publisher : api->options.reader, &call->task);
+    e = cp_worker_push(cp_call_writes(kind) ? api->options.publisher : api->options.reader,
+                       &call->task);
     if (!err_ok(e)) {
         cp_call_free(call);
         refuse(x, e);

@@ -17,6 +17,7 @@
 #include "common/base/err.h"
 #include "common/net/loop.h"
 #include "common/net/tls.h"
+#include "controlplane/api/forward.h"
 #include "controlplane/fleet/fleet.h"
 #include "controlplane/publish/leader.h"
 #include "controlplane/publish/worker.h"
@@ -31,6 +32,7 @@ struct cp_api_options {
     struct net_tls *tls;      /* with listen_tls. */
     const char *server_names; /* "cp.example.org,…": what Host may say beside loopback's names. */
     const char *token;        /* that every write must bear. */
+    struct cp_forward forward; /* to whoever leads. */
     struct bus *bus;
     struct cp_leader *leader;
     struct cp_worker *publisher;

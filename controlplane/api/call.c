@@ -2,15 +2,27 @@
 #include "controlplane/api/call.h"
 
 #include <poll.h>
+#include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
+#include "common/base/clock.h"
+#include "common/base/ids.h"
 #include "common/base/limits.h"
 #include "common/base/log.h"
+#include "common/base/text.h"
 #include "controlplane/api/json.h"
 #include "controlplane/compile/compile.h"
 
-enum { ANSWER_MAX = 64 << 20, HISTORY_MAX = 200, POST_RETRY_MS = 1 };
+enum {
+    ANSWER_MAX = 64 << 20,
+    HISTORY_MAX = 200,
+    POST_RETRY_MS = 1,
+    LEADER_STEP_MS = 20, /* between two looks for a leader. */
+    AUTHORIZATION_MAX = 512,
+    REQUEST_RANDOM = 16,
+};
 
 /* ---- history, versions, diff, audit ---- */
 
@@ -167,9 +179,12 @@ static struct err do_work(struct cp_call *call, struct cp_publish_room *room, st
                           json_t **out)
 {
     work->result = cp_json_read_work(buf_slice(&call->body), work);
+    if (cp_call_writes(call->kind)) {
+        (void)memcpy(work->request, call->request, sizeof(work->request));
+    }
     if (err_ok(work->result)) {
         cp_publish_run(room, work);
-        if (call->kind == CP_CALL_PUBLISH || call->kind == CP_CALL_ROLLBACK) {
+        if (cp_call_writes(call->kind)) {
             keep_audit(room, work);
         }
     }
@@ -203,9 +218,70 @@ static struct err dispatch(struct cp_call *call, struct cp_publish_room *room, j
     return e;
 }
 
-static void run(struct cp_task *task, struct cp_publish_room *room)
+/* ---- to the leader ---- */
+
+static const char *path_of(enum cp_call_kind kind)
 {
-    struct cp_call *call = (struct cp_call *)task;
+    return kind == CP_CALL_ROLLBACK ? "/api/v1/rollback" : "/api/v1/publish";
+}
+
+bool cp_call_writes(enum cp_call_kind kind)
+{
+    return kind == CP_CALL_PUBLISH || kind == CP_CALL_ROLLBACK;
+}
+
+/* Between two leaders there is none for a moment, and the one that answers may just have lost the
+ * row: both are worth another try. */
+static bool is_passing(const struct cp_call *call)
+{
+    json_t *value = json_loadb((const char *)call->answer.ptr, call->answer.size, 0, NULL);
+    const char *code = json_string_value(json_object_get(value, "code"));
+    bool passing = code != NULL && strcmp(code, err_name(E_NOT_LEADER)) == 0;
+    json_decref(value);
+    return passing;
+}
+
+static struct err send_to_leader(struct cp_call *call)
+{
+    const char *authorization = NULL;
+    TRY(buf_cstr(&call->authorization, &authorization));
+    struct cp_forward_request request = {.path = path_of(call->kind),
+                                         .body = buf_slice(&call->body),
+                                         .authorization = authorization,
+                                         .request = call->request};
+    TRY(cp_forward_send(call->forward, &request, &call->status, &call->answer));
+    return is_passing(call) ? FAIL(E_UNAVAILABLE) : OK;
+}
+
+/* What keeps a control plane from leading, and passes only by somebody's doing. */
+static bool waits_in_vain(struct cp_publish_room *room)
+{
+    struct cp_leader_status status;
+    cp_leader_status(room->leader, &status);
+    return status.code != E_OK && status.code != E_NOT_LEADER && status.code != E_BUS_UNAVAILABLE;
+}
+
+/* True when the leader answered. False: it is to be done, or refused, here. */
+static bool is_answered_elsewhere(struct cp_call *call, struct cp_publish_room *room)
+{
+    uint64_t end_ns = clock_mono_ns() + limits.forward_wait_ms * 1000000;
+    struct cp_fence fence;
+    while (!call->forwarded && !err_ok(cp_leader_fence(room->leader, &fence))) {
+        if (err_ok(send_to_leader(call))) {
+            return true;
+        }
+        buf_clear(&call->answer);
+        if (clock_mono_ns() >= end_ns || waits_in_vain(room) ||
+            room->stopping(room->stopping_ctx)) {
+            return false;
+        }
+        (void)poll(NULL, 0, LEADER_STEP_MS);
+    }
+    return false;
+}
+
+static void answer_here(struct cp_call *call, struct cp_publish_room *room)
+{
     json_t *value = NULL;
     struct err e = dispatch(call, room, &value);
     if (!err_ok(e) && json_object_get(value, "code") == NULL) {
@@ -217,6 +293,14 @@ static void run(struct cp_task *task, struct cp_publish_room *room)
     if (!err_ok(written)) {
         buf_clear(&call->answer);
         call->status = (unsigned)err_http_status(written.code);
+    }
+}
+
+static void run(struct cp_task *task, struct cp_publish_room *room)
+{
+    struct cp_call *call = (struct cp_call *)task;
+    if (!cp_call_writes(call->kind) || !is_answered_elsewhere(call, room)) {
+        answer_here(call, room);
     }
     struct err posted = net_loop_post(call->loop, &call->done);
     while (posted.code == E_QUEUE_FULL) {
@@ -236,6 +320,35 @@ static void finish(struct net_task *task, void *ctx)
     cp_call_free(call);
 }
 
+static struct err take_request_id(struct cp_call *call, const struct http1_head *head)
+{
+    const struct http1_field *id = http1_find(head, SLICE_LIT("idempotency-key"));
+    if (id == NULL) {
+        uint8_t random[REQUEST_RANDOM];
+        ids_random(random, sizeof(random));
+        text_hex(slice_of(random, sizeof(random)), call->request);
+        return OK;
+    }
+    for (size_t i = 0; i < id->value.size; i++) {
+        if (id->value.ptr[i] <= 0x20 || id->value.ptr[i] >= 0x7f) {
+            return FAIL(E_USAGE);
+        }
+    }
+    if (id->value.size == 0 || id->value.size > CP_REQUEST_MAX) {
+        return FAIL(E_USAGE);
+    }
+    (void)memcpy(call->request, id->value.ptr, id->value.size);
+    return OK;
+}
+
+static struct err take_head(struct cp_call *call, const struct http1_head *head)
+{
+    const struct http1_field *authorization = http1_find(head, SLICE_LIT("authorization"));
+    call->forwarded = http1_find(head, SLICE_LIT(CP_FORWARDED_HEADER)) != NULL;
+    TRY(take_request_id(call, head));
+    return authorization == NULL ? OK : buf_add(&call->authorization, authorization->value);
+}
+
 struct err cp_call_new(enum cp_call_kind kind, struct http1_exchange *exchange,
                        struct cp_call **out)
 {
@@ -250,7 +363,11 @@ struct err cp_call_new(enum cp_call_kind kind, struct http1_exchange *exchange,
     call->done = (struct net_task){.fn = finish, .ctx = call};
     call->body = BUF_MAX(limits.api_body_bytes);
     call->answer = BUF_MAX(ANSWER_MAX);
-    struct err e = buf_add(&call->body, http1_exchange_body(exchange));
+    call->authorization = BUF_MAX(AUTHORIZATION_MAX);
+    struct err e = take_head(call, http1_exchange_head(exchange));
+    if (err_ok(e)) {
+        e = buf_add(&call->body, http1_exchange_body(exchange));
+    }
     if (!err_ok(e)) {
         cp_call_free(call);
         return e;
@@ -261,6 +378,8 @@ struct err cp_call_new(enum cp_call_kind kind, struct http1_exchange *exchange,
 
 void cp_call_free(struct cp_call *call)
 {
+    sodium_memzero(call->authorization.ptr, call->authorization.size);
+    buf_free(&call->authorization);
     buf_free(&call->body);
     buf_free(&call->answer);
     free(call);

@@ -11,6 +11,7 @@
 #include "common/base/buf.h"
 #include "common/net/http1_server.h"
 #include "common/net/loop.h"
+#include "controlplane/api/forward.h"
 #include "controlplane/publish/worker.h"
 
 enum cp_call_kind {
@@ -32,6 +33,10 @@ struct cp_call {
     void (*answered)(struct cp_call *call, void *ctx); /* on the loop, before it is freed. */
     void *ctx;
     enum cp_call_kind kind;
+    const struct cp_forward *forward; /* a write that is not for us goes that way. */
+    bool forwarded;                   /* it came that way. */
+    char request[CP_REQUEST_MAX + 1]; /* its id: the caller's, or one that we gave it. */
+    struct buf authorization;         /* of the caller; wiped. */
     struct buf body;
     uint64_t first;  /* version, from, before. */
     uint64_t second; /* to, max. */
@@ -39,7 +44,11 @@ struct cp_call {
     struct buf answer;
 };
 
-/* A call with a copy of the request's body; task.run is set. */
+/* Whether it changes something, and so is the leader's. */
+bool cp_call_writes(enum cp_call_kind kind);
+
+/* A call with a copy of the request's body; task.run is set. E_USAGE for an Idempotency-Key that is
+ * not 1 to CP_REQUEST_MAX visible ASCII characters. */
 MUST_CHECK struct err cp_call_new(enum cp_call_kind kind, struct http1_exchange *exchange,
                                   struct cp_call **out);
 void cp_call_free(struct cp_call *call);

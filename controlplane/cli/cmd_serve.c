@@ -27,6 +27,7 @@
 #include "controlplane/api/api.h"
 #include "controlplane/cli/commands.h"
 #include "controlplane/publish/check.h"
+#include "controlplane/publish/cosign.h"
 
 enum { PATH_SIZE = 4096, MESSAGE_MAX = 4096, TOKEN_SIZE = 32, TOKEN_MAX = 256, DRAIN_STEP_MS = 20 };
 enum { MEMORY_KEPT = 32 << 20 }; /* glibc takes no more for its mmap threshold. */
@@ -53,6 +54,11 @@ static const struct setting_row rows[] = {
     {"dp-check", "PATH", NULL, "trilane-dp, which loads each snapshot before it is signed; or off",
      SETTING_TEXT},
     {"replica", "NAME", "cp-0", "of this replica, for people", SETTING_TEXT},
+    {"advertise", "URL", NULL,
+     "where other replicas reach this API; default: the address of listen-tls, or of listen",
+     SETTING_TEXT},
+    {"tls-ca", "FILE", NULL, "CA of the other replicas' certificates; default: the system's",
+     SETTING_TEXT},
     {"log-level", "LEVEL", "info", "error, warn, info or debug", SETTING_TEXT},
     {"fault-step", "STEP", NULL, "tests: dies with SIGKILL before this step of a publication",
      SETTING_TEXT},
@@ -69,6 +75,7 @@ struct serve {
     char node_keys[PATH_SIZE];
     char dp_check[PATH_SIZE];
     char signer_state[PATH_SIZE];
+    char address[CP_ADDRESS_MAX + 1]; /* of the API, for other replicas. */
     char token[TOKEN_MAX];
     int lock_fd;
     struct cp_roots roots;
@@ -77,6 +84,8 @@ struct serve {
     struct cp_leader *leader;
     struct cp_worker *publisher;
     struct cp_worker *reader;
+    struct cp_worker *signatory; /* judges and signs other replicas' proposals. */
+    struct cp_cosigner *cosigner;
     struct cp_fleet *fleet;
     struct net_loop *loop;
     struct net_tls *tls;
@@ -168,8 +177,32 @@ static struct err read_token(struct serve *s)
     return text.size >= 16 ? OK : FAIL(E_MALFORMED);
 }
 
+/* An address that means "any" reaches nobody from elsewhere: then there is none. */
+static struct err find_address(struct serve *s)
+{
+    const struct settings *settings = s->cli->settings;
+    const char *given = settings_get(settings, "advertise");
+    const char *tls = settings_get(settings, "listen-tls");
+    const char *listen = tls == NULL ? settings_get(settings, "listen") : tls;
+    bool any = listen == NULL || slice_starts(slice_str(listen), SLICE_LIT("0.0.0.0:")) ||
+               slice_starts(slice_str(listen), SLICE_LIT("[::]:"));
+    if (given != NULL && !slice_starts(slice_str(given), SLICE_LIT("https://")) &&
+        !slice_starts(slice_str(given), SLICE_LIT("http://"))) {
+        TRY(buf_addf(&s->message, "advertise: found \"%.200s\"; expected https://HOST:PORT",
+                     given));
+        return FAIL(E_USAGE);
+    }
+    int size = given != NULL ? snprintf(s->address, sizeof(s->address), "%s", given)
+               : any         ? 0
+                             : snprintf(s->address, sizeof(s->address), "%s://%s",
+                                tls == NULL ? "http" : "https", listen);
+    return size >= 0 && (size_t)size < sizeof(s->address) ? OK
+                                                          : say(s, FAIL(E_TOO_LARGE), "advertise");
+}
+
 static struct err prepare_files(struct serve *s)
 {
+    TRY(find_address(s));
     if (mkdir(s->data, 0700) != 0 && errno != EEXIST) {
         return say_errno(s, "data-dir", s->data);
     }
@@ -224,6 +257,18 @@ static void restore(void *ctx)
     cp_worker_restore(s->publisher);
 }
 
+static void heard(void *ctx, uint64_t *out_epoch, uint64_t *out_sequence)
+{
+    struct serve *s = ctx;
+    cp_fleet_order(s->fleet, out_epoch, out_sequence);
+}
+
+static void follow(void *ctx)
+{
+    struct serve *s = ctx;
+    cp_cosigner_wake(s->cosigner);
+}
+
 static struct err start_bus(struct serve *s)
 {
     char name[128];
@@ -241,12 +286,15 @@ static struct err make_threads(struct serve *s)
 {
     struct cp_leader_options leader = {.environment = s->environment,
                                        .name = settings_get(s->cli->settings, "replica"),
+                                       .address = s->address,
                                        .store = s->store,
                                        .bus = s->bus,
                                        .roots = &s->roots,
                                        .signer = s->signer,
                                        .restore = restore,
-                                       .restore_ctx = s};
+                                       .heard = heard,
+                                       .follow = follow,
+                                       .ctx = s};
     TRY(cp_leader_new(&leader, &s->leader, &s->message));
     struct cp_fleet_options fleet = {.environment = s->environment,
                                      .node_keys = s->node_keys,
@@ -264,7 +312,9 @@ static struct err make_threads(struct serve *s)
                                    .leader = s->leader,
                                    .fleet = s->fleet};
     TRY(cp_worker_start(&room, s->store, &s->publisher, &s->message));
-    return cp_worker_start(&room, s->store, &s->reader, &s->message);
+    TRY(cp_worker_start(&room, s->store, &s->reader, &s->message));
+    TRY(cp_worker_start(&room, s->store, &s->signatory, &s->message));
+    return say(s, cp_cosigner_new(s->bus, s->environment, s->signatory, &s->cosigner), "cosigner");
 }
 
 static struct err run_threads(struct serve *s)
@@ -292,6 +342,9 @@ static struct err start_api(struct serve *s)
                                      .listen_tls = settings_get(settings, "listen-tls"),
                                      .server_names = settings_get(settings, "server-names"),
                                      .token = s->token,
+                                     .forward = {.leader = s->leader,
+                                                 .replica = settings_get(settings, "replica"),
+                                                 .ca_file = settings_get(settings, "tls-ca")},
                                      .bus = s->bus,
                                      .leader = s->leader,
                                      .publisher = s->publisher,
@@ -413,6 +466,7 @@ static struct err start(struct serve *s)
 {
     TRY(prepare_files(s));
     TRY(start_signer(s)); /* forks: no thread of ours exists yet. */
+    TRY(say(s, cp_forward_init(), "curl"));
     TRY(say(s, net_loop_new(&s->loop), "loop"));
     TRY(start_bus(s));
     TRY(make_threads(s));
@@ -430,10 +484,13 @@ static void stop(struct serve *s)
     }
     cp_worker_finish(s->publisher); /* publications end with a leader, and the leader and the */
     cp_worker_finish(s->reader);    /* fleet ask the publisher for restores to their end. */
-    cp_leader_free(s->leader);
+    cp_worker_finish(s->signatory);
+    cp_leader_free(s->leader); /* it wakes the cosigner. */
+    cp_cosigner_free(s->cosigner);
     cp_fleet_free(s->fleet);
     cp_worker_free(s->publisher);
     cp_worker_free(s->reader);
+    cp_worker_free(s->signatory);
     bus_close(s->bus);
     cp_api_close(s->api);
     net_loop_free(s->loop); /* its connections name the API. */

@@ -421,6 +421,32 @@ struct err cp_fleet_list(struct cp_fleet *fleet, struct cp_fleet_node **out, siz
     return OK;
 }
 
+static uint64_t live_ms(void)
+{
+    return HEARTBEATS * (limits.status_interval_ms + limits.status_interval_ms / 5);
+}
+
+void cp_fleet_order(struct cp_fleet *fleet, uint64_t *out_epoch, uint64_t *out_sequence)
+{
+    uint64_t oldest_ns = clock_mono_ns() - live_ms() * 1000000;
+    size_t at = 0;
+    const struct map_entry *found = NULL;
+    *out_epoch = 0;
+    *out_sequence = 0;
+    lock_take(&fleet->shared.lock);
+    while ((found = map_next(&fleet->shared.nodes, &at)) != NULL) {
+        const struct entry *entry = found->value;
+        const struct status *status = &entry->node.status;
+        bool higher = status->epoch > *out_epoch ||
+                      (status->epoch == *out_epoch && status->sequence > *out_sequence);
+        if (entry->node.verified && entry->seen_ns > oldest_ns && higher) {
+            *out_epoch = status->epoch;
+            *out_sequence = status->sequence;
+        }
+    }
+    lock_drop(&fleet->shared.lock);
+}
+
 uint64_t cp_fleet_unverified(struct cp_fleet *fleet)
 {
     lock_take(&fleet->shared.lock);

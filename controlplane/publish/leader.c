@@ -2,6 +2,7 @@
 #include "controlplane/publish/leader.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -22,6 +23,12 @@
 enum {
     CLOCK_TOLERANCE_MS = 5000, /* against the database's clock: past it a replica does not lead. */
     RETRIES = 3,               /* of one beat, when another write came in between. */
+    RENEWALS = 4,              /* in the life of the row. */
+    FOLLOW_MS = 250,           /* between two looks of a follower, at most. */
+    TAKE_MS = 20,              /* behind the end of another's row, at least. */
+    DEAF_LEASES = 2, /* so long is the row left to those who reach NATS, by one who does not. */
+    DEAF_HELD_LEASES = 5, /* so long is it held by one who does not, when nobody took it. */
+    HEARD_AHEAD_MAX = 16, /* epochs that nodes may have seen, and we believe. */
     HEAD_CONTAINER_MAX = CONTAINER_HEADER_SIZE + CONTAINER_SIGNATURE_SIZE + HEAD_BODY_MAX,
     FOUND_MAX = 8 << 20, /* whatever lies under "head", as large as NATS lets a message be. */
     WAIT_STEP_MS = 1,
@@ -41,6 +48,15 @@ struct cp_leader {
         struct cp_head_own own;
         uint64_t renewed_ns; /* monotonic, of the last renewal; 0: the row is not ours. */
         uint64_t lease_epoch;
+        uint64_t expires_ns;  /* monotonic: when the row that was last seen runs out. */
+        uint64_t head_ns;     /* monotonic: when the next head is due. */
+        uint64_t signed_ns;   /* monotonic: when the last one was signed. */
+        uint64_t pointed_at;  /* version that KV's head of ours names. */
+        uint64_t heard_ns;    /* monotonic: of NATS' last answer. */
+        uint64_t taken_ns;    /* monotonic: since when the row is ours. */
+        uint64_t left_ns;     /* monotonic: when it was left to others. */
+        bool bus_asked;       /* in this beat. */
+        bool deaf;            /* NATS has been silent for long. */
         bool content_checked; /* the bucket was held against the journal. */
         enum err_code said;   /* last state that was logged: each change once. */
     } on_thread;
@@ -75,6 +91,9 @@ static void note_lease(struct cp_leader *l, const struct cp_lease *lease)
     l->shared.status.leads = l->on_thread.renewed_ns != 0;
     l->shared.status.epoch = lease->epoch;
     (void)snprintf(l->shared.status.holder, sizeof(l->shared.status.holder), "%s", lease->name);
+    (void)snprintf(l->shared.status.address, sizeof(l->shared.status.address), "%s",
+                   lease->address);
+    l->shared.status.vacant = !lease->held && lease->expires_ms <= lease->now_ms;
     lock_drop(&l->shared.lock);
 }
 
@@ -97,6 +116,11 @@ static void note_state(struct cp_leader *l, struct err e)
         lock_drop(&(l)->shared.lock);                                                              \
     } while (0)
 
+static uint64_t head_interval_ns(void)
+{
+    return limits.head_interval_ms * 1000000;
+}
+
 /* KV must not hold the thread past the next renewal. */
 static uint64_t kv_timeout_ms(void)
 {
@@ -106,11 +130,101 @@ static uint64_t kv_timeout_ms(void)
 
 /* ---- the row ---- */
 
+/* When the row runs out, by our own monotonic clock. */
+static void note_end(struct cp_leader *l, const struct cp_lease *lease, uint64_t asked_ns)
+{
+    int64_t left_ms = lease->expires_ms - lease->now_ms;
+    l->on_thread.expires_ns = asked_ns + (left_ms > 0 ? (uint64_t)left_ms * 1000000 : 0);
+}
+
+/* Gives the row away, or says that it is not ours any more. */
+static void let_go(struct cp_leader *l)
+{
+    struct cp_fence fence = {.environment = l->options.environment,
+                             .epoch = l->on_thread.lease_epoch};
+    (void)memcpy(fence.holder, l->holder, sizeof(fence.holder));
+    l->on_thread.renewed_ns = 0;
+    lock_take(&l->shared.lock);
+    l->shared.renewed_ns = 0;
+    l->shared.status.leads = false;
+    lock_drop(&l->shared.lock);
+    struct err e = l->on_thread.store->ops->lease_drop(l->on_thread.store, &fence);
+    if (!err_ok(e)) {
+        LOG(LOG_WARN, "leader", "lease_not_dropped", LOG_ERR(e));
+    }
+}
+
+/* Reads the head, to know whether NATS answers at all. */
+static struct err hear(struct cp_leader *l)
+{
+    auto_buf struct buf bytes = BUF_MAX(FOUND_MAX);
+    struct kv_entry found;
+    TRY(kv_get(&l->on_thread.bucket.kv, SLICE_LIT(SNAP_KEY_HEAD), KV_READ_LEADER, kv_timeout_ms(),
+               &bytes, &found));
+    l->on_thread.heard_ns = clock_mono_ns();
+    l->on_thread.deaf = false;
+    return OK;
+}
+
+/* Whether NATS has been silent to us for longer than we wait with the row in our hands. */
+static bool is_deaf(const struct cp_leader *l)
+{
+    uint64_t since_ns = l->on_thread.heard_ns > l->on_thread.taken_ns ? l->on_thread.heard_ns
+                                                                      : l->on_thread.taken_ns;
+    uint64_t lease_ns = limits.lease_ms * 1000000;
+    uint64_t patience_ns = l->on_thread.deaf ? DEAF_HELD_LEASES * lease_ns : lease_ns / 2;
+    return clock_mono_ns() - since_ns > patience_ns;
+}
+
+/*
+ * A replica that does not reach NATS can bring out no head: it leaves the row to those who do, and
+ * takes it back when it lay free so long that there seems to be nobody else. So a control plane of
+ * one replica, or one whose NATS is gone as a whole, still has a leader that says why.
+ */
+static void leave_when_deaf(struct cp_leader *l)
+{
+    if (l->on_thread.renewed_ns == 0 || !l->on_thread.bus_asked || !is_deaf(l)) {
+        return;
+    }
+    if (!l->on_thread.deaf) {
+        LOG(LOG_WARN, "leader", "leaves_the_row", LOG_STR("text", "NATS does not answer"));
+    }
+    l->on_thread.deaf = true;
+    l->on_thread.left_ns = clock_mono_ns();
+    let_go(l);
+}
+
+/* Who left the row looks for NATS, and at the row. OK: it may be taken. */
+static struct err judge_deaf(struct cp_leader *l)
+{
+    if (!l->on_thread.deaf || l->on_thread.renewed_ns != 0 || err_ok(hear(l))) {
+        return OK;
+    }
+    struct cp_lease lease;
+    uint64_t asked_ns = clock_mono_ns();
+    struct err e =
+        l->on_thread.store->ops->lease_read(l->on_thread.store, l->options.environment, &lease);
+    if (e.code == E_NOT_FOUND) {
+        return OK;
+    }
+    TRY(e);
+    lease.held = false;
+    if (lease.expires_ms > lease.now_ms) {
+        note_end(l, &lease, asked_ns);
+        note_lease(l, &lease);
+    }
+    uint64_t free_ns = l->on_thread.expires_ns > l->on_thread.left_ns ? l->on_thread.expires_ns
+                                                                      : l->on_thread.left_ns;
+    bool nobody_else = clock_mono_ns() > free_ns + DEAF_LEASES * limits.lease_ms * 1000000;
+    return nobody_else ? OK : FAIL(E_BUS_UNAVAILABLE);
+}
+
 /* Takes or renews the row; a new epoch begins with sequence 1. */
 static struct err renew(struct cp_leader *l, uint64_t epoch_above)
 {
     struct cp_lease_wish wish = {.environment = l->options.environment,
                                  .name = l->options.name,
+                                 .address = l->options.address,
                                  .lease_ms = limits.lease_ms,
                                  .epoch_above = epoch_above};
     (void)memcpy(wish.holder, l->holder, sizeof(wish.holder));
@@ -120,6 +234,7 @@ static struct err renew(struct cp_leader *l, uint64_t epoch_above)
     if (!err_ok(e)) {
         return e; /* what we have ages; it may still be young. */
     }
+    note_end(l, &lease, asked_ns);
     int64_t apart_ms = lease.now_ms - clock_wall_ms();
     if (lease.held && (apart_ms > CLOCK_TOLERANCE_MS || apart_ms < -CLOCK_TOLERANCE_MS)) {
         struct cp_fence fence = {.environment = l->options.environment, .epoch = lease.epoch};
@@ -128,6 +243,10 @@ static struct err renew(struct cp_leader *l, uint64_t epoch_above)
         note_lease(l, &lease);
         TRY(l->on_thread.store->ops->lease_drop(l->on_thread.store, &fence));
         return FAIL(E_CLOCK_SKEW);
+    }
+    if (lease.held && l->on_thread.renewed_ns == 0) {
+        l->on_thread.taken_ns = asked_ns;
+        l->on_thread.head_ns = 0;
     }
     l->on_thread.renewed_ns = lease.held ? asked_ns : 0;
     if (lease.held && lease.epoch != l->on_thread.lease_epoch) {
@@ -150,7 +269,7 @@ struct beat {
 
 static void want_restore(struct cp_leader *l)
 {
-    l->options.restore(l->options.restore_ctx);
+    l->options.restore(l->options.ctx);
 }
 
 /* Somebody else writes to the bucket, or it was put back to an older state. */
@@ -208,8 +327,13 @@ static struct err read_and_judge(struct cp_leader *l, struct beat *b)
         want_restore(l); /* there may be NATS without the bucket. */
     }
     TRY(e);
+    l->on_thread.heard_ns = clock_mono_ns();
+    l->on_thread.deaf = false;
     if (b->found.state == KV_VALUE) {
         cp_head_judge(&l->options.roots->root, buf_slice(&b->bytes), &l->on_thread.own, &judged);
+    }
+    if (judged.verdict != CP_HEAD_OURS) {
+        l->on_thread.head_ns = 0;
     }
     return settle(l, &judged);
 }
@@ -219,6 +343,7 @@ static struct err sign(struct cp_leader *l, struct beat *b)
 {
     struct cp_head_own *own = &l->on_thread.own;
     int64_t now_ms = clock_wall_ms();
+    l->on_thread.signed_ns = clock_mono_ns();
     struct head head = {.root_version = l->options.roots->root.version,
                         .epoch = own->epoch,
                         .sequence = own->sequence + 1,
@@ -283,14 +408,24 @@ static void hint(struct cp_leader *l, const struct beat *b)
     }
 }
 
+static bool head_is_due(const struct cp_leader *l, const struct beat *b)
+{
+    return clock_mono_ns() >= l->on_thread.head_ns || b->record.version != l->on_thread.pointed_at;
+}
+
 static struct err point_head(struct cp_leader *l, struct beat *b)
 {
     struct err e = OK;
     for (int i = 0; i < RETRIES; i++) {
         TRY(read_and_judge(l, b));
+        if (!head_is_due(l, b)) {
+            return OK;
+        }
         TRY(sign(l, b));
         e = put(l, b);
         if (e.code != E_CONFLICT) {
+            l->on_thread.head_ns = err_ok(e) ? l->on_thread.signed_ns + head_interval_ns() : 0;
+            l->on_thread.pointed_at = err_ok(e) ? b->record.version : 0;
             hint(l, b);
             return e;
         }
@@ -328,10 +463,37 @@ static struct err watch_signer(struct cp_leader *l)
     return err_ok(e) ? OK : FAIL(E_SIGNER_GONE);
 }
 
+/*
+ * Heads of a thief who has a head key and sends them as hints alone lie nowhere; but nodes say
+ * which head they accepted last. An order above ours is answered as a foreign head in KV: by the
+ * next epoch. One epoch a beat, and only when it is near: a node's word alone must not use epochs
+ * up.
+ */
+static struct err heed_nodes(struct cp_leader *l)
+{
+    const struct cp_head_own *own = &l->on_thread.own;
+    uint64_t epoch = 0;
+    uint64_t sequence = 0;
+    if (l->options.heard == NULL) {
+        return OK;
+    }
+    l->options.heard(l->options.ctx, &epoch, &sequence);
+    bool above = epoch > own->epoch || (epoch == own->epoch && sequence > own->sequence);
+    if (!above || epoch > own->epoch + HEARD_AHEAD_MAX) {
+        return OK;
+    }
+    COUNT_HEAD(l, foreign);
+    LOG(LOG_WARN, "leader", "foreign_head_at_nodes", LOG_U64("epoch", epoch),
+        LOG_U64("sequence", sequence));
+    return renew(l, own->epoch);
+}
+
 static struct err beat_in(struct cp_leader *l, struct beat *b)
 {
     TRY(watch_signer(l)); /* without one the row is left to run out: another may lead. */
+    TRY(judge_deaf(l));
     TRY(renew(l, /* epoch_above= */ cp_signer_hello(l->options.signer).epoch));
+    TRY(heed_nodes(l));
     struct err e =
         l->on_thread.store->ops->latest(l->on_thread.store, l->options.environment, &b->record);
     if (e.code == E_NOT_FOUND) {
@@ -340,6 +502,7 @@ static struct err beat_in(struct cp_leader *l, struct beat *b)
         TRY(e);
     }
     l->on_thread.own.version_max = b->record.version;
+    l->on_thread.bus_asked = true;
     if (bus_state(l->options.bus) != BUS_CONNECTED) {
         return FAIL(E_BUS_UNAVAILABLE);
     }
@@ -354,7 +517,12 @@ static void beat(struct cp_leader *l)
 {
     struct beat b = {.bytes = BUF_MAX(FOUND_MAX)};
     _Static_assert(HEAD_CONTAINER_MAX < FOUND_MAX, "a head fits where it is read");
+    l->on_thread.bus_asked = false;
     struct err e = beat_in(l, &b);
+    leave_when_deaf(l);
+    if (e.code == E_NOT_LEADER && l->options.follow != NULL) {
+        l->options.follow(l->options.ctx);
+    }
     if (e.code == E_UNAVAILABLE || e.code == E_BUS_UNAVAILABLE) {
         COUNT_HEAD(l, unreachable);
     }
@@ -367,12 +535,25 @@ static void beat(struct cp_leader *l)
 
 /* ---- the thread ---- */
 
+/* Until the next renewal or head of a leader; until another's row may have run out. */
+static uint64_t wait_ms(const struct cp_leader *l)
+{
+    uint64_t quarter = limits.lease_ms / RENEWALS;
+    if (l->on_thread.renewed_ns != 0) {
+        return limits.head_interval_ms < quarter ? limits.head_interval_ms : quarter;
+    }
+    uint64_t look_ms = FOLLOW_MS < quarter ? FOLLOW_MS : quarter;
+    uint64_t now_ns = clock_mono_ns();
+    uint64_t end_ns = l->on_thread.expires_ns;
+    uint64_t left_ms = end_ns > now_ns ? (end_ns - now_ns) / 1000000 + TAKE_MS : look_ms;
+    return left_ms < look_ms ? left_ms : look_ms;
+}
+
 static void sleep_until_woken(struct cp_leader *l)
 {
     struct pollfd fds = {.fd = l->wake_fd, .events = POLLIN};
-    uint64_t third = limits.lease_ms / 3;
-    uint64_t wait_ms = limits.head_interval_ms < third ? limits.head_interval_ms : third;
-    if (poll(&fds, 1, (int)wait_ms) > 0) {
+    CHECK(wait_ms(l) <= INT_MAX);
+    if (poll(&fds, 1, (int)wait_ms(l)) > 0) {
         uint64_t wakes = 0;
         (void)!read(l->wake_fd, &wakes, sizeof(wakes));
     }
@@ -425,17 +606,6 @@ struct err cp_leader_run(struct cp_leader *leader)
 {
     leader->started = pthread_create(&leader->thread, NULL, run, leader) == 0;
     return leader->started ? OK : FAIL(E_IO);
-}
-
-static void let_go(struct cp_leader *l)
-{
-    struct cp_fence fence = {.environment = l->options.environment,
-                             .epoch = l->on_thread.lease_epoch};
-    (void)memcpy(fence.holder, l->holder, sizeof(fence.holder));
-    struct err e = l->on_thread.store->ops->lease_drop(l->on_thread.store, &fence);
-    if (!err_ok(e)) {
-        LOG(LOG_WARN, "leader", "lease_not_dropped", LOG_ERR(e));
-    }
 }
 
 void cp_leader_free(struct cp_leader *leader)

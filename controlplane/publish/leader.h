@@ -1,9 +1,12 @@
 /*
  * leader: holds the leader's row and keeps the head alive.
  *
- * Shape      one thread: renew the row, judge what lies under "head" in KV, sign the next head, put
- *            it by compare-and-set, send it whole as the hint; every limits.head_interval_ms. It
- *            touches no other key: what the head points at is put by the publisher.
+ * Shape      one thread. A leader renews the row four times in its life and judges what lies under
+ *            "head" in KV each time; every limits.head_interval_ms, and at once when something is
+ *            new or wrong, it signs the next head, puts it by compare-and-set and sends it whole as
+ *            the hint. It touches no other key: what the head points at is put by the publisher. A
+ *            follower looks at the row, the sooner the nearer its end is. A replica to which NATS
+ *            does not answer leaves the row to the others.
  * Units      milliseconds.
  * Ownership  cp_leader_new() gives a leader that cp_leader_free() ends; all in the options is
  *            borrowed until then, but for the store, which the leader opens for itself.
@@ -29,15 +32,24 @@ struct cp_leader;
  * at each beat on which it is so. */
 typedef void cp_leader_restore_fn(void *ctx);
 
+/* The highest order of a head that a live node says it accepted; zeroes: none. */
+typedef void cp_leader_heard_fn(void *ctx, uint64_t *out_epoch, uint64_t *out_sequence);
+
+/* This replica follows: called at each look at the row, a few times a second. */
+typedef void cp_leader_follow_fn(void *ctx);
+
 struct cp_leader_options {
     const char *environment;
-    const char *name;  /* of this replica, for people. */
-    const char *store; /* URL. */
+    const char *name;    /* of this replica, for people. */
+    const char *address; /* of its API, for followers; "": none. */
+    const char *store;   /* URL. */
     struct bus *bus;
     const struct cp_roots *roots;
     struct cp_signer *signer;
     cp_leader_restore_fn *restore;
-    void *restore_ctx;
+    cp_leader_heard_fn *heard;   /* NULL: nobody is asked. */
+    cp_leader_follow_fn *follow; /* NULL: nobody is told. */
+    void *ctx;                   /* of all three. */
 };
 
 /* What is counted of heads that were found in KV and written over, and of beats. */
@@ -69,6 +81,8 @@ struct cp_leader_status {
     int64_t head_at_ms;                  /* wall clock of that write. */
     enum err_code code;                  /* why no head goes out; E_OK: it does. */
     char holder[CP_ENVIRONMENT_MAX + 1]; /* name of who leads. */
+    char address[CP_ADDRESS_MAX + 1];    /* of the API of who leads; "": none. */
+    bool vacant;                         /* the row had run out when it was seen last. */
     struct cp_head_counters counters;
 };
 

@@ -10,6 +10,7 @@
 
 #include <inttypes.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -21,6 +22,7 @@
 #include "common/snapshot/manifest.h"
 #include "common/snapshot/parts.h"
 #include "controlplane/publish/check.h"
+#include "controlplane/publish/cosign.h"
 #include "controlplane/publish/reach.h"
 
 enum {
@@ -44,16 +46,40 @@ struct publication {
     struct manifest newest;      /* of the newest publication; zero: none. */
     struct map newest_chunks;    /* names of its chunks: these lie in KV already. */
     struct buf body;             /* of the manifest. */
-    struct buf container;        /* the same, signed. */
-    struct cp_store_chunk *rows; /* of the journal, one a chunk. */
+    struct cp_proposal proposal; /* that is cosigned. */
+    struct container_signature signature; /* this replica's. */
+    bool proposed;                        /* 'proposal' and 'body' are one to judge. */
+    struct buf container;                 /* the body, signed by as many as it needs. */
+    bool over;                            /* nothing is left to do. */
+    struct cp_store_chunk *rows;          /* of the journal, one a chunk. */
     size_t row_count;
 };
 
+static struct err step_head(struct publication *p);
+
 /* ---- base, lead ---- */
+
+/* A request that came before was answered by what it did then: the sender did not hear of it. */
+static struct err find_request(struct publication *p, bool *out_found)
+{
+    struct cp_work *work = p->work;
+    *out_found = false;
+    if (work->request[0] == '\0') {
+        return OK;
+    }
+    struct err e = p->room->store->ops->find_request(p->room->store, p->room->environment,
+                                                     work->request, &work->record);
+    *out_found = err_ok(e);
+    return e.code == E_NOT_FOUND ? OK : e;
+}
 
 static struct err step_base(struct publication *p)
 {
     struct cp_work *work = p->work;
+    TRY(find_request(p, &p->over));
+    if (p->over) {
+        return step_head(p);
+    }
     struct err e = p->room->store->ops->latest(p->room->store, p->room->environment, &work->before);
     if (e.code == E_NOT_FOUND) {
         work->before = (struct cp_record){0};
@@ -71,10 +97,10 @@ static struct err step_base(struct publication *p)
 
 static struct err step_lead(struct publication *p)
 {
-    TRY(cp_leader_fence(p->room->leader, &p->fence));
     struct cp_leader_status status;
+    struct err leads = cp_leader_fence(p->room->leader, &p->fence);
     cp_leader_status(p->room->leader, &status);
-    if (status.code == E_STORE_BEHIND) {
+    if (err_ok(leads) && status.code == E_STORE_BEHIND) {
         return FAIL(E_STORE_BEHIND);
     }
     if (bus_state(p->room->bus) != BUS_CONNECTED) {
@@ -82,6 +108,46 @@ static struct err step_lead(struct publication *p)
                      bus_down_ms(p->room->bus)));
         return FAIL(E_BUS_UNAVAILABLE);
     }
+    return leads;
+}
+
+/* ---- open ---- */
+
+static bool has_judged(const struct cp_cosignature *cosignatures, size_t count,
+                       const uint8_t key[KEY_ID_SIZE])
+{
+    for (size_t i = 0; i < count; i++) {
+        if (memcmp(cosignatures[i].key_id, key, KEY_ID_SIZE) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void own_key_id(const struct publication *p, uint8_t out[KEY_ID_SIZE])
+{
+    struct cp_signer_hello hello = cp_signer_hello(p->room->signer);
+    key_id(hello.manifest_public, out);
+}
+
+static struct err step_open(struct publication *p)
+{
+    struct cp_store *store = p->room->store;
+    struct err e = store->ops->proposal_open(store, p->room->environment, &p->proposal, &p->body);
+    if (e.code == E_NOT_FOUND) {
+        p->over = true;
+        return OK;
+    }
+    TRY(e);
+    struct cp_cosignature found[CP_COSIGNATURES_MAX];
+    size_t count = 0;
+    uint8_t key[KEY_ID_SIZE];
+    own_key_id(p, key);
+    TRY(store->ops->cosign_list(store, p->room->environment, p->proposal.version, found, &count));
+    p->over = has_judged(found, count, key);
+    p->proposed = !p->over;
+    p->work->record.version = p->proposal.version;
+    p->work->target = p->proposal.origin;
     return OK;
 }
 
@@ -194,6 +260,13 @@ static struct err step_load(struct publication *p)
     if (p->work->kind == CP_WORK_VALIDATE) {
         return OK; /* the request brought them. */
     }
+    if (p->work->kind == CP_WORK_COSIGN && p->proposal.origin == 0) {
+        return p->room->store->ops->sources_get(p->room->store, p->room->environment,
+                                                p->proposal.version, take_file, &p->work->sources);
+    }
+    if (p->work->kind == CP_WORK_COSIGN) {
+        return load_version(p, p->proposal.origin);
+    }
     if (p->work->kind == CP_WORK_ROLLBACK) {
         return load_version(p, p->work->target);
     }
@@ -202,9 +275,15 @@ static struct err step_load(struct publication *p)
 
 /* ---- compile, cut ---- */
 
+/* Whether the content is an older version's, byte for byte. */
+static bool is_taken_over(const struct publication *p)
+{
+    return p->work->kind == CP_WORK_ROLLBACK || p->proposal.origin != 0;
+}
+
 static struct err step_compile(struct publication *p)
 {
-    if (p->work->kind == CP_WORK_ROLLBACK) {
+    if (is_taken_over(p)) {
         return OK;
     }
     struct cp_diags diags;
@@ -282,6 +361,14 @@ static struct manifest_plan plan_of(const struct publication *p, uint64_t versio
                                   .stream_count = p->stream_count};
 }
 
+/* ---- agree ---- */
+
+static struct err step_agree(struct publication *p)
+{
+    struct manifest_plan mine = plan_of(p, p->proposal.version);
+    return cp_cosign_agree(buf_slice(&p->body), &mine, &p->work->sentence);
+}
+
 /* ---- compare ---- */
 
 static struct err add_diff(struct publication *p)
@@ -328,6 +415,11 @@ static struct err step_compare(struct publication *p)
                        memcmp(record->content_digest, p->work->before.content_digest,
                               sizeof(record->content_digest)) == 0;
     p->work->is_unchanged = p->work->is_same && same_positions(p);
+    if (p->work->kind == CP_WORK_PUBLISH && p->work->is_unchanged && !p->work->again) {
+        p->work->record = p->work->before; /* it is published already: that ends well. */
+        p->work->in_head = true;
+        p->over = true;
+    }
     return p->work->kind == CP_WORK_PLAN ? add_diff(p) : OK;
 }
 
@@ -400,9 +492,13 @@ static struct err step_propose(struct publication *p)
     struct manifest_plan plan = plan_of(p, p->work->record.version);
     TRY(manifest_encode(&plan, &p->body));
     ids_digest(buf_slice(&p->body), p->work->record.manifest_digest);
-    struct cp_proposal proposal = {.version = p->work->record.version};
-    return p->room->store->ops->proposal_put(p->room->store, &p->fence, &proposal,
-                                             buf_slice(&p->body));
+    struct cp_proposal proposal = {.version = p->work->record.version,
+                                   .origin =
+                                       p->work->kind == CP_WORK_ROLLBACK ? p->work->target : 0};
+    TRY(p->room->store->ops->proposal_put(p->room->store, &p->fence, &proposal,
+                                          buf_slice(&p->body)));
+    cp_cosign_hint(p->room->bus, p->room->environment);
+    return OK;
 }
 
 static struct err step_sign(struct publication *p)
@@ -410,10 +506,58 @@ static struct err step_sign(struct publication *p)
     struct cp_signer_request request = {.kind = CONTAINER_MANIFEST,
                                         .version = p->work->record.version,
                                         .body = buf_slice(&p->body)};
-    struct container_signature signature;
-    TRY(cp_signer_sign(p->room->signer, &request, &signature));
-    return container_seal(CONTAINER_MANIFEST, p->room->roots->root.environment_id,
-                          buf_slice(&p->body), &signature, 1, &p->container);
+    return cp_signer_sign(p->room->signer, &request, &p->signature);
+}
+
+/* ---- cosign, tell ---- */
+
+static struct err step_cosign(struct publication *p)
+{
+    struct cp_cosign cosign = {.version = p->work->record.version,
+                               .body = buf_slice(&p->body),
+                               .own = p->signature,
+                               .wait_ms = p->work->sign_wait_ms == 0 ? limits.cosign_wait_ms
+                                                                     : p->work->sign_wait_ms};
+    return cp_cosign_gather(p->room, &cosign, &p->container, &p->work->signers, &p->work->sentence);
+}
+
+/* Keeps what came of a proposal: the signature, or why there is none. */
+static struct err tell(struct publication *p, struct err why)
+{
+    struct cp_cosignature cosignature = {.code = why.code};
+    uint8_t digest[DIGEST_SIZE];
+    own_key_id(p, cosignature.key_id);
+    if (err_ok(why)) {
+        (void)memcpy(cosignature.signature, p->signature.signature, sizeof(cosignature.signature));
+    }
+    (void)snprintf(cosignature.sentence, sizeof(cosignature.sentence), "%.*s",
+                   SLICE_ARG(slice_head(buf_slice(&p->work->sentence), CP_MESSAGE_MAX)));
+    ids_digest(buf_slice(&p->body), digest);
+    return p->room->store->ops->cosign_put(p->room->store, p->room->environment,
+                                           p->proposal.version, digest, &cosignature);
+}
+
+static struct err step_tell(struct publication *p)
+{
+    return tell(p, OK);
+}
+
+/* What another try may mend is tried again with the next look; the rest is said once. */
+static bool is_final(enum err_code code)
+{
+    return code != E_UNAVAILABLE && code != E_RESULT_UNKNOWN && code != E_TIMEOUT && code != E_IO &&
+           code != E_NO_MEMORY && code != E_SIGNER_GONE;
+}
+
+static void tell_refusal(struct publication *p)
+{
+    struct err e = p->work->result;
+    if (p->proposed && !err_ok(e) && is_final(e.code)) {
+        struct err told = tell(p, e);
+        LOG(LOG_WARN, "cosign", "refused", LOG_U64("version", p->proposal.version), LOG_ERR(e),
+            LOG_SLICE("sentence", buf_slice(&p->work->sentence)),
+            LOG_STR("told", err_name(told.code)));
+    }
 }
 
 /* ---- chunks, manifest ---- */
@@ -481,13 +625,19 @@ static struct err step_journal(struct publication *p)
     struct cp_record *record = &p->work->record;
     record->epoch = p->fence.epoch;
     record->origin = p->work->kind == CP_WORK_ROLLBACK ? p->work->target : 0;
+    (void)memcpy(record->request, p->work->request, sizeof(record->request));
     (void)memcpy(record->author, p->work->author, sizeof(record->author));
     (void)memcpy(record->message, p->work->message, sizeof(record->message));
     struct cp_publication publication = {.record = *record,
                                          .manifest = buf_slice(&p->container),
                                          .chunks = p->rows,
                                          .chunk_count = p->row_count};
-    return p->room->store->ops->publish(p->room->store, &p->fence, &publication);
+    struct err e = p->room->store->ops->publish(p->room->store, &p->fence, &publication);
+    bool found = false;
+    if (e.code == E_CONFLICT) { /* the same request, by another way, was faster. */
+        TRY(find_request(p, &found));
+    }
+    return found ? OK : e;
 }
 
 /* It is published already: a head that takes longer is told, not refused. */
@@ -532,13 +682,6 @@ static void fault_before(const struct cp_publish_room *room, const struct cp_wor
     }
 }
 
-/* A publication of what is published already ends well after the comparison. */
-static bool is_over(const struct cp_work *work, const struct step *step)
-{
-    return step->run == step_compare && work->kind == CP_WORK_PUBLISH && work->is_unchanged &&
-           !work->again;
-}
-
 static struct err run(struct publication *p)
 {
     for (size_t i = 0; i < STEP_COUNT; i++) {
@@ -553,9 +696,7 @@ static struct err run(struct publication *p)
         LOG(LOG_DEBUG, "publish", "step", LOG_STR("step", step->name), LOG_ERR(e),
             LOG_U64("us", (clock_mono_ns() - start_ns) / 1000));
         TRY(e);
-        if (is_over(p->work, step)) {
-            p->work->record = p->work->before;
-            p->work->in_head = true;
+        if (p->over) {
             return OK;
         }
     }
@@ -593,6 +734,7 @@ void cp_publish_run(struct cp_publish_room *room, struct cp_work *work)
     p->container = BUF_MAX(CONTAINER_MAX);
     arena_init(&p->kept, ARENA_BLOCK, (size_t)STREAM_RAW_MAX * 2);
     work->result = run(p);
+    tell_refusal(p);
     if (1U << work->kind & CP_PUBLISHED) {
         LOG(err_ok(work->result) ? LOG_INFO : LOG_WARN, "publish",
             err_ok(work->result) ? "published" : "refused",
@@ -632,6 +774,7 @@ void cp_work_init(struct cp_work *work, enum cp_work_kind kind)
     work->diagnostics_text = BUF_MAX(TEXT_MAX);
     work->diff = BUF_MAX(TEXT_MAX);
     work->diff_text = BUF_MAX(TEXT_MAX);
+    work->signers = BUF_MAX(SENTENCE_MAX);
 }
 
 void cp_work_free(struct cp_work *work)
@@ -642,4 +785,5 @@ void cp_work_free(struct cp_work *work)
     buf_free(&work->diagnostics_text);
     buf_free(&work->diff);
     buf_free(&work->diff_text);
+    buf_free(&work->signers);
 }

@@ -19,6 +19,7 @@
 #define CP_ALL (1U << CP_WORK_VALIDATE | CP_PLANNED)
 #define CP_PLANNED (1U << CP_WORK_PLAN | CP_PUBLISHED)
 #define CP_PUBLISHED (1U << CP_WORK_PUBLISH | 1U << CP_WORK_ROLLBACK)
+#define CP_COSIGNED (1U << CP_WORK_COSIGN)
 
 /*
  * name, who takes it, what it asks or does. A control plane killed before any of them loses nothing
@@ -27,19 +28,25 @@
 #define CP_PUBLISH_STEPS(X)                                                                        \
     X(base, CP_PLANNED, "is the version that the sender saw still the newest?")                    \
     X(lead, CP_PUBLISHED, "does this replica lead, and can NATS be reached?")                      \
-    X(load, CP_ALL, "take the sources, or the content of the version to go back to")               \
-    X(compile, CP_ALL, "sources to parts, or all that is wrong with them")                         \
-    X(cut, CP_PLANNED, "parts to streams and chunks; known chunks keep their stored bytes")        \
+    X(open, CP_COSIGNED, "is there a proposal that this replica has not judged?")                  \
+    X(load, CP_ALL | CP_COSIGNED, "take the sources, or the content of the version to go back to") \
+    X(compile, CP_ALL | CP_COSIGNED, "sources to parts, or all that is wrong with them")           \
+    X(cut, CP_PLANNED | CP_COSIGNED, "parts to chunks; known chunks keep their stored bytes")      \
+    X(agree, CP_COSIGNED, "is the proposal what this replica made of the same sources?")           \
     X(compare, CP_PLANNED, "what does it change?")                                                 \
     X(reach, CP_PLANNED, "can every live node do what it needs?")                                  \
     X(check, CP_PLANNED, "load the whole in a child of trilane-dp check")                          \
     X(version, CP_PUBLISHED, "hand out the number, and keep the sources under it")                 \
     X(propose, CP_PUBLISHED, "write the manifest body: those bytes are signed")                    \
-    X(sign, CP_PUBLISHED, "have the signer sign it")                                               \
+    X(sign, CP_PUBLISHED | CP_COSIGNED, "have the signer sign it")                                 \
+    X(cosign, CP_PUBLISHED, "wait until as many replicas signed it as the root asks for")          \
+    X(tell, CP_COSIGNED, "keep the signature beside the proposal")                                 \
     X(chunks, CP_PUBLISHED, "put the chunks into KV")                                              \
     X(manifest, CP_PUBLISHED, "put the manifest into KV")                                          \
     X(journal, CP_PUBLISHED, "commit the journal row: this is the publication")                    \
     X(head, CP_PUBLISHED, "have the leader point the head at it")
+
+typedef bool cp_publish_stopping_fn(void *ctx);
 
 /* What a thread that publishes works with; all borrowed. */
 struct cp_publish_room {
@@ -54,6 +61,8 @@ struct cp_publish_room {
     struct cp_leader *leader;
     struct cp_fleet *fleet;
     struct cp_bucket bucket;
+    cp_publish_stopping_fn *stopping; /* whether the thread is told to end; set by its worker. */
+    void *stopping_ctx;
 };
 
 /* The fault step that stands behind the last one. */

@@ -13,7 +13,13 @@
 #include "controlplane/source/source.h"
 #include "controlplane/store/store.h"
 
-enum cp_work_kind { CP_WORK_VALIDATE, CP_WORK_PLAN, CP_WORK_PUBLISH, CP_WORK_ROLLBACK };
+enum cp_work_kind {
+    CP_WORK_VALIDATE,
+    CP_WORK_PLAN,
+    CP_WORK_PUBLISH,
+    CP_WORK_ROLLBACK,
+    CP_WORK_COSIGN, /* of a replica that follows: judges and signs the open proposal. */
+};
 
 struct cp_work {
     /* Asked. */
@@ -23,6 +29,8 @@ struct cp_work {
     bool has_base;                /* refuse unless 'base' is the newest version (0: none yet). */
     uint64_t base;
     bool again; /* publish under a new number even when nothing changed. */
+    char request[CP_REQUEST_MAX + 1]; /* the sender's id of it: done once, however often it comes. */
+    uint64_t sign_wait_ms;            /* how long to wait for the other replicas' signatures. */
     char author[CP_AUTHOR_MAX + 1];
     char message[CP_MESSAGE_MAX + 1];
     /* Answered. */
@@ -43,6 +51,7 @@ struct cp_work {
     bool in_head;          /* KV's head points at it. */
     bool is_same;          /* the content is that of the newest publication. */
     bool is_unchanged;     /* so are the positions: there is nothing to publish. */
+    struct buf signers;    /* names of the keys that signed it: "cp-0,cp-2". */
 };
 
 void cp_work_init(struct cp_work *work, enum cp_work_kind kind);

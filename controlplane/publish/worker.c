@@ -46,6 +46,11 @@ static bool is_stopping(struct cp_worker *w)
     return stopping;
 }
 
+static bool room_is_stopping(void *ctx)
+{
+    return is_stopping(ctx);
+}
+
 static void *run(void *ctx)
 {
     struct cp_worker *w = ctx;
@@ -142,6 +147,8 @@ struct err cp_worker_start(const struct cp_publish_room *room, const char *store
     }
     w->room = *room;
     w->room.store = NULL;
+    w->room.stopping = room_is_stopping;
+    w->room.stopping_ctx = w;
     w->restore.run = run_restore;
     struct err e = queue_init(&w->queue, CP_TASKS_MAX, wake, w);
     if (!err_ok(e)) {

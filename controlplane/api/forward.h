@@ -1,0 +1,41 @@
+/*
+ * forward: a write that came to a replica which does not lead goes to the one that does.
+ *
+ * Shape      one POST over libcurl to the address that stands in the leader's row, with the
+ * caller's own authorization and the request's id. Whoever gets it does not forward it again. The
+ *            id makes it safe to send it twice: a publication is done once.
+ * Units      milliseconds.
+ * Threads    workers; each call waits for its answer, or until another replica leads.
+ * Errors     E_NOT_LEADER: nobody whom it could go to; it is to be done here, if at all.
+ *            E_UNAVAILABLE: the leader was not reached, or left while it was asked: try again.
+ * Source     docs/control-plane.md, "Three replicas".
+ */
+#pragma once
+
+#include "common/base/buf.h"
+#include "common/base/err.h"
+#include "common/base/slice.h"
+#include "controlplane/publish/leader.h"
+
+#define CP_FORWARDED_HEADER "x-trilane-forwarded"
+
+struct cp_forward {
+    struct cp_leader *leader;
+    const char *replica; /* our own name. */
+    const char *ca_file; /* that signed the other replicas' certificates; NULL: the system's. */
+};
+
+struct cp_forward_request {
+    const char *path; /* "/api/v1/publish" */
+    struct slice body;
+    const char *authorization; /* value of the header. */
+    const char *request;       /* its id. */
+};
+
+/* Before the first thread. */
+MUST_CHECK struct err cp_forward_init(void);
+
+/* Sends it to whoever leads now; *out_status and 'answer' are the leader's own. */
+MUST_CHECK struct err cp_forward_send(const struct cp_forward *forward,
+                                      const struct cp_forward_request *request,
+                                      unsigned *out_status, struct buf *answer);
