@@ -78,7 +78,7 @@ struct serve {
     char address[CP_ADDRESS_MAX + 1]; /* of the API, for other replicas. */
     char token[TOKEN_MAX];
     int lock_fd;
-    struct cp_roots roots;
+    struct cp_roots *roots;
     struct cp_signer *signer;
     struct bus *bus;
     struct cp_leader *leader;
@@ -242,11 +242,10 @@ static struct err start_signer(struct serve *s)
                                         .key_manifest = settings_get(settings, "key-manifest"),
                                         .key_head = settings_get(settings, "key-head"),
                                         .state = s->signer_state};
-    TRY(cp_roots_load(settings_get(settings, "trust-root"), s->environment, &s->roots,
-                      &s->message));
+    TRY(cp_roots_new(settings_get(settings, "trust-root"), s->environment, &s->roots, &s->message));
     TRY(cp_signer_start(&options, &s->signer, &s->message));
     struct cp_signer_hello hello = cp_signer_hello(s->signer);
-    return cp_roots_check_signer(&s->roots, &hello, &s->message);
+    return cp_roots_check_signer(s->roots, &hello, &s->message);
 }
 
 /* ---- threads ---- */
@@ -289,7 +288,7 @@ static struct err make_threads(struct serve *s)
                                        .address = s->address,
                                        .store = s->store,
                                        .bus = s->bus,
-                                       .roots = &s->roots,
+                                       .roots = s->roots,
                                        .signer = s->signer,
                                        .restore = restore,
                                        .heard = heard,
@@ -307,7 +306,7 @@ static struct err make_threads(struct serve *s)
                                    .directory = s->data,
                                    .fault_step = settings_get(s->cli->settings, "fault-step"),
                                    .bus = s->bus,
-                                   .roots = &s->roots,
+                                   .roots = s->roots,
                                    .signer = s->signer,
                                    .leader = s->leader,
                                    .fleet = s->fleet};
@@ -497,7 +496,7 @@ static void stop(struct serve *s)
     cp_api_free(s->api);
     net_tls_unref(s->tls);
     cp_signer_stop(s->signer);
-    cp_roots_free(&s->roots);
+    cp_roots_free(s->roots);
     sodium_memzero(s->token, sizeof(s->token));
     scope_close(&s->lock_fd);
     buf_free(&s->message);

@@ -10,7 +10,7 @@
 enum { CONTAINER_MAX = 1 << 20 };
 
 struct err cp_bucket_bind(struct cp_bucket *b, struct bus *bus, const char *environment,
-                          const struct cp_roots *roots)
+                          struct cp_roots *roots)
 {
     struct subject name;
     TRY(subject_bucket_snapshots(slice_str(environment), &name));
@@ -29,6 +29,13 @@ static struct err put(const struct cp_bucket *b, const char *key, struct slice v
     return e;
 }
 
+static struct err put_root(void *ctx, uint64_t version, struct slice container)
+{
+    char key[SNAP_KEY_SIZE];
+    snap_key_root(version, key);
+    return put(ctx, key, container);
+}
+
 struct err cp_bucket_prepare(const struct cp_bucket *b, struct buf *why)
 {
     struct kv_config config = {.history = 1, .max_bytes = limits.bucket_bytes, .replicas = 1};
@@ -37,12 +44,8 @@ struct err cp_bucket_prepare(const struct cp_bucket *b, struct buf *why)
         return FAIL(E_BUCKET_FOREIGN);
     }
     TRY(e);
-    for (size_t i = 0; i < b->roots->count; i++) {
-        char key[SNAP_KEY_SIZE];
-        snap_key_root(b->roots->versions[i], key);
-        TRY(put(b, key, buf_slice(&b->roots->containers[i])));
-    }
-    return OK;
+    struct cp_bucket target = *b; /* visitors take a context that may be written to. */
+    return cp_roots_each(b->roots, /* version= */ 0, put_root, &target);
 }
 
 struct err cp_bucket_put_chunk(const struct cp_bucket *b, const uint8_t digest[DIGEST_SHORT_SIZE],

@@ -17,11 +17,11 @@
 
 struct cp_bucket {
     struct kv kv;
-    const struct cp_roots *roots; /* borrowed. */
+    struct cp_roots *roots; /* borrowed. */
 };
 
 MUST_CHECK struct err cp_bucket_bind(struct cp_bucket *b, struct bus *bus, const char *environment,
-                                     const struct cp_roots *roots);
+                                     struct cp_roots *roots);
 
 /* Makes the bucket when it is missing and puts the roots. 'why' may be NULL. */
 MUST_CHECK struct err cp_bucket_prepare(const struct cp_bucket *b, struct buf *why);

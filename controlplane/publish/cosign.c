@@ -133,9 +133,9 @@ struct err cp_cosign_gather(struct cp_publish_room *room, const struct cp_cosign
 {
     struct gathering g = {.room = room,
                           .cosign = cosign,
-                          .root = room->roots->root,
                           .signed_bytes = BUF_MAX(MANIFEST_BODY_MAX + 256),
                           .sentence = sentence};
+    cp_roots_now(room->roots, &g.root);
     struct err e = container_signed_bytes(CONTAINER_MANIFEST, g.root.environment_id, cosign->body,
                                           &g.signed_bytes);
     if (err_ok(e)) {

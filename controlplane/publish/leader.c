@@ -46,6 +46,7 @@ struct cp_leader {
         struct cp_store *store;
         struct cp_bucket bucket;
         struct cp_head_own own;
+        struct root root;    /* in force at this beat. */
         uint64_t renewed_ns; /* monotonic, of the last renewal; 0: the row is not ours. */
         uint64_t lease_epoch;
         uint64_t expires_ns;  /* monotonic: when the row that was last seen runs out. */
@@ -330,7 +331,7 @@ static struct err read_and_judge(struct cp_leader *l, struct beat *b)
     l->on_thread.heard_ns = clock_mono_ns();
     l->on_thread.deaf = false;
     if (b->found.state == KV_VALUE) {
-        cp_head_judge(&l->options.roots->root, buf_slice(&b->bytes), &l->on_thread.own, &judged);
+        cp_head_judge(&l->on_thread.root, buf_slice(&b->bytes), &l->on_thread.own, &judged);
     }
     if (judged.verdict != CP_HEAD_OURS) {
         l->on_thread.head_ns = 0;
@@ -344,7 +345,7 @@ static struct err sign(struct cp_leader *l, struct beat *b)
     struct cp_head_own *own = &l->on_thread.own;
     int64_t now_ms = clock_wall_ms();
     l->on_thread.signed_ns = clock_mono_ns();
-    struct head head = {.root_version = l->options.roots->root.version,
+    struct head head = {.root_version = l->on_thread.root.version,
                         .epoch = own->epoch,
                         .sequence = own->sequence + 1,
                         .signed_at_ms = now_ms,
@@ -369,7 +370,7 @@ static struct err sign(struct cp_leader *l, struct beat *b)
     ids_digest(buf_slice(&body), own->digest);
     COUNT_HEAD(l, signed);
     buf_clear(&b->bytes);
-    return container_seal(CONTAINER_HEAD, l->options.roots->root.environment_id, buf_slice(&body),
+    return container_seal(CONTAINER_HEAD, l->on_thread.root.environment_id, buf_slice(&body),
                           &signature, 1, &b->bytes);
 }
 
@@ -490,6 +491,7 @@ static struct err heed_nodes(struct cp_leader *l)
 
 static struct err beat_in(struct cp_leader *l, struct beat *b)
 {
+    cp_roots_now(l->options.roots, &l->on_thread.root);
     TRY(watch_signer(l)); /* without one the row is left to run out: another may lead. */
     TRY(judge_deaf(l));
     TRY(renew(l, /* epoch_above= */ cp_signer_hello(l->options.signer).epoch));

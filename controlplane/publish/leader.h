@@ -44,7 +44,7 @@ struct cp_leader_options {
     const char *address; /* of its API, for followers; "": none. */
     const char *store;   /* URL. */
     struct bus *bus;
-    const struct cp_roots *roots;
+    struct cp_roots *roots;
     struct cp_signer *signer;
     cp_leader_restore_fn *restore;
     cp_leader_heard_fn *heard;   /* NULL: nobody is asked. */

@@ -451,7 +451,7 @@ static struct err step_check(struct publication *p)
     auto_buf struct buf container = BUF_MAX(CONTAINER_MAX);
     struct manifest_plan plan = plan_of(p, p->work->before.version + 1);
     TRY(manifest_encode(&plan, &body));
-    TRY(container_seal(CONTAINER_MANIFEST, p->room->roots->root.environment_id, buf_slice(&body),
+    TRY(container_seal(CONTAINER_MANIFEST, cp_roots_environment(p->room->roots), buf_slice(&body),
                        /* signatures= */ NULL, 0, &container));
     struct cp_check check = {.program = p->room->dp_check,
                              .directory = p->room->directory,

@@ -56,7 +56,7 @@ struct cp_publish_room {
     const char *fault_step; /* tests: SIGKILL before this step; "end": after the last. NULL: no. */
     struct cp_store *store; /* this thread's. */
     struct bus *bus;
-    const struct cp_roots *roots;
+    struct cp_roots *roots;
     struct cp_signer *signer; /* NULL in a room that only validates and plans. */
     struct cp_leader *leader;
     struct cp_fleet *fleet;

@@ -1,9 +1,11 @@
 /*
- * roots: the roots that the control plane was given, in order; the last one is in force.
+ * roots: the roots of an environment that this replica knows, one after the other without a gap;
+ * the last one is in force. Roots are taken over while the server runs.
  *
- * Ownership  cp_roots owns the bytes of the containers.
- * Threads    loaded by main(); read-only afterwards.
- * Errors     E_USAGE with a sentence; ROOT_MALFORMED, ROOT_UNSIGNED.
+ * Ownership  cp_roots_new() gives what cp_roots_free() ends; containers are copied in and out.
+ * Threads    all calls from any thread; no lock is held while a visitor runs.
+ * Errors     E_USAGE with a sentence; ROOT_MALFORMED, ROOT_UNSIGNED, ROOT_MISSING, CONFLICT.
+ * Source     docs/formats.md, "Bodies"; docs/operations.md, "Keys".
  */
 #pragma once
 
@@ -12,21 +14,46 @@
 #include "common/snapshot/root.h"
 #include "controlplane/signer/signer.h"
 
-enum { CP_ROOTS_MAX = 64 };
-
-struct cp_roots {
-    struct buf containers[CP_ROOTS_MAX];
-    uint64_t versions[CP_ROOTS_MAX];
-    size_t count;
-    struct root root; /* in force. */
+enum {
+    CP_ROOTS_MAX = 1024, /* a root a week for 19 years; past that the oldest is forgotten. */
+    CP_ROOT_CONTAINER_MAX =
+        CONTAINER_HEADER_SIZE + CONTAINER_SIGNATURES_MAX * CONTAINER_SIGNATURE_SIZE + ROOT_BODY_MAX
 };
 
-/* Reads "root.1,root.2,…"; each must follow the one before. */
-MUST_CHECK struct err cp_roots_load(const char *paths, const char *environment,
-                                    struct cp_roots *out, struct buf *message);
+struct cp_roots;
+
+/* Reads "root.1,root.2,…": the first is trusted by where it comes from, each must follow the one
+ * before. E_USAGE when they are another environment's. */
+MUST_CHECK struct err cp_roots_new(const char *paths, const char *environment,
+                                   struct cp_roots **out, struct buf *message);
+
+/* Accepts NULL. */
 void cp_roots_free(struct cp_roots *roots);
 
+/* A copy of the root in force. */
+void cp_roots_now(struct cp_roots *roots, struct root *out);
+
+/* Version of the root in force. */
+uint64_t cp_roots_version(struct cp_roots *roots);
+
+/* The environment's 16 bytes, which never change. */
+const uint8_t *cp_roots_environment(const struct cp_roots *roots);
+
+/*
+ * Takes one root more: the one behind the newest, which is in force from then on, or the one before
+ * the oldest. Both sides' thresholds are asked. A body that is known already is OK and changes
+ * nothing; another one of a known version is CONFLICT; ROOT_MISSING when there is a gap. '*out_new'
+ * (may be NULL): whether it is in force now and was not before.
+ */
+MUST_CHECK struct err cp_roots_take(struct cp_roots *roots, struct slice container, bool *out_new);
+
+typedef struct err cp_root_fn(void *ctx, uint64_t version, struct slice container);
+
+/* Calls 'visit' for each known root from 'version' on, ascending, until one fails. */
+MUST_CHECK struct err cp_roots_each(struct cp_roots *roots, uint64_t version, cp_root_fn *visit,
+                                    void *ctx);
+
 /* E_USAGE unless both of the signer's keys have their role in the root in force. */
-MUST_CHECK struct err cp_roots_check_signer(const struct cp_roots *roots,
+MUST_CHECK struct err cp_roots_check_signer(struct cp_roots *roots,
                                             const struct cp_signer_hello *hello,
                                             struct buf *message);
