@@ -54,7 +54,7 @@ struct cli {
     }
 
 #define CLI_SERVER_ROWS                                                                            \
-    {"server", "URL", CLI_SERVER, "the control plane", SETTING_TEXT},                              \
+    {"server", "URL,…", CLI_SERVER, "the control plane: one replica, or several", SETTING_TEXT},                             \
         {"token-file", "FILE", NULL, "file of the API's token; default: data-dir/token",           \
          SETTING_TEXT},                                                                            \
         {"data-dir", "DIRECTORY", CP_DATA_DIR, "where the server keeps its files", SETTING_TEXT},  \

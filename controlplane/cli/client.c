@@ -11,13 +11,17 @@
 
 #include "common/base/limits.h"
 #include "common/base/scope.h"
+#include "common/base/text.h"
 #include "controlplane/source/source.h"
 
 enum { PATH_SIZE = 4096, TOKEN_MAX = 256, ANSWER_MAX = 128 << 20, TIMEOUT_MS = 300000 };
 enum { JSON_PARSER_DEPTH = 2048 }; /* jansson takes no deeper text. */
+enum { ROUNDS = 2, ID_RANDOM = 16, ID_SIZE = 2 * ID_RANDOM + 1 };
 
 struct request {
     CURL *curl;
+    char server[PATH_SIZE]; /* the one that is asked. */
+    const char *id;         /* of a write: the same, whichever server is asked. */
     struct curl_slist *headers;
     struct buf answer;
     char *body; /* freed by free(): jansson's text. */
@@ -87,6 +91,8 @@ static struct err add_body(const struct cli *cli, struct request *r, const json_
     TRY(read_token(cli, token, why));
     (void)snprintf(line, sizeof(line), "Authorization: Bearer %s", token);
     TRY(add_header(r, line));
+    (void)snprintf(line, sizeof(line), "Idempotency-Key: %s", r->id);
+    TRY(add_header(r, line));
     TRY(add_header(r, "Content-Type: application/json"));
     TRY(add_header(r, "Expect:"));
     r->body = json_dumps(body, JSON_COMPACT);
@@ -101,7 +107,7 @@ static struct err add_body(const struct cli *cli, struct request *r, const json_
 static struct err set_up(const struct cli *cli, struct request *r, const char *path)
 {
     char url[PATH_SIZE];
-    int size = snprintf(url, sizeof(url), "%s%s", settings_get(cli->settings, "server"), path);
+    int size = snprintf(url, sizeof(url), "%s%s", r->server, path);
     if (size < 0 || (size_t)size >= sizeof(url)) {
         return FAIL(E_TOO_LARGE);
     }
@@ -120,10 +126,9 @@ static struct err set_up(const struct cli *cli, struct request *r, const char *p
     return OK;
 }
 
-static struct err not_reached(const struct cli *cli, CURLcode done, json_t **out)
+static struct err not_reached(const struct request *r, CURLcode done, json_t **out)
 {
-    const char *server = settings_get(cli->settings, "server");
-    explain(out, json_sprintf("%s: %s", server, curl_easy_strerror(done)),
+    explain(out, json_sprintf("%s: %s", r->server, curl_easy_strerror(done)),
             "is trilane-cp serve running there? name it with --server");
     return FAIL(done == CURLE_OPERATION_TIMEDOUT ? E_TIMEOUT : E_UNAVAILABLE);
 }
@@ -134,8 +139,8 @@ static struct err refused(const struct cli *cli, const struct request *r, long s
     enum err_code code = E_MALFORMED;
     if (!err_find(cli_text(*out, "code"), &code)) {
         explain(out,
-                json_sprintf("%s: HTTP status %ld, and no answer of trilane-cp's",
-                             settings_get(cli->settings, "server"), status),
+                json_sprintf("%s: HTTP status %ld, and no answer of trilane-cp's", r->server,
+                             status),
                 "is it the address of trilane-cp? name it with --server");
         return FAIL(E_MALFORMED);
     }
@@ -178,7 +183,7 @@ static struct err perform(const struct cli *cli, struct request *r, json_t **out
     (void)curl_easy_setopt(r->curl, CURLOPT_HTTPHEADER, r->headers);
     CURLcode done = curl_easy_perform(r->curl);
     if (done != CURLE_OK) {
-        return not_reached(cli, done, out);
+        return not_reached(r, done, out);
     }
     *out = json_loadb((const char *)r->answer.ptr, r->answer.size, 0, NULL);
     long status = 0;
@@ -189,19 +194,52 @@ static struct err perform(const struct cli *cli, struct request *r, json_t **out
     return status == 200 && json_is_object(*out) ? OK : refused(cli, r, status, out);
 }
 
-struct err cli_call(const struct cli *cli, const char *path, const json_t *body, json_t **out)
+static struct err call_one(const struct cli *cli, struct slice server, const char *id,
+                           const char *path, const json_t *body, json_t **out)
 {
-    *out = NULL;
-    __attribute__((cleanup(request_free))) struct request r = {.curl = curl_easy_init(),
-                                                               .answer = BUF_MAX(ANSWER_MAX)};
+    __attribute__((cleanup(request_free))) struct request r = {
+        .curl = curl_easy_init(), .id = id, .answer = BUF_MAX(ANSWER_MAX)};
     if (r.curl == NULL) {
         return FAIL(E_NO_MEMORY);
     }
+    (void)snprintf(r.server, sizeof(r.server), "%.*s", SLICE_ARG(server));
     TRY(set_up(cli, &r, path));
     if (body != NULL) {
         TRY(add_body(cli, &r, body, out));
     }
     return perform(cli, &r, out);
+}
+
+/* Whether another server may know better: this one was not reached, broke off, or has no leader. */
+static bool is_worth_another(struct err e)
+{
+    return e.code == E_UNAVAILABLE || e.code == E_TIMEOUT || e.code == E_NOT_LEADER ||
+           e.code == E_DRAINING;
+}
+
+struct err cli_call(const struct cli *cli, const char *path, const json_t *body, json_t **out)
+{
+    uint8_t random[ID_RANDOM];
+    char id[ID_SIZE];
+    struct slice servers = slice_str(settings_get(cli->settings, "server"));
+    bool several = slice_find(servers, ',') < servers.size;
+    struct err e = FAIL(E_UNAVAILABLE);
+    randombytes_buf(random, sizeof(random));
+    text_hex(slice_of(random, sizeof(random)), id);
+    *out = NULL;
+    for (int round = 0; round < (several ? ROUNDS : 1); round++) {
+        for (struct slice rest = servers; rest.size > 0;) {
+            struct slice server = slice_head(rest, slice_find(rest, ','));
+            rest = slice_from(rest, server.size + 1);
+            json_decref(*out);
+            *out = NULL;
+            e = call_one(cli, server, id, path, body, out);
+            if (!is_worth_another(e)) {
+                return e;
+            }
+        }
+    }
+    return e;
 }
 
 static void drop_table(const json_t *value)

@@ -1,7 +1,9 @@
 /*
  * client: the commands' side of the API.
  *
- * Shape      one request at a time over libcurl; proxies of the environment are not asked.
+ * Shape      one request at a time over libcurl; proxies of the environment are not asked. With
+ *            several servers the next one is asked when one cannot be reached, breaks off or has no
+ *            leader; a write bears an id, so that it is done once.
  * Units      milliseconds.
  * Ownership  *out is the caller's (json_decref); it is set also when the server refused, or could
  *            not be asked: its "message" and "fix" are then for cli_refused().

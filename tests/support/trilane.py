@@ -113,6 +113,7 @@ class Process:
         self.env = env or {}
         self.log_path = self.directory / (name + ".log")
         self.popen = None
+        self.paused = False
 
     def spawn(self, extra=()):
         env = dict(os.environ)
@@ -133,6 +134,15 @@ class Process:
         if self.alive():
             self.popen.send_signal(number)
 
+    def pause(self):
+        """SIGSTOP: it is there, and does nothing."""
+        self.signal(signal.SIGSTOP)
+        self.paused = True
+
+    def resume(self):
+        self.signal(signal.SIGCONT)
+        self.paused = False
+
     def wait(self, timeout=20):
         """Waits for the end; the exit code, negative for a signal."""
         return self.popen.wait(timeout)
@@ -141,6 +151,7 @@ class Process:
         """SIGTERM, then SIGKILL after the timeout; the exit code."""
         if self.popen is None:
             return None
+        self.resume()
         self.signal(signal.SIGTERM)
         try:
             return self.popen.wait(timeout)
@@ -160,12 +171,13 @@ def control_plane_permissions(env):
     snapshots, nodes = "trilane_%s_snapshots" % env, "trilane_%s_nodes" % env
     return {
         "publish": {"allow": [
-            "$KV.%s.>" % snapshots, "trilane.%s.head" % env,
+            "$KV.%s.>" % snapshots, "trilane.%s.head" % env, "trilane.%s.proposal" % env,
             "$JS.API.STREAM.INFO.KV_" + snapshots, "$JS.API.STREAM.CREATE.KV_" + snapshots,
             "$JS.API.STREAM.MSG.GET.KV_" + snapshots,
             "$JS.API.STREAM.INFO.KV_" + nodes, "$JS.API.STREAM.CREATE.KV_" + nodes,
             "$JS.API.DIRECT.GET.KV_%s.>" % nodes]},
-        "subscribe": {"allow": ["_INBOX.trilane-cp.>", "$KV.%s.>" % nodes]},
+        "subscribe": {"allow": ["_INBOX.trilane-cp.>", "$KV.%s.>" % nodes,
+                                "trilane.%s.proposal" % env]},
     }
 
 
@@ -350,6 +362,7 @@ class ControlPlane(Process):
             "dp-check": DP,
         }
         self.flags.update(dict(flags))
+        self.token_path = pathlib.Path(self.flags.get("token-file", self.data / "token"))
         super().__init__(name, self.data, [CP, "serve"])
 
     @property
@@ -358,7 +371,7 @@ class ControlPlane(Process):
 
     def leads(self):
         """Whether it leads and its heads go out (before the first publication: could)."""
-        leader = json.loads(http("GET", self.url + "/api/v1/status")[2])["leader"]
+        leader = json.loads(http("GET", self.url + "/api/v1/status", timeout=2)[2])["leader"]
         return leader["leads"] and leader["code"] == ""
 
     def start(self, wait=True, **flags):
@@ -378,7 +391,7 @@ class ControlPlane(Process):
 
     def run(self, *args, timeout=60):
         """A command; returns the finished process with stdout and stderr as text."""
-        argv = [CP, str(args[0]), "--server", self.url, "--token-file", str(self.data / "token")]
+        argv = [CP, str(args[0]), "--server", self.url, "--token-file", str(self.token_path)]
         return subprocess.run(argv + [str(a) for a in args[1:]], capture_output=True, text=True,
                               timeout=timeout, check=False)
 
@@ -394,7 +407,7 @@ class ControlPlane(Process):
         return json.loads(self(*args, "--output", "json", code=code))
 
     def token(self):
-        return (self.data / "token").read_text().strip()
+        return self.token_path.read_text().strip()
 
     def api(self, method, path, body=None, token=True, headers=None):
         """A call of the REST API; returns (status, decoded JSON)."""

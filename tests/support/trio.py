@@ -1,0 +1,97 @@
+"""Three control planes on one PostgreSQL and three clustered NATS servers.
+
+    with Trio() as t:
+        t.start()
+        t.leader().kill()
+        t.wait_leader()
+
+Two of the three replicas sign each manifest; a fourth manifest key, "break-glass", is held by none.
+"""
+
+import json
+
+from nats_cluster import NatsCluster
+from postgres import Postgres
+from trilane import Nats, Platform, http, wait_until
+
+REPLICAS = 3
+THRESHOLD = 2
+
+
+class Trio(Platform):
+    """A Platform with a trio instead of one control plane; flags go to each replica."""
+
+    def __init__(self, environment="demo", cluster=True, threshold=THRESHOLD, **flags):
+        super().__init__(environment=environment, nats=False)
+        self.programs.remove(self.nats)
+        self.nats = (NatsCluster(self.directory / "nats-cluster", environment) if cluster
+                     else Nats(self.directory / "nats", environment=environment))
+        self.postgres = Postgres(self.directory / "postgres")
+        self.programs += [self.nats, self.postgres]
+        self.threshold = threshold
+        self._trio_ceremony()
+        self.flags = dict(flags)
+        self.replicas = [self._replica(k) for k in range(REPLICAS)]
+
+    def _trio_ceremony(self):
+        """Keys for each replica, and a root that asks for two of their signatures."""
+        directory = self.keys / "trio"
+        directory.mkdir()
+        manifests, heads = [], []
+        for k in range(REPLICAS):
+            for role, names in (("manifest", manifests), ("head", heads)):
+                name = "%s-%d" % (role, k)
+                self.command("key", "generate", "--role", role, "--out", directory, name)
+                names.append(str(directory / (name + ".pub")))
+        self.command("key", "generate", "--role", "manifest", "--out", directory, "break-glass")
+        manifests.append(str(directory / "break-glass.pub"))
+        self.command("key", "root", "--environment", self.environment, "--out", directory,
+                     "--roots", self.keys / "root.key", "--manifests", ",".join(manifests),
+                     "--heads", ",".join(heads), "--threshold-manifests", self.threshold)
+        self.root = directory / "root.1"
+        self.break_glass = directory / "break-glass.key"
+        (self.directory / "token").write_text("t" * 32 + "\n")
+        (self.directory / "token").chmod(0o600)
+
+    def _replica(self, k):
+        directory = self.keys / "trio"
+        return self.control_plane("cp-%d" % k, **{
+            "replica": "cp-%d" % k, "store": self.postgres.url(),
+            "token-file": self.directory / "token", "trust-root": self.root,
+            "key-manifest": directory / ("manifest-%d.key" % k),
+            "key-head": directory / ("head-%d.key" % k),
+            "nats-replicas": 3 if isinstance(self.nats, NatsCluster) else 1, **self.flags})
+
+    def start(self):
+        self.postgres.start()
+        self.nats.start()
+        for replica in self.replicas:
+            replica.start(wait=False)
+        for replica in self.replicas:
+            replica.wait_healthy()
+        self.wait_leader()
+        return self
+
+    def leader(self):
+        """The replica that leads and whose heads go out; None while there is none."""
+        for replica in self.replicas:
+            if replica.alive() and not replica.paused and replica.leads():
+                return replica
+        return None
+
+    def wait_leader(self, besides=None, timeout=20):
+        def led():
+            leader = self.leader()
+            return leader if leader is not besides else None
+        return wait_until(led, timeout, "a leader", step=0.02)
+
+    def followers(self):
+        leader = self.leader()
+        return [replica for replica in self.replicas if replica is not leader]
+
+    def history(self):
+        """Versions as the first replica that answers tells them, newest first."""
+        for replica in self.replicas:
+            if replica.alive() and not replica.paused:
+                return json.loads(http("GET", replica.url + "/api/v1/history")[2])["versions"]
+        raise AssertionError("no replica answers")
