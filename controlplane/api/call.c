@@ -13,6 +13,7 @@
 #include "common/base/log.h"
 #include "common/base/text.h"
 #include "controlplane/api/json.h"
+#include "controlplane/api/proposal.h"
 #include "controlplane/compile/compile.h"
 
 enum {
@@ -205,6 +206,10 @@ static struct err dispatch(struct cp_call *call, struct cp_publish_room *room, j
         return diff(call, room, out);
     case CP_CALL_AUDIT:
         return audit(call, room, out);
+    case CP_CALL_PROPOSAL:
+        return cp_api_proposal(room, out);
+    case CP_CALL_SIGN:
+        return cp_api_sign(room, buf_slice(&call->body), out);
     case CP_CALL_VALIDATE:
     case CP_CALL_PLAN:
     case CP_CALL_PUBLISH:

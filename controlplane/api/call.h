@@ -23,6 +23,8 @@ enum cp_call_kind {
     CP_CALL_PLAN,
     CP_CALL_PUBLISH,
     CP_CALL_ROLLBACK,
+    CP_CALL_PROPOSAL,
+    CP_CALL_SIGN,
 };
 
 struct cp_call {

@@ -10,6 +10,8 @@
 #include "common/base/text.h"
 #include "common/snapshot/format.h"
 
+enum { SIGN_WAIT_MAX_MS = 3600000 };
+
 static json_t *hex_of(const uint8_t *bytes, size_t size)
 {
     char text[2 * DIGEST_SIZE + 1];
@@ -93,6 +95,9 @@ json_t *cp_json_work(const struct cp_work *work)
     (void)json_object_set_new(value, "unchanged", json_boolean(work->is_unchanged && !work->again));
     (void)json_object_set_new(value, "nodes_live", number(work->nodes_live));
     (void)json_object_set_new(value, "capabilities", capabilities_of(work->capabilities));
+    if (work->signers.size > 0) {
+        (void)json_object_set_new(value, "signers", text_of(&work->signers));
+    }
     if (value != NULL && work->diff.size > 0) {
         (void)json_object_set_new(value, "diff", parsed(&work->diff));
         (void)json_object_set_new(value, "diff_text", text_of(&work->diff_text));
@@ -249,6 +254,7 @@ static bool is_known_member(const char *name, enum cp_work_kind kind)
         {"message", 1U << CP_WORK_PUBLISH | 1U << CP_WORK_ROLLBACK},
         {"author", 1U << CP_WORK_PUBLISH | 1U << CP_WORK_ROLLBACK},
         {"again", 1U << CP_WORK_PUBLISH},
+        {"sign_wait_ms", 1U << CP_WORK_PUBLISH | 1U << CP_WORK_ROLLBACK},
         {"version", 1U << CP_WORK_ROLLBACK},
     };
     for (size_t i = 0; i < sizeof(members) / sizeof(members[0]); i++) {
@@ -282,10 +288,15 @@ static struct err read_body(json_t *body, struct cp_work *work)
         }
     }
     bool has_target = false;
+    bool has_wait = false;
     TRY(read_text(body, "message", work->message, sizeof(work->message), work));
     TRY(read_text(body, "author", work->author, sizeof(work->author), work));
     TRY(read_number(body, "base", &work->has_base, &work->base, work));
     TRY(read_number(body, "version", &has_target, &work->target, work));
+    TRY(read_number(body, "sign_wait_ms", &has_wait, &work->sign_wait_ms, work));
+    if (work->sign_wait_ms > SIGN_WAIT_MAX_MS) {
+        return refuse(work, "\"sign_wait_ms\": expected at most an hour");
+    }
     TRY(read_flag(body, "again", &work->again, work));
     bool writes = work->kind == CP_WORK_PUBLISH || work->kind == CP_WORK_ROLLBACK;
     if (writes && work->message[0] == '\0') {

@@ -1,10 +1,12 @@
 /* cli: see cli.h. */
 #include "controlplane/cli/cli.h"
 
+#include <pwd.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/base/check.h"
 #include "common/base/limits.h"
@@ -317,4 +319,15 @@ int cli_result(const struct cli *cli, json_t *value, cli_table_fn *table)
     }
     json_decref(value);
     return fflush(stdout) == 0 ? code : cli_fail(FAIL(E_IO), "standard output cannot be written");
+}
+
+void cli_account(char *out, size_t size)
+{
+    struct passwd entry;
+    struct passwd *found = NULL;
+    char room[4096];
+    (void)snprintf(out, size, "uid-%u", (unsigned)geteuid());
+    if (getpwuid_r(geteuid(), &entry, room, sizeof(room), &found) == 0 && found != NULL) {
+        (void)snprintf(out, size, "%s", entry.pw_name);
+    }
 }

@@ -54,7 +54,7 @@ struct cli {
     }
 
 #define CLI_SERVER_ROWS                                                                            \
-    {"server", "URL,…", CLI_SERVER, "the control plane: one replica, or several", SETTING_TEXT},                             \
+    {"server", "URL,…", CLI_SERVER, "the control plane: one replica, or several", SETTING_TEXT},   \
         {"token-file", "FILE", NULL, "file of the API's token; default: data-dir/token",           \
          SETTING_TEXT},                                                                            \
         {"data-dir", "DIRECTORY", CP_DATA_DIR, "where the server keeps its files", SETTING_TEXT},  \
@@ -111,6 +111,9 @@ MUST_CHECK struct err cli_yaml(const json_t *value, struct buf *out);
 /* Text of a member, or "" when it is not there; its number, or 0. */
 const char *cli_text(const json_t *object, const char *name);
 json_int_t cli_int(const json_t *object, const char *name);
+
+/* Who asks, when nobody says: the account's name, or its number. */
+void cli_account(char *out, size_t size);
 
 /* An age for people: "3s", "12m", "5h", "4d". */
 enum { CLI_AGE_SIZE = 24 };

@@ -138,10 +138,10 @@ static struct err refused(const struct cli *cli, const struct request *r, long s
 {
     enum err_code code = E_MALFORMED;
     if (!err_find(cli_text(*out, "code"), &code)) {
-        explain(out,
-                json_sprintf("%s: HTTP status %ld, and no answer of trilane-cp's", r->server,
-                             status),
-                "is it the address of trilane-cp? name it with --server");
+        explain(
+            out,
+            json_sprintf("%s: HTTP status %ld, and no answer of trilane-cp's", r->server, status),
+            "is it the address of trilane-cp? name it with --server");
         return FAIL(E_MALFORMED);
     }
     if (code == E_UNAUTHENTICATED && r->body != NULL) {

@@ -1,10 +1,8 @@
 /* cmd_sources: validate, plan, publish, rollback: what sends sources, or brings old ones back. */
 #include <inttypes.h>
-#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "common/base/scope.h"
 #include "controlplane/cli/client.h"
@@ -24,6 +22,8 @@ static const struct setting_row plan_rows[] = {
         {"message", "MESSAGE", NULL, "the same as -m", SETTING_TEXT},                              \
         {"author", "NAME", NULL, "who; default: the account's name", SETTING_TEXT},                \
         {"base", "VERSION", NULL, "refuse unless this is the newest version", SETTING_TEXT},       \
+        {"sign-timeout", "SECONDS", "10", "how long to wait for other replicas' signatures",       \
+         SETTING_TEXT},                                                                            \
         {"wait", "yes|no", "yes", "wait until all live nodes run it", SETTING_TEXT},               \
         {"timeout", "SECONDS", "60", "how long to wait for the nodes", SETTING_TEXT},              \
         CLI_SERVER_ROWS
@@ -192,18 +192,6 @@ static int plan(const struct cli *cli)
 
 /* ---- publish, rollback ---- */
 
-/* Who asks, when nobody says: the account's name, or its number. */
-static void account_name(char *out, size_t size)
-{
-    struct passwd entry;
-    struct passwd *found = NULL;
-    char room[4096];
-    (void)snprintf(out, size, "uid-%u", (unsigned)geteuid());
-    if (getpwuid_r(geteuid(), &entry, room, sizeof(room), &found) == 0 && found != NULL) {
-        (void)snprintf(out, size, "%s", entry.pw_name);
-    }
-}
-
 static bool add_words(const struct cli *cli, json_t *body)
 {
     const struct settings *settings = cli->settings;
@@ -211,7 +199,7 @@ static bool add_words(const struct cli *cli, json_t *body)
     const char *author = settings_get(settings, "author");
     message = message == NULL ? settings_get(settings, "message") : message;
     char account[CP_AUTHOR_MAX + 1];
-    account_name(account, sizeof(account));
+    cli_account(account, sizeof(account));
     author = author == NULL ? account : author;
     if (message == NULL || message[0] == '\0') {
         cli_say("error: USAGE: %s needs -m MESSAGE: why, for the history", cli->command->name);
@@ -273,11 +261,14 @@ static int show_and_wait(const struct cli *cli, json_t *answer, uint64_t timeout
 static int send_and_wait(const struct cli *cli, const char *path, json_t *body)
 {
     uint64_t timeout_s = 0;
+    uint64_t sign_s = 0;
     if (body == NULL || !add_words(cli, body) ||
-        !cli_number(cli, "timeout", 0, 86400, &timeout_s)) {
+        !cli_number(cli, "timeout", 0, 86400, &timeout_s) ||
+        !cli_number(cli, "sign-timeout", 1, 3600, &sign_s)) {
         json_decref(body);
         return CLI_USAGE;
     }
+    (void)json_object_set_new(body, "sign_wait_ms", json_integer((json_int_t)sign_s * 1000));
     json_t *answer = NULL;
     struct err e = cli_call(cli, path, body, &answer);
     json_decref(body);

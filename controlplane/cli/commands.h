@@ -9,6 +9,8 @@
     X(plan)                                                                                        \
     X(publish)                                                                                     \
     X(rollback)                                                                                    \
+    X(proposal_show)                                                                               \
+    X(proposal_sign)                                                                               \
     X(history)                                                                                     \
     X(diff)                                                                                        \
     X(status)                                                                                      \

@@ -28,7 +28,7 @@ struct gathering {
     struct buf *sentence;
 };
 
-static const struct ring_key *manifest_key(const struct root *root, const uint8_t id[KEY_ID_SIZE])
+const struct ring_key *cp_cosign_key(const struct root *root, const uint8_t id[KEY_ID_SIZE])
 {
     for (uint32_t i = 0; i < root->ring.count; i++) {
         const struct ring_key *key = &root->ring.keys[i];
@@ -42,7 +42,7 @@ static const struct ring_key *manifest_key(const struct root *root, const uint8_
 /* Takes a signature that counts: by a manifest key of the root in force, each key once. */
 static void take(struct gathering *g, const struct container_signature *signature)
 {
-    const struct ring_key *key = manifest_key(&g->root, signature->key_id);
+    const struct ring_key *key = cp_cosign_key(&g->root, signature->key_id);
     for (uint32_t i = 0; i < g->count; i++) {
         key = key == g->keys[i] ? NULL : key;
     }
@@ -57,7 +57,7 @@ static void take(struct gathering *g, const struct container_signature *signatur
  * of them is not honest. */
 static struct err take_refusal(struct gathering *g, const struct cp_cosignature *refusal)
 {
-    const struct ring_key *key = manifest_key(&g->root, refusal->key_id);
+    const struct ring_key *key = cp_cosign_key(&g->root, refusal->key_id);
     if (key == NULL || refusal->code != E_COSIGN_REFUSED) {
         return OK;
     }

@@ -35,6 +35,9 @@ struct cp_cosign {
 MUST_CHECK struct err cp_cosign_gather(struct cp_publish_room *room, const struct cp_cosign *cosign,
                                        struct buf *out, struct buf *signers, struct buf *sentence);
 
+/* The manifest key of that id; NULL when the root has none. */
+const struct ring_key *cp_cosign_key(const struct root *root, const uint8_t id[KEY_ID_SIZE]);
+
 /* OK when a proposed body says what this replica made itself: 'mine' with the body's version and
  * time. Else E_COSIGN_REFUSED, and 'sentence' says what differs. */
 MUST_CHECK struct err cp_cosign_agree(struct slice body, const struct manifest_plan *mine,

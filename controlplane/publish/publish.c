@@ -20,10 +20,10 @@
 #include "common/base/log.h"
 #include "common/base/map.h"
 #include "common/snapshot/manifest.h"
-#include "common/snapshot/parts.h"
 #include "controlplane/publish/check.h"
 #include "controlplane/publish/cosign.h"
 #include "controlplane/publish/reach.h"
+#include "controlplane/publish/streams.h"
 
 enum {
     HEAD_WAIT_MS = 5000,
@@ -38,9 +38,7 @@ struct publication {
     struct cp_work *work;
     struct cp_fence fence;
     struct cp_compiled *compiled;
-    struct buf raw[STREAMS_MAX]; /* bytes of the streams, which chunks point into. */
-    struct cut_stream streams[STREAMS_MAX];
-    size_t stream_count;
+    struct cp_streams cut;
     struct arena kept;           /* stored bytes that the journal knows, and their raw digests. */
     struct map known;            /* raw digests that the journal knows. */
     struct manifest newest;      /* of the newest publication; zero: none. */
@@ -177,7 +175,7 @@ static struct err take_chunk(void *ctx, const struct cp_store_chunk *row)
     if (t->stream == t->manifest->stream_count) {
         return FAIL(E_IO); /* the journal row and its manifest disagree. */
     }
-    struct cut_chunk *chunk = &t->p->streams[t->stream].chunks[t->chunk++];
+    struct cut_chunk *chunk = &t->p->cut.streams[t->stream].chunks[t->chunk++];
     chunk->raw.size = row->raw_size;
     (void)memcpy(chunk->raw_digest, row->raw_digest, sizeof(chunk->raw_digest));
     (void)memcpy(chunk->digest, row->stored_digest, sizeof(chunk->digest));
@@ -188,7 +186,7 @@ static struct err make_streams(struct publication *p, const struct manifest *man
 {
     for (size_t i = 0; i < manifest->stream_count; i++) {
         const struct manifest_stream *from = &manifest->streams[i];
-        struct cut_stream *to = &p->streams[i];
+        struct cut_stream *to = &p->cut.streams[i];
         to->kind = from->kind;
         to->format = from->format;
         to->raw_size = from->raw_size;
@@ -198,7 +196,7 @@ static struct err make_streams(struct publication *p, const struct manifest *man
             return FAIL(E_NO_MEMORY);
         }
         to->chunk_count = from->chunk_count;
-        p->stream_count = i + 1;
+        p->cut.count = i + 1;
     }
     return OK;
 }
@@ -320,36 +318,9 @@ static bool find_known(void *ctx, const uint8_t raw_digest[DIGEST_SIZE], struct 
     return found; /* a failure to read means that it is stored anew: the same content. */
 }
 
-static struct err cut_kind(struct publication *p, const struct cp_part *parts, size_t count)
-{
-    if (p->stream_count == STREAMS_MAX) {
-        return FAIL(E_TOO_LARGE);
-    }
-    struct buf *raw = &p->raw[p->stream_count];
-    *raw = BUF_MAX(STREAM_RAW_MAX);
-    struct part_writer writer = {.out = raw};
-    for (size_t i = 0; i < count; i++) {
-        TRY(part_add(&writer, parts[i].key, parts[i].bytes));
-    }
-    TRY(cut_stream(parts[0].kind, buf_slice(raw), find_known, p, &p->streams[p->stream_count]));
-    p->stream_count++;
-    return OK;
-}
-
 static struct err step_cut(struct publication *p)
 {
-    size_t count = 0;
-    const struct cp_part *parts =
-        p->compiled == NULL ? NULL : cp_compiled_parts(p->compiled, &count);
-    for (size_t from = 0; from < count;) {
-        size_t to = from + 1;
-        while (to < count && parts[to].kind == parts[from].kind) {
-            to++;
-        }
-        TRY(cut_kind(p, parts + from, to - from));
-        from = to;
-    }
-    return OK;
+    return p->compiled == NULL ? OK : cp_streams_cut(&p->cut, p->compiled, find_known, p);
 }
 
 static struct manifest_plan plan_of(const struct publication *p, uint64_t version)
@@ -357,8 +328,8 @@ static struct manifest_plan plan_of(const struct publication *p, uint64_t versio
     return (struct manifest_plan){.version = version,
                                   .made_at_ms = clock_wall_ms(),
                                   .capabilities = p->work->capabilities,
-                                  .streams = p->streams,
-                                  .stream_count = p->stream_count};
+                                  .streams = p->cut.streams,
+                                  .stream_count = p->cut.count};
 }
 
 /* ---- agree ---- */
@@ -393,10 +364,10 @@ static struct err add_diff(struct publication *p)
 static bool same_positions(const struct publication *p)
 {
     const struct manifest_stream *before = manifest_stream(&p->newest, CP_PART_POSITIONS);
-    for (size_t i = 0; i < p->stream_count; i++) {
-        if (p->streams[i].kind == CP_PART_POSITIONS) {
+    for (size_t i = 0; i < p->cut.count; i++) {
+        if (p->cut.streams[i].kind == CP_PART_POSITIONS) {
             return before != NULL &&
-                   memcmp(p->streams[i].raw_digest, before->raw_digest, DIGEST_SIZE) == 0;
+                   memcmp(p->cut.streams[i].raw_digest, before->raw_digest, DIGEST_SIZE) == 0;
         }
     }
     return before == NULL;
@@ -407,9 +378,9 @@ static struct err step_compare(struct publication *p)
     struct manifest_plan plan = plan_of(p, 0);
     struct cp_record *record = &p->work->record;
     manifest_plan_digest(&plan, record->content_digest);
-    for (size_t i = 0; i < p->stream_count; i++) {
-        record->raw_size += p->streams[i].raw_size;
-        p->work->chunks += p->streams[i].chunk_count;
+    for (size_t i = 0; i < p->cut.count; i++) {
+        record->raw_size += p->cut.streams[i].raw_size;
+        p->work->chunks += p->cut.streams[i].chunk_count;
     }
     p->work->is_same = p->work->before.version != 0 &&
                        memcmp(record->content_digest, p->work->before.content_digest,
@@ -457,8 +428,8 @@ static struct err step_check(struct publication *p)
                              .directory = p->room->directory,
                              .environment = p->room->environment,
                              .manifest = buf_slice(&container),
-                             .streams = p->streams,
-                             .stream_count = p->stream_count};
+                             .streams = p->cut.streams,
+                             .stream_count = p->cut.count};
     return cp_check_run(&check, &p->work->sentence);
 }
 
@@ -582,8 +553,8 @@ static struct err put_stream(struct publication *p, const struct cut_stream *str
 static struct err step_chunks(struct publication *p)
 {
     TRY(cp_bucket_prepare(&p->room->bucket, &p->work->sentence));
-    for (size_t i = 0; i < p->stream_count; i++) {
-        TRY(put_stream(p, &p->streams[i]));
+    for (size_t i = 0; i < p->cut.count; i++) {
+        TRY(put_stream(p, &p->cut.streams[i]));
     }
     return OK;
 }
@@ -617,9 +588,9 @@ static struct err step_journal(struct publication *p)
     if (p->rows == NULL) {
         return FAIL(E_NO_MEMORY);
     }
-    for (size_t i = 0; i < p->stream_count; i++) {
-        for (size_t k = 0; k < p->streams[i].chunk_count; k++) {
-            fill_row(p, &p->streams[i].chunks[k]);
+    for (size_t i = 0; i < p->cut.count; i++) {
+        for (size_t k = 0; k < p->cut.streams[i].chunk_count; k++) {
+            fill_row(p, &p->cut.streams[i].chunks[k]);
         }
     }
     struct cp_record *record = &p->work->record;
@@ -706,10 +677,7 @@ static struct err run(struct publication *p)
 
 static void publication_free(struct publication *p)
 {
-    for (size_t i = 0; i < STREAMS_MAX; i++) {
-        cut_stream_free(&p->streams[i]);
-        buf_free(&p->raw[i]);
-    }
+    cp_streams_free(&p->cut);
     cp_compiled_free(p->compiled);
     manifest_free(&p->newest);
     map_free(&p->known);

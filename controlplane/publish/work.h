@@ -29,8 +29,9 @@ struct cp_work {
     bool has_base;                /* refuse unless 'base' is the newest version (0: none yet). */
     uint64_t base;
     bool again; /* publish under a new number even when nothing changed. */
-    char request[CP_REQUEST_MAX + 1]; /* the sender's id of it: done once, however often it comes. */
-    uint64_t sign_wait_ms;            /* how long to wait for the other replicas' signatures. */
+    char
+        request[CP_REQUEST_MAX + 1]; /* the sender's id of it: done once, however often it comes. */
+    uint64_t sign_wait_ms;           /* how long to wait for the other replicas' signatures. */
     char author[CP_AUTHOR_MAX + 1];
     char message[CP_MESSAGE_MAX + 1];
     /* Answered. */
