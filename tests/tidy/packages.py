@@ -16,9 +16,9 @@ CMAKE = {
     "libuv": "libuv1-dev", "libcares": "libc-ares-dev", "libnghttp2": "libnghttp2-dev",
     "libsodium": "libsodium-dev", "libzstd": "libzstd-dev", "libxxhash": "libxxhash-dev",
     "libprotobuf-c": "libprotobuf-c-dev", "yaml-0.1": "libyaml-dev", "jansson": "libjansson-dev",
-    "sqlite3": "libsqlite3-dev", "libcurl": "libcurl4-openssl-dev", "cmocka": "libcmocka-dev",
-    "nats": "libnats-dev", "nats/nats.h": "libnats-dev", "protoc-c": "protobuf-c-compiler",
-    "protoc": "protobuf-compiler", "ccache": "ccache",
+    "sqlite3": "libsqlite3-dev", "libpq": "libpq-dev", "libcurl": "libcurl4-openssl-dev",
+    "cmocka": "libcmocka-dev", "nats": "libnats-dev", "nats/nats.h": "libnats-dev",
+    "protoc-c": "protobuf-c-compiler", "protoc": "protobuf-compiler", "ccache": "ccache",
 }
 PYTHON = {
     "cryptography": "python3-cryptography", "google": "python3-protobuf", "grpc": "python3-grpcio",
@@ -27,9 +27,10 @@ PYTHON = {
 }
 PROGRAMS = {
     "clang-tidy-14": "clang-tidy-14", "curl": "curl", "git": "git",
-    "grpc_python_plugin": "protobuf-compiler-grpc", "haproxy": "haproxy",
+    "grpc_python_plugin": "protobuf-compiler-grpc", "haproxy": "haproxy", "initdb": "postgresql",
     "nats-server": "nats-server", "nghttpx": "nghttp2-proxy", "nginx": "nginx-light",
-    "openssl": "openssl", "protoc": "protobuf-compiler", "python3": "python3",
+    "openssl": "openssl", "postgres": "postgresql", "protoc": "protobuf-compiler",
+    "psql": "postgresql", "python3": "python3",
 }
 ESSENTIAL = {"bash", "sh", "taskset", "unshare"}  # no Debian is without them.
 

@@ -1,0 +1,232 @@
+"""A real PostgreSQL for tests, in a directory of its own, on a free loopback port.
+
+    with Postgres() as pg:                                # made, started; ended and removed
+        cp = platform.control_plane(store=pg.url())
+        pg.pause()                                        # every process of it stops: SIGSTOP
+        pg.resume()
+
+It asks for a password over TCP (scram-sha-256); url() carries it. Nothing is synced to disk: these
+tests kill processes, not machines. As root it runs as postgres or nobody, since it refuses root.
+"""
+
+import os
+import pathlib
+import pwd
+import secrets
+import shutil
+import signal
+import subprocess
+import tempfile
+import urllib.parse
+
+from trilane import Process, die_with_parent, free_port, wait_until
+
+USER = "trilane"
+CONFIGURATION = """
+listen_addresses = '127.0.0.1'
+port = %d
+unix_socket_directories = '%s'
+fsync = off
+full_page_writes = off
+shared_buffers = 16MB
+max_connections = 60
+timezone = 'UTC'
+"""
+
+
+def _programs():
+    """Debian keeps a server's programs off the PATH, a folder a version."""
+    found = sorted(pathlib.Path("/usr/lib/postgresql").glob("*/bin/initdb"),
+                   key=lambda path: float(path.parents[1].name))
+    return str(found[-1].parent) if found else ""
+
+
+def _server_user():
+    """Whom to become: None when we are not root."""
+    if os.geteuid() != 0:
+        return None
+    for name in ("postgres", "nobody"):
+        try:
+            return pwd.getpwnam(name)
+        except KeyError:
+            pass
+    raise AssertionError("neither postgres nor nobody is a user of this machine")
+
+
+class Postgres(Process):
+    """The server. start() and stop() may be repeated: port and data stay until close()."""
+
+    def __init__(self, name="postgres", database="trilane"):
+        base = pathlib.Path(tempfile.mkdtemp(prefix="trilane-pg-"))
+        self.database = database
+        self.port = free_port()
+        self.password = secrets.token_hex(16)
+        self.data = base / "data"
+        self.paused = False
+        self._user = _server_user()
+        path = os.pathsep.join(filter(None, [_programs(), os.environ.get("PATH")]))
+        super().__init__(name, base, ["postgres", "-D", self.data], env={"PATH": path})
+        self._initialise()
+
+    def __enter__(self):
+        return self.start()
+
+    def __exit__(self, kind, problem, trace):
+        if kind is not None:
+            print("--- %s\n%s" % (self.name, self.log()[-3000:]))
+        self.close()
+
+    def _identity(self):
+        """For subprocess: whom the child becomes."""
+        if self._user is None:
+            return {}
+        return {"user": self._user.pw_uid, "group": self._user.pw_gid, "extra_groups": []}
+
+    def _environment(self):
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("PG")}
+        return dict(environment, **self.env)
+
+    def _initialise(self):
+        password = self.directory / "password"
+        password.touch(mode=0o600)
+        password.write_text(self.password)
+        if self._user is not None:
+            for path in (self.directory, password):
+                os.chown(path, self._user.pw_uid, self._user.pw_gid)
+        done = subprocess.run(
+            ["initdb", "--no-sync", "--no-instructions", "-D", str(self.data), "-U", USER,
+             "-A", "scram-sha-256", "--pwfile", str(password), "-E", "UTF8", "--locale", "C"],
+            capture_output=True, text=True, cwd=self.directory, env=self._environment(),
+            check=False, **self._identity())
+        assert done.returncode == 0, done.stdout + done.stderr
+        password.unlink()
+        with open(self.data / "postgresql.conf", "a", encoding="ascii") as configuration:
+            configuration.write(CONFIGURATION % (self.port, self.directory))
+
+    def spawn(self, extra=()):
+        with open(self.log_path, "ab") as log:
+            # The signal of die_with_parent() is set behind the change of user, which clears it.
+            self.popen = subprocess.Popen(self.argv + [str(part) for part in extra], stdout=log,
+                                          stderr=log, stdin=subprocess.DEVNULL, cwd=self.directory,
+                                          env=self._environment(), preexec_fn=die_with_parent,
+                                          **self._identity())
+        return self
+
+    def start(self):
+        self.spawn()
+        self.wait_ready()
+        if not self.sql("SELECT 1 FROM pg_database WHERE datname = '%s'" % self.database,
+                        database="postgres"):
+            self.sql('CREATE DATABASE "%s"' % self.database, database="postgres")
+        return self
+
+    def wait_ready(self, timeout=30):
+        def ready():
+            assert self.alive(), "PostgreSQL ended:\n" + self.log()[-4000:]
+            return self._psql("SELECT 1", "postgres").returncode == 0
+        wait_until(ready, timeout, "PostgreSQL on port %d" % self.port)
+
+    def stop(self, timeout=20):
+        """A fast shutdown: sessions are ended, nothing is lost."""
+        if self.popen is None:
+            return None
+        self.resume()
+        self.signal(signal.SIGINT)
+        try:
+            return self.popen.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return self.kill()
+
+    def kill(self):
+        """SIGKILL to all its processes: a crash, after which what was written is there."""
+        if self.popen is None:
+            return None
+        self._signal_all(signal.SIGKILL)
+        self.paused = False
+        code = self.popen.wait(10)
+        # The next start asks whether somebody is attached to the old shared memory.
+        wait_until(lambda: not self._orphans(), 10, "the sessions of a killed PostgreSQL to end")
+        return code
+
+    def pause(self):
+        """SIGSTOP to all its processes: the kernel still takes connections, nobody answers."""
+        self._signal_all(signal.SIGSTOP)
+        self.paused = True
+        wait_until(lambda: all(self._state(pid) in "Tt" for pid in self.processes()), 10,
+                   "PostgreSQL to stop")
+
+    def resume(self):
+        if self.paused:
+            self._signal_all(signal.SIGCONT)
+            self.paused = False
+
+    def close(self):
+        """Ends it and removes what it has on disk."""
+        self.stop()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def url(self, database=None, host="127.0.0.1", port=None, **parameters):
+        """postgresql://…; parameters are libpq's: sslmode="disable"."""
+        url = "postgresql://%s:%s@%s:%d/%s" % (USER, self.password, host, port or self.port,
+                                               database or self.database)
+        query = urllib.parse.urlencode(parameters, quote_via=urllib.parse.quote)
+        return url + ("?" + query if query else "")
+
+    def sql(self, text, database=None):
+        """Runs SQL; rows as a list of lists of text."""
+        done = self._psql(text, database or self.database)
+        assert done.returncode == 0, done.stderr
+        return [line.split("\t") for line in done.stdout.splitlines()]
+
+    def end_sessions(self):
+        """pg_terminate_backend() for every session but the asking one; how many there were."""
+        return len(self.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                            " WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()",
+                            database="postgres"))
+
+    def _psql(self, text, database):
+        environment = dict(self._environment(), PGPASSWORD=self.password, PGCONNECT_TIMEOUT="5")
+        return subprocess.run(
+            ["psql", "-X", "-q", "-A", "-t", "-F", "\t", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1",
+             "-p", str(self.port), "-U", USER, "-d", database, "-c", text],
+            capture_output=True, text=True, timeout=30, env=environment, check=False)
+
+    def processes(self):
+        """Its processes that live, the first one first."""
+        if self.popen is None:
+            return []
+        mine = [self.popen.pid] if self.alive() else []
+        for path in pathlib.Path("/proc").glob("[0-9]*/stat"):
+            try:
+                words = path.read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if words[1] == str(self.popen.pid) and words[0] != "Z":
+                mine.append(int(path.parent.name))
+        return mine
+
+    def _orphans(self):
+        """Sessions of this data directory whose first process is gone."""
+        found = []
+        for path in pathlib.Path("/proc").glob("[0-9]*"):
+            try:
+                if os.readlink(path / "cwd") == str(self.data):
+                    found.append(int(path.name))
+            except OSError:
+                continue
+        return found
+
+    @staticmethod
+    def _state(pid):
+        try:
+            return pathlib.Path("/proc/%d/stat" % pid).read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            return "T"  # it ended: it answers nobody.
+
+    def _signal_all(self, number):
+        """The first process first: a stopped one makes no new ones."""
+        for pid in self.processes():
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                pass
