@@ -202,6 +202,7 @@ static const struct route routes[] = {
     {"POST", "/api/v1/plan", ROUTE_CALL, NULL, CP_CALL_PLAN, {0}},
     {"POST", "/api/v1/publish", ROUTE_CALL, NULL, CP_CALL_PUBLISH, {0}},
     {"POST", "/api/v1/rollback", ROUTE_CALL, NULL, CP_CALL_ROLLBACK, {0}},
+    {"POST", "/api/v1/recover", ROUTE_CALL, NULL, CP_CALL_RECOVER, {0}},
 };
 enum { ROUTE_COUNT = sizeof(routes) / sizeof(routes[0]) };
 

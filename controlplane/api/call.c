@@ -15,6 +15,7 @@
 #include "controlplane/api/json.h"
 #include "controlplane/api/proposal.h"
 #include "controlplane/compile/compile.h"
+#include "controlplane/publish/recover.h"
 
 enum {
     ANSWER_MAX = 64 << 20,
@@ -156,16 +157,27 @@ static enum cp_work_kind work_kind(enum cp_call_kind kind)
     return (enum cp_work_kind)(CP_WORK_VALIDATE + (kind - CP_CALL_VALIDATE));
 }
 
-_Static_assert(CP_CALL_ROLLBACK - CP_CALL_VALIDATE == CP_WORK_ROLLBACK - CP_WORK_VALIDATE,
+_Static_assert(CP_CALL_RECOVER - CP_CALL_VALIDATE == CP_WORK_RECOVER - CP_WORK_VALIDATE,
                "calls and works are in one order");
+
+static const char *work_name(enum cp_work_kind kind)
+{
+    switch ((int)kind) {
+    case CP_WORK_PUBLISH:
+        return "publish";
+    case CP_WORK_ROLLBACK:
+        return "rollback";
+    default:
+        return "recover";
+    }
+}
 
 /* Every write leaves a line, refused ones, too. */
 static void keep_audit(struct cp_publish_room *room, const struct cp_work *work)
 {
     struct cp_audit entry = {0};
     (void)snprintf(entry.actor, sizeof(entry.actor), "%s", work->author);
-    (void)snprintf(entry.action, sizeof(entry.action), "%s",
-                   work->kind == CP_WORK_PUBLISH ? "publish" : "rollback");
+    (void)snprintf(entry.action, sizeof(entry.action), "%s", work_name(work->kind));
     (void)snprintf(entry.object, sizeof(entry.object), "version %llu",
                    (unsigned long long)work->record.version);
     (void)snprintf(entry.outcome, sizeof(entry.outcome), "%s", err_name(work->result.code));
@@ -184,7 +196,11 @@ static struct err do_work(struct cp_call *call, struct cp_publish_room *room, st
         (void)memcpy(work->request, call->request, sizeof(work->request));
     }
     if (err_ok(work->result)) {
-        cp_publish_run(room, work);
+        if (work->kind == CP_WORK_RECOVER) {
+            cp_recover_run(room, work);
+        } else {
+            cp_publish_run(room, work);
+        }
         if (cp_call_writes(call->kind)) {
             keep_audit(room, work);
         }
@@ -214,6 +230,7 @@ static struct err dispatch(struct cp_call *call, struct cp_publish_room *room, j
     case CP_CALL_PLAN:
     case CP_CALL_PUBLISH:
     case CP_CALL_ROLLBACK:
+    case CP_CALL_RECOVER:
         break;
     }
     struct cp_work work;
@@ -227,12 +244,19 @@ static struct err dispatch(struct cp_call *call, struct cp_publish_room *room, j
 
 static const char *path_of(enum cp_call_kind kind)
 {
-    return kind == CP_CALL_ROLLBACK ? "/api/v1/rollback" : "/api/v1/publish";
+    switch ((int)kind) {
+    case CP_CALL_ROLLBACK:
+        return "/api/v1/rollback";
+    case CP_CALL_RECOVER:
+        return "/api/v1/recover";
+    default:
+        return "/api/v1/publish";
+    }
 }
 
 bool cp_call_writes(enum cp_call_kind kind)
 {
-    return kind == CP_CALL_PUBLISH || kind == CP_CALL_ROLLBACK;
+    return kind == CP_CALL_PUBLISH || kind == CP_CALL_ROLLBACK || kind == CP_CALL_RECOVER;
 }
 
 /* Between two leaders there is none for a moment, and the one that answers may just have lost the
@@ -263,7 +287,8 @@ static bool waits_in_vain(struct cp_publish_room *room)
 {
     struct cp_leader_status status;
     cp_leader_status(room->leader, &status);
-    return status.code != E_OK && status.code != E_NOT_LEADER && status.code != E_BUS_UNAVAILABLE;
+    return status.code != E_OK && status.code != E_NOT_LEADER && status.code != E_BUS_UNAVAILABLE &&
+           status.code != E_STORE_BEHIND;
 }
 
 /* True when the leader answered. False: it is to be done, or refused, here. */

@@ -23,6 +23,7 @@ enum cp_call_kind {
     CP_CALL_PLAN,
     CP_CALL_PUBLISH,
     CP_CALL_ROLLBACK,
+    CP_CALL_RECOVER,
     CP_CALL_PROPOSAL,
     CP_CALL_SIGN,
 };

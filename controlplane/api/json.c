@@ -10,7 +10,10 @@
 #include "common/base/text.h"
 #include "common/snapshot/format.h"
 
-enum { SIGN_WAIT_MAX_MS = 3600000 };
+enum {
+    SIGN_WAIT_MAX_MS = 3600000,
+    WRITES = 1U << CP_WORK_PUBLISH | 1U << CP_WORK_ROLLBACK | 1U << CP_WORK_RECOVER,
+};
 
 static json_t *hex_of(const uint8_t *bytes, size_t size)
 {
@@ -251,10 +254,12 @@ static bool is_known_member(const char *name, enum cp_work_kind kind)
     } members[] = {
         {"files", 1U << CP_WORK_VALIDATE | 1U << CP_WORK_PLAN | 1U << CP_WORK_PUBLISH},
         {"base", 1U << CP_WORK_PLAN | 1U << CP_WORK_PUBLISH | 1U << CP_WORK_ROLLBACK},
-        {"message", 1U << CP_WORK_PUBLISH | 1U << CP_WORK_ROLLBACK},
-        {"author", 1U << CP_WORK_PUBLISH | 1U << CP_WORK_ROLLBACK},
+        {"message", WRITES},
+        {"author", WRITES},
         {"again", 1U << CP_WORK_PUBLISH},
-        {"sign_wait_ms", 1U << CP_WORK_PUBLISH | 1U << CP_WORK_ROLLBACK},
+        {"sign_wait_ms", WRITES},
+        {"give_up", 1U << CP_WORK_RECOVER},
+        {"above", 1U << CP_WORK_RECOVER},
         {"version", 1U << CP_WORK_ROLLBACK},
     };
     for (size_t i = 0; i < sizeof(members) / sizeof(members[0]); i++) {
@@ -289,6 +294,7 @@ static struct err read_body(json_t *body, struct cp_work *work)
     }
     bool has_target = false;
     bool has_wait = false;
+    bool has_above = false;
     TRY(read_text(body, "message", work->message, sizeof(work->message), work));
     TRY(read_text(body, "author", work->author, sizeof(work->author), work));
     TRY(read_number(body, "base", &work->has_base, &work->base, work));
@@ -297,10 +303,14 @@ static struct err read_body(json_t *body, struct cp_work *work)
     if (work->sign_wait_ms > SIGN_WAIT_MAX_MS) {
         return refuse(work, "\"sign_wait_ms\": expected at most an hour");
     }
+    TRY(read_number(body, "above", &has_above, &work->above, work));
     TRY(read_flag(body, "again", &work->again, work));
-    bool writes = work->kind == CP_WORK_PUBLISH || work->kind == CP_WORK_ROLLBACK;
-    if (writes && work->message[0] == '\0') {
+    TRY(read_flag(body, "give_up", &work->gives_up, work));
+    if ((1U << work->kind & WRITES) != 0 && work->message[0] == '\0') {
         return refuse(work, "\"message\": say why, for the history");
+    }
+    if (work->kind == CP_WORK_RECOVER) {
+        return work->above <= INT64_MAX ? OK : refuse(work, "\"above\": expected a version");
     }
     if (work->kind != CP_WORK_ROLLBACK) {
         return read_files(body, work);

@@ -259,7 +259,10 @@ static void restore(void *ctx)
 static void heard(void *ctx, uint64_t *out_epoch, uint64_t *out_sequence)
 {
     struct serve *s = ctx;
-    cp_fleet_order(s->fleet, out_epoch, out_sequence);
+    struct cp_fleet_order order;
+    cp_fleet_order(s->fleet, &order);
+    *out_epoch = order.epoch;
+    *out_sequence = order.sequence;
 }
 
 static void follow(void *ctx)

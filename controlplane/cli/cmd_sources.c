@@ -33,6 +33,12 @@ static const struct setting_row publish_rows[] = {
     PUBLISH_ROWS,
 };
 static const struct setting_row rollback_rows[] = {PUBLISH_ROWS};
+static const struct setting_row recover_rows[] = {
+    {"give-up", NULL, NULL, "publish the database's newest content anew, above what the bucket has",
+     SETTING_FLAG},
+    {"above", "VERSION", "0", "hand out only numbers above this one, too", SETTING_TEXT},
+    PUBLISH_ROWS,
+};
 
 /* ---- validate: offline ---- */
 
@@ -299,12 +305,24 @@ static int rollback(const struct cli *cli)
                          json_pack("{s:I}", "version", (json_int_t)version));
 }
 
+static int recover(const struct cli *cli)
+{
+    uint64_t above = 0;
+    if (!cli_number(cli, "above", 0, INT64_MAX, &above)) {
+        return CLI_USAGE;
+    }
+    bool gives_up = settings_flag(cli->settings, "give-up");
+    return send_and_wait(cli, "/api/v1/recover",
+                         json_pack("{s:b, s:I}", "give_up", gives_up, "above", (json_int_t)above));
+}
+
 /* ---- the table's rows ---- */
 
 CLI_RUN(validate)
 CLI_RUN(plan)
 CLI_RUN(publish)
 CLI_RUN(rollback)
+CLI_RUN(recover)
 
 const struct cli_command cli_command_validate = {
     .name = "validate",
@@ -338,4 +356,11 @@ const struct cli_command cli_command_rollback = {
     .summary = "publishes the content of an old version under a new one",
     CLI_ROWS(rollback_rows),
     .run = rollback_run,
+};
+const struct cli_command cli_command_recover = {
+    .name = "recover",
+    .args = "-m MESSAGE",
+    .summary = "takes the bucket's newer version into a database that is behind, or gives it up",
+    CLI_ROWS(recover_rows),
+    .run = recover_run,
 };

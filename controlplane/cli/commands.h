@@ -9,6 +9,7 @@
     X(plan)                                                                                        \
     X(publish)                                                                                     \
     X(rollback)                                                                                    \
+    X(recover)                                                                                     \
     X(proposal_show)                                                                               \
     X(proposal_sign)                                                                               \
     X(history)                                                                                     \

@@ -365,6 +365,11 @@ void cp_fleet_free(struct cp_fleet *fleet)
 
 /* ---- from other threads ---- */
 
+static uint64_t live_ms(void)
+{
+    return HEARTBEATS * (limits.status_interval_ms + limits.status_interval_ms / 5);
+}
+
 static int by_id(const void *a, const void *b)
 {
     const struct cp_fleet_node *left = a;
@@ -375,14 +380,13 @@ static int by_id(const void *a, const void *b)
 static void copy_nodes(struct cp_fleet *f, struct cp_fleet_node *out) REQUIRES(f->shared.lock)
 {
     uint64_t now_ns = clock_mono_ns();
-    uint64_t live_ms = HEARTBEATS * (limits.status_interval_ms + limits.status_interval_ms / 5);
     size_t at = 0;
     const struct map_entry *found = NULL;
     while ((found = map_next(&f->shared.nodes, &at)) != NULL) {
         const struct entry *entry = found->value;
         *out = entry->node;
         out->age_ms = (now_ns - entry->seen_ns) / 1000000;
-        out->live = entry->node.verified && out->age_ms <= live_ms;
+        out->live = entry->node.verified && out->age_ms <= live_ms();
         out++;
     }
 }
@@ -421,27 +425,28 @@ struct err cp_fleet_list(struct cp_fleet *fleet, struct cp_fleet_node **out, siz
     return OK;
 }
 
-static uint64_t live_ms(void)
+static void raise_order(const struct status *status, struct cp_fleet_order *out)
 {
-    return HEARTBEATS * (limits.status_interval_ms + limits.status_interval_ms / 5);
+    bool higher = status->epoch > out->epoch ||
+                  (status->epoch == out->epoch && status->sequence > out->sequence);
+    if (higher) {
+        out->epoch = status->epoch;
+        out->sequence = status->sequence;
+    }
+    out->version = status->version > out->version ? status->version : out->version;
 }
 
-void cp_fleet_order(struct cp_fleet *fleet, uint64_t *out_epoch, uint64_t *out_sequence)
+void cp_fleet_order(struct cp_fleet *fleet, struct cp_fleet_order *out)
 {
     uint64_t oldest_ns = clock_mono_ns() - live_ms() * 1000000;
     size_t at = 0;
     const struct map_entry *found = NULL;
-    *out_epoch = 0;
-    *out_sequence = 0;
+    *out = (struct cp_fleet_order){0};
     lock_take(&fleet->shared.lock);
     while ((found = map_next(&fleet->shared.nodes, &at)) != NULL) {
         const struct entry *entry = found->value;
-        const struct status *status = &entry->node.status;
-        bool higher = status->epoch > *out_epoch ||
-                      (status->epoch == *out_epoch && status->sequence > *out_sequence);
-        if (entry->node.verified && entry->seen_ns > oldest_ns && higher) {
-            *out_epoch = status->epoch;
-            *out_sequence = status->sequence;
+        if (entry->node.verified && entry->seen_ns > oldest_ns) {
+            raise_order(&entry->node.status, out);
         }
     }
     lock_drop(&fleet->shared.lock);

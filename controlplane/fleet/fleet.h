@@ -57,8 +57,14 @@ bool cp_fleet_wait_read(struct cp_fleet *fleet, uint64_t timeout_ms);
 MUST_CHECK struct err cp_fleet_list(struct cp_fleet *fleet, struct cp_fleet_node **out,
                                     size_t *out_count);
 
-/* The highest order of a head that a live node says it accepted; zeroes: none. Any thread. */
-void cp_fleet_order(struct cp_fleet *fleet, uint64_t *out_epoch, uint64_t *out_sequence);
+/* The highest of what live nodes say: the order of a head that was accepted, a version that is
+ * served. Zeroes: none. */
+struct cp_fleet_order {
+    uint64_t epoch;
+    uint64_t sequence;
+    uint64_t version;
+};
+void cp_fleet_order(struct cp_fleet *fleet, struct cp_fleet_order *out);
 
 /* Statuses that did not verify. */
 uint64_t cp_fleet_unverified(struct cp_fleet *fleet);

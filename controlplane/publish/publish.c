@@ -98,7 +98,7 @@ static struct err step_lead(struct publication *p)
     struct cp_leader_status status;
     struct err leads = cp_leader_fence(p->room->leader, &p->fence);
     cp_leader_status(p->room->leader, &status);
-    if (err_ok(leads) && status.code == E_STORE_BEHIND) {
+    if (err_ok(leads) && status.code == E_STORE_BEHIND && !p->work->recovers) {
         return FAIL(E_STORE_BEHIND);
     }
     if (bus_state(p->room->bus) != BUS_CONNECTED) {
@@ -346,7 +346,8 @@ static struct err add_diff(struct publication *p)
 {
     struct cp_compiled *before = NULL;
     if (p->work->before.version != 0) {
-        TRY(cp_publish_compiled(p->room, p->work->before.version, &before));
+        struct err found = cp_publish_compiled(p->room, p->work->before.version, &before);
+        TRY(found.code == E_NOT_FOUND ? OK : found); /* it was adopted: everything is new. */
     }
     struct cp_diff diff;
     struct err e = cp_diff_make(before, p->compiled, &diff);
@@ -725,6 +726,9 @@ struct err cp_publish_compiled(struct cp_publish_room *room, uint64_t version,
     cp_source_set_init(&set);
     cp_diags_init(&diags, &set);
     e = room->store->ops->sources_get(room->store, room->environment, version, take_file, &set);
+    if (err_ok(e) && set.count == 0) {
+        e = FAIL(E_NOT_FOUND);
+    }
     if (err_ok(e)) {
         e = cp_compile_set(&set, &diags, out);
     }

@@ -71,7 +71,8 @@ struct cp_publish_room {
 /* Whether a name is that of a step, or CP_FAULT_END. */
 bool cp_publish_is_step(const char *name);
 
-/* Compiles the sources of a publication again: E_NEVER_PUBLISHED, and those of cp_compile_set(). */
+/* Compiles the sources of a publication again: E_NEVER_PUBLISHED, E_NOT_FOUND when it was adopted
+ * without its sources, and those of cp_compile_set(). */
 MUST_CHECK struct err cp_publish_compiled(struct cp_publish_room *room, uint64_t version,
                                           struct cp_compiled **out);
 

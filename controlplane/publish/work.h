@@ -18,6 +18,7 @@ enum cp_work_kind {
     CP_WORK_PLAN,
     CP_WORK_PUBLISH,
     CP_WORK_ROLLBACK,
+    CP_WORK_RECOVER,
     CP_WORK_COSIGN, /* of a replica that follows: judges and signs the open proposal. */
 };
 
@@ -31,7 +32,10 @@ struct cp_work {
     bool again; /* publish under a new number even when nothing changed. */
     char
         request[CP_REQUEST_MAX + 1]; /* the sender's id of it: done once, however often it comes. */
-    uint64_t sign_wait_ms;           /* how long to wait for the other replicas' signatures. */
+    bool gives_up;         /* of a recovery: the bucket's newer version is given up, not adopted. */
+    uint64_t above;        /* of a recovery: only numbers above this one from now on. */
+    bool recovers;         /* a part of a recovery: that the database is behind is known. */
+    uint64_t sign_wait_ms; /* how long to wait for the other replicas' signatures. */
     char author[CP_AUTHOR_MAX + 1];
     char message[CP_MESSAGE_MAX + 1];
     /* Answered. */

@@ -1,0 +1,274 @@
+/* recover: see recover.h. */
+#include "controlplane/publish/recover.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/arena.h"
+#include "common/base/limits.h"
+#include "common/base/log.h"
+#include "common/base/scope.h"
+#include "common/snapshot/head.h"
+#include "common/snapshot/set.h"
+
+enum { CONTAINER_MAX = 1 << 20, FOUND_MAX = 8 << 20, ARENA_BLOCK = 256 << 10 };
+
+struct recovery {
+    struct cp_publish_room *room;
+    struct cp_work *work;
+    struct cp_fence fence;
+    struct root root;            /* in force. */
+    uint64_t newest;             /* version in the journal; 0: none. */
+    uint64_t highest;            /* that was seen anywhere: bucket, nodes, signer. */
+    bool found;                  /* the bucket's head names a version above the journal's: */
+    uint64_t version;            /* this one, */
+    uint8_t digest[DIGEST_SIZE]; /* of this manifest. */
+    struct buf container;
+    struct manifest manifest;
+    struct snap_set *parts;
+    struct snap_set *positions;
+    struct arena kept; /* stored bytes. */
+    struct cp_store_chunk *rows;
+    size_t row_count;
+};
+
+/* ---- what is there ---- */
+
+static void see(struct recovery *r, uint64_t version)
+{
+    r->highest = version > r->highest ? version : r->highest;
+}
+
+static struct err take_head(struct recovery *r, struct slice bytes)
+{
+    struct container c;
+    struct container_signers signers;
+    auto_head struct head head = {0};
+    TRY(container_read(bytes, CONTAINER_HEAD, r->root.environment_id, &c));
+    TRY(container_verify(&c, &r->root.ring, KEY_ROLE_HEAD, &signers));
+    TRY(head_decode(c.body, &head));
+    for (uint32_t i = 0; i < head.target_count; i++) {
+        const struct head_target *target = &head.targets[i];
+        see(r, target->version);
+        if (target->version > r->newest && target->version > r->version) {
+            r->found = true;
+            r->version = target->version;
+            (void)memcpy(r->digest, target->manifest_digest, sizeof(r->digest));
+        }
+    }
+    return OK;
+}
+
+static struct err look_at_bucket(struct recovery *r)
+{
+    auto_buf struct buf bytes = BUF_MAX(FOUND_MAX);
+    struct kv_entry entry;
+    TRY(kv_get(&r->room->bucket.kv, SLICE_LIT(SNAP_KEY_HEAD), KV_READ_LEADER,
+               limits.fetch_timeout_ms, &bytes, &entry));
+    if (entry.state != KV_VALUE) {
+        return OK;
+    }
+    struct err e = take_head(r, buf_slice(&bytes));
+    if (!err_ok(e) && e.code != E_NO_MEMORY) { /* not ours: nothing of it counts. */
+        LOG(LOG_WARN, "recover", "head_not_ours", LOG_ERR(e));
+        return OK;
+    }
+    return e;
+}
+
+static struct err look(struct recovery *r)
+{
+    struct cp_publish_room *room = r->room;
+    struct cp_fleet_order order;
+    r->work->step = "look";
+    cp_roots_now(room->roots, &r->root);
+    struct err e = room->store->ops->latest(room->store, room->environment, &r->work->before);
+    if (!err_ok(e) && e.code != E_NOT_FOUND) {
+        return e;
+    }
+    r->newest = err_ok(e) ? r->work->before.version : 0;
+    TRY(look_at_bucket(r));
+    (void)cp_fleet_wait_read(room->fleet, limits.fetch_timeout_ms);
+    cp_fleet_order(room->fleet, &order);
+    see(r, order.version);
+    see(r, cp_signer_hello(room->signer).version);
+    see(r, r->work->above);
+    return OK;
+}
+
+/* ---- adopting ---- */
+
+static struct err get(struct recovery *r, const char *key, struct buf *out)
+{
+    struct kv_entry entry;
+    TRY(kv_get(&r->room->bucket.kv, slice_str(key), KV_READ_LEADER, limits.fetch_timeout_ms, out,
+               &entry));
+    if (entry.state != KV_VALUE) {
+        TRY(buf_addf(&r->work->sentence, "%s is not in the bucket", key));
+        return FAIL(E_NOT_FOUND);
+    }
+    return OK;
+}
+
+static struct err read_manifest(struct recovery *r)
+{
+    char key[SNAP_KEY_SIZE];
+    r->work->step = "manifest";
+    snap_key_manifest(r->version, r->digest, key);
+    TRY(get(r, key, &r->container));
+    struct manifest_wanted wanted = {.version = r->version, .digest = r->digest};
+    return manifest_open(buf_slice(&r->container), &r->root, &wanted, &r->manifest);
+}
+
+static struct err read_chunk(struct recovery *r, struct snap_set *set,
+                             const struct chunk_name *name, struct cp_store_chunk *out)
+{
+    auto_buf struct buf stored = BUF_MAX(CHUNK_RAW_MAX);
+    char key[SNAP_KEY_SIZE];
+    snap_key_chunk(name->digest, key);
+    TRY(get(r, key, &stored));
+    struct err e = snap_set_add(set, name, buf_slice(&stored));
+    if (!err_ok(e) && e.code != E_EXISTS) {
+        return e;
+    }
+    auto_free uint8_t *bytes = malloc(name->raw_size + 1U);
+    if (bytes == NULL) {
+        return FAIL(E_NO_MEMORY);
+    }
+    TRY(chunk_open(buf_slice(&stored), name, bytes, out->raw_digest));
+    (void)memcpy(out->stored_digest, name->digest, sizeof(out->stored_digest));
+    out->raw_size = name->raw_size;
+    return arena_dup(&r->kept, buf_slice(&stored), &out->stored);
+}
+
+static size_t chunk_total(const struct manifest *m)
+{
+    size_t total = 0;
+    for (size_t i = 0; i < m->stream_count; i++) {
+        total += m->streams[i].chunk_count;
+    }
+    return total;
+}
+
+static struct err read_chunks(struct recovery *r)
+{
+    r->work->step = "chunks";
+    r->rows = calloc(chunk_total(&r->manifest) + 1, sizeof(*r->rows));
+    if (r->rows == NULL) {
+        return FAIL(E_NO_MEMORY);
+    }
+    TRY(snap_set_new(&r->manifest, /* previous= */ NULL, &r->parts));
+    TRY(snap_set_new_positions(&r->manifest, /* previous= */ NULL, &r->positions));
+    for (size_t i = 0; i < r->manifest.stream_count; i++) {
+        const struct manifest_stream *stream = &r->manifest.streams[i];
+        struct snap_set *set = stream->kind == STREAM_POSITIONS ? r->positions : r->parts;
+        for (size_t k = 0; k < stream->chunk_count; k++) {
+            struct chunk_name name = manifest_chunk(stream, k);
+            TRY(read_chunk(r, set, &name, &r->rows[r->row_count]));
+            r->work->bytes_new += name.stored_size;
+            r->row_count++;
+        }
+    }
+    TRY(snap_set_close(r->parts));
+    return snap_set_close(r->positions);
+}
+
+static struct err write_row(struct recovery *r)
+{
+    struct cp_publish_room *room = r->room;
+    struct cp_work *work = r->work;
+    work->step = "journal";
+    struct cp_record *record = &work->record;
+    *record = (struct cp_record){.version = r->version, .epoch = r->fence.epoch};
+    (void)memcpy(record->manifest_digest, r->digest, sizeof(record->manifest_digest));
+    (void)memcpy(record->content_digest, r->manifest.content_digest,
+                 sizeof(record->content_digest));
+    (void)memcpy(record->author, work->author, sizeof(record->author));
+    (void)memcpy(record->message, work->message, sizeof(record->message));
+    (void)memcpy(record->request, work->request, sizeof(record->request));
+    for (size_t i = 0; i < r->manifest.stream_count; i++) {
+        record->raw_size += r->manifest.streams[i].raw_size;
+    }
+    work->chunks = r->row_count;
+    work->chunks_new = r->row_count;
+    struct cp_publication publication = {.record = *record,
+                                         .manifest = buf_slice(&r->container),
+                                         .chunks = r->rows,
+                                         .chunk_count = r->row_count};
+    TRY(room->store->ops->version_raise(room->store, &r->fence, r->version));
+    TRY(room->store->ops->publish(room->store, &r->fence, &publication));
+    return room->store->ops->version_raise(room->store, &r->fence, r->highest);
+}
+
+static struct err adopt(struct recovery *r)
+{
+    if (!r->found) {
+        TRY(buf_addf(&r->work->sentence,
+                     "the bucket's head names no version above the journal's %" PRIu64, r->newest));
+        return FAIL(E_NOT_FOUND);
+    }
+    TRY(read_manifest(r));
+    TRY(read_chunks(r));
+    TRY(write_row(r));
+    cp_leader_wake(r->room->leader);
+    return OK;
+}
+
+/* ---- giving it up ---- */
+
+static struct err raise_number(struct recovery *r)
+{
+    r->work->step = "version";
+    return r->room->store->ops->version_raise(r->room->store, &r->fence, r->highest);
+}
+
+/* The newest content of the journal under a number above all: as a rollback to it does. */
+static void give_up(struct recovery *r)
+{
+    r->work->result = raise_number(r);
+    if (!err_ok(r->work->result) || r->newest == 0) {
+        return;
+    }
+    r->work->kind = CP_WORK_ROLLBACK;
+    r->work->target = r->newest;
+    r->work->recovers = true;
+    cp_publish_run(r->room, r->work);
+    r->work->kind = CP_WORK_RECOVER;
+}
+
+static void recovery_free(struct recovery *r)
+{
+    snap_set_unref(r->parts);
+    snap_set_unref(r->positions);
+    manifest_free(&r->manifest);
+    buf_free(&r->container);
+    arena_free(&r->kept);
+    free(r->rows);
+    free(r);
+}
+
+void cp_recover_run(struct cp_publish_room *room, struct cp_work *work)
+{
+    struct recovery *r = calloc(1, sizeof(*r));
+    if (r == NULL) {
+        work->result = FAIL(E_NO_MEMORY);
+        return;
+    }
+    *r = (struct recovery){.room = room, .work = work, .container = BUF_MAX(CONTAINER_MAX)};
+    arena_init(&r->kept, ARENA_BLOCK, (size_t)STREAM_RAW_MAX * 2);
+    work->step = "lead";
+    work->result = cp_leader_fence(room->leader, &r->fence);
+    if (err_ok(work->result)) {
+        work->result = look(r);
+    }
+    if (err_ok(work->result) && work->gives_up) {
+        give_up(r);
+    } else if (err_ok(work->result)) {
+        work->result = adopt(r);
+    }
+    LOG(LOG_WARN, "recover", err_ok(work->result) ? "recovered" : "refused",
+        LOG_U64("version", work->record.version), LOG_U64("highest_seen", r->highest),
+        LOG_STR("step", work->step), LOG_ERR(work->result), LOG_STR("author", work->author));
+    recovery_free(r);
+}
