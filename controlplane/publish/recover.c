@@ -128,10 +128,7 @@ static struct err read_chunk(struct recovery *r, struct snap_set *set,
     char key[SNAP_KEY_SIZE];
     snap_key_chunk(name->digest, key);
     TRY(get(r, key, &stored));
-    struct err e = snap_set_add(set, name, buf_slice(&stored));
-    if (!err_ok(e) && e.code != E_EXISTS) {
-        return e;
-    }
+    TRY(snap_set_add(set, name, buf_slice(&stored)));
     auto_free uint8_t *bytes = malloc(name->raw_size + 1U);
     if (bytes == NULL) {
         return FAIL(E_NO_MEMORY);
