@@ -635,8 +635,18 @@ static const struct step steps[] = {
 };
 enum { STEP_COUNT = sizeof(steps) / sizeof(steps[0]) };
 
-bool cp_publish_is_step(const char *name)
+/* "stop:NAME" is NAME, at which the process is stopped instead of killed. */
+static const char *fault_name(const char *fault, bool *out_stops)
 {
+    static const char prefix[] = "stop:";
+    *out_stops = strncmp(fault, prefix, sizeof(prefix) - 1) == 0;
+    return *out_stops ? fault + sizeof(prefix) - 1 : fault;
+}
+
+bool cp_publish_is_step(const char *fault)
+{
+    bool stops = false;
+    const char *name = fault_name(fault, &stops);
     for (size_t i = 0; i < STEP_COUNT; i++) {
         if (strcmp(name, steps[i].name) == 0) {
             return true;
@@ -649,8 +659,12 @@ static void fault_before(const struct cp_publish_room *room, const struct cp_wor
                          const char *step)
 {
     bool publishes = (1U << work->kind & CP_PUBLISHED) != 0;
-    if (publishes && room->fault_step != NULL && strcmp(room->fault_step, step) == 0) {
-        (void)raise(SIGKILL);
+    if (!publishes || room->fault_step == NULL) {
+        return;
+    }
+    bool stops = false;
+    if (strcmp(fault_name(room->fault_step, &stops), step) == 0) {
+        (void)raise(stops ? SIGSTOP : SIGKILL);
     }
 }
 

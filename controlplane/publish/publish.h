@@ -53,7 +53,8 @@ struct cp_publish_room {
     const char *environment;
     const char *dp_check;   /* see cp_check. */
     const char *directory;  /* for the check's files. */
-    const char *fault_step; /* tests: SIGKILL before this step; "end": after the last. NULL: no. */
+    const char *fault_step; /* tests: SIGKILL before this step, SIGSTOP at "stop:STEP"; "end": after
+                               the last. NULL: no. */
     struct cp_store *store; /* this thread's. */
     struct bus *bus;
     struct cp_roots *roots;
@@ -68,8 +69,8 @@ struct cp_publish_room {
 /* The fault step that stands behind the last one. */
 #define CP_FAULT_END "end"
 
-/* Whether a name is that of a step, or CP_FAULT_END. */
-bool cp_publish_is_step(const char *name);
+/* Whether a fault is the name of a step, or CP_FAULT_END, or "stop:" before one of them. */
+bool cp_publish_is_step(const char *fault);
 
 /* Compiles the sources of a publication again: E_NEVER_PUBLISHED, E_NOT_FOUND when it was adopted
  * without its sources, and those of cp_compile_set(). */

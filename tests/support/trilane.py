@@ -130,6 +130,9 @@ class Process:
     def alive(self):
         return self.popen is not None and self.popen.poll() is None
 
+    def answers(self):
+        return self.alive() and not self.paused
+
     def signal(self, number):
         if self.alive():
             self.popen.send_signal(number)

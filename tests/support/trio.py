@@ -9,10 +9,11 @@ Two of the three replicas sign each manifest; a fourth manifest key, "break-glas
 """
 
 import json
+import subprocess
 
 from nats_cluster import NatsCluster
 from postgres import Postgres
-from trilane import Nats, Platform, http, wait_until
+from trilane import CP, POLICIES, Nats, Platform, http, wait_until
 
 REPLICAS = 3
 THRESHOLD = 2
@@ -26,7 +27,7 @@ class Trio(Platform):
         self.programs.remove(self.nats)
         self.nats = (NatsCluster(self.directory / "nats-cluster", environment) if cluster
                      else Nats(self.directory / "nats", environment=environment))
-        self.postgres = Postgres(self.directory / "postgres")
+        self.postgres = Postgres()
         self.programs += [self.nats, self.postgres]
         self.threshold = threshold
         self._trio_ceremony()
@@ -53,14 +54,24 @@ class Trio(Platform):
         (self.directory / "token").write_text("t" * 32 + "\n")
         (self.directory / "token").chmod(0o600)
 
+    def store_url(self, k):
+        """What replica k is given; tests put something between."""
+        return self.postgres.url()
+
     def _replica(self, k):
         directory = self.keys / "trio"
         return self.control_plane("cp-%d" % k, **{
-            "replica": "cp-%d" % k, "store": self.postgres.url(),
+            "replica": "cp-%d" % k, "store": self.store_url(k),
             "token-file": self.directory / "token", "trust-root": self.root,
             "key-manifest": directory / ("manifest-%d.key" % k),
             "key-head": directory / ("head-%d.key" % k),
             "nats-replicas": 3 if isinstance(self.nats, NatsCluster) else 1, **self.flags})
+
+    def close(self):
+        for replica in self.replicas:
+            replica.kill()
+        super().close()
+        self.postgres.close()
 
     def start(self):
         self.postgres.start()
@@ -75,7 +86,7 @@ class Trio(Platform):
     def leader(self):
         """The replica that leads and whose heads go out; None while there is none."""
         for replica in self.replicas:
-            if replica.alive() and not replica.paused and replica.leads():
+            if replica.answers() and replica.leads():
                 return replica
         return None
 
@@ -89,9 +100,26 @@ class Trio(Platform):
         leader = self.leader()
         return [replica for replica in self.replicas if replica is not leader]
 
+    def urls(self):
+        """For a command that may ask any of them."""
+        return ",".join(replica.url for replica in self.replicas)
+
+    def command_anywhere(self, *args, timeout=60):
+        """A command with all replicas as its servers; the finished process."""
+        return subprocess.run([CP, str(args[0]), "--server", self.urls(), "--token-file",
+                               str(self.directory / "token")] + [str(a) for a in args[1:]],
+                              capture_output=True, text=True, timeout=timeout, check=False)
+
+    def publish(self, message, directory=POLICIES, *flags):
+        """Published by whoever leads, with retries of the command's own; the new version."""
+        done = self.command_anywhere("publish", "--again", "--wait", "no", "--output", "json", "-m",
+                                     message, *flags, directory)
+        assert done.returncode == 0, "%s%s" % (done.stdout, done.stderr)
+        return json.loads(done.stdout)["record"]["version"]
+
     def history(self):
         """Versions as the first replica that answers tells them, newest first."""
         for replica in self.replicas:
-            if replica.alive() and not replica.paused:
+            if replica.answers():
                 return json.loads(http("GET", replica.url + "/api/v1/history")[2])["versions"]
         raise AssertionError("no replica answers")
