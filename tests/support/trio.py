@@ -14,6 +14,7 @@ import subprocess
 from nats_cluster import NatsCluster
 from postgres import Postgres
 from trilane import CP, POLICIES, Nats, Platform, http, wait_until
+from wire import Wire
 
 REPLICAS = 3
 THRESHOLD = 2
@@ -22,8 +23,9 @@ THRESHOLD = 2
 class Trio(Platform):
     """A Platform with a trio instead of one control plane; flags go to each replica."""
 
-    def __init__(self, environment="demo", cluster=True, threshold=THRESHOLD, **flags):
-        super().__init__(environment=environment, nats=False)
+    def __init__(self, environment="demo", trust_domain="trilane.test", cluster=True,
+                 threshold=THRESHOLD, **flags):
+        super().__init__(environment=environment, trust_domain=trust_domain, nats=False)
         self.programs.remove(self.nats)
         self.nats = (NatsCluster(self.directory / "nats-cluster", environment) if cluster
                      else Nats(self.directory / "nats", environment=environment))
@@ -123,3 +125,32 @@ class Trio(Platform):
             if replica.answers():
                 return json.loads(http("GET", replica.url + "/api/v1/history")[2])["versions"]
         raise AssertionError("no replica answers")
+
+
+class WiredTrio(Trio):
+    """Each replica has wires of its own to PostgreSQL and to NATS."""
+
+    def __init__(self, **flags):
+        self.store_wires = []
+        super().__init__(cluster=False, **flags)
+        self.bus_wires = [Wire(("127.0.0.1", self.nats.port)).start() for _ in range(3)]
+        for k, replica in enumerate(self.replicas):
+            replica.flags["nats-urls"] = "nats://cp:cp-secret@127.0.0.1:%d" % self.bus_wires[k].port
+
+    def store_url(self, k):
+        self.store_wires.append(Wire(("127.0.0.1", self.postgres.port)).start())
+        return self.postgres.url(port=self.store_wires[k].port)
+
+    def close(self):
+        super().close()
+        for wire in self.store_wires + self.bus_wires:
+            wire.close()
+
+    def mend(self):
+        """Whatever was cut, frozen, stopped or killed is whole again."""
+        for wire in self.store_wires + self.bus_wires:
+            wire.mend()
+        for replica in self.replicas:
+            replica.resume()
+            if not replica.alive():
+                replica.start()

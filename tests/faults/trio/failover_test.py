@@ -1,0 +1,165 @@
+"""The leader of a trio is killed, stopped, cut off from NATS, cut off from PostgreSQL: another leads
+within three seconds, nothing that was answered is lost, nothing is published twice, and one that
+comes back is refused by the database, by KV and by nodes."""
+
+import base64
+import time
+import unittest
+
+from trilane import POLICIES, wait_until
+from trio import Trio, WiredTrio
+
+TAKE_OVER_S = 3.0
+# What a replica does after a number was handed out: the rest is in controlplane/steps_test.py.
+STEPS = ("cosign", "chunks", "journal", "head", "end")
+
+
+class Failover(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.t = WiredTrio(head_interval_ms=200)
+        try:
+            cls.t.start()
+            cls.node = cls.t.node("node-1").start(good_after_ms=100, status_interval_ms=500,
+                                                  poll_interval_ms=500)
+            cls.t.publish("first")
+            wait_until(lambda: cls.node.version() == 1, 10, "the node serves it")
+        except BaseException:
+            cls.t.close()
+            raise
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.t.close()
+
+    def setUp(self):
+        self.t.mend()
+        self.leader = self.t.wait_leader()
+        self.index = self.t.replicas.index(self.leader)
+        self.orders = []
+
+    def order(self):
+        """What the node accepted last; it never goes back."""
+        dump = self.node.dump()
+        order = (dump["epoch"], dump["sequence"])
+        self.assertTrue(not self.orders or order >= self.orders[-1], (order, self.orders[-1:]))
+        self.orders.append(order)
+        return order
+
+    def taken_over(self, fault):
+        """The node accepts a head of the next leader; the seconds that it took."""
+        epoch = self.order()[0]
+        began = time.monotonic()
+        fault()
+        wait_until(lambda: self.order()[0] > epoch, 10, "a head of another leader", step=0.01)
+        took = time.monotonic() - began
+        self.assertLess(took, TAKE_OVER_S)
+        print("figure: failover %s %.0f ms" % (self.id().rsplit("_", 1)[1], took * 1000))
+        return self.t.wait_leader(besides=self.leader)
+
+    def published_once(self, message):
+        versions = [v for v in self.t.history() if v["message"] == message]
+        self.assertEqual(len(versions), 1, self.t.history())
+        return versions[0]["version"]
+
+    def test_killed(self):
+        self.taken_over(self.leader.kill)
+        version = self.t.publish("after a kill")
+        self.assertEqual(self.published_once("after a kill"), version)
+        wait_until(lambda: self.node.version() == version, 10, "the node serves it")
+
+    def test_stopped(self):
+        leader = self.taken_over(self.leader.pause)
+        version = self.t.publish("while it is stopped")
+        self.leader.resume()
+        wait_until(lambda: not self.leader.leads(), 10, "it knows that it leads no more")
+        self.assertTrue(leader.leads())
+        self.published_once("while it is stopped")
+        wait_until(lambda: self.node.version() == version, 10, "the node serves it")
+
+    def test_cut_from_nats(self):
+        self.taken_over(self.t.bus_wires[self.index].freeze)
+        self.t.publish("without it")
+        self.published_once("without it")
+
+    def test_reset_from_nats(self):
+        self.taken_over(self.t.bus_wires[self.index].cut)
+
+    def test_cut_from_postgresql(self):
+        self.taken_over(self.t.store_wires[self.index].freeze)
+        self.t.publish("beside it")
+        self.published_once("beside it")
+
+    def test_reset_from_postgresql(self):
+        self.taken_over(self.t.store_wires[self.index].cut)
+
+    def test_followers_answer_and_forward(self):
+        follower = self.t.followers()[0]
+        before = follower.json("history")["versions"]
+        self.assertEqual(before, self.leader.json("history")["versions"])
+        done = follower.json("publish", "--again", "-m", "by a follower", POLICIES)
+        self.assertEqual(self.published_once("by a follower"), done["record"]["version"])
+        self.assertEqual(len(done["signers"].split(",")), 2)
+
+    def test_a_request_is_done_once(self):
+        body = {"files": [{"name": path.name,
+                           "content": base64.b64encode(path.read_bytes()).decode()}
+                          for path in sorted(POLICIES.glob("*.yaml"))],
+                "message": "sent twice", "author": "test", "again": True}
+        answers = [replica.api("POST", "/api/v1/publish", body,
+                               headers={"Idempotency-Key": "request-%s" % self.id()})
+                   for replica in self.t.replicas]
+        self.assertEqual({status for status, _ in answers}, {200}, answers)
+        self.assertEqual(len({answer["record"]["version"] for _, answer in answers}), 1)
+        self.published_once("sent twice")
+
+
+class Steps(unittest.TestCase):
+    """The leader dies, or is stopped, before each step: the sender's command goes on to another
+    replica, with the id of its request."""
+
+    def setUp(self):
+        self.t = Trio(cluster=False, head_interval_ms=200)
+        self.addCleanup(self.t.close)
+        self.t.start()
+        self.t.publish("first")
+
+    def lead_with_fault(self, fault):
+        """Has a replica lead that meets the fault in its next publication."""
+        leader = self.t.leader()
+        leader.stop()
+        leader.start(fault_step=fault)
+        for other in self.t.replicas:
+            if other is not leader:
+                other.pause()
+        wait_until(leader.leads, 10, "the one with the fault leads")
+        for other in self.t.replicas:
+            other.resume()
+        return leader
+
+    def once(self, fault, step):
+        leader = self.lead_with_fault(fault + step)
+        message = "%s%s" % (fault, step)
+        version = self.t.publish(message)
+        if fault:
+            wait_until(lambda: self.t.wait_leader(besides=leader), 10, "another leads")
+            leader.resume()
+            wait_until(lambda: not leader.leads(), 10, "it is refused")
+        found = [v["version"] for v in self.t.history() if v["message"] == message]
+        self.assertEqual(found, [version])
+        leader.stop()
+        leader.start()
+
+    def test_killed_at_each_step(self):
+        for step in STEPS:
+            with self.subTest(step=step):
+                self.once("", step)
+
+    def test_stopped_at_each_step(self):
+        for step in STEPS:
+            with self.subTest(step=step):
+                self.once("stop:", step)
+
+
+if __name__ == "__main__":
+    unittest.main()
