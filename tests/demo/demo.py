@@ -1,7 +1,7 @@
 """demo: starts the sample platform on this machine, drives traffic through the three lanes, edits,
 breaks and rolls back, kills what can be killed, and shows each step.
 
-    ./run demo [--keep]
+    ./run demo [--ha] [--keep]
 
 Each step prints one line of what was done and one of what was seen. The first step that does not
 hold ends the demo with exit code 1. Whatever was started is stopped at the end, whichever it is.
@@ -36,7 +36,7 @@ class Callers:
         self.bus, self.bus_grpc = bus_pb2, bus_pb2_grpc
         self.world = demo_world
         self.channels = [grpc.insecure_channel(demo_world.node_address(k), options=OPTIONS)
-                         for k in (0, 1)]
+                         for k in range(demo_world.NODES)]
 
     def metadata(self, caller):
         return (("authorization", "Bearer " + world.token(caller)),)
@@ -340,11 +340,17 @@ class Demo:
 
     # --- running ---
 
+    def title(self):
+        return "Trilane demo"
+
+    def make_world(self):
+        return world.World()
+
     def run(self, keep):
         world.generate()
-        print("%sTrilane demo%s  (keys, certificates and state in a directory of its own)" %
-              (BOLD, PLAIN), flush=True)
-        self.world = world.World()
+        print("%s%s%s  (keys, certificates and state in a directory of its own)" %
+              (BOLD, self.title(), PLAIN), flush=True)
+        self.world = self.make_world()
         self.callers = Callers(self.world)
         start = time.monotonic()
         for step in self.steps():
@@ -368,11 +374,11 @@ class Demo:
     def keep(self):
         w = self.world
         print("\nIt keeps running until Ctrl-C. Policies to edit: %s" % w.policies)
-        print("control plane  %s   token file %s" % (w.cp.url, w.cp.data / "token"))
+        print("control plane  %s   token file %s" % (w.cp.url, w.cp.token_path))
         for node in w.nodes:
             print("%-13s  gRPC %s, TLS %d, proxy %s, admin %s" % (
                 node.node_id, node.url, node.ports["listen-tls"], node.proxy, node.admin))
-        print("export TRILANE_SERVER=%s TRILANE_TOKEN_FILE=%s" % (w.cp.url, w.cp.data / "token"))
+        print("export TRILANE_SERVER=%s TRILANE_TOKEN_FILE=%s" % (w.cp.url, w.cp.token_path))
         for name in world.TOKENS:
             print("export DEMO_%s_TOKEN=%s" % (name.upper().replace("-", "_"), world.token(name)))
         sys.stdout.flush()
@@ -386,7 +392,11 @@ def stop(number, frame):
 def main(arguments):
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, stop)
-    demo = Demo()
+    if "--ha" in arguments:
+        import demo_ha  # it stands on this module.
+        demo = demo_ha.HaDemo()
+    else:
+        demo = Demo()
     try:
         demo.run("--keep" in arguments)
     except world.DemoError as problem:

@@ -45,20 +45,20 @@ def port_base():
     return int(text)
 
 
-def all_ports(base):
+def all_ports(base, nodes):
     """Every port of the demo, and what it is for."""
     ports = {base + 14222: "NATS", base + 9080: "the control plane",
              base + CANONICAL_PORT: "hello-canonical", base + OUTSIDE_PORT: "the outside"}
     for number, port in enumerate(OPERATOR_PORTS):
         ports[base + port] = "hello-operator, endpoint %d" % number
-    for k in (0, 1):
+    for k in range(nodes):
         for name, port in NODE_PORTS.items():
             ports[base + port + 100 * k] = "node-%d, %s" % (k, name)
     return ports
 
 
-def check_ports(base):
-    for port, owner in all_ports(base).items():
+def check_ports(ports):
+    for port, owner in ports.items():
         with socket.socket() as s:
             s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -86,21 +86,30 @@ def generate():
 
 
 class World:
+    NODES = 2
+
     def __init__(self):
         self.base = port_base()
-        check_ports(self.base)
-        self.platform = trilane.Platform(environment=ENVIRONMENT, trust_domain=TRUST_DOMAIN,
-                                         nats=False)
-        self.nats = trilane.Nats(self.platform.directory / "nats", port=self.base + 14222,
-                                 environment=ENVIRONMENT)
-        self.platform.nats = self.nats
-        self.platform.programs = [self.nats]
+        check_ports(dict(all_ports(self.base, self.NODES), **self.extra_ports()))
+        self.platform = self._platform()
+        self.nats = self.platform.nats
         self.policies = self.platform.directory / "policies"
         self._copy_policies()
         self.cp = self._control_plane()
-        self.nodes = [self._node(0), self._node(1)]
+        self.nodes = [self._node(k) for k in range(self.NODES)]
         self.web = self.platform.issue_service("acme", "web")
         self._services()
+
+    def _platform(self):
+        platform = trilane.Platform(environment=ENVIRONMENT, trust_domain=TRUST_DOMAIN, nats=False)
+        platform.nats = trilane.Nats(platform.directory / "nats", port=self.base + 14222,
+                                     environment=ENVIRONMENT)
+        platform.programs = [platform.nats]
+        return platform
+
+    def extra_ports(self):
+        """Of a world that has more of something."""
+        return {}
 
     def close(self):
         self.platform.close()

@@ -20,13 +20,13 @@ SERVERS = 3
 class Server(Nats):
     """One of them."""
 
-    def __init__(self, cluster, index, directory, environment):
+    def __init__(self, cluster, index, directory, environment, port):
         self.cluster = cluster
         self.index = index
         self.route_port = free_port()
         self.monitor_port = free_port()
         self.paused = False
-        super().__init__(directory, name="nats-%d" % index, environment=environment)
+        super().__init__(directory, port=port, name="nats-%d" % index, environment=environment)
 
     def _configure(self):
         super()._configure()
@@ -55,14 +55,15 @@ cluster: { name: "test", listen: "127.0.0.1:%d", routes: %s }
 
 
 class NatsCluster:
-    def __init__(self, directory, environment="demo"):
+    def __init__(self, directory, environment="demo", ports=(None, None, None)):
         self.name = "nats"
         self.environment = environment
         self.snapshots = "KV_trilane_%s_snapshots" % environment
         self.nodes_bucket = "KV_trilane_%s_nodes" % environment
         self.servers = []
         for index in range(SERVERS):
-            self.servers.append(Server(self, index, directory / str(index), environment))
+            self.servers.append(Server(self, index, directory / str(index), environment,
+                                       ports[index]))
         for server in self.servers:
             server.configure()
 

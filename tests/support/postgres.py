@@ -56,10 +56,10 @@ def _server_user():
 class Postgres(Process):
     """The server. start() and stop() may be repeated: port and data stay until close()."""
 
-    def __init__(self, name="postgres", database="trilane"):
+    def __init__(self, name="postgres", database="trilane", port=None):
         base = pathlib.Path(tempfile.mkdtemp(prefix="trilane-pg-"))
         self.database = database
-        self.port = free_port()
+        self.port = port or free_port()
         self.password = secrets.token_hex(16)
         self.data = base / "data"
         self.paused = False

@@ -24,12 +24,12 @@ class Trio(Platform):
     """A Platform with a trio instead of one control plane; flags go to each replica."""
 
     def __init__(self, environment="demo", trust_domain="trilane.test", cluster=True,
-                 threshold=THRESHOLD, **flags):
+                 threshold=THRESHOLD, nats_ports=(None, None, None), postgres_port=None, **flags):
         super().__init__(environment=environment, trust_domain=trust_domain, nats=False)
         self.programs.remove(self.nats)
-        self.nats = (NatsCluster(self.directory / "nats-cluster", environment) if cluster
-                     else Nats(self.directory / "nats", environment=environment))
-        self.postgres = Postgres()
+        self.nats = (NatsCluster(self.directory / "nats-cluster", environment, nats_ports)
+                     if cluster else Nats(self.directory / "nats", environment=environment))
+        self.postgres = Postgres(port=postgres_port)
         self.programs += [self.nats, self.postgres]
         self.threshold = threshold
         self._trio_ceremony()

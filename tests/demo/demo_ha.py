@@ -1,0 +1,305 @@
+"""demo --ha: three control planes on PostgreSQL, three NATS servers, three nodes. Kills the leader in
+the middle of a publication, stops another, kills a NATS server and a node, loses all but one control
+plane, and shows what each saw, while calls go through all nodes.
+
+    ./run demo --ha [--keep]
+"""
+
+import json
+import threading
+import time
+
+import demo
+import trilane
+import world
+from trio import Trio
+
+NODES = 3
+CALL_PAUSE_S = 0.005
+
+
+class HaWorld(world.World):
+    """The demo's world, with three of everything. Replica and node k add 100 * k, NATS k."""
+
+    NODES = NODES
+
+    def _platform(self):
+        return Trio(environment=world.ENVIRONMENT, trust_domain=world.TRUST_DOMAIN,
+                    nats_ports=[self.port(14222) + k for k in range(3)],
+                    postgres_port=self.port(15432))
+
+    def _control_plane(self):
+        for k, replica in enumerate(self.platform.replicas):
+            replica.port = self.port(9080) + 100 * k
+            replica.flags["listen"] = "127.0.0.1:%d" % replica.port
+        return self.platform.replicas[0]
+
+    def extra_ports(self):
+        ports = {self.port(14222) + k: "NATS server %d" % k for k in (1, 2)}
+        ports.update({self.port(9080) + 100 * k: "control plane %d" % k for k in (1, 2)})
+        ports[self.port(15432)] = "PostgreSQL"
+        return ports
+
+
+class Caller(threading.Thread):
+    """Calls through one node after the other without a pause worth the name, and counts."""
+
+    def __init__(self, callers, nodes):
+        super().__init__(daemon=True)
+        self.callers = callers
+        self.nodes = nodes
+        self.skipped = set()  # nodes that are dead on purpose.
+        self.answered = 0
+        self.failed = []
+        self.over = False
+
+    def run(self):
+        while not self.over:
+            for k in range(self.nodes):
+                if k in self.skipped:
+                    continue
+                try:
+                    self.callers.say(k)
+                    self.answered += 1
+                except self.callers.grpc.RpcError as error:
+                    if k not in self.skipped:
+                        self.failed.append("node-%d: %s" % (k, error.details()))
+            time.sleep(CALL_PAUSE_S)
+
+    def take(self):
+        """What was counted since the last time."""
+        answered, self.answered = self.answered, 0
+        assert not self.failed, self.failed[:3]
+        return answered
+
+
+class HaDemo(demo.Demo):
+    def make_world(self):
+        return HaWorld()
+
+    def steps(self):
+        return [self.start, self.first_version, self.publish_by_a_follower,
+                self.leader_killed_in_a_publication, self.leader_stopped_in_a_publication,
+                self.nats_server_killed, self.node_killed, self.one_left, self.break_glass,
+                self.database_gone, self.everything_back]
+
+    @property
+    def trio(self):
+        return self.world.platform
+
+    # --- the steps, in their order ---
+
+    def start(self):
+        w = self.world
+        self.trio.start()
+        for node in w.nodes:
+            node.start()
+        w.start_services()
+        return ("started PostgreSQL, three NATS servers, three control planes and three nodes",
+                "%s leads, epoch %d; the bucket has three replicas" % (
+                    self.trio.leader().name, self.epoch()))
+
+    def first_version(self):
+        done = self.publish_at(self.trio.leader(), "the sample platform")
+        self.wait_version(1)
+        self.caller = Caller(self.callers, NODES)
+        self.caller.start()
+        return ("published policies/ as version 1",
+                "signed by %s; all nodes acknowledge it: %s" % (
+                    self.names(done), self.standing()))
+
+    def publish_by_a_follower(self):
+        follower = self.trio.followers()[0]
+        self.edit_policies("acme/policies.yaml", "name: reports-may-say", "name: reports-may-call")
+        done = self.publish_at(follower, "sent to a follower")
+        version = done["record"]["version"]
+        self.wait_version(version)
+        return ("edited a policy and published it at %s, which follows" % follower.name,
+                "it went on to the leader, which two replicas signed for (%s): version %d on all "
+                "nodes; %d calls answered meanwhile" % (self.names(done), version,
+                                                        self.caller.take()))
+
+    def leader_killed_in_a_publication(self):
+        leader, epoch, took, version = self.publish_with_fault("journal", "killed in the midst")
+        assert leader.popen.poll() is not None
+        leader.start()
+        return ("published while the leader, %s, was killed just before its commit (SIGKILL)"
+                % leader.name,
+                "%s took over in %.1f s (epoch %d to %d) and published it once, as version %d: %s; "
+                "%d calls answered, none failed" % (
+                    self.trio.leader().name, took, epoch, self.epoch(), version, self.standing(),
+                    self.caller.take()))
+
+    def leader_stopped_in_a_publication(self):
+        leader, epoch, took, version = self.publish_with_fault("stop:journal", "stopped there")
+        leader.resume()
+        trilane.wait_until(lambda: not leader.leads(), 20, "the one that woke up to follow")
+        refused = [line for line in leader.log().splitlines() if "event=refused" in line][-1]
+        code = refused.split("code=")[1].split()[0]
+        return ("the same with a leader, %s, that was stopped there (SIGSTOP) and woke up later"
+                % leader.name,
+                "%s took over in %.1f s (epoch %d to %d) and published version %d; the old one's "
+                "commit was refused: %s; %d calls answered, none failed" % (
+                    self.trio.leader().name, took, epoch, self.epoch(), version, code,
+                    self.caller.take()))
+
+    def nats_server_killed(self):
+        cluster = self.trio.nats
+        index = cluster.stream_leader(cluster.snapshots)
+        before = self.world.nodes[0].dump()["sequence"], self.epoch()
+        cluster.kill(index)
+        done = self.publish_at(self.trio.leader() or self.trio.wait_leader(), "with two of three")
+        version = done["record"]["version"]
+        self.wait_version(version)
+        ages = [node.dump()["snapshot"]["contact_age_ms"] for node in self.world.nodes]
+        cluster.start_one(index)
+        cluster.wait_led(3)
+        return ("killed NATS server %d, which led the bucket, and published" % index,
+                "version %d is on all nodes: %s; the last head is at most %d ms old there; %d calls "
+                "answered, none failed" % (version, self.standing(), max(ages),
+                                           self.caller.take()))
+
+    def node_killed(self):
+        node = self.world.nodes[2]
+        self.caller.skipped.add(2)
+        node.kill()
+        done = self.publish_at(self.trio.leader(), "without node-2")
+        version = done["record"]["version"]
+        trilane.wait_until(lambda: all(n.version() == version for n in self.world.nodes[:2]), 20,
+                           "the other nodes to serve it")
+        node.start()
+        trilane.wait_until(lambda: node.ready() and node.version() == version, 20, "node-2")
+        trilane.wait_until(lambda: self.answers(2), 20, "a call through node-2")
+        self.caller.skipped.discard(2)
+        return ("killed node-2 (SIGKILL), published, and started it again",
+                "the others went on; it came up from its disk and caught up: %s; %d calls answered"
+                % (self.standing(), self.caller.take()))
+
+    def one_left(self):
+        leader = self.trio.leader()
+        for replica in self.trio.followers():
+            replica.kill()
+        done = leader.run("publish", "--again", "--sign-timeout", 2, "-m", "alone",
+                          self.world.policies)
+        assert done.returncode != 0 and "COSIGNERS_MISSING" in done.stderr, done.stderr
+        ages = [node.dump()["snapshot"]["contact_age_ms"] for node in self.world.nodes]
+        return ("killed two of the three control planes and published at the last, %s" % leader.name,
+                "heads go on (at most %d ms old at the nodes), calls too (%d); publishing asks for a "
+                "second signature: COSIGNERS_MISSING" % (max(ages), self.caller.take()))
+
+    def break_glass(self):
+        leader = self.trio.leader()
+        answer = {}
+
+        def publish():
+            answer["done"] = self.publish_at(leader, "with the key behind the glass",
+                                             "--sign-timeout", 30)
+        waiting = threading.Thread(target=publish)
+        waiting.start()
+        trilane.wait_until(lambda: leader.run("proposal", "show").returncode == 0, 10,
+                           "a proposal that waits")
+        leader("proposal", "sign", "--key", self.trio.break_glass, self.world.policies)
+        waiting.join(40)
+        version = answer["done"]["record"]["version"]
+        self.wait_version(version)
+        entries = leader.api("GET", "/api/v1/audit")[1]["entries"]
+        entry = next(e for e in entries if e["action"] == "sign")
+        return ("an operator made the same content of the same files and signed it with the "
+                "break-glass key",
+                "version %d is on all nodes, signed by %s; the audit keeps it: %s, %s" % (
+                    version, self.names(answer["done"]), entry["object"], entry["outcome"]))
+
+    def database_gone(self):
+        for replica in self.trio.replicas:
+            if not replica.alive():
+                replica.start()
+        self.trio.wait_leader()
+        self.caller.take()
+        self.trio.postgres.pause()
+        trilane.wait_until(lambda: self.trio.leader() is None, 20, "no replica to lead")
+        before = self.caller.take()
+        time.sleep(1)
+        status = self.trio.replicas[0].json("status")["leader"]["code"]
+        answered = self.caller.take()
+        self.trio.postgres.resume()
+        leader = self.trio.wait_leader()
+        return ("started the other two again, then stopped PostgreSQL, and let it go on",
+                "nobody led (%s), %d calls answered all the same; %s leads again, epoch %d" % (
+                    status, before + answered, leader.name, self.epoch()))
+
+    def everything_back(self):
+        done = self.publish_at(self.trio.leader(), "everything is back")
+        version = done["record"]["version"]
+        self.wait_version(version)
+        messages = [v["message"] for v in self.trio.history()]
+        assert len(messages) == len(set(messages)), messages
+        self.caller.over = True
+        self.caller.join(10)
+        return ("published once more",
+                "version %d on all nodes: %s; each of the %d publications is there once" % (
+                    version, self.standing(), len(messages)))
+
+    # --- what the steps share ---
+
+    def publish_with_fault(self, fault, message):
+        """Has the leader meet a fault in a publication that is sent to all replicas."""
+        leader = self.lead_with(fault)
+        self.caller.take()
+        epoch = self.epoch()
+        start = time.monotonic()
+        thread = threading.Thread(target=self.trio.publish, args=(message, self.world.policies))
+        thread.start()
+        trilane.wait_until(lambda: self.epoch() > epoch, 20, "another leader's head", step=0.01)
+        took = time.monotonic() - start
+        thread.join(60)
+        self.trio.wait_leader(besides=leader)
+        found = [v["version"] for v in self.trio.history() if v["message"] == message]
+        assert len(found) == 1, self.trio.history()
+        self.wait_version(found[0])
+        return leader, epoch, took, found[0]
+
+    def lead_with(self, fault):
+        """The leader starts again, with a fault in its next publication, and leads again."""
+        leader = self.trio.leader()
+        others = self.trio.followers()
+        leader.stop()
+        leader.start(fault_step=fault)
+        for other in others:
+            other.pause()
+        trilane.wait_until(leader.leads, 20, "the one with the fault to lead")
+        for other in others:
+            other.resume()
+        return leader
+
+    def answers(self, k):
+        try:
+            return self.callers.say(k)
+        except self.callers.grpc.RpcError:
+            return None
+
+    def publish_at(self, replica, message, *flags):
+        return json.loads(replica("publish", "--again", "--output", "json", "-m", message, *flags,
+                                  self.world.policies))
+
+    @staticmethod
+    def names(done):
+        return done["signers"].replace(",", " and ")
+
+    def epoch(self):
+        return self.world.nodes[0].dump()["epoch"]
+
+    def fleet(self):
+        """As any replica that answers tells it."""
+        for replica in self.trio.replicas:
+            if replica.answers():
+                return {node["node"]: node for node in replica.json("status")["nodes"]}
+        raise AssertionError("no replica answers")
+
+    def wait_version(self, version):
+        def acknowledged():
+            fleet = self.fleet()
+            return len(fleet) == NODES and all(n["version"] == version for n in fleet.values())
+        trilane.wait_until(acknowledged, 20, "all nodes to acknowledge version %d" % version)
+
+    def title(self):
+        return "Trilane demo, three of everything"
