@@ -60,7 +60,8 @@ static const struct setting_row rows[] = {
     {"tls-ca", "FILE", NULL, "CA of the other replicas' certificates; default: the system's",
      SETTING_TEXT},
     {"log-level", "LEVEL", "info", "error, warn, info or debug", SETTING_TEXT},
-    {"fault-step", "STEP", NULL, "tests: dies with SIGKILL before this step of a publication; stop:STEP: is stopped there",
+    {"fault-step", "STEP", NULL,
+     "tests: dies with SIGKILL before this step of a publication; stop:STEP: is stopped there",
      SETTING_TEXT},
     CLI_OUTPUT_ROW,
 };

@@ -10,6 +10,8 @@
     X(publish)                                                                                     \
     X(rollback)                                                                                    \
     X(recover)                                                                                     \
+    X(backup)                                                                                      \
+    X(restore)                                                                                     \
     X(proposal_show)                                                                               \
     X(proposal_sign)                                                                               \
     X(history)                                                                                     \
