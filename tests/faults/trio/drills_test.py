@@ -1,0 +1,160 @@
+"""The drills of docs/drills.md, as an operator does them."""
+
+import shutil
+import threading
+import unittest
+
+from trilane import POLICIES, SOURCE, wait_until
+from trio import Trio
+
+
+class Drills(unittest.TestCase):
+    def setUp(self):
+        self.t = Trio(cluster=False, head_interval_ms=200)
+        self.addCleanup(self.t.close)
+        self.t.start()
+        self.node = self.t.node("node-1").start(
+            good_after_ms=100, status_interval_ms=300, poll_interval_ms=300, stale_after_ms=2000)
+        self.seen = 0
+        self.publish("first")
+
+    def publish(self, message):
+        version = self.t.publish(message)
+        self.serves(version)
+        return version
+
+    def serves(self, version):
+        wait_until(lambda: self.version() == version, 20,
+                   "the node at version %d\n%s" % (version, self.node.log()[-2000:]))
+
+    def version(self):
+        """It never falls."""
+        version = self.node.version()
+        self.assertGreaterEqual(version, self.seen)
+        self.seen = version
+        return version
+
+    def contact_age_ms(self):
+        return self.node.dump()["snapshot"]["contact_age_ms"]
+
+    def published_once(self):
+        messages = [v["message"] for v in self.t.history()]
+        self.assertEqual(len(messages), len(set(messages)), messages)
+
+    def test_one_replica_is_lost(self):
+        lost = self.t.leader()
+        lost.kill()
+        shutil.rmtree(lost.data)
+        lost.data.mkdir()
+        self.t.wait_leader(besides=lost)
+        self.publish("with two")
+        lost.start()
+        other = next(r for r in self.t.followers() if r is not lost)
+        other.kill()
+        self.publish("signed by the one that came back")
+        self.published_once()
+
+    def test_two_replicas_are_lost(self):
+        last = self.t.leader()
+        for follower in self.t.followers():
+            follower.kill()
+        done = last.run("publish", "--again", "--sign-timeout", 1, "-m", "alone", POLICIES)
+        self.assertEqual(done.returncode, 3, done.stderr)
+        self.assertIn("COSIGNERS_MISSING", done.stderr)
+        wait_until(lambda: self.contact_age_ms() < 1000, 5, "heads to go on")
+        self.break_the_glass(last)
+        next(r for r in self.t.replicas if r is not last).start()
+        self.publish("with two again")
+        self.published_once()
+
+    def break_the_glass(self, last):
+        answer = {}
+        waiting = threading.Thread(target=lambda: answer.update(
+            last.json("publish", "--again", "--sign-timeout", "30", "-m", "glass", POLICIES)))
+        waiting.start()
+        wait_until(lambda: last.run("proposal", "show").returncode == 0, 10, "a proposal")
+        other_sources = self.t.write_policies(
+            {path.name: path.read_text() for path in POLICIES.glob("platform/*.yaml")})
+        refused = last.run("proposal", "sign", "--key", self.t.break_glass, other_sources)
+        self.assertNotEqual(refused.returncode, 0, refused.stdout)
+        wrong = last.run("proposal", "sign", "--unseen", "--key", self.t.keys / "manifest.key")
+        self.assertIn("MANIFEST_WRONG_KEY", wrong.stderr)
+        last("proposal", "sign", "--key", self.t.break_glass, POLICIES)
+        waiting.join(40)
+        self.assertIn("break-glass", answer["signers"])
+        self.serves(answer["record"]["version"])
+        self.assertIn("break-glass", last("history"))
+        self.assertIn("break-glass", last("status"))
+        entries = last.api("GET", "/api/v1/audit")[1]["entries"]
+        objects = [e["object"] for e in entries if e["action"] == "sign" and e["outcome"] == "OK"]
+        self.assertEqual(objects, ["version %d by break-glass" % answer["record"]["version"]])
+
+    def test_all_replicas_are_lost(self):
+        for replica in self.t.replicas:
+            replica.kill()
+        wait_until(lambda: self.node.dump()["state"] == "STALE", 20, "the node to say STALE")
+        for replica in self.t.replicas:
+            replica.start(wait=False)
+        self.t.wait_leader()
+        wait_until(lambda: self.node.dump()["state"] != "STALE", 20, "the node to be fresh")
+        self.publish("after all of them")
+        self.published_once()
+
+    def test_nats_is_lost_whole(self):
+        for number in range(3):
+            self.publish("more %d" % number)
+        self.t.nats.kill()
+        shutil.rmtree(self.t.nats.directory / "jetstream")
+        self.t.nats.start()
+        self.t.wait_leader()
+        fresh = self.t.node("node-2").start(good_after_ms=100, status_interval_ms=300)
+        wait_until(lambda: fresh.version() == self.version(), 20, "a new node to get it all")
+        self.publish("into the new one")
+
+    def database_of_yesterday(self):
+        """A backup, two publications behind it, and the backup in a new database."""
+        backup = self.t.directory / "backup"
+        self.t.command("backup", "--store", self.t.postgres.url(), backup)
+        for number in range(2):
+            self.publish("since the backup %d" % number)
+        for replica in self.t.replicas:
+            replica.kill()
+        self.t.postgres.sql('DROP DATABASE "trilane"', database="postgres")
+        self.t.postgres.sql('CREATE DATABASE "trilane"', database="postgres")
+        self.t.command("restore", "--store", self.t.postgres.url(), backup)
+        for replica in self.t.replicas:
+            replica.start()
+        wait_until(lambda: any(r.json("status")["leader"]["code"] == "STORE_BEHIND"
+                               for r in self.t.replicas), 20, "a leader that says STORE_BEHIND")
+        leader = next(r for r in self.t.replicas if r.json("status")["leader"]["leads"])
+        refused = leader.run("publish", "--again", "-m", "too early", POLICIES)
+        self.assertIn("STORE_BEHIND", refused.stderr)
+        return leader
+
+    def test_the_database_is_lost(self):
+        leader = self.database_of_yesterday()
+        adopted = leader.json("recover", "-m", "adopted")
+        self.assertEqual(adopted["record"]["version"], self.version())
+        self.t.wait_leader()
+        leader("plan", POLICIES)  # whose sources are not there to be compared with.
+        self.publish("after the recovery")
+
+    def test_the_database_is_lost_and_the_rest_given_up(self):
+        leader = self.database_of_yesterday()
+        before = self.version()
+        given_up = leader.json("recover", "--give-up", "-m", "given up")
+        self.assertGreater(given_up["record"]["version"], before)
+        self.assertEqual(given_up["record"]["origin"], 1)
+        self.serves(given_up["record"]["version"])
+        self.publish("after the recovery")
+
+    def test_each_drill_is_written_down(self):
+        text = (SOURCE / "docs" / "drills.md").read_text()
+        written = [line[3:].lower() for line in text.splitlines() if line.startswith("## ")]
+        tested = [name[5:].replace("_", " ") for name in dir(self) if name.startswith("test_")]
+        for title in written:
+            self.assertIn(title.replace(",", ""), tested)
+
+
+if __name__ == "__main__":
+    unittest.main()
