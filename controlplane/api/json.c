@@ -29,13 +29,13 @@ static json_t *number(uint64_t value)
 
 json_t *cp_json_record(const struct cp_record *record)
 {
-    return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:I, s:s, s:s}", "version",
-                     number(record->version), "epoch", number(record->epoch), "origin",
-                     number(record->origin), "manifest_digest",
-                     hex_of(record->manifest_digest, DIGEST_SIZE), "content_digest",
-                     hex_of(record->content_digest, DIGEST_SIZE), "raw_size",
-                     number(record->raw_size), "created_ms", (json_int_t)record->created_ms,
-                     "author", record->author, "message", record->message);
+    return json_pack(
+        "{s:o, s:o, s:o, s:o, s:o, s:o, s:I, s:s, s:s, s:s}", "version", number(record->version),
+        "epoch", number(record->epoch), "origin", number(record->origin), "manifest_digest",
+        hex_of(record->manifest_digest, DIGEST_SIZE), "content_digest",
+        hex_of(record->content_digest, DIGEST_SIZE), "raw_size", number(record->raw_size),
+        "created_ms", (json_int_t)record->created_ms, "author", record->author, "message",
+        record->message, "signers", record->signers);
 }
 
 json_t *cp_json_node(const struct cp_fleet_node *node)
@@ -57,12 +57,13 @@ json_t *cp_json_node(const struct cp_fleet_node *node)
 
 json_t *cp_json_leader(const struct cp_leader_status *status)
 {
-    return json_pack("{s:b, s:s, s:s, s:b, s:o, s:o, s:o, s:I, s:s}", "leads", status->leads,
-                     "holder", status->holder, "address", status->address, "vacant", status->vacant,
-                     "epoch", number(status->epoch), "sequence", number(status->sequence),
-                     "head_version", number(status->head_version), "head_at_ms",
-                     (json_int_t)status->head_at_ms, "code",
-                     status->code == E_OK ? "" : err_name(status->code));
+    return json_pack("{s:b, s:s, s:s, s:b, s:o, s:o, s:o, s:I, s:s, s:o, s:s}", "leads",
+                     status->leads, "holder", status->holder, "address", status->address, "vacant",
+                     status->vacant, "epoch", number(status->epoch), "sequence",
+                     number(status->sequence), "head_version", number(status->head_version),
+                     "head_at_ms", (json_int_t)status->head_at_ms, "code",
+                     status->code == E_OK ? "" : err_name(status->code), "newest_version",
+                     number(status->newest_version), "newest_signers", status->newest_signers);
 }
 
 /* JSON that another room made, as a value. */
@@ -98,9 +99,6 @@ json_t *cp_json_work(const struct cp_work *work)
     (void)json_object_set_new(value, "unchanged", json_boolean(work->is_unchanged && !work->again));
     (void)json_object_set_new(value, "nodes_live", number(work->nodes_live));
     (void)json_object_set_new(value, "capabilities", capabilities_of(work->capabilities));
-    if (work->signers.size > 0) {
-        (void)json_object_set_new(value, "signers", text_of(&work->signers));
-    }
     if (value != NULL && work->diff.size > 0) {
         (void)json_object_set_new(value, "diff", parsed(&work->diff));
         (void)json_object_set_new(value, "diff_text", text_of(&work->diff_text));

@@ -45,11 +45,13 @@ static void history_line(const json_t *record, json_int_t head_version)
     }
     struct slice message = slice_str(cli_text(record, "message"));
     message = slice_head(message, slice_find(message, '\n'));
-    (void)printf("%c %-8" JSON_INTEGER_FORMAT " %5s  %-21s %-12.12s %-16.16s %.*s%s\n",
+    const char *signers = cli_text(record, "signers");
+    const char *glass = strstr(signers, "break-glass") == NULL ? "" : " [signed by ";
+    (void)printf("%c %-8" JSON_INTEGER_FORMAT " %5s  %-21s %-12.12s %-16.16s %.*s%s%s%s%s\n",
                  cli_int(record, "version") == head_version ? '*' : ' ', cli_int(record, "version"),
                  cli_age(clock_wall_ms() - created_ms, age), when,
                  cli_text(record, "content_digest"), cli_text(record, "author"), SLICE_ARG(message),
-                 origin);
+                 origin, glass, glass[0] == '\0' ? "" : signers, glass[0] == '\0' ? "" : "]");
 }
 
 static void history_table(const json_t *value)
@@ -166,6 +168,33 @@ static void node_line(const json_t *node)
     (void)printf("\n");
 }
 
+/* A replica that follows is well: another one brings out the heads. */
+static bool follows(const json_t *leader)
+{
+    return strcmp(cli_text(leader, "code"), err_name(E_NOT_LEADER)) == 0 &&
+           cli_text(leader, "holder")[0] != '\0' &&
+           !json_is_true(json_object_get(leader, "vacant"));
+}
+
+static void head_line(const json_t *leader)
+{
+    char age[CLI_AGE_SIZE];
+    if (follows(leader)) {
+        (void)printf("this replica follows; newest version %" JSON_INTEGER_FORMAT "\n",
+                     cli_int(leader, "newest_version"));
+    } else if (cli_int(leader, "head_version") == 0) {
+        (void)printf("no head of this replica's yet\n");
+    } else {
+        (void)printf("head at version %" JSON_INTEGER_FORMAT ", put %s ago\n",
+                     cli_int(leader, "head_version"),
+                     cli_age(clock_wall_ms() - cli_int(leader, "head_at_ms"), age));
+    }
+    if (strstr(cli_text(leader, "newest_signers"), "break-glass") != NULL) {
+        (void)printf("BREAK-GLASS: version %" JSON_INTEGER_FORMAT " was signed by %s\n",
+                     cli_int(leader, "newest_version"), cli_text(leader, "newest_signers"));
+    }
+}
+
 static void leader_lines(const json_t *value)
 {
     char age[CLI_AGE_SIZE];
@@ -178,15 +207,9 @@ static void leader_lines(const json_t *value)
     }
     (void)printf("\nleader %s, epoch %" JSON_INTEGER_FORMAT "; ",
                  holder[0] == '\0' ? "none" : holder, cli_int(leader, "epoch"));
-    if (cli_int(leader, "head_version") == 0) {
-        (void)printf("no head of this replica's yet\n");
-    } else {
-        (void)printf("head at version %" JSON_INTEGER_FORMAT ", put %s ago\n",
-                     cli_int(leader, "head_version"),
-                     cli_age(clock_wall_ms() - cli_int(leader, "head_at_ms"), age));
-    }
+    head_line(leader);
     enum err_code code = E_OK;
-    if (err_find(cli_text(leader, "code"), &code) && code != E_OK) {
+    if (!follows(leader) && err_find(cli_text(leader, "code"), &code) && code != E_OK) {
         (void)printf("NO HEAD GOES OUT: %s: %s\n", err_name(code), err_text(code));
     }
     if (err_find(cli_text(value, "bucket_code"), &code) && code != E_OK) {
@@ -217,7 +240,8 @@ static void status_table(const json_t *value)
 /* The first thing that is wrong: a code to ask about; NULL when all is well. */
 static const char *worst_code(const json_t *value)
 {
-    const char *code = cli_text(json_object_get(value, "leader"), "code");
+    const json_t *leader = json_object_get(value, "leader");
+    const char *code = follows(leader) ? "" : cli_text(leader, "code");
     const json_t *nodes = json_object_get(value, "nodes");
     code = code[0] == '\0' ? cli_text(value, "bucket_code") : code;
     for (size_t i = 0; code[0] == '\0' && i < json_array_size(nodes); i++) {

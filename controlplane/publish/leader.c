@@ -489,13 +489,8 @@ static struct err heed_nodes(struct cp_leader *l)
     return renew(l, own->epoch);
 }
 
-static struct err beat_in(struct cp_leader *l, struct beat *b)
+static struct err read_newest(struct cp_leader *l, struct beat *b)
 {
-    cp_roots_now(l->options.roots, &l->on_thread.root);
-    TRY(watch_signer(l)); /* without one the row is left to run out: another may lead. */
-    TRY(judge_deaf(l));
-    TRY(renew(l, /* epoch_above= */ cp_signer_hello(l->options.signer).epoch));
-    TRY(heed_nodes(l));
     struct err e =
         l->on_thread.store->ops->latest(l->on_thread.store, l->options.environment, &b->record);
     if (e.code == E_NOT_FOUND) {
@@ -503,6 +498,24 @@ static struct err beat_in(struct cp_leader *l, struct beat *b)
     } else {
         TRY(e);
     }
+    lock_take(&l->shared.lock);
+    struct cp_leader_status *status = &l->shared.status;
+    status->newest_version = b->record.version;
+    (void)memcpy(status->newest_signers, b->record.signers, sizeof(status->newest_signers));
+    lock_drop(&l->shared.lock);
+    return OK;
+}
+
+static struct err beat_in(struct cp_leader *l, struct beat *b)
+{
+    cp_roots_now(l->options.roots, &l->on_thread.root);
+    TRY(watch_signer(l)); /* without one the row is left to run out: another may lead. */
+    TRY(judge_deaf(l));
+    struct err leads = renew(l, /* epoch_above= */ cp_signer_hello(l->options.signer).epoch);
+    TRY(leads.code == E_NOT_LEADER ? OK : leads);
+    TRY(read_newest(l, b)); /* a follower shows it, too. */
+    TRY(leads);
+    TRY(heed_nodes(l));
     l->on_thread.own.version_max = b->record.version;
     l->on_thread.bus_asked = true;
     if (bus_state(l->options.bus) != BUS_CONNECTED) {

@@ -76,13 +76,15 @@ struct cp_head_counters {
 struct cp_leader_status {
     bool leads;
     uint64_t epoch;
-    uint64_t sequence;                   /* of the last head that was signed. */
-    uint64_t head_version;               /* that KV's head points at; 0: none of ours yet. */
-    int64_t head_at_ms;                  /* wall clock of that write. */
-    enum err_code code;                  /* why no head goes out; E_OK: it does. */
-    char holder[CP_ENVIRONMENT_MAX + 1]; /* name of who leads. */
-    char address[CP_ADDRESS_MAX + 1];    /* of the API of who leads; "": none. */
-    bool vacant;                         /* the row had run out when it was seen last. */
+    uint64_t sequence;                       /* of the last head that was signed. */
+    uint64_t head_version;                   /* that KV's head points at; 0: none of ours yet. */
+    int64_t head_at_ms;                      /* wall clock of that write. */
+    enum err_code code;                      /* why no head goes out; E_OK: it does. */
+    char holder[CP_ENVIRONMENT_MAX + 1];     /* name of who leads. */
+    char address[CP_ADDRESS_MAX + 1];        /* of the API of who leads; "": none. */
+    bool vacant;                             /* the row had run out when it was seen last. */
+    uint64_t newest_version;                 /* of the journal; 0: none. */
+    char newest_signers[CP_SIGNERS_MAX + 1]; /* of that one. */
     struct cp_head_counters counters;
 };
 

@@ -490,7 +490,11 @@ static struct err step_cosign(struct publication *p)
                                .own = p->signature,
                                .wait_ms = p->work->sign_wait_ms == 0 ? limits.cosign_wait_ms
                                                                      : p->work->sign_wait_ms};
-    return cp_cosign_gather(p->room, &cosign, &p->container, &p->work->signers, &p->work->sentence);
+    auto_buf struct buf signers = BUF_MAX(CP_SIGNERS_MAX);
+    TRY(cp_cosign_gather(p->room, &cosign, &p->container, &signers, &p->work->sentence));
+    (void)snprintf(p->work->record.signers, sizeof(p->work->record.signers), "%.*s",
+                   SLICE_ARG(buf_slice(&signers)));
+    return OK;
 }
 
 /* Keeps what came of a proposal: the signature, or why there is none. */
@@ -760,7 +764,6 @@ void cp_work_init(struct cp_work *work, enum cp_work_kind kind)
     work->diagnostics_text = BUF_MAX(TEXT_MAX);
     work->diff = BUF_MAX(TEXT_MAX);
     work->diff_text = BUF_MAX(TEXT_MAX);
-    work->signers = BUF_MAX(SENTENCE_MAX);
 }
 
 void cp_work_free(struct cp_work *work)
@@ -771,5 +774,4 @@ void cp_work_free(struct cp_work *work)
     buf_free(&work->diagnostics_text);
     buf_free(&work->diff);
     buf_free(&work->diff_text);
-    buf_free(&work->signers);
 }

@@ -56,7 +56,6 @@ struct cp_work {
     bool in_head;          /* KV's head points at it. */
     bool is_same;          /* the content is that of the newest publication. */
     bool is_unchanged;     /* so are the positions: there is nothing to publish. */
-    struct buf signers;    /* names of the keys that signed it: "cp-0,cp-2". */
 };
 
 void cp_work_init(struct cp_work *work, enum cp_work_kind kind);

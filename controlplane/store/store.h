@@ -38,6 +38,7 @@ enum {
     CP_LABELS_MAX = 1023,
     CP_SERIAL_MAX = 40,
     CP_COSIGNATURES_MAX = 16,
+    CP_SIGNERS_MAX = 1023,
 };
 
 /* What a leader presents with each write: the row must still be its own. */
@@ -77,6 +78,7 @@ struct cp_record {
     char author[CP_AUTHOR_MAX + 1];
     char message[CP_MESSAGE_MAX + 1];
     char request[CP_REQUEST_MAX + 1]; /* the sender's own id of it, never used twice; "": none. */
+    char signers[CP_SIGNERS_MAX + 1]; /* names of the keys under its manifest, "cp-0,cp-2". */
 };
 
 /* A manifest body that waits for signatures. The newest one above the newest publication is open,

@@ -283,7 +283,7 @@ class HaDemo(demo.Demo):
 
     @staticmethod
     def names(done):
-        return done["signers"].replace(",", " and ")
+        return done["record"]["signers"].replace(",", " and ")
 
     def epoch(self):
         return self.world.nodes[0].dump()["epoch"]

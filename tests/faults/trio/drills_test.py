@@ -81,7 +81,7 @@ class Drills(unittest.TestCase):
         self.assertIn("MANIFEST_WRONG_KEY", wrong.stderr)
         last("proposal", "sign", "--key", self.t.break_glass, POLICIES)
         waiting.join(40)
-        self.assertIn("break-glass", answer["signers"])
+        self.assertIn("break-glass", answer["record"]["signers"])
         self.serves(answer["record"]["version"])
         self.assertIn("break-glass", last("history"))
         self.assertIn("break-glass", last("status"))

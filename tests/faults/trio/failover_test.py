@@ -99,7 +99,7 @@ class Failover(unittest.TestCase):
         self.assertEqual(before, self.leader.json("history")["versions"])
         done = follower.json("publish", "--again", "-m", "by a follower", POLICIES)
         self.assertEqual(self.published_once("by a follower"), done["record"]["version"])
-        self.assertEqual(len(done["signers"].split(",")), 2)
+        self.assertEqual(len(done["record"]["signers"].split(",")), 2)
 
     def test_a_request_is_done_once(self):
         body = {"files": [{"name": path.name,
