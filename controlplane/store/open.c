@@ -1,17 +1,80 @@
-/* store: from a URL to its implementation. See store.h. */
+/* store: from a URL to a store, and what its operations share. See store.h. */
+#include <stdlib.h>
 #include <string.h>
 
-#include "controlplane/store/sqlite.h"
-#include "controlplane/store/store.h"
+#include "controlplane/store/sql_driver.h"
+#include "controlplane/store/store_in.h"
 
-struct err cp_store_open(const char *url, struct cp_store **out, struct buf *message)
+static void close_store(struct cp_store *store)
+{
+    struct cp_store_db *s = (struct cp_store_db *)store;
+    sql_close(s->db);
+    free(s);
+}
+
+static const struct cp_store_ops operations = {
+    .close = close_store,
+    .lease_take = cp_op_lease_take,
+    .lease_drop = cp_op_lease_drop,
+    .lease_read = cp_op_lease_read,
+    .version_hand = cp_op_version_hand,
+    .version_raise = cp_op_version_raise,
+    .sources_put = cp_op_sources_put,
+    .proposal_put = cp_op_proposal_put,
+    .proposal_open = cp_op_proposal_open,
+    .cosign_put = cp_op_cosign_put,
+    .cosign_list = cp_op_cosign_list,
+    .publish = cp_op_publish,
+    .find_request = cp_op_find_request,
+    .latest = cp_op_latest,
+    .load = cp_op_load,
+    .history = cp_op_history,
+    .sources_get = cp_op_sources_get,
+    .chunk_get = cp_op_chunk_get,
+    .chunks_get = cp_op_chunks_get,
+    .audit_add = cp_op_audit_add,
+    .audit_list = cp_op_audit_list,
+    .root_put = cp_op_root_put,
+    .roots_get = cp_op_roots_get,
+    .token_put = cp_op_token_put,
+    .token_get = cp_op_token_get,
+    .node_enrol = cp_op_node_enrol,
+    .node_get = cp_op_node_get,
+    .node_list = cp_op_node_list,
+    .node_renew = cp_op_node_renew,
+    .node_remove = cp_op_node_remove,
+    .backup = cp_op_backup,
+    .restore = cp_op_restore,
+};
+
+struct err sql_open(const char *url, struct sql **out, struct buf *message)
 {
     static const char sqlite[] = "sqlite:";
     if (strncmp(url, sqlite, sizeof(sqlite) - 1) == 0 && url[sizeof(sqlite) - 1] != '\0') {
-        return cp_sqlite_open(url + sizeof(sqlite) - 1, out, message);
+        return sql_sqlite_open(url + sizeof(sqlite) - 1, out, message);
     }
-    TRY(buf_addf(message, "store: found \"%.200s\"; expected sqlite:FILE", url));
+    /* The kind alone: what comes behind it may hold a password. */
+    TRY(buf_addf(message, "store: found \"%.*s…\"; expected sqlite:FILE", (int)strcspn(url, ":"),
+                 url));
     return FAIL(E_USAGE);
+}
+
+struct err cp_store_open(const char *url, struct cp_store **out, struct buf *message)
+{
+    struct cp_store_db *s = calloc(1, sizeof(*s));
+    if (s == NULL) {
+        return FAIL(E_NO_MEMORY);
+    }
+    struct err e = sql_open(url, &s->db, message);
+    if (!err_ok(e)) {
+        free(s);
+        return e;
+    }
+    s->ops = operations;
+    s->ops.name = s->db->driver->name;
+    s->store.ops = &s->ops;
+    *out = &s->store;
+    return OK;
 }
 
 void cp_store_close(struct cp_store *store)
@@ -19,4 +82,28 @@ void cp_store_close(struct cp_store *store)
     if (store != NULL) {
         store->ops->close(store);
     }
+}
+
+struct err cp_write(struct cp_store *store, const struct cp_write *write, sql_body_fn *body,
+                    void *ctx)
+{
+    struct sql_work work = {.body = body, .ctx = ctx, .bytes = write->bytes};
+    struct sql_fence fence = {0};
+    if (write->fence != NULL) {
+        fence = (struct sql_fence){.environment = write->fence->environment,
+                                   .holder = slice_of(write->fence->holder, CP_HOLDER_SIZE),
+                                   .epoch = write->fence->epoch};
+        work.fence = &fence;
+    }
+    return sql_transact(cp_db(store), &work);
+}
+
+struct err cp_run_numbered(struct sql *db, const char *text, const char *environment,
+                           uint64_t number)
+{
+    auto_sql struct sql_query q;
+    sql_begin(&q, db, text);
+    sql_bind_text(&q, 1, environment);
+    sql_bind_number(&q, 2, number);
+    return sql_run(&q);
 }
