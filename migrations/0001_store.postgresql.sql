@@ -60,6 +60,7 @@ CREATE TABLE journal (
     -- Raw digests of its chunks in the order of the manifest's streams, 32 bytes each.
     chunks          bytea NOT NULL DEFAULT '',
     request         text COLLATE "C" NOT NULL DEFAULT '', -- the sender's own id of it
+    signers         text COLLATE "C" NOT NULL DEFAULT '', -- names of the keys under the manifest
     PRIMARY KEY (environment, number),
     FOREIGN KEY (environment, number) REFERENCES version (environment, number)
 );

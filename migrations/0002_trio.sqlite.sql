@@ -33,6 +33,8 @@ UPDATE journal SET chunks = coalesce((SELECT CAST(group_concat(raw_digest, '') A
     ORDER BY position)), x'');
 -- The sender's own id of a publication.
 ALTER TABLE journal ADD COLUMN request TEXT NOT NULL DEFAULT '';
+-- Names of the keys under its manifest.
+ALTER TABLE journal ADD COLUMN signers TEXT NOT NULL DEFAULT '';
 CREATE UNIQUE INDEX journal_request ON journal (environment, request) WHERE request <> '';
 
 CREATE TABLE chunk_use (
