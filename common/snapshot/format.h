@@ -46,7 +46,8 @@ enum {
     KEY_SEED_SIZE = 32,
     KEY_SIGNATURE_SIZE = 64,
     KEY_NAME_MAX = 63,
-    ROLE_KEYS_MAX = 16, /* as many as a container has room for signatures. */
+    KEY_FILE_MAX = 1024, /* bytes of a key file's text. */
+    ROLE_KEYS_MAX = 16,  /* as many as a container has room for signatures. */
 };
 
 enum key_role {

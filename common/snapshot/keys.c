@@ -15,7 +15,7 @@
 
 #define KEY_FILE_FIRST "trilane private key 1"
 
-enum { KEY_FILE_MAX = 1024, HEX_SIZE = 2 * KEY_SEED_SIZE + 1 };
+enum { HEX_SIZE = 2 * KEY_SEED_SIZE + 1 };
 
 _Static_assert(KEY_PUBLIC_SIZE == crypto_sign_PUBLICKEYBYTES, "Ed25519");
 _Static_assert(KEY_SEED_SIZE == crypto_sign_SEEDBYTES, "Ed25519");
@@ -184,6 +184,11 @@ struct err key_file_read(const char *path, struct key_pair *out)
 {
     auto_close int fd = -1;
     TRY(key_file_open(path, &fd));
+    return key_file_read_open(fd, out);
+}
+
+struct err key_file_read_open(int fd, struct key_pair *out)
+{
     uint8_t text[KEY_FILE_MAX];
     size_t size = 0;
     struct err e = file_read_at(fd, text, sizeof(text), 0, &size);

@@ -55,6 +55,10 @@ MUST_CHECK struct err key_file_write(const char *path, const struct key_pair *pa
 /* Reads a key file. E_USAGE unless it is a plain file of ours with no right for anybody else. */
 MUST_CHECK struct err key_file_read(const char *path, struct key_pair *out);
 
+/* Reads the text of a key file from a plain file or memory file that is open, from its beginning;
+ * who may read it is not asked. */
+MUST_CHECK struct err key_file_read_open(int fd, struct key_pair *out);
+
 /* "manifest cp-1 <64 hex digits>": how a public key is shown, given and kept. */
 MUST_CHECK struct err key_public_print(const struct key_public *key, struct buf *out);
 MUST_CHECK struct err key_public_parse(struct slice text, struct key_public *out);

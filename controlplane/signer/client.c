@@ -14,18 +14,25 @@
 #include "common/base/check.h"
 #include "common/base/lock.h"
 #include "common/base/scope.h"
+#include "controlplane/signer/keep.h"
 #include "controlplane/signer/signer.h"
 #include "controlplane/signer/wire.h"
 
 enum { ANSWER_S = 5 }; /* one write to disk and one signature. */
 
+struct running {
+    pid_t pid; /* 0: none. */
+    int fd;    /* -1: it is gone. */
+    struct cp_signer_hello hello;
+};
+
 struct cp_signer {
     struct cp_signer_options options;
+    struct signer_kept kept[SIGNER_KEYS]; /* set before the first start; never change. */
     struct {
-        struct lock lock;  /* one request at a time. */
-        pid_t pid GUARDED; /* 0: none. */
-        int fd GUARDED;    /* -1: it is gone. */
-        struct cp_signer_hello hello GUARDED;
+        struct lock lock; /* one request at a time. */
+        struct running now GUARDED;
+        int end GUARDED; /* status of the last one that ended by itself, as wait() gives it. */
     } shared;
 };
 
@@ -34,14 +41,34 @@ static const char *program_of(const struct cp_signer_options *o)
     return o->program == NULL ? "/proc/self/exe" : o->program;
 }
 
-/* Between fork and exec: async-signal-safe calls only. */
-static _Noreturn void become_signer(const struct cp_signer_options *o, int fd, pid_t parent)
+/* What stands for a key in the signer's arguments: its file, or the descriptor that it inherits. */
+static const char *source_of(const struct cp_signer *s, size_t index)
+{
+    static const char *const inherited[SIGNER_KEYS] = {"fd:4", "fd:5"};
+    const char *const files[SIGNER_KEYS] = {s->options.key_manifest, s->options.key_head};
+    _Static_assert(SIGNER_KEY_FD == 4 && SIGNER_KEYS == 2, "the numbers above");
+    return s->kept[index].fd >= 0 ? inherited[index] : files[index];
+}
+
+/* Between fork and exec: async-signal-safe calls only. Kept keys lie above all that is set here. */
+static void hand_over(const struct cp_signer *s, int fd)
 {
     if (fd == SIGNER_FD) {
         (void)fcntl(fd, F_SETFD, 0);
     } else if (dup2(fd, SIGNER_FD) < 0) {
         _exit(1);
     }
+    for (int i = 0; i < SIGNER_KEYS; i++) {
+        if (s->kept[i].fd >= 0 && dup2(s->kept[i].fd, SIGNER_KEY_FD + i) < 0) {
+            _exit(1);
+        }
+    }
+}
+
+/* The same. */
+static _Noreturn void become_signer(const struct cp_signer *s, int fd, pid_t parent)
+{
+    hand_over(s, fd);
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != parent) { /* it died before the line above. */
         _exit(1);
@@ -52,12 +79,12 @@ static _Noreturn void become_signer(const struct cp_signer_options *o, int fd, p
     union {
         const char *in;
         char *out;
-    } environment = {o->environment}, manifest = {o->key_manifest}, head = {o->key_head},
-      state = {o->state};
+    } environment = {s->options.environment}, manifest = {source_of(s, 0)},
+      head = {source_of(s, 1)}, state = {s->options.state};
     char *argv[] = {name,     subcommand, environment.out, manifest.out,
                     head.out, state.out,  (char *)0};
     char *no_environment[] = {(char *)0};
-    (void)execve(program_of(o), argv, no_environment);
+    (void)execve(program_of(&s->options), argv, no_environment);
     _exit(1);
 }
 
@@ -69,7 +96,7 @@ static struct err set_timeouts(int fd)
     return fine ? OK : FAIL(E_IO);
 }
 
-static struct err start(struct cp_signer *s) REQUIRES(s->shared.lock)
+static struct err start(const struct cp_signer *s, struct running *out)
 {
     int pair[2];
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0) {
@@ -81,20 +108,19 @@ static struct err start(struct cp_signer *s) REQUIRES(s->shared.lock)
     pid_t parent = getpid();
     pid_t pid = fork();
     if (pid == 0) {
-        become_signer(&s->options, theirs, parent);
+        become_signer(s, theirs, parent);
     }
     if (pid < 0) {
         return FAIL(E_IO);
     }
-    s->shared.pid = pid;
-    s->shared.fd = TAKE_FD(ours);
+    *out = (struct running){.pid = pid, .fd = TAKE_FD(ours)};
     return OK;
 }
 
-static struct err greet(struct cp_signer *s, struct buf *message) REQUIRES(s->shared.lock)
+static struct err greet(struct running *r, struct buf *message)
 {
     struct signer_hello hello;
-    struct err e = signer_receive(s->shared.fd, &hello, sizeof(hello));
+    struct err e = signer_receive(r->fd, &hello, sizeof(hello));
     if (!err_ok(e)) {
         TRY(buf_add_str(message, "signer: the process ended before it was ready"));
         return e;
@@ -105,38 +131,75 @@ static struct err greet(struct cp_signer *s, struct buf *message) REQUIRES(s->sh
         TRY(buf_addf(message, "signer: %s", hello.message));
         return FAIL((enum err_code)hello.code);
     }
-    (void)memcpy(s->shared.hello.manifest_public, hello.manifest_public, KEY_PUBLIC_SIZE);
-    (void)memcpy(s->shared.hello.head_public, hello.head_public, KEY_PUBLIC_SIZE);
-    s->shared.hello.epoch = hello.epoch;
-    s->shared.hello.version = hello.version;
+    (void)memcpy(r->hello.manifest_public, hello.manifest_public, KEY_PUBLIC_SIZE);
+    (void)memcpy(r->hello.head_public, hello.head_public, KEY_PUBLIC_SIZE);
+    r->hello.epoch = hello.epoch;
+    r->hello.version = hello.version;
     return OK;
 }
 
 /* It ends at the end of its input; one that hangs is killed: its memory is on disk before any
- * signature leaves it. */
-static void end(struct cp_signer *s, bool hangs) REQUIRES(s->shared.lock)
+ * signature leaves it. How it ended, as wait() gives it. */
+static int end(struct running *r, bool hangs)
 {
-    scope_close(&s->shared.fd);
-    if (s->shared.pid > 0) {
+    int status = 0;
+    scope_close(&r->fd);
+    if (r->pid > 0) {
         if (hangs) {
-            (void)kill(s->shared.pid, SIGKILL);
+            (void)kill(r->pid, SIGKILL);
         }
-        while (waitpid(s->shared.pid, NULL, 0) < 0 && errno == EINTR) {
+        while (waitpid(r->pid, &status, 0) < 0 && errno == EINTR) {
         }
-        s->shared.pid = 0;
+        r->pid = 0;
     }
+    return status;
 }
 
-static struct err start_and_greet(struct cp_signer *s, struct buf *message) REQUIRES(s->shared.lock)
+static bool same_keys(const struct cp_signer_hello *a, const struct cp_signer_hello *b)
 {
-    struct err e = start(s);
+    return memcmp(a->manifest_public, b->manifest_public, KEY_PUBLIC_SIZE) == 0 &&
+           memcmp(a->head_public, b->head_public, KEY_PUBLIC_SIZE) == 0;
+}
+
+/* Starts one, and has its keys judged unless they are those of 'before' (NULL: none). */
+static struct err start_judged(const struct cp_signer *s, const struct cp_signer_hello *before,
+                               struct running *out, struct buf *message)
+{
+    struct running r = {.fd = -1};
+    struct err e = start(s, &r);
     if (err_ok(e)) {
-        e = greet(s, message);
+        e = greet(&r, message);
+    }
+    bool asks = s->options.accept != NULL && (before == NULL || !same_keys(before, &r.hello));
+    if (err_ok(e) && asks) {
+        e = s->options.accept(s->options.accept_ctx, &r.hello, message);
     }
     if (!err_ok(e)) {
-        end(s, /* hangs= */ true);
+        (void)end(&r, /* hangs= */ true);
+        return e;
     }
-    return e;
+    *out = r;
+    return OK;
+}
+
+static struct err keep_keys(struct cp_signer *s, struct buf *message)
+{
+    static const char *const settings[SIGNER_KEYS] = {"key-manifest", "key-head"};
+    const char *const sources[SIGNER_KEYS] = {s->options.key_manifest, s->options.key_head};
+    for (size_t i = 0; i < SIGNER_KEYS; i++) {
+        int fd = -1;
+        if (!signer_source_fd(sources[i], &fd)) {
+            continue;
+        }
+        struct err e = signer_keep(fd, &s->kept[i]);
+        if (!err_ok(e)) {
+            TRY(buf_addf(message, "%s: %s: %s", settings[i], sources[i],
+                         e.code == E_USAGE ? "no key can be read from this descriptor"
+                                           : err_text(e.code)));
+            return e;
+        }
+    }
+    return OK;
 }
 
 struct err cp_signer_start(const struct cp_signer_options *options, struct cp_signer **out,
@@ -147,10 +210,15 @@ struct err cp_signer_start(const struct cp_signer_options *options, struct cp_si
         return FAIL(E_NO_MEMORY);
     }
     s->options = *options;
+    s->kept[0].fd = -1;
+    s->kept[1].fd = -1;
     lock_init(&s->shared.lock);
     lock_take(&s->shared.lock);
-    s->shared.fd = -1;
-    struct err e = start_and_greet(s, message);
+    s->shared.now.fd = -1;
+    struct err e = keep_keys(s, message);
+    if (err_ok(e)) {
+        e = start_judged(s, /* before= */ NULL, &s->shared.now, message);
+    }
     lock_drop(&s->shared.lock);
     if (!err_ok(e)) {
         cp_signer_stop(s);
@@ -166,16 +234,19 @@ void cp_signer_stop(struct cp_signer *signer)
         return;
     }
     lock_take(&signer->shared.lock);
-    end(signer, /* hangs= */ false);
+    (void)end(&signer->shared.now, /* hangs= */ false);
     lock_drop(&signer->shared.lock);
     lock_free(&signer->shared.lock);
+    for (size_t i = 0; i < SIGNER_KEYS; i++) {
+        signer_kept_free(&signer->kept[i]);
+    }
     free(signer);
 }
 
 struct cp_signer_hello cp_signer_hello(struct cp_signer *signer)
 {
     lock_take(&signer->shared.lock);
-    struct cp_signer_hello hello = signer->shared.hello;
+    struct cp_signer_hello hello = signer->shared.now.hello;
     lock_drop(&signer->shared.lock);
     return hello;
 }
@@ -183,30 +254,26 @@ struct cp_signer_hello cp_signer_hello(struct cp_signer *signer)
 bool cp_signer_is_gone(struct cp_signer *signer)
 {
     lock_take(&signer->shared.lock);
-    if (signer->shared.pid > 0 &&
-        waitpid(signer->shared.pid, NULL, WNOHANG) == signer->shared.pid) {
-        signer->shared.pid = 0;
-        scope_close(&signer->shared.fd);
+    struct running *now = &signer->shared.now;
+    if (now->pid > 0 && waitpid(now->pid, &signer->shared.end, WNOHANG) == now->pid) {
+        now->pid = 0;
+        scope_close(&now->fd);
     }
-    bool gone = signer->shared.fd < 0;
+    bool gone = now->fd < 0;
     lock_drop(&signer->shared.lock);
     return gone;
 }
 
 static struct err restart(struct cp_signer *s, struct buf *message) REQUIRES(s->shared.lock)
 {
-    struct cp_signer_hello before = s->shared.hello;
-    end(s, /* hangs= */ true);
-    TRY(start_and_greet(s, message));
-    const struct cp_signer_hello *now = &s->shared.hello;
-    if (memcmp(before.manifest_public, now->manifest_public, KEY_PUBLIC_SIZE) != 0 ||
-        memcmp(before.head_public, now->head_public, KEY_PUBLIC_SIZE) != 0) {
-        end(s, /* hangs= */ false);
-        s->shared.hello = before;
-        TRY(buf_add_str(message, "signer: the key files were changed under a running server"));
-        return FAIL(E_CONFLICT);
+    (void)end(&s->shared.now, /* hangs= */ true);
+    if (WIFSIGNALED(s->shared.end)) { /* SIGSYS: it wanted what its sandbox does not allow. */
+        TRY(buf_addf(message, "the signer had ended by SIG%s; ",
+                     sigabbrev_np(WTERMSIG(s->shared.end))));
     }
-    return OK;
+    s->shared.end = 0;
+    const struct cp_signer_hello before = s->shared.now.hello;
+    return start_judged(s, &before, &s->shared.now, message);
 }
 
 struct err cp_signer_restart(struct cp_signer *signer, struct buf *message)
@@ -217,22 +284,45 @@ struct err cp_signer_restart(struct cp_signer *signer, struct buf *message)
     return e;
 }
 
+static struct err reload(struct cp_signer *s, bool *out_changed, struct buf *message)
+    REQUIRES(s->shared.lock)
+{
+    struct running next = {.fd = -1};
+    TRY(start_judged(s, &s->shared.now.hello, &next, message));
+    /* The same keys: the one that runs knows its sequence, and goes on. */
+    *out_changed = s->shared.now.fd < 0 || !same_keys(&s->shared.now.hello, &next.hello);
+    (void)end(*out_changed ? &s->shared.now : &next, /* hangs= */ false);
+    if (*out_changed) {
+        s->shared.now = next;
+    }
+    return OK;
+}
+
+struct err cp_signer_reload(struct cp_signer *signer, bool *out_changed, struct buf *message)
+{
+    lock_take(&signer->shared.lock);
+    struct err e = reload(signer, out_changed, message);
+    lock_drop(&signer->shared.lock);
+    return e;
+}
+
 /* A failure leaves half a message on the socket: it is of no use any more. */
 static struct err exchange(struct cp_signer *s, const struct signer_request *q, struct slice body,
                            struct signer_reply *reply) REQUIRES(s->shared.lock)
 {
-    if (s->shared.fd < 0) {
+    int fd = s->shared.now.fd;
+    if (fd < 0) {
         return FAIL(E_SIGNER_GONE);
     }
-    struct err e = signer_send(s->shared.fd, slice_of(q, sizeof(*q)));
+    struct err e = signer_send(fd, slice_of(q, sizeof(*q)));
     if (err_ok(e)) {
-        e = signer_send(s->shared.fd, body);
+        e = signer_send(fd, body);
     }
     if (err_ok(e)) {
-        e = signer_receive(s->shared.fd, reply, sizeof(*reply));
+        e = signer_receive(fd, reply, sizeof(*reply));
     }
     if (!err_ok(e)) {
-        end(s, /* hangs= */ true);
+        s->shared.end = end(&s->shared.now, /* hangs= */ true);
         return FAIL(E_SIGNER_GONE);
     }
     return OK;

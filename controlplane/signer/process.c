@@ -10,26 +10,33 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "common/base/check.h"
 #include "common/base/ids.h"
+#include "controlplane/signer/sandbox.h"
 #include "controlplane/signer/signer.h"
 #include "controlplane/signer/state.h"
 #include "controlplane/signer/wire.h"
 
-enum { PREFIX_MAX = 3 * 11 }; /* three fields: a byte of tag, ten of varint at most. */
+enum {
+    PREFIX_MAX = 3 * 11,                   /* three fields: a byte of tag, ten of varint at most. */
+    SIGNED_MAX = MANIFEST_BODY_MAX + 1024, /* a body and what is signed before it. */
+};
 
 struct process {
     struct key_pair *manifest; /* in locked, guarded memory of libsodium's. */
     struct key_pair *head;
     struct signer_state state;
-    const char *state_path;
+    int state_fd;
     bool broken; /* the state could not be written: nothing is signed any more. */
     uint8_t body[MANIFEST_BODY_MAX];
+    struct buf to_sign; /* has its room before the sandbox: no memory is asked for in it. */
 };
 
-/* Dies with the parent; leaves no core, no trace for a debugger, no descriptor but the socket. */
+/* Dies with the parent; leaves no core, no trace for a debugger, no descriptor but the socket and
+ * the keys'. */
 static void harden(void)
 {
     static const struct rlimit none = {0, 0};
@@ -37,9 +44,7 @@ static void harden(void)
     (void)prctl(PR_SET_DUMPABLE, 0);
     (void)prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
     (void)setrlimit(RLIMIT_CORE, &none);
-    for (int fd = SIGNER_FD + 1; fd < 1024; fd++) {
-        (void)close(fd);
-    }
+    (void)close_range(SIGNER_KEY_FD + SIGNER_KEYS, ~0U, /* flags= */ 0);
     /* A drain is the parent's to decide: a signal to the whole group must not take the keys away
      * from under a publication. */
     (void)signal(SIGINT, SIG_IGN);
@@ -47,15 +52,28 @@ static void harden(void)
     (void)signal(SIGHUP, SIG_IGN);
 }
 
-static struct err load_key(const char *path, enum key_role role, struct key_pair **out,
+/* A key's file, or the descriptor that the parent passed on in its place. */
+static struct err read_key(const char *source, struct key_pair *out)
+{
+    int fd = -1;
+    if (!signer_source_fd(source, &fd)) {
+        return key_file_read(source, out);
+    }
+    struct err e = key_file_read_open(fd, out);
+    (void)close(fd);
+    return e;
+}
+
+static struct err load_key(const char *source, enum key_role role, struct key_pair **out,
                            const char **why)
 {
-    struct key_pair *pair = sodium_malloc(sizeof(*pair)); /* locked, not dumped, wiped when freed */
-    if (pair == NULL) {
-        *why = "no locked memory for a key";
+    struct key_pair *pair = sodium_malloc(sizeof(*pair)); /* guarded, not dumped. */
+    if (pair == NULL || sodium_mlock(pair, sizeof(*pair)) != 0) {
+        *why = "no locked memory for a key: raise RLIMIT_MEMLOCK";
+        sodium_free(pair);
         return FAIL(E_NO_MEMORY);
     }
-    struct err e = key_file_read(path, pair);
+    struct err e = read_key(source, pair);
     if (e.code == E_USAGE) {
         *why = "must be a plain file of this account that nobody else may read; chmod 600";
     }
@@ -116,7 +134,7 @@ static struct err judge(struct process *p, const struct signer_request *q, struc
         TRY(signer_state_head(&p->state, q->epoch, q->sequence, digest, &write));
     }
     if (write) {
-        struct err e = signer_state_write(p->state_path, &p->state);
+        struct err e = signer_state_write(p->state_fd, &p->state);
         p->broken = !err_ok(e); /* what is on disk is no longer known: stop here. */
         return e;
     }
@@ -132,10 +150,11 @@ static struct err answer(struct process *p, const struct signer_request *q,
     }
     TRY(judge(p, q, body));
     const struct key_pair *pair = q->kind == CONTAINER_MANIFEST ? p->manifest : p->head;
-    struct container_signature signature;
-    TRY(container_sign((enum container_kind)q->kind, p->state.environment, body, pair, &signature));
-    (void)memcpy(reply->key_id, signature.key_id, sizeof(reply->key_id));
-    (void)memcpy(reply->signature, signature.signature, sizeof(reply->signature));
+    buf_clear(&p->to_sign);
+    TRY(container_signed_bytes((enum container_kind)q->kind, p->state.environment, body,
+                               &p->to_sign));
+    key_id(pair->public.bytes, reply->key_id);
+    key_sign(pair, buf_slice(&p->to_sign), reply->signature);
     return OK;
 }
 
@@ -152,23 +171,35 @@ static struct err serve_one(struct process *p)
     return signer_send(SIGNER_FD, slice_of(&reply, sizeof(reply)));
 }
 
+static struct err load(struct process *p, char **argv, const char **at, const char **why)
+{
+    uint8_t environment[ENVIRONMENT_SIZE];
+    snap_environment(slice_str(argv[0]), environment);
+    *at = "memory";
+    *why = "the stack cannot be locked: raise RLIMIT_MEMLOCK";
+    TRY(signer_sandbox_lock_stack());
+    *why = NULL;
+    *at = argv[1];
+    TRY(load_key(argv[1], KEY_ROLE_MANIFEST, &p->manifest, why));
+    *at = argv[2];
+    TRY(load_key(argv[2], KEY_ROLE_HEAD, &p->head, why));
+    *at = argv[3];
+    TRY(signer_state_open(argv[3], environment, &p->state, &p->state_fd));
+    *at = "memory";
+    uint8_t *room = NULL;
+    TRY(buf_reserve(&p->to_sign, SIGNED_MAX, &room));
+    *at = "sandbox";
+    *why = "the kernel offers no seccomp";
+    return signer_sandbox_enter(SIGNER_FD, p->state_fd);
+}
+
 static struct err prepare(struct process *p, char **argv, struct signer_hello *hello)
 {
+    const char *at = "";
     const char *why = NULL;
-    const char *at = argv[1];
-    struct err e = load_key(argv[1], KEY_ROLE_MANIFEST, &p->manifest, &why);
-    if (err_ok(e)) {
-        at = argv[2];
-        e = load_key(argv[2], KEY_ROLE_HEAD, &p->head, &why);
-    }
-    if (err_ok(e)) {
-        at = argv[3];
-        uint8_t environment[ENVIRONMENT_SIZE];
-        snap_environment(slice_str(argv[0]), environment);
-        e = signer_state_read(p->state_path, environment, &p->state);
-    }
+    struct err e = load(p, argv, &at, &why);
     if (!err_ok(e)) {
-        (void)snprintf(hello->message, sizeof(hello->message), "%.200s: %s", at,
+        (void)snprintf(hello->message, sizeof(hello->message), "%.180s: %s", at,
                        why == NULL ? err_text(e.code) : why);
         return e;
     }
@@ -179,16 +210,24 @@ static struct err prepare(struct process *p, char **argv, struct signer_hello *h
     return OK;
 }
 
+static void wipe(struct key_pair *pair)
+{
+    if (pair != NULL) {
+        key_pair_wipe(
+            pair); /* its memory goes with the process: unmapping it is a call too many. */
+    }
+}
+
 int cp_signer_main(int argc, char **argv)
 {
-    static struct process process; /* zeroed; the body's room is too large for a stack. */
+    /* Zeroed; the body's room is too large for a stack. */
+    static struct process process = {.state_fd = -1, .to_sign = {.max = SIGNED_MAX}};
     if (argc != 4) {
         (void)fprintf(stderr, "signer: started by trilane-cp serve alone\n");
         return 2;
     }
     harden();
     ids_init();
-    process.state_path = argv[3];
     struct signer_hello hello = {.magic = SIGNER_MAGIC};
     struct err e = prepare(&process, argv, &hello);
     hello.code = (uint32_t)e.code;
@@ -196,7 +235,10 @@ int cp_signer_main(int argc, char **argv)
     while (err_ok(e) && err_ok(sent)) { /* ends when the parent closes the socket. */
         sent = serve_one(&process);
     }
-    sodium_free(process.manifest); /* wipes. */
-    sodium_free(process.head);
-    _exit(err_ok(e) ? 0 : 1); /* without exit handlers: nothing here may look at memory. */
+    wipe(process.manifest);
+    wipe(process.head);
+    /* Without exit handlers: nothing here may look at memory. By the call itself: a sanitizer does
+     * more before _exit() than the sandbox lets it. */
+    (void)syscall(SYS_exit_group, err_ok(e) ? 0 : 1);
+    return 1; /* not reached. */
 }

@@ -9,6 +9,7 @@
 
 #include "common/base/scope.h"
 #include "common/base/slice.h"
+#include "common/snapshot/file.h"
 #include "common/snapshot/wire.h"
 
 /* magic, format, environment, version, digest, epoch, digest, checksum. */
@@ -19,21 +20,41 @@ enum {
     AT_EPOCH = AT_MANIFEST_DIGEST + DIGEST_SIZE,
     AT_HEAD_DIGEST = AT_EPOCH + 8,
     AT_CHECKSUM = AT_HEAD_DIGEST + DIGEST_SIZE,
-    FILE_SIZE = AT_CHECKSUM + DIGEST_SHORT_SIZE,
+    COPY_SIZE = AT_CHECKSUM + DIGEST_SHORT_SIZE,
+    BLOCK_SIZE = 4096, /* a disk writes no less, and loses no less. */
+    COPIES = 2,
+    FILE_SIZE = COPIES * BLOCK_SIZE,
     PATH_SIZE = 4096,
 };
-static const uint8_t file_magic[8] = {'T', 'R', 'L', 'S', 1, 0, 0, 0};
+static const uint8_t magic[8] = {'T', 'R', 'L', 'S', 2, 0, 0, 0};
+/* Format 1 is one copy, and nothing behind it. */
+static const uint8_t magic_1[8] = {'T', 'R', 'L', 'S', 1, 0, 0, 0};
 
-static struct err parse(const uint8_t bytes[FILE_SIZE], const uint8_t environment[ENVIRONMENT_SIZE],
-                        struct signer_state *out)
+/* ---- one copy ---- */
+
+static void print(const struct signer_state *state, uint8_t out[COPY_SIZE])
+{
+    (void)memcpy(out, magic, sizeof(magic));
+    (void)memcpy(out + AT_ENVIRONMENT, state->environment, ENVIRONMENT_SIZE);
+    wire_put64(out + AT_VERSION, state->version);
+    (void)memcpy(out + AT_MANIFEST_DIGEST, state->manifest_digest, DIGEST_SIZE);
+    wire_put64(out + AT_EPOCH, state->epoch);
+    (void)memcpy(out + AT_HEAD_DIGEST, state->head_digest, DIGEST_SIZE);
+    ids_digest_short(slice_of(out, AT_CHECKSUM), out + AT_CHECKSUM);
+}
+
+static struct err parse(const uint8_t bytes[COPY_SIZE], const uint8_t wanted[8],
+                        const uint8_t environment[ENVIRONMENT_SIZE], struct signer_state *out)
 {
     uint8_t checksum[DIGEST_SHORT_SIZE];
     ids_digest_short(slice_of(bytes, AT_CHECKSUM), checksum);
-    if (memcmp(bytes, file_magic, sizeof(file_magic)) != 0 ||
+    if (memcmp(bytes, wanted, sizeof(magic)) != 0 ||
         memcmp(bytes + AT_ENVIRONMENT, environment, ENVIRONMENT_SIZE) != 0 ||
         memcmp(bytes + AT_CHECKSUM, checksum, sizeof(checksum)) != 0) {
         return FAIL(E_MALFORMED);
     }
+    *out = (struct signer_state){0};
+    (void)memcpy(out->environment, environment, ENVIRONMENT_SIZE);
     out->version = wire_get64(bytes + AT_VERSION);
     (void)memcpy(out->manifest_digest, bytes + AT_MANIFEST_DIGEST, DIGEST_SIZE);
     out->epoch = wire_get64(bytes + AT_EPOCH);
@@ -41,34 +62,48 @@ static struct err parse(const uint8_t bytes[FILE_SIZE], const uint8_t environmen
     return OK;
 }
 
-struct err signer_state_read(const char *path, const uint8_t environment[ENVIRONMENT_SIZE],
-                             struct signer_state *out)
+/* ---- the file ---- */
+
+/* The newer of two copies; numbers only grow, and both do so together. */
+static struct err parse_copies(const uint8_t bytes[FILE_SIZE],
+                               const uint8_t environment[ENVIRONMENT_SIZE],
+                               struct signer_state *out)
 {
-    struct signer_state state = {0};
-    (void)memcpy(state.environment, environment, ENVIRONMENT_SIZE);
-    auto_close int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-    if (fd < 0 && errno != ENOENT) {
-        return FAIL(E_IO);
+    struct signer_state copies[COPIES];
+    struct err first = parse(bytes, magic, environment, &copies[0]);
+    struct err second = parse(bytes + BLOCK_SIZE, magic, environment, &copies[1]);
+    if (!err_ok(first) && !err_ok(second)) {
+        return first;
     }
-    if (fd >= 0) {
-        uint8_t bytes[FILE_SIZE + 1];
-        if (read(fd, bytes, sizeof(bytes)) != FILE_SIZE) {
-            return FAIL(E_MALFORMED);
-        }
-        TRY(parse(bytes, environment, &state));
+    if (!err_ok(first) || !err_ok(second)) {
+        *out = copies[err_ok(first) ? 0 : 1];
+        return OK;
     }
-    *out = state;
+    bool above = copies[0].version >= copies[1].version && copies[0].epoch >= copies[1].epoch;
+    bool below = copies[0].version <= copies[1].version && copies[0].epoch <= copies[1].epoch;
+    if (!above && !below) {
+        return FAIL(E_MALFORMED);
+    }
+    *out = copies[above ? 0 : 1];
     return OK;
 }
 
-static struct err write_aside(const char *path, const uint8_t bytes[FILE_SIZE])
+static struct err read_all(int fd, const uint8_t environment[ENVIRONMENT_SIZE],
+                           struct signer_state *out, bool *out_old)
 {
-    auto_close int fd =
-        open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, S_IRUSR | S_IWUSR);
-    if (fd < 0 || write(fd, bytes, FILE_SIZE) != FILE_SIZE || fsync(fd) != 0) {
-        return FAIL(errno == ENOSPC ? E_STORE_FULL : E_IO);
+    uint8_t bytes[FILE_SIZE + 1];
+    size_t size = 0;
+    TRY(file_read_at(fd, bytes, sizeof(bytes), 0, &size));
+    *out_old = size == COPY_SIZE;
+    if (*out_old) {
+        return parse(bytes, magic_1, environment, out);
     }
-    return OK;
+    return size == FILE_SIZE ? parse_copies(bytes, environment, out) : FAIL(E_MALFORMED);
+}
+
+static struct err no_room_or(enum err_code code)
+{
+    return FAIL(errno == ENOSPC || errno == EDQUOT ? E_STORE_FULL : code);
 }
 
 static struct err sync_directory_of(const char *path)
@@ -85,26 +120,65 @@ static struct err sync_directory_of(const char *path)
     return fd >= 0 && fsync(fd) == 0 ? OK : FAIL(E_IO);
 }
 
-struct err signer_state_write(const char *path, const struct signer_state *state)
+/* Makes the file, or replaces it, whole. */
+static struct err make(const char *path, const struct signer_state *state, int *out_fd)
 {
     uint8_t bytes[FILE_SIZE] = {0};
-    (void)memcpy(bytes, file_magic, sizeof(file_magic));
-    (void)memcpy(bytes + AT_ENVIRONMENT, state->environment, ENVIRONMENT_SIZE);
-    wire_put64(bytes + AT_VERSION, state->version);
-    (void)memcpy(bytes + AT_MANIFEST_DIGEST, state->manifest_digest, DIGEST_SIZE);
-    wire_put64(bytes + AT_EPOCH, state->epoch);
-    (void)memcpy(bytes + AT_HEAD_DIGEST, state->head_digest, DIGEST_SIZE);
-    ids_digest_short(slice_of(bytes, AT_CHECKSUM), bytes + AT_CHECKSUM);
     char aside[PATH_SIZE];
     int size = snprintf(aside, sizeof(aside), "%s.new", path);
     if (size < 0 || (size_t)size >= sizeof(aside)) {
         return FAIL(E_TOO_LARGE);
     }
-    TRY(write_aside(aside, bytes));
+    print(state, bytes);
+    print(state, bytes + BLOCK_SIZE);
+    auto_close int fd =
+        open(aside, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, S_IRUSR | S_IWUSR);
+    if (fd < 0 || !err_ok(file_write_at(fd, slice_of(bytes, sizeof(bytes)), 0)) || fsync(fd) != 0) {
+        return no_room_or(E_IO);
+    }
     if (rename(aside, path) != 0) {
         return FAIL(E_IO);
     }
-    return sync_directory_of(path);
+    TRY(sync_directory_of(path));
+    *out_fd = TAKE_FD(fd);
+    return OK;
+}
+
+struct err signer_state_open(const char *path, const uint8_t environment[ENVIRONMENT_SIZE],
+                             struct signer_state *out, int *out_fd)
+{
+    struct signer_state state = {0};
+    (void)memcpy(state.environment, environment, ENVIRONMENT_SIZE);
+    auto_close int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0 && errno != ENOENT) {
+        return FAIL(E_IO);
+    }
+    bool old = true;
+    if (fd >= 0) {
+        TRY(read_all(fd, environment, &state, &old));
+    }
+    if (old) {
+        scope_close(&fd);
+        TRY(make(path, &state, &fd));
+    } else {
+        TRY(signer_state_write(fd, &state)); /* a copy that was torn or went bad is whole again. */
+    }
+    *out = state;
+    *out_fd = TAKE_FD(fd);
+    return OK;
+}
+
+struct err signer_state_write(int fd, const struct signer_state *state)
+{
+    uint8_t bytes[COPY_SIZE];
+    print(state, bytes);
+    for (uint64_t i = 0; i < COPIES; i++) {
+        struct err e = file_write_at(fd, slice_of(bytes, sizeof(bytes)), i * BLOCK_SIZE);
+        if (!err_ok(e) || fdatasync(fd) != 0) {
+            return no_room_or(E_IO);
+        }
+    }
+    return OK;
 }
 
 static bool same(const uint8_t a[DIGEST_SIZE], const uint8_t b[DIGEST_SIZE])

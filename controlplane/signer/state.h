@@ -1,7 +1,12 @@
 /*
  * state: the highest numbers that a signer signed, on its disk before a signature leaves it.
  *
- * Shape      one small file: numbers, digests, a checksum; replaced whole, synced.
+ * Shape      one small file that is opened once and written in place: two copies of numbers,
+ *            digests and a checksum, each in a block of its own, the second written when the first
+ *            is on disk. So one copy is always whole, a block that goes bad loses nothing, and a
+ *            signer that has started opens no file any more. A copy that does not hold is written
+ *            anew from the other one at the next start.
+ * Ownership  the descriptor is the caller's.
  * Threads    the signer's only one.
  * Errors     E_MALFORMED when the file is there and cannot be trusted: never taken for a new one.
  *            E_SIGNER_REFUSED by the judging functions. E_IO, E_STORE_FULL when it cannot be
@@ -29,13 +34,14 @@ struct signer_state {
     uint8_t last_digest[DIGEST_SIZE];
 };
 
-/* Reads the file; a missing one is all zero. */
-MUST_CHECK struct err signer_state_read(const char *path,
+/* Opens the file and reads it. A missing one is made, all zero, with all the room that it needs;
+ * one that an older release wrote is written anew. */
+MUST_CHECK struct err signer_state_open(const char *path,
                                         const uint8_t environment[ENVIRONMENT_SIZE],
-                                        struct signer_state *out);
+                                        struct signer_state *out, int *out_fd);
 
-/* Replaces the file, synced, with its directory. */
-MUST_CHECK struct err signer_state_write(const char *path, const struct signer_state *state);
+/* Writes both copies, each synced. By pwrite() and fdatasync() on 'fd' alone. */
+MUST_CHECK struct err signer_state_write(int fd, const struct signer_state *state);
 
 /*
  * Judges a manifest (by version and digest of its body) or a head (by order). On success

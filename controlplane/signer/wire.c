@@ -35,3 +35,15 @@ struct err signer_receive(int fd, void *out, size_t size)
     }
     return OK;
 }
+
+bool signer_source_fd(const char *source, int *out_fd)
+{
+    uint64_t number = 0;
+    struct slice text = slice_str(source);
+    if (!slice_starts(text, SLICE_LIT("fd:")) || !slice_to_u64(slice_from(text, 3), &number) ||
+        number < SIGNER_FD || number > INT16_MAX) {
+        return false;
+    }
+    *out_fd = (int)number;
+    return true;
+}

@@ -2,16 +2,23 @@
  * wire: the messages between trilane-cp and its signer; both ends are one binary.
  *
  * Shape      structs as they lie in memory; 'size' bytes of body follow a request.
+ * Errors     E_CLOSED when the other end is gone.
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "common/base/err.h"
 #include "common/base/slice.h"
 #include "common/snapshot/format.h"
 
-enum { SIGNER_MAGIC = 0x544c5331, SIGNER_FD = 3 };
+enum {
+    SIGNER_MAGIC = 0x544c5331,
+    SIGNER_FD = 3,     /* the signer's end of the socket. */
+    SIGNER_KEY_FD = 4, /* manifest key, head key: those that come by descriptor. */
+    SIGNER_KEYS = 2,
+};
 
 struct signer_request {
     uint32_t magic;
@@ -44,3 +51,6 @@ struct signer_hello {
 /* Sends or receives all of it. E_CLOSED when the other end is gone, E_IO. */
 MUST_CHECK struct err signer_send(int fd, struct slice bytes);
 MUST_CHECK struct err signer_receive(int fd, void *out, size_t size);
+
+/* "fd:5" is a key that comes by a descriptor; false for the path of a file, or a number below 3. */
+bool signer_source_fd(const char *source, int *out_fd);

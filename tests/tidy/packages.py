@@ -14,7 +14,8 @@ import sys
 CMAKE = {
     "PkgConfig": "pkg-config", "Threads": "libc6-dev", "OpenSSL": "libssl-dev",
     "libuv": "libuv1-dev", "libcares": "libc-ares-dev", "libnghttp2": "libnghttp2-dev",
-    "libsodium": "libsodium-dev", "libzstd": "libzstd-dev", "libxxhash": "libxxhash-dev",
+    "libsodium": "libsodium-dev", "libseccomp": "libseccomp-dev", "libzstd": "libzstd-dev",
+    "libxxhash": "libxxhash-dev",
     "libprotobuf-c": "libprotobuf-c-dev", "yaml-0.1": "libyaml-dev", "jansson": "libjansson-dev",
     "sqlite3": "libsqlite3-dev", "libpq": "libpq-dev", "libcurl": "libcurl4-openssl-dev",
     "cmocka": "libcmocka-dev", "nats": "libnats-dev", "nats/nats.h": "libnats-dev",
