@@ -203,7 +203,12 @@
     X(COSIGN_REFUSED, 9, 409, SELF, "a replica made something else of the same sources",           \
       "see its log; all replicas must run one release")                                            \
     X(IDENTITY_REVOKED, 16, 401, CALLER, "the caller's identity was revoked",                      \
-      "ask the platform's operators for a new one")
+      "ask the platform's operators for a new one")                                                \
+    X(BUCKET_FULL, 8, 507, SELF,                                                                   \
+      "the snapshot bucket is full, and nothing in it may be collected",                           \
+      "raise bucket-bytes and have the bucket made anew: docs/operations.md")                      \
+    X(REPLICAS_MISSING, 14, 503, PEER, "NATS has too few servers for so many replicas",            \
+      "start the cluster's other servers, or lower nats-replicas")
 
 enum err_fault { ERR_FAULT_NOBODY, ERR_FAULT_CALLER, ERR_FAULT_PEER, ERR_FAULT_SELF };
 

@@ -1,6 +1,7 @@
 /*
  * ensure: streams, buckets and consumers that are made if missing, checked if not, and never
- * destroyed: what is in them is worth more than our idea of their configuration.
+ * destroyed: what is in them is worth more than our idea of their configuration. Of a stream that
+ * is there only the number of replicas is ever changed, when it is asked for, and upwards.
  */
 #include "common/bus/ensure.h"
 
@@ -39,6 +40,9 @@ static struct err outcome(natsStatus status, jsErrCode code)
     case API_SUBJECTS_OVERLAP:
     case API_CONSUMER_EXISTS:
         return FAIL(E_CONFLICT);
+    case API_REPLICAS_NOT_CLUSTERED:
+    case API_NO_PEERS:
+        return FAIL(E_REPLICAS_MISSING);
     default:
         break;
     }
@@ -61,12 +65,17 @@ struct err api_end(struct api *api, natsStatus status, jsErrCode code)
 }
 
 /* Says why, if anyone listens; a full buffer changes nothing about the refusal. */
-static struct err refuse(struct buf *why, const char *name, const char *sentence)
+static void say_why(struct buf *why, const char *name, const char *sentence)
 {
     if (why != NULL) {
         struct err ignored = buf_addf(why, "\"%s\" %s", name, sentence);
         (void)ignored;
     }
+}
+
+static struct err refuse(struct buf *why, const char *name, const char *sentence)
+{
+    say_why(why, name, sentence);
     return FAIL(E_CONFLICT);
 }
 
@@ -93,9 +102,6 @@ static struct err judge_stream(const jsStreamConfig *is, const jsStreamConfig *w
     if (is->Storage != js_FileStorage) {
         return refuse(why, want->Name, "exists and is kept in memory, not on file");
     }
-    if (is->Replicas < want->Replicas) {
-        return refuse(why, want->Name, "exists and has fewer replicas than asked for");
-    }
     if (is->NoAck || is->Sealed) {
         return refuse(why, want->Name, "exists and takes no acknowledged messages");
     }
@@ -111,44 +117,113 @@ static struct err judge_stream(const jsStreamConfig *is, const jsStreamConfig *w
     return small ? refuse(why, want->Name, "exists and is smaller than asked for") : OK;
 }
 
-/* E_NOT_FOUND when it is not there. */
-static struct err look_at_stream(struct bus *bus, const jsStreamConfig *want, uint64_t timeout_ms,
-                                 struct buf *why)
+static void take_info(const jsStreamInfo *is, struct stream_info *out)
+{
+    *out = (struct stream_info){.messages = is->State.Msgs,
+                                .bytes = is->State.Bytes,
+                                .max_bytes =
+                                    is->Config->MaxBytes > 0 ? (uint64_t)is->Config->MaxBytes : 0,
+                                .replicas = 1,
+                                .replicas_current = 1};
+    /* Those that there are: a server that stands alone takes any number for its configuration. */
+    for (int i = 0; is->Cluster != NULL && i < is->Cluster->ReplicasLen; i++) {
+        const jsPeerInfo *peer = is->Cluster->Replicas[i];
+        out->replicas++;
+        out->replicas_current += peer->Current && !peer->Offline;
+    }
+}
+
+static struct err look(struct bus *bus, const char *name, uint64_t timeout_ms, jsStreamInfo **out)
 {
     struct api api;
-    jsStreamInfo *info = NULL;
     jsErrCode code = 0;
     TRY(api_begin(&api, bus, timeout_ms));
-    natsStatus status = js_GetStreamInfo(&info, api.js, want->Name, /* opts= */ NULL, &code);
-    TRY(api_end(&api, status, code));
+    natsStatus status = js_GetStreamInfo(out, api.js, name, /* opts= */ NULL, &code);
+    struct err err = api_end(&api, status, code);
+    return err.code == E_RESULT_UNKNOWN ? FAIL(E_UNAVAILABLE) : err; /* only looked. */
+}
+
+struct err look_at_stream(struct bus *bus, const char *name, uint64_t timeout_ms,
+                          struct stream_info *out)
+{
+    jsStreamInfo *info = NULL;
+    TRY(look(bus, name, timeout_ms, &info));
+    take_info(info, out);
+    jsStreamInfo_Destroy(info);
+    return OK;
+}
+
+static struct err hold_against(struct bus *bus, const jsStreamConfig *want, uint64_t timeout_ms,
+                               struct buf *why, struct stream_info *out)
+{
+    jsStreamInfo *info = NULL;
+    TRY(look(bus, want->Name, timeout_ms, &info));
     struct err err = judge_stream(info->Config, want, why);
+    if (out != NULL) {
+        take_info(info, out);
+    }
     jsStreamInfo_Destroy(info);
     return err;
 }
 
 struct err ensure_stream(struct bus *bus, jsStreamConfig *want, uint64_t timeout_ms,
-                         struct buf *why)
+                         struct buf *why, struct stream_info *out)
 {
-    struct err err = look_at_stream(bus, want, timeout_ms, why);
-    if (err.code == E_RESULT_UNKNOWN) {
-        return FAIL(E_UNAVAILABLE); /* only looked. */
-    }
+    struct err err = hold_against(bus, want, timeout_ms, why, out);
     if (err.code != E_NOT_FOUND) {
         return err;
     }
     struct api api;
     jsErrCode code = 0;
+    jsStreamInfo *info = NULL;
     TRY(api_begin(&api, bus, timeout_ms));
-    natsStatus status = js_AddStream(/* si= */ NULL, api.js, want, /* opts= */ NULL, &code);
+    natsStatus status = js_AddStream(&info, api.js, want, /* opts= */ NULL, &code);
     err = api_end(&api, status, code);
     if ((int)code == API_STREAM_NAME_IN_USE) { /* another replica was faster. */
-        return look_at_stream(bus, want, timeout_ms, why);
+        return hold_against(bus, want, timeout_ms, why, out);
     }
+    if (err.code == E_REPLICAS_MISSING) {
+        say_why(why, want->Name, "cannot have as many replicas as asked for: too few servers");
+    }
+    if (err_ok(err) && out != NULL) {
+        take_info(info, out);
+    }
+    jsStreamInfo_Destroy(info);
     return err.code == E_CONFLICT ? refuse(why, want->Name, "overlaps another stream") : err;
 }
 
+/* More replicas lose nothing, while fewer might: it only ever goes up. */
+struct err raise_stream(struct bus *bus, const char *name, uint32_t replicas, uint64_t timeout_ms,
+                        struct stream_info *out)
+{
+    struct api api;
+    jsErrCode code = 0;
+    jsStreamInfo *is = NULL;
+    jsStreamInfo *raised = NULL;
+    TRY(look(bus, name, timeout_ms, &is));
+    take_info(is, out);
+    jsStreamConfig config = *is->Config; /* its texts stay those of 'is'. */
+    struct err err = OK;
+    if (out->replicas < replicas && is->Cluster == NULL) {
+        err = FAIL(E_REPLICAS_MISSING);
+    } else if (out->replicas < replicas) {
+        config.Replicas = replicas;
+        err = api_begin(&api, bus, timeout_ms);
+        if (err_ok(err)) {
+            natsStatus status = js_UpdateStream(&raised, api.js, &config, /* opts= */ NULL, &code);
+            err = api_end(&api, status, code);
+        }
+        if (err_ok(err)) {
+            take_info(raised, out);
+        }
+    }
+    jsStreamInfo_Destroy(raised);
+    jsStreamInfo_Destroy(is);
+    return err;
+}
+
 struct err jetstream_stream_ensure(struct bus *bus, const struct jetstream_stream *want,
-                                   uint64_t timeout_ms, struct buf *why)
+                                   uint64_t timeout_ms, struct buf *why, struct stream_info *out)
 {
     CHECK(want->subject_count > 0 && want->subject_count <= JETSTREAM_SUBJECTS_MAX);
     const char *subjects[JETSTREAM_SUBJECTS_MAX];
@@ -167,7 +242,7 @@ struct err jetstream_stream_ensure(struct bus *bus, const struct jetstream_strea
     config.Duplicates =
         (int64_t)(want->duplicate_ms == 0 ? 120000 : want->duplicate_ms) * ns_per_ms;
     config.Replicas = want->replicas == 0 ? 1 : want->replicas;
-    return ensure_stream(bus, &config, timeout_ms, why);
+    return ensure_stream(bus, &config, timeout_ms, why, out);
 }
 
 /* ---- consumers ---- */

@@ -9,6 +9,7 @@
 
 #include "common/base/buf.h"
 #include "common/bus/bus_internal.h"
+#include "common/bus/jetstream.h"
 
 /* Numbers of nats-server's errors.json. */
 enum {
@@ -17,7 +18,9 @@ enum {
     API_CONSUMER_NOT_FOUND = 10014,
     API_STREAM_NAME_IN_USE = 10058,
     API_SUBJECTS_OVERLAP = 10065,
-    API_CONSUMER_EXISTS = 10105
+    API_CONSUMER_EXISTS = 10105,
+    API_REPLICAS_NOT_CLUSTERED = 10074,
+    API_NO_PEERS = 10005
 };
 
 struct api {
@@ -33,4 +36,12 @@ MUST_CHECK struct err api_end(struct api *api, natsStatus status, jsErrCode code
 
 /* Makes the stream, or holds the one that is there against 'want'; see kv_ensure(). */
 MUST_CHECK struct err ensure_stream(struct bus *bus, jsStreamConfig *want, uint64_t timeout_ms,
-                                    struct buf *why);
+                                    struct buf *why, struct stream_info *out);
+
+/* E_NOT_FOUND when it is not there. */
+MUST_CHECK struct err look_at_stream(struct bus *bus, const char *name, uint64_t timeout_ms,
+                                     struct stream_info *out);
+
+/* Brings it up to so many replicas; see kv_raise(). E_NOT_FOUND when it is not there. */
+MUST_CHECK struct err raise_stream(struct bus *bus, const char *name, uint32_t replicas,
+                                   uint64_t timeout_ms, struct stream_info *out);

@@ -37,16 +37,28 @@ struct jetstream_stream {
     uint64_t max_bytes;          /* oldest messages go first; 0: limits.stream_max_bytes. */
     uint64_t max_age_ms;         /* 0: no bound. */
     uint64_t duplicate_ms;       /* dedupe window; 0: two minutes. */
-    uint32_t replicas;           /* 0 is 1. */
+    uint32_t replicas;           /* 1, 3 or 5; 0 is 1. One that exists may have fewer. */
+};
+
+/* How a stream is now. */
+struct stream_info {
+    uint64_t messages;
+    uint64_t bytes;            /* that they take. */
+    uint64_t max_bytes;        /* 0: no bound. */
+    uint32_t replicas;         /* that it is kept in. */
+    uint32_t replicas_current; /* of these, that are up to date, the leader counted. */
 };
 
 /*
- * Makes the stream if it is missing, on file. One that exists is checked and never destroyed:
- * E_CONFLICT, with a sentence in 'why' (may be NULL), when it lacks a subject or is not on file.
- * E_UNAVAILABLE, E_RESULT_UNKNOWN, E_BUS_FORBIDDEN as in kv.h.
+ * Makes the stream if it is missing, on file. One that exists is checked and never changed or
+ * destroyed: E_CONFLICT, with a sentence in 'why' (may be NULL), when it lacks a subject or is not
+ * on file. One that has fewer replicas is taken as it is, which 'out' (may be NULL) tells.
+ * E_REPLICAS_MISSING when a new one cannot have that many. E_UNAVAILABLE, E_RESULT_UNKNOWN,
+ * E_BUS_FORBIDDEN as in kv.h.
  */
 MUST_CHECK struct err jetstream_stream_ensure(struct bus *bus, const struct jetstream_stream *want,
-                                              uint64_t timeout_ms, struct buf *why);
+                                              uint64_t timeout_ms, struct buf *why,
+                                              struct stream_info *out);
 
 /* ---- publishing ---- */
 

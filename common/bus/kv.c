@@ -6,14 +6,19 @@
 #include "common/bus/kv.h"
 
 #include <stdio.h>
+#include <time.h>
 
 #include "common/base/check.h"
 #include "common/bus/bus_internal.h"
 #include "common/bus/ensure.h"
+#include "common/bus/flat_json.h"
+#include "common/bus/kv_internal.h"
 #include "common/bus/puback.h"
 #include "common/bus/subject.h"
 
 enum { HISTORY_MAX = 64 };
+
+static const int64_t ns_per_ms = 1000000;
 
 struct write {
     struct slice value;
@@ -43,7 +48,7 @@ struct err kv_bind(struct kv *kv, struct bus *bus, struct slice bucket)
 }
 
 struct err kv_ensure(const struct kv *kv, const struct kv_config *config, uint64_t timeout_ms,
-                     struct buf *why)
+                     struct buf *why, struct stream_info *out)
 {
     char name[KV_BUCKET_MAX + 4];
     char subject[KV_BUCKET_MAX + 8];
@@ -68,7 +73,24 @@ struct err kv_ensure(const struct kv *kv, const struct kv_config *config, uint64
     want.AllowRollup = true;
     want.DenyDelete = true;
     want.AllowDirect = true;
-    return ensure_stream(kv->bus, &want, timeout_ms, why);
+    return ensure_stream(kv->bus, &want, timeout_ms, why, out);
+}
+
+struct err kv_raise(const struct kv *kv, uint32_t replicas, uint64_t timeout_ms,
+                    struct stream_info *out)
+{
+    char name[KV_BUCKET_MAX + 4];
+    (void)snprintf(name, sizeof(name), "KV_%s", kv->bucket);
+    struct err err = raise_stream(kv->bus, name, replicas, timeout_ms, out);
+    return err.code == E_NOT_FOUND ? FAIL(E_UNAVAILABLE) : err;
+}
+
+struct err kv_look(const struct kv *kv, uint64_t timeout_ms, struct stream_info *out)
+{
+    char name[KV_BUCKET_MAX + 4];
+    (void)snprintf(name, sizeof(name), "KV_%s", kv->bucket);
+    struct err err = look_at_stream(kv->bus, name, timeout_ms, out);
+    return err.code == E_NOT_FOUND ? FAIL(E_UNAVAILABLE) : err;
 }
 
 struct err kv_get(const struct kv *kv, struct slice key, enum kv_read read, uint64_t timeout_ms,
@@ -157,30 +179,105 @@ static struct err send_write(const struct kv *kv, struct slice key, const struct
     return OK;
 }
 
+/* ---- removing ---- */
+
+static struct err take_erased(struct slice answer)
+{
+    struct flat_json json = flat_json_of(answer);
+    struct flat_json_member m;
+    uint64_t purged = 0;
+    bool more = false;
+    bool success = false;
+    TRY(flat_json_next(&json, &m, &more));
+    while (more) {
+        if (slice_eq(m.name, SLICE_LIT("success"))) {
+            success = slice_eq(m.value, SLICE_LIT("true"));
+        } else if (slice_eq(m.name, SLICE_LIT("purged")) && !slice_to_u64(m.value, &purged)) {
+            return FAIL(E_MALFORMED);
+        }
+        TRY(flat_json_next(&json, &m, &more));
+    }
+    if (!success) {
+        return FAIL(E_UNAVAILABLE);
+    }
+    return purged == 0 ? FAIL(E_CONFLICT) : OK;
+}
+
+/*
+ * A purge of one subject up to a sequence, rather than a marker with a condition: markers of keys
+ * that never come again would lie there for ever. What was put later has a higher sequence, so the
+ * condition holds wherever in the stream's log the purge comes.
+ */
+struct err kv_erase(const struct kv *kv, struct slice key, uint64_t revision, uint64_t timeout_ms)
+{
+    char subject[SUBJECT_SIZE_MAX + 1];
+    char purge[KV_BUCKET_MAX + 32];
+    char body[SUBJECT_SIZE_MAX + 64];
+    TRY(key_subject(kv, "", key, subject));
+    (void)snprintf(purge, sizeof(purge), "$JS.API.STREAM.PURGE.KV_%s", kv->bucket);
+    int size = snprintf(body, sizeof(body), "{\"filter\": \"%s\", \"seq\": %llu}", subject,
+                        (unsigned long long)revision + 1);
+    CHECK(size > 0 && (size_t)size < sizeof(body));
+    struct bus_outgoing request = {.subject = slice_str(purge),
+                                   .payload = slice_of(body, (size_t)size)};
+    natsMsg *answer = NULL;
+    TRY(bus_request(kv->bus, &request, timeout_ms, &answer));
+    struct err err =
+        take_erased(slice_of(natsMsg_GetData(answer), (size_t)natsMsg_GetDataLength(answer)));
+    natsMsg_Destroy(answer);
+    return err.code == E_MALFORMED ? FAIL(E_RESULT_UNKNOWN) : err;
+}
+
 /* ---- reading ---- */
 
 /* What a stored message says: its state, and the value where it has one. */
-static struct err take_entry(natsMsg *msg, uint64_t revision, struct buf *value,
-                             struct kv_entry *out)
+static struct err take_entry(natsMsg *msg, struct buf *value, struct kv_entry *out)
 {
     const char *operation = NULL;
     (void)natsMsgHeader_Get(msg, "KV-Operation", &operation);
-    bool marker =
-        operation != NULL && (strcmp(operation, "DEL") == 0 || strcmp(operation, "PURGE") == 0);
+    bool marker = kv_is_marker(slice_str(operation));
     if (!marker) {
         TRY(buf_add(value, slice_of(natsMsg_GetData(msg), (size_t)natsMsg_GetDataLength(msg))));
     }
-    *out = (struct kv_entry){.state = marker ? KV_DELETED : KV_VALUE, .revision = revision};
+    out->state = marker ? KV_DELETED : KV_VALUE;
     return OK;
+}
+
+bool kv_is_marker(struct slice operation)
+{
+    return slice_eq(operation, SLICE_LIT("DEL")) || slice_eq(operation, SLICE_LIT("PURGE"));
+}
+
+/* "2026-11-28T16:05:57.837587023Z", of which milliseconds are kept; 0 when it is not that. */
+static int64_t time_of(const char *text)
+{
+    struct tm tm = {0};
+    const char *rest = text == NULL ? NULL : strptime(text, "%Y-%m-%dT%H:%M:%S", &tm);
+    if (rest == NULL) {
+        return 0;
+    }
+    int64_t ms = (int64_t)timegm(&tm) * 1000;
+    int64_t part = 100;
+    for (size_t i = 1; rest[0] == '.' && part > 0 && rest[i] >= '0' && rest[i] <= '9'; i++) {
+        ms += part * (rest[i] - '0');
+        part /= 10;
+    }
+    return ms;
 }
 
 static struct err take_direct(natsMsg *msg, struct buf *value, struct kv_entry *out)
 {
     const char *text = NULL;
     if (natsMsgHeader_Get(msg, "Nats-Sequence", &text) == NATS_OK && text != NULL) {
-        uint64_t revision = 0;
-        return slice_to_u64(slice_str(text), &revision) ? take_entry(msg, revision, value, out)
-                                                        : FAIL(E_UNAVAILABLE);
+        struct kv_entry entry = {0};
+        if (!slice_to_u64(slice_str(text), &entry.revision)) {
+            return FAIL(E_UNAVAILABLE);
+        }
+        (void)natsMsgHeader_Get(msg, "Nats-Time-Stamp", &text);
+        entry.time_ms = time_of(text);
+        TRY(take_entry(msg, value, &entry));
+        *out = entry;
+        return OK;
     }
     if (natsMsgHeader_Get(msg, "Status", &text) == NATS_OK && text != NULL &&
         strcmp(text, "404") == 0) {
@@ -213,14 +310,9 @@ static struct err get_direct(const struct kv *kv, struct slice key, uint64_t tim
 static struct err look_inside(const struct kv *kv, const char *stream, uint64_t timeout_ms,
                               bool *out_any)
 {
-    struct api api;
-    jsStreamInfo *info = NULL;
-    jsErrCode code = 0;
-    TRY(api_begin(&api, kv->bus, timeout_ms));
-    natsStatus status = js_GetStreamInfo(&info, api.js, stream, /* opts= */ NULL, &code);
-    TRY(api_end(&api, status, code));
-    *out_any = info->State.Msgs > 0;
-    jsStreamInfo_Destroy(info);
+    struct stream_info info;
+    TRY(look_at_stream(kv->bus, stream, timeout_ms, &info));
+    *out_any = info.messages > 0;
     return OK;
 }
 
@@ -249,7 +341,10 @@ static struct err get_from_leader(const struct kv *kv, struct slice key, uint64_
         return FAIL(E_UNAVAILABLE); /* the bucket is not there. */
     }
     if (err_ok(err)) {
-        err = take_entry(msg, natsMsg_GetSequence(msg), value, out);
+        struct kv_entry entry = {.revision = natsMsg_GetSequence(msg),
+                                 .time_ms = natsMsg_GetTime(msg) / ns_per_ms};
+        err = take_entry(msg, value, &entry);
+        *out = err_ok(err) ? entry : *out;
         natsMsg_Destroy(msg);
     }
     return err;

@@ -6,7 +6,7 @@
  * Units      bytes, milliseconds.
  * Ownership  struct kv is a value that borrows the bus.
  * Threads    background threads only: each call waits for the server up to its timeout; a read from
- *            the leader asks twice, for half of it each.
+ *            the leader asks twice, for half of it each, and a list waits so long for each page.
  * Errors     E_UNAVAILABLE: NATS, JetStream or the bucket cannot be reached, and nothing happened.
  *            E_RESULT_UNKNOWN (writes): no answer came; read it back before anything else.
  *            E_BUS_FORBIDDEN: the server reported a permission violation for this call.
@@ -22,6 +22,7 @@
 #include "common/base/err.h"
 #include "common/base/slice.h"
 #include "common/bus/bus.h"
+#include "common/bus/jetstream.h"
 
 enum { KV_BUCKET_MAX = 128, KV_KEY_MAX = 256 };
 
@@ -35,7 +36,7 @@ struct kv_config {
     uint32_t history;         /* values kept of a key, 1 to 64. */
     uint64_t max_bytes;       /* of the whole bucket; when full, writes are refused. */
     uint32_t max_value_bytes; /* 0: the server's bound. */
-    uint32_t replicas;        /* 1, 3 or 5; 0 is 1. */
+    uint32_t replicas;        /* 1, 3 or 5; 0 is 1. One that exists may have fewer. */
 };
 
 enum kv_read {
@@ -52,6 +53,7 @@ enum kv_state {
 struct kv_entry {
     enum kv_state state;
     uint64_t revision; /* 0 only when missing. */
+    int64_t time_ms;   /* when it was put, by the clock of the server that led; 0 when missing. */
 };
 
 /* A condition that always holds, for kv_delete() and kv_purge(). */
@@ -63,10 +65,21 @@ MUST_CHECK struct err kv_bind(struct kv *kv, struct bus *bus, struct slice bucke
 /*
  * Makes the bucket if it is missing. One that exists is checked and never changed or destroyed:
  * E_CONFLICT when it is not a file-backed bucket of that history and size; 'why' (may be NULL)
- * gets one sentence.
+ * gets one sentence. One that has fewer replicas is taken as it is, which 'out' (may be NULL)
+ * tells. E_REPLICAS_MISSING when a new one cannot have that many.
  */
 MUST_CHECK struct err kv_ensure(const struct kv *kv, const struct kv_config *config,
-                                uint64_t timeout_ms, struct buf *why);
+                                uint64_t timeout_ms, struct buf *why, struct stream_info *out);
+
+/*
+ * Brings a bucket that has fewer up to so many replicas; they fill in the background. 'out' says
+ * how it is, also when that cannot be done: E_REPLICAS_MISSING (too few servers), E_BUS_FORBIDDEN.
+ */
+MUST_CHECK struct err kv_raise(const struct kv *kv, uint32_t replicas, uint64_t timeout_ms,
+                               struct stream_info *out);
+
+/* Looks at a bucket. One that is not there is E_UNAVAILABLE. */
+MUST_CHECK struct err kv_look(const struct kv *kv, uint64_t timeout_ms, struct stream_info *out);
 
 /*
  * Reads a key. OK with out->state saying what lies there; only KV_VALUE appends to 'value' (bounded
@@ -92,3 +105,23 @@ MUST_CHECK struct err kv_delete(const struct kv *kv, struct slice key, uint64_t 
                                 uint64_t timeout_ms);
 MUST_CHECK struct err kv_purge(const struct kv *kv, struct slice key, uint64_t expected,
                                uint64_t timeout_ms);
+
+/*
+ * Removes what lies under a key if it is of that revision, and leaves no marker: E_CONFLICT when
+ * it is not, nothing of it is touched then. No order of writes and takings-over makes it remove a
+ * later revision.
+ */
+MUST_CHECK struct err kv_erase(const struct kv *kv, struct slice key, uint64_t revision,
+                               uint64_t timeout_ms);
+
+/* Called for each key of a list; 'key' is borrowed for the call. A failure ends the list. */
+typedef struct err kv_list_fn(void *ctx, struct slice key, const struct kv_entry *entry);
+
+/*
+ * Calls 'visit' for each key, markers too, without their values and in the order of revisions. The
+ * memory that it takes does not grow with the bucket. While keys are written or removed, one that
+ * changes may come with either revision, and any may come twice. What it needs on the server is
+ * gone when it returns, or seconds after this process ended. E_UNAVAILABLE: not all keys were seen.
+ */
+MUST_CHECK struct err kv_list(const struct kv *kv, uint64_t timeout_ms, kv_list_fn *visit,
+                              void *ctx);

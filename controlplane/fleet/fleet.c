@@ -218,7 +218,7 @@ static struct err read_one(struct cp_fleet *f, struct slice id)
 static struct err read_bucket(struct cp_fleet *f)
 {
     struct kv_config config = {.history = 1, .max_bytes = BUCKET_BYTES, .replicas = 1};
-    TRY(kv_ensure(&f->kv, &config, limits.fetch_timeout_ms, /* why= */ NULL));
+    TRY(kv_ensure(&f->kv, &config, limits.fetch_timeout_ms, /* why= */ NULL, /* out= */ NULL));
     DIR *directory = opendir(f->options.node_keys);
     if (directory == NULL) {
         return OK; /* nobody is enrolled. */

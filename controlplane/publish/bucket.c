@@ -39,7 +39,7 @@ static struct err put_root(void *ctx, uint64_t version, struct slice container)
 struct err cp_bucket_prepare(const struct cp_bucket *b, struct buf *why)
 {
     struct kv_config config = {.history = 1, .max_bytes = limits.bucket_bytes, .replicas = 1};
-    struct err e = kv_ensure(&b->kv, &config, limits.fetch_timeout_ms, why);
+    struct err e = kv_ensure(&b->kv, &config, limits.fetch_timeout_ms, why, /* out= */ NULL);
     if (e.code == E_CONFLICT) {
         return FAIL(E_BUCKET_FOREIGN);
     }

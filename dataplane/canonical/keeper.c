@@ -135,7 +135,7 @@ static MUST_CHECK struct err ensure_stream(struct canon_keeper *k, const char *n
 {
     const char *const subjects[] = {subject->text};
     const struct jetstream_stream want = {.name = name, .subjects = subjects, .subject_count = 1};
-    return jetstream_stream_ensure(k->bus, &want, CALL_TIMEOUT_MS, why);
+    return jetstream_stream_ensure(k->bus, &want, CALL_TIMEOUT_MS, why, /* out= */ NULL);
 }
 
 static MUST_CHECK struct err ensure_streams(struct canon_keeper *k, struct buf *why)

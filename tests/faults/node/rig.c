@@ -179,10 +179,10 @@ static void ensure(struct rig *r, const struct kv *kv)
 {
     struct kv_config config = {.history = 1, .max_bytes = 64 << 20};
     uint64_t until_ns = clock_mono_ns() + (uint64_t)WAIT_MS * 1000000;
-    struct err e = kv_ensure(kv, &config, 1000, NULL);
+    struct err e = kv_ensure(kv, &config, 1000, NULL, /* out= */ NULL);
     while (!err_ok(e) && clock_mono_ns() < until_ns) {
         pause_ms(STEP_MS);
-        e = kv_ensure(kv, &config, 1000, NULL);
+        e = kv_ensure(kv, &config, 1000, NULL, /* out= */ NULL);
     }
     must(r, e, "bucket");
 }

@@ -36,7 +36,8 @@ static int set_up(void **state)
     assert_int_equal(queue_init(&f.done, 64, NULL, NULL).code, E_OK);
     assert_int_equal(queue_init(&f.inbox, 64, NULL, NULL).code, E_OK);
     assert_int_equal(bus_wait_connected(f.bus, WAIT_MS).code, E_OK);
-    assert_int_equal(jetstream_stream_ensure(f.bus, &events, WAIT_MS, NULL).code, E_OK);
+    assert_int_equal(jetstream_stream_ensure(f.bus, &events, WAIT_MS, NULL, /* out= */ NULL).code,
+                     E_OK);
     *state = &f;
     return 0;
 }
@@ -255,8 +256,10 @@ static void an_existing_stream_and_consumer_are_judged(void **state)
     auto_buf struct buf why = BUF_MAX(256);
     struct jetstream_stream stream = events;
     stream.subjects = other;
-    assert_int_equal(jetstream_stream_ensure(f->bus, &events, WAIT_MS, NULL).code, E_OK);
-    assert_int_equal(jetstream_stream_ensure(f->bus, &stream, WAIT_MS, &why).code, E_CONFLICT);
+    assert_int_equal(jetstream_stream_ensure(f->bus, &events, WAIT_MS, NULL, /* out= */ NULL).code,
+                     E_OK);
+    assert_int_equal(jetstream_stream_ensure(f->bus, &stream, WAIT_MS, &why, /* out= */ NULL).code,
+                     E_CONFLICT);
     assert_true(slice_eq(buf_slice(&why),
                          SLICE_LIT("\"TRILANE_EVENTS\" exists and lacks a subject of ours")));
     struct jetstream_consumer want = {.stream = "TRILANE_EVENTS",

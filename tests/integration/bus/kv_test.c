@@ -1,6 +1,9 @@
 /* kv: compare-and-set, markers, bounds and unreachable servers, on a real nats-server. */
 #include "common/bus/kv.h"
 
+#include <nats/nats.h>
+
+#include "common/base/clock.h"
 #include "common/base/ids.h"
 
 #include "tests/support/cmocka.h"
@@ -45,7 +48,7 @@ static int set_up(void **state)
     nats_server_start(&f.server);
     f.bus = open_bus(&f.server, "cp");
     assert_int_equal(kv_bind(&f.kv, f.bus, SLICE_LIT("snap")).code, E_OK);
-    assert_int_equal(kv_ensure(&f.kv, &small, WAIT_MS, NULL).code, E_OK);
+    assert_int_equal(kv_ensure(&f.kv, &small, WAIT_MS, NULL, /* out= */ NULL).code, E_OK);
     *state = &f;
     return 0;
 }
@@ -119,6 +122,165 @@ static void tells_a_marker_from_nothing(void **state)
     expect(f, "gone", KV_DELETED, "", revision + 1);
 }
 
+/* A bucket of a case's own; freed with the server. */
+static struct kv bucket_of(struct fixture *f, const char *name)
+{
+    struct kv kv;
+    assert_int_equal(kv_bind(&kv, f->bus, slice_str(name)).code, E_OK);
+    assert_int_equal(kv_ensure(&kv, &small, WAIT_MS, NULL, /* out= */ NULL).code, E_OK);
+    return kv;
+}
+
+static struct stream_info look(const struct kv *kv)
+{
+    struct stream_info info = {0};
+    assert_int_equal(kv_look(kv, WAIT_MS, &info).code, E_OK);
+    return info;
+}
+
+static void says_when_it_was_put(void **state)
+{
+    struct fixture *f = *state;
+    struct kv kv = bucket_of(f, "times");
+    int64_t before_ms = clock_wall_ms();
+    assert_int_equal(kv_put(&kv, SLICE_LIT("a"), SLICE_LIT("1"), WAIT_MS, NULL).code, E_OK);
+    int64_t after_ms = clock_wall_ms();
+    int64_t times[2] = {0};
+    for (int read = KV_READ_ANY; read <= KV_READ_LEADER; read++) {
+        auto_buf struct buf value = BUF_MAX(16);
+        struct kv_entry entry = {0};
+        assert_int_equal(
+            kv_get(&kv, SLICE_LIT("a"), (enum kv_read)read, WAIT_MS, &value, &entry).code, E_OK);
+        assert_in_range(entry.time_ms, before_ms, after_ms);
+        times[read] = entry.time_ms;
+    }
+    assert_int_equal(times[0], times[1]);
+}
+
+static void erases_what_was_judged_alone(void **state)
+{
+    struct fixture *f = *state;
+    struct kv kv = bucket_of(f, "erased");
+    struct slice key = SLICE_LIT("chunk.a");
+    uint64_t first = 0;
+    uint64_t second = 0;
+    assert_int_equal(kv_put(&kv, SLICE_LIT("chunk.aa"), SLICE_LIT("x"), WAIT_MS, NULL).code, E_OK);
+    assert_int_equal(kv_put(&kv, key, SLICE_LIT("1"), WAIT_MS, &first).code, E_OK);
+    assert_int_equal(kv_erase(&kv, key, first - 1, WAIT_MS).code, E_CONFLICT);
+    assert_int_equal(kv_put(&kv, key, SLICE_LIT("2"), WAIT_MS, &second).code, E_OK);
+    assert_int_equal(kv_erase(&kv, key, first, WAIT_MS).code, E_CONFLICT);
+    assert_int_equal(look(&kv).messages, 2);
+    assert_int_equal(kv_erase(&kv, key, second, WAIT_MS).code, E_OK);
+    assert_int_equal(look(&kv).messages, 1); /* no marker either. */
+    assert_int_equal(kv_erase(&kv, key, second, WAIT_MS).code, E_CONFLICT);
+    assert_int_equal(kv_create(&kv, key, SLICE_LIT("3"), WAIT_MS, NULL).code, E_OK);
+    assert_int_equal(kv_erase(&kv, SLICE_LIT("*"), second, WAIT_MS).code, E_USAGE);
+}
+
+struct listing {
+    const struct kv *kv;
+    size_t count;
+    size_t markers;
+    uint64_t last;
+    bool fine;         /* keys and order were as they should be. */
+    size_t stop_after; /* 0: never. */
+    bool writes;       /* writes and removes while the list goes on. */
+};
+
+/* Fails nothing by itself: a list must end before its test does. */
+static struct err take_listed(void *ctx, struct slice key, const struct kv_entry *entry)
+{
+    struct listing *l = ctx;
+    bool known = slice_starts(key, SLICE_LIT("chunk.")) || slice_eq(key, SLICE_LIT("head"));
+    l->fine = l->fine && known && entry->revision >= l->last && entry->time_ms > 0;
+    l->last = entry->revision;
+    l->count++;
+    l->markers += entry->state == KV_DELETED;
+    if (l->writes && l->count == 1) {
+        TRY(kv_put(l->kv, SLICE_LIT("head"), SLICE_LIT("2"), WAIT_MS, NULL));
+        TRY(kv_purge(l->kv, SLICE_LIT("chunk.599"), KV_ANY_REVISION, WAIT_MS));
+    }
+    return l->count == l->stop_after ? FAIL(E_CLOSED) : OK;
+}
+
+static struct listing list(const struct kv *kv, struct listing l, enum err_code expected)
+{
+    l.kv = kv;
+    l.fine = true;
+    assert_int_equal(kv_list(kv, WAIT_MS, take_listed, &l).code, expected);
+    assert_true(l.fine);
+    return l;
+}
+
+static uint64_t consumers(struct fixture *f, const char *stream)
+{
+    natsConnection *nc = NULL;
+    jsCtx *js = NULL;
+    jsStreamInfo *info = NULL;
+    natsOptions *options = NULL;
+    assert_int_equal(natsOptions_Create(&options), NATS_OK);
+    assert_int_equal(natsOptions_SetURL(options, f->server.url), NATS_OK);
+    assert_int_equal(natsOptions_SetUserInfo(options, "cp", "cp"), NATS_OK);
+    assert_int_equal(natsConnection_Connect(&nc, options), NATS_OK);
+    assert_int_equal(natsConnection_JetStream(&js, nc, NULL), NATS_OK);
+    assert_int_equal(js_GetStreamInfo(&info, js, stream, NULL, NULL), NATS_OK);
+    uint64_t count = (uint64_t)info->State.Consumers;
+    jsStreamInfo_Destroy(info);
+    jsCtx_Destroy(js);
+    natsConnection_Destroy(nc);
+    natsOptions_Destroy(options);
+    return count;
+}
+
+static void lists_keys_in_pages_and_leaves_nothing(void **state)
+{
+    struct fixture *f = *state;
+    struct kv kv = bucket_of(f, "listed");
+    assert_int_equal(list(&kv, (struct listing){0}, E_OK).count, 0);
+    for (int i = 0; i < 600; i++) { /* more than two pages. */
+        char key[16];
+        (void)snprintf(key, sizeof(key), "chunk.%d", i);
+        assert_int_equal(kv_put(&kv, slice_str(key), SLICE_LIT("value"), WAIT_MS, NULL).code, E_OK);
+    }
+    assert_int_equal(kv_put(&kv, SLICE_LIT("chunk.0"), SLICE_LIT("new"), WAIT_MS, NULL).code, E_OK);
+    assert_int_equal(kv_purge(&kv, SLICE_LIT("chunk.1"), KV_ANY_REVISION, WAIT_MS).code, E_OK);
+    struct listing all = list(&kv, (struct listing){0}, E_OK);
+    assert_int_equal(all.count, 600);
+    assert_int_equal(all.markers, 1);
+    struct listing some = list(&kv, (struct listing){.stop_after = 300}, E_CLOSED);
+    assert_int_equal(some.count, 300);
+    assert_int_equal(kv_put(&kv, SLICE_LIT("head"), SLICE_LIT("1"), WAIT_MS, NULL).code, E_OK);
+    struct listing changing = list(&kv, (struct listing){.writes = true}, E_OK);
+    assert_in_range(changing.count, 599, 603); /* while keys change, some come twice. */
+    assert_int_equal(consumers(f, "KV_listed"), 0);
+    struct kv missing;
+    assert_int_equal(kv_bind(&missing, f->bus, SLICE_LIT("none")).code, E_OK);
+    (void)list(&missing, (struct listing){0}, E_UNAVAILABLE);
+}
+
+/* One server keeps one replica: asked for more, a new bucket is refused and an old one stays. */
+static void replicas_that_are_not_there(void **state)
+{
+    struct fixture *f = *state;
+    struct kv kv;
+    struct kv_config three = {.history = 1, .max_bytes = 1 << 20, .replicas = 3};
+    struct stream_info info = {0};
+    auto_buf struct buf why = BUF_MAX(256);
+    assert_int_equal(kv_bind(&kv, f->bus, SLICE_LIT("three")).code, E_OK);
+    assert_int_equal(kv_ensure(&kv, &three, WAIT_MS, &why, &info).code, E_REPLICAS_MISSING);
+    assert_true(slice_ends(buf_slice(&why), SLICE_LIT("too few servers")));
+    assert_int_equal(kv_ensure(&kv, &small, WAIT_MS, NULL, &info).code, E_OK);
+    assert_int_equal(info.replicas, 1);
+    assert_int_equal(kv_ensure(&kv, &three, WAIT_MS, NULL, &info).code, E_OK);
+    assert_int_equal(info.replicas, 1);
+    info = (struct stream_info){0};
+    assert_int_equal(kv_raise(&kv, 3, WAIT_MS, &info).code, E_REPLICAS_MISSING);
+    assert_int_equal(info.replicas, 1);
+    assert_int_equal(info.replicas_current, 1);
+    assert_int_equal(kv_raise(&kv, 1, WAIT_MS, &info).code, E_OK);
+    assert_int_equal(info.max_bytes, 1 << 20);
+}
+
 static void refuses_names_and_sizes(void **state)
 {
     struct fixture *f = *state;
@@ -155,7 +317,7 @@ static void a_full_bucket_refuses(void **state)
     struct kv_config config = {.history = 1, .max_bytes = 2048};
     uint8_t bytes[1500] = {0};
     assert_int_equal(kv_bind(&tiny, f->bus, SLICE_LIT("tiny")).code, E_OK);
-    assert_int_equal(kv_ensure(&tiny, &config, WAIT_MS, NULL).code, E_OK);
+    assert_int_equal(kv_ensure(&tiny, &config, WAIT_MS, NULL, /* out= */ NULL).code, E_OK);
     struct slice value = slice_of(bytes, sizeof(bytes));
     assert_int_equal(kv_put(&tiny, SLICE_LIT("a"), value, WAIT_MS, NULL).code, E_OK);
     assert_int_equal(kv_put(&tiny, SLICE_LIT("b"), value, WAIT_MS, NULL).code, E_BUS_FULL);
@@ -166,11 +328,11 @@ static void an_existing_bucket_is_judged(void **state)
     struct fixture *f = *state;
     struct kv_config other = {.history = 5, .max_bytes = 1 << 20};
     auto_buf struct buf why = BUF_MAX(256);
-    assert_int_equal(kv_ensure(&f->kv, &small, WAIT_MS, NULL).code, E_OK);
-    assert_int_equal(kv_ensure(&f->kv, &other, WAIT_MS, &why).code, E_CONFLICT);
+    assert_int_equal(kv_ensure(&f->kv, &small, WAIT_MS, NULL, /* out= */ NULL).code, E_OK);
+    assert_int_equal(kv_ensure(&f->kv, &other, WAIT_MS, &why, /* out= */ NULL).code, E_CONFLICT);
     assert_true(slice_ends(buf_slice(&why), SLICE_LIT("exists and is no bucket of that history")));
     other.history = 65;
-    assert_int_equal(kv_ensure(&f->kv, &other, WAIT_MS, NULL).code, E_USAGE);
+    assert_int_equal(kv_ensure(&f->kv, &other, WAIT_MS, NULL, /* out= */ NULL).code, E_USAGE);
 }
 
 static void a_missing_bucket_is_no_missing_key(void **state)
@@ -251,6 +413,10 @@ int main(void)
         cmocka_unit_test(reads_what_was_written),
         cmocka_unit_test(compares_and_sets),
         cmocka_unit_test(tells_a_marker_from_nothing),
+        cmocka_unit_test(says_when_it_was_put),
+        cmocka_unit_test(erases_what_was_judged_alone),
+        cmocka_unit_test(lists_keys_in_pages_and_leaves_nothing),
+        cmocka_unit_test(replicas_that_are_not_there),
         cmocka_unit_test(refuses_names_and_sizes),
         cmocka_unit_test(a_full_bucket_refuses),
         cmocka_unit_test(an_existing_bucket_is_judged),
