@@ -1,9 +1,10 @@
 /*
  * strict: protobuf messages read so that nothing in them is passed over.
  *
- * Shape      protobuf-c's generated messages; decoding takes at most 'memory_max' bytes of heap
- *            beside the message's own struct, which an empty message takes, too.
- * Ownership  proto_decode() gives a message that proto_free() gives back.
+ * Shape      protobuf-c's generated messages, filled by a decoder of our own; it takes at most
+ *            'memory_max' bytes of heap beside the message's own struct, which an empty message
+ *            takes, too, in a few blocks.
+ * Ownership  proto_decode() gives a message that proto_free() gives back, and nothing else.
  * Threads    any.
  * Errors     the code that the caller names for bytes that do not parse, and another one for a
  *            field below 100 that is not known here, at any depth: such a field may restrict.
