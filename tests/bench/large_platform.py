@@ -5,7 +5,7 @@ The same numbers give the same files, so that benches of different days compare.
 
 import base64
 
-PER_SERVICE = 10  # routes, and rules.
+PER_SERVICE = 10  # routes; and rules, unless it is said how many.
 TENANTS = 10
 
 ENVIRONMENT = """apiVersion: trilane.dev/v1
@@ -74,18 +74,19 @@ def path_of(n, k):
     return "/api/service-%d/%d" % (n, k)
 
 
-def service_file(n, count, edit=0):
-    """One service of 'count', its policy and its routes; 'edit' changes its first rule."""
+def service_file(n, count, edit=0, rules=PER_SERVICE):
+    """One service of 'count', its policy of so many rules and its routes; 'edit' changes its first
+    rule."""
     tenant = "tenant-%d" % (n % TENANTS)
     # A caller of the same tenant, another one for each rule.
     same = [m for m in range(count) if m % TENANTS == n % TENANTS]
     text = SERVICE.format(n=n, tenant=tenant, tier=("gold", "silver")[n % 2],
                           port=20000 + n % 10000)
-    for k in range(PER_SERVICE):
+    for k in range(rules):
         methods = "/bench.s%d.v1.Api/Get%d*" % (n, k)
         if k == 0 and edit:
             methods = "/bench.s%d.v1.Api/Edit%d*" % (n, edit)
-        text += RULE.format(k=k, effect="deny" if k == PER_SERVICE - 1 else "allow",
+        text += RULE.format(k=k, effect="deny" if k == rules - 1 else "allow",
                             caller="service-%d" % same[(n // TENANTS + k + 1) % len(same)],
                             tier=("gold", "silver")[k % 2], methods=methods)
     for k in range(PER_SERVICE):
@@ -93,13 +94,14 @@ def service_file(n, count, edit=0):
     return text
 
 
-def sources(routes, edit=0):
-    """{name: text} with so many routes and as many rules; 'edit' is a change of one rule."""
+def sources(routes, edit=0, rules=0):
+    """{name: text} with so many routes and rules (0: as many); 'edit' is a change of one rule."""
     count = routes // PER_SERVICE
+    per_service = (rules or routes) // count
     files = {"environment.yaml": ENVIRONMENT}
     for n in range(count):
         changed = edit if n == count // 2 else 0
-        files["service-%d.yaml" % n] = service_file(n, count, changed)
+        files["service-%d.yaml" % n] = service_file(n, count, changed, per_service)
     return files
 
 
