@@ -1,0 +1,73 @@
+/*
+ * cert: certificates as files and as what they say of a node: times, serial, labels, pin.
+ *
+ * Shape      a chain is the certificates of a PEM file in their order, parsed; functions over one
+ *            certificate of it.
+ * Units      seconds since the epoch.
+ * Ownership  net_chain_read() gives what net_chain_free() ends.
+ * Threads    pure functions; any thread.
+ * Errors     E_MALFORMED for bytes that are no certificates, E_TOO_LARGE for more than
+ *            NET_CHAIN_MAX of them.
+ * Source     docs/formats.md, "Certificates of nodes"; RFC 5280, RFC 7469 2.4 (the pin).
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/base/buf.h"
+#include "common/base/err.h"
+#include "common/base/slice.h"
+
+struct x509_st;
+struct evp_pkey_st;
+
+enum {
+    NET_CHAIN_MAX = 8,
+    NET_CHAIN_BYTES_MAX = 64 << 10,
+    NET_SERIAL_SIZE = 41,      /* hex digits of 20 bytes, the most there are, and a NUL. */
+    NET_PIN_SIZE = 32,         /* SHA-256 of a public key. */
+    NET_CERT_EARLIER_S = 3600, /* our CA's leaves begin so long before they are made. */
+};
+
+struct net_chain {
+    struct x509_st *certs[NET_CHAIN_MAX]; /* the leaf is first. */
+    size_t count;                         /* at least one once it was read. */
+};
+
+/* Reads all certificates of a PEM text, of which there must be one. */
+MUST_CHECK struct err net_chain_read(struct slice pem, struct net_chain *out);
+/* Safe on an empty one. */
+void net_chain_free(struct net_chain *chain);
+#define auto_chain __attribute__((cleanup(net_chain_free)))
+
+/* Whether the chain's first certificate leads to one of the anchors, in time and by signatures;
+ * an anchor need not be a root. E_UNAUTHENTICATED when not. */
+MUST_CHECK struct err net_chain_verify(const struct net_chain *chain,
+                                       const struct net_chain *anchors);
+
+/* Whether a certificate is that key's. */
+bool net_cert_is_for(const struct x509_st *cert, const struct evp_pkey_st *key);
+
+/* Its serial as lower-case hex digits; "" when it is longer than a certificate's may be. */
+void net_cert_serial(const struct x509_st *cert, char out[NET_SERIAL_SIZE]);
+
+/* When our CA made it, and when it ends. E_MALFORMED. */
+struct net_cert_times {
+    int64_t made_s; /* NET_CERT_EARLIER_S after its beginning. */
+    int64_t ends_s;
+};
+MUST_CHECK struct err net_cert_times(const struct x509_st *cert, struct net_cert_times *out);
+
+/*
+ * Appends the labels of a node: the attributes "OU" of the subject that have a "=", as text
+ * "name=value,…" in their order. Whoever wants labels judges that text by labels_parse().
+ */
+MUST_CHECK struct err net_cert_labels(const struct x509_st *cert, struct buf *out);
+
+/* Adds a label to the subject of a certificate that is being made. E_CRYPTO. */
+MUST_CHECK struct err net_cert_add_label(struct x509_st *cert, struct slice label);
+
+/* SHA-256 of the certificate's public key (SubjectPublicKeyInfo). E_CRYPTO. */
+MUST_CHECK struct err net_cert_pin(const struct x509_st *cert, uint8_t out[NET_PIN_SIZE]);

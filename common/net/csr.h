@@ -1,0 +1,34 @@
+/*
+ * csr: keys of certificates, and the request for one, which proves possession of its key.
+ *
+ * Shape      ECDSA over P-256 is made; P-256 and P-384 are taken. A request says nothing but its
+ *            key: whoever issues decides what stands in the certificate.
+ * Ownership  the caller frees a key by net_key_free(). A key's PEM is a secret: wipe its buf.
+ * Threads    pure functions; any thread.
+ * Errors     E_MALFORMED for bytes that are none, E_UNSUPPORTED for a key of another kind,
+ *            E_UNAUTHENTICATED for a request that its key did not sign, E_CRYPTO.
+ * Source     RFC 2986 (PKCS #10), RFC 5958 (the key's file).
+ */
+#pragma once
+
+#include "common/base/buf.h"
+#include "common/base/err.h"
+#include "common/base/slice.h"
+
+struct evp_pkey_st;
+
+enum { NET_CSR_MAX = 4096, NET_KEY_PEM_MAX = 4096 };
+
+MUST_CHECK struct err net_key_new(struct evp_pkey_st **out);
+/* Accepts a pointer to NULL. */
+void net_key_free(struct evp_pkey_st **key);
+#define auto_net_key __attribute__((cleanup(net_key_free)))
+
+MUST_CHECK struct err net_key_write(const struct evp_pkey_st *key, struct buf *out_pem);
+MUST_CHECK struct err net_key_read(struct slice pem, struct evp_pkey_st **out);
+
+/* Appends a request in PEM. */
+MUST_CHECK struct err net_csr_make(struct evp_pkey_st *key, struct buf *out_pem);
+
+/* Reads one, at most NET_CSR_MAX bytes, and asks for its signature: *out is its public key. */
+MUST_CHECK struct err net_csr_open(struct slice pem, struct evp_pkey_st **out);
