@@ -237,6 +237,19 @@ static struct err read_floor(struct disk *d)
     return fresh ? OK : e;
 }
 
+/* Only where nothing is known: a floor that a root set lower than the seed is meant. It is in
+ * memory until the first apply or walk writes it. */
+static void plant_seed(struct disk *d, const struct disk_seed *seed)
+{
+    if (d->floor.present.version != 0 || d->floor.epoch != 0) {
+        return;
+    }
+    d->floor.root_version =
+        seed->root_version > d->floor.root_version ? seed->root_version : d->floor.root_version;
+    d->floor.epoch = seed->epoch;
+    d->floor.present = (struct disk_version){.version = seed->version};
+}
+
 /* A higher root by --trust-root is a step to it: a floor in it takes effect, once. */
 static void step_to_floor(struct disk_floor *floor, const struct root_floor *to)
 {
@@ -276,6 +289,7 @@ static struct err open_all(struct disk *d, const struct disk_options *options)
     TRY(take_lock(d, options->lock_fd));
     TRY(pack_open(&d->pack, d->dir_fd, d->environment, &d->steps));
     TRY(read_floor(d));
+    plant_seed(d, &options->seed);
     return find_root(d, options->trust_root);
 }
 

@@ -25,10 +25,18 @@
 
 struct disk;
 
+/* What a node got when it joined: the floor of a directory that has none. */
+struct disk_seed {
+    uint64_t root_version; /* in force then: the floor of a later root stands above the seed. */
+    uint64_t epoch;        /* zero: no leader had one. */
+    uint64_t version;      /* zero: nothing was published. */
+};
+
 struct disk_options {
     const char *directory;      /* of `pack`, `floor`, `lock`; made if missing. */
     const uint8_t *environment; /* ENVIRONMENT_SIZE bytes. */
     struct slice trust_root;    /* a root container; empty: none is given. */
+    struct disk_seed seed;      /* all zero: the node did not join. */
     int lock_fd;                /* handed over by another process; -1: none. */
     disk_hook_fn hook;          /* NULL but in tests. */
     void *hook_context;

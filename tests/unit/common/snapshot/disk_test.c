@@ -758,6 +758,75 @@ static void trust_root_that_is_higher_is_in_force(void **state)
     fx_remove_directory(directory);
 }
 
+static enum judge_move move_to(struct disk *d, const struct fx_version *v)
+{
+    struct judge judge;
+    disk_judge(d, &judge);
+    struct head head = fx_head(20, 1, v);
+    const struct head_node node = {.id = SLICE_LIT("node-1")};
+    return judge_target(&judge, &head, &node).move;
+}
+
+static void a_seed_is_the_floor_of_a_node_without_one(void **state)
+{
+    (void)state;
+    char directory[256];
+    fx_directory(directory);
+    struct disk_options options = options_of(directory);
+    options.seed = (struct disk_seed){.root_version = 1, .epoch = 12, .version = 2};
+    struct disk *d = NULL;
+    EXPECT_OK(disk_open(&options, &d));
+    struct judge judge;
+    disk_judge(d, &judge);
+    assert_true(judge.has_order);
+    assert_int_equal(judge.epoch, 12);
+    assert_int_equal(judge.version, 2);
+    assert_false(judge.has_digest); /* any manifest of version 2 will do. */
+    assert_int_equal(move_to(d, &versions[0]), JUDGE_KEEP);
+    assert_int_equal(move_to(d, &versions[1]), JUDGE_FETCH);
+    assert_int_equal(move_to(d, &versions[2]), JUDGE_FETCH);
+    EXPECT(apply(d, &versions[0]), E_SNAPSHOT_REPLAYED);
+    disk_close(d);
+    write_file(directory, "floor", SLICE_LIT("torn")); /* before the first apply. */
+    EXPECT_OK(disk_open(&options, &d));
+    assert_int_equal(disk_floor(d)->present.version, 2);
+    EXPECT_OK(apply(d, &versions[2]));
+    disk_close(d);
+    options.seed.version = 4; /* what stands on disk is the floor from now on. */
+    EXPECT_OK(disk_open(&options, &d));
+    assert_int_equal(disk_floor(d)->present.version, 3);
+    disk_close(d);
+    fx_remove_directory(directory);
+}
+
+/* A fast-forwarded version is healed by a root with a floor: the seed of a node that joined in
+ * between does not bring it back. */
+static void a_roots_floor_stands_above_an_older_seed(void **state)
+{
+    (void)state;
+    char directory[256];
+    fx_directory(directory);
+    auto_buf struct buf second = BUF_MAX(1 << 20);
+    struct root root = fx_root(&fx, 2, &fx.roots[0]);
+    root.has_floor = true;
+    root.floor = (struct root_floor){.epoch = 7, .version = 3};
+    const struct key_pair *signer = &fx.roots[0];
+    fx_seal_root(&root, &signer, 1, &second);
+    struct disk_options options = options_of(directory);
+    options.seed = (struct disk_seed){.root_version = 1, .epoch = 900, .version = 1000};
+    options.trust_root = buf_slice(&second);
+    struct disk *d = NULL;
+    EXPECT_OK(disk_open(&options, &d));
+    assert_int_equal(disk_floor(d)->epoch, 7);
+    assert_int_equal(disk_floor(d)->present.version, 3);
+    disk_close(d);
+    options.seed.root_version = 2; /* it was taken when that root stood already. */
+    EXPECT_OK(disk_open(&options, &d));
+    assert_int_equal(disk_floor(d)->present.version, 1000);
+    disk_close(d);
+    fx_remove_directory(directory);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -779,6 +848,8 @@ int main(void)
         cmocka_unit_test(garbage_is_collected),
         cmocka_unit_test(walk_and_floor_are_one_write),
         cmocka_unit_test(trust_root_that_is_higher_is_in_force),
+        cmocka_unit_test(a_seed_is_the_floor_of_a_node_without_one),
+        cmocka_unit_test(a_roots_floor_stands_above_an_older_seed),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
