@@ -87,12 +87,13 @@ CREATE TABLE chunk_use (
 );
 CREATE INDEX chunk_use_last ON chunk_use (environment, last_number);
 
--- The newest publication, and the newest version with sources. Whoever writes either locks the row:
+-- The newest publication, and the newest and the oldest version with sources. Whoever writes either locks the row:
 -- so what changed is reckoned against what is there in the end.
 CREATE TABLE newest (
     environment text COLLATE "C" NOT NULL PRIMARY KEY,
     published   bigint NOT NULL, -- 0: none
-    sources     bigint NOT NULL
+    sources     bigint NOT NULL,
+    oldest      bigint NOT NULL -- what versions below it named may be gone
 );
 
 -- The mark is random, so that a line that is written again after a broken connection stands there

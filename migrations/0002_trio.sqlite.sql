@@ -52,18 +52,19 @@ INSERT INTO chunk_use (raw_digest, environment, first_number, last_number)
     FROM journal_chunk c;
 DROP TABLE journal_chunk;
 
--- The newest publication, and the newest version with sources. Whoever writes either locks the row:
+-- The newest publication, and the newest and the oldest version with sources. Whoever writes either locks the row:
 -- so what changed is reckoned against what is there in the end.
 CREATE TABLE newest (
     environment TEXT NOT NULL PRIMARY KEY,
     published   INTEGER NOT NULL, -- 0: none
-    sources     INTEGER NOT NULL
+    sources     INTEGER NOT NULL,
+    oldest      INTEGER NOT NULL -- what versions below it named may be gone
 ) STRICT;
-INSERT INTO newest (environment, published, sources)
+INSERT INTO newest (environment, published, sources, oldest)
     SELECT environment,
         coalesce((SELECT max(j.number) FROM journal j WHERE j.environment = e.environment), 0),
         coalesce((SELECT max(v.number) FROM version v
-                  WHERE v.environment = e.environment AND v.sources_digest <> x''), 0)
+                  WHERE v.environment = e.environment AND v.sources_digest <> x''), 0), 0
     FROM (SELECT DISTINCT environment FROM version) e;
 
 -- The finished manifest body that replicas sign; one a version, never changed.

@@ -118,6 +118,9 @@
     X(cosign_wait_ms, 10000, 50, 3600000, "ms",                                                    \
       "how long a publication waits for other replicas' signatures")                               \
     X(forward_wait_ms, 10000, 50, 600000, "ms", "how long a write waits for a leader")             \
+    X(lease_ms, 6000, 200, 60000, "ms", "the leader's row runs out after this")                    \
+    X(store_timeout_ms, 2000, 100, 60000, "ms",                                                    \
+      "a connection to PostgreSQL, and each answer of it")                                         \
     X(nodes, 10000, 1, 1000000, "nodes", "nodes whose status is kept")                             \
     X(history_versions, 1000, 2, 100000, "versions", "versions that the store keeps")              \
     X(bucket_bytes, 2ULL << 30, 16 << 20, 1ULL << 40, "bytes", "size of the snapshot bucket")

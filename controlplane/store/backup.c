@@ -33,7 +33,7 @@ const struct cp_backup_table cp_backup_tables[CP_BACKUP_TABLES] = {
                           T("address"), {"expires_ms", SQL_NUMBER, true}}},
     {"version", 256, 2, 5, {T("environment"), N("number"), N("epoch"), N("handed_ms"),
                             B("sources_digest")}},
-    {"newest", 64, 1, 3, {T("environment"), N("published"), N("sources")}},
+    {"newest", 64, 1, 4, {T("environment"), N("published"), N("sources"), N("oldest")}},
     {"source", 4, 1, 2, {B("digest"), B("bytes")}},
     {"source_use", 256, 3, 5, {T("environment"), T("name"), N("first_number"), N("last_number"),
                                B("digest")}},

@@ -44,7 +44,7 @@ static struct err take_turn(struct sql *db, const struct publish *p, bool *out)
 {
     auto_sql struct sql_query q;
     sql_begin(&q, db,
-              "INSERT INTO newest (environment, published, sources) VALUES ($1, $2, 0)"
+              "INSERT INTO newest (environment, published, sources, oldest) VALUES ($1, $2, 0, 0)"
               " ON CONFLICT (environment) DO UPDATE SET published = $2 WHERE newest.published < $2"
               " RETURNING published");
     sql_bind_text(&q, 1, p->fence->environment);
@@ -146,6 +146,7 @@ static struct err drop(struct sql *db, void *ctx)
 {
     const struct drop *d = ctx;
     static const char *const by_version[] = {
+        "UPDATE newest SET oldest = $2 WHERE environment = $1 AND oldest < $2",
         "DELETE FROM journal WHERE environment = $1 AND number < $2",
         "DELETE FROM cosignature WHERE environment = $1 AND number < $2",
         "DELETE FROM proposal WHERE environment = $1 AND number < $2",

@@ -3,9 +3,10 @@
 
 #include "controlplane/store/store_in.h"
 
-enum { PAGE_NODES = 256 };
-#define KEPT_MS (7ULL * 24 * 3600 * 1000) /* a used or expired token, to be told from an unknown.  \
-                                           */
+enum { PAGE_NODES = 64 };
+#define KEPT_MS                                                                                    \
+    (7ULL * 24 * 3600 * 1000) /* a used or expired token, to be told from an unknown.              \
+                               */
 
 static const char enrolled[] = "enrolled";
 static const char removed[] = "removed";

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "controlplane/store/postgres_link.h"
 #include "controlplane/store/sql_driver.h"
 #include "controlplane/store/store_in.h"
 
@@ -47,16 +48,31 @@ static const struct cp_store_ops operations = {
     .restore = cp_op_restore,
 };
 
+static bool is_postgres(const char *url)
+{
+    return slice_starts(slice_str(url), SLICE_LIT("postgresql://")) ||
+           slice_starts(slice_str(url), SLICE_LIT("postgres://"));
+}
+
 struct err sql_open(const char *url, struct sql **out, struct buf *message)
 {
     static const char sqlite[] = "sqlite:";
     if (strncmp(url, sqlite, sizeof(sqlite) - 1) == 0 && url[sizeof(sqlite) - 1] != '\0') {
         return sql_sqlite_open(url + sizeof(sqlite) - 1, out, message);
     }
+    if (is_postgres(url)) {
+        return sql_postgres_open(url, out, message);
+    }
     /* The kind alone: what comes behind it may hold a password. */
-    TRY(buf_addf(message, "store: found \"%.*s…\"; expected sqlite:FILE", (int)strcspn(url, ":"),
-                 url));
+    size_t kind = strcspn(url, ":/@");
+    TRY(buf_addf(message, "store: found \"%.*s…\"; expected sqlite:FILE or postgresql://…",
+                 (int)(kind < 32 ? kind : 32), url));
     return FAIL(E_USAGE);
+}
+
+bool cp_store_url_is_clear(const char *url)
+{
+    return is_postgres(url) && pg_url_is_clear(url);
 }
 
 struct err cp_store_open(const char *url, struct cp_store **out, struct buf *message)

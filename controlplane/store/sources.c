@@ -83,7 +83,7 @@ static struct err check_turn(struct sql *db, const struct sources *s)
 {
     auto_sql struct sql_query q;
     sql_begin(&q, db,
-              "INSERT INTO newest (environment, published, sources) VALUES ($1, 0, $2)"
+              "INSERT INTO newest (environment, published, sources, oldest) VALUES ($1, 0, $2, 0)"
               " ON CONFLICT (environment) DO UPDATE SET sources = $2 WHERE newest.sources < $2"
               " RETURNING sources");
     sql_bind_text(&q, 1, s->fence->environment);
@@ -250,7 +250,10 @@ struct err cp_op_sources_put(struct cp_store *store, const struct cp_fence *fenc
 static struct err has_sources(struct sql *db, const char *environment, uint64_t version, bool *out)
 {
     auto_sql struct sql_query q;
-    sql_begin(&q, db, "SELECT sources_digest FROM version WHERE environment = $1 AND number = $2");
+    sql_begin(&q, db,
+              "SELECT v.sources_digest FROM version v"
+              " JOIN newest n ON n.environment = v.environment AND n.oldest <= v.number"
+              " WHERE v.environment = $1 AND v.number = $2");
     sql_bind_text(&q, 1, environment);
     sql_bind_number(&q, 2, version);
     TRY(sql_row(&q, out));

@@ -236,7 +236,7 @@ static struct err attempt(struct sql *db, const struct sql_work *work)
     CHECK(!db->open); /* no transaction in another. */
     db->accident = SQL_NO_ACCIDENT;
     TRY(db->driver->room(db, work->bytes));
-    TRY(db->driver->begin(db, SQL_WRITE));
+    TRY(db->driver->begin(db, work->once ? SQL_WRITE_SLOWLY : SQL_WRITE));
     db->open = true;
     struct err e = run_body(db, work);
     if (!err_ok(e)) {

@@ -123,7 +123,7 @@ struct sql_work {
     void *ctx;
     const struct sql_fence *fence; /* NULL: none. */
     uint64_t bytes;                /* about what it writes: a full disk refuses it early. */
-    bool once;                     /* never again, whatever happens: it consumes something. */
+    bool once;                     /* never again, whatever happens, and as slow as who feeds it. */
 };
 
 /*

@@ -10,8 +10,9 @@
 #include "controlplane/store/sql.h"
 
 enum sql_mode {
-    SQL_WRITE,    /* sees what others commit meanwhile, but no two write one row. */
-    SQL_SNAPSHOT, /* reads alone, as of its first statement. */
+    SQL_WRITE,        /* sees what others commit meanwhile, but no two write one row. */
+    SQL_WRITE_SLOWLY, /* the same, and may stand still in between. */
+    SQL_SNAPSHOT,     /* reads alone, as of its first statement; may stand still, too. */
 };
 
 struct sql_driver {
@@ -43,3 +44,9 @@ struct sql_driver {
 /* Opens FILE, makes it when missing (mode 0600), and migrates it. WAL mode with full
  * synchronisation: a commit that returned survives a power cut. */
 MUST_CHECK struct err sql_sqlite_open(const char *path, struct sql **out, struct buf *message);
+
+/*
+ * Opens "postgresql://…" and migrates it. No call takes much longer than limits.store_timeout_ms,
+ * whatever the server does; each begins with connecting anew when the connection is gone.
+ */
+MUST_CHECK struct err sql_postgres_open(const char *url, struct sql **out, struct buf *message);

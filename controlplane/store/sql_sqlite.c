@@ -204,7 +204,7 @@ static struct err check_schema(struct sql *db)
 
 static struct err begin(struct sql *db, enum sql_mode mode)
 {
-    TRY(run_text(of(db)->db, mode == SQL_WRITE ? "BEGIN IMMEDIATE" : "BEGIN"));
+    TRY(run_text(of(db)->db, mode == SQL_SNAPSHOT ? "BEGIN" : "BEGIN IMMEDIATE"));
     struct err e = check_schema(db);
     if (!err_ok(e)) {
         rollback(db);

@@ -1,0 +1,377 @@
+/* What a trio shares: proposals and what came of them, roots, tokens, nodes, the audit. */
+#include "conformance/store/rig.h"
+
+/* ---- proposals ---- */
+
+static struct err propose(struct rig *f, const struct cp_proposal *proposal, const char *body)
+{
+    return f->ops->proposal_put(f->store, &f->fence, proposal, slice_str(body));
+}
+
+static void a_proposal_is_written_once(void **state)
+{
+    struct rig *f = *state;
+    struct cp_proposal proposal = {.version = rig_hand(f)};
+    must(propose(f, &proposal, "body"));
+    must(propose(f, &proposal, "body"));
+    must_fail(propose(f, &proposal, "other"), E_CONFLICT);
+    proposal.origin = 7;
+    must_fail(propose(f, &proposal, "body"), E_CONFLICT);
+    proposal.version = 99;
+    must_fail(propose(f, &proposal, "body"), E_CONFLICT);
+}
+
+static void check_open(struct rig *f, uint64_t version, const char *body)
+{
+    struct cp_proposal found;
+    struct buf bytes = BUF_MAX(64);
+    must(f->ops->proposal_open(f->store, "dev", &found, &bytes));
+    assert_int_equal(found.version, version);
+    assert_int_equal(found.epoch, f->fence.epoch);
+    assert_true(found.proposed_ms > 1000000000000);
+    assert_true(slice_eq(buf_slice(&bytes), slice_str(body)));
+    buf_free(&bytes);
+}
+
+static void the_newest_unpublished_proposal_is_open(void **state)
+{
+    struct rig *f = *state;
+    struct cp_proposal found;
+    must_fail(f->ops->proposal_open(f->store, "dev", &found, NULL), E_NOT_FOUND);
+    must(propose(f, &(struct cp_proposal){.version = rig_hand(f)}, "one"));
+    check_open(f, 1, "one");
+    must(propose(f, &(struct cp_proposal){.version = rig_hand(f), .origin = 5, .with_trust = true},
+                 "two"));
+    check_open(f, 2, "two");
+    must(f->ops->proposal_open(f->store, "dev", &found, NULL));
+    assert_int_equal(found.origin, 5);
+    assert_true(found.with_trust);
+    struct cp_publication p = rig_publication(2, NULL, 0);
+    must(f->ops->publish(f->store, &f->fence, &p));
+    must_fail(f->ops->proposal_open(f->store, "dev", &found, NULL), E_NOT_FOUND);
+    must(propose(f, &(struct cp_proposal){.version = rig_hand(f)}, "three"));
+    check_open(f, 3, "three");
+    f->fence = rig_take_over(f, 2); /* of an epoch that is over. */
+    must_fail(f->ops->proposal_open(f->store, "dev", &found, NULL), E_NOT_FOUND);
+}
+
+static struct cp_cosignature cosignature_of(uint8_t key, enum err_code code, const char *sentence)
+{
+    struct cp_cosignature c = {.code = code};
+    (void)memset(c.key_id, key, sizeof(c.key_id));
+    (void)memset(c.signature, code == E_OK ? key : 0, sizeof(c.signature));
+    (void)snprintf(c.sentence, sizeof(c.sentence), "%s", sentence);
+    return c;
+}
+
+static struct err cosign(struct rig *f, const char *body, const struct cp_cosignature *c)
+{
+    uint8_t digest[DIGEST_SIZE];
+    ids_digest(slice_str(body), digest);
+    return f->ops->cosign_put(f->store, "dev", 1, digest, c);
+}
+
+static void a_signature_stays_and_a_refusal_does_not(void **state)
+{
+    struct rig *f = *state;
+    struct cp_cosignature list[CP_COSIGNATURES_MAX];
+    size_t count = 77;
+    struct cp_cosignature refusal = cosignature_of(2, E_COSIGN_REFUSED, "stream 3 differs");
+    struct cp_cosignature mine = cosignature_of(1, E_OK, "");
+    struct cp_cosignature later = cosignature_of(2, E_OK, "");
+    must(f->ops->cosign_list(f->store, "dev", 1, list, &count));
+    assert_int_equal(count, 0);
+    must(propose(f, &(struct cp_proposal){.version = rig_hand(f)}, "body"));
+    must_fail(cosign(f, "another body", &mine), E_NOT_FOUND);
+    must(cosign(f, "body", &refusal));
+    must(cosign(f, "body", &mine));
+    must(f->ops->cosign_list(f->store, "dev", 1, list, &count));
+    assert_int_equal(count, 2);
+    assert_int_equal(list[0].code, E_OK);
+    assert_memory_equal(list[0].signature, mine.signature, sizeof(mine.signature));
+    assert_int_equal(list[1].code, E_COSIGN_REFUSED);
+    assert_string_equal(list[1].sentence, "stream 3 differs");
+    must(cosign(f, "body", &later));
+    must(cosign(f, "body", &refusal)); /* comes too late. */
+    must(f->ops->cosign_list(f->store, "dev", 1, list, &count));
+    assert_int_equal(count, 2);
+    assert_int_equal(list[1].code, E_OK);
+    assert_memory_equal(list[1].key_id, later.key_id, sizeof(later.key_id));
+}
+
+static void more_keys_than_a_root_has_are_refused(void **state)
+{
+    struct rig *f = *state;
+    must(propose(f, &(struct cp_proposal){.version = rig_hand(f)}, "body"));
+    for (uint8_t i = 0; i < CP_COSIGNATURES_MAX; i++) {
+        struct cp_cosignature c = cosignature_of(i, E_OK, "");
+        must(cosign(f, "body", &c));
+    }
+    struct cp_cosignature one_more = cosignature_of(200, E_OK, "");
+    must_fail(cosign(f, "body", &one_more), E_TOO_LARGE);
+    struct cp_cosignature list[CP_COSIGNATURES_MAX];
+    size_t count = 0;
+    must(f->ops->cosign_list(f->store, "dev", 1, list, &count));
+    assert_int_equal(count, CP_COSIGNATURES_MAX);
+}
+
+static void proposals_go_with_their_versions(void **state)
+{
+    struct rig *f = *state;
+    struct cp_cosignature mine = cosignature_of(1, E_OK, "");
+    must(propose(f, &(struct cp_proposal){.version = rig_hand(f)}, "body"));
+    must(cosign(f, "body", &mine));
+    limits.history_versions = 2;
+    (void)rig_publish(f, NULL, 0);
+    (void)rig_publish(f, NULL, 0);
+    (void)rig_publish(f, NULL, 0);
+    limits.history_versions = 1000;
+    must_fail(cosign(f, "body", &mine), E_NOT_FOUND);
+}
+
+/* ---- roots ---- */
+
+static struct err put_root(struct rig *f, uint64_t version, const char *container)
+{
+    return f->ops->root_put(f->store, "dev", version, slice_str(container));
+}
+
+static struct err add_root(void *ctx, uint64_t version, struct slice container)
+{
+    return buf_addf(ctx, "%d=%.*s ", (int)version, SLICE_ARG(container));
+}
+
+static void check_roots(struct rig *f, uint64_t from, const char *expected)
+{
+    struct buf text = BUF_MAX(4096);
+    must(f->ops->roots_get(f->store, "dev", from, add_root, &text));
+    assert_true(slice_eq(buf_slice(&text), slice_str(expected)));
+    buf_free(&text);
+}
+
+static void roots_follow_each_other(void **state)
+{
+    struct rig *f = *state;
+    check_roots(f, 0, "");
+    must(put_root(f, 3, "three")); /* the first one may have any number. */
+    must(put_root(f, 3, "three"));
+    must_fail(put_root(f, 3, "other"), E_CONFLICT);
+    must_fail(put_root(f, 5, "five"), E_CONFLICT);
+    must_fail(put_root(f, 2, "two"), E_CONFLICT);
+    must(put_root(f, 4, "four"));
+    must(put_root(f, 3, "three")); /* also when it is not the newest. */
+    check_roots(f, 0, "3=three 4=four ");
+    check_roots(f, 4, "4=four ");
+    check_roots(f, 5, "");
+    must(f->ops->root_put(f->store, "prod", 1, SLICE_LIT("one")));
+}
+
+static void many_roots_are_walked(void **state)
+{
+    struct rig *f = *state;
+    char expected[1024] = "";
+    for (uint64_t i = 1; i <= 70; i++) {
+        must(put_root(f, i, "r"));
+        size_t size = strlen(expected);
+        (void)snprintf(expected + size, sizeof(expected) - size, "%d=r ", (int)i);
+    }
+    check_roots(f, 1, expected);
+}
+
+/* ---- tokens and nodes ---- */
+
+static int64_t now_ms(struct rig *f)
+{
+    struct cp_lease lease;
+    must(f->ops->lease_read(f->store, "dev", &lease));
+    return lease.now_ms;
+}
+
+static struct cp_join_token make_token(struct rig *f, uint8_t digest, const char *node,
+                                       int64_t life_ms)
+{
+    struct cp_join_token token = {.expires_ms = now_ms(f) + life_ms};
+    (void)memset(token.digest, digest, sizeof(token.digest));
+    (void)snprintf(token.node, sizeof(token.node), "%s", node);
+    (void)snprintf(token.labels, sizeof(token.labels), "zone=a");
+    (void)snprintf(token.author, sizeof(token.author), "ada");
+    must(f->ops->token_put(f->store, "dev", &token));
+    return token;
+}
+
+static struct cp_node node_of(const char *id, uint8_t key)
+{
+    struct cp_node node = {.not_after_ms = 5000};
+    (void)snprintf(node.id, sizeof(node.id), "%s", id);
+    (void)snprintf(node.labels, sizeof(node.labels), "zone=a");
+    (void)snprintf(node.serial, sizeof(node.serial), "0a");
+    (void)memset(node.status_key, key, sizeof(node.status_key));
+    return node;
+}
+
+static void a_token_enrols_one_node_once(void **state)
+{
+    struct rig *f = *state;
+    struct cp_join_token token = make_token(f, 1, "node-1", 60000);
+    struct cp_join_token found;
+    struct cp_node node;
+    must_fail(f->ops->token_put(f->store, "dev", &token), E_CONFLICT);
+    must(f->ops->token_get(f->store, "dev", token.digest, &found));
+    assert_string_equal(found.node, "node-1");
+    assert_string_equal(found.labels, "zone=a");
+    assert_string_equal(found.author, "ada");
+    assert_int_equal(found.expires_ms, token.expires_ms);
+    struct cp_node other = node_of("node-2", 9);
+    must_fail(f->ops->node_enrol(f->store, "dev", token.digest, &other), E_USAGE);
+    must_fail(f->ops->node_get(f->store, "dev", "node-2", &node), E_NOT_FOUND);
+    struct cp_node mine = node_of("node-1", 9);
+    must(f->ops->node_enrol(f->store, "dev", token.digest, &mine));
+    must_fail(f->ops->node_enrol(f->store, "dev", token.digest, &mine), E_TOKEN_USED);
+    must_fail(f->ops->token_get(f->store, "dev", token.digest, &found), E_TOKEN_USED);
+    must_fail(f->ops->token_get(f->store, "prod", token.digest, &found), E_TOKEN_UNKNOWN);
+    must(f->ops->node_get(f->store, "dev", "node-1", &node));
+    assert_int_equal(node.state, CP_NODE_ENROLLED);
+    assert_memory_equal(node.status_key, mine.status_key, sizeof(mine.status_key));
+    assert_string_equal(node.labels, "zone=a");
+    assert_string_equal(node.serial, "0a");
+    assert_int_equal(node.not_after_ms, 5000);
+    assert_true(node.enrolled_ms > 1000000000000);
+}
+
+static void a_token_runs_out_and_is_forgotten(void **state)
+{
+    struct rig *f = *state;
+    static const uint8_t nobody[DIGEST_SIZE];
+    struct cp_join_token found;
+    struct cp_node node = node_of("node-1", 9);
+    must_fail(f->ops->token_get(f->store, "dev", nobody, &found), E_TOKEN_UNKNOWN);
+    must_fail(f->ops->node_enrol(f->store, "dev", nobody, &node), E_TOKEN_UNKNOWN);
+    struct cp_join_token late = make_token(f, 1, "node-1", -1000);
+    must_fail(f->ops->token_get(f->store, "dev", late.digest, &found), E_TOKEN_EXPIRED);
+    must_fail(f->ops->node_enrol(f->store, "dev", late.digest, &node), E_TOKEN_EXPIRED);
+    struct cp_join_token old = make_token(f, 2, "node-1", -8LL * 24 * 3600 * 1000);
+    must_fail(f->ops->token_get(f->store, "dev", old.digest, &found), E_TOKEN_EXPIRED);
+    (void)make_token(f, 3, "node-1", 60000); /* clears up. */
+    must_fail(f->ops->token_get(f->store, "dev", old.digest, &found), E_TOKEN_UNKNOWN);
+    must_fail(f->ops->token_get(f->store, "dev", late.digest, &found), E_TOKEN_EXPIRED);
+}
+
+static void a_node_joins_again_with_a_new_key(void **state)
+{
+    struct rig *f = *state;
+    struct cp_join_token first = make_token(f, 1, "node-1", 60000);
+    struct cp_join_token second = make_token(f, 2, "node-1", 60000);
+    struct cp_node old = node_of("node-1", 8);
+    struct cp_node young = node_of("node-1", 9);
+    struct cp_node found;
+    must(f->ops->node_enrol(f->store, "dev", first.digest, &old));
+    must(f->ops->node_remove(f->store, "dev", "node-1"));
+    must(f->ops->node_enrol(f->store, "dev", second.digest, &young));
+    must(f->ops->node_get(f->store, "dev", "node-1", &found));
+    assert_int_equal(found.state, CP_NODE_ENROLLED);
+    assert_memory_equal(found.status_key, young.status_key, sizeof(young.status_key));
+}
+
+static void a_removed_node_is_listed_and_never_renewed(void **state)
+{
+    struct rig *f = *state;
+    struct cp_join_token token = make_token(f, 1, "node-1", 60000);
+    struct cp_node node = node_of("node-1", 9);
+    must_fail(f->ops->node_renew(f->store, "dev", "node-1", "0b", 6000), E_NOT_FOUND);
+    must_fail(f->ops->node_remove(f->store, "dev", "node-1"), E_NOT_FOUND);
+    must(f->ops->node_enrol(f->store, "dev", token.digest, &node));
+    must(f->ops->node_renew(f->store, "dev", "node-1", "0b", 6000));
+    must(f->ops->node_get(f->store, "dev", "node-1", &node));
+    assert_string_equal(node.serial, "0b");
+    assert_int_equal(node.not_after_ms, 6000);
+    must(f->ops->node_remove(f->store, "dev", "node-1"));
+    must_fail(f->ops->node_renew(f->store, "dev", "node-1", "0c", 7000), E_NOT_FOUND);
+    must(f->ops->node_get(f->store, "dev", "node-1", &node));
+    assert_int_equal(node.state, CP_NODE_REMOVED);
+    assert_string_equal(node.serial, "0b");
+}
+
+static struct err count_node(void *ctx, const struct cp_node *node)
+{
+    char expected[16];
+    int *count = ctx;
+    (void)snprintf(expected, sizeof(expected), "node-%04d", (*count)++);
+    assert_string_equal(node->id, expected);
+    return *count == 70 ? FAIL(E_CANCELLED) : OK;
+}
+
+static void nodes_are_listed_by_id(void **state)
+{
+    struct rig *f = *state;
+    int count = 0;
+    must(f->ops->node_list(f->store, "dev", count_node, &count));
+    assert_int_equal(count, 0);
+    for (int i = 79; i >= 0; i--) { /* more than a page. */
+        char id[16];
+        (void)snprintf(id, sizeof(id), "node-%04d", i);
+        struct cp_join_token token = {.expires_ms = now_ms(f) + 60000};
+        ids_random(token.digest, sizeof(token.digest));
+        (void)memcpy(token.node, id, sizeof(id));
+        must(f->ops->token_put(f->store, "dev", &token));
+        struct cp_node node = node_of(id, 9);
+        must(f->ops->node_enrol(f->store, "dev", token.digest, &node));
+    }
+    must_fail(f->ops->node_list(f->store, "dev", count_node, &count), E_CANCELLED);
+    assert_int_equal(count, 70);
+}
+
+/* ---- audit ---- */
+
+static void audit_is_newest_first(void **state)
+{
+    struct rig *f = *state;
+    for (int i = 0; i < 3; i++) {
+        struct cp_audit entry = {.actor = "ada", .action = "publish", .outcome = "OK"};
+        (void)snprintf(entry.object, sizeof(entry.object), "version %d", i);
+        must(f->ops->audit_add(f->store, "dev", &entry));
+    }
+    struct cp_audit entries[2];
+    size_t count = 0;
+    must(f->ops->audit_list(f->store, "dev", entries, 2, &count));
+    assert_int_equal(count, 2);
+    assert_string_equal(entries[0].object, "version 2");
+    assert_string_equal(entries[1].actor, "ada");
+    assert_true(entries[0].seq > entries[1].seq);
+    assert_true(entries[0].at_ms > 1000000000000);
+}
+
+static void audit_takes_lines_of_several_replicas(void **state)
+{
+    struct rig *f = *state;
+    struct cp_store *second = rig_open(f->url);
+    struct cp_audit entry = {.actor = "ada", .action = "publish", .outcome = "OK"};
+    must(f->ops->audit_add(f->store, "dev", &entry));
+    must(second->ops->audit_add(second, "prod", &entry));
+    must(f->ops->audit_add(f->store, "dev", &entry));
+    struct cp_audit entries[4];
+    size_t count = 0;
+    must(second->ops->audit_list(second, "dev", entries, 4, &count));
+    assert_int_equal(count, 2);
+    assert_true(entries[0].seq > entries[1].seq + 1);
+    cp_store_close(second);
+    (void)snprintf(entry.actor, sizeof(entry.actor), "\xff");
+    must_fail(f->ops->audit_add(f->store, "dev", &entry), E_MALFORMED);
+}
+
+const struct CMUnitTest trio_cases[] = {
+    RIG_CASE(a_proposal_is_written_once),
+    RIG_CASE(the_newest_unpublished_proposal_is_open),
+    RIG_CASE(a_signature_stays_and_a_refusal_does_not),
+    RIG_CASE(more_keys_than_a_root_has_are_refused),
+    RIG_CASE(proposals_go_with_their_versions),
+    RIG_CASE(roots_follow_each_other),
+    RIG_CASE(many_roots_are_walked),
+    RIG_CASE(a_token_enrols_one_node_once),
+    RIG_CASE(a_token_runs_out_and_is_forgotten),
+    RIG_CASE(a_node_joins_again_with_a_new_key),
+    RIG_CASE(a_removed_node_is_listed_and_never_renewed),
+    RIG_CASE(nodes_are_listed_by_id),
+    RIG_CASE(audit_is_newest_first),
+    RIG_CASE(audit_takes_lines_of_several_replicas),
+};
+const size_t trio_case_count = sizeof(trio_cases) / sizeof(trio_cases[0]);

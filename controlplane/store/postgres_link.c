@@ -1,0 +1,369 @@
+/* postgres_link: see postgres_link.h. */
+#include "controlplane/store/postgres_link.h"
+
+#include <inttypes.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/base/check.h"
+#include "common/base/clock.h"
+#include "common/base/limits.h"
+#include "common/base/log.h"
+#include "common/base/slice.h"
+
+enum {
+    PARAMETERS_MAX = 80, /* libpq knows about 45. */
+    HOST_MAX = 256,
+    HOSTS_MAX = 16,
+    REASON_MAX = 1024,
+};
+
+/* ---- the URL ---- */
+
+static const char *option(const PQconninfoOption *options, const char *keyword)
+{
+    for (const PQconninfoOption *o = options; o->keyword != NULL; o++) {
+        if (strcmp(o->keyword, keyword) == 0) {
+            return o->val;
+        }
+    }
+    return NULL;
+}
+
+static unsigned list_count(const char *list)
+{
+    unsigned count = 1;
+    for (const char *at = list; *at != '\0'; at++) {
+        count += *at == ',';
+    }
+    return count;
+}
+
+/* The index-th of a list with commas; of a list of one, that one. */
+static struct slice list_item(const char *list, unsigned index)
+{
+    struct slice rest = slice_str(list);
+    for (unsigned i = 0; i < index && list_count(list) > 1; i++) {
+        rest = slice_from(rest, slice_find(rest, ',') + 1);
+    }
+    return slice_head(rest, slice_find(rest, ','));
+}
+
+struct err pg_link_init(struct pg_link *link, const char *url, struct buf *message)
+{
+    /* libpq's sentence quotes what it could not read, which may be the password. */
+    static const char sentence[] = "store: the URL does not parse; expected "
+                                   "postgresql://USER@HOST:PORT/DATABASE?sslmode=verify-full";
+    *link = (struct pg_link){.options = PQconninfoParse(url, /* errmsg= */ NULL)};
+    if (link->options == NULL) {
+        TRY(buf_add_str(message, sentence));
+        return FAIL(E_USAGE);
+    }
+    const char *addresses = option(link->options, "hostaddr");
+    const char *hosts = addresses != NULL ? addresses : option(link->options, "host");
+    link->host_count = hosts == NULL ? 1 : list_count(hosts);
+    if (link->host_count > HOSTS_MAX) {
+        pg_link_free(link);
+        TRY(buf_addf(message, "store: found more than %d hosts", HOSTS_MAX));
+        return FAIL(E_USAGE);
+    }
+    return OK;
+}
+
+void pg_link_free(struct pg_link *link)
+{
+    PQfinish(link->conn);
+    PQconninfoFree(link->options);
+    *link = (struct pg_link){0};
+}
+
+static bool is_local(struct slice host)
+{
+    return host.size > 0 && (host.ptr[0] == '/' || host.ptr[0] == '@');
+}
+
+static bool is_verified(const char *mode)
+{
+    return mode != NULL && (strcmp(mode, "verify-ca") == 0 || strcmp(mode, "verify-full") == 0);
+}
+
+/* Without a host libpq asks a socket of this machine. */
+static bool all_local(const char *hosts)
+{
+    for (unsigned i = 0; hosts != NULL && i < list_count(hosts); i++) {
+        struct slice host = list_item(hosts, i);
+        if (host.size > 0 && !is_local(host)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* What a URL leaves open the environment may say. */
+static const char *option_or_default(const PQconninfoOption *options,
+                                     const PQconninfoOption *defaults, const char *keyword)
+{
+    const char *given = option(options, keyword);
+    return given != NULL ? given : option(defaults, keyword);
+}
+
+bool pg_url_is_clear(const char *url)
+{
+    PQconninfoOption *options = PQconninfoParse(url, /* errmsg= */ NULL);
+    PQconninfoOption *defaults = PQconndefaults();
+    bool is_clear = true;
+    if (options != NULL && defaults != NULL) {
+        const char *address = option_or_default(options, defaults, "hostaddr");
+        is_clear = !is_verified(option_or_default(options, defaults, "sslmode")) &&
+                   (address != NULL || !all_local(option_or_default(options, defaults, "host")));
+    }
+    PQconninfoFree(options);
+    PQconninfoFree(defaults);
+    return is_clear;
+}
+
+/* ---- what is said ---- */
+
+static struct err add_redacted(struct buf *out, struct slice text, const char *secret)
+{
+    size_t size = secret == NULL ? 0 : strlen(secret);
+    while (text.size > 0) {
+        if (size > 0 && text.size >= size && memcmp(text.ptr, secret, size) == 0) {
+            TRY(buf_add_str(out, "***"));
+            text = slice_from(text, size);
+            continue;
+        }
+        bool is_line = text.ptr[0] == '\n';
+        TRY(buf_add_byte(out, is_line ? ' ' : text.ptr[0]));
+        text = slice_from(text, 1);
+    }
+    return OK;
+}
+
+/* libpq's words on one line; it never says the password, but a server might say anything. */
+static struct err keep_reason(const struct pg_link *link, struct buf *reason)
+{
+    struct slice text = slice_str(PQerrorMessage(link->conn));
+    while (text.size > 0 && text.ptr[text.size - 1] == '\n') {
+        text.size--;
+    }
+    buf_clear(reason);
+    return add_redacted(reason, slice_head(text, REASON_MAX / 2), PQpass(link->conn));
+}
+
+/* ---- waiting ---- */
+
+uint64_t pg_deadline(uint64_t timeout_ms)
+{
+    return clock_mono_ns() + timeout_ms * 1000000;
+}
+
+/* False: the deadline has passed. A signal, or too early a wake-up, is the caller's next turn. */
+static bool wait_for(const PGconn *conn, short events, uint64_t deadline_ns)
+{
+    uint64_t now_ns = clock_mono_ns();
+    if (now_ns >= deadline_ns) {
+        return false;
+    }
+    struct pollfd fds = {.fd = PQsocket(conn), .events = events};
+    uint64_t wait_ms = (deadline_ns - now_ns) / 1000000 + 1;
+    return poll(&fds, 1, wait_ms > INT32_MAX ? INT32_MAX : (int)wait_ms) != 0 ||
+           clock_mono_ns() < deadline_ns;
+}
+
+void pg_link_drop(struct pg_link *link, const char *why)
+{
+    if (link->conn != NULL) {
+        LOG(LOG_WARN, "store", "postgres_dropped", LOG_STR("host", PQhost(link->conn)),
+            LOG_STR("why", why));
+        PQfinish(link->conn);
+        link->conn = NULL;
+    }
+}
+
+static struct err fail_lost(struct pg_link *link, const char *why)
+{
+    link->is_lost = true;
+    pg_link_drop(link, why);
+    return FAIL(E_UNAVAILABLE);
+}
+
+static struct err fail_silent(struct pg_link *link)
+{
+    link->is_lost = false;
+    pg_link_drop(link, "no answer in store_timeout_ms");
+    return FAIL(E_UNAVAILABLE);
+}
+
+struct err pg_link_flush(struct pg_link *link, uint64_t deadline_ns)
+{
+    for (;;) { /* ends with the last byte, the deadline, or the connection. */
+        int left = PQflush(link->conn);
+        if (left == 0) {
+            return OK;
+        }
+        if (left < 0) {
+            return fail_lost(link, "it broke");
+        }
+        if (!wait_for(link->conn, POLLIN | POLLOUT, deadline_ns)) {
+            return fail_silent(link);
+        }
+        if (PQconsumeInput(link->conn) == 0) { /* a server that waits for us to read. */
+            return fail_lost(link, "it broke");
+        }
+    }
+}
+
+struct err pg_link_result(struct pg_link *link, uint64_t deadline_ns, PGresult **out)
+{
+    while (PQisBusy(link->conn) != 0) { /* ends as above. */
+        if (!wait_for(link->conn, POLLIN, deadline_ns)) {
+            return fail_silent(link);
+        }
+        if (PQconsumeInput(link->conn) == 0) {
+            return fail_lost(link, "it broke");
+        }
+    }
+    *out = PQgetResult(link->conn);
+    return OK;
+}
+
+/* ---- connecting ---- */
+
+struct parameters {
+    const char *keywords[PARAMETERS_MAX + 1];
+    const char *values[PARAMETERS_MAX + 1];
+    unsigned count;
+    char host[HOST_MAX];
+    char address[HOST_MAX];
+    char port[16];
+    char user_timeout[24];
+};
+
+static void add(struct parameters *p, const char *keyword, const char *value)
+{
+    CHECK(p->count < PARAMETERS_MAX);
+    p->keywords[p->count] = keyword;
+    p->values[p->count] = value;
+    p->count++;
+}
+
+static void add_item(struct parameters *p, const char *keyword, const char *list, unsigned index,
+                     char *out, size_t size)
+{
+    struct slice item = list_item(list, index);
+    (void)snprintf(out, size, "%.*s", SLICE_ARG(item));
+    add(p, keyword, out);
+}
+
+/* Of parameters that come twice, libpq takes the last. */
+static void fill_parameters(const struct pg_link *link, unsigned host, struct parameters *p)
+{
+    (void)snprintf(p->user_timeout, sizeof(p->user_timeout), "%" PRIu64, limits.store_timeout_ms);
+    add(p, "target_session_attrs", "read-write");
+    add(p, "fallback_application_name", "trilane-cp");
+    add(p, "tcp_user_timeout", p->user_timeout); /* what was sent and nobody acknowledged. */
+    add(p, "keepalives_idle", "5");              /* a peer that is gone while nobody asks it. */
+    add(p, "keepalives_interval", "2");
+    add(p, "keepalives_count", "3");
+    for (const PQconninfoOption *o = link->options; o->keyword != NULL; o++) {
+        if (o->val == NULL) {
+            continue;
+        }
+        if (strcmp(o->keyword, "host") == 0) {
+            add_item(p, "host", o->val, host, p->host, sizeof(p->host));
+        } else if (strcmp(o->keyword, "hostaddr") == 0) {
+            add_item(p, "hostaddr", o->val, host, p->address, sizeof(p->address));
+        } else if (strcmp(o->keyword, "port") == 0) {
+            add_item(p, "port", o->val, host, p->port, sizeof(p->port));
+        } else {
+            add(p, o->keyword, o->val);
+        }
+    }
+    add(p, "client_encoding", "UTF8");
+}
+
+static void ignore_notice(void *ctx, const char *text)
+{
+    (void)ctx;
+    (void)text; /* libpq would write it to standard error. */
+}
+
+static struct err poll_connect(struct pg_link *link, uint64_t deadline_ns)
+{
+    PostgresPollingStatusType state = PGRES_POLLING_WRITING;
+    for (;;) { /* ends with the connection, a failure, or the deadline. */
+        if (state == PGRES_POLLING_OK) {
+            return PQsetnonblocking(link->conn, 1) == 0 ? OK : FAIL(E_UNAVAILABLE);
+        }
+        if (state == PGRES_POLLING_FAILED) {
+            return FAIL(E_UNAVAILABLE);
+        }
+        if (!wait_for(link->conn, state == PGRES_POLLING_READING ? POLLIN : POLLOUT, deadline_ns)) {
+            return FAIL(E_TIMEOUT);
+        }
+        state = PQconnectPoll(link->conn);
+    }
+}
+
+static struct err connect_host(struct pg_link *link, unsigned host, uint64_t deadline_ns,
+                               struct buf *reason)
+{
+    struct parameters p = {0};
+    fill_parameters(link, host, &p);
+    link->conn = PQconnectStartParams(p.keywords, p.values, /* expand_dbname= */ 0);
+    if (link->conn == NULL) {
+        return FAIL(E_NO_MEMORY);
+    }
+    (void)PQsetNoticeProcessor(link->conn, ignore_notice, NULL);
+    struct err e = PQstatus(link->conn) == CONNECTION_BAD ? FAIL(E_UNAVAILABLE)
+                                                          : poll_connect(link, deadline_ns);
+    if (err_ok(e)) {
+        return OK;
+    }
+    struct err kept = OK;
+    if (e.code == E_TIMEOUT) {
+        buf_clear(reason);
+        kept = buf_addf(reason, "%s did not answer in time", PQhost(link->conn));
+    } else {
+        kept = keep_reason(link, reason);
+    }
+    PQfinish(link->conn);
+    link->conn = NULL;
+    TRY(kept);
+    return FAIL(E_UNAVAILABLE);
+}
+
+static void say_state(struct pg_link *link, struct err e, const struct buf *reason)
+{
+    if (err_ok(e)) {
+        LOG(LOG_INFO, "store", "postgres_connected", LOG_STR("host", PQhost(link->conn)),
+            LOG_STR("port", PQport(link->conn)), LOG_U64("tls", PQsslInUse(link->conn) != 0));
+    } else if (!link->is_said) {
+        LOG(LOG_WARN, "store", "postgres_unreachable", LOG_ERR(e),
+            LOG_SLICE("text", buf_slice(reason)));
+    }
+    link->is_said = !err_ok(e);
+}
+
+struct err pg_link_connect(struct pg_link *link, uint64_t deadline_ns, struct buf *message)
+{
+    CHECK(link->conn == NULL);
+    auto_buf struct buf reason = BUF_MAX(REASON_MAX);
+    struct err e = FAIL(E_UNAVAILABLE);
+    link->is_lost = false;
+    for (unsigned i = 0; i < link->host_count && e.code == E_UNAVAILABLE; i++) {
+        unsigned host = (link->host + i) % link->host_count;
+        uint64_t now_ns = clock_mono_ns();
+        uint64_t left_ns = now_ns < deadline_ns ? deadline_ns - now_ns : 0;
+        e = connect_host(link, host, now_ns + left_ns / (link->host_count - i), &reason);
+        link->host = err_ok(e) ? host : link->host;
+    }
+    say_state(link, e, &reason);
+    if (!err_ok(e) && message != NULL) {
+        TRY(buf_add_str(message, "store: PostgreSQL cannot be reached: "));
+        TRY(buf_add(message, buf_slice(&reason)));
+    }
+    return e;
+}

@@ -1,0 +1,52 @@
+/*
+ * postgres_link: one connection to PostgreSQL through libpq, on which nothing hangs.
+ *
+ * Shape      where to connect (a URL with one or several hosts), and the connection, if there is
+ *            one. Each call has a deadline on the monotonic clock; past it the connection is
+ * closed, since nobody knows what is under way on it. Ownership  pg_link_free() closes and frees
+ * what pg_link_init() made. Results are the caller's. Threads    one thread a link. Errors
+ * E_UNAVAILABLE; link->is_lost tells a connection that broke from one that was silent. What is
+ * logged or told never holds the password. Source     PostgreSQL's manual, libpq: PQconnectPoll,
+ * asynchronous commands, pipelines. libpq's own connect_timeout and its walk through several hosts
+ * work for blocking calls alone.
+ */
+#pragma once
+
+#include <libpq-fe.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/base/buf.h"
+#include "common/base/err.h"
+
+struct pg_link {
+    PGconn *conn;              /* NULL: not connected. */
+    PQconninfoOption *options; /* of the URL; owned. */
+    unsigned host_count;
+    unsigned host; /* the last one that answered: the first one asked. */
+    bool is_lost;  /* of the last failure: the connection broke, or the server closed it. */
+    bool is_said;  /* that it cannot be reached; each change is logged once. */
+};
+
+/* Reads a URL; connects to nothing. E_USAGE with a sentence. */
+MUST_CHECK struct err pg_link_init(struct pg_link *link, const char *url, struct buf *message);
+void pg_link_free(struct pg_link *link);
+
+/* A point of time so far from now. */
+uint64_t pg_deadline(uint64_t timeout_ms);
+
+/* Connects; hosts share the time that is left. 'message' (may be NULL) gets the last one's reason.
+ */
+MUST_CHECK struct err pg_link_connect(struct pg_link *link, uint64_t deadline_ns,
+                                      struct buf *message);
+/* Closes the connection; 'why' is logged. */
+void pg_link_drop(struct pg_link *link, const char *why);
+
+/* Sends what libpq holds. */
+MUST_CHECK struct err pg_link_flush(struct pg_link *link, uint64_t deadline_ns);
+/* Waits for the next result; *out is NULL behind the last one of a query. */
+MUST_CHECK struct err pg_link_result(struct pg_link *link, uint64_t deadline_ns, PGresult **out);
+
+/* Whether what travels to the hosts of a URL can be read, or answered, by others on the way: over
+ * TCP without sslmode verify-ca or verify-full. */
+bool pg_url_is_clear(const char *url);
