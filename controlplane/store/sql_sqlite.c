@@ -1,4 +1,5 @@
 /* sql_sqlite: the driver of the embedded database; the only file that knows SQLite's API. */
+#include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <sqlite3.h>
@@ -263,11 +264,13 @@ static struct err migrate(struct sqlite *s, struct buf *message)
     return e;
 }
 
-/* The file holds sources and messages: made for its owner alone, whatever the umask. */
+/* The file holds sources and messages: made for its owner alone, whatever the umask. One that is
+ * there is not opened here: closing it would take the locks of this process' other connections
+ * away (POSIX), and another process would believe that it is alone, and drop the log under them. */
 static struct err make_private(const char *path)
 {
-    auto_close int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    return fd < 0 ? FAIL(E_IO) : OK;
+    auto_close int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    return fd < 0 && errno != EEXIST ? FAIL(E_IO) : OK;
 }
 
 static struct err set_up(struct sqlite *s, struct buf *message)

@@ -1,5 +1,6 @@
 /* Proves what is SQLite's own: the file's mode, WAL, migrations that run once, and that a database
  * of a newer release, or a file that is none, is refused with a sentence. */
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -8,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 /* cmocka wants the headers above first. */
 #include <cmocka.h>
@@ -65,6 +67,38 @@ static void the_file_is_its_owners(void **state)
     cp_store_close(store);
 }
 
+/* Whether a process other than this one would find a lock on the bytes that readers share. */
+static bool is_locked(void)
+{
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        struct flock lock = {.l_type = F_WRLCK, .l_start = 0x40000002, .l_len = 510};
+        int fd = open(path, O_RDWR | O_CLOEXEC);
+        _exit(fd >= 0 && fcntl(fd, F_GETLK, &lock) == 0 && lock.l_type != F_UNLCK ? 1 : 0);
+    }
+    int status = 0;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    return WIFEXITED(status) && WEXITSTATUS(status) == 1;
+}
+
+static void opening_again_drops_no_lock(void **state)
+{
+    (void)state;
+    struct cp_store *first = NULL;
+    struct cp_store *second = NULL;
+    struct cp_record record;
+    bool said = false;
+    assert_int_equal(open_store(&first, &said), E_OK);
+    assert_int_equal(first->ops->latest(first, "dev", &record).code, E_NOT_FOUND);
+    assert_true(is_locked());
+    assert_int_equal(open_store(&second, &said), E_OK);
+    assert_true(is_locked());
+    cp_store_close(second);
+    assert_true(is_locked());
+    cp_store_close(first);
+}
+
 static void a_newer_schema_is_refused(void **state)
 {
     (void)state;
@@ -104,6 +138,7 @@ int main(void)
 #define T(name) cmocka_unit_test_teardown(name, remove_files)
     const struct CMUnitTest tests[] = {
         T(the_file_is_its_owners),
+        T(opening_again_drops_no_lock),
         T(a_newer_schema_is_refused),
         T(a_file_that_is_no_database_is_refused),
     };
