@@ -35,6 +35,8 @@
       "an applied snapshot is GOOD when it lived this long")                                       \
     X(fetch_timeout_ms, 5000, 50, 60000, "ms", "one read of manifest, chunk or root")              \
     X(status_interval_ms, 10000, 50, 60000, "ms", "a node's status heartbeat, +-20 %")             \
+    X(status_rest_ms, 250, 0, 60000, "ms",                                                         \
+      "least time between two statuses of a node, however often it changes")                       \
     X(live_snapshots, 8, 2, 64, "snapshots", "snapshots in memory at once, pinned ones counted")   \
     /* node */                                                                                     \
     X(workers, 0, 0, 256, "threads", "workers of a node; 0 is one a core")                         \
@@ -118,7 +120,6 @@
     X(cosign_wait_ms, 10000, 50, 3600000, "ms",                                                    \
       "how long a publication waits for other replicas' signatures")                               \
     X(forward_wait_ms, 10000, 50, 600000, "ms", "how long a write waits for a leader")             \
-    X(lease_ms, 6000, 200, 60000, "ms", "the leader's row runs out after this")                    \
     X(store_timeout_ms, 2000, 100, 60000, "ms",                                                    \
       "a connection to PostgreSQL, and each answer of it")                                         \
     X(nodes, 10000, 1, 1000000, "nodes", "nodes whose status is kept")                             \

@@ -88,6 +88,7 @@ struct dp_apply {
     uint64_t root_asked_ns;  /* when a root was asked for that is not there. */
     struct err root_refused; /* why the last asking led to none, when it was there. */
     uint64_t report_ns;      /* the next heartbeat. */
+    uint64_t report_rest_ns; /* no status before, whatever changes. */
     bool report_due;         /* something changed. */
     uint64_t report_count;
     struct bus_message *hint; /* waits for its time. */

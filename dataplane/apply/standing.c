@@ -233,11 +233,12 @@ void dp_standing_report(struct dp_apply *a, uint64_t now_ns)
 {
     bool between = a->model != NULL && !a->standing.adopted;
     if (a->config.key == NULL || !dp_feed_connected(&a->feed) || between ||
-        (!a->report_due && now_ns < a->report_ns)) {
+        now_ns < a->report_rest_ns || (!a->report_due && now_ns < a->report_ns)) {
         return;
     }
     struct err e = send_status(a);
     a->report_due = false;
+    a->report_rest_ns = now_ns + limits.status_rest_ms * NS_PER_MS;
     a->report_ns = now_ns + dp_jitter_ns(limits.status_interval_ms);
     if (!err_ok(e)) {
         LOG(LOG_WARN, "apply", "status-not-sent", LOG_ERR(e));

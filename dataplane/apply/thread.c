@@ -55,6 +55,7 @@ static void sleep_until_due(struct dp_apply *a)
     sooner(&until_ns, a->retry_ns);
     sooner(&until_ns, a->good_ns);
     sooner(&until_ns, a->hint != NULL ? a->hint_ns : 0);
+    sooner(&until_ns, a->report_due ? a->report_rest_ns : 0);
     if (dp_feed_connected(&a->feed)) {
         sooner(&until_ns, a->poll_ns);
     }
@@ -142,6 +143,7 @@ static void *thread_main(void *ctx)
         sleep_until_due(a);
     }
     a->report_due = true;
+    a->report_rest_ns = 0; /* the last word does not wait. */
     dp_standing_update(a);
     dp_standing_report(a, clock_mono_ns());
     return NULL;
