@@ -456,9 +456,28 @@ static void mark_live(struct disk *d)
     mark_live_version(d, &d->floor.good);
 }
 
-/* Room is made after a commit; that it cannot be made now does not undo the commit. */
-static void compact_if_due(struct disk *d)
+/* Bytes of the pack that this set names: never more than what is live. */
+static uint64_t bytes_named(const struct disk *d, const struct snap_set *set)
 {
+    uint64_t bytes = 0;
+    struct snap_stored chunk;
+    size_t at = 0;
+    while (snap_set_stored(set, &at, &chunk)) {
+        const struct pack_record *r = pack_chunk(&d->pack, chunk.name.digest);
+        bytes += r == NULL ? 0 : r->size;
+    }
+    return bytes;
+}
+
+/*
+ * Room is made after a commit; that it cannot be made now does not undo the commit. What is live is
+ * read and verified anew, which costs more than all else of an apply: only when it may be little.
+ */
+static void compact_if_due(struct disk *d, const struct snap_set *present)
+{
+    if (present != NULL && d->pack.end <= 2 * bytes_named(d, present)) {
+        return;
+    }
     mark_live(d);
     if (d->pack.end > 2 * pack_live_bytes(&d->pack)) {
         struct err ignored = pack_compact(&d->pack);
@@ -497,7 +516,7 @@ struct err disk_commit(struct disk *d, const struct disk_apply *apply)
         return e;
     }
     d->serves_present = true;
-    compact_if_due(d);
+    compact_if_due(d, apply->set);
     return OK;
 }
 
@@ -511,7 +530,7 @@ struct err disk_mark_good(struct disk *d)
     next.starts = 0;
     next.good = next.present;
     TRY(floor_put(d, &next));
-    compact_if_due(d);
+    compact_if_due(d, /* present= */ NULL);
     return OK;
 }
 

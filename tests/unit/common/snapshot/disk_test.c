@@ -692,6 +692,36 @@ static void garbage_is_collected(void **state)
     fx_remove_directory(directory);
 }
 
+/* Versions that follow each other too fast to be proved: two are live, however many there were. */
+static void garbage_is_collected_before_anything_is_good(void **state)
+{
+    (void)state;
+    char directory[256];
+    fx_directory(directory);
+    make_first_good(directory);
+    struct disk *d = open_alone(directory);
+    uint64_t first = disk_sizes(d).pack_bytes;
+    uint64_t largest = 0;
+    for (uint64_t n = 2; n < 40; n++) {
+        struct fx_version v;
+        fx_version_make(&fx, n, PARTS, (unsigned)(n * 7 % PARTS), &v);
+        EXPECT_OK(apply(d, &v));
+        uint64_t size = disk_sizes(d).pack_bytes;
+        largest = size > largest ? size : largest;
+        fx_version_free(&v);
+    }
+    assert_true(largest <= 5 * first); /* twice what is live, and what was live before. */
+    disk_close(d);
+    d = open_alone(directory);
+    assert_int_equal(disk_notes(d).bad_records, 0);
+    struct disk_start start;
+    EXPECT_OK(disk_start(d, &start));
+    assert_int_equal(start.version.version, 39);
+    snap_set_unref(start.set);
+    disk_close(d);
+    fx_remove_directory(directory);
+}
+
 /* ---- roots ---- */
 
 static void walk_and_floor_are_one_write(void **state)
@@ -846,6 +876,7 @@ int main(void)
         cmocka_unit_test(damaged_floor_is_rebuilt),
         cmocka_unit_test(damaged_pack_serves_nothing_wrong),
         cmocka_unit_test(garbage_is_collected),
+        cmocka_unit_test(garbage_is_collected_before_anything_is_good),
         cmocka_unit_test(walk_and_floor_are_one_write),
         cmocka_unit_test(trust_root_that_is_higher_is_in_force),
         cmocka_unit_test(a_seed_is_the_floor_of_a_node_without_one),
