@@ -211,6 +211,10 @@ static void run(struct cp_task *task, struct cp_publish_room *room)
     while (queue_pop(&c->hints, &hint, 1) == 1) {
         bus_message_free(hint);
     }
+    struct cp_fence fence;
+    if (err_ok(cp_leader_fence(room->leader, &fence))) {
+        return; /* the proposal is its own, or is proposed anew by it. */
+    }
     struct cp_work work;
     cp_work_init(&work, CP_WORK_COSIGN);
     cp_publish_run(room, &work);
