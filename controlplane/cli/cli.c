@@ -149,7 +149,8 @@ int cli_exit_of(enum err_code code)
         return CLI_NOT_LIVE;
     }
     bool reach = code == E_UNAVAILABLE || code == E_BUS_UNAVAILABLE || code == E_TIMEOUT ||
-                 code == E_NOT_LEADER || code == E_CLOSED || code == E_SIGNER_GONE;
+                 code == E_NOT_LEADER || code == E_CLOSED || code == E_SIGNER_GONE ||
+                 code == E_COSIGNERS_MISSING;
     return reach ? CLI_UNREACHABLE : CLI_REFUSED;
 }
 

@@ -9,19 +9,23 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/base/limits.h"
+#include "common/base/clock.h"
 #include "common/base/scope.h"
 #include "common/base/text.h"
 #include "controlplane/source/source.h"
 
-enum { PATH_SIZE = 4096, TOKEN_MAX = 256, ANSWER_MAX = 128 << 20, TIMEOUT_MS = 300000 };
+enum { PATH_SIZE = 4096, TOKEN_MAX = 256, ANSWER_MAX = 128 << 20 };
+/* One server is waited for; of several, the next one is asked after some seconds, longer each time:
+ * one that was stopped takes connections and answers nothing. */
+enum { CONNECT_MS = 5000, TIMEOUT_MS = 4200000, ATTEMPT_MS = 3000, GIVE_UP_MS = 300000 };
 enum { JSON_PARSER_DEPTH = 2048 }; /* jansson takes no deeper text. */
-enum { ROUNDS = 2, ID_RANDOM = 16, ID_SIZE = 2 * ID_RANDOM + 1 };
+enum { ID_RANDOM = 16, ID_SIZE = 2 * ID_RANDOM + 1 };
 
 struct request {
     CURL *curl;
     char server[PATH_SIZE]; /* the one that is asked. */
     const char *id;         /* of a write: the same, whichever server is asked. */
+    uint64_t timeout_ms;
     struct curl_slist *headers;
     struct buf answer;
     char *body; /* freed by free(): jansson's text. */
@@ -116,8 +120,8 @@ static struct err set_up(const struct cli *cli, struct request *r, const char *p
     (void)curl_easy_setopt(r->curl, CURLOPT_PROTOCOLS_STR, "http,https");
     (void)curl_easy_setopt(r->curl, CURLOPT_PROXY, "");
     (void)curl_easy_setopt(r->curl, CURLOPT_NOSIGNAL, 1L);
-    (void)curl_easy_setopt(r->curl, CURLOPT_CONNECTTIMEOUT_MS, 5000L);
-    (void)curl_easy_setopt(r->curl, CURLOPT_TIMEOUT_MS, (long)TIMEOUT_MS);
+    (void)curl_easy_setopt(r->curl, CURLOPT_CONNECTTIMEOUT_MS, (long)CONNECT_MS);
+    (void)curl_easy_setopt(r->curl, CURLOPT_TIMEOUT_MS, (long)r->timeout_ms);
     (void)curl_easy_setopt(r->curl, CURLOPT_WRITEFUNCTION, take);
     (void)curl_easy_setopt(r->curl, CURLOPT_WRITEDATA, &r->answer);
     if (ca != NULL) {
@@ -194,18 +198,27 @@ static struct err perform(const struct cli *cli, struct request *r, json_t **out
     return status == 200 && json_is_object(*out) ? OK : refused(cli, r, status, out);
 }
 
-static struct err call_one(const struct cli *cli, struct slice server, const char *id,
-                           const char *path, const json_t *body, json_t **out)
+struct asking {
+    const char *path;
+    const json_t *body;
+    char id[ID_SIZE];
+    uint64_t timeout_ms; /* of one server. */
+};
+
+static struct err call_one(const struct cli *cli, struct slice server, const struct asking *asking,
+                           json_t **out)
 {
-    __attribute__((cleanup(request_free))) struct request r = {
-        .curl = curl_easy_init(), .id = id, .answer = BUF_MAX(ANSWER_MAX)};
+    __attribute__((cleanup(request_free))) struct request r = {.curl = curl_easy_init(),
+                                                               .id = asking->id,
+                                                               .timeout_ms = asking->timeout_ms,
+                                                               .answer = BUF_MAX(ANSWER_MAX)};
     if (r.curl == NULL) {
         return FAIL(E_NO_MEMORY);
     }
     (void)snprintf(r.server, sizeof(r.server), "%.*s", SLICE_ARG(server));
-    TRY(set_up(cli, &r, path));
-    if (body != NULL) {
-        TRY(add_body(cli, &r, body, out));
+    TRY(set_up(cli, &r, asking->path));
+    if (asking->body != NULL) {
+        TRY(add_body(cli, &r, asking->body, out));
     }
     return perform(cli, &r, out);
 }
@@ -217,27 +230,37 @@ static bool is_worth_another(struct err e)
            e.code == E_DRAINING;
 }
 
+/* Each server once, until one knows. */
+static struct err call_each(const struct cli *cli, struct slice servers,
+                            const struct asking *asking, json_t **out)
+{
+    struct err e = FAIL(E_UNAVAILABLE);
+    for (struct slice rest = servers; rest.size > 0 && is_worth_another(e);) {
+        struct slice server = slice_head(rest, slice_find(rest, ','));
+        rest = slice_from(rest, server.size + 1);
+        json_decref(*out);
+        *out = NULL;
+        e = call_one(cli, server, asking, out);
+    }
+    return e;
+}
+
 struct err cli_call(const struct cli *cli, const char *path, const json_t *body, json_t **out)
 {
-    uint8_t random[ID_RANDOM];
-    char id[ID_SIZE];
     struct slice servers = slice_str(settings_get(cli->settings, "server"));
     bool several = slice_find(servers, ',') < servers.size;
-    struct err e = FAIL(E_UNAVAILABLE);
+    uint64_t end_ns = clock_mono_ns() + (uint64_t)GIVE_UP_MS * 1000000;
+    uint8_t random[ID_RANDOM];
+    struct asking asking = {
+        .path = path, .body = body, .timeout_ms = several ? ATTEMPT_MS : TIMEOUT_MS};
     randombytes_buf(random, sizeof(random));
-    text_hex(slice_of(random, sizeof(random)), id);
+    text_hex(slice_of(random, sizeof(random)), asking.id);
     *out = NULL;
-    for (int round = 0; round < (several ? ROUNDS : 1); round++) {
-        for (struct slice rest = servers; rest.size > 0;) {
-            struct slice server = slice_head(rest, slice_find(rest, ','));
-            rest = slice_from(rest, server.size + 1);
-            json_decref(*out);
-            *out = NULL;
-            e = call_one(cli, server, id, path, body, out);
-            if (!is_worth_another(e)) {
-                return e;
-            }
-        }
+    struct err e = call_each(cli, servers, &asking, out);
+    /* A server that was slow is asked again; those that are not there are not. */
+    while (several && e.code == E_TIMEOUT && clock_mono_ns() < end_ns) {
+        asking.timeout_ms *= 2;
+        e = call_each(cli, servers, &asking, out);
     }
     return e;
 }

@@ -26,8 +26,7 @@ class Watch:
         self.node = node
 
     def epoch(self):
-        dump = self.node.dump()
-        return dump["epoch"]
+        return self.node.dump()["snapshot"]["epoch"]
 
     def wait_above(self, epoch, timeout=20):
         end = time.monotonic() + timeout

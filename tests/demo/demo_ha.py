@@ -146,7 +146,6 @@ class HaDemo(demo.Demo):
     def nats_server_killed(self):
         cluster = self.trio.nats
         index = cluster.stream_leader(cluster.snapshots)
-        before = self.world.nodes[0].dump()["sequence"], self.epoch()
         cluster.kill(index)
         done = self.publish_at(self.trio.leader() or self.trio.wait_leader(), "with two of three")
         version = done["record"]["version"]
@@ -286,7 +285,7 @@ class HaDemo(demo.Demo):
         return done["record"]["signers"].replace(",", " and ")
 
     def epoch(self):
-        return self.world.nodes[0].dump()["epoch"]
+        return self.world.nodes[0].dump()["snapshot"]["epoch"]
 
     def fleet(self):
         """As any replica that answers tells it."""

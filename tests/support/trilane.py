@@ -394,9 +394,9 @@ class ControlPlane(Process):
 
     def run(self, *args, timeout=60):
         """A command; returns the finished process with stdout and stderr as text."""
-        argv = [CP, str(args[0]), "--server", self.url, "--token-file", str(self.token_path)]
-        return subprocess.run(argv + [str(a) for a in args[1:]], capture_output=True, text=True,
-                              timeout=timeout, check=False)
+        argv = [CP] + [str(a) for a in args]
+        argv += ["--server", self.url, "--token-file", str(self.token_path)]
+        return subprocess.run(argv, capture_output=True, text=True, timeout=timeout, check=False)
 
     def __call__(self, *args, code=0, timeout=60):
         """A command that must end with 'code'; its standard output."""

@@ -60,14 +60,16 @@ class Trio(Platform):
         """What replica k is given; tests put something between."""
         return self.postgres.url()
 
+    def bus_flags(self):
+        return {"nats-replicas": 3} if isinstance(self.nats, NatsCluster) else {}
+
     def _replica(self, k):
         directory = self.keys / "trio"
         return self.control_plane("cp-%d" % k, **{
             "replica": "cp-%d" % k, "store": self.store_url(k),
             "token-file": self.directory / "token", "trust-root": self.root,
             "key-manifest": directory / ("manifest-%d.key" % k),
-            "key-head": directory / ("head-%d.key" % k),
-            "nats-replicas": 3 if isinstance(self.nats, NatsCluster) else 1, **self.flags})
+            "key-head": directory / ("head-%d.key" % k), **self.bus_flags(), **self.flags})
 
     def close(self):
         for replica in self.replicas:
