@@ -124,7 +124,15 @@
       "a connection to PostgreSQL, and each answer of it")                                         \
     X(nodes, 10000, 1, 1000000, "nodes", "nodes whose status is kept")                             \
     X(history_versions, 1000, 2, 100000, "versions", "versions that the store keeps")              \
-    X(bucket_bytes, 2ULL << 30, 16 << 20, 1ULL << 40, "bytes", "size of the snapshot bucket")
+    X(bucket_bytes, 2ULL << 30, 16 << 20, 1ULL << 40, "bytes", "size of the snapshot bucket")      \
+    X(collect_interval_ms, 300000, 100, 86400000, "ms",                                            \
+      "how often the leader looks for what may be collected from the bucket")                      \
+    X(collect_age_ms, 3600000, 500, 2592000000, "ms", "what was put within this is not collected") \
+    X(chunk_fresh_ms, 1800000, 0, 1296000000, "ms",                                                \
+      "a chunk that was put within this is not put again; at most half of collect-age-ms")         \
+    X(collect_versions, 16, 1, 100000, "versions", "newest versions whose content stays")          \
+    X(collect_reported_ms, 86400000, 100, 2592000000, "ms",                                        \
+      "the version of a node that was heard of within this stays")
 
 struct limits {
 #define X(name, dflt, min, max, unit, why) uint64_t name;

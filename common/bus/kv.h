@@ -92,6 +92,13 @@ MUST_CHECK struct err kv_get(const struct kv *kv, struct slice key, enum kv_read
 MUST_CHECK struct err kv_put(const struct kv *kv, struct slice key, struct slice value,
                              uint64_t timeout_ms, uint64_t *out_revision);
 
+/*
+ * Conditions. A bucket of one replica judges them one write after the other. One of several does
+ * so by what was stored already, as of nats-server 2.9: of two writes that are on their way at once
+ * both may pass, and the later one wins. So they keep apart those who read before they write, and
+ * nothing may rest on them alone; kv_erase() holds everywhere.
+ */
+
 /* Writes only if the key was never written: E_CONFLICT on a value as on a marker. */
 MUST_CHECK struct err kv_create(const struct kv *kv, struct slice key, struct slice value,
                                 uint64_t timeout_ms, uint64_t *out_revision);

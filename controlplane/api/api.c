@@ -112,9 +112,12 @@ static void answer_status(struct cp_api *api, struct http1_exchange *x)
     json_t *bus =
         json_pack("{s:s, s:I, s:s}", "state", bus_state_name(bus_state(api->options.bus)),
                   "down_ms", (json_int_t)bus_down_ms(api->options.bus), "last_error", bus_error);
+    struct cp_collector_status collector;
+    cp_collector_status(api->options.collector, &collector);
     respond_json(x, 200,
-                 json_pack("{s:s, s:o, s:o, s:s, s:b}", "environment", api->options.environment,
-                           "leader", cp_json_leader(&status), "bus", bus, "bucket_code",
+                 json_pack("{s:s, s:o, s:o, s:o, s:s, s:b}", "environment",
+                           api->options.environment, "leader", cp_json_leader(&status), "bus", bus,
+                           "bucket", cp_json_bucket(&collector), "bucket_code",
                            bucket == E_OK ? "" : err_name(bucket), "draining", api->draining));
 }
 

@@ -35,6 +35,7 @@ struct cp_api_options {
     struct cp_forward forward; /* to whoever leads. */
     struct bus *bus;
     struct cp_leader *leader;
+    struct cp_collector *collector;
     struct cp_worker *publisher;
     struct cp_worker *reader;
     struct cp_fleet *fleet;

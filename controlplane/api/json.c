@@ -66,6 +66,21 @@ json_t *cp_json_leader(const struct cp_leader_status *status)
                      number(status->newest_version), "newest_signers", status->newest_signers);
 }
 
+json_t *cp_json_bucket(const struct cp_collector_status *status)
+{
+    const struct stream_info *bucket = &status->bucket;
+    if (!status->looked) {
+        return json_object(); /* nobody saw it yet. */
+    }
+    return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:s}", "objects",
+                     number(bucket->messages), "bytes", number(bucket->bytes), "max_bytes",
+                     number(bucket->max_bytes), "replicas", number(bucket->replicas),
+                     "replicas_current", number(bucket->replicas_current), "replicas_wanted",
+                     number(status->replicas), "collected_objects", number(status->objects),
+                     "collected_bytes", number(status->bytes), "collect_code",
+                     status->code == E_OK ? "" : err_name(status->code));
+}
+
 /* JSON that another room made, as a value. */
 static json_t *parsed(const struct buf *text)
 {

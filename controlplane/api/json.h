@@ -10,12 +10,14 @@
 
 #include "common/base/buf.h"
 #include "controlplane/fleet/fleet.h"
+#include "controlplane/publish/collect.h"
 #include "controlplane/publish/leader.h"
 #include "controlplane/publish/work.h"
 
 json_t *cp_json_record(const struct cp_record *record);
 json_t *cp_json_node(const struct cp_fleet_node *node);
 json_t *cp_json_leader(const struct cp_leader_status *status);
+json_t *cp_json_bucket(const struct cp_collector_status *status);
 /* What came of a work that went well. */
 json_t *cp_json_work(const struct cp_work *work);
 /* {"code", "message", "fix"} and, of a work, its diagnostics. 'work' may be NULL. */

@@ -62,10 +62,34 @@ static struct err fleet_metrics(const struct cp_api_options *o, struct buf *out)
                    cp_fleet_unverified(o->fleet));
 }
 
+static struct err bucket_metrics(const struct cp_api_options *o, struct buf *out)
+{
+    struct cp_collector_status status;
+    cp_collector_status(o->collector, &status);
+    const struct stream_info *bucket = &status.bucket;
+    if (status.looked) {
+        TRY(gauge(out, "trilane_bucket_objects", "keys in the snapshot bucket", bucket->messages));
+        TRY(gauge(out, "trilane_bucket_bytes", "bytes in the snapshot bucket", bucket->bytes));
+        TRY(gauge(out, "trilane_bucket_max_bytes", "that it may hold", bucket->max_bytes));
+        TRY(gauge(out, "trilane_bucket_replicas", "servers that keep the snapshot bucket",
+                  bucket->replicas));
+        TRY(gauge(out, "trilane_bucket_replicas_current", "of these, that are up to date",
+                  bucket->replicas_current));
+        TRY(gauge(out, "trilane_bucket_replicas_wanted", "that should keep it", status.replicas));
+    }
+    TRY(counter(out, "trilane_collected_objects_total", "keys removed from the snapshot bucket",
+                status.objects));
+    TRY(counter(out, "trilane_collected_bytes_total", "bytes that the snapshot bucket lost by it",
+                status.bytes));
+    return counter(out, "trilane_collect_spared_total",
+                   "keys that were put anew, or gone, when they were to be removed", status.spared);
+}
+
 struct err cp_metrics_render(const struct cp_api_options *o, struct buf *out)
 {
     TRY(leader_metrics(o, out));
     TRY(fleet_metrics(o, out));
+    TRY(bucket_metrics(o, out));
     TRY(gauge(out, "trilane_bus_connected", "whether NATS can be reached",
               bus_state(o->bus) == BUS_CONNECTED));
     TRY(counter(out, "trilane_restores_total", "times that the bucket was filled from the journal",

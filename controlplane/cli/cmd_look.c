@@ -215,6 +215,12 @@ static void leader_lines(const json_t *value)
     if (err_find(cli_text(value, "bucket_code"), &code) && code != E_OK) {
         (void)printf("THE BUCKET LACKS CONTENT: %s: %s\n", err_name(code), err_text(code));
     }
+    const json_t *bucket = json_object_get(value, "bucket");
+    if (cli_int(bucket, "replicas") < cli_int(bucket, "replicas_wanted")) {
+        (void)printf("THE BUCKET HAS %" JSON_INTEGER_FORMAT " OF %" JSON_INTEGER_FORMAT
+                     " REPLICAS\n",
+                     cli_int(bucket, "replicas"), cli_int(bucket, "replicas_wanted"));
+    }
 }
 
 static void status_table(const json_t *value)

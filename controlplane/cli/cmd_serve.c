@@ -37,6 +37,7 @@ static const struct setting_row rows[] = {
     {"data-dir", "DIRECTORY", CP_DATA_DIR, "where the server keeps its files", SETTING_TEXT},
     {"nats-urls", "URL,…", "nats://127.0.0.1:4222", "servers of the bus", SETTING_TEXT},
     {"nats-creds", "FILE", NULL, "credentials for the bus", SETTING_TEXT},
+    {"nats-replicas", "N", "1", "servers that keep each bucket: 1, 3 or 5", SETTING_TEXT},
     {"trust-root", "FILE,…", NULL, "roots in order; the last one is in force", SETTING_TEXT},
     {"store", "URL", NULL, "the database; default: sqlite:<data-dir>/store.db", SETTING_TEXT},
     {"listen", "ADDRESS", "127.0.0.1:9080", "API in clear text, on loopback alone", SETTING_TEXT},
@@ -83,6 +84,8 @@ struct serve {
     struct cp_signer *signer;
     struct bus *bus;
     struct cp_leader *leader;
+    uint32_t nats_replicas;
+    struct cp_collector *collector;
     struct cp_worker *publisher;
     struct cp_worker *reader;
     struct cp_worker *signatory; /* judges and signs other replicas' proposals. */
@@ -301,6 +304,7 @@ static struct err make_threads(struct serve *s)
     TRY(cp_leader_new(&leader, &s->leader, &s->message));
     struct cp_fleet_options fleet = {.environment = s->environment,
                                      .node_keys = s->node_keys,
+                                     .replicas = s->nats_replicas,
                                      .bus = s->bus,
                                      .restore = restore,
                                      .restore_ctx = s};
@@ -313,8 +317,12 @@ static struct err make_threads(struct serve *s)
                                    .roots = s->roots,
                                    .signer = s->signer,
                                    .leader = s->leader,
-                                   .fleet = s->fleet};
+                                   .fleet = s->fleet,
+                                   .bucket.replicas = s->nats_replicas};
+    TRY(say(s, cp_collector_new(&s->collector), "collector"));
+    room.collector = s->collector;
     TRY(cp_worker_start(&room, s->store, &s->publisher, &s->message));
+    room.collector = NULL; /* it is the publisher's. */
     TRY(cp_worker_start(&room, s->store, &s->reader, &s->message));
     TRY(cp_worker_start(&room, s->store, &s->signatory, &s->message));
     return say(s, cp_cosigner_new(s->bus, s->environment, s->signatory, &s->cosigner), "cosigner");
@@ -350,6 +358,7 @@ static struct err start_api(struct serve *s)
                                                  .ca_file = settings_get(settings, "tls-ca")},
                                      .bus = s->bus,
                                      .leader = s->leader,
+                                     .collector = s->collector,
                                      .publisher = s->publisher,
                                      .reader = s->reader,
                                      .fleet = s->fleet};
@@ -494,6 +503,7 @@ static void stop(struct serve *s)
     cp_worker_free(s->publisher);
     cp_worker_free(s->reader);
     cp_worker_free(s->signatory);
+    cp_collector_free(s->collector);
     bus_close(s->bus);
     cp_api_close(s->api);
     net_loop_free(s->loop); /* its connections name the API. */
@@ -510,6 +520,15 @@ static bool settings_whole(const struct cli *cli)
 {
     return cli_need(cli, "environment") != NULL && cli_need(cli, "trust-root") != NULL &&
            cli_need(cli, "key-manifest") != NULL && cli_need(cli, "key-head") != NULL;
+}
+
+static bool read_replicas(const struct settings *settings, uint32_t *out)
+{
+    uint64_t number = 0;
+    bool fine = slice_to_u64(slice_str(settings_get(settings, "nats-replicas")), &number) &&
+                (number == 1 || number == 3 || number == 5);
+    *out = fine ? (uint32_t)number : 0;
+    return fine;
 }
 
 static bool settings_right(const struct cli *cli)
@@ -531,8 +550,18 @@ static bool settings_right(const struct cli *cli)
     if (!name_fine) {
         cli_say("error: USAGE: --environment: expected a name of a-z, 0-9 and '-'");
     }
+    bool fresh_fine = limits.chunk_fresh_ms <= limits.collect_age_ms / 2;
+    if (!fresh_fine) {
+        cli_say("error: USAGE: --chunk-fresh-ms: expected at most half of --collect-age-ms");
+    }
+    uint32_t replicas = 0;
+    bool replicas_fine = read_replicas(settings, &replicas);
+    if (!replicas_fine) {
+        cli_say("error: USAGE: --nats-replicas is \"%s\"; expected 1, 3 or 5",
+                settings_get(settings, "nats-replicas"));
+    }
     log_level_set(level);
-    return level_fine && fault_fine && tls_fine && name_fine;
+    return level_fine && fault_fine && tls_fine && name_fine && fresh_fine && replicas_fine;
 }
 
 /* A publication takes tens of MiB for some milliseconds. Giving the pages back and taking them anew
@@ -553,6 +582,7 @@ static int serve(const struct cli *cli)
     s->lock_fd = -1;
     s->message = BUF_MAX(MESSAGE_MAX);
     s->environment = settings_get(cli->settings, "environment");
+    (void)read_replicas(cli->settings, &s->nats_replicas); /* it was judged before. */
     s->data = settings_get(cli->settings, "data-dir");
     sigset_t set;
     blocked_signals(&set);

@@ -214,11 +214,25 @@ static struct err read_one(struct cp_fleet *f, struct slice id)
     return OK;
 }
 
-/* What enrolled nodes said before we listened. */
-static struct err read_bucket(struct cp_fleet *f)
+/* A bucket of fewer replicas is as good as it was; whether there are more servers is looked at with
+ * each connection. */
+static void raise_replicas(struct cp_fleet *f, const struct stream_info *info)
 {
-    struct kv_config config = {.history = 1, .max_bytes = BUCKET_BYTES, .replicas = 1};
-    TRY(kv_ensure(&f->kv, &config, limits.fetch_timeout_ms, /* why= */ NULL, /* out= */ NULL));
+    struct stream_info raised = *info;
+    if (info->replicas >= f->options.replicas) {
+        return;
+    }
+    struct err e = kv_raise(&f->kv, f->options.replicas, limits.fetch_timeout_ms, &raised);
+    LOG(err_ok(e) ? LOG_INFO : LOG_WARN, "fleet", "bucket_replicas",
+        LOG_U64("has", raised.replicas), LOG_U64("wanted", f->options.replicas), LOG_ERR(e));
+}
+
+/* What enrolled nodes said before we listened. */
+static struct err read_bucket(struct cp_fleet *f, struct stream_info *info)
+{
+    struct kv_config config = {
+        .history = 1, .max_bytes = BUCKET_BYTES, .replicas = f->options.replicas};
+    TRY(kv_ensure(&f->kv, &config, limits.fetch_timeout_ms, /* why= */ NULL, info));
     DIR *directory = opendir(f->options.node_keys);
     if (directory == NULL) {
         return OK; /* nobody is enrolled. */
@@ -248,7 +262,8 @@ static void look_at_connection(struct cp_fleet *f)
 {
     bool connected = bus_state(f->options.bus) == BUS_CONNECTED;
     if (connected && !f->connected) {
-        struct err e = read_bucket(f);
+        struct stream_info info;
+        struct err e = read_bucket(f, &info);
         if (!err_ok(e)) {
             LOG(LOG_WARN, "fleet", "bucket_unread", LOG_ERR(e));
             if (e.code == E_BUS_FORBIDDEN) {
@@ -257,6 +272,7 @@ static void look_at_connection(struct cp_fleet *f)
             return; /* with the next turn. */
         }
         note_read(f);
+        raise_replicas(f, &info);
     }
     f->connected = connected;
 }

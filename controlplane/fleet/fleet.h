@@ -25,6 +25,7 @@ struct cp_fleet;
 struct cp_fleet_options {
     const char *environment;
     const char *node_keys; /* directory of <id>.pub. */
+    uint32_t replicas;     /* that the bucket of statuses should have. */
     struct bus *bus;
     /* A verified node misses what should lie in the bucket. */
     void (*restore)(void *ctx);

@@ -3,8 +3,10 @@
 
 #include <string.h>
 
+#include "common/base/clock.h"
 #include "common/base/limits.h"
 #include "common/base/log.h"
+#include "common/base/text.h"
 #include "common/bus/subject.h"
 
 enum { CONTAINER_MAX = 1 << 20 };
@@ -38,7 +40,8 @@ static struct err put_root(void *ctx, uint64_t version, struct slice container)
 
 struct err cp_bucket_prepare(const struct cp_bucket *b, struct buf *why)
 {
-    struct kv_config config = {.history = 1, .max_bytes = limits.bucket_bytes, .replicas = 1};
+    struct kv_config config = {
+        .history = 1, .max_bytes = limits.bucket_bytes, .replicas = b->replicas};
     struct err e = kv_ensure(&b->kv, &config, limits.fetch_timeout_ms, why, /* out= */ NULL);
     if (e.code == E_CONFLICT) {
         return FAIL(E_BUCKET_FOREIGN);
@@ -52,8 +55,41 @@ struct err cp_bucket_put_chunk(const struct cp_bucket *b, const uint8_t digest[D
                                struct slice stored)
 {
     char key[SNAP_KEY_SIZE];
+    uint64_t start_ns = clock_boot_ns();
     snap_key_chunk(digest, key);
-    return put(b, key, stored);
+    TRY(put(b, key, stored));
+    if (b->puts != NULL) {
+        cp_puts_note(b->puts, digest, (clock_boot_ns() - start_ns) / 1000000);
+    }
+    return OK;
+}
+
+static struct err learn_key(void *ctx, struct slice key, const struct kv_entry *entry)
+{
+    static const struct slice prefix = {(const uint8_t *)"chunk.", 6};
+    uint8_t digest[DIGEST_SHORT_SIZE];
+    int64_t age_ms = clock_wall_ms() - entry->time_ms;
+    bool chunk = entry->state == KV_VALUE && slice_starts(key, prefix);
+    if (chunk && err_ok(text_unhex(slice_from(key, prefix.size), digest, sizeof(digest)))) {
+        cp_puts_note(ctx, digest, age_ms < 0 ? 0 : (uint64_t)age_ms);
+    }
+    return OK;
+}
+
+void cp_bucket_learn(const struct cp_bucket *b)
+{
+    if (b->puts == NULL || b->puts->chunks.count > 0) {
+        return;
+    }
+    struct err e = kv_list(&b->kv, limits.fetch_timeout_ms, learn_key, b->puts);
+    if (!err_ok(e)) {
+        LOG(LOG_INFO, "publish", "bucket_unlisted", LOG_ERR(e));
+    }
+}
+
+bool cp_bucket_has_chunk(const struct cp_bucket *b, const uint8_t digest[DIGEST_SHORT_SIZE])
+{
+    return b->puts != NULL && cp_puts_is_fresh(b->puts, digest);
 }
 
 struct err cp_bucket_put_manifest(const struct cp_bucket *b, const struct cp_record *record,
@@ -92,6 +128,9 @@ struct err cp_bucket_restore(const struct cp_bucket *b, struct cp_store *store,
                              const char *environment, uint64_t *out_version, struct buf *why)
 {
     struct cp_record record;
+    if (b->puts != NULL) {
+        cp_puts_forget(b->puts); /* it may be another bucket. */
+    }
     TRY(cp_bucket_prepare(b, why));
     TRY(store->ops->latest(store, environment, &record));
     auto_buf struct buf manifest = BUF_MAX(CONTAINER_MAX);

@@ -12,11 +12,14 @@
 #include "common/base/err.h"
 #include "common/bus/kv.h"
 #include "common/snapshot/format.h"
+#include "controlplane/publish/puts.h"
 #include "controlplane/publish/roots.h"
 #include "controlplane/store/store.h"
 
 struct cp_bucket {
     struct kv kv;
+    uint32_t replicas;      /* that a new one gets; 0 is 1. */
+    struct cp_puts *puts;   /* what was put lately; borrowed, may be NULL. */
     struct cp_roots *roots; /* borrowed. */
 };
 
@@ -25,6 +28,13 @@ MUST_CHECK struct err cp_bucket_bind(struct cp_bucket *b, struct bus *bus, const
 
 /* Makes the bucket when it is missing and puts the roots. 'why' may be NULL. */
 MUST_CHECK struct err cp_bucket_prepare(const struct cp_bucket *b, struct buf *why);
+
+/* Learns from the bucket which chunks were put lately, unless something is known already. What
+ * cannot be learnt is put again. */
+void cp_bucket_learn(const struct cp_bucket *b);
+
+/* Whether a chunk lies there, put so lately that it need not be put again. */
+bool cp_bucket_has_chunk(const struct cp_bucket *b, const uint8_t digest[DIGEST_SHORT_SIZE]);
 
 MUST_CHECK struct err cp_bucket_put_chunk(const struct cp_bucket *b,
                                           const uint8_t digest[DIGEST_SHORT_SIZE],

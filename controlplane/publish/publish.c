@@ -31,6 +31,8 @@ enum {
     TEXT_MAX = 16 << 20,
     CONTAINER_MAX = 1 << 20,
     ARENA_BLOCK = 256 << 10,
+    MESSAGE_OVERHEAD = 256,   /* what a stream takes for a message beside its payload. */
+    BUCKET_RESERVE = 1 << 20, /* of the bucket, which publications leave free. */
 };
 
 struct publication {
@@ -42,7 +44,7 @@ struct publication {
     struct arena kept;           /* stored bytes that the journal knows, and their raw digests. */
     struct map known;            /* raw digests that the journal knows. */
     struct manifest newest;      /* of the newest publication; zero: none. */
-    struct map newest_chunks;    /* names of its chunks: these lie in KV already. */
+    struct map newest_chunks;    /* names of its chunks. */
     struct buf body;             /* of the manifest. */
     struct cp_proposal proposal; /* that is cosigned. */
     struct container_signature signature; /* this replica's. */
@@ -231,7 +233,7 @@ static struct err load_version(struct publication *p, uint64_t version)
                                    &p->work->sources);
 }
 
-/* The newest version's chunks lie in KV: they are not put again. */
+/* What positions are held against, and what a publication puts over itself. */
 static struct err load_newest(struct publication *p)
 {
     if (p->work->before.version == 0) {
@@ -265,10 +267,8 @@ static struct err step_load(struct publication *p)
     if (p->work->kind == CP_WORK_COSIGN) {
         return load_version(p, p->proposal.origin);
     }
-    if (p->work->kind == CP_WORK_ROLLBACK) {
-        return load_version(p, p->work->target);
-    }
-    return load_newest(p);
+    TRY(load_newest(p));
+    return p->work->kind == CP_WORK_ROLLBACK ? load_version(p, p->work->target) : OK;
 }
 
 /* ---- compile, cut ---- */
@@ -538,19 +538,66 @@ static void tell_refusal(struct publication *p)
 
 /* ---- chunks, manifest ---- */
 
-static bool lies_in_kv(const struct publication *p, const struct cut_chunk *chunk)
+/* Bytes that the bucket takes for what is not there yet: chunks of the newest version are put over
+ * themselves. */
+static uint64_t bytes_to_put(const struct publication *p)
 {
-    struct slice name = slice_of(chunk->digest, sizeof(chunk->digest));
-    return p->work->kind != CP_WORK_ROLLBACK && map_get(&p->newest_chunks, name) != NULL;
+    uint64_t bytes = p->container.size + MESSAGE_OVERHEAD;
+    for (size_t i = 0; i < p->cut.count; i++) {
+        for (size_t k = 0; k < p->cut.streams[i].chunk_count; k++) {
+            const struct cut_chunk *chunk = &p->cut.streams[i].chunks[k];
+            struct slice name = slice_of(chunk->digest, sizeof(chunk->digest));
+            bool there = cp_bucket_has_chunk(&p->room->bucket, chunk->digest) ||
+                         map_get(&p->newest_chunks, name) != NULL;
+            bytes += there ? 0 : chunk->stored.size + MESSAGE_OVERHEAD;
+        }
+    }
+    return bytes;
+}
+
+static bool has_room(const struct stream_info *bucket, uint64_t wanted)
+{
+    return bucket->max_bytes == 0 || bucket->bytes + wanted + BUCKET_RESERVE <= bucket->max_bytes;
+}
+
+/* A full bucket would take no heads either: some room is left for them, always. */
+static struct err make_room(struct publication *p)
+{
+    const struct kv *kv = &p->room->bucket.kv;
+    struct stream_info bucket;
+    uint64_t removed = 0;
+    uint64_t wanted = bytes_to_put(p);
+    TRY(kv_look(kv, limits.fetch_timeout_ms, &bucket));
+    if (has_room(&bucket, wanted)) {
+        return OK;
+    }
+    TRY(cp_collector_run(p->room->collector, p->room, &removed));
+    TRY(kv_look(kv, limits.fetch_timeout_ms, &bucket));
+    if (has_room(&bucket, wanted)) {
+        return OK;
+    }
+    TRY(buf_addf(&p->work->sentence,
+                 "the bucket holds %" PRIu64 " of %" PRIu64 " bytes and %" PRIu64
+                 " more are needed; %" PRIu64 " objects were collected just now",
+                 bucket.bytes, bucket.max_bytes, wanted, removed));
+    return FAIL(E_BUCKET_FULL);
 }
 
 static struct err put_stream(struct publication *p, const struct cut_stream *stream)
 {
     for (size_t i = 0; i < stream->chunk_count; i++) {
         const struct cut_chunk *chunk = &stream->chunks[i];
-        if (!lies_in_kv(p, chunk)) {
+        if (!cp_bucket_has_chunk(&p->room->bucket, chunk->digest)) {
             TRY(cp_bucket_put_chunk(&p->room->bucket, chunk->digest, chunk->stored));
         }
+    }
+    return OK;
+}
+
+static struct err put_streams(struct publication *p)
+{
+    for (size_t i = 0; i < p->cut.count; i++) {
+        TRY(put_stream(p, &p->cut.streams[i]));
     }
     return OK;
 }
@@ -558,10 +605,10 @@ static struct err put_stream(struct publication *p, const struct cut_stream *str
 static struct err step_chunks(struct publication *p)
 {
     TRY(cp_bucket_prepare(&p->room->bucket, &p->work->sentence));
-    for (size_t i = 0; i < p->cut.count; i++) {
-        TRY(put_stream(p, &p->cut.streams[i]));
-    }
-    return OK;
+    cp_bucket_learn(&p->room->bucket);
+    TRY(make_room(p));
+    struct err e = put_streams(p);
+    return e.code == E_BUS_FULL ? FAIL(E_BUCKET_FULL) : e; /* others fill it, too. */
 }
 
 static struct err step_manifest(struct publication *p)

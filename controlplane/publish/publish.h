@@ -12,6 +12,7 @@
 #include "controlplane/compile/compile.h"
 #include "controlplane/fleet/fleet.h"
 #include "controlplane/publish/bucket.h"
+#include "controlplane/publish/collect.h"
 #include "controlplane/publish/leader.h"
 #include "controlplane/publish/work.h"
 
@@ -61,7 +62,8 @@ struct cp_publish_room {
     struct cp_signer *signer; /* NULL in a room that only validates and plans. */
     struct cp_leader *leader;
     struct cp_fleet *fleet;
-    struct cp_bucket bucket;
+    struct cp_bucket bucket;          /* bound by the worker, replicas apart. */
+    struct cp_collector *collector;   /* NULL in a room that only reads. */
     cp_publish_stopping_fn *stopping; /* whether the thread is told to end; set by its worker. */
     void *stopping_ctx;
 };

@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <semaphore.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include "common/base/check.h"
 #include "common/base/clock.h"
@@ -13,10 +14,11 @@
 #include "common/base/queue.h"
 
 enum { RESTORE_REST_MS = 1000 }; /* between two restores: nodes that ask every second cost little */
-enum { WHY_MAX = 1024 };
+enum { WHY_MAX = 1024, IDLE_MS = 60000 };
 
 struct cp_worker {
     struct cp_publish_room room;
+    struct cp_puts puts; /* of the room's bucket. */
     struct cp_task restore;
     struct queue queue;
     sem_t wakes;
@@ -51,6 +53,29 @@ static bool room_is_stopping(void *ctx)
     return is_stopping(ctx);
 }
 
+static bool is_wanted(void *ctx)
+{
+    struct cp_worker *w = ctx;
+    return queue_count(&w->queue) > 0 || is_stopping(w);
+}
+
+/* Nothing is queued: what is due is done, and then there is time until it is again. */
+static void idle(struct cp_worker *w)
+{
+    struct timespec until;
+    uint64_t ms = IDLE_MS;
+    if (w->room.collector != NULL) {
+        ms = cp_collector_turn(w->room.collector, &w->room, is_wanted, w);
+    }
+    CHECK(clock_gettime(CLOCK_MONOTONIC, &until) == 0);
+    until.tv_sec += (time_t)(ms / 1000);
+    until.tv_nsec += (long)(ms % 1000) * 1000000;
+    until.tv_sec += until.tv_nsec / 1000000000;
+    until.tv_nsec %= 1000000000;
+    while (sem_clockwait(&w->wakes, CLOCK_MONOTONIC, &until) != 0 && errno == EINTR) {
+    }
+}
+
 static void *run(void *ctx)
 {
     struct cp_worker *w = ctx;
@@ -64,8 +89,7 @@ static void *run(void *ctx)
         if (is_stopping(w)) {
             return NULL;
         }
-        while (sem_wait(&w->wakes) != 0 && errno == EINTR) {
-        }
+        idle(w);
     }
 }
 
@@ -133,6 +157,7 @@ uint64_t cp_worker_restores(struct cp_worker *worker)
 static struct err prepare(struct cp_worker *w, const char *store, struct buf *message)
 {
     TRY(cp_bucket_bind(&w->room.bucket, w->room.bus, w->room.environment, w->room.roots));
+    w->room.bucket.puts = &w->puts;
     TRY(cp_store_open(store, &w->room.store, message));
     w->started = pthread_create(&w->thread, NULL, run, w) == 0;
     return w->started ? OK : FAIL(E_IO);
@@ -187,6 +212,7 @@ void cp_worker_free(struct cp_worker *worker)
     }
     cp_worker_finish(worker);
     cp_store_close(worker->room.store);
+    cp_puts_free(&worker->puts);
     queue_free(&worker->queue, /* drop= */ NULL);
     (void)sem_destroy(&worker->wakes);
     lock_free(&worker->shared.lock);

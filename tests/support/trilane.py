@@ -176,9 +176,13 @@ def control_plane_permissions(env):
         "publish": {"allow": [
             "$KV.%s.>" % snapshots, "trilane.%s.head" % env, "trilane.%s.proposal" % env,
             "$JS.API.STREAM.INFO.KV_" + snapshots, "$JS.API.STREAM.CREATE.KV_" + snapshots,
-            "$JS.API.STREAM.MSG.GET.KV_" + snapshots,
+            "$JS.API.STREAM.MSG.GET.KV_" + snapshots, "$JS.API.STREAM.UPDATE.KV_" + snapshots,
+            "$JS.API.STREAM.PURGE.KV_" + snapshots,
+            "$JS.API.CONSUMER.CREATE.KV_%s.>" % snapshots,
+            "$JS.API.CONSUMER.MSG.NEXT.KV_%s.*" % snapshots,
+            "$JS.API.CONSUMER.DELETE.KV_%s.*" % snapshots,
             "$JS.API.STREAM.INFO.KV_" + nodes, "$JS.API.STREAM.CREATE.KV_" + nodes,
-            "$JS.API.DIRECT.GET.KV_%s.>" % nodes]},
+            "$JS.API.STREAM.UPDATE.KV_" + nodes, "$JS.API.DIRECT.GET.KV_%s.>" % nodes]},
         "subscribe": {"allow": ["_INBOX.trilane-cp.>", "$KV.%s.>" % nodes,
                                 "trilane.%s.proposal" % env]},
     }

@@ -116,7 +116,11 @@ spec: {security: dev, trustDomain: trilane.test}
     def test_the_control_plane_only_publishes_snapshots(self):
         publishes = ["$KV.%s.node-1" % STATUSES, "trilane.%s.event.0.shop.A.v1" % ENVIRONMENT,
                      "$JS.API.STREAM.CREATE.TRILANE_EVENTS", "_INBOX.node-1.x"]
-        publishes += everything_of("KV_" + SNAPSHOTS) + everything_of("KV_" + STATUSES)
+        publishes += [s for stream in ("KV_" + SNAPSHOTS, "KV_" + STATUSES)
+                      for s in everything_of(stream) if s not in (
+                          "$JS.API.STREAM.UPDATE." + stream, "$JS.API.STREAM.PURGE.KV_" + SNAPSHOTS)]
+        publishes += ["$JS.API.CONSUMER.CREATE.KV_%s.x.y" % STATUSES,
+                      "$JS.API.CONSUMER.DURABLE.CREATE.KV_%s.x" % SNAPSHOTS]
         self.assert_refused("cp", publishes, [">", "_INBOX.>", "trilane.>"])
 
     def test_what_they_need_works(self):
