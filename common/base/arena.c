@@ -120,6 +120,28 @@ struct err arena_dup(struct arena *a, struct slice bytes, struct slice *out)
     return OK;
 }
 
+struct err arena_join(struct arena *a, const struct slice *pieces, size_t count, struct slice *out)
+{
+    size_t size = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (pieces[i].size >= a->max - size) {
+            return FAIL(E_NO_MEMORY);
+        }
+        size += pieces[i].size;
+    }
+    uint8_t *to = NULL;
+    TRY(arena_alloc(a, size + 1, (void **)&to));
+    *out = slice_of(to, size);
+    for (size_t i = 0; i < count; i++) {
+        if (pieces[i].size > 0) {
+            (void)memcpy(to, pieces[i].ptr, pieces[i].size);
+            to += pieces[i].size;
+        }
+    }
+    *to = '\0';
+    return OK;
+}
+
 struct err arena_printf(struct arena *a, struct slice *out, const char *format, ...)
 {
     va_list args;

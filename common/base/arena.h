@@ -45,6 +45,10 @@ MUST_CHECK struct err arena_calloc(struct arena *a, size_t count, size_t size, v
 /* Copies bytes into the arena; a NUL is written behind them, outside of the slice. */
 MUST_CHECK struct err arena_dup(struct arena *a, struct slice bytes, struct slice *out);
 
+/* Copies pieces, one behind the other, likewise. */
+MUST_CHECK struct err arena_join(struct arena *a, const struct slice *pieces, size_t count,
+                                 struct slice *out);
+
 /* Formats text into the arena; a NUL is written behind it. */
 MUST_CHECK struct err arena_printf(struct arena *a, struct slice *out, const char *format, ...)
     __attribute__((format(printf, 3, 4)));

@@ -1,17 +1,17 @@
 /* Chunks by reference, streams as lists of them, parts as walks over those. */
 #include "common/snapshot/set.h"
 
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "common/base/check.h"
 #include "common/base/map.h"
+#include "common/base/refs.h"
 #include "common/base/scope.h"
 
 /* One verified chunk; shared by all sets that hold it. */
 struct chunk {
-    atomic_uint refs;
+    struct refs refs;
     uint8_t raw_digest[DIGEST_SIZE];
     uint32_t raw_size;
     uint8_t raw[];
@@ -42,7 +42,7 @@ struct stream {
 };
 
 struct snap_set {
-    atomic_uint refs;
+    struct refs refs;
     uint64_t version;
     uint8_t content_digest[DIGEST_SIZE];
     uint8_t manifest_digest[DIGEST_SIZE];
@@ -61,20 +61,20 @@ struct snap_set {
 
 static void chunk_unref(struct chunk *c)
 {
-    if (c != NULL && atomic_fetch_sub_explicit(&c->refs, 1, memory_order_acq_rel) == 1) {
+    if (c != NULL && refs_drop(&c->refs)) {
         free(c);
     }
 }
 
 static struct chunk *chunk_ref(struct chunk *c)
 {
-    atomic_fetch_add_explicit(&c->refs, 1, memory_order_relaxed);
+    refs_take(&c->refs);
     return c;
 }
 
 struct snap_set *snap_set_ref(struct snap_set *s)
 {
-    atomic_fetch_add_explicit(&s->refs, 1, memory_order_relaxed);
+    refs_take(&s->refs);
     return s;
 }
 
@@ -89,7 +89,7 @@ static void stream_free(struct stream *st)
 
 void snap_set_unref(struct snap_set *s)
 {
-    if (s == NULL || atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) != 1) {
+    if (s == NULL || !refs_drop(&s->refs)) {
         return;
     }
     for (size_t i = 0; i < s->stream_count; i++) {
@@ -212,7 +212,7 @@ static struct err set_new(const struct manifest *m, struct snap_set *previous, b
     if (s == NULL) {
         return FAIL(E_OUT_OF_MEMORY);
     }
-    atomic_init(&s->refs, 1);
+    refs_init(&s->refs);
     s->version = m->version;
     memcpy(s->content_digest, m->content_digest, DIGEST_SIZE);
     memcpy(s->manifest_digest, m->digest, DIGEST_SIZE);
@@ -267,7 +267,7 @@ static struct err chunk_new(const struct chunk_name *name, struct slice stored, 
     if (c == NULL) {
         return FAIL(E_OUT_OF_MEMORY);
     }
-    atomic_init(&c->refs, 1);
+    refs_init(&c->refs);
     c->raw_size = name->raw_size;
     struct err e = chunk_open(stored, name, c->raw, c->raw_digest);
     if (!err_ok(e)) {

@@ -117,6 +117,25 @@ static void free_is_safe_twice(void **state)
     arena_free(&a);
 }
 
+static void joins_pieces(void **state)
+{
+    (void)state;
+    struct arena a;
+    arena_init(&a, 256, 1024);
+    const struct slice pieces[] = {SLICE_LIT("acme"), SLICE_LIT("/"), {0}, SLICE_LIT("web")};
+    struct slice out = {0};
+    assert_true(err_ok(arena_join(&a, pieces, 4, &out)));
+    assert_true(slice_eq(out, SLICE_LIT("acme/web")));
+    assert_int_equal(out.ptr[out.size], '\0');
+    assert_true(err_ok(arena_join(&a, pieces, 0, &out)));
+    assert_int_equal(out.size, 0);
+    const struct slice large[] = {slice_of(a.first, 1000), slice_of(a.first, 24)};
+    struct err e = arena_join(&a, large, 2, &out);
+    assert_int_equal(e.code, E_NO_MEMORY);
+    assert_int_equal(out.size, 0);
+    arena_free(&a);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -126,6 +145,7 @@ int main(void)
         cmocka_unit_test(a_large_loan_gets_its_own_block),
         cmocka_unit_test(dup_and_printf_end_with_nul),
         cmocka_unit_test(free_is_safe_twice),
+        cmocka_unit_test(joins_pieces),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
