@@ -22,6 +22,8 @@
     X(source_depth, 32, 4, 128, "levels", "nesting of a YAML document")                            \
     X(source_nodes, 4000000, 100, 100000000, "nodes",                                              \
       "YAML nodes of one load, aliases counted anew")                                              \
+    X(source_cache_bytes, 256 << 20, 0, 16ULL << 30, "bytes",                                      \
+      "decoded files that a thread of the control plane keeps; what is made of them apart")        \
     X(source_diagnostics, 200, 1, 10000, "diagnostics", "errors shown of one load")                \
     X(policy_nodes, 200000, 16, 4000000, "nodes", "decision DAG of one target")                    \
     /* snapshot: the format's own bounds are in common/snapshot/format.h */                        \

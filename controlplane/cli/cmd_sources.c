@@ -72,7 +72,8 @@ static int validate_set(const struct cli *cli, const char *path, struct cp_sourc
     struct cp_diags diags;
     struct cp_compiled *compiled = NULL;
     cp_diags_init(&diags, set);
-    struct err e = cp_compile_set(set, &diags, &compiled);
+    struct cp_compile_options once = {0};
+    struct err e = cp_compile_set(set, &diags, &once, &compiled);
     int code = CLI_DONE;
     if (!err_ok(e)) {
         code = print_invalid(cli, e, &diags);

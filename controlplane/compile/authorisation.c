@@ -6,12 +6,15 @@
  * caller), what has globs late, what only some rules ask (traits, headers) last.
  */
 #include <stdlib.h>
+#include <string.h>
 
+#include "common/base/array.h"
 #include "common/base/check.h"
 #include "common/base/limits.h"
 #include "common/base/map.h"
 #include "controlplane/compile/compiler.h"
 #include "controlplane/compile/dag.h"
+#include "controlplane/source/leaf.h"
 
 #include "trilane/parts/v1/parts.pb-c.h"
 
@@ -428,7 +431,7 @@ static MUST_CHECK struct err make_target(struct targeting *t, const struct cp_me
 {
     struct slice id = {0};
     struct dag dag = {0};
-    TRY(cp_target_id(t->c, target, &id));
+    TRY(cp_target_id(t->c->arena, target, &id));
     TRY(collect_names(t));
     TRY(make_clauses(t));
     uint32_t slots = (uint32_t)(SLOT_FIXED + t->traits.count + t->headers.count);
@@ -445,10 +448,12 @@ static MUST_CHECK struct err make_target(struct targeting *t, const struct cp_me
     return cp_emit(t->c, CP_PART_AUTHORISATION, id, &part.base, target->at);
 }
 
-/* Rules of one target, in order of their ids. */
+/* ---- all targets ---- */
+
+/* The policies about one target, in order of their ids. */
 struct group {
     const struct cp_meta *target;
-    struct ruling *rulings;
+    const struct cp_policy **policies; /* owned. */
     size_t count;
     size_t capacity;
 };
@@ -458,40 +463,113 @@ static int ruling_cmp(const void *x, const void *y)
     return slice_cmp(((const struct ruling *)x)->id, ((const struct ruling *)y)->id);
 }
 
-static MUST_CHECK struct err compile_group(struct cp_compiler *c, struct group *group)
+static MUST_CHECK struct err add_rulings(struct targeting *t, const struct cp_meta *target,
+                                         const struct cp_policy *policy, struct ruling *rulings)
+{
+    bool shared = slice_eq(target->tenant.text, SLICE_LIT("-"));
+    bool own_tenant = shared && !slice_eq(policy->meta.tenant.text, SLICE_LIT("-"));
+    for (size_t i = 0; i < policy->rules.count; i++) {
+        const struct cp_rule *rule = &policy->rules.items[i];
+        const struct slice pieces[] = {policy->meta.id, SLICE_LIT("/"), rule->name.text};
+        if (rule->faulty) {
+            continue;
+        }
+        struct ruling *ruling = &rulings[t->count++];
+        *ruling = (struct ruling){.policy = policy, .rule = rule, .own_tenant = own_tenant};
+        TRY(arena_join(t->work, pieces, 3, &ruling->id));
+    }
+    return OK;
+}
+
+/* All rules of a group, in order of their ids. */
+static MUST_CHECK struct err make_rulings(struct targeting *t, const struct group *group)
+{
+    struct ruling *rulings = NULL;
+    size_t most = 0;
+    for (size_t i = 0; i < group->count; i++) {
+        most += group->policies[i]->rules.count;
+    }
+    TRY(arena_calloc(t->work, most + 1, sizeof(struct ruling), (void **)&rulings));
+    t->rulings = rulings;
+    for (size_t i = 0; i < group->count; i++) {
+        TRY(add_rulings(t, group->target, group->policies[i], rulings));
+    }
+    qsort(rulings, t->count, sizeof(struct ruling), ruling_cmp);
+    return OK;
+}
+
+static MUST_CHECK struct err make_group(struct cp_compiler *c, const struct group *group)
 {
     /* What a target of policy_nodes takes at most, with room for states. */
     enum { WORK_BYTES_A_NODE = 4096, WORK_BYTES_LEAST = 64 << 20 };
     struct arena work = {0};
     arena_init(&work, 64 << 10,
                (size_t)(WORK_BYTES_LEAST + WORK_BYTES_A_NODE * limits.policy_nodes));
-    if (group->count > 1) {
-        qsort(group->rulings, group->count, sizeof(struct ruling), ruling_cmp);
+    struct targeting t = {.c = c, .work = &work};
+    struct err e = make_rulings(&t, group);
+    if (err_ok(e)) {
+        e = make_target(&t, group->target);
     }
-    struct targeting t = {.c = c, .work = &work, .rulings = group->rulings, .count = group->count};
-    struct err e = make_target(&t, group->target);
     arena_free(&work);
     return e;
 }
 
-static MUST_CHECK struct err add_rules(struct cp_compiler *c, struct group *group,
-                                       const struct cp_policy *policy)
+/*
+ * The key of a target's part: its id, and which policies speak of it. A policy is named by its
+ * leaf, its place in it, and the state of the leaf's references; so equal keys have the same rules
+ * about the same callers. False: something in it is faulty, or is not kept.
+ */
+static MUST_CHECK struct err group_key(const struct group *group, struct slice id, struct buf *out,
+                                       bool *out_known)
 {
-    bool shared = slice_eq(group->target->tenant.text, SLICE_LIT("-"));
-    bool own_tenant = shared && !slice_eq(policy->meta.tenant.text, SLICE_LIT("-"));
-    for (size_t i = 0; i < policy->rules.count; i++) {
-        if (policy->rules.items[i].faulty) {
-            continue;
-        }
-        struct ruling ruling = {
-            .policy = policy, .rule = &policy->rules.items[i], .own_tenant = own_tenant};
-        TRY(arena_printf(c->arena, &ruling.id, "%.*s/%.*s", SLICE_ARG(policy->meta.id),
-                         SLICE_ARG(ruling.rule->name.text)));
-        void *rulings = group->rulings;
-        TRY(cp_grow(c->arena, &rulings, group->count, &group->capacity, sizeof(struct ruling)));
-        group->rulings = rulings;
-        group->rulings[group->count++] = ruling;
+    TRY(buf_add(out, id));
+    TRY(buf_add_byte(out, '\0'));
+    *out_known = true;
+    for (size_t i = 0; i < group->count; i++) {
+        const struct cp_meta *policy = &group->policies[i]->meta;
+        uint64_t names[] = {policy->leaf->serial, policy->leaf->links, policy->index};
+        TRY(buf_add(out, slice_of(names, sizeof(names))));
+        *out_known = *out_known && policy->leaf->serial > 0 && !policy->faulty;
     }
+    return OK;
+}
+
+/* Leaves the part that was emitted last for the next compile; not being able to is no failure. */
+static void keep_part(struct cp_compiler *c, struct slice key, uint64_t capabilities)
+{
+    struct slice bytes = c->out->parts[c->out->part_count - 1].bytes;
+    struct cp_kept_part *kept = malloc(sizeof(*kept) + bytes.size);
+    if (kept == NULL) {
+        return;
+    }
+    *kept = (struct cp_kept_part){.capabilities = capabilities, .size = bytes.size};
+    (void)memcpy(kept->bytes, bytes.ptr, bytes.size);
+    if (!err_ok(cp_memo_put(&c->reuse->parts, key, kept, sizeof(*kept) + bytes.size))) {
+        free(kept);
+    }
+}
+
+/* The part as it was made before for the same key, or made now, and kept. */
+static MUST_CHECK struct err reuse_group(struct cp_compiler *c, const struct group *group)
+{
+    auto_buf struct buf key = BUF_MAX(SIZE_MAX / 2);
+    struct slice id = {0};
+    bool known = false;
+    TRY(cp_target_id(c->arena, group->target, &id));
+    TRY(group_key(group, id, &key, &known));
+    const struct cp_kept_part *kept = known ? cp_memo_get(&c->reuse->parts, buf_slice(&key)) : NULL;
+    if (kept != NULL) {
+        c->out->capabilities |= kept->capabilities;
+        return cp_emit_bytes(c, CP_PART_AUTHORISATION, id, slice_of(kept->bytes, kept->size));
+    }
+    uint64_t before = c->out->capabilities;
+    size_t parts = c->out->part_count;
+    c->out->capabilities = 0;
+    TRY(make_group(c, group));
+    if (known && c->out->part_count == parts + 1) { /* else it was refused. */
+        keep_part(c, buf_slice(&key), c->out->capabilities);
+    }
+    c->out->capabilities |= before;
     return OK;
 }
 
@@ -514,18 +592,15 @@ static MUST_CHECK struct err make_groups(struct cp_compiler *c, struct map *by_t
             struct group *group = &(*out)[(*out_count)++];
             group->target = target;
             struct slice id = {0};
-            TRY(cp_target_id(c, group->target, &id));
+            TRY(cp_target_id(c->arena, group->target, &id));
             TRY(map_put(by_target, id, group, /* out_old= */ NULL));
         }
     }
     return OK;
 }
 
-static MUST_CHECK struct err compile_groups(struct cp_compiler *c, struct map *by_target)
+static MUST_CHECK struct err add_policies(struct cp_compiler *c, const struct map *by_target)
 {
-    struct group *groups = NULL;
-    size_t count = 0;
-    TRY(make_groups(c, by_target, &groups, &count));
     const struct cp_resources *policies = &c->model->of[CP_KIND_POLICY];
     for (size_t i = 0; i < policies->count; i++) {
         const struct cp_policy *policy = (const struct cp_policy *)policies->items[i];
@@ -534,13 +609,20 @@ static MUST_CHECK struct err compile_groups(struct cp_compiler *c, struct map *b
         if (policy->meta.apart || target == NULL) {
             continue;
         }
-        TRY(cp_target_id(c, target, &id));
+        TRY(cp_target_id(c->arena, target, &id));
         struct group *group = map_get(by_target, id);
         CHECK(group != NULL);
-        TRY(add_rules(c, group, policy));
+        TRY(array_room(&group->policies, group->count, &group->capacity, sizeof(*group->policies)));
+        group->policies[group->count++] = policy;
     }
+    return OK;
+}
+
+static MUST_CHECK struct err compile_groups(struct cp_compiler *c, const struct group *groups,
+                                            size_t count)
+{
     for (size_t i = 0; i < count; i++) {
-        TRY(compile_group(c, &groups[i]));
+        TRY(c->reuse == NULL ? make_group(c, &groups[i]) : reuse_group(c, &groups[i]));
     }
     return OK;
 }
@@ -548,7 +630,18 @@ static MUST_CHECK struct err compile_groups(struct cp_compiler *c, struct map *b
 struct err cp_compile_authorisation(struct cp_compiler *c)
 {
     struct map by_target = {0};
-    struct err e = compile_groups(c, &by_target);
+    struct group *groups = NULL;
+    size_t count = 0;
+    struct err e = make_groups(c, &by_target, &groups, &count);
+    if (err_ok(e)) {
+        e = add_policies(c, &by_target);
+    }
+    if (err_ok(e)) {
+        e = compile_groups(c, groups, count);
+    }
+    for (size_t i = 0; i < count; i++) {
+        free(groups[i].policies);
+    }
     map_free(&by_target);
     return e;
 }

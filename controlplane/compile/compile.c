@@ -2,7 +2,9 @@
 #include "controlplane/compile/compile.h"
 
 #include <stdlib.h>
+#include <string.h>
 
+#include "common/base/array.h"
 #include "common/base/check.h"
 #include "common/base/limits.h"
 #include "common/snapshot/format.h"
@@ -13,44 +15,43 @@ enum { COMPILED_BYTES_MAX = 2047 << 20 };
 
 /* ---- what the parts share ---- */
 
-struct err cp_grow(struct arena *arena, void **items, size_t count, size_t *capacity,
-                   size_t item_size)
+/* Room for a part of that size at the end; its bytes are the caller's to write. */
+static MUST_CHECK struct err add_part(struct cp_compiler *c, enum cp_part_kind kind,
+                                      struct slice key, size_t size, uint8_t **out_bytes)
 {
-    if (count < *capacity) {
-        return OK;
-    }
-    size_t wanted = *capacity == 0 ? 32 : 2 * *capacity;
-    uint8_t *bigger = NULL;
-    TRY(arena_calloc(arena, wanted, item_size, (void **)&bigger));
-    const uint8_t *old = *items;
-    for (size_t i = 0; i < count * item_size; i++) {
-        bigger[i] = old[i];
-    }
-    *items = bigger;
-    *capacity = wanted;
+    struct cp_compiled *out = c->out;
+    TRY(array_room(&out->parts, out->part_count, &out->part_capacity, sizeof(struct cp_part)));
+    struct cp_part part = {.kind = kind};
+    TRY(arena_dup(c->arena, key, &part.key));
+    TRY(arena_alloc(c->arena, size, (void **)out_bytes));
+    part.bytes = slice_of(*out_bytes, size);
+    out->parts[out->part_count++] = part;
+    return OK;
+}
+
+struct err cp_emit_bytes(struct cp_compiler *c, enum cp_part_kind kind, struct slice key,
+                         struct slice bytes)
+{
+    uint8_t *to = NULL;
+    TRY(add_part(c, kind, key, bytes.size, &to));
+    (void)memcpy(to, bytes.ptr, bytes.size);
     return OK;
 }
 
 struct err cp_emit(struct cp_compiler *c, enum cp_part_kind kind, struct slice key,
                    const ProtobufCMessage *message, struct cp_pos at)
 {
-    auto_buf struct buf packed = BUF_MAX(PART_MAX);
-    struct err e = key.size > PART_KEY_MAX ? FAIL(E_TOO_LARGE) : proto_encode(message, &packed);
-    if (e.code == E_TOO_LARGE) {
+    size_t size = protobuf_c_message_get_packed_size(message);
+    if (key.size > PART_KEY_MAX || size > PART_MAX) {
         struct cp_diag *diag = cp_diags_add(c->diags, CP_DIAG_PART_TOO_LARGE, at,
                                             "part %.*s is too large", SLICE_ARG(key));
         cp_diag_expect(c->diags, diag, "at most %d bytes", PART_MAX);
         return OK;
     }
-    TRY(e);
-    struct cp_compiled *out = c->out;
-    void *parts = out->parts;
-    TRY(cp_grow(c->arena, &parts, out->part_count, &out->part_capacity, sizeof(struct cp_part)));
-    out->parts = parts;
-    struct cp_part part = {.kind = kind};
-    TRY(arena_dup(c->arena, key, &part.key));
-    TRY(arena_dup(c->arena, buf_slice(&packed), &part.bytes));
-    out->parts[out->part_count++] = part;
+    uint8_t *to = NULL;
+    TRY(add_part(c, kind, key, size, &to));
+    size_t written = protobuf_c_message_pack(message, to);
+    CHECK(written == size);
     return OK;
 }
 
@@ -61,12 +62,13 @@ const struct cp_meta *cp_target_of(const struct cp_target *target)
     return to != NULL ? to : target->egress.to;
 }
 
-struct err cp_target_id(struct cp_compiler *c, const struct cp_meta *target, struct slice *out)
+struct err cp_target_id(struct arena *arena, const struct cp_meta *target, struct slice *out)
 {
-    const char *front = target->kind == CP_KIND_SERVICE ? "service"
-                        : target->kind == CP_KIND_TOPIC ? "topic"
-                                                        : "egress";
-    return arena_printf(c->arena, out, "%s/%.*s", front, SLICE_ARG(target->key));
+    const char *front = target->kind == CP_KIND_SERVICE ? "service/"
+                        : target->kind == CP_KIND_TOPIC ? "topic/"
+                                                        : "egress/";
+    const struct slice pieces[] = {slice_str(front), target->key};
+    return arena_join(arena, pieces, 2, out);
 }
 
 struct err cp_strings(struct cp_compiler *c, const struct cp_texts *texts, size_t *out_count,
@@ -103,7 +105,6 @@ static MUST_CHECK struct err compile_parts(struct cp_compiler *c)
     TRY(cp_compile_schemas(c));
     TRY(cp_compile_bus(c));
     TRY(cp_compile_positions(c));
-    TRY(cp_compile_inventory(c));
     if (c->diags->count + c->diags->dropped > 0) {
         cp_diags_sort(c->diags);
         return FAIL(E_SOURCE_INVALID);
@@ -115,21 +116,28 @@ static MUST_CHECK struct err compile_parts(struct cp_compiler *c)
     return OK;
 }
 
+static MUST_CHECK struct err compile_all(struct cp_compiler *c, bool inventory)
+{
+    TRY(compile_parts(c));
+    TRY(inventory ? cp_compile_inventory(c) : OK);
+    return arena_dup(c->arena, c->model->of[CP_KIND_ENVIRONMENT].items[0]->name.text,
+                     &c->out->environment);
+}
+
 struct err cp_compile(const struct cp_model *model, struct cp_diags *diags,
-                      struct cp_compiled **out)
+                      const struct cp_compile_options *options, struct cp_compiled **out)
 {
     struct cp_compiled *compiled = calloc(1, sizeof(struct cp_compiled));
     if (compiled == NULL) {
         return FAIL(E_NO_MEMORY);
     }
     arena_init(&compiled->arena, 256 << 10, COMPILED_BYTES_MAX);
-    struct cp_compiler c = {
-        .model = model, .diags = diags, .arena = &compiled->arena, .out = compiled};
-    struct err e = compile_parts(&c);
-    if (err_ok(e)) {
-        e = arena_dup(&compiled->arena, model->of[CP_KIND_ENVIRONMENT].items[0]->name.text,
-                      &compiled->environment);
-    }
+    struct cp_compiler c = {.model = model,
+                            .diags = diags,
+                            .reuse = options->reuse,
+                            .arena = &compiled->arena,
+                            .out = compiled};
+    struct err e = compile_all(&c, options->inventory);
     if (!err_ok(e)) {
         cp_compiled_free(compiled);
         return e;
@@ -139,11 +147,12 @@ struct err cp_compile(const struct cp_model *model, struct cp_diags *diags,
 }
 
 struct err cp_compile_set(const struct cp_source_set *set, struct cp_diags *diags,
-                          struct cp_compiled **out)
+                          const struct cp_compile_options *options, struct cp_compiled **out)
 {
     struct cp_model *model = NULL;
-    TRY(cp_source_load(set, diags, &model));
-    struct err e = cp_compile(model, diags, out);
+    struct cp_reuse *reuse = options->reuse;
+    TRY(cp_source_load(set, diags, reuse == NULL ? NULL : reuse->sources, &model));
+    struct err e = cp_compile(model, diags, options, out);
     cp_model_free(model);
     return e;
 }
@@ -151,9 +160,18 @@ struct err cp_compile_set(const struct cp_source_set *set, struct cp_diags *diag
 void cp_compiled_free(struct cp_compiled *compiled)
 {
     if (compiled != NULL) {
+        for (size_t i = 0; i < compiled->inventory_count; i++) {
+            cp_inventory_unref(compiled->inventories[i]);
+        }
         arena_free(&compiled->arena);
+        free(compiled->parts);
         free(compiled);
     }
+}
+
+bool cp_compiled_has_inventory(const struct cp_compiled *compiled)
+{
+    return compiled->has_inventory;
 }
 
 const struct cp_part *cp_compiled_parts(const struct cp_compiled *compiled, size_t *out_count)

@@ -2,15 +2,18 @@
  * compile: a checked model to the parts of a snapshot, and what differs between two of them.
  *
  * Shape      a pure function: the same resources, in any order of files and keys and with any
- *            comments, give the same bytes of every part but positions. A model with errors is
- *            compiled as far as it goes, for the errors that only compiling finds.
- * Ownership  a cp_compiled owns its parts and its inventory; it keeps nothing of the model.
+ *            comments, give the same bytes of every part but positions, whatever was compiled
+ *            before. A model with errors is compiled as far as it goes, for the errors that only
+ *            compiling finds.
+ * Ownership  a cp_compiled owns its parts and shares inventories, which never change; it keeps
+ *            nothing of the model.
  * Threads    one owner at a time; a finished cp_compiled is read-only.
  * Errors     E_SOURCE_INVALID with the reasons in the diagnostics; E_NO_MEMORY.
  * Source     proto/trilane/parts/v1/parts.proto says what each part means.
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -23,6 +26,7 @@
 
 struct cp_model;
 struct cp_compiled;
+struct cp_reuse; /* controlplane/compile/reuse.h */
 
 /* Kinds of streams: see parts.proto. */
 enum cp_part_kind {
@@ -43,11 +47,17 @@ struct cp_part {
     struct slice bytes; /* the packed message; may be empty. */
 };
 
+struct cp_compile_options {
+    struct cp_reuse *reuse; /* takes from it what it can, and leaves what it made; NULL: none. */
+    bool inventory;         /* make what cp_diff_make() compares, too. */
+};
+
 /*
  * Compiles. On E_SOURCE_INVALID 'diags' (the model's) has what was wrong with the model and what
  * compiling found, sorted; *out is untouched.
  */
 MUST_CHECK struct err cp_compile(const struct cp_model *model, struct cp_diags *diags,
+                                 const struct cp_compile_options *options,
                                  struct cp_compiled **out);
 void cp_compiled_free(struct cp_compiled *compiled);
 
@@ -61,8 +71,12 @@ struct slice cp_compiled_environment(const struct cp_compiled *compiled);
  */
 uint64_t cp_compiled_capabilities(const struct cp_compiled *compiled);
 
+/* Whether it was compiled with its inventory. */
+bool cp_compiled_has_inventory(const struct cp_compiled *compiled);
+
 /* Parses and compiles a set in one go: what the server and offline commands do. */
 MUST_CHECK struct err cp_compile_set(const struct cp_source_set *set, struct cp_diags *diags,
+                                     const struct cp_compile_options *options,
                                      struct cp_compiled **out);
 
 /* ---- differences, for plan ---- */
@@ -79,15 +93,16 @@ struct cp_change {
 };
 
 struct cp_diff {
-    struct cp_change *changes; /* by kind, then id. */
+    struct cp_change *changes; /* by kind, then id; owned. */
     size_t count;
-    struct slice *targets; /* sorted ids of the targets whose parts differ. */
+    size_t counts[3];      /* of all changes, by op: those that are not written, too. */
+    struct slice *targets; /* sorted ids of the targets whose parts differ; owned. */
     size_t target_count;
     size_t parts_added, parts_changed, parts_removed; /* positions apart. */
-    struct arena arena;                               /* owns all of it. */
+    struct arena arena;                               /* owns what they say. */
 };
 
-/* What 'after' changes in 'before'; 'before' NULL: everything is added. */
+/* What 'after' changes in 'before'; 'before' NULL: everything is added. Both have inventories. */
 MUST_CHECK struct err cp_diff_make(const struct cp_compiled *before,
                                    const struct cp_compiled *after, struct cp_diff *out);
 void cp_diff_free(struct cp_diff *diff);

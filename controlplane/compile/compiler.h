@@ -15,9 +15,11 @@
 #include "common/base/arena.h"
 #include "common/base/err.h"
 #include "common/base/ids.h"
+#include "common/base/refs.h"
 #include "common/proto/strict.h"
 #include "common/snapshot/format.h"
 #include "controlplane/compile/compile.h"
+#include "controlplane/compile/reuse.h"
 #include "controlplane/source/model.h"
 
 /* One thing that people name, for differences. */
@@ -32,25 +34,44 @@ struct cp_item {
 
 struct cp_item_field {
     struct slice name;
-    struct slice shown; /* its value in a few words; empty: it has none. */
-    uint8_t digest[DIGEST_SHORT_SIZE];
+    struct slice shown;               /* its value in a few words; empty: it has none. */
+    uint8_t print[DIGEST_SHORT_SIZE]; /* the same for the same value, and for no other. */
+};
+
+/* The items of one file: the same for all compiled platforms that were made from the same leaf. */
+struct cp_inventory {
+    struct refs refs;
+    struct arena arena; /* owns what items say. */
+    struct cp_item *items;
+    size_t count;
+    size_t capacity;
+};
+
+void cp_inventory_unref(struct cp_inventory *inventory); /* NULL is fine. */
+
+/* An authorisation part that was made before. */
+struct cp_kept_part {
+    uint64_t capabilities; /* that it needs. */
+    size_t size;
+    uint8_t bytes[];
 };
 
 struct cp_compiled {
     struct arena arena;
     struct slice environment;
     uint64_t capabilities;
-    struct cp_part *parts;
+    struct cp_part *parts; /* owned; keys and bytes are in the arena. */
     size_t part_count;
     size_t part_capacity;
-    struct cp_item *items;
-    size_t item_count;
-    size_t item_capacity;
+    bool has_inventory;
+    struct cp_inventory **inventories; /* one a file, references; in the arena. */
+    size_t inventory_count;
 };
 
 struct cp_compiler {
     const struct cp_model *model;
     struct cp_diags *diags;
+    struct cp_reuse *reuse; /* NULL: none. */
     struct arena *arena;
     struct cp_compiled *out;
 };
@@ -58,6 +79,10 @@ struct cp_compiler {
 /* Adds a part; 'at' is blamed when it is larger than a snapshot takes. */
 MUST_CHECK struct err cp_emit(struct cp_compiler *c, enum cp_part_kind kind, struct slice key,
                               const ProtobufCMessage *message, struct cp_pos at);
+
+/* Adds a part whose bytes are made already. */
+MUST_CHECK struct err cp_emit_bytes(struct cp_compiler *c, enum cp_part_kind kind, struct slice key,
+                                    struct slice bytes);
 
 /* The content uses what not every node may be able to do. */
 static inline void cp_needs(struct cp_compiler *c, enum snap_capability capability, bool used)
@@ -72,7 +97,7 @@ static inline char *cp_str(struct slice text)
 }
 
 /* "service/acme/orders", "topic/Greeting.v1", "egress/acme/outside". */
-MUST_CHECK struct err cp_target_id(struct cp_compiler *c, const struct cp_meta *target,
+MUST_CHECK struct err cp_target_id(struct arena *arena, const struct cp_meta *target,
                                    struct slice *out);
 /* The resource that a policy or limit is about; NULL: one with errors names none that exists. */
 const struct cp_meta *cp_target_of(const struct cp_target *target);
@@ -92,10 +117,6 @@ static inline char *cp_transport_id(const struct cp_ref *ref)
 /* Texts as protobuf-c wants a repeated string. */
 MUST_CHECK struct err cp_strings(struct cp_compiler *c, const struct cp_texts *texts,
                                  size_t *out_count, char ***out);
-
-/* Room for one more item in an array of the arena; doubles and copies. */
-MUST_CHECK struct err cp_grow(struct arena *arena, void **items, size_t count, size_t *capacity,
-                              size_t item_size);
 
 MUST_CHECK struct err cp_compile_routing(struct cp_compiler *c);
 MUST_CHECK struct err cp_compile_trust(struct cp_compiler *c);

@@ -3,9 +3,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/array.h"
+#include "common/base/check.h"
 #include "common/base/map.h"
 #include "common/base/scope.h"
 #include "controlplane/compile/compiler.h"
+
+enum { CHANGES_MAX = 10000, TARGETS_MAX = 10000, DIFF_BYTES_MAX = 1 << 30 };
 
 static const struct cp_compiled nothing;
 
@@ -29,7 +33,7 @@ static MUST_CHECK struct err changed_fields(struct arena *arena, const struct cp
     for (size_t i = 0; i < a->field_count; i++) {
         const struct cp_item_field *old = &a->fields[i];
         const struct cp_item_field *new = &b->fields[i];
-        if (memcmp(old->digest, new->digest, DIGEST_SHORT_SIZE) == 0) {
+        if (memcmp(old->print, new->print, DIGEST_SHORT_SIZE) == 0) {
             continue;
         }
         const char *between = names.size > 0 ? ", " : "";
@@ -46,13 +50,16 @@ static MUST_CHECK struct err changed_fields(struct arena *arena, const struct cp
     return arena_dup(arena, buf_slice(&values), &out->values);
 }
 
+/* Past CHANGES_MAX changes are counted, not kept: nobody reads them all. */
 static MUST_CHECK struct err add_change(struct cp_diff *diff, size_t *capacity,
                                         enum cp_change_op op, const struct cp_item *item,
                                         struct fields fields)
 {
-    void *changes = diff->changes;
-    TRY(cp_grow(&diff->arena, &changes, diff->count, capacity, sizeof(struct cp_change)));
-    diff->changes = changes;
+    diff->counts[op]++;
+    if (diff->count >= CHANGES_MAX) {
+        return OK;
+    }
+    TRY(array_room(&diff->changes, diff->count, capacity, sizeof(struct cp_change)));
     struct cp_change *change = &diff->changes[diff->count++];
     *change = (struct cp_change){.op = op, .fields = fields.names};
     TRY(arena_dup(&diff->arena, item->kind, &change->kind));
@@ -72,32 +79,128 @@ static int item_cmp(const struct cp_item *a, const struct cp_item *b)
     return order != 0 ? order : slice_cmp(a->id, b->id);
 }
 
-/* Both inventories are sorted: one pass over the two. */
-static MUST_CHECK struct err compare_items(struct cp_diff *diff, const struct cp_compiled *before,
-                                           const struct cp_compiled *after)
+/* ---- what to compare ---- */
+
+/* The items of files that only one of the two has, in order. */
+struct items {
+    const struct cp_item **list;
+    size_t count;
+};
+
+static int inventory_order(const void *x, const void *y)
+{
+    const struct cp_inventory *a = *(const struct cp_inventory *const *)x;
+    const struct cp_inventory *b = *(const struct cp_inventory *const *)y;
+    return ((uintptr_t)a > (uintptr_t)b) - ((uintptr_t)a < (uintptr_t)b);
+}
+
+static int item_order(const void *x, const void *y)
+{
+    return item_cmp(*(const struct cp_item *const *)x, *(const struct cp_item *const *)y);
+}
+
+/* The inventories of a platform, by their addresses: it has none twice. */
+static MUST_CHECK struct err sort_inventories(struct arena *arena, const struct cp_compiled *of,
+                                              const struct cp_inventory ***out)
+{
+    TRY(arena_calloc(arena, of->inventory_count + 1, sizeof(**out), (void **)out));
+    for (size_t i = 0; i < of->inventory_count; i++) {
+        (*out)[i] = of->inventories[i];
+    }
+    qsort(*out, of->inventory_count, sizeof(**out), inventory_order);
+    return OK;
+}
+
+static MUST_CHECK struct err take_items(struct arena *arena, const struct cp_inventory *const *from,
+                                        size_t count, struct items *out)
+{
+    size_t total = 0;
+    for (size_t i = 0; i < count; i++) {
+        total += from[i]->count;
+    }
+    TRY(arena_calloc(arena, total + 1, sizeof(*out->list), (void **)&out->list));
+    for (size_t i = 0; i < count; i++) {
+        for (size_t k = 0; k < from[i]->count; k++) {
+            out->list[out->count++] = &from[i]->items[k];
+        }
+    }
+    qsort(out->list, out->count, sizeof(*out->list), item_order);
+    return OK;
+}
+
+/*
+ * Items of an inventory that both have are the same in both, and names are unique: what is left
+ * without them differs exactly where all of it does.
+ */
+static MUST_CHECK struct err items_apart(struct arena *arena, const struct cp_compiled *before,
+                                         const struct cp_compiled *after, struct items *out_before,
+                                         struct items *out_after)
+{
+    const struct cp_inventory **a = NULL;
+    const struct cp_inventory **b = NULL;
+    size_t a_count = 0;
+    size_t b_count = 0;
+    TRY(sort_inventories(arena, before, &a));
+    TRY(sort_inventories(arena, after, &b));
+    for (size_t i = 0, k = 0; i < before->inventory_count || k < after->inventory_count;) {
+        int order = i == before->inventory_count  ? 1
+                    : k == after->inventory_count ? -1
+                                                  : inventory_order(&a[i], &b[k]);
+        if (order < 0) {
+            a[a_count++] = a[i];
+        } else if (order > 0) {
+            b[b_count++] = b[k];
+        }
+        i += order <= 0;
+        k += order >= 0;
+    }
+    TRY(take_items(arena, a, a_count, out_before));
+    return take_items(arena, b, b_count, out_after);
+}
+
+/* One pass over the two. */
+static MUST_CHECK struct err compare_items(struct cp_diff *diff, const struct items *before,
+                                           const struct items *after)
 {
     size_t capacity = 0;
-    for (size_t i = 0, k = 0; i < before->item_count || k < after->item_count;) {
-        int order = i == before->item_count  ? 1
-                    : k == after->item_count ? -1
-                                             : item_cmp(&before->items[i], &after->items[k]);
+    for (size_t i = 0, k = 0; i < before->count || k < after->count;) {
+        int order = i == before->count  ? 1
+                    : k == after->count ? -1
+                                        : item_cmp(before->list[i], after->list[k]);
+        struct fields fields = {0};
         if (order < 0) {
-            TRY(add_change(diff, &capacity, CP_CHANGE_REMOVED, &before->items[i],
-                           (struct fields){0}));
+            TRY(add_change(diff, &capacity, CP_CHANGE_REMOVED, before->list[i], fields));
         } else if (order > 0) {
-            TRY(add_change(diff, &capacity, CP_CHANGE_ADDED, &after->items[k], (struct fields){0}));
+            TRY(add_change(diff, &capacity, CP_CHANGE_ADDED, after->list[k], fields));
         } else {
-            struct fields fields = {0};
-            TRY(changed_fields(&diff->arena, &before->items[i], &after->items[k], &fields));
+            TRY(changed_fields(&diff->arena, before->list[i], after->list[k], &fields));
             TRY(fields.names.size == 0
                     ? OK
-                    : add_change(diff, &capacity, CP_CHANGE_CHANGED, &after->items[k], fields));
+                    : add_change(diff, &capacity, CP_CHANGE_CHANGED, after->list[k], fields));
         }
         i += order <= 0;
         k += order >= 0;
     }
     return OK;
 }
+
+static MUST_CHECK struct err compare_inventories(struct cp_diff *diff,
+                                                 const struct cp_compiled *before,
+                                                 const struct cp_compiled *after)
+{
+    struct arena work = {0};
+    struct items a = {0};
+    struct items b = {0};
+    arena_init(&work, 64 << 10, DIFF_BYTES_MAX);
+    struct err e = items_apart(&work, before, after, &a, &b);
+    if (err_ok(e)) {
+        e = compare_items(diff, &a, &b);
+    }
+    arena_free(&work);
+    return e;
+}
+
+/* ---- parts ---- */
 
 /* The target that a part is about; empty for parts of the platform as a whole. */
 static struct slice part_target(const struct cp_part *part, struct arena *arena, struct err *e)
@@ -123,9 +226,7 @@ static MUST_CHECK struct err add_target(struct cp_diff *diff, size_t *capacity,
     if (id.size == 0) {
         return OK;
     }
-    void *targets = diff->targets;
-    TRY(cp_grow(&diff->arena, &targets, diff->target_count, capacity, sizeof(struct slice)));
-    diff->targets = targets;
+    TRY(array_room(&diff->targets, diff->target_count, capacity, sizeof(struct slice)));
     diff->targets[diff->target_count++] = id;
     return OK;
 }
@@ -164,8 +265,10 @@ static MUST_CHECK struct err compare_parts(struct cp_diff *diff, const struct cp
                     : k == after->part_count ? -1
                                              : part_cmp(&before->parts[i], &after->parts[k]);
         const struct cp_part *part = order <= 0 ? &before->parts[i] : &after->parts[k];
-        bool differs = order != 0 || !slice_eq(before->parts[i].bytes, after->parts[k].bytes);
-        if (differs && part->kind != CP_PART_POSITIONS) {
+        if (part->kind == CP_PART_POSITIONS) {
+            break; /* the last ones, and nothing that decides reads them. */
+        }
+        if (order != 0 || !slice_eq(before->parts[i].bytes, after->parts[k].bytes)) {
             diff->parts_added += order > 0;
             diff->parts_removed += order < 0;
             diff->parts_changed += order == 0;
@@ -181,15 +284,16 @@ static MUST_CHECK struct err compare_parts(struct cp_diff *diff, const struct cp
 struct err cp_diff_make(const struct cp_compiled *before, const struct cp_compiled *after,
                         struct cp_diff *out)
 {
+    CHECK(after->has_inventory && (before == NULL || before->has_inventory));
     before = before == NULL ? &nothing : before;
     struct cp_diff diff = {0};
-    arena_init(&diff.arena, 64 << 10, 1U << 30);
-    struct err e = compare_items(&diff, before, after);
+    arena_init(&diff.arena, 64 << 10, DIFF_BYTES_MAX);
+    struct err e = compare_inventories(&diff, before, after);
     if (err_ok(e)) {
         e = compare_parts(&diff, before, after);
     }
     if (!err_ok(e)) {
-        arena_free(&diff.arena);
+        cp_diff_free(&diff);
         return e;
     }
     *out = diff;
@@ -199,27 +303,44 @@ struct err cp_diff_make(const struct cp_compiled *before, const struct cp_compil
 void cp_diff_free(struct cp_diff *diff)
 {
     arena_free(&diff->arena);
+    free(diff->changes);
+    free(diff->targets);
     *diff = (struct cp_diff){0};
+}
+
+static size_t sum(const size_t counts[3])
+{
+    return counts[CP_CHANGE_ADDED] + counts[CP_CHANGE_CHANGED] + counts[CP_CHANGE_REMOVED];
+}
+
+/* Targets that are written; the rest is counted. */
+static size_t targets_shown(const struct cp_diff *diff)
+{
+    return diff->target_count < TARGETS_MAX ? diff->target_count : TARGETS_MAX;
+}
+
+static MUST_CHECK struct err more_text(struct buf *out, const char *indent, size_t count)
+{
+    return count == 0 ? OK : buf_addf(out, "%sand %zu more\n", indent, count);
 }
 
 struct err cp_diff_text(const struct cp_diff *diff, struct buf *out)
 {
-    size_t counts[3] = {0};
     for (size_t i = 0; i < diff->count; i++) {
         const struct cp_change *change = &diff->changes[i];
-        counts[change->op]++;
         TRY(buf_addf(out, "%c %.*s\n", op_signs[change->op], SLICE_ARG(change->sentence)));
     }
+    TRY(more_text(out, "", sum(diff->counts) - diff->count));
     if (diff->count == 0 && diff->parts_added + diff->parts_changed + diff->parts_removed == 0) {
         return buf_add_str(out, "no differences\n");
     }
     TRY(buf_addf(out, "%zu to add, %zu to change, %zu to remove; targets reached: %zu\n",
-                 counts[CP_CHANGE_ADDED], counts[CP_CHANGE_CHANGED], counts[CP_CHANGE_REMOVED],
-                 diff->target_count));
-    for (size_t i = 0; i < diff->target_count; i++) {
+                 diff->counts[CP_CHANGE_ADDED], diff->counts[CP_CHANGE_CHANGED],
+                 diff->counts[CP_CHANGE_REMOVED], diff->target_count));
+    for (size_t i = 0; i < targets_shown(diff); i++) {
         TRY(buf_addf(out, "  %.*s\n", SLICE_ARG(diff->targets[i])));
     }
-    return OK;
+    return more_text(out, "  ", diff->target_count - targets_shown(diff));
 }
 
 static void set_text(json_t *object, const char *name, struct slice text)
@@ -241,6 +362,20 @@ static json_t *change_json(const struct cp_change *change)
     return object;
 }
 
+static void set_count(json_t *object, const char *name, size_t count)
+{
+    (void)json_object_set_new(object, name, json_integer((json_int_t)count));
+}
+
+static void set_counts(json_t *root, const struct cp_diff *diff)
+{
+    set_count(root, "partsAdded", diff->parts_added);
+    set_count(root, "partsChanged", diff->parts_changed);
+    set_count(root, "partsRemoved", diff->parts_removed);
+    set_count(root, "changesLeftOut", sum(diff->counts) - diff->count);
+    set_count(root, "targetsLeftOut", diff->target_count - targets_shown(diff));
+}
+
 struct err cp_diff_json(const struct cp_diff *diff, struct buf *out)
 {
     json_t *root = json_object();
@@ -249,17 +384,15 @@ struct err cp_diff_json(const struct cp_diff *diff, struct buf *out)
     for (size_t i = 0; i < diff->count; i++) {
         (void)json_array_append_new(changes, change_json(&diff->changes[i]));
     }
-    for (size_t i = 0; i < diff->target_count; i++) {
+    for (size_t i = 0; i < targets_shown(diff); i++) {
         (void)json_array_append_new(
             targets, json_stringn((const char *)diff->targets[i].ptr, diff->targets[i].size));
     }
     bool whole =
-        json_array_size(changes) == diff->count && json_array_size(targets) == diff->target_count;
+        json_array_size(changes) == diff->count && json_array_size(targets) == targets_shown(diff);
     (void)json_object_set_new(root, "changes", changes);
     (void)json_object_set_new(root, "targets", targets);
-    (void)json_object_set_new(root, "partsAdded", json_integer((json_int_t)diff->parts_added));
-    (void)json_object_set_new(root, "partsChanged", json_integer((json_int_t)diff->parts_changed));
-    (void)json_object_set_new(root, "partsRemoved", json_integer((json_int_t)diff->parts_removed));
+    set_counts(root, diff);
     auto_free char *text = json_dumps(root, JSON_COMPACT);
     json_decref(root);
     return text == NULL || !whole ? FAIL(E_NO_MEMORY) : buf_add_str(out, text);

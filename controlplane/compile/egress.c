@@ -33,7 +33,7 @@ static MUST_CHECK struct err compile_egress(struct cp_compiler *c, const struct 
     Trilane__Parts__V1__EgressPart part;
     trilane__parts__v1__egress_part__init(&part);
     struct slice id = {0};
-    TRY(cp_target_id(c, &egress->meta, &id));
+    TRY(cp_target_id(c->arena, &egress->meta, &id));
     part.id = cp_str(id);
     part.tenant = cp_str(egress->meta.tenant.text);
     TRY(cp_strings(c, &egress->hosts, &part.n_hosts, &part.hosts));

@@ -85,7 +85,7 @@ struct err cp_compile_limits(struct cp_compiler *c)
         const struct cp_rate_limit *limit = (const struct cp_rate_limit *)all->items[i];
         if (!reaches_others(c, limit) && cp_is_whole(&limit->meta)) {
             rows[count].limit = limit;
-            TRY(cp_target_id(c, cp_target_of(&limit->target), &rows[count].target));
+            TRY(cp_target_id(c->arena, cp_target_of(&limit->target), &rows[count].target));
             count++;
         }
     }

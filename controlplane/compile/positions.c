@@ -25,9 +25,9 @@ static MUST_CHECK struct err emit_rules(struct cp_compiler *c, const struct cp_p
 {
     for (size_t i = 0; i < policy->rules.count; i++) {
         const struct cp_rule *rule = &policy->rules.items[i];
+        const struct slice pieces[] = {policy->meta.id, SLICE_LIT("/"), rule->name.text};
         struct slice key = {0};
-        TRY(arena_printf(c->arena, &key, "%.*s/%.*s", SLICE_ARG(policy->meta.id),
-                         SLICE_ARG(rule->name.text)));
+        TRY(arena_join(c->arena, pieces, 3, &key));
         TRY(emit_position(c, key, rule->at));
     }
     return OK;
@@ -38,9 +38,10 @@ static MUST_CHECK struct err emit_resource(struct cp_compiler *c, const struct c
     if (!cp_is_whole(resource)) {
         return OK;
     }
+    const struct slice pieces[] = {slice_str(cp_kind_at(resource->kind)->name), SLICE_LIT("/"),
+                                   resource->id};
     struct slice key = {0};
-    TRY(arena_printf(c->arena, &key, "%s/%.*s", cp_kind_at(resource->kind)->name,
-                     SLICE_ARG(resource->id)));
+    TRY(arena_join(c->arena, pieces, 3, &key));
     TRY(emit_position(c, key, resource->at));
     return resource->kind == CP_KIND_POLICY ? emit_rules(c, (const struct cp_policy *)resource)
                                             : OK;

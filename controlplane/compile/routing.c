@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "common/base/array.h"
 #include "common/base/check.h"
 #include "common/base/map.h"
 #include "controlplane/compile/compiler.h"
@@ -32,18 +33,15 @@ struct entry {
 };
 
 struct entries {
-    struct entry *items;
+    struct entry *items; /* owned. */
     size_t count;
     size_t capacity;
     struct map taken; /* "<tenant> <path>": a Route stands for the Service's own name. */
 };
 
-static MUST_CHECK struct err add_entry(struct cp_compiler *c, struct entries *all,
-                                       const struct entry *entry)
+static MUST_CHECK struct err add_entry(struct entries *all, const struct entry *entry)
 {
-    void *items = all->items;
-    TRY(cp_grow(c->arena, &items, all->count, &all->capacity, sizeof(struct entry)));
-    all->items = items;
+    TRY(array_room(&all->items, all->count, &all->capacity, sizeof(struct entry)));
     all->items[all->count++] = *entry;
     return OK;
 }
@@ -169,7 +167,7 @@ static MUST_CHECK struct err add_route(struct cp_compiler *c, struct entries *al
             if (entry.host.size == 0) {
                 continue;
             }
-            TRY(add_entry(c, all, &entry));
+            TRY(add_entry(all, &entry));
             TRY(take_name(c, all, &entry));
         }
     }
@@ -196,7 +194,7 @@ static MUST_CHECK struct err add_service(struct cp_compiler *c, struct entries *
                               .service = service,
                               .at = service->grpc_services.items[i].at};
         set_path(&entry, /* exact= */ false, path);
-        TRY(add_entry(c, all, &entry));
+        TRY(add_entry(all, &entry));
     }
     return OK;
 }
@@ -312,7 +310,7 @@ static MUST_CHECK struct err add_target(struct cp_compiler *c, const struct cp_m
     struct slice id = {0};
     TRY(arena_calloc(c->arena, 1, sizeof(*target), (void **)&target));
     trilane__parts__v1__weighted_target__init(target);
-    TRY(cp_target_id(c, service, &id));
+    TRY(cp_target_id(c->arena, service, &id));
     target->cluster = cp_str(id);
     target->weight = weight;
     *out = target;
@@ -468,7 +466,7 @@ static MUST_CHECK struct err pack_cluster(struct cp_compiler *c, const struct cp
     Trilane__Parts__V1__Cluster part;
     trilane__parts__v1__cluster__init(&part);
     struct slice id = {0};
-    TRY(cp_target_id(c, &service->meta, &id));
+    TRY(cp_target_id(c->arena, &service->meta, &id));
     part.id = cp_str(id);
     part.tenant = cp_str(service->meta.tenant.text);
     part.name = cp_str(service->meta.name.text);
@@ -503,5 +501,6 @@ struct err cp_compile_routing(struct cp_compiler *c)
     struct entries all = {0};
     struct err e = compile_all(c, &all);
     map_free(&all.taken);
+    free(all.items);
     return e;
 }

@@ -4,6 +4,9 @@
  * Messages are numbered in the order in which a walk from the payload meets them, fields by
  * number; so the part depends on what the messages are, not on how the set lists them.
  */
+#include <stdlib.h>
+
+#include "common/base/array.h"
 #include "controlplane/compile/compiler.h"
 #include "controlplane/compile/descriptor.h"
 #include "controlplane/source/decode.h"
@@ -13,7 +16,7 @@
 struct walk {
     struct cp_compiler *c;
     struct descriptor_set *set;
-    struct descriptor_message **met; /* in the order of their indexes. */
+    struct descriptor_message **met; /* in the order of their indexes; owned. */
     size_t count;
     size_t capacity;
     struct slice missing; /* a type that the set does not define. */
@@ -30,9 +33,7 @@ static MUST_CHECK struct err meet(struct walk *w, struct slice name,
         return OK;
     }
     if (message->index == UINT32_MAX) {
-        void *met = w->met;
-        TRY(cp_grow(w->c->arena, &met, w->count, &w->capacity, sizeof(*w->met)));
-        w->met = met;
+        TRY(array_room(&w->met, w->count, &w->capacity, sizeof(*w->met)));
         message->index = (uint32_t)w->count;
         w->met[w->count++] = message;
     }
@@ -81,9 +82,7 @@ static MUST_CHECK struct err pack_messages(struct walk *w, Trilane__Parts__V1__S
 {
     size_t capacity = 0;
     for (size_t i = 0; i < w->count; i++) {
-        void *messages = part->messages;
-        TRY(cp_grow(w->c->arena, &messages, i, &capacity, sizeof(*part->messages)));
-        part->messages = messages;
+        TRY(array_room(&part->messages, i, &capacity, sizeof(*part->messages)));
         TRY(pack_message(w, w->met[i], &part->messages[i]));
         part->n_messages = i + 1;
     }
@@ -131,23 +130,32 @@ static void refuse_missing(struct cp_compiler *c, const struct cp_topic *topic,
     cp_diag_nearest(c->diags, diag, root ? nearest_message(set, missing) : (struct slice){0});
 }
 
+static MUST_CHECK struct err emit_schema(struct walk *w, const struct cp_topic *topic,
+                                         Trilane__Parts__V1__Schema *part)
+{
+    struct descriptor_message *root = NULL;
+    TRY(meet(w, topic->message.text, &root));
+    TRY(pack_messages(w, part));
+    if (w->missing.size > 0) {
+        refuse_missing(w->c, topic, w->set, w->missing);
+        return OK;
+    }
+    part->type = cp_str(topic->meta.key);
+    part->full_name = cp_str(topic->message.text);
+    TRY(set_fingerprint(w->c, part));
+    return cp_emit(w->c, CP_PART_SCHEMAS, topic->meta.key, &part->base, topic->meta.at);
+}
+
 static MUST_CHECK struct err compile_schema(struct cp_compiler *c, const struct cp_topic *topic,
                                             struct descriptor_set *set)
 {
     Trilane__Parts__V1__Schema part;
     trilane__parts__v1__schema__init(&part);
     struct walk w = {.c = c, .set = set};
-    struct descriptor_message *root = NULL;
-    TRY(meet(&w, topic->message.text, &root));
-    TRY(pack_messages(&w, &part));
-    if (w.missing.size > 0) {
-        refuse_missing(c, topic, set, w.missing);
-        return OK;
-    }
-    part.type = cp_str(topic->meta.key);
-    part.full_name = cp_str(topic->message.text);
-    TRY(set_fingerprint(c, &part));
-    return cp_emit(c, CP_PART_SCHEMAS, topic->meta.key, &part.base, topic->meta.at);
+    struct err e = emit_schema(&w, topic, &part);
+    free(part.messages);
+    free(w.met);
+    return e;
 }
 
 static MUST_CHECK struct err compile_topic(struct cp_compiler *c, const struct cp_topic *topic,

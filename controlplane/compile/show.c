@@ -70,5 +70,9 @@ struct err cp_show_field(struct arena *arena, const struct cp_field *field, cons
     auto_buf struct buf text = BUF_MAX(SIZE_MAX / 2);
     TRY(show(&text, field, at));
     struct slice shown = buf_slice(&text);
-    return arena_dup(arena, shown.size > SHOWN_MAX ? (struct slice){0} : shown, out);
+    if (shown.size == 0 || shown.size > SHOWN_MAX) {
+        *out = (struct slice){0};
+        return OK;
+    }
+    return arena_dup(arena, shown, out);
 }

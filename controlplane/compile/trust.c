@@ -63,7 +63,7 @@ static MUST_CHECK struct err compile_caller(struct cp_compiler *c, struct slice 
     trilane__parts__v1__caller__init(&part);
     struct slice id = {0};
     struct slice spiffe = {0};
-    TRY(cp_target_id(c, &service->meta, &id));
+    TRY(cp_target_id(c->arena, &service->meta, &id));
     TRY(arena_printf(c->arena, &spiffe, "spiffe://%.*s/tenant/%.*s/service/%.*s",
                      SLICE_ARG(trust_domain), SLICE_ARG(service->meta.tenant.text),
                      SLICE_ARG(service->meta.name.text)));

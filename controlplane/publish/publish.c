@@ -286,7 +286,8 @@ static struct err step_compile(struct publication *p)
     }
     struct cp_diags diags;
     cp_diags_init(&diags, &p->work->sources);
-    struct err e = cp_compile_set(&p->work->sources, &diags, &p->compiled);
+    struct err e = cp_compile_set(&p->work->sources, &diags,
+                                  &(struct cp_compile_options){.inventory = true}, &p->compiled);
     if (!err_ok(e) && diags.count > 0) {
         struct err json = cp_diags_json(&diags, &p->work->diagnostics);
         struct err text = cp_diags_text(&diags, &p->work->diagnostics_text);
@@ -795,7 +796,7 @@ struct err cp_publish_compiled(struct cp_publish_room *room, uint64_t version,
         e = FAIL(E_NOT_FOUND);
     }
     if (err_ok(e)) {
-        e = cp_compile_set(&set, &diags, out);
+        e = cp_compile_set(&set, &diags, &(struct cp_compile_options){.inventory = true}, out);
     }
     cp_diags_free(&diags);
     cp_source_set_free(&set);

@@ -287,11 +287,8 @@ static MUST_CHECK struct err decode_texts(struct cp_decode *d, const struct cp_f
     }
     TRY(arena_calloc(d->arena, node->kid_count + 1, sizeof(struct cp_text), (void **)&out->items));
     for (size_t i = 0; i < node->kid_count; i++) {
-        if (field->type == CP_TYPE_PORTS) {
-            cp_decode_port(d, node->kids[i], &out->items[i]);
-        } else {
-            cp_decode_text(d, field, node->kids[i], &out->items[i]);
-        }
+        TRY(field->type == CP_TYPE_PORTS ? cp_decode_port(d, node->kids[i], &out->items[i])
+                                         : cp_decode_text(d, field, node->kids[i], &out->items[i]));
     }
     out->count = node->kid_count;
     sort_texts(d, out);
@@ -305,20 +302,21 @@ static int pair_cmp(const void *x, const void *y)
 }
 
 /* One entry of a mapping of names to text. */
-static void decode_pair(struct cp_decode *d, const struct cp_field *field,
-                        const struct cp_yaml *key, const struct cp_yaml *value, struct cp_pair *out)
+static MUST_CHECK struct err decode_pair(struct cp_decode *d, const struct cp_field *field,
+                                         const struct cp_yaml *key, const struct cp_yaml *value,
+                                         struct cp_pair *out)
 {
     static const struct cp_field key_field = {
         .name = "key", .type = CP_TYPE_TEXT, .form = CP_FORM_KEY};
     if (key->kind != CP_YAML_SCALAR) {
-        return; /* it was refused when it was parsed */
+        return OK; /* it was refused when it was parsed */
     }
-    cp_decode_text(d, &key_field, key, &out->name);
+    TRY(cp_decode_text(d, &key_field, key, &out->name));
     if (cp_secret_key(key->text) && value->kind == CP_YAML_SCALAR) {
         cp_refuse_secret(d, value->at, "a secret, by its name,");
-        return;
+        return OK;
     }
-    cp_decode_text(d, field, value, &out->value);
+    return cp_decode_text(d, field, value, &out->value);
 }
 
 static MUST_CHECK struct err decode_pairs(struct cp_decode *d, const struct cp_field *field,
@@ -335,7 +333,7 @@ static MUST_CHECK struct err decode_pairs(struct cp_decode *d, const struct cp_f
     }
     TRY(arena_calloc(d->arena, count + 1, sizeof(struct cp_pair), (void **)&out->items));
     for (size_t i = 0; i < count; i++) {
-        decode_pair(d, field, node->kids[2 * i], node->kids[2 * i + 1], &out->items[i]);
+        TRY(decode_pair(d, field, node->kids[2 * i], node->kids[2 * i + 1], &out->items[i]));
     }
     out->count = count;
     if (count > 1) {
@@ -370,16 +368,17 @@ static void decode_flags(struct cp_decode *d, const struct cp_field *field,
     }
 }
 
-static void decode_ref(struct cp_decode *d, const struct cp_field *field,
-                       const struct cp_yaml *node, struct cp_ref *out)
+static MUST_CHECK struct err decode_ref(struct cp_decode *d, const struct cp_field *field,
+                                        const struct cp_yaml *node, struct cp_ref *out)
 {
     struct cp_field as_text = *field;
     as_text.type = CP_TYPE_TEXT;
     as_text.form = field->ref == CP_KIND_TOPIC ? CP_FORM_TYPE_MAJOR : CP_FORM_REFERENCE;
     struct cp_text text = {0};
-    cp_decode_text(d, &as_text, node, &text);
+    TRY(cp_decode_text(d, &as_text, node, &text));
     out->text = text.text;
     out->at = node->at;
+    return OK;
 }
 
 /* Fills one field. Recursion follows the table, which does not recur. */
@@ -388,8 +387,7 @@ static struct err decode_field(struct cp_decode *d, const struct cp_field *field
 {
     switch (field->type) {
     case CP_TYPE_TEXT:
-        cp_decode_text(d, field, node, out);
-        return OK;
+        return cp_decode_text(d, field, node, out);
     case CP_TYPE_TEXTS:
     case CP_TYPE_PORTS:
         return decode_texts(d, field, node, out);
@@ -407,8 +405,7 @@ static struct err decode_field(struct cp_decode *d, const struct cp_field *field
         decode_flags(d, field, node, out);
         return OK;
     case CP_TYPE_REF:
-        decode_ref(d, field, node, out);
-        return OK;
+        return decode_ref(d, field, node, out);
     case CP_TYPE_PAIRS:
         return decode_pairs(d, field, node, out);
     case CP_TYPE_OBJECT:

@@ -159,22 +159,23 @@ static void refuse_form(struct cp_decode *d, const struct cp_field *field,
     offer_form(d, field, node->text, diag);
 }
 
-void cp_decode_text(struct cp_decode *d, const struct cp_field *field, const struct cp_yaml *node,
-                    struct cp_text *out)
+struct err cp_decode_text(struct cp_decode *d, const struct cp_field *field,
+                          const struct cp_yaml *node, struct cp_text *out)
 {
     if (!is_text(d, node, cp_form_at(field->form)->text)) {
-        return;
+        return OK;
     }
     const char *secret = may_hide_secret(field->form) ? cp_secret_text(node->text) : NULL;
     if (secret != NULL) {
         cp_refuse_secret(d, node->at, secret);
-        return;
+        return OK;
     }
     if (!cp_form_fits(d->forms, field->form, node->text)) {
         refuse_form(d, field, node);
-        return;
+        return OK;
     }
-    *out = (struct cp_text){node->text, node->at};
+    out->at = node->at;
+    return arena_dup(d->arena, node->text, &out->text);
 }
 
 static void refuse_bound(struct cp_decode *d, const struct cp_yaml *node, const char *least,
@@ -361,18 +362,19 @@ void cp_decode_number(struct cp_decode *d, const struct cp_field *field, const s
     *out = number * factor;
 }
 
-void cp_decode_port(struct cp_decode *d, const struct cp_yaml *node, struct cp_text *out)
+struct err cp_decode_port(struct cp_decode *d, const struct cp_yaml *node, struct cp_text *out)
 {
     enum { PORT_MAX = 65535 };
     uint64_t number = 0;
     if (!read_count(d, /* least= */ 1, PORT_MAX, node, &number)) {
-        return;
+        return OK;
     }
     if (number < 1 || number > PORT_MAX) {
         refuse_bound(d, node, "1", "65535");
-        return;
+        return OK;
     }
-    *out = (struct cp_text){node->text, node->at};
+    out->at = node->at;
+    return arena_dup(d->arena, node->text, &out->text);
 }
 
 bool cp_decode_choice(struct cp_decode *d, const struct cp_field *field, const struct cp_yaml *node,

@@ -11,9 +11,11 @@ void cp_refuse_type(struct cp_decode *d, const struct cp_yaml *node, const char 
 /* Says that a value looks like a secret, without showing it. */
 void cp_refuse_secret(struct cp_decode *d, struct cp_pos at, const char *what);
 
-void cp_decode_text(struct cp_decode *d, const struct cp_field *field, const struct cp_yaml *node,
-                    struct cp_text *out);
-void cp_decode_port(struct cp_decode *d, const struct cp_yaml *node, struct cp_text *out);
+/* Texts are copied: the YAML goes when its file is read. E_NO_MEMORY. */
+MUST_CHECK struct err cp_decode_text(struct cp_decode *d, const struct cp_field *field,
+                                     const struct cp_yaml *node, struct cp_text *out);
+MUST_CHECK struct err cp_decode_port(struct cp_decode *d, const struct cp_yaml *node,
+                                     struct cp_text *out);
 /* CP_TYPE_COUNT, _BOOL, _DURATION, _SIZE and _RATE. */
 void cp_decode_number(struct cp_decode *d, const struct cp_field *field, const struct cp_yaml *node,
                       uint64_t *out);

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "common/base/array.h"
 #include "common/base/check.h"
 #include "common/base/limits.h"
 #include "common/base/scope.h"
@@ -156,15 +157,7 @@ static void place(struct cp_diags *d, struct cp_diag *diag)
 
 static MUST_CHECK struct err keep(struct cp_diags *d, struct cp_diag *diag)
 {
-    if (d->count == d->capacity) {
-        size_t capacity = d->capacity == 0 ? 16 : 2 * d->capacity;
-        void *items = realloc(d->items, capacity * sizeof(struct cp_diag *));
-        if (items == NULL) {
-            return FAIL(E_NO_MEMORY);
-        }
-        d->items = items;
-        d->capacity = capacity;
-    }
+    TRY(array_room(&d->items, d->count, &d->capacity, sizeof(struct cp_diag *)));
     d->items[d->count++] = diag;
     return OK;
 }

@@ -1,21 +1,28 @@
 /*
- * load: a source set to a model, in one reading order: parse, type, sort, check.
+ * load: a source set to a model, in one reading order: parse, type, sort, check. What is kept of a
+ * file from the load before (cache.h) stands for parsing and typing it.
  */
 #include <stdlib.h>
 
+#include "common/base/array.h"
 #include "common/base/check.h"
 #include "common/base/limits.h"
+#include "controlplane/source/cache.h"
 #include "controlplane/source/check.h"
 #include "controlplane/source/decode.h"
+#include "controlplane/source/leaf.h"
 #include "controlplane/source/source.h"
 #include "controlplane/source/yaml.h"
 
 /* Bytes of model and tree for each YAML node, well above what either takes. */
-enum { BYTES_A_NODE = 512, MODEL_BYTES = 64 << 20 };
+enum { BYTES_A_NODE = 512, MODEL_BYTES = 64 << 20, TREE_BLOCK = 256 << 10 };
 
 struct loading {
     struct cp_model *model;
     struct cp_diags *diags;
+    struct arena tree;    /* of the YAML of the file at hand. */
+    struct cp_leaf *leaf; /* of the same. */
+    size_t memory_max;
     struct cp_forms forms;
     struct cp_decode decode;
     struct cp_losses losses;
@@ -28,15 +35,7 @@ struct loading {
 static MUST_CHECK struct err lose(struct loading *l, struct cp_loss loss)
 {
     struct cp_losses *all = &l->losses;
-    if (all->count == l->loss_capacity) {
-        size_t wanted = l->loss_capacity == 0 ? 16 : 2 * l->loss_capacity;
-        void *items = realloc(all->items, wanted * sizeof(struct cp_loss));
-        if (items == NULL) {
-            return FAIL(E_NO_MEMORY);
-        }
-        all->items = items;
-        l->loss_capacity = wanted;
-    }
+    TRY(array_room(&all->items, all->count, &l->loss_capacity, sizeof(struct cp_loss)));
     all->items[all->count++] = loss;
     return OK;
 }
@@ -180,7 +179,7 @@ static MUST_CHECK struct err decode_meta(struct loading *l, const struct cp_yaml
         return OK;
     }
     check_tenancy(l, row, metadata, meta);
-    TRY(arena_printf(&l->model->arena, &meta->id, "%.*s/%.*s", SLICE_ARG(meta->tenant.text),
+    TRY(arena_printf(&l->leaf->arena, &meta->id, "%.*s/%.*s", SLICE_ARG(meta->tenant.text),
                      SLICE_ARG(meta->name.text)));
     meta->key = meta->id;
     return OK;
@@ -190,25 +189,8 @@ static MUST_CHECK struct err set_topic_key(struct loading *l, struct cp_meta *me
 {
     const struct cp_topic *topic = (const struct cp_topic *)meta;
     meta->apart |= topic->type.text.size == 0 || topic->major == 0;
-    return arena_printf(&l->model->arena, &meta->key, "%.*s.v%llu", SLICE_ARG(topic->type.text),
+    return arena_printf(&l->leaf->arena, &meta->key, "%.*s.v%llu", SLICE_ARG(topic->type.text),
                         (unsigned long long)topic->major);
-}
-
-static MUST_CHECK struct err keep(struct loading *l, struct cp_meta *meta)
-{
-    struct cp_resources *all = &l->model->of[meta->kind];
-    size_t *capacity = &l->capacity[meta->kind];
-    if (all->count == *capacity) {
-        size_t wanted = *capacity == 0 ? 16 : 2 * *capacity;
-        void *items = realloc(all->items, wanted * sizeof(struct cp_meta *));
-        if (items == NULL) {
-            return FAIL(E_NO_MEMORY);
-        }
-        all->items = items;
-        *capacity = wanted;
-    }
-    all->items[all->count++] = meta;
-    return OK;
 }
 
 static MUST_CHECK struct err decode_resource(struct loading *l, const struct cp_yaml *root,
@@ -216,9 +198,8 @@ static MUST_CHECK struct err decode_resource(struct loading *l, const struct cp_
 {
     const struct cp_kind_row *row = cp_kind_at(kind);
     struct cp_meta *meta = NULL;
-    TRY(arena_calloc(&l->model->arena, 1, row->spec.size, (void **)&meta));
+    TRY(cp_leaf_add(l->leaf, kind, &meta));
     size_t before = cp_decode_faults(&l->decode);
-    meta->kind = kind;
     meta->at = root->at;
     TRY(decode_meta(l, root, row, meta));
     const struct cp_yaml *spec = need(l, root, "spec");
@@ -227,11 +208,8 @@ static MUST_CHECK struct err decode_resource(struct loading *l, const struct cp_
     }
     meta->faulty = cp_decode_faults(&l->decode) != before;
     meta->apart = meta->name.text.size == 0 || meta->tenant.text.size == 0;
-    if (kind == CP_KIND_TOPIC) {
-        TRY(set_topic_key(l, meta));
-    }
     *out = meta;
-    return keep(l, meta);
+    return kind == CP_KIND_TOPIC ? set_topic_key(l, meta) : OK;
 }
 
 /* Whether a document is a resource, or was meant to be one; else a diagnostic. */
@@ -306,19 +284,56 @@ static void refuse_keys(struct loading *l, uint32_t file)
     }
 }
 
-static MUST_CHECK struct err load_file(struct loading *l, uint32_t file)
+/* Parses and types a file into the leaf at hand. */
+static MUST_CHECK struct err decode_file(struct loading *l, uint32_t file)
 {
-    struct slice name = l->diags->set->files[file].name;
-    if (!cp_source_is_yaml(name)) {
-        return OK;
-    }
+    size_t faults = cp_decode_faults(&l->decode);
+    size_t losses = l->losses.count;
+    uint64_t budget = l->budget;
     refuse_keys(l, file);
     struct cp_yaml_documents documents = {0};
-    TRY(cp_yaml_parse(l->diags, file, &l->model->arena, &l->budget, &documents));
+    arena_reset(&l->tree);
+    TRY(cp_yaml_parse(l->diags, file, &l->tree, &l->budget, &documents));
     for (size_t i = 0; i < documents.count; i++) {
         TRY(load_document(l, &documents.items[i]));
     }
+    l->leaf->nodes = budget - l->budget;
+    l->leaf->clean = cp_decode_faults(&l->decode) == faults && l->losses.count == losses;
     return OK;
+}
+
+/* Gives a leaf and its resources to the model. */
+static MUST_CHECK struct err add_leaf(struct loading *l, struct cp_leaf *leaf)
+{
+    struct cp_model *model = l->model;
+    TRY(array_room(&model->leaves, model->leaf_count, &model->leaf_capacity,
+                   sizeof(struct cp_leaf *)));
+    model->leaves[model->leaf_count++] = leaf;
+    return OK;
+}
+
+static MUST_CHECK struct err load_file(struct loading *l, uint32_t file)
+{
+    struct cp_source_cache *cache = l->model->cache;
+    const struct cp_source_file *source = &l->diags->set->files[file];
+    if (!cp_source_is_yaml(source->name)) {
+        return OK;
+    }
+    l->leaf = cache == NULL ? NULL : cp_source_cache_take(cache, source->bytes, file, l->budget);
+    if (l->leaf != NULL) {
+        l->budget -= l->leaf->nodes;
+        return add_leaf(l, l->leaf);
+    }
+    TRY(cp_leaf_new(file, l->memory_max, &l->leaf));
+    struct err e = add_leaf(l, l->leaf);
+    if (!err_ok(e)) {
+        cp_leaf_free(l->leaf);
+        return e;
+    }
+    l->decode.arena = &l->leaf->arena;
+    TRY(decode_file(l, file));
+    return cache != NULL && l->leaf->clean ? cp_source_cache_keep(cache, l->leaf, source->bytes)
+                                           : OK;
 }
 
 /* ---- all of them ---- */
@@ -337,12 +352,39 @@ static int meta_cmp(const void *x, const void *y)
     return order != 0 ? order : place_cmp(a->at, b->at);
 }
 
-static void sort_resources(struct cp_model *model)
+/* The resources of all leaves, by kind, then in order of ids. */
+static MUST_CHECK struct err sort_resources(struct cp_model *model)
 {
+    size_t counts[CP_KIND_COUNT] = {0};
+    for (size_t i = 0; i < model->leaf_count; i++) {
+        for (size_t k = 0; k < model->leaves[i]->count; k++) {
+            counts[model->leaves[i]->resources[k]->kind]++;
+        }
+    }
+    for (enum cp_kind kind = 0; kind < CP_KIND_COUNT; kind++) {
+        TRY(arena_calloc(&model->arena, counts[kind] + 1, sizeof(struct cp_meta *),
+                         (void **)&model->of[kind].items));
+    }
+    for (size_t i = 0; i < model->leaf_count; i++) {
+        for (size_t k = 0; k < model->leaves[i]->count; k++) {
+            struct cp_meta *meta = model->leaves[i]->resources[k];
+            struct cp_resources *all = &model->of[meta->kind];
+            all->items[all->count++] = meta;
+        }
+    }
     for (enum cp_kind kind = 0; kind < CP_KIND_COUNT; kind++) {
         struct cp_resources *all = &model->of[kind];
-        if (all->count > 1) {
-            qsort(all->items, all->count, sizeof(struct cp_meta *), meta_cmp);
+        qsort(all->items, all->count, sizeof(struct cp_meta *), meta_cmp);
+    }
+    return OK;
+}
+
+/* Nothing is wrong with any of it: what each leaf says for itself need not be judged again. */
+static void prove(struct cp_model *model)
+{
+    for (size_t i = 0; i < model->leaf_count; i++) {
+        for (size_t k = 0; k < model->leaves[i]->count; k++) {
+            model->leaves[i]->resources[k]->proven = true;
         }
     }
 }
@@ -366,12 +408,25 @@ static MUST_CHECK struct err load_all(struct loading *l)
     for (size_t i = 0; i < l->model->set->count; i++) {
         TRY(load_file(l, (uint32_t)i));
     }
-    sort_resources(l->model);
-    return cp_check_model(l->model, l->diags, &l->losses);
+    TRY(sort_resources(l->model));
+    TRY(cp_check_model(l->model, l->diags, &l->losses));
+    if (l->diags->count + l->diags->dropped == 0) {
+        prove(l->model);
+    }
+    return OK;
+}
+
+static struct err load(struct loading *l)
+{
+    TRY(cp_forms_init(&l->forms));
+    l->decode = (struct cp_decode){.diags = l->diags, .forms = &l->forms};
+    struct err e = load_all(l);
+    cp_forms_free(&l->forms);
+    return e;
 }
 
 struct err cp_source_load(const struct cp_source_set *set, struct cp_diags *diags,
-                          struct cp_model **out)
+                          struct cp_source_cache *cache, struct cp_model **out)
 {
     CHECK(diags->set == set);
     struct cp_model *model = calloc(1, sizeof(struct cp_model));
@@ -379,16 +434,18 @@ struct err cp_source_load(const struct cp_source_set *set, struct cp_diags *diag
         return FAIL(E_NO_MEMORY);
     }
     model->set = set;
-    uint64_t bound =
-        MODEL_BYTES + limits.source_nodes * BYTES_A_NODE + 4 * limits.source_total_bytes;
-    arena_init(&model->arena, 256 << 10, (size_t)bound);
-    struct loading l = {.model = model, .diags = diags, .budget = limits.source_nodes};
-    struct err e = cp_forms_init(&l.forms);
-    if (err_ok(e)) {
-        l.decode = (struct cp_decode){.diags = diags, .arena = &model->arena, .forms = &l.forms};
-        e = load_all(&l);
-        cp_forms_free(&l.forms);
+    model->cache = cache;
+    if (cache != NULL) {
+        cp_source_cache_begin(cache);
     }
+    size_t bound =
+        (size_t)(MODEL_BYTES + limits.source_nodes * BYTES_A_NODE + 4 * limits.source_total_bytes);
+    arena_init(&model->arena, 256 << 10, bound);
+    struct loading l = {
+        .model = model, .diags = diags, .budget = limits.source_nodes, .memory_max = bound};
+    arena_init(&l.tree, TREE_BLOCK, bound);
+    struct err e = load(&l);
+    arena_free(&l.tree);
     free(l.losses.items);
     if (!err_ok(e)) {
         cp_model_free(model);
@@ -404,9 +461,20 @@ void cp_model_free(struct cp_model *model)
         return;
     }
     for (enum cp_kind kind = 0; kind < CP_KIND_COUNT; kind++) {
-        free(model->of[kind].items);
         map_free(&model->keys[kind]);
     }
+    size_t kept = 0;
+    for (size_t i = 0; i < model->leaf_count; i++) {
+        if (model->leaves[i]->serial > 0) {
+            model->leaves[kept++] = model->leaves[i];
+        } else {
+            cp_leaf_free(model->leaves[i]);
+        }
+    }
+    if (model->cache != NULL) {
+        cp_source_cache_end(model->cache, model->leaves, kept);
+    }
+    free(model->leaves);
     arena_free(&model->arena);
     free(model);
 }

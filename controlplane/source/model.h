@@ -4,7 +4,8 @@
  * Shape      one struct a kind, filled by decode.c from the table of kinds.c. Numbers are uint64_t
  *            so that one table can write them all; lists are {items, count}.
  * Units      durations are milliseconds, sizes bytes, a rate the nanoseconds of one request.
- * Ownership  everything lives in the model's arena.
+ * Ownership  resources live in the leaves of their files (see leaf.h), the rest in the model's
+ *            arena.
  * Threads    read-only once cp_source_load() has returned it.
  * Errors     a model of sources with errors holds what could be read, and says of what is faulty
  *            that it is: it is judged further, and never published.
@@ -20,6 +21,8 @@
 #include "common/base/slice.h"
 #include "controlplane/source/diag.h"
 
+struct cp_leaf;
+struct cp_source_cache;
 struct cp_source_set;
 
 enum cp_kind {
@@ -65,6 +68,9 @@ struct cp_meta {
     bool apart;       /* nothing can refer to it: its name could not be read, or another has it. */
     struct slice id;  /* "<tenant>/<name>". */
     struct slice key; /* by which others refer to it: the id; of a Topic "<Type>.v<major>". */
+    struct cp_leaf *leaf; /* of its file. */
+    uint32_t index;       /* in the leaf. */
+    bool proven;          /* an earlier load of the same bytes had no fault at all. */
 };
 
 /*
@@ -81,6 +87,8 @@ struct cp_ref {
     struct slice text; /* empty: not given. */
     struct cp_pos at;
     const struct cp_meta *to; /* NULL: not given, or there is none, which was said. */
+    struct slice id;          /* of a kept leaf: id and key of what it led to last; see leaf.h. */
+    struct slice key;
 };
 
 struct cp_environment {
@@ -281,6 +289,10 @@ struct cp_resources {
 struct cp_model {
     const struct cp_source_set *set;
     struct arena arena;
+    struct cp_leaf **leaves; /* owned; of those that are kept, the cache's. */
+    size_t leaf_count;
+    size_t leaf_capacity;
+    struct cp_source_cache *cache; /* NULL: none. */
     struct cp_resources of[CP_KIND_COUNT];
     struct map keys[CP_KIND_COUNT]; /* key of a resource to it. */
 };

@@ -1,6 +1,7 @@
 /* set: the bytes that a load starts from. See source.h. */
 #include <stdlib.h>
 
+#include "common/base/array.h"
 #include "common/base/limits.h"
 #include "common/base/text.h"
 #include "controlplane/source/source.h"
@@ -52,21 +53,6 @@ static bool name_is_plain(struct slice name)
     }
 }
 
-static MUST_CHECK struct err grow(struct cp_source_set *set)
-{
-    if (set->count < set->capacity) {
-        return OK;
-    }
-    size_t capacity = set->capacity == 0 ? 16 : 2 * set->capacity;
-    void *files = realloc(set->files, capacity * sizeof(struct cp_source_file));
-    if (files == NULL) {
-        return FAIL(E_NO_MEMORY);
-    }
-    set->files = files;
-    set->capacity = capacity;
-    return OK;
-}
-
 struct err cp_source_set_add(struct cp_source_set *set, struct slice name, struct slice bytes)
 {
     if (!name_is_plain(name)) {
@@ -79,7 +65,7 @@ struct err cp_source_set_add(struct cp_source_set *set, struct slice name, struc
     if (cp_source_set_find(set, name) != NULL) {
         return FAIL(E_EXISTS);
     }
-    TRY(grow(set));
+    TRY(array_room(&set->files, set->count, &set->capacity, sizeof(struct cp_source_file)));
     struct cp_source_file file = {0};
     TRY(arena_dup(&set->arena, name, &file.name));
     TRY(arena_dup(&set->arena, bytes, &file.bytes));

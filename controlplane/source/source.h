@@ -6,7 +6,8 @@
  *            all of them, says all that is wrong, and gives the model of what could be read.
  * Units      bytes.
  * Ownership  a set owns its names and bytes. A model owns what it says but for the bytes of
- *            descriptor sets, and borrows the set for places: the set outlives the model.
+ *            descriptor sets and the leaves of a cache, and borrows the set for places: set and
+ *            cache outlive the model.
  * Threads    one owner at a time.
  * Errors     E_NO_MEMORY; E_IO. What is wrong with the sources is in the diagnostics.
  * Source     docs/resources.md; the table behind it is controlplane/source/kinds.c.
@@ -23,7 +24,8 @@
 #include "common/base/slice.h"
 #include "controlplane/source/diag.h"
 
-struct cp_model; /* controlplane/source/model.h */
+struct cp_model;        /* controlplane/source/model.h */
+struct cp_source_cache; /* controlplane/source/cache.h */
 
 struct cp_source_file {
     struct slice name;  /* relative path with '/', as diagnostics show it; NUL behind it. */
@@ -87,10 +89,11 @@ bool cp_source_is_data(struct slice name);
 /*
  * Makes the model of what could be read, with *out set on success. What is wrong is added to
  * 'diags', unsorted; only a model without a diagnostic is fit to be published. The diagnostics
- * must have been initialised with the same set.
+ * must have been initialised with the same set. Files that 'cache' (NULL: none) knows are not
+ * parsed again: the model and what is said of it are the same.
  */
 MUST_CHECK struct err cp_source_load(const struct cp_source_set *set, struct cp_diags *diags,
-                                     struct cp_model **out);
+                                     struct cp_source_cache *cache, struct cp_model **out);
 void cp_model_free(struct cp_model *model);
 
 /*

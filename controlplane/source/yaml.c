@@ -6,6 +6,7 @@
 #include <string.h>
 #include <yaml.h>
 
+#include "common/base/array.h"
 #include "common/base/check.h"
 #include "common/base/limits.h"
 #include "common/base/map.h"
@@ -78,34 +79,11 @@ static size_t offset_of(struct parse *p, uint32_t line)
     return p->offset;
 }
 
-/* Makes room for one more pointer. */
-static MUST_CHECK struct err room(struct cp_yaml ***items, size_t count, size_t *capacity)
-{
-    if (count < *capacity) {
-        return OK;
-    }
-    size_t wanted = *capacity == 0 ? 64 : 2 * *capacity;
-    void *bigger = realloc(*items, wanted * sizeof(struct cp_yaml *));
-    if (bigger == NULL) {
-        return FAIL(E_NO_MEMORY);
-    }
-    *items = bigger;
-    *capacity = wanted;
-    return OK;
-}
-
 /* A document begins in the line of the mark: the one before ends there. */
 static MUST_CHECK struct err begin_document(struct parse *p, const yaml_mark_t *mark)
 {
-    if (p->document_count == p->document_capacity) {
-        size_t wanted = p->document_capacity == 0 ? 16 : 2 * p->document_capacity;
-        void *bigger = realloc(p->documents, wanted * sizeof(struct cp_yaml_document));
-        if (bigger == NULL) {
-            return FAIL(E_NO_MEMORY);
-        }
-        p->documents = bigger;
-        p->document_capacity = wanted;
-    }
+    TRY(array_room(&p->documents, p->document_count, &p->document_capacity,
+                   sizeof(struct cp_yaml_document)));
     size_t start = offset_of(p, p->lines + (uint32_t)mark->line);
     if (p->document_count > 0) {
         struct slice *text = &p->documents[p->document_count - 1].text;
@@ -141,7 +119,7 @@ static MUST_CHECK struct err add_kid(struct parse *p, struct cp_yaml *node)
         last_document(p)->root = node;
         return OK;
     }
-    TRY(room(&p->pending, p->pending_count, &p->pending_capacity));
+    TRY(array_room(&p->pending, p->pending_count, &p->pending_capacity, sizeof(struct cp_yaml *)));
     p->pending[p->pending_count++] = node;
     return OK;
 }

@@ -44,10 +44,12 @@ static inline void fixture_add(struct fixture *f, const char *name, const char *
     assert_true(err_ok(cp_source_set_add(&f->set, slice_str(name), slice_str(text))));
 }
 
+static const struct cp_compile_options fixture_options = {.inventory = true};
+
 /* Compiles what was added; fails with the diagnostics when it does not. */
 static inline void fixture_compile(struct fixture *f)
 {
-    struct err e = cp_compile_set(&f->set, &f->diags, &f->compiled);
+    struct err e = cp_compile_set(&f->set, &f->diags, &fixture_options, &f->compiled);
     if (!err_ok(e)) {
         auto_buf struct buf text = BUF_MAX(1 << 20);
         assert_true(err_ok(cp_diags_text(&f->diags, &text)));
@@ -58,7 +60,7 @@ static inline void fixture_compile(struct fixture *f)
 /* Compiles what must be refused with this code first. */
 static inline void fixture_refuse(struct fixture *f, enum cp_diag_code code)
 {
-    struct err e = cp_compile_set(&f->set, &f->diags, &f->compiled);
+    struct err e = cp_compile_set(&f->set, &f->diags, &fixture_options, &f->compiled);
     assert_int_equal(e.code, E_SOURCE_INVALID);
     assert_true(f->diags.count > 0);
     assert_int_equal(f->diags.items[0]->code, code);

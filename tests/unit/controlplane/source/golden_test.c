@@ -3,7 +3,8 @@
  * code of the table but those that need files of their own is shown by one of them.
  *
  * Each N.yaml is loaded beside _platform.yaml; those that begin with "env-" are loaded alone. A
- * directory N is a platform of its own.
+ * directory N is a platform of its own. Each is compiled from nothing, and again with what all
+ * compiles before it left, with its files under other numbers: the diagnostics are the same.
  * TRILANE_BLESS=1 rewrites N.ok; then the diff is for review.
  */
 #include <dirent.h>
@@ -15,6 +16,7 @@
 #include "common/base/limits.h"
 #include "common/base/scope.h"
 #include "controlplane/compile/compile.h"
+#include "controlplane/compile/reuse.h"
 #include "controlplane/source/source.h"
 
 #include "tests/support/cmocka.h"
@@ -79,42 +81,67 @@ static void note_codes(struct slice text, bool *shown)
     }
 }
 
-static void check_one(const char *name, bool *shown)
+/* The sources of a case; 'shift' puts a file before them. */
+static void add_case(struct cp_source_set *set, const char *name, bool shift)
+{
+    if (shift) {
+        assert_true(err_ok(cp_source_set_add(set, SLICE_LIT("0.yaml"), SLICE_LIT("# nothing\n"))));
+    }
+    if (strchr(name, '.') == NULL) {
+        add_directory(set, name);
+        return;
+    }
+    if (strncmp(name, "env-", 4) != 0) {
+        add_file(set, "_platform.yaml");
+    }
+    add_file(set, name);
+}
+
+/* Appends the diagnostics of a case. */
+static void diagnose(const char *name, struct cp_reuse *reuse, bool shift, struct buf *out)
 {
     struct cp_source_set set;
     struct cp_diags diags;
     struct cp_compiled *compiled = NULL;
-    auto_buf struct buf text = BUF_MAX(FILE_BYTES);
-    auto_buf struct buf wanted = BUF_MAX(FILE_BYTES);
-    char ok_name[512];
-    bool directory = strchr(name, '.') == NULL;
-    size_t end = directory ? 0 : sizeof(".yaml") - 1;
-    (void)snprintf(ok_name, sizeof(ok_name), "%.*s.ok", (int)(strlen(name) - end), name);
+    const struct cp_compile_options options = {.reuse = reuse, .inventory = true};
     cp_source_set_init(&set);
-    if (directory) {
-        add_directory(&set, name);
-    } else {
-        if (strncmp(name, "env-", 4) != 0) {
-            add_file(&set, "_platform.yaml");
-        }
-        add_file(&set, name);
-    }
+    add_case(&set, name, shift);
     cp_diags_init(&diags, &set);
-    struct err e = cp_compile_set(&set, &diags, &compiled);
+    struct err e = cp_compile_set(&set, &diags, &options, &compiled);
     if (e.code != E_SOURCE_INVALID) {
         fail_msg("%s: %s at %s", name, err_name(e.code), e.where == NULL ? "" : e.where);
     }
-    assert_true(err_ok(cp_diags_text(&diags, &text)));
+    assert_true(err_ok(cp_diags_text(&diags, out)));
+    cp_diags_free(&diags);
+    cp_source_set_free(&set);
+}
+
+static void expect(const char *name, struct slice text, struct slice wanted)
+{
+    if (!slice_eq(text, wanted)) {
+        fail_msg("%s gives\n%.*s\nnot\n%.*s", name, SLICE_ARG(text), SLICE_ARG(wanted));
+    }
+}
+
+static void check_one(const char *name, struct cp_reuse *reuse, bool *shown)
+{
+    auto_buf struct buf text = BUF_MAX(FILE_BYTES);
+    auto_buf struct buf wanted = BUF_MAX(FILE_BYTES);
+    char ok_name[512];
+    size_t end = strchr(name, '.') == NULL ? 0 : sizeof(".yaml") - 1;
+    (void)snprintf(ok_name, sizeof(ok_name), "%.*s.ok", (int)(strlen(name) - end), name);
+    diagnose(name, /* reuse= */ NULL, /* shift= */ false, &text);
     note_codes(buf_slice(&text), shown);
     if (getenv("TRILANE_BLESS") != NULL) {
         write_file(ok_name, buf_slice(&text));
     }
     read_file(ok_name, &wanted);
-    if (!slice_eq(buf_slice(&text), buf_slice(&wanted))) {
-        fail_msg("%s gives\n%.*s\nnot %s", name, SLICE_ARG(buf_slice(&text)), ok_name);
+    expect(name, buf_slice(&text), buf_slice(&wanted));
+    for (int shift = 0; shift < 2; shift++) {
+        buf_clear(&text);
+        diagnose(name, reuse, shift == 1, &text);
+        expect(name, buf_slice(&text), buf_slice(&wanted));
     }
-    cp_diags_free(&diags);
-    cp_source_set_free(&set);
 }
 
 static int is_case(const struct dirent *entry)
@@ -130,12 +157,16 @@ static void every_case_is_refused_as_written(void **state)
     static bool shown[10000];
     struct dirent **entries = NULL;
     int count = scandir(golden_dir(), &entries, is_case, alphasort);
+    struct cp_reuse *reuse = NULL;
     assert_true(count > 30);
+    assert_true(err_ok(cp_reuse_new(&reuse)));
     for (int i = 0; i < count; i++) {
-        check_one(entries[i]->d_name, shown);
+        check_one(entries[i]->d_name, reuse, shown);
         free(entries[i]);
     }
     free(entries);
+    assert_true(cp_source_cache_counts(reuse->sources).hits > (size_t)count / 2);
+    cp_reuse_free(reuse);
     struct cp_diag_row row;
     for (size_t i = 0; cp_diag_at(i, &row); i++) {
         /* Sizes, nodes and a huge policy are made by load_test and authorisation_test. */

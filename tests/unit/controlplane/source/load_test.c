@@ -31,7 +31,7 @@ static struct err load(struct loaded *l, const char *text)
     cp_source_set_init(&l->set);
     cp_diags_init(&l->diags, &l->set);
     assert_true(err_ok(cp_source_set_add(&l->set, SLICE_LIT("a.yaml"), slice_str(text))));
-    struct err e = cp_source_load(&l->set, &l->diags, &l->model);
+    struct err e = cp_source_load(&l->set, &l->diags, /* cache= */ NULL, &l->model);
     cp_diags_sort(&l->diags);
     return err_ok(e) && l->diags.count + l->diags.dropped > 0 ? FAIL(E_SOURCE_INVALID) : e;
 }
@@ -338,7 +338,7 @@ static void what_is_unread_is_said_once(void **state)
     assert_true(err_ok(cp_source_set_add(&l.set, SLICE_LIT("t.yaml"), slice_str(text))));
     l.set.unread = unread;
     l.set.unread_count = 2;
-    assert_true(err_ok(cp_source_load(&l.set, &l.diags, &l.model)));
+    assert_true(err_ok(cp_source_load(&l.set, &l.diags, /* cache= */ NULL, &l.model)));
     cp_diags_sort(&l.diags);
     auto_buf struct buf shown = BUF_MAX(1 << 16);
     assert_true(err_ok(cp_diags_text(&l.diags, &shown)));
