@@ -172,13 +172,21 @@ static struct err root_decode(const struct container *c, struct root *out)
     return OK;
 }
 
+struct err root_read(struct slice bytes, struct root *out, struct container *out_container)
+{
+    struct container c;
+    TRY(container_read(bytes, CONTAINER_ROOT, /* environment= */ NULL, &c));
+    TRY(root_decode(&c, out));
+    *out_container = c;
+    return OK;
+}
+
 struct err root_open(struct slice bytes, struct root *out)
 {
     struct container c;
     struct root r;
     struct container_signers signers;
-    TRY(container_read(bytes, CONTAINER_ROOT, /* environment= */ NULL, &c));
-    TRY(root_decode(&c, &r));
+    TRY(root_read(bytes, &r, &c));
     TRY(container_verify(&c, &r.ring, KEY_ROLE_ROOT, &signers));
     *out = r;
     return OK;

@@ -44,6 +44,13 @@ MUST_CHECK struct err root_add_key(struct root *r, const struct key_public *key,
  */
 MUST_CHECK struct err root_open(struct slice bytes, struct root *out);
 
+/*
+ * Reads a root that is still to be signed: what it says, whoever signed it. For those who make
+ * roots; nothing is trusted by it. 'out_container' borrows from the bytes.
+ */
+MUST_CHECK struct err root_read(struct slice bytes, struct root *out,
+                                struct container *out_container);
+
 /* A walk of roots: each step is signed by the thresholds of both sides. */
 struct root_walk {
     struct root at; /* the root reached. */

@@ -14,41 +14,24 @@
 #include "common/base/scope.h"
 #include "common/base/text.h"
 #include "common/snapshot/root.h"
+#include "controlplane/identity/files.h"
 
-enum { PATH_SIZE = 4096, PUBLIC_FILE_MAX = 512, TOKEN_SIZE = 32 };
+enum { PUBLIC_FILE_MAX = 512, TOKEN_SIZE = 32 };
 static const int64_t day_ms = 86400000;
-
-static struct err write_new(const char *path, struct slice bytes)
-{
-    auto_close int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
-    if (fd < 0) {
-        return FAIL(errno == EEXIST ? E_EXISTS : E_IO);
-    }
-    bool fine = write(fd, bytes.ptr, bytes.size) == (ssize_t)bytes.size && fsync(fd) == 0;
-    return fine ? OK : FAIL(E_IO);
-}
-
-static struct err say(struct err e, const char *path, struct buf *message)
-{
-    if (!err_ok(e) && message->size == 0) {
-        TRY(buf_addf(message, "%s: %s", path, err_text(e.code)));
-    }
-    return e;
-}
 
 struct err cp_key_write_public(const char *path, const struct key_public *key)
 {
     auto_buf struct buf line = BUF_MAX(PUBLIC_FILE_MAX);
     TRY(key_public_print(key, &line));
     TRY(buf_add_byte(&line, '\n'));
-    return write_new(path, buf_slice(&line));
+    return cp_file_write_new(path, buf_slice(&line));
 }
 
 struct err cp_key_generate(enum key_role role, const char *name, const char *directory,
                            struct key_public *out, struct buf *message)
 {
     if (mkdir(directory, 0700) != 0 && errno != EEXIST) {
-        return say(FAIL(E_IO), directory, message);
+        return cp_file_say(FAIL(E_IO), directory, message);
     }
     auto_key_pair struct key_pair pair = {0};
     struct err e = key_pair_new(role, slice_str(name), &pair);
@@ -56,11 +39,11 @@ struct err cp_key_generate(enum key_role role, const char *name, const char *dir
         TRY(buf_addf(message, "name: found \"%.80s\"; expected a name of a-z, 0-9 and '-'", name));
         return e;
     }
-    char path[PATH_SIZE];
+    char path[CP_PATH_SIZE];
     (void)snprintf(path, sizeof(path), "%.3900s/%s.key", directory, name);
-    TRY(say(key_file_write(path, &pair), path, message));
+    TRY(cp_file_say(key_file_write(path, &pair), path, message));
     (void)snprintf(path, sizeof(path), "%.3900s/%s.pub", directory, name);
-    TRY(say(cp_key_write_public(path, &pair.public), path, message));
+    TRY(cp_file_say(cp_key_write_public(path, &pair.public), path, message));
     *out = pair.public;
     return OK;
 }
@@ -85,10 +68,10 @@ struct err cp_key_read_public(const char *path, struct key_public *out, struct b
 {
     struct slice name = slice_str(path);
     if (!slice_ends(name, SLICE_LIT(".key"))) {
-        return say(read_public(path, out), path, message);
+        return cp_file_say(read_public(path, out), path, message);
     }
     auto_key_pair struct key_pair pair = {0};
-    TRY(say(key_file_read(path, &pair), path, message));
+    TRY(cp_file_say(key_file_read(path, &pair), path, message));
     *out = pair.public;
     return OK;
 }
@@ -108,18 +91,6 @@ static void ceremony_wipe(struct ceremony *c)
     for (size_t i = 0; i < c->pair_count; i++) {
         key_pair_wipe(&c->pairs[i]);
     }
-}
-
-/* Takes the next path off a comma-separated list; false at its end. */
-static bool next_path(struct slice *rest, char out[PATH_SIZE])
-{
-    if (rest->size == 0) {
-        return false;
-    }
-    struct slice item = slice_head(*rest, slice_find(*rest, ','));
-    (void)snprintf(out, PATH_SIZE, "%.*s", SLICE_ARG(item));
-    *rest = slice_from(*rest, item.size + 1);
-    return true;
 }
 
 static struct err wrong_role(struct ceremony *c, const char *path, enum key_role wanted)
@@ -157,13 +128,13 @@ static bool signs_already(const struct ceremony *c)
 static struct err add_signers(struct ceremony *c, const char *list, bool into_root)
 {
     struct slice rest = slice_str(list);
-    char path[PATH_SIZE];
-    while (next_path(&rest, path)) {
+    char path[CP_PATH_SIZE];
+    while (cp_list_next(&rest, path)) {
         if (c->pair_count == CONTAINER_SIGNATURES_MAX) {
-            return say(FAIL(E_TOO_LARGE), path, c->message);
+            return cp_file_say(FAIL(E_TOO_LARGE), path, c->message);
         }
         struct key_pair *pair = &c->pairs[c->pair_count];
-        TRY(say(key_file_read(path, pair), path, c->message));
+        TRY(cp_file_say(key_file_read(path, pair), path, c->message));
         c->pair_count++;
         if (pair->public.role != KEY_ROLE_ROOT) {
             return wrong_role(c, path, KEY_ROLE_ROOT);
@@ -182,8 +153,8 @@ static struct err add_publics(struct ceremony *c, const char *list, enum key_rol
                               int64_t not_after_ms)
 {
     struct slice rest = slice_str(list);
-    char path[PATH_SIZE];
-    while (next_path(&rest, path)) {
+    char path[CP_PATH_SIZE];
+    while (cp_list_next(&rest, path)) {
         struct key_public key;
         TRY(cp_key_read_public(path, &key, c->message));
         if (key.role != role) {
@@ -241,7 +212,7 @@ static struct err seal(struct ceremony *c, struct buf *out)
     TRY(container_seal(CONTAINER_ROOT, environment, buf_slice(&body), signatures, c->pair_count,
                        out));
     struct root opened; /* what is handed out must open as nodes open it. */
-    return say(root_open(buf_slice(out), &opened), "root", c->message);
+    return cp_file_say(root_open(buf_slice(out), &opened), "root", c->message);
 }
 
 struct err cp_root_make(const struct cp_root_plan *plan, struct buf *out_path, struct buf *message)
@@ -258,7 +229,7 @@ struct err cp_root_make(const struct cp_root_plan *plan, struct buf *out_path, s
     TRY(buf_addf(out_path, "%s/root.%llu", plan->out, (unsigned long long)plan->version));
     const char *path = NULL;
     TRY(buf_cstr(out_path, &path));
-    return say(write_new(path, buf_slice(&bytes)), path, message);
+    return cp_file_say(cp_file_write_new(path, buf_slice(&bytes)), path, message);
 }
 
 struct err cp_token_make(struct buf *out_token, struct buf *out_digest)
