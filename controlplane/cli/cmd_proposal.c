@@ -107,7 +107,7 @@ static struct err agree(struct signing *s)
     cp_diags_init(&diags, &set);
     struct err e = cp_source_set_load(&set, path, &s->sentence);
     if (err_ok(e)) {
-        e = cp_compile_set(&set, &diags, &compiled);
+        e = cp_compile_set(&set, &diags, &(struct cp_compile_options){0}, &compiled);
     }
     if (err_ok(e)) {
         e = agree_compiled(s, compiled);

@@ -122,11 +122,13 @@ class Trio(Platform):
         return json.loads(done.stdout)["record"]["version"]
 
     def history(self):
-        """Versions as the first replica that answers tells them, newest first."""
+        """Versions as the first replica that reaches the database tells them, newest first."""
         for replica in self.replicas:
             if replica.answers():
-                return json.loads(http("GET", replica.url + "/api/v1/history")[2])["versions"]
-        raise AssertionError("no replica answers")
+                status, _, body = http("GET", replica.url + "/api/v1/history")
+                if status == 200:
+                    return json.loads(body)["versions"]
+        raise AssertionError("no replica knows the history")
 
 
 class WiredTrio(Trio):

@@ -106,4 +106,5 @@ class Wire:
         with self.lock:
             for end in list(self.pairs):
                 self._drop(end)
-        self.listener.close()
+        for end in (self.listener, self.wake_read, self.wake_write):
+            end.close()
