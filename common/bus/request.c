@@ -78,3 +78,12 @@ struct err bus_request(struct bus *bus, const struct bus_outgoing *request, uint
     natsMsg_Destroy(msg);
     return err;
 }
+
+struct err bus_ping(struct bus *bus, uint64_t timeout_ms)
+{
+    natsConnection *nc = NULL;
+    TRY(bus_hold(bus, &nc));
+    natsStatus s = natsConnection_FlushTimeout(nc, (int64_t)timeout_ms);
+    bus_release(bus);
+    return s == NATS_OK ? OK : FAIL(E_UNAVAILABLE);
+}

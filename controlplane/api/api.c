@@ -330,7 +330,8 @@ static void on_gone(struct http1_exchange *x, void *ctx, struct err why)
     (void)why;
     struct cp_call *call = http1_exchange_user(x);
     if (call != NULL) {
-        call->exchange = NULL; /* a publication goes on without its caller. */
+        call->exchange = NULL;                /* a publication goes on without its caller, */
+        atomic_store(&call->abandoned, true); /* but does not wait for a leader. */
     }
 }
 

@@ -277,7 +277,8 @@ static struct err send_to_leader(struct cp_call *call)
     struct cp_forward_request request = {.path = path_of(call->kind),
                                          .body = buf_slice(&call->body),
                                          .authorization = authorization,
-                                         .request = call->request};
+                                         .request = call->request,
+                                         .abandoned = &call->abandoned};
     TRY(cp_forward_send(call->forward, &request, &call->status, &call->answer));
     return is_passing(call) ? FAIL(E_UNAVAILABLE) : OK;
 }
@@ -295,13 +296,20 @@ static bool waits_in_vain(struct cp_publish_room *room)
 static bool is_answered_elsewhere(struct cp_call *call, struct cp_publish_room *room)
 {
     uint64_t end_ns = clock_mono_ns() + limits.forward_wait_ms * 1000000;
+    bool told = false;
     struct cp_fence fence;
     while (!call->forwarded && !err_ok(cp_leader_fence(room->leader, &fence))) {
-        if (err_ok(send_to_leader(call))) {
+        struct err e = send_to_leader(call);
+        if (err_ok(e)) {
             return true;
         }
+        if (!told) {
+            told = true;
+            LOG(LOG_WARN, "api", "waits_for_a_leader", LOG_ERR(e),
+                LOG_STR("request", call->request));
+        }
         buf_clear(&call->answer);
-        if (clock_mono_ns() >= end_ns || waits_in_vain(room) ||
+        if (clock_mono_ns() >= end_ns || waits_in_vain(room) || atomic_load(&call->abandoned) ||
             room->stopping(room->stopping_ctx)) {
             return false;
         }

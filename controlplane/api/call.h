@@ -38,6 +38,7 @@ struct cp_call {
     enum cp_call_kind kind;
     const struct cp_forward *forward; /* a write that is not for us goes that way. */
     bool forwarded;                   /* it came that way. */
+    atomic_bool abandoned;            /* the caller has left; said on the loop. */
     char request[CP_REQUEST_MAX + 1]; /* its id: the caller's, or one that we gave it. */
     struct buf authorization;         /* of the caller; wiped. */
     struct buf body;

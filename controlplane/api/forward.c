@@ -12,6 +12,7 @@ enum { CONNECT_MS = 1000, ANSWER_S = 300, LINE_MAX_SIZE = 512 };
 struct sending {
     const struct cp_forward *forward;
     struct cp_leader_status to; /* who led when it was sent. */
+    atomic_bool *abandoned;
     CURL *curl;
     struct curl_slist *headers;
     struct buf *answer;
@@ -40,7 +41,7 @@ static int on_progress(void *ctx, curl_off_t a, curl_off_t b, curl_off_t c, curl
     struct cp_leader_status now;
     (void)a, (void)b, (void)c, (void)d;
     cp_leader_status(s->forward->leader, &now);
-    return now.epoch != s->to.epoch || now.leads;
+    return now.epoch != s->to.epoch || now.leads || atomic_load(s->abandoned);
 }
 
 static struct err add_header(struct sending *s, const char *name, const char *value)
@@ -94,7 +95,7 @@ static struct err perform(struct sending *s, unsigned *out_status)
     long status = 0;
     (void)curl_easy_getinfo(s->curl, CURLINFO_RESPONSE_CODE, &status);
     if (done != CURLE_OK) {
-        LOG(LOG_WARN, "forward", "leader_not_reached", LOG_STR("leader", s->to.holder),
+        LOG(LOG_DEBUG, "forward", "leader_not_reached", LOG_STR("leader", s->to.holder),
             LOG_STR("address", s->to.address), LOG_STR("why", curl_easy_strerror(done)));
         return FAIL(E_UNAVAILABLE);
     }
@@ -106,8 +107,8 @@ struct err cp_forward_send(const struct cp_forward *forward,
                            const struct cp_forward_request *request, unsigned *out_status,
                            struct buf *answer)
 {
-    __attribute__((cleanup(sending_free))) struct sending s = {.forward = forward,
-                                                               .answer = answer};
+    __attribute__((cleanup(sending_free))) struct sending s = {
+        .forward = forward, .abandoned = request->abandoned, .answer = answer};
     cp_leader_status(forward->leader, &s.to);
     if (s.to.vacant || s.to.address[0] == '\0') {
         return FAIL(E_NOT_LEADER);

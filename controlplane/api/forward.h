@@ -12,6 +12,8 @@
  */
 #pragma once
 
+#include <stdatomic.h>
+
 #include "common/base/buf.h"
 #include "common/base/err.h"
 #include "common/base/slice.h"
@@ -30,6 +32,7 @@ struct cp_forward_request {
     struct slice body;
     const char *authorization; /* value of the header. */
     const char *request;       /* its id. */
+    atomic_bool *abandoned;    /* the caller has left: nobody waits for the answer. */
 };
 
 /* Before the first thread. */

@@ -28,6 +28,7 @@ enum {
     TAKE_MS = 20,              /* behind the end of another's row, at least. */
     DEAF_LEASES = 2, /* so long is the row left to those who reach NATS, by one who does not. */
     DEAF_HELD_LEASES = 5, /* so long is it held by one who does not, when nobody took it. */
+    MUTE_LEASES = 5,      /* so long may JetStream be silent while NATS answers: it elects. */
     HEARD_AHEAD_MAX = 16, /* epochs that nodes may have seen, and we believe. */
     HEAD_CONTAINER_MAX = CONTAINER_HEADER_SIZE + CONTAINER_SIGNATURE_SIZE + HEAD_BODY_MAX,
     FOUND_MAX = 8 << 20, /* whatever lies under "head", as large as NATS lets a message be. */
@@ -53,7 +54,8 @@ struct cp_leader {
         uint64_t head_ns;     /* monotonic: when the next head is due. */
         uint64_t signed_ns;   /* monotonic: when the last one was signed. */
         uint64_t pointed_at;  /* version that KV's head of ours names. */
-        uint64_t heard_ns;    /* monotonic: of NATS' last answer. */
+        uint64_t heard_ns;    /* monotonic: of NATS' last answer, */
+        uint64_t kv_ns;       /* and of JetStream's. */
         uint64_t taken_ns;    /* monotonic: since when the row is ours. */
         uint64_t left_ns;     /* monotonic: when it was left to others. */
         bool bus_asked;       /* in this beat. */
@@ -155,6 +157,13 @@ static void let_go(struct cp_leader *l)
     }
 }
 
+static void note_answer(struct cp_leader *l)
+{
+    l->on_thread.heard_ns = clock_mono_ns();
+    l->on_thread.kv_ns = l->on_thread.heard_ns;
+    l->on_thread.deaf = false;
+}
+
 /* Reads the head, to know whether NATS answers at all. */
 static struct err hear(struct cp_leader *l)
 {
@@ -162,19 +171,27 @@ static struct err hear(struct cp_leader *l)
     struct kv_entry found;
     TRY(kv_get(&l->on_thread.bucket.kv, SLICE_LIT(SNAP_KEY_HEAD), KV_READ_LEADER, kv_timeout_ms(),
                &bytes, &found));
-    l->on_thread.heard_ns = clock_mono_ns();
-    l->on_thread.deaf = false;
+    note_answer(l);
     return OK;
 }
 
-/* Whether NATS has been silent to us for longer than we wait with the row in our hands. */
+static bool is_silent(const struct cp_leader *l, uint64_t heard_ns, uint64_t patience_ns)
+{
+    uint64_t since_ns = heard_ns > l->on_thread.taken_ns ? heard_ns : l->on_thread.taken_ns;
+    return clock_mono_ns() - since_ns > patience_ns;
+}
+
+/* Whether NATS, or JetStream alone, has been silent to us for longer than we wait with the row in
+ * our hands. A bucket whose leader died is silent to everybody until its servers have elected
+ * another: passing the row on would not help. */
 static bool is_deaf(const struct cp_leader *l)
 {
-    uint64_t since_ns = l->on_thread.heard_ns > l->on_thread.taken_ns ? l->on_thread.heard_ns
-                                                                      : l->on_thread.taken_ns;
     uint64_t lease_ns = limits.lease_ms * 1000000;
-    uint64_t patience_ns = l->on_thread.deaf ? DEAF_HELD_LEASES * lease_ns : lease_ns / 2;
-    return clock_mono_ns() - since_ns > patience_ns;
+    if (l->on_thread.deaf) {
+        return is_silent(l, l->on_thread.kv_ns, DEAF_HELD_LEASES * lease_ns);
+    }
+    return is_silent(l, l->on_thread.heard_ns, lease_ns / 2) ||
+           is_silent(l, l->on_thread.kv_ns, MUTE_LEASES * lease_ns);
 }
 
 /*
@@ -328,8 +345,7 @@ static struct err read_and_judge(struct cp_leader *l, struct beat *b)
         want_restore(l); /* there may be NATS without the bucket. */
     }
     TRY(e);
-    l->on_thread.heard_ns = clock_mono_ns();
-    l->on_thread.deaf = false;
+    note_answer(l);
     if (b->found.state == KV_VALUE) {
         cp_head_judge(&l->on_thread.root, buf_slice(&b->bytes), &l->on_thread.own, &judged);
     }
@@ -412,6 +428,33 @@ static void hint(struct cp_leader *l, const struct beat *b)
 static bool head_is_due(const struct cp_leader *l, const struct beat *b)
 {
     return clock_mono_ns() >= l->on_thread.head_ns || b->record.version != l->on_thread.pointed_at;
+}
+
+/*
+ * JetStream does not answer, NATS does: the head goes out as the hint alone, so that nodes stay
+ * fresh. Nothing rests on what lies in KV; but what lay there was judged once in this epoch.
+ */
+static void hint_alone(struct cp_leader *l, struct beat *b)
+{
+    if (!err_ok(bus_ping(l->options.bus, kv_timeout_ms()))) {
+        return;
+    }
+    l->on_thread.heard_ns = clock_mono_ns();
+    if (l->on_thread.own.sequence == 0 || !head_is_due(l, b)) {
+        return;
+    }
+    struct err e = sign(l, b);
+    if (err_ok(e)) {
+        l->on_thread.head_ns = l->on_thread.signed_ns + head_interval_ns();
+        l->on_thread.pointed_at = b->record.version;
+        COUNT_HEAD(l, hinted);
+        hint(l, b);
+    }
+}
+
+static bool is_silence(struct err e)
+{
+    return e.code == E_UNAVAILABLE || e.code == E_RESULT_UNKNOWN;
 }
 
 static struct err point_head(struct cp_leader *l, struct beat *b)
@@ -524,8 +567,14 @@ static struct err beat_in(struct cp_leader *l, struct beat *b)
     if (b->record.version == 0) { /* nothing to point at; but the bucket may know more than us. */
         return read_and_judge(l, b);
     }
-    TRY(check_content(l, &b->record));
-    return point_head(l, b);
+    struct err e = check_content(l, &b->record);
+    if (err_ok(e)) {
+        e = point_head(l, b);
+    }
+    if (is_silence(e)) {
+        hint_alone(l, b);
+    }
+    return e;
 }
 
 static void beat(struct cp_leader *l)

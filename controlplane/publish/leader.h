@@ -56,6 +56,7 @@ struct cp_leader_options {
 #define CP_HEAD_COUNTERS(X)                                                                        \
     X(signed, "heads signed")                                                                      \
     X(put, "heads that KV took")                                                                   \
+    X(hinted, "heads that were hinted alone: JetStream did not answer")                            \
     X(missing, "heads that were missing, or a marker")                                             \
     X(malformed, "heads in KV that do not parse")                                                  \
     X(unsigned, "heads in KV that no head key of ours signed")                                     \

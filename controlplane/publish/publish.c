@@ -9,6 +9,7 @@
 #include "controlplane/publish/publish.h"
 
 #include <inttypes.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,6 +28,7 @@
 
 enum {
     HEAD_WAIT_MS = 5000,
+    BUCKET_STEP_MS = 100,
     SENTENCE_MAX = 4096,
     TEXT_MAX = 16 << 20,
     CONTAINER_MAX = 1 << 20,
@@ -603,8 +605,9 @@ static struct err put_streams(struct publication *p)
     return OK;
 }
 
-static struct err step_chunks(struct publication *p)
+static struct err fill_bucket(struct publication *p)
 {
+    buf_clear(&p->work->sentence);
     TRY(cp_bucket_prepare(&p->room->bucket, &p->work->sentence));
     cp_bucket_learn(&p->room->bucket);
     TRY(make_room(p));
@@ -612,9 +615,38 @@ static struct err step_chunks(struct publication *p)
     return e.code == E_BUS_FULL ? FAIL(E_BUCKET_FULL) : e; /* others fill it, too. */
 }
 
-static struct err step_manifest(struct publication *p)
+static struct err put_manifest(struct publication *p)
 {
     return cp_bucket_put_manifest(&p->room->bucket, &p->work->record, buf_slice(&p->container));
+}
+
+/*
+ * When a NATS server dies, the bucket answers nobody until the others have elected. What is put
+ * here may be put twice, so it is tried again, while this replica leads; a control plane that is
+ * cut off from NATS leaves the row, and gives up.
+ */
+static struct err patiently(struct publication *p, struct err (*put)(struct publication *))
+{
+    uint64_t end_ns = clock_mono_ns() + limits.bucket_wait_ms * 1000000;
+    for (;;) { /* ends with the bucket, the row, or the time. */
+        struct err e = put(p);
+        bool silent = e.code == E_UNAVAILABLE || e.code == E_RESULT_UNKNOWN;
+        if (!silent || clock_mono_ns() >= end_ns || p->room->stopping(p->room->stopping_ctx)) {
+            return e;
+        }
+        TRY(cp_leader_fence(p->room->leader, &p->fence));
+        (void)poll(NULL, 0, BUCKET_STEP_MS);
+    }
+}
+
+static struct err step_chunks(struct publication *p)
+{
+    return patiently(p, fill_bucket);
+}
+
+static struct err step_manifest(struct publication *p)
+{
+    return patiently(p, put_manifest);
 }
 
 /* ---- journal, head ---- */

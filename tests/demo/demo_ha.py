@@ -96,8 +96,8 @@ class HaDemo(demo.Demo):
             node.start()
         w.start_services()
         return ("started PostgreSQL, three NATS servers, three control planes and three nodes",
-                "%s leads, epoch %d; the bucket has three replicas" % (
-                    self.trio.leader().name, self.epoch()))
+                "%s leads, the others follow; no node is ready before the first snapshot: %s" % (
+                    self.trio.leader().name, [node.ready() for node in w.nodes]))
 
     def first_version(self):
         done = self.publish_at(self.trio.leader(), "the sample platform")
@@ -245,9 +245,10 @@ class HaDemo(demo.Demo):
         leader = self.lead_with(fault)
         self.caller.take()
         epoch = self.epoch()
-        start = time.monotonic()
         thread = threading.Thread(target=self.trio.publish, args=(message, self.world.policies))
         thread.start()
+        trilane.wait_until(lambda: not self.runs(leader), 20, "the fault", step=0.005)
+        start = time.monotonic()
         trilane.wait_until(lambda: self.epoch() > epoch, 20, "another leader's head", step=0.01)
         took = time.monotonic() - start
         thread.join(60)
@@ -256,6 +257,15 @@ class HaDemo(demo.Demo):
         assert len(found) == 1, self.trio.history()
         self.wait_version(found[0])
         return leader, epoch, took, found[0]
+
+    @staticmethod
+    def runs(program):
+        """Whether its process is neither dead nor stopped."""
+        if not program.alive():
+            return False
+        with open("/proc/%d/stat" % program.popen.pid, encoding="ascii") as file:
+            program.paused = file.read().rsplit(")", 1)[1].split()[0] == "T"
+        return not program.paused
 
     def lead_with(self, fault):
         """The leader starts again, with a fault in its next publication, and leads again."""

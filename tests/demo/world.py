@@ -90,7 +90,7 @@ class World:
 
     def __init__(self):
         self.base = port_base()
-        check_ports(dict(all_ports(self.base, self.NODES), **self.extra_ports()))
+        check_ports({**all_ports(self.base, self.NODES), **self.extra_ports()})
         self.platform = self._platform()
         self.nats = self.platform.nats
         self.policies = self.platform.directory / "policies"
