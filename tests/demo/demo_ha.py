@@ -134,8 +134,10 @@ class HaDemo(demo.Demo):
         leader, epoch, took, version = self.publish_with_fault("stop:journal", "stopped there")
         leader.resume()
         trilane.wait_until(lambda: not leader.leads(), 20, "the one that woke up to follow")
-        refused = [line for line in leader.log().splitlines() if "event=refused" in line][-1]
-        code = refused.split("code=")[1].split()[0]
+
+        def refused():
+            return [line for line in leader.log().splitlines() if "event=refused" in line]
+        code = trilane.wait_until(refused, 20, "its refusal")[-1].split("code=")[1].split()[0]
         return ("the same with a leader, %s, that was stopped there (SIGSTOP) and woke up later"
                 % leader.name,
                 "%s took over in %.1f s (epoch %d to %d) and published version %d; the old one's "
@@ -162,7 +164,7 @@ class HaDemo(demo.Demo):
         node = self.world.nodes[2]
         self.caller.skipped.add(2)
         node.kill()
-        done = self.publish_at(self.trio.leader(), "without node-2")
+        done = self.publish_at(self.trio.leader(), "without node-2", "--wait", "no")
         version = done["record"]["version"]
         trilane.wait_until(lambda: all(n.version() == version for n in self.world.nodes[:2]), 20,
                            "the other nodes to serve it")
