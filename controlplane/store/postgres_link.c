@@ -154,22 +154,40 @@ static struct err keep_reason(const struct pg_link *link, struct buf *reason)
 
 /* ---- waiting ---- */
 
-uint64_t pg_deadline(uint64_t timeout_ms)
+struct pg_timer pg_timer_start(uint64_t silence_ms)
 {
-    return clock_mono_ns() + timeout_ms * 1000000;
+    uint64_t now_ns = clock_mono_ns();
+    uint64_t silence_ns = silence_ms * 1000000;
+    return (struct pg_timer){.silence_ns = silence_ns,
+                             .deadline_ns = now_ns + silence_ns,
+                             .end_ns = now_ns + PG_TIMER_STEPS * silence_ns};
 }
 
-/* False: the deadline has passed. A signal, or too early a wake-up, is the caller's next turn. */
-static bool wait_for(const PGconn *conn, short events, uint64_t deadline_ns)
+enum waited { WAITED_READY, WAITED_SHORT, WAITED_OVER };
+
+/* Waits for the socket. SHORT: a signal, or too early a wake-up, which is the caller's next turn.
+ */
+static enum waited wait_until(const PGconn *conn, short events, uint64_t deadline_ns)
 {
     uint64_t now_ns = clock_mono_ns();
     if (now_ns >= deadline_ns) {
-        return false;
+        return WAITED_OVER;
     }
     struct pollfd fds = {.fd = PQsocket(conn), .events = events};
     uint64_t wait_ms = (deadline_ns - now_ns) / 1000000 + 1;
-    return poll(&fds, 1, wait_ms > INT32_MAX ? INT32_MAX : (int)wait_ms) != 0 ||
-           clock_mono_ns() < deadline_ns;
+    int ready = poll(&fds, 1, wait_ms > INT32_MAX ? INT32_MAX : (int)wait_ms);
+    return ready > 0 ? WAITED_READY : WAITED_SHORT;
+}
+
+/* False: the time is over. */
+static bool wait_for(const PGconn *conn, short events, struct pg_timer *timer)
+{
+    enum waited waited = wait_until(conn, events, timer->deadline_ns);
+    if (waited == WAITED_READY) {
+        uint64_t next_ns = clock_mono_ns() + timer->silence_ns;
+        timer->deadline_ns = next_ns < timer->end_ns ? next_ns : timer->end_ns;
+    }
+    return waited != WAITED_OVER;
 }
 
 void pg_link_drop(struct pg_link *link, const char *why)
@@ -196,7 +214,7 @@ static struct err fail_silent(struct pg_link *link)
     return FAIL(E_UNAVAILABLE);
 }
 
-struct err pg_link_flush(struct pg_link *link, uint64_t deadline_ns)
+struct err pg_link_flush(struct pg_link *link, struct pg_timer *timer)
 {
     for (;;) { /* ends with the last byte, the deadline, or the connection. */
         int left = PQflush(link->conn);
@@ -206,7 +224,7 @@ struct err pg_link_flush(struct pg_link *link, uint64_t deadline_ns)
         if (left < 0) {
             return fail_lost(link, "it broke");
         }
-        if (!wait_for(link->conn, POLLIN | POLLOUT, deadline_ns)) {
+        if (!wait_for(link->conn, POLLIN | POLLOUT, timer)) {
             return fail_silent(link);
         }
         if (PQconsumeInput(link->conn) == 0) { /* a server that waits for us to read. */
@@ -215,10 +233,10 @@ struct err pg_link_flush(struct pg_link *link, uint64_t deadline_ns)
     }
 }
 
-struct err pg_link_result(struct pg_link *link, uint64_t deadline_ns, PGresult **out)
+struct err pg_link_result(struct pg_link *link, struct pg_timer *timer, PGresult **out)
 {
     while (PQisBusy(link->conn) != 0) { /* ends as above. */
-        if (!wait_for(link->conn, POLLIN, deadline_ns)) {
+        if (!wait_for(link->conn, POLLIN, timer)) {
             return fail_silent(link);
         }
         if (PQconsumeInput(link->conn) == 0) {
@@ -300,10 +318,14 @@ static struct err poll_connect(struct pg_link *link, uint64_t deadline_ns)
         if (state == PGRES_POLLING_FAILED) {
             return FAIL(E_UNAVAILABLE);
         }
-        if (!wait_for(link->conn, state == PGRES_POLLING_READING ? POLLIN : POLLOUT, deadline_ns)) {
+        enum waited waited =
+            wait_until(link->conn, state == PGRES_POLLING_READING ? POLLIN : POLLOUT, deadline_ns);
+        if (waited == WAITED_OVER) {
             return FAIL(E_TIMEOUT);
         }
-        state = PQconnectPoll(link->conn);
+        if (waited == WAITED_READY) {
+            state = PQconnectPoll(link->conn);
+        }
     }
 }
 
@@ -347,9 +369,10 @@ static void say_state(struct pg_link *link, struct err e, const struct buf *reas
     link->is_said = !err_ok(e);
 }
 
-struct err pg_link_connect(struct pg_link *link, uint64_t deadline_ns, struct buf *message)
+struct err pg_link_connect(struct pg_link *link, struct buf *message)
 {
     CHECK(link->conn == NULL);
+    uint64_t deadline_ns = pg_timer_start(limits.store_timeout_ms).deadline_ns;
     auto_buf struct buf reason = BUF_MAX(REASON_MAX);
     struct err e = FAIL(E_UNAVAILABLE);
     link->is_lost = false;

@@ -32,20 +32,25 @@ struct pg_link {
 MUST_CHECK struct err pg_link_init(struct pg_link *link, const char *url, struct buf *message);
 void pg_link_free(struct pg_link *link);
 
-/* A point of time so far from now. */
-uint64_t pg_deadline(uint64_t timeout_ms);
+/* How long a statement may take: bytes that flow give it more time, up to an end. */
+struct pg_timer {
+    uint64_t silence_ns;  /* allowed. */
+    uint64_t deadline_ns; /* monotonic; moved by each step. */
+    uint64_t end_ns;
+};
+enum { PG_TIMER_STEPS = 30 }; /* the end comes after so many times the silence. */
+struct pg_timer pg_timer_start(uint64_t silence_ms);
 
-/* Connects; hosts share the time that is left. 'message' (may be NULL) gets the last one's reason.
- */
-MUST_CHECK struct err pg_link_connect(struct pg_link *link, uint64_t deadline_ns,
-                                      struct buf *message);
+/* Connects within store_timeout_ms; hosts share the time that is left. 'message' (may be NULL) gets
+ * the last one's reason. */
+MUST_CHECK struct err pg_link_connect(struct pg_link *link, struct buf *message);
 /* Closes the connection; 'why' is logged. */
 void pg_link_drop(struct pg_link *link, const char *why);
 
 /* Sends what libpq holds. */
-MUST_CHECK struct err pg_link_flush(struct pg_link *link, uint64_t deadline_ns);
+MUST_CHECK struct err pg_link_flush(struct pg_link *link, struct pg_timer *timer);
 /* Waits for the next result; *out is NULL behind the last one of a query. */
-MUST_CHECK struct err pg_link_result(struct pg_link *link, uint64_t deadline_ns, PGresult **out);
+MUST_CHECK struct err pg_link_result(struct pg_link *link, struct pg_timer *timer, PGresult **out);
 
 /* Whether what travels to the hosts of a URL can be read, or answered, by others on the way: over
  * TCP without sslmode verify-ca or verify-full. */

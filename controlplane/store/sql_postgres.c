@@ -25,8 +25,7 @@ enum {
     OID_BYTES = 17,
     OID_NUMBER = 20,
     OID_TEXT = 25,
-    MIGRATE_MS = 60000,  /* for one migration, and for the replica that waits for another's. */
-    BYTES_PER_MS = 1024, /* what a statement sends is given this much time more. */
+    MIGRATE_MS = 60000, /* for one migration, and for who waits for another replica's. */
     SETUP_MAX = 1024,
 };
 #define MIGRATE_LOCK "4968313046518273" /* whoever migrates holds it; any number of our own. */
@@ -60,8 +59,8 @@ static const struct verdict verdicts[] = {
     {"54", E_TOO_LARGE, SQL_NO_ACCIDENT},      /* program limit exceeded */
     {"53100", E_STORE_FULL, SQL_NO_ACCIDENT},  /* disk_full */
     {"53", E_UNAVAILABLE, SQL_NO_ACCIDENT},    /* insufficient resources */
-    {"57014", E_UNAVAILABLE, SQL_NO_ACCIDENT}, /* query_canceled: statement_timeout */
-    {"55P03", E_UNAVAILABLE, SQL_NO_ACCIDENT}, /* lock_not_available */
+    {"57014", E_UNAVAILABLE, SQL_NO_ACCIDENT}, /* query_canceled */
+    {"55P03", E_UNAVAILABLE, SQL_NO_ACCIDENT}, /* lock_timeout */
     {"25006", E_UNAVAILABLE, SQL_LOST},        /* read only: it became a standby */
     {"25P03", E_UNAVAILABLE, SQL_LOST},        /* idle_in_transaction_session_timeout */
     {"57P", E_UNAVAILABLE, SQL_LOST},          /* shut down, crashed, starting, dropped */
@@ -114,13 +113,13 @@ static struct err note_link(struct postgres *p, struct err e)
 
 /* Takes every result of what was sent; *out gets the last one with rows, or the last. The first
  * failure is the answer. */
-static struct err take_results(struct postgres *p, uint64_t deadline_ns, PGresult **out)
+static struct err take_results(struct postgres *p, struct pg_timer *timer, PGresult **out)
 {
     struct err e = OK;
     PGresult *kept = NULL;
     for (;;) { /* ends behind the last result, or with the connection. */
         PGresult *result = NULL;
-        struct err got = note_link(p, pg_link_result(&p->link, deadline_ns, &result));
+        struct err got = note_link(p, pg_link_result(&p->link, timer, &result));
         if (!err_ok(got) || result == NULL) {
             e = err_ok(e) ? got : e;
             break;
@@ -154,11 +153,11 @@ static struct err sent(struct postgres *p, int done)
 static struct err ask_text(struct postgres *p, const char *text, uint64_t timeout_ms,
                            PGresult **out)
 {
-    uint64_t deadline_ns = pg_deadline(timeout_ms);
+    struct pg_timer timer = pg_timer_start(timeout_ms);
     PGresult *result = NULL;
     TRY(sent(p, PQsendQuery(p->link.conn, text)));
-    TRY(note_link(p, pg_link_flush(&p->link, deadline_ns)));
-    TRY(take_results(p, deadline_ns, &result));
+    TRY(note_link(p, pg_link_flush(&p->link, &timer)));
+    TRY(take_results(p, &timer, &result));
     if (out != NULL) {
         *out = result;
     } else {
@@ -174,7 +173,6 @@ struct values {
     int sizes[SQL_VALUES_MAX];
     int formats[SQL_VALUES_MAX];
     uint8_t numbers[SQL_VALUES_MAX][8];
-    uint64_t bytes; /* of all. */
 };
 
 static void fill_value(struct values *v, unsigned i, const struct sql_value *value)
@@ -192,12 +190,10 @@ static void fill_value(struct values *v, unsigned i, const struct sql_value *val
     v->types[i] = value->kind == SQL_TEXT ? OID_TEXT : OID_BYTES;
     v->starts[i] = value->bytes.size == 0 ? "" : (const char *)value->bytes.ptr; /* NULL is NULL. */
     v->sizes[i] = (int)value->bytes.size;
-    v->bytes += value->bytes.size;
 }
 
 static int send_query(struct postgres *p, const struct sql_query *q, struct values *v)
 {
-    v->bytes = 0;
     for (unsigned i = 0; i < q->value_count; i++) {
         CHECK(q->values[i].kind != SQL_NOTHING); /* the text has every place up to the last. */
         fill_value(v, i, &q->values[i]);
@@ -210,10 +206,10 @@ static struct err ask(struct postgres *p, struct sql_query *q)
 {
     struct values v;
     PGresult *result = NULL;
+    struct pg_timer timer = pg_timer_start(limits.store_timeout_ms);
     TRY(sent(p, send_query(p, q, &v)));
-    uint64_t deadline_ns = pg_deadline(limits.store_timeout_ms + v.bytes / BYTES_PER_MS);
-    TRY(note_link(p, pg_link_flush(&p->link, deadline_ns)));
-    TRY(take_results(p, deadline_ns, &result));
+    TRY(note_link(p, pg_link_flush(&p->link, &timer)));
+    TRY(take_results(p, &timer, &result));
     q->answer = result;
     q->row = -1;
     return OK;
@@ -293,20 +289,23 @@ static struct err find_schema(struct postgres *p, uint64_t *out)
 /* ---- a session ---- */
 
 /*
- * The server gives up first, with an error, before we do, with the connection. A transaction of
- * ours that stands still (this process was stopped) is ended by the server, and with it what it
- * holds. What is committed is on disk, also when the database is set up to be faster than that.
+ * A wait for a lock ends with the server's error before it ends with our connection; what goes on
+ * for us alone ends, too, when we are gone. A transaction of ours that stands still, since this
+ * process was stopped, is ended by the server, and with it what it holds. What is committed is on
+ * disk, also when the database is set up to be faster than that.
  */
 static struct err set_up(struct postgres *p)
 {
     char text[SETUP_MAX];
     (void)snprintf(text, sizeof(text),
+                   "SET lock_timeout = %" PRIu64 ";"
                    "SET statement_timeout = %" PRIu64 ";"
                    "SET idle_in_transaction_session_timeout = %" PRIu64 ";"
                    "SET client_min_messages = warning;"
                    "SELECT set_config('synchronous_commit', 'on', false) WHERE"
                    " current_setting('synchronous_commit') IN ('off', 'local', 'remote_write')",
-                   limits.store_timeout_ms * 3 / 4, limits.store_timeout_ms / 2);
+                   limits.store_timeout_ms * 3 / 4, limits.store_timeout_ms * PG_TIMER_STEPS,
+                   limits.store_timeout_ms / 2);
     return ask_text(p, text, limits.store_timeout_ms, /* out= */ NULL);
 }
 
@@ -340,7 +339,7 @@ static struct err ensure(struct postgres *p, struct buf *message)
     if (!p->is_fresh) {
         return OK;
     }
-    TRY(note_link(p, pg_link_connect(&p->link, pg_deadline(limits.store_timeout_ms), message)));
+    TRY(note_link(p, pg_link_connect(&p->link, message)));
     struct err e = begin_session(p, message);
     if (!err_ok(e)) {
         p->sql.accident = SQL_NO_ACCIDENT; /* a server that is coming up: not again at once. */
@@ -465,12 +464,12 @@ static struct err send_commit(struct postgres *p, const struct sql_query *guard)
     return sent(p, sent_all);
 }
 
-static struct err take_commit(struct postgres *p, uint64_t deadline_ns)
+static struct err take_commit(struct postgres *p, struct pg_timer *timer)
 {
     struct err e = OK;
     for (;;) { /* ends with the mark, or with the connection. */
         PGresult *result = NULL;
-        TRY(note_link(p, pg_link_result(&p->link, deadline_ns, &result)));
+        TRY(note_link(p, pg_link_result(&p->link, timer, &result)));
         if (result == NULL) {
             continue; /* between the statements of a pipeline. */
         }
@@ -491,14 +490,14 @@ static struct err take_commit(struct postgres *p, uint64_t deadline_ns)
 
 static struct err commit_now(struct postgres *p, const struct sql_query *guard)
 {
-    uint64_t deadline_ns = pg_deadline(limits.store_timeout_ms);
+    struct pg_timer timer = pg_timer_start(limits.store_timeout_ms);
     if (guard == NULL) {
         return ask_text(p, "COMMIT", limits.store_timeout_ms, /* out= */ NULL);
     }
     TRY(guard->failure);
     TRY(send_commit(p, guard));
-    TRY(note_link(p, pg_link_flush(&p->link, deadline_ns)));
-    return take_commit(p, deadline_ns);
+    TRY(note_link(p, pg_link_flush(&p->link, &timer)));
+    return take_commit(p, &timer);
 }
 
 /* An error of the server's tells that nothing was committed; silence, and a connection that broke,

@@ -1,5 +1,6 @@
-/* Proves what is SQLite's own: the file's mode, WAL, migrations that run once, and that a database
- * of a newer release, or a file that is none, is refused with a sentence. */
+/* Proves what is SQLite's own: the file's mode, WAL, migrations that run once and keep everything,
+ * a clock that tests can move, and that a database of a newer release, or a file that is none, is
+ * refused with a sentence. */
 #include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -16,6 +17,7 @@
 #include <sqlite3.h>
 
 #include "common/base/check.h"
+#include "common/base/clock.h"
 #include "controlplane/store/store.h"
 
 static char directory[] = "/tmp/trilane-sqlite-XXXXXX";
@@ -129,6 +131,148 @@ static void a_file_that_is_no_database_is_refused(void **state)
     assert_null(store);
 }
 
+/* ---- what is there already ---- */
+
+static void run_file(const char *name)
+{
+    static char text[64 << 10];
+    char whole[512];
+    const char *source = getenv("TRILANE_SOURCE_DIR"); /* NOLINT(concurrency-mt-unsafe) */
+    (void)snprintf(whole, sizeof(whole), "%s/migrations/%s", source == NULL ? "." : source, name);
+    FILE *file = fopen(whole, "re");
+    assert_non_null(file);
+    size_t size = fread(text, 1, sizeof(text) - 1, file);
+    assert_int_equal(fclose(file), 0);
+    text[size] = '\0';
+    run_sql(text);
+}
+
+/* A database as the release before left it: two versions with a chunk in common and one that comes
+ * twice, a digest with a NUL, a version without sources, a proposal, a line of the audit. */
+#define ZEROES "00000000000000000000000000000000000000000000000000000000000000" /* 31 bytes */
+#define D0 "x'00" ZEROES "'"
+#define D1 "x'01" ZEROES "'"
+#define D2 "x'02" ZEROES "'"
+static const char before[] =
+    "INSERT INTO leader VALUES ('dev', 7, zeroblob(16), 'cp-0', 0);"
+    "INSERT INTO version VALUES ('dev', 1, 7, 1), ('dev', 2, 7, 1), ('dev', 3, 7, 1);"
+    "INSERT INTO source VALUES (" D0 ", CAST('one' AS BLOB)), (" D1 ", CAST('two' AS BLOB));"
+    "INSERT INTO version_source VALUES ('dev', 1, 'a', " D0 "), ('dev', 2, 'a', " D0 "),"
+    " ('dev', 2, 'b', " D1 ");"
+    "INSERT INTO proposal VALUES ('dev', 1, 7, x'00', 1);"
+    "INSERT INTO journal VALUES ('dev', 1, 7, 0, x'00', " D0 ", " D0 ", 5, 'ada', 'x', 1),"
+    " ('dev', 2, 7, 1, x'00', " D0 ", " D0 ", 5, 'ada', 'y', 2);"
+    "INSERT INTO chunk VALUES (" D0 ", zeroblob(16), 3, CAST('c0' AS BLOB)),"
+    " (" D1 ", zeroblob(16), 3, CAST('c1' AS BLOB)),"
+    " (" D2 ", zeroblob(16), 3, CAST('c2' AS BLOB));"
+    "INSERT INTO journal_chunk VALUES ('dev', 1, 0, " D0 "), ('dev', 1, 1, " D2 "),"
+    " ('dev', 2, 2, " D0 "), ('dev', 2, 0, " D1 "), ('dev', 2, 1, " D0 ");"
+    "INSERT INTO audit VALUES (5, 'dev', 1, 'ada', 'publish', 'version 1', 'OK'),"
+    " (6, 'dev', 1, 'ada', 'publish', 'version 2', 'OK');"
+    "PRAGMA user_version = 1;";
+
+static struct err add_file(void *ctx, const struct cp_store_file *file)
+{
+    return buf_addf(ctx, "%.*s=%.*s ", SLICE_ARG(file->name), SLICE_ARG(file->bytes));
+}
+
+static struct err add_chunk(void *ctx, const struct cp_store_chunk *chunk)
+{
+    return buf_addf(ctx, "%.*s ", SLICE_ARG(chunk->stored));
+}
+
+static void check_version(struct cp_store *store, uint64_t version, const char *sources,
+                          const char *chunks)
+{
+    struct buf text = BUF_MAX(1024);
+    assert_int_equal(store->ops->sources_get(store, "dev", version, add_file, &text).code, E_OK);
+    assert_true(slice_eq(buf_slice(&text), slice_str(sources)));
+    buf_clear(&text);
+    assert_int_equal(store->ops->chunks_get(store, "dev", version, add_chunk, &text).code, E_OK);
+    assert_true(slice_eq(buf_slice(&text), slice_str(chunks)));
+    buf_free(&text);
+}
+
+static void take_row(struct cp_store *store, struct cp_lease *out)
+{
+    struct cp_lease_wish wish = {
+        .environment = "dev", .holder = {1}, .name = "cp", .lease_ms = 60000};
+    assert_int_equal(store->ops->lease_take(store, &wish, out).code, E_OK);
+}
+
+static void a_database_of_the_release_before_is_brought_up(void **state)
+{
+    (void)state;
+    struct cp_store *store = NULL;
+    bool said = false;
+    struct cp_lease lease = {0};
+    run_file("0001_store.sqlite.sql");
+    run_sql(before);
+    assert_int_equal(open_store(&store, &said), E_OK);
+    check_version(store, 1, "a=one ", "c0 c2 ");
+    check_version(store, 2, "a=one b=two ", "c1 c0 c0 ");
+    check_version(store, 3, "", "");
+    take_row(store, &lease);
+    assert_true(lease.held);
+    assert_int_equal(lease.epoch, 8);
+    /* Publishing goes on from there: what changes is reckoned against version 2. */
+    struct cp_fence fence = {.environment = "dev", .holder = {1}, .epoch = 8};
+    uint64_t version = 0;
+    assert_int_equal(store->ops->version_hand(store, &fence, &version).code, E_OK);
+    assert_int_equal(version, 4);
+    struct cp_store_file file = {SLICE_LIT("b"), SLICE_LIT("three")};
+    assert_int_equal(store->ops->sources_put(store, &fence, 4, &file, 1).code, E_OK);
+    struct cp_store_chunk chunk = {.raw_digest = {1}}; /* c1, named alone. */
+    struct cp_publication p = {.record = {.version = 4}, .chunks = &chunk, .chunk_count = 1};
+    assert_int_equal(store->ops->publish(store, &fence, &p).code, E_OK);
+    check_version(store, 2, "a=one b=two ", "c1 c0 c0 ");
+    check_version(store, 4, "b=three ", "c1 ");
+    struct cp_audit line = {.actor = "eve"};
+    size_t count = 0;
+    assert_int_equal(store->ops->audit_add(store, "dev", &line).code, E_OK);
+    assert_int_equal(store->ops->audit_list(store, "dev", &line, 1, &count).code, E_OK);
+    assert_int_equal(line.seq, 7);
+    assert_string_equal(line.actor, "eve");
+    cp_store_close(store);
+}
+
+static void a_newer_release_may_migrate_meanwhile(void **state)
+{
+    (void)state;
+    struct cp_store *store = NULL;
+    bool said = false;
+    struct cp_lease lease = {0};
+    assert_int_equal(open_store(&store, &said), E_OK);
+    take_row(store, &lease);
+    run_sql("PRAGMA user_version = 1000");
+    struct cp_fence fence = {.environment = "dev", .holder = {1}, .epoch = 1};
+    uint64_t version = 0;
+    assert_int_equal(store->ops->version_hand(store, &fence, &version).code, E_STORE_NEWER);
+    cp_store_close(store);
+}
+
+static void tests_can_move_the_clock(void **state)
+{
+    (void)state;
+    struct cp_store *store = NULL;
+    bool said = false;
+    struct cp_lease lease = {0};
+    assert_int_equal(open_store(&store, &said), E_OK);
+    take_row(store, &lease);
+    int64_t now_ms = lease.now_ms;
+    struct cp_fence fence = {.environment = "dev", .holder = {1}, .epoch = 1};
+    uint64_t version = 0;
+    clock_shift_for_test(0, 3600000);
+    assert_int_equal(store->ops->version_hand(store, &fence, &version).code, E_NOT_LEADER);
+    struct cp_lease_wish wish = {
+        .environment = "dev", .holder = {2}, .name = "cp", .lease_ms = 60000};
+    assert_int_equal(store->ops->lease_take(store, &wish, &lease).code, E_OK);
+    assert_true(lease.held);
+    assert_in_range(lease.now_ms - now_ms, 3600000, 3660000);
+    clock_shift_for_test(0, 0);
+    cp_store_close(store);
+}
+
 int main(void)
 {
     ids_init();
@@ -141,6 +285,9 @@ int main(void)
         T(opening_again_drops_no_lock),
         T(a_newer_schema_is_refused),
         T(a_file_that_is_no_database_is_refused),
+        T(a_database_of_the_release_before_is_brought_up),
+        T(a_newer_release_may_migrate_meanwhile),
+        T(tests_can_move_the_clock),
     };
     int failed = cmocka_run_group_tests_name("store.sqlite", tests, NULL, NULL);
     (void)rmdir(directory);
