@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -24,7 +25,7 @@
 #include "tests/support/cmocka.h"
 #include "tests/support/postgres_server.h"
 
-enum { TIMEOUT_MS = 800, URL_MAX = 768 };
+enum { TIMEOUT_MS = 800, URL_MAX = 768, TLS_URL_MAX = 2 * URL_MAX };
 
 static struct postgres_server server;
 static struct cp_store *store;
@@ -532,6 +533,63 @@ static void another_encoding_is_refused(void **state)
     assert_non_null(strstr(said, "LATIN1; expected UTF8"));
 }
 
+/* ---- TLS ---- */
+
+/* A certificate of the server's own, for its address; PostgreSQL takes a key of its user alone. */
+static void make_certificate(const char *directory, const char *name)
+{
+    char command[URL_MAX * 2];
+    struct stat data;
+    (void)snprintf(command, sizeof(command), "%s/data", directory);
+    CHECK(stat(command, &data) == 0);
+    (void)snprintf(command, sizeof(command),
+                   "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes"
+                   " -days 2 -subj /CN=%s -addext subjectAltName=IP:127.0.0.1"
+                   " -keyout '%s/data/%s.key' -out '%s/data/%s.crt' 2>/dev/null"
+                   " && chown %u:%u '%s/data/%s.key' '%s/data/%s.crt'"
+                   " && chmod 600 '%s/data/%s.key'",
+                   name, directory, name, directory, name, data.st_uid, data.st_gid, directory,
+                   name, directory, name, directory, name);
+    CHECK(system(command) == 0); /* NOLINT(concurrency-mt-unsafe): one thread. */
+}
+
+static void tls_url(const char *ca, char out[TLS_URL_MAX])
+{
+    (void)snprintf(out, TLS_URL_MAX, "%s&sslmode=verify-full&sslrootcert=%s/data/%s.crt", url,
+                   server.directory, ca);
+}
+
+static void tls_is_as_the_url_says(void **state)
+{
+    (void)state;
+    char at[TLS_URL_MAX];
+    char said[1024];
+    make_certificate(server.directory, "server");
+    make_certificate(server.directory, "stranger");
+    sql("ALTER SYSTEM SET ssl = on");
+    sql("SELECT pg_reload_conf()");
+    tls_url("stranger", at);
+    refuse(at, E_UNAVAILABLE, said);
+    assert_non_null(strstr(said, "certificate verify failed"));
+    tls_url("server", at);
+    struct cp_store *covered = open_store(at);
+    sql("DO $$ BEGIN ASSERT (SELECT count(*) FROM pg_stat_ssl s JOIN pg_stat_activity a USING (pid)"
+        " WHERE s.ssl AND a.application_name = 'trilane-cp') = 1; END $$");
+    struct cp_publication p = publication_of(hand());
+    must(covered->ops->publish(covered, &fence, &p));
+    struct cp_record record;
+    postgres_server_pause(&server);
+    uint64_t start_ns = clock_mono_ns();
+    must_fail(covered->ops->latest(covered, "dev", &record), E_UNAVAILABLE);
+    must_fail(covered->ops->latest(covered, "dev", &record), E_UNAVAILABLE); /* connects */
+    assert_in_range(ms_since(start_ns), 2 * TIMEOUT_MS, 2 * TIMEOUT_MS + 600);
+    postgres_server_resume(&server);
+    must(covered->ops->latest(covered, "dev", &record));
+    cp_store_close(covered);
+    sql("ALTER SYSTEM RESET ssl");
+    sql("SELECT pg_reload_conf()");
+}
+
 /* ---- what is said ---- */
 
 static void no_password_is_ever_said(void **state)
@@ -603,6 +661,7 @@ int main(void)
         T(replicas_that_start_at_once_migrate_once),
         T(a_newer_schema_is_refused_at_once),
         T(another_encoding_is_refused),
+        T(tls_is_as_the_url_says),
         T(no_password_is_ever_said),
         T(large_values_travel),
     };
