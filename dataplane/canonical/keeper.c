@@ -13,6 +13,7 @@ enum { CALL_TIMEOUT_MS = 2000, RETRY_MS = 1000, LOOK_MS = 50 };
 
 struct canon_keeper {
     struct bus *bus;
+    uint32_t replicas; /* of the streams that it makes. */
     struct slice environment;
     struct canon_bell *bell;
     pthread_t thread;
@@ -39,6 +40,7 @@ struct err canon_keeper_start(const struct dp_lane_host *host, struct canon_bell
         return FAIL(E_NO_MEMORY);
     }
     k->bus = host->bus;
+    k->replicas = host->bus_replicas;
     k->environment = host->environment;
     k->bell = bell;
     lock_init(&k->shared.lock);
@@ -134,8 +136,15 @@ static MUST_CHECK struct err ensure_stream(struct canon_keeper *k, const char *n
                                            const struct subject *subject, struct buf *why)
 {
     const char *const subjects[] = {subject->text};
-    const struct jetstream_stream want = {.name = name, .subjects = subjects, .subject_count = 1};
-    return jetstream_stream_ensure(k->bus, &want, CALL_TIMEOUT_MS, why, /* out= */ NULL);
+    const struct jetstream_stream want = {
+        .name = name, .subjects = subjects, .subject_count = 1, .replicas = k->replicas};
+    struct stream_info info = {0};
+    struct err err = jetstream_stream_ensure(k->bus, &want, CALL_TIMEOUT_MS, why, &info);
+    if (err_ok(err) && info.replicas < k->replicas) { /* whoever owns the stream may raise it. */
+        LOG(LOG_WARN, "canonical", "stream-replicas", LOG_STR("stream", name),
+            LOG_U64("has", info.replicas), LOG_U64("wanted", k->replicas));
+    }
+    return err;
 }
 
 static MUST_CHECK struct err ensure_streams(struct canon_keeper *k, struct buf *why)

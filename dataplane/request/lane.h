@@ -32,6 +32,7 @@ struct dp_lane_host {
     struct net_tls *mtls; /* with the node's certificate; NULL: none given. */
     struct dp_request_metrics *metrics;
     struct bus *bus;                /* the node's connection. */
+    uint32_t bus_replicas;          /* servers that keep a stream which the node makes. */
     struct slice environment;       /* its name. */
     const struct net_addr *listens; /* where this node itself listens. */
     size_t listen_count;

@@ -227,6 +227,7 @@ static struct err open_workers(struct dp_node *n, const struct dp_lane *const *l
     n->worker_config.spread = n->spread;
     n->worker_config.metrics = n->metrics;
     n->worker_config.bus = n->bus;
+    n->worker_config.bus_replicas = o->nats_replicas;
     n->worker_config.environment = o->environment;
     n->worker_config.dns_servers = o->dns_servers;
     n->worker_config.adopted = adopted;

@@ -27,6 +27,7 @@ const struct setting_row dp_node_settings[] = {
     {"nats-urls", "URL,…", NULL, "NATS servers; without, the node serves what is on disk", TEXT},
     {"nats-creds", "FILE", NULL, "NATS credentials", TEXT},
     {"nats-ca", "FILE", NULL, "CA of the NATS servers; with it TLS is required", TEXT},
+    {"nats-replicas", "N", "1", "servers that keep the streams of events: 1, 3 or 5", TEXT},
     {"key-status", "FILE", NULL, "the node's own key, which signs its status", TEXT},
     {"listen-tls", "ADDR", NULL, "gRPC and HTTP under TLS; :8443 when tls-cert is given", TEXT},
     {"listen", "ADDR", "127.0.0.1:8080", "the same in clear; off: none", TEXT},
@@ -228,6 +229,17 @@ static struct err read_directories(const struct settings *s, struct dp_options *
     return buf_cstr(&o->state_dir, &ignored);
 }
 
+static struct err read_replicas(const struct settings *s, struct dp_options *o, struct buf *message)
+{
+    const char *text = settings_get(s, "nats-replicas");
+    uint64_t number = 0;
+    if (!slice_to_u64(slice_str(text), &number) || (number != 1 && number != 3 && number != 5)) {
+        return wrong(message, "nats-replicas", text, "1, 3 or 5");
+    }
+    o->nats_replicas = (uint32_t)number;
+    return OK;
+}
+
 static void read_plain(const struct settings *s, struct dp_options *o)
 {
     o->workers = limits.workers;
@@ -256,6 +268,7 @@ struct err dp_options_read(const struct settings *settings, struct dp_options *o
                               CONTAINER_SIGNATURES_MAX * CONTAINER_SIGNATURE_SIZE);
     read_plain(settings, out);
     TRY(read_names(settings, out, message));
+    TRY(read_replicas(settings, out, message));
     TRY(read_labels(settings, out, message));
     TRY(read_directories(settings, out, message));
     TRY(read_setting_file(settings, "trust-root", &out->trust_root, message));

@@ -34,6 +34,7 @@ struct dp_options {
     struct buf trust_root;
     const char *dns_servers; /* NULL: the system's. */
     const char *nats_urls;   /* NULL: no bus. */
+    uint32_t nats_replicas;
     const char *nats_creds;
     const char *nats_ca;
     bool has_key;

@@ -93,6 +93,7 @@ static struct err init_lanes(struct dp_worker *w)
         .dns = w->dns,
         .metrics = w->metrics,
         .bus = w->config->bus,
+        .bus_replicas = w->config->bus_replicas,
         .environment = w->config->environment,
         .listens = w->config->listens,
         .listen_count = w->config->listen_count,

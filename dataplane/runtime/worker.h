@@ -51,7 +51,8 @@ struct dp_worker_config {
     struct dp_access_writer *access;
     struct metrics *metrics;
     struct dp_spread *spread; /* of as many workers. */
-    struct bus *bus;          /* NULL: none. */
+    uint32_t bus_replicas;
+    struct bus *bus; /* NULL: none. */
     struct slice environment;
     const char *dns_servers;                    /* NULL: the system's. */
     struct net_addr listens[DP_PORT_COUNT + 1]; /* of the ports and the admin. */

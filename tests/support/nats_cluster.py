@@ -50,6 +50,13 @@ cluster: { name: "test", listen: "127.0.0.1:%d", routes: %s }
         assert status == 200, body
         return json.loads(body)
 
+    def clients(self):
+        """Names of who is connected to it."""
+        status, _, body = http("GET", "http://127.0.0.1:%d/connz?limit=1000" % self.monitor_port,
+                               timeout=2)
+        assert status == 200, body
+        return [client.get("name", "") for client in json.loads(body)["connections"]]
+
     def answers(self):
         return self.alive() and not self.paused
 

@@ -1,0 +1,138 @@
+"""Three NATS servers: each is killed in turn, and one answers from the past; heads go on, nodes stay
+fresh and never go back, and buckets have as many replicas as was asked for."""
+
+import json
+import signal
+import unittest
+
+import trilane
+from nats_cluster import clustered_platform
+from trilane import NatsClient, wait_until
+
+QUICK = {"head_interval_ms": 100, "nats_replicas": 3, "collect_interval_ms": 500}
+NODE = {"good_after_ms": 100, "status_interval_ms": 300, "poll_interval_ms": 300,
+        "nats_replicas": 3}
+
+
+class Cluster(unittest.TestCase):
+    def setUp(self):
+        self.p = clustered_platform()
+        self.addCleanup(self.p.close)
+        self.nats = self.p.nats
+        self.cp = self.p.control_plane()
+
+    def start(self, **flags):
+        self.cp.start(**dict(QUICK, **flags))
+        wait_until(self.cp.leads, 20, "a leader\n" + self.cp.log()[-2000:])
+
+    def bucket(self):
+        return self.cp.json("status")["bucket"]
+
+    def test_each_server_is_killed_in_turn(self):
+        self.start()
+        node = self.p.node("node-1").start(**NODE)
+        self.cp("publish", "-m", "one", trilane.POLICIES)
+        for stream in (self.nats.snapshots, self.nats.nodes_bucket):
+            self.nats.wait_stream(stream)
+        with NatsClient(self.nats) as admin:
+            for stream in ("TRILANE_EVENTS", "TRILANE_QUARANTINE"):
+                wait_until(lambda s=stream: json.loads(admin.request(
+                    "$JS.API.STREAM.INFO." + s))["config"]["num_replicas"] == 3, 20, stream)
+        version = 1
+        # The stream's leader first: that is what costs an election.
+        first = self.nats.stream_leader(self.nats.snapshots)
+        for index in [first] + [i for i in range(3) if i != first]:
+            with self.subTest(server=index):
+                put = self.cp.metric("trilane_heads_total")
+                self.nats.kill(index)
+                wait_until(lambda: self.cp.leads() and
+                           self.cp.metric("trilane_heads_total") > put + 20, 30, "heads to go on")
+                self.cp("publish", "--again", "-m", "without one", trilane.POLICIES)
+                version += 1
+                self.assertEqual(node.version(), version)
+                self.assertLess(node.metric("trilane_head_contact_age_seconds"), 5)
+                wait_until(lambda: self.bucket()["replicas_current"] == 2, 30, "it to be missed")
+                self.nats.start_one(index)
+                self.nats.wait_stream(self.nats.snapshots)
+        self.assertEqual(node.dump()["snapshot"]["refusals"], 0, node.log()[-2000:])
+        self.assertNotIn("STALE", node.log())
+        wait_until(lambda: self.bucket()["replicas_current"] == 3, 30, "all three to be seen")
+        self.assertEqual(self.cp.metric("trilane_bucket_replicas_wanted"), 3)
+
+    def test_a_replica_that_lost_its_store_and_one_that_lags(self):
+        """Direct reads come from any replica, also from one that is behind: a node that reads there
+        finds an older head, or a hole, and never goes back."""
+        self.start()
+        node = self.p.node("node-1").start(**NODE)
+        self.cp("publish", "-m", "one", trilane.POLICIES)
+        leader = self.nats.wait_stream(self.nats.snapshots)
+        others = [i for i in range(3) if i != leader]
+        lagging = next(i for i in others if "trilane-cp cp-0" not in self.nats.servers[i].clients())
+        lost = next(i for i in others if i != lagging)
+        self.nats.pause(lagging)
+        for _ in range(3):
+            self.cp("publish", "--again", "-m", "behind its back", trilane.POLICIES)
+        self.nats.kill(lost)
+        self.nats.start_one(lost, wipe=True)
+        self.nats.resume(lagging)
+        # Nodes of its own each: whose connection goes to which server is chance.
+        fresh = [self.p.node("fresh-%d" % i).start(**NODE) for i in range(3)]
+        for one in fresh + [node]:
+            wait_until(lambda n=one: n.version() == 4, 30, "version 4 on " + one.node_id)
+        self.nats.wait_stream(self.nats.snapshots)
+        self.cp("publish", "--again", "-m", "all together", trilane.POLICIES)
+        self.assertEqual([n.version() for n in fresh + [node]], [5] * 4)
+
+    def test_one_replica_becomes_three(self):
+        self.start(nats_replicas=1)
+        self.cp("publish", "-m", "one", trilane.POLICIES)
+        wait_until(lambda: self.bucket().get("replicas") == 1, 10, "one replica")
+        self.cp.stop()
+        self.start()
+        wait_until(lambda: self.bucket()["replicas_current"] == 3, 30, "three that are up to date")
+        self.assertIn("event=bucket_replicas", self.cp.log())
+        self.nats.wait_stream(self.nats.nodes_bucket)
+        put = self.cp.metric("trilane_heads_total")
+        self.nats.kill(self.nats.stream_leader(self.nats.snapshots))
+        wait_until(lambda: self.cp.leads() and self.cp.metric("trilane_heads_total") > put + 20,
+                   30, "heads to go on")
+        self.cp("publish", "--again", "-m", "without one", trilane.POLICIES)
+
+
+class Alone(unittest.TestCase):
+    """Asked for three of a server that stands alone."""
+
+    def setUp(self):
+        self.p = trilane.Platform()
+        self.addCleanup(self.p.close)
+        self.cp = self.p.control_plane()
+
+    def test_a_new_bucket_is_not_made_with_less(self):
+        self.cp.start(**QUICK)
+        wait_until(lambda: self.cp.json("status")["bucket_code"] == "REPLICAS_MISSING", 10,
+                   "the status to say so")
+        self.assertEqual(self.cp.run("status", "--exit-code").returncode, 10)
+        done = self.cp.run("publish", "-m", "one", trilane.POLICIES)
+        self.assertEqual(done.returncode, 1, done.stderr)
+        self.assertIn("too few servers", done.stderr)
+
+    def test_an_old_one_is_used_and_told(self):
+        self.cp.start(head_interval_ms=100)
+        wait_until(self.cp.leads, 10, "a leader")
+        self.cp("publish", "-m", "one", trilane.POLICIES)
+        self.cp.stop()
+        self.cp.start(**QUICK)
+        wait_until(lambda: self.cp.metric("trilane_bucket_replicas") == 1, 10, "it to be seen")
+        self.assertEqual(self.cp.metric("trilane_bucket_replicas_wanted"), 3)
+        self.assertIn("event=bucket_replicas has=1 wanted=3 code=REPLICAS_MISSING", self.cp.log())
+        self.assertIn("THE BUCKET HAS 1 OF 3 REPLICAS", self.cp("status"))
+        self.cp("publish", "--again", "-m", "two", trilane.POLICIES)
+
+    def test_a_number_that_is_none(self):
+        self.cp.start(wait=False, nats_replicas=2)
+        self.assertEqual(self.cp.wait(), 2)
+        self.assertIn("--nats-replicas", self.cp.log())
+
+
+if __name__ == "__main__":
+    unittest.main()
