@@ -208,7 +208,11 @@
       "the snapshot bucket is full, and nothing in it may be collected",                           \
       "raise bucket-bytes and have the bucket made anew: docs/operations.md")                      \
     X(REPLICAS_MISSING, 14, 503, PEER, "NATS has too few servers for so many replicas",            \
-      "start the cluster's other servers, or lower nats-replicas")
+      "start the cluster's other servers, or lower nats-replicas")                                 \
+    X(KEY_UNKNOWN, 9, 503, SELF, "the root in force does not have this replica's head key",        \
+      "give it a key of that root, or publish a root with its key: docs/operations.md, Keys")      \
+    X(KEY_EXPIRED, 9, 503, SELF, "this replica's head key is past its time",                       \
+      "make another one, and a root that has it: docs/operations.md, Keys")
 
 enum err_fault { ERR_FAULT_NOBODY, ERR_FAULT_CALLER, ERR_FAULT_PEER, ERR_FAULT_SELF };
 

@@ -126,6 +126,10 @@
     X(forward_wait_ms, 10000, 50, 600000, "ms", "how long a write waits for a leader")             \
     X(store_timeout_ms, 2000, 100, 60000, "ms",                                                    \
       "a connection to PostgreSQL, and each answer of it")                                         \
+    X(key_warn_ms, 151200000, 0, 3650ULL * 86400000, "ms",                                         \
+      "a head key with less time left is warned of: a quarter of seven days")                      \
+    X(root_warn_ms, 30ULL * 86400000, 0, 3650ULL * 86400000, "ms",                                 \
+      "a root in force with less time left is warned of")                                          \
     X(nodes, 10000, 1, 1000000, "nodes", "nodes whose status is kept")                             \
     X(history_versions, 1000, 2, 100000, "versions", "versions that the store keeps")              \
     X(bucket_bytes, 2ULL << 30, 16 << 20, 1ULL << 40, "bytes", "size of the snapshot bucket")      \

@@ -201,6 +201,8 @@ static const struct route routes[] = {
     {"GET", "/api/v1/diff", ROUTE_CALL, NULL, CP_CALL_DIFF, {"from", "to"}},
     {"GET", "/api/v1/proposal", ROUTE_CALL, NULL, CP_CALL_PROPOSAL, {0}},
     {"POST", "/api/v1/proposal/sign", ROUTE_CALL, NULL, CP_CALL_SIGN, {0}},
+    {"GET", "/api/v1/roots", ROUTE_CALL, NULL, CP_CALL_ROOTS, {0}},
+    {"POST", "/api/v1/roots", ROUTE_CALL, NULL, CP_CALL_ROOT_PUBLISH, {0}},
     {"POST", "/api/v1/validate", ROUTE_CALL, NULL, CP_CALL_VALIDATE, {0}},
     {"POST", "/api/v1/plan", ROUTE_CALL, NULL, CP_CALL_PLAN, {0}},
     {"POST", "/api/v1/publish", ROUTE_CALL, NULL, CP_CALL_PUBLISH, {0}},

@@ -34,6 +34,7 @@ struct cp_api_options {
     const char *token;        /* that every write must bear. */
     struct cp_forward forward; /* to whoever leads. */
     struct bus *bus;
+    struct cp_roots *roots;
     struct cp_leader *leader;
     struct cp_collector *collector;
     struct cp_worker *publisher;

@@ -14,6 +14,7 @@
 #include "common/base/text.h"
 #include "controlplane/api/json.h"
 #include "controlplane/api/proposal.h"
+#include "controlplane/api/root.h"
 #include "controlplane/compile/compile.h"
 #include "controlplane/publish/recover.h"
 
@@ -226,6 +227,10 @@ static struct err dispatch(struct cp_call *call, struct cp_publish_room *room, j
         return cp_api_proposal(room, out);
     case CP_CALL_SIGN:
         return cp_api_sign(room, buf_slice(&call->body), out);
+    case CP_CALL_ROOTS:
+        return cp_api_roots(room, out);
+    case CP_CALL_ROOT_PUBLISH:
+        return cp_api_root_publish(room, buf_slice(&call->body), out);
     case CP_CALL_VALIDATE:
     case CP_CALL_PLAN:
     case CP_CALL_PUBLISH:

@@ -26,6 +26,8 @@ enum cp_call_kind {
     CP_CALL_RECOVER,
     CP_CALL_PROPOSAL,
     CP_CALL_SIGN,
+    CP_CALL_ROOTS,
+    CP_CALL_ROOT_PUBLISH,
 };
 
 struct cp_call {

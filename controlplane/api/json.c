@@ -156,6 +156,21 @@ struct err cp_json_write(json_t *value, struct buf *out)
 
 /* ---- what is sent ---- */
 
+bool cp_json_is_line(const json_t *value, size_t max)
+{
+    const char *text = json_string_value(value);
+    size_t size = json_string_length(value);
+    if (text == NULL || size > max || strlen(text) != size) {
+        return false;
+    }
+    for (const char *at = text; *at != '\0'; at++) {
+        if ((unsigned char)*at < 0x20 || *at == 0x7f) {
+            return false;
+        }
+    }
+    return true;
+}
+
 static struct err refuse(struct cp_work *work, const char *sentence)
 {
     TRY(buf_add_str(&work->sentence, sentence));

@@ -27,5 +27,9 @@ json_t *cp_json_error(struct err e, const struct cp_work *work);
  * of a refusal work->sentence names the member. */
 MUST_CHECK struct err cp_json_read_work(struct slice body, struct cp_work *work);
 
+/* Whether a value is a text of at most 'max' bytes without control characters: it is shown on
+ * terminals. */
+bool cp_json_is_line(const json_t *value, size_t max);
+
 /* Appends the text of 'value' and drops it. E_NO_MEMORY for NULL. */
 MUST_CHECK struct err cp_json_write(json_t *value, struct buf *out);

@@ -6,6 +6,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/log.h"
+#include "common/base/text.h"
 
 static struct err gauge(struct buf *out, const char *name, const char *help, uint64_t value)
 {
@@ -39,6 +40,44 @@ static struct err leader_metrics(const struct cp_api_options *o, struct buf *out
                  status.counters.head_##name));
     CP_HEAD_COUNTERS(X)
 #undef X
+    return OK;
+}
+
+static struct err key_line(const struct ring_key *key, int64_t now_ms, struct buf *out)
+{
+    char id[2 * KEY_ID_SIZE + 1];
+    text_hex(slice_of(key->id, sizeof(key->id)), id);
+    return buf_addf(out,
+                    "trilane_key_expires_seconds{role=\"%s\",key=\"%s\",name=\"%s\"} %" PRId64 "\n",
+                    key_role_name(key->role), id, key->name, (key->not_after_ms - now_ms) / 1000);
+}
+
+/* Below zero: it is over. */
+static struct err trust_metrics(const struct cp_api_options *o, struct buf *out)
+{
+    struct root root;
+    struct cp_leader_status status;
+    int64_t now_ms = clock_wall_ms();
+    cp_roots_now(o->roots, &root);
+    cp_leader_status(o->leader, &status);
+    TRY(gauge(out, "trilane_root_version", "the root in force", root.version));
+    TRY(buf_addf(out,
+                 "# HELP trilane_root_expires_seconds until the root in force ends\n"
+                 "# TYPE trilane_root_expires_seconds gauge\n"
+                 "trilane_root_expires_seconds %" PRId64 "\n",
+                 (root.not_after_ms - now_ms) / 1000));
+    TRY(gauge(out, "trilane_head_key_usable", "whether nodes take heads of this replica's key",
+              status.keys.head_code == E_OK));
+    TRY(gauge(out, "trilane_manifest_key_known",
+              "whether this replica's manifest key is in the root", status.keys.manifest_known));
+    TRY(buf_add_str(out,
+                    "# HELP trilane_key_expires_seconds until a key of the root in force ends\n"
+                    "# TYPE trilane_key_expires_seconds gauge\n"));
+    for (uint32_t i = 0; i < root.ring.count; i++) {
+        if (root.ring.keys[i].not_after_ms != 0) {
+            TRY(key_line(&root.ring.keys[i], now_ms, out));
+        }
+    }
     return OK;
 }
 
@@ -88,6 +127,7 @@ static struct err bucket_metrics(const struct cp_api_options *o, struct buf *out
 struct err cp_metrics_render(const struct cp_api_options *o, struct buf *out)
 {
     TRY(leader_metrics(o, out));
+    TRY(trust_metrics(o, out));
     TRY(fleet_metrics(o, out));
     TRY(bucket_metrics(o, out));
     TRY(gauge(out, "trilane_bus_connected", "whether NATS can be reached",

@@ -154,6 +154,12 @@ int cli_exit_of(enum err_code code)
     return reach ? CLI_UNREACHABLE : CLI_REFUSED;
 }
 
+int cli_fail_with(struct err e, struct buf *message)
+{
+    const char *text = NULL;
+    return cli_fail(e, err_ok(buf_cstr(message, &text)) ? text : NULL);
+}
+
 int cli_fail_fix(struct err e, const char *message, const char *fix)
 {
     bool has_message = message != NULL && message[0] != '\0';

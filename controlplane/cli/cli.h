@@ -99,6 +99,8 @@ int cli_result(const struct cli *cli, json_t *value, cli_table_fn *table);
 /* "error: CODE: sentence" and what to do about it; the exit code of the refusal. */
 int cli_fail(struct err e, const char *message);
 int cli_exit_of(enum err_code code);
+/* The same with what a message holds. */
+int cli_fail_with(struct err e, struct buf *message);
 /* The same with another advice than the code's own; "" or NULL: the code's own. */
 int cli_fail_fix(struct err e, const char *message, const char *fix);
 /* A line of narration; the last line, which suggests the next command. */

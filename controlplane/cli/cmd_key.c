@@ -9,12 +9,6 @@
 
 enum { MESSAGE_MAX = 4096, DAYS_MAX = 36500, HEAD_DAYS_MAX = 366 };
 
-static int fail_with(struct err e, struct buf *message)
-{
-    const char *text = NULL;
-    return cli_fail(e, err_ok(buf_cstr(message, &text)) ? text : NULL);
-}
-
 /* ---- key generate ---- */
 
 static const struct setting_row generate_rows[] = {
@@ -50,7 +44,7 @@ static int generate(const struct cli *cli)
     struct key_public key;
     struct err e = cp_key_generate(role, name, directory, &key, &message);
     if (!err_ok(e)) {
-        return fail_with(e, &message);
+        return cli_fail_with(e, &message);
     }
     uint8_t id[KEY_ID_SIZE];
     char hex[2 * KEY_ID_SIZE + 1];
@@ -147,7 +141,7 @@ static int root(const struct cli *cli)
     auto_buf struct buf path = BUF_MAX(MESSAGE_MAX);
     struct err e = cp_root_make(&plan, &path, &message);
     if (!err_ok(e)) {
-        return fail_with(e, &message);
+        return cli_fail_with(e, &message);
     }
     const char *text = NULL;
     if (!err_ok(buf_cstr(&path, &text))) {

@@ -46,8 +46,10 @@ static const struct setting_row rows[] = {
     {"tls-key", "FILE", NULL, "its private key", SETTING_TEXT},
     {"server-names", "NAME,…", "", "names that Host may carry, beside those of loopback",
      SETTING_TEXT},
-    {"key-manifest", "FILE", NULL, "private key that signs manifests, mode 0600", SETTING_TEXT},
-    {"key-head", "FILE", NULL, "private key that signs heads, mode 0600", SETTING_TEXT},
+    {"key-manifest", "FILE", NULL, "private key that signs manifests, mode 0600; or fd:N",
+     SETTING_TEXT},
+    {"key-head", "FILE", NULL, "private key that signs heads, mode 0600; or fd:N, read once",
+     SETTING_TEXT},
     {"token-file", "FILE", NULL, "token of the API; default: <data-dir>/token, made when missing",
      SETTING_TEXT},
     {"node-keys", "DIRECTORY", NULL, "public keys of nodes; default: <data-dir>/nodes",
@@ -239,17 +241,34 @@ static struct err prepare_files(struct serve *s)
 
 /* ---- keys ---- */
 
+static struct err accept_keys(void *ctx, const struct cp_signer_hello *hello, struct buf *message)
+{
+    struct serve *s = ctx;
+    return cp_roots_check_signer(s->roots, hello, message);
+}
+
+/* The roots of the files, and those of the database that they lead to. */
+static struct err start_roots(struct serve *s)
+{
+    struct cp_store *store = NULL;
+    TRY(cp_roots_new(settings_get(s->cli->settings, "trust-root"), s->environment, &s->roots,
+                     &s->message));
+    TRY(cp_store_open(s->store, &store, &s->message));
+    struct err e = cp_roots_exchange(s->roots, store, s->environment, &s->message);
+    cp_store_close(store);
+    return e;
+}
+
 static struct err start_signer(struct serve *s)
 {
     const struct settings *settings = s->cli->settings;
     struct cp_signer_options options = {.environment = s->environment,
                                         .key_manifest = settings_get(settings, "key-manifest"),
                                         .key_head = settings_get(settings, "key-head"),
-                                        .state = s->signer_state};
-    TRY(cp_roots_new(settings_get(settings, "trust-root"), s->environment, &s->roots, &s->message));
-    TRY(cp_signer_start(&options, &s->signer, &s->message));
-    struct cp_signer_hello hello = cp_signer_hello(s->signer);
-    return cp_roots_check_signer(s->roots, &hello, &s->message);
+                                        .state = s->signer_state,
+                                        .accept = accept_keys,
+                                        .accept_ctx = s};
+    return cp_signer_start(&options, &s->signer, &s->message);
 }
 
 /* ---- threads ---- */
@@ -275,6 +294,12 @@ static void follow(void *ctx)
     cp_cosigner_wake(s->cosigner);
 }
 
+static void republish(void *ctx)
+{
+    struct serve *s = ctx;
+    cp_worker_republish(s->publisher);
+}
+
 static struct err start_bus(struct serve *s)
 {
     char name[128];
@@ -298,6 +323,7 @@ static struct err make_threads(struct serve *s)
                                        .roots = s->roots,
                                        .signer = s->signer,
                                        .restore = restore,
+                                       .republish = republish,
                                        .heard = heard,
                                        .follow = follow,
                                        .ctx = s};
@@ -357,6 +383,7 @@ static struct err start_api(struct serve *s)
                                                  .replica = settings_get(settings, "replica"),
                                                  .ca_file = settings_get(settings, "tls-ca")},
                                      .bus = s->bus,
+                                     .roots = s->roots,
                                      .leader = s->leader,
                                      .collector = s->collector,
                                      .publisher = s->publisher,
@@ -421,6 +448,7 @@ static void on_hup(struct net_task *task, void *ctx)
     struct serve *s = ctx;
     struct net_tls *tls = NULL;
     (void)task;
+    cp_leader_reload(s->leader);
     struct err e = s->tls == NULL ? OK : load_tls(s, &tls);
     LOG(err_ok(e) ? LOG_INFO : LOG_ERROR, "serve", "reload", LOG_ERR(e));
     if (tls != NULL) {
@@ -477,6 +505,7 @@ static struct err start_signals(struct serve *s)
 static struct err start(struct serve *s)
 {
     TRY(prepare_files(s));
+    TRY(start_roots(s));
     TRY(start_signer(s)); /* forks: no thread of ours exists yet. */
     TRY(say(s, cp_forward_init(), "curl"));
     TRY(say(s, net_loop_new(&s->loop), "loop"));

@@ -21,6 +21,12 @@
     X(key_generate)                                                                                \
     X(key_root)                                                                                    \
     X(key_token)                                                                                   \
+    X(key_list)                                                                                    \
+    X(key_rotate)                                                                                  \
+    X(key_revoke)                                                                                  \
+    X(root_show)                                                                                   \
+    X(root_sign)                                                                                   \
+    X(root_publish)                                                                                \
     X(identity_init)                                                                               \
     X(identity_issue)                                                                              \
     X(help)

@@ -31,11 +31,39 @@ static struct err put(const struct cp_bucket *b, const char *key, struct slice v
     return e;
 }
 
+struct root_look {
+    const struct cp_bucket *b;
+    bool there;
+};
+
 static struct err put_root(void *ctx, uint64_t version, struct slice container)
 {
     char key[SNAP_KEY_SIZE];
     snap_key_root(version, key);
     return put(ctx, key, container);
+}
+
+/* Compares a root with what lies in its place. */
+static struct err compare_root(void *ctx, uint64_t version, struct slice container)
+{
+    struct root_look *look = ctx;
+    char key[SNAP_KEY_SIZE];
+    snap_key_root(version, key);
+    auto_buf struct buf value = BUF_MAX(CONTAINER_MAX);
+    struct kv_entry entry;
+    TRY(kv_get(&look->b->kv, slice_str(key), KV_READ_LEADER, limits.fetch_timeout_ms, &value,
+               &entry));
+    look->there = entry.state == KV_VALUE && slice_eq(buf_slice(&value), container);
+    return OK;
+}
+
+/* Roots are put in order: where the newest lies, the others do, unless somebody took them away. */
+static struct err has_root(const struct cp_bucket *b, bool *out)
+{
+    struct root_look look = {.b = b};
+    TRY(cp_roots_each(b->roots, cp_roots_version(b->roots), compare_root, &look));
+    *out = look.there;
+    return OK;
 }
 
 struct err cp_bucket_prepare(const struct cp_bucket *b, struct buf *why)
@@ -47,8 +75,15 @@ struct err cp_bucket_prepare(const struct cp_bucket *b, struct buf *why)
         return FAIL(E_BUCKET_FOREIGN);
     }
     TRY(e);
+    bool there = false;
+    TRY(has_root(b, &there));
+    return there ? OK : cp_bucket_put_roots(b, /* version= */ 0);
+}
+
+struct err cp_bucket_put_roots(const struct cp_bucket *b, uint64_t version)
+{
     struct cp_bucket target = *b; /* visitors take a context that may be written to. */
-    return cp_roots_each(b->roots, /* version= */ 0, put_root, &target);
+    return cp_roots_each(b->roots, version, put_root, &target);
 }
 
 struct err cp_bucket_put_chunk(const struct cp_bucket *b, const uint8_t digest[DIGEST_SHORT_SIZE],
@@ -132,6 +167,7 @@ struct err cp_bucket_restore(const struct cp_bucket *b, struct cp_store *store,
         cp_puts_forget(b->puts); /* it may be another bucket. */
     }
     TRY(cp_bucket_prepare(b, why));
+    TRY(cp_bucket_put_roots(b, /* version= */ 0));
     TRY(store->ops->latest(store, environment, &record));
     auto_buf struct buf manifest = BUF_MAX(CONTAINER_MAX);
     TRY(store->ops->load(store, environment, record.version, &record, &manifest));

@@ -26,7 +26,8 @@ struct cp_bucket {
 MUST_CHECK struct err cp_bucket_bind(struct cp_bucket *b, struct bus *bus, const char *environment,
                                      struct cp_roots *roots);
 
-/* Makes the bucket when it is missing and puts the roots. 'why' may be NULL. */
+/* Makes the bucket when it is missing, and puts all roots when the one in force is not in it. 'why'
+ * may be NULL. */
 MUST_CHECK struct err cp_bucket_prepare(const struct cp_bucket *b, struct buf *why);
 
 /* Learns from the bucket which chunks were put lately, unless something is known already. What
@@ -35,6 +36,8 @@ void cp_bucket_learn(const struct cp_bucket *b);
 
 /* Whether a chunk lies there, put so lately that it need not be put again. */
 bool cp_bucket_has_chunk(const struct cp_bucket *b, const uint8_t digest[DIGEST_SHORT_SIZE]);
+/* Puts the known roots from 'version' on. */
+MUST_CHECK struct err cp_bucket_put_roots(const struct cp_bucket *b, uint64_t version);
 
 MUST_CHECK struct err cp_bucket_put_chunk(const struct cp_bucket *b,
                                           const uint8_t digest[DIGEST_SHORT_SIZE],

@@ -19,6 +19,7 @@
 #include "common/base/scope.h"
 #include "common/bus/subject.h"
 #include "controlplane/publish/head.h"
+#include "controlplane/publish/trust.h"
 
 enum {
     CLOCK_TOLERANCE_MS = 5000, /* against the database's clock: past it a replica does not lead. */
@@ -62,12 +63,14 @@ struct cp_leader {
         bool deaf;            /* NATS has been silent for long. */
         bool content_checked; /* the bucket was held against the journal. */
         enum err_code said;   /* last state that was logged: each change once. */
+        struct cp_trust trust;
     } on_thread;
     struct {
         struct lock lock;
         bool stopping GUARDED;
         uint64_t renewed_ns GUARDED;
         struct cp_leader_status status GUARDED;
+        bool reload GUARDED; /* the key files shall be read anew. */
     } shared;
 };
 
@@ -133,6 +136,13 @@ static uint64_t kv_timeout_ms(void)
 
 /* ---- the row ---- */
 
+static struct cp_fence fence_of(const struct cp_leader *l, uint64_t epoch)
+{
+    struct cp_fence fence = {.environment = l->options.environment, .epoch = epoch};
+    (void)memcpy(fence.holder, l->holder, sizeof(fence.holder));
+    return fence;
+}
+
 /* When the row runs out, by our own monotonic clock. */
 static void note_end(struct cp_leader *l, const struct cp_lease *lease, uint64_t asked_ns)
 {
@@ -143,9 +153,7 @@ static void note_end(struct cp_leader *l, const struct cp_lease *lease, uint64_t
 /* Gives the row away, or says that it is not ours any more. */
 static void let_go(struct cp_leader *l)
 {
-    struct cp_fence fence = {.environment = l->options.environment,
-                             .epoch = l->on_thread.lease_epoch};
-    (void)memcpy(fence.holder, l->holder, sizeof(fence.holder));
+    struct cp_fence fence = fence_of(l, l->on_thread.lease_epoch);
     l->on_thread.renewed_ns = 0;
     lock_take(&l->shared.lock);
     l->shared.renewed_ns = 0;
@@ -271,6 +279,7 @@ static struct err renew(struct cp_leader *l, uint64_t epoch_above)
         l->on_thread.lease_epoch = lease.epoch;
         l->on_thread.own = (struct cp_head_own){.epoch = lease.epoch};
         l->on_thread.content_checked = false;
+        cp_trust_lead(&l->on_thread.trust);
         LOG(LOG_INFO, "leader", "leads", LOG_U64("epoch", lease.epoch));
     }
     note_lease(l, &lease);
@@ -494,17 +503,62 @@ static struct err check_content(struct cp_leader *l, const struct cp_record *rec
     return OK;
 }
 
-/* A signer that was started anew knows no sequence of the present epoch: the row gets the next. */
-static struct err watch_signer(struct cp_leader *l)
+/* Without a signer that nodes believe nobody leads here, and another replica need not wait until
+ * the row runs out. Who leads is read all the same. */
+static struct err step_down(struct cp_leader *l, struct err why)
 {
-    if (!cp_signer_is_gone(l->options.signer)) {
-        return OK;
+    struct cp_lease lease = {0};
+    struct cp_store *store = l->on_thread.store;
+    if (l->on_thread.renewed_ns != 0) {
+        let_go(l);
     }
-    auto_buf struct buf why = BUF_MAX(SENTENCE_MAX);
-    struct err e = cp_signer_restart(l->options.signer, &why);
-    LOG(err_ok(e) ? LOG_WARN : LOG_ERROR, "leader", err_ok(e) ? "signer_restarted" : "signer_gone",
-        LOG_ERR(e), LOG_SLICE("why", buf_slice(&why)));
-    return err_ok(e) ? OK : FAIL(E_SIGNER_GONE);
+    if (err_ok(store->ops->lease_read(store, l->options.environment, &lease))) {
+        lease.held = false;
+        note_lease(l, &lease);
+    }
+    return why;
+}
+
+/* Roots and keys: trust.h. */
+static struct err watch_trust(struct cp_leader *l)
+{
+    lock_take(&l->shared.lock);
+    bool reload = l->shared.reload;
+    l->shared.reload = false;
+    lock_drop(&l->shared.lock);
+    struct err e = cp_trust_beat(&l->on_thread.trust, l->on_thread.store, reload);
+    l->on_thread.root = l->on_thread.trust.root;
+    lock_take(&l->shared.lock);
+    l->shared.status.keys = l->on_thread.trust.keys;
+    lock_drop(&l->shared.lock);
+    return err_ok(e) ? OK : step_down(l, e);
+}
+
+static struct err raise_versions(struct cp_leader *l)
+{
+    struct cp_fence fence = fence_of(l, l->on_thread.lease_epoch);
+    return cp_trust_raise(&l->on_thread.trust, l->on_thread.store, &fence);
+}
+
+/* Before a head names them. */
+static struct err put_roots(struct cp_leader *l)
+{
+    struct err e = cp_trust_put(&l->on_thread.trust, &l->on_thread.bucket);
+    if (e.code == E_UNAVAILABLE) {
+        want_restore(l); /* there may be NATS without the bucket. */
+    }
+    return e;
+}
+
+/* Once heads go out: what they point at may have to be signed anew. */
+static struct err watch_newest(struct cp_leader *l, const struct cp_record *newest)
+{
+    bool holds = true;
+    TRY(cp_trust_newest(&l->on_thread.trust, l->on_thread.store, newest, &holds));
+    if (!holds) {
+        l->options.republish(l->options.ctx);
+    }
+    return OK;
 }
 
 /*
@@ -551,13 +605,13 @@ static struct err read_newest(struct cp_leader *l, struct beat *b)
 
 static struct err beat_in(struct cp_leader *l, struct beat *b)
 {
-    cp_roots_now(l->options.roots, &l->on_thread.root);
-    TRY(watch_signer(l)); /* without one the row is left to run out: another may lead. */
+    TRY(watch_trust(l)); /* without a signer that nodes believe, another may lead. */
     TRY(judge_deaf(l));
-    struct err leads = renew(l, /* epoch_above= */ cp_signer_hello(l->options.signer).epoch);
+    struct err leads = renew(l, cp_trust_epoch(&l->on_thread.trust));
     TRY(leads.code == E_NOT_LEADER ? OK : leads);
     TRY(read_newest(l, b)); /* a follower shows it, too. */
     TRY(leads);
+    TRY(raise_versions(l));
     TRY(heed_nodes(l));
     l->on_thread.own.version_max = b->record.version;
     l->on_thread.bus_asked = true;
@@ -565,16 +619,20 @@ static struct err beat_in(struct cp_leader *l, struct beat *b)
         return FAIL(E_BUS_UNAVAILABLE);
     }
     if (b->record.version == 0) { /* nothing to point at; but the bucket may know more than us. */
+        TRY(put_roots(l));
         return read_and_judge(l, b);
     }
-    struct err e = check_content(l, &b->record);
+    struct err e = put_roots(l);
+    if (err_ok(e)) {
+        e = check_content(l, &b->record);
+    }
     if (err_ok(e)) {
         e = point_head(l, b);
     }
     if (is_silence(e)) {
         hint_alone(l, b);
     }
-    return e;
+    return err_ok(e) ? watch_newest(l, &b->record) : e;
 }
 
 static void beat(struct cp_leader *l)
@@ -639,6 +697,7 @@ static struct err prepare(struct cp_leader *l, struct buf *message)
     TRY(cp_bucket_bind(&l->on_thread.bucket, l->options.bus, l->options.environment,
                        l->options.roots));
     TRY(cp_store_open(l->options.store, &l->on_thread.store, message));
+    cp_trust_init(&l->on_thread.trust, l->options.environment, l->options.roots, l->options.signer);
     l->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     return l->wake_fd < 0 ? FAIL(E_IO) : OK;
 }
@@ -705,6 +764,14 @@ struct err cp_leader_fence(struct cp_leader *leader, struct cp_fence *out)
     *out = (struct cp_fence){.environment = leader->options.environment, .epoch = epoch};
     (void)memcpy(out->holder, leader->holder, sizeof(out->holder));
     return OK;
+}
+
+void cp_leader_reload(struct cp_leader *leader)
+{
+    lock_take(&leader->shared.lock);
+    leader->shared.reload = true;
+    lock_drop(&leader->shared.lock);
+    cp_leader_wake(leader);
 }
 
 void cp_leader_wake(struct cp_leader *leader)

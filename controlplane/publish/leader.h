@@ -22,6 +22,7 @@
 
 #include "common/base/err.h"
 #include "controlplane/publish/bucket.h"
+#include "controlplane/publish/keys.h"
 #include "controlplane/publish/roots.h"
 #include "controlplane/signer/signer.h"
 #include "controlplane/store/store.h"
@@ -49,7 +50,10 @@ struct cp_leader_options {
     cp_leader_restore_fn *restore;
     cp_leader_heard_fn *heard;   /* NULL: nobody is asked. */
     cp_leader_follow_fn *follow; /* NULL: nobody is told. */
-    void *ctx;                   /* of all three. */
+    /* Asks for the newest content under a new version: the root in force wants other signatures, or
+     * higher versions. As often as 'restore'. */
+    cp_leader_restore_fn *republish;
+    void *ctx; /* of all of them. */
 };
 
 /* What is counted of heads that were found in KV and written over, and of beats. */
@@ -86,6 +90,7 @@ struct cp_leader_status {
     bool vacant;                             /* the row had run out when it was seen last. */
     uint64_t newest_version;                 /* of the journal; 0: none. */
     char newest_signers[CP_SIGNERS_MAX + 1]; /* of that one. */
+    struct cp_keys keys;                     /* of this replica's signer, at the last beat. */
     struct cp_head_counters counters;
 };
 
@@ -101,6 +106,9 @@ void cp_leader_free(struct cp_leader *leader);
 
 /* What a write of the leader presents. */
 MUST_CHECK struct err cp_leader_fence(struct cp_leader *leader, struct cp_fence *out);
+
+/* Reads the signer's key files anew, soon: trust.h. */
+void cp_leader_reload(struct cp_leader *leader);
 
 /* A version was published: the next beat comes now. */
 void cp_leader_wake(struct cp_leader *leader);

@@ -1,15 +1,20 @@
 /* roots: see roots.h. */
 #include "controlplane/publish/roots.h"
 
-#include <fcntl.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/clock.h"
 #include "common/base/lock.h"
+#include "common/base/log.h"
 #include "common/base/scope.h"
 #include "common/base/slice.h"
+#include "controlplane/identity/files.h"
+#include "controlplane/publish/keys.h"
 
-enum { READ_STEP = 4096 };
+/* A database's numbers have a sign, and there must be room above a floor. */
+#define FLOOR_MAX (INT64_MAX / 4)
 
 struct cp_roots {
     uint8_t environment[ENVIRONMENT_SIZE]; /* set by cp_roots_new(); never changes. */
@@ -17,36 +22,18 @@ struct cp_roots {
         struct lock lock;
         struct root oldest GUARDED;
         struct root newest GUARDED; /* in force. */
-        size_t count GUARDED;       /* versions are oldest.version + index. */
+        bool has_floor GUARDED;
+        struct root_floor floor GUARDED; /* of the newest root that has one. */
+        size_t count GUARDED;            /* versions are oldest.version + index. */
         struct buf containers[CP_ROOTS_MAX] GUARDED;
     } shared;
 };
 
-static struct err read_file(const char *path, struct buf *out)
-{
-    auto_close int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) {
-        return FAIL(E_NOT_FOUND);
-    }
-    for (;;) { /* ends at the end of the file, or past the bound of 'out'. */
-        uint8_t *room = NULL;
-        TRY(buf_reserve(out, READ_STEP, &room));
-        ssize_t size = read(fd, room, READ_STEP);
-        if (size < 0) {
-            return FAIL(E_IO);
-        }
-        if (size == 0) {
-            return OK;
-        }
-        buf_commit(out, (size_t)size);
-    }
-}
-
 static struct err load(struct cp_roots *roots, struct slice path, struct buf *message)
 {
     auto_free char *name = slice_dup(path);
-    auto_buf struct buf bytes = BUF_MAX(CP_ROOT_CONTAINER_MAX + READ_STEP);
-    struct err e = read_file(name, &bytes);
+    auto_buf struct buf bytes = BUF_MAX(CP_ROOT_CONTAINER_MAX);
+    struct err e = cp_file_read(name, &bytes);
     if (err_ok(e)) {
         e = cp_roots_take(roots, buf_slice(&bytes), /* out_new= */ NULL);
     }
@@ -164,6 +151,10 @@ static struct err take_newer(struct cp_roots *roots, struct buf *copy, bool *out
         forget_oldest(roots);
     }
     roots->shared.newest = walk.at;
+    if (walk.has_floor) {
+        roots->shared.has_floor = true;
+        roots->shared.floor = walk.floor;
+    }
     roots->shared.containers[roots->shared.count++] = *copy;
     *copy = (struct buf){0};
     *out_new = true;
@@ -183,6 +174,10 @@ static struct err take_older(struct cp_roots *roots, const struct root *older, s
     memmove(roots->shared.containers + 1, roots->shared.containers,
             roots->shared.count * sizeof(roots->shared.containers[0]));
     roots->shared.oldest = *older;
+    if (older->has_floor && !roots->shared.has_floor) {
+        roots->shared.has_floor = true;
+        roots->shared.floor = older->floor;
+    }
     roots->shared.containers[0] = *copy;
     roots->shared.count++;
     *copy = (struct buf){0};
@@ -195,6 +190,8 @@ static struct err take(struct cp_roots *roots, const struct root *root, struct b
     if (roots->shared.count == 0) {
         roots->shared.oldest = *root;
         roots->shared.newest = *root;
+        roots->shared.has_floor = root->has_floor;
+        roots->shared.floor = root->floor;
         roots->shared.containers[roots->shared.count++] = *copy;
         *copy = (struct buf){0};
         *out_new = true;
@@ -231,6 +228,191 @@ struct err cp_roots_take(struct cp_roots *roots, struct slice container, bool *o
     return OK;
 }
 
+/* ---- before a root is published ---- */
+
+static struct err judge_floor(const struct root *root, uint64_t epoch, struct buf *message)
+{
+    const struct root_floor *floor = &root->floor;
+    if (floor->epoch > FLOOR_MAX || floor->version > FLOOR_MAX) {
+        TRY(buf_addf(message, "floor: epoch and version are at most %" PRIu64,
+                     (uint64_t)FLOOR_MAX));
+        return FAIL(E_USAGE);
+    }
+    if (epoch > floor->epoch && epoch - floor->epoch > HEAD_EPOCH_JUMP) {
+        TRY(buf_addf(message,
+                     "floor: the leader's epoch is %" PRIu64 ", more than %d above %" PRIu64
+                     ": nodes would refuse it as EPOCH_JUMP",
+                     epoch, HEAD_EPOCH_JUMP, floor->epoch));
+        return FAIL(E_USAGE);
+    }
+    return OK;
+}
+
+struct err cp_roots_judge(struct cp_roots *roots, struct slice container, uint64_t epoch,
+                          struct root *out, struct buf *message)
+{
+    struct root_walk walk;
+    TRY(root_open(container, out));
+    lock_take(&roots->shared.lock);
+    root_walk_start(&roots->shared.newest, &walk);
+    bool is_old = out->version >= roots->shared.oldest.version &&
+                  out->version <= roots->shared.newest.version;
+    struct err e = is_old ? is_known(roots, out->version, container) : OK;
+    lock_drop(&roots->shared.lock);
+    if (is_old) {
+        if (!err_ok(e)) {
+            TRY(buf_addf(message, "another root %" PRIu64 " was published", out->version));
+        }
+        return e;
+    }
+    if (out->version != walk.at.version + 1) {
+        TRY(buf_addf(message,
+                     "the root in force is %" PRIu64 ": the next one is %" PRIu64 ", not %" PRIu64,
+                     walk.at.version, walk.at.version + 1, out->version));
+        return FAIL(E_ROOT_MISSING);
+    }
+    TRY(root_walk_step(&walk, container));
+    TRY(root_walk_end(&walk, clock_wall_ms(), /* tolerance_ms= */ 0));
+    return out->has_floor ? judge_floor(out, epoch, message) : OK;
+}
+
+bool cp_roots_floor(struct cp_roots *roots, struct root_floor *out)
+{
+    lock_take(&roots->shared.lock);
+    bool has_floor = roots->shared.has_floor;
+    if (has_floor) {
+        *out = roots->shared.floor;
+    }
+    lock_drop(&roots->shared.lock);
+    return has_floor;
+}
+
+bool cp_roots_reach(struct cp_roots *roots, struct slice manifest)
+{
+    struct root root;
+    struct container c;
+    struct container_signers signers;
+    cp_roots_now(roots, &root);
+    return err_ok(container_read(manifest, CONTAINER_MANIFEST, roots->environment, &c)) &&
+           err_ok(container_verify(&c, &root.ring, KEY_ROLE_MANIFEST, &signers));
+}
+
+/* ---- the database ---- */
+
+struct exchange {
+    struct cp_roots *roots;
+    struct cp_store *store;
+    const char *environment;
+    uint64_t oldest;       /* of ours, before. */
+    uint64_t newest_there; /* 0: it has none. */
+    struct buf *older;     /* CP_ROOTS_MAX of them, ascending. */
+    size_t older_count;
+    struct err left_out; /* why a root of the database was not taken. */
+};
+
+static struct err take_there(void *ctx, uint64_t version, struct slice container)
+{
+    struct exchange *x = ctx;
+    x->newest_there = version;
+    if (version >= x->oldest) {
+        struct err e = err_ok(x->left_out) ? cp_roots_take(x->roots, container, NULL) : OK;
+        if (e.code == E_ROOT_UNSIGNED || e.code == E_ROOT_MALFORMED) {
+            x->left_out = e; /* nor is any behind it. */
+            return OK;
+        }
+        return e;
+    }
+    if (x->older_count == CP_ROOTS_MAX) {
+        return OK;
+    }
+    x->older[x->older_count] = BUF_MAX(CP_ROOT_CONTAINER_MAX);
+    return buf_add(&x->older[x->older_count++], container);
+}
+
+/* From the newest of the older ones down; the first that is not one of ours ends it. */
+static void take_older_there(struct exchange *x)
+{
+    for (size_t i = x->older_count; i > 0; i--) {
+        struct err e = cp_roots_take(x->roots, buf_slice(&x->older[i - 1]), NULL);
+        if (!err_ok(e)) {
+            x->left_out = e;
+            return;
+        }
+    }
+}
+
+static struct err put_there(void *ctx, uint64_t version, struct slice container)
+{
+    const struct exchange *x = ctx;
+    return x->store->ops->root_put(x->store, x->environment, version, container);
+}
+
+static struct err exchange(struct exchange *x, struct buf *message)
+{
+    struct err e =
+        x->store->ops->roots_get(x->store, x->environment, /* version= */ 0, take_there, x);
+    if (e.code == E_CONFLICT || e.code == E_ROOT_MISSING) {
+        TRY(buf_addf(message, "trust-root: root %" PRIu64 " of the database %s", x->newest_there,
+                     e.code == E_CONFLICT ? "is another one"
+                                          : "is further ahead: name the roots before it, too"));
+    }
+    TRY(e);
+    if (x->newest_there != 0 && x->newest_there + 1 < x->oldest) {
+        TRY(buf_addf(message,
+                     "trust-root: the database's newest root is %" PRIu64
+                     ": name the ones between it and %" PRIu64 ", too",
+                     x->newest_there, x->oldest));
+        return FAIL(E_ROOT_MISSING);
+    }
+    take_older_there(x);
+    return cp_roots_each(x->roots, x->newest_there + 1, put_there, x);
+}
+
+static struct err exchange_once(struct cp_roots *roots, struct cp_store *store,
+                                const char *environment, struct buf *message)
+{
+    struct exchange x = {.roots = roots, .store = store, .environment = environment};
+    x.older = calloc(CP_ROOTS_MAX, sizeof(*x.older));
+    if (x.older == NULL) {
+        return FAIL(E_NO_MEMORY);
+    }
+    lock_take(&roots->shared.lock);
+    x.oldest = roots->shared.oldest.version;
+    lock_drop(&roots->shared.lock);
+    struct err e = exchange(&x, message);
+    if (!err_ok(x.left_out)) {
+        LOG(LOG_ERROR, "roots", "root_left_out", LOG_ERR(x.left_out),
+            LOG_STR("text", err_text(x.left_out.code)));
+    }
+    for (size_t i = 0; i < x.older_count; i++) {
+        buf_free(&x.older[i]);
+    }
+    free(x.older);
+    return e;
+}
+
+struct err cp_roots_exchange(struct cp_roots *roots, struct cp_store *store,
+                             const char *environment, struct buf *message)
+{
+    struct err e = exchange_once(roots, store, environment, message);
+    if (e.code == E_CONFLICT) { /* another replica put the same ones meanwhile. */
+        buf_clear(message);
+        e = exchange_once(roots, store, environment, message);
+    }
+    return e;
+}
+
+static struct err take_next(void *ctx, uint64_t version, struct slice container)
+{
+    (void)version;
+    return cp_roots_take(ctx, container, /* out_new= */ NULL);
+}
+
+struct err cp_roots_poll(struct cp_roots *roots, struct cp_store *store, const char *environment)
+{
+    return store->ops->roots_get(store, environment, cp_roots_version(roots) + 1, take_next, roots);
+}
+
 /* ---- handing out ---- */
 
 /* The first root from 'version' on; E_NOT_FOUND behind the newest. */
@@ -264,27 +446,25 @@ struct err cp_roots_each(struct cp_roots *roots, uint64_t version, cp_root_fn *v
 
 /* ---- the signer's keys ---- */
 
-static bool has_key(const struct root *root, enum key_role role, const uint8_t *public)
-{
-    for (uint32_t i = 0; i < root->ring.count; i++) {
-        const struct ring_key *key = &root->ring.keys[i];
-        if (key->role == role && memcmp(key->public, public, KEY_PUBLIC_SIZE) == 0) {
-            return true;
-        }
-    }
-    return false;
-}
-
 struct err cp_roots_check_signer(struct cp_roots *roots, const struct cp_signer_hello *hello,
                                  struct buf *message)
 {
     struct root root;
+    struct cp_keys keys;
     cp_roots_now(roots, &root);
-    bool manifest = has_key(&root, KEY_ROLE_MANIFEST, hello->manifest_public);
-    if (manifest && has_key(&root, KEY_ROLE_HEAD, hello->head_public)) {
-        return OK;
+    /* Whether its time is over is no matter here: a server whose key has ended must run, so that it
+     * can be given the root with the next one. */
+    cp_keys_judge(&root, hello, /* now_ms= */ 0, &keys);
+    if (!keys.manifest_known || keys.head_code != E_OK) {
+        TRY(buf_addf(message,
+                     "key-%s: the root in force (version %" PRIu64 ") does not have this key",
+                     keys.manifest_known ? "head" : "manifest", root.version));
+        return FAIL(E_USAGE);
     }
-    TRY(buf_addf(message, "key-%s: the root in force (version %llu) does not have this key",
-                 manifest ? "head" : "manifest", (unsigned long long)root.version));
-    return FAIL(E_USAGE);
+    if (cp_key_is_break_glass(keys.manifest)) {
+        TRY(buf_addf(message, "key-manifest: %s is a key that people hold, and no replica",
+                     keys.manifest));
+        return FAIL(E_USAGE);
+    }
+    return OK;
 }

@@ -13,6 +13,7 @@
 #include "common/base/err.h"
 #include "common/snapshot/root.h"
 #include "controlplane/signer/signer.h"
+#include "controlplane/store/store.h"
 
 enum {
     CP_ROOTS_MAX = 1024, /* a root a week for 19 years; past that the oldest is forgotten. */
@@ -47,13 +48,38 @@ const uint8_t *cp_roots_environment(const struct cp_roots *roots);
  */
 MUST_CHECK struct err cp_roots_take(struct cp_roots *roots, struct slice container, bool *out_new);
 
+/* The same judgement without taking it, and what else is asked of a root before it is published: it
+ * is the next one, its time is not over, its floor can be healed by. 'message' gets a sentence;
+ * 'epoch' is that of the leader's row. */
+MUST_CHECK struct err cp_roots_judge(struct cp_roots *roots, struct slice container, uint64_t epoch,
+                                     struct root *out, struct buf *message);
+
+/* The floor of the newest known root that has one; false when none has. */
+bool cp_roots_floor(struct cp_roots *roots, struct root_floor *out);
+
+/* Whether a manifest carries the signatures that the root in force asks for. */
+bool cp_roots_reach(struct cp_roots *roots, struct slice manifest);
+
+/*
+ * At the start: takes over what the database has, and puts there what it lacks. CONFLICT when it
+ * has another root of a version that is known here; ROOT_MISSING when its roots begin behind ours.
+ * A root of it that nobody signed is left out, and said.
+ */
+MUST_CHECK struct err cp_roots_exchange(struct cp_roots *roots, struct cp_store *store,
+                                        const char *environment, struct buf *message);
+
+/* Takes over what the database has behind the root in force. */
+MUST_CHECK struct err cp_roots_poll(struct cp_roots *roots, struct cp_store *store,
+                                    const char *environment);
+
 typedef struct err cp_root_fn(void *ctx, uint64_t version, struct slice container);
 
 /* Calls 'visit' for each known root from 'version' on, ascending, until one fails. */
 MUST_CHECK struct err cp_roots_each(struct cp_roots *roots, uint64_t version, cp_root_fn *visit,
                                     void *ctx);
 
-/* E_USAGE unless both of the signer's keys have their role in the root in force. */
+/* E_USAGE unless both of the signer's keys have their role in the root in force, and the manifest
+ * key is not the break-glass one. */
 MUST_CHECK struct err cp_roots_check_signer(struct cp_roots *roots,
                                             const struct cp_signer_hello *hello,
                                             struct buf *message);

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <semaphore.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
 
@@ -13,13 +14,17 @@
 #include "common/base/log.h"
 #include "common/base/queue.h"
 
-enum { RESTORE_REST_MS = 1000 }; /* between two restores: nodes that ask every second cost little */
+enum {
+    RESTORE_REST_MS = 1000,    /* between two restores: nodes that ask every second cost little */
+    REPUBLISH_REST_MS = 10000, /* behind one that failed: each takes a number */
+};
 enum { WHY_MAX = 1024, IDLE_MS = 60000 };
 
 struct cp_worker {
     struct cp_publish_room room;
     struct cp_puts puts; /* of the room's bucket. */
     struct cp_task restore;
+    struct cp_task republish;
     struct queue queue;
     sem_t wakes;
     pthread_t thread;
@@ -30,6 +35,8 @@ struct cp_worker {
         uint64_t restored_ns GUARDED;
         uint64_t restores GUARDED;
         enum err_code restore_code GUARDED; /* of the last one; E_OK before the first. */
+        bool republishing GUARDED;          /* queued, or at work. */
+        uint64_t republish_failed_ns GUARDED;
         bool stopping GUARDED;
     } shared;
 };
@@ -154,6 +161,78 @@ uint64_t cp_worker_restores(struct cp_worker *worker)
     return restores;
 }
 
+/* ---- the newest content under a new version ---- */
+
+static void audit_republish(struct cp_publish_room *room, const struct cp_work *work)
+{
+    struct cp_audit entry = {.action = "republish"};
+    (void)snprintf(entry.actor, sizeof(entry.actor), "%s", work->author);
+    (void)snprintf(entry.object, sizeof(entry.object), "version %llu",
+                   (unsigned long long)work->record.version);
+    (void)snprintf(entry.outcome, sizeof(entry.outcome), "%s", err_name(work->result.code));
+    struct err e = room->store->ops->audit_add(room->store, room->environment, &entry);
+    if (!err_ok(e)) {
+        LOG(LOG_ERROR, "publish", "audit_lost", LOG_ERR(e), LOG_STR("action", entry.action));
+    }
+}
+
+/* The content goes out as a rollback to itself does: byte for byte. */
+static struct err republish(struct cp_publish_room *room, uint64_t root_version)
+{
+    struct cp_record newest;
+    TRY(room->store->ops->latest(room->store, room->environment, &newest));
+    struct cp_work work;
+    cp_work_init(&work, CP_WORK_ROLLBACK);
+    work.target = newest.version;
+    work.has_base = true; /* whoever published meanwhile did so under the root in force. */
+    work.base = newest.version;
+    (void)snprintf(work.author, sizeof(work.author), "trilane-cp");
+    (void)snprintf(work.message, sizeof(work.message),
+                   "root %llu asks for it: the content of %llu, signed anew",
+                   (unsigned long long)root_version, (unsigned long long)newest.version);
+    cp_publish_run(room, &work);
+    audit_republish(room, &work);
+    struct err e = work.result;
+    cp_work_free(&work);
+    return e;
+}
+
+static void run_republish(struct cp_task *task, struct cp_publish_room *room)
+{
+    struct cp_worker *w =
+        (struct cp_worker *)((char *)task - offsetof(struct cp_worker, republish));
+    struct root root;
+    cp_roots_now(room->roots, &root);
+    struct cp_signer_hello hello = cp_signer_hello(room->signer);
+    auto_buf struct buf why = BUF_MAX(WHY_MAX);
+    struct err useless = cp_roots_check_signer(room->roots, &hello, &why);
+    struct err e = err_ok(useless) ? republish(room, root.version) : useless;
+    if (!err_ok(e)) {
+        LOG(LOG_ERROR, "publish", "republish_failed", LOG_ERR(e), LOG_SLICE("why", buf_slice(&why)),
+            LOG_U64("root", root.version));
+    }
+    lock_take(&w->shared.lock);
+    w->shared.republishing = false;
+    w->shared.republish_failed_ns = err_ok(e) ? 0 : clock_mono_ns();
+    lock_drop(&w->shared.lock);
+}
+
+void cp_worker_republish(struct cp_worker *worker)
+{
+    uint64_t now_ns = clock_mono_ns();
+    lock_take(&worker->shared.lock);
+    uint64_t failed_ns = worker->shared.republish_failed_ns;
+    bool rests = failed_ns != 0 && now_ns - failed_ns < (uint64_t)REPUBLISH_REST_MS * 1000000;
+    bool begin = !worker->shared.republishing && !rests;
+    worker->shared.republishing = worker->shared.republishing || begin;
+    lock_drop(&worker->shared.lock);
+    if (begin && !err_ok(cp_worker_push(worker, &worker->republish))) {
+        lock_take(&worker->shared.lock);
+        worker->shared.republishing = false; /* the next beat asks again. */
+        lock_drop(&worker->shared.lock);
+    }
+}
+
 static struct err prepare(struct cp_worker *w, const char *store, struct buf *message)
 {
     TRY(cp_bucket_bind(&w->room.bucket, w->room.bus, w->room.environment, w->room.roots));
@@ -175,6 +254,7 @@ struct err cp_worker_start(const struct cp_publish_room *room, const char *store
     w->room.stopping = room_is_stopping;
     w->room.stopping_ctx = w;
     w->restore.run = run_restore;
+    w->republish.run = run_republish;
     struct err e = queue_init(&w->queue, CP_TASKS_MAX, wake, w);
     if (!err_ok(e)) {
         free(w);

@@ -5,7 +5,7 @@
  *            content into KV, and the reader, for what only looks (history, validate, plan). So a
  *            long publication delays no question, and a long question no publication.
  * Ownership  a task is its maker's; the worker touches it no more once run() has returned.
- * Threads    cp_worker_push() and cp_worker_restore() from any thread.
+ * Threads    cp_worker_push(), cp_worker_restore() and cp_worker_republish() from any thread.
  * Errors     E_QUEUE_FULL at once when too many tasks wait; E_CLOSED after cp_worker_finish()
  * began.
  */
@@ -36,6 +36,10 @@ MUST_CHECK struct err cp_worker_push(struct cp_worker *worker, struct cp_task *t
 /* Puts everything of the newest publication into KV again, soon and once. */
 void cp_worker_restore(struct cp_worker *worker);
 
-/* How often that was done, and why the last one was not. */
+/* Publishes the newest content under a new version, soon and once: the root in force wants other
+ * signatures on it, or a higher version (trust.h). */
+void cp_worker_republish(struct cp_worker *worker);
+
+/* How often everything was put again, and why the last one was not. */
 uint64_t cp_worker_restores(struct cp_worker *worker);
 enum err_code cp_worker_restore_code(struct cp_worker *worker);

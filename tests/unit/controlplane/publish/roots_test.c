@@ -254,6 +254,217 @@ static void refuses_what_is_none(void **state)
     expect_known(1, 1);
 }
 
+/* ---- before one is published ---- */
+
+static enum err_code judged(struct slice bytes, uint64_t epoch)
+{
+    struct root root;
+    buf_clear(&f.message);
+    struct err e = cp_roots_judge(f.live, bytes, epoch, &root, &f.message);
+    return e.code;
+}
+
+static enum err_code judged_plan(const struct root *next, uint64_t epoch)
+{
+    auto_buf struct buf bytes = {0};
+    const struct key_pair *both[] = {&f.keys[2], &f.keys[1]};
+    seal(next, both, 2, &bytes);
+    return judged(buf_slice(&bytes), epoch);
+}
+
+static void a_root_is_judged_before_it_is_taken(void **state)
+{
+    (void)state;
+    start(1, 0);
+    assert_int_equal(judged(bytes_of(2), 1), E_OK);
+    assert_int_equal(judged(bytes_of(1), 1), E_OK); /* it is known. */
+    assert_int_equal(judged(bytes_of(3), 1), E_ROOT_MISSING);
+    assert_true(f.message.size > 0);
+    struct root next = plan(2, &f.keys[2]);
+    next.not_after_ms = 1000;
+    assert_int_equal(judged_plan(&next, 1), E_ROOT_EXPIRED);
+    next = plan(2, &f.keys[2]);
+    next.has_floor = true;
+    next.floor = (struct root_floor){.epoch = 5, .version = 7};
+    assert_int_equal(judged_plan(&next, 5 + HEAD_EPOCH_JUMP), E_OK);
+    assert_int_equal(judged_plan(&next, 6 + HEAD_EPOCH_JUMP), E_USAGE);
+    next.floor = (struct root_floor){.epoch = 1ULL << 62, .version = 7};
+    assert_int_equal(judged_plan(&next, 1), E_USAGE);
+    next.floor = (struct root_floor){.epoch = 7, .version = 1ULL << 62};
+    assert_int_equal(judged_plan(&next, 1), E_USAGE);
+    expect_known(1, 1); /* nothing was taken. */
+}
+
+static void the_newest_floor_is_known(void **state)
+{
+    (void)state;
+    auto_buf struct buf second = {0};
+    auto_buf struct buf third = {0};
+    struct root_floor floor = {0};
+    const struct key_pair *both[] = {&f.keys[2], &f.keys[1]};
+    struct root next = plan(2, &f.keys[2]);
+    next.has_floor = true;
+    next.floor = (struct root_floor){.epoch = 5, .version = 7};
+    seal(&next, both, 2, &second);
+    const struct key_pair *one[] = {&f.keys[2]};
+    next = plan(3, &f.keys[2]);
+    seal(&next, one, 1, &third);
+    start(1, 0);
+    assert_false(cp_roots_floor(f.live, &floor));
+    EXPECT_OK(cp_roots_take(f.live, buf_slice(&second), NULL));
+    EXPECT_OK(cp_roots_take(f.live, buf_slice(&third), NULL));
+    assert_true(cp_roots_floor(f.live, &floor)); /* of the root before the one in force. */
+    assert_int_equal(floor.epoch, 5);
+    assert_int_equal(floor.version, 7);
+}
+
+static void a_manifest_reaches_by_keys_that_are_still_there(void **state)
+{
+    (void)state;
+    auto_buf struct buf manifest = BUF_MAX(1 << 20);
+    auto_buf struct buf second = {0};
+    struct container_signature signature;
+    const uint8_t *environment = NULL;
+    start(1, 0);
+    environment = cp_roots_environment(f.live);
+    EXPECT_OK(container_sign(CONTAINER_MANIFEST, environment, SLICE_LIT("body"), &f.manifest,
+                             &signature));
+    EXPECT_OK(container_seal(CONTAINER_MANIFEST, environment, SLICE_LIT("body"), &signature, 1,
+                             &manifest));
+    assert_true(cp_roots_reach(f.live, buf_slice(&manifest)));
+    assert_false(cp_roots_reach(f.live, SLICE_LIT("no manifest")));
+    struct key_pair other;
+    EXPECT_OK(key_pair_new(KEY_ROLE_MANIFEST, SLICE_LIT("other"), &other));
+    struct root next = {.version = 2, .not_after_ms = clock_wall_ms() + 1000000};
+    (void)snprintf(next.environment, sizeof(next.environment), "test");
+    EXPECT_OK(root_add_key(&next, &f.keys[2].public, 0));
+    EXPECT_OK(root_add_key(&next, &other.public, 0));
+    EXPECT_OK(root_add_key(&next, &f.head.public, 0));
+    for (int i = 0; i < ROOT_ROLE_COUNT; i++) {
+        next.ring.thresholds[i] = 1;
+    }
+    const struct key_pair *both[] = {&f.keys[2], &f.keys[1]};
+    seal(&next, both, 2, &second);
+    EXPECT_OK(cp_roots_take(f.live, buf_slice(&second), NULL));
+    assert_false(cp_roots_reach(f.live, buf_slice(&manifest)));
+}
+
+/* ---- the database ---- */
+
+static struct cp_store *store;
+
+static int setup_store(void **state)
+{
+    char url[128];
+    (void)setup(state);
+    (void)snprintf(url, sizeof(url), "sqlite:%s/store.db", f.directory);
+    EXPECT_OK(cp_store_open(url, &store, &f.message));
+    return 0;
+}
+
+static int teardown_store(void **state)
+{
+    static const char *const names[] = {"store.db", "store.db-wal", "store.db-shm"};
+    cp_store_close(store);
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        char path[128];
+        (void)snprintf(path, sizeof(path), "%s/%s", f.directory, names[i]);
+        (void)unlink(path);
+    }
+    return teardown(state);
+}
+
+static struct err count(void *ctx, uint64_t version, struct slice container)
+{
+    uint64_t *newest = ctx;
+    *newest = version;
+    return container.size > 0 ? OK : FAIL(E_MALFORMED);
+}
+
+static uint64_t newest_in_store(void)
+{
+    uint64_t newest = 0;
+    EXPECT_OK(store->ops->roots_get(store, "test", 0, count, &newest));
+    return newest;
+}
+
+static void a_database_gets_what_it_lacks_and_gives_the_rest(void **state)
+{
+    (void)state;
+    start(1, 2);
+    EXPECT_OK(cp_roots_exchange(f.live, store, "test", &f.message));
+    assert_int_equal(newest_in_store(), 2);
+    EXPECT_OK(store->ops->root_put(store, "test", 3, bytes_of(3)));
+    EXPECT_OK(store->ops->root_put(store, "test", 4, bytes_of(4)));
+    EXPECT_OK(cp_roots_poll(f.live, store, "test"));
+    expect_known(1, 4);
+    EXPECT_OK(cp_roots_poll(f.live, store, "test"));
+    cp_roots_free(f.live);
+    f.live = NULL;
+    start(3, 0); /* another replica: it knows neither the older nor the newer ones. */
+    EXPECT_OK(cp_roots_exchange(f.live, store, "test", &f.message));
+    expect_known(1, 4);
+    cp_roots_free(f.live);
+    f.live = NULL;
+    start(4, 5);
+    EXPECT_OK(cp_roots_exchange(f.live, store, "test", &f.message));
+    assert_int_equal(newest_in_store(), 5);
+}
+
+static void roots_with_a_gap_to_the_database_are_refused(void **state)
+{
+    (void)state;
+    EXPECT_OK(store->ops->root_put(store, "test", 1, bytes_of(1)));
+    start(3, 0);
+    EXPECT(cp_roots_exchange(f.live, store, "test", &f.message), E_ROOT_MISSING);
+    assert_true(f.message.size > 0);
+    expect_known(3, 3);
+}
+
+static void a_database_that_is_further_ahead_is_refused(void **state)
+{
+    (void)state;
+    EXPECT_OK(store->ops->root_put(store, "test", 3, bytes_of(3)));
+    start(1, 0);
+    EXPECT(cp_roots_exchange(f.live, store, "test", &f.message), E_ROOT_MISSING);
+    assert_true(f.message.size > 0);
+    expect_known(1, 1);
+}
+
+static void another_root_in_the_database_is_refused(void **state)
+{
+    (void)state;
+    auto_buf struct buf bytes = {0};
+    struct root other = plan(1, &f.keys[1]);
+    const struct key_pair *own[] = {&f.keys[1]};
+    other.ring.keys[2].not_after_ms = 7;
+    seal(&other, own, 1, &bytes);
+    EXPECT_OK(store->ops->root_put(store, "test", 1, buf_slice(&bytes)));
+    start(1, 0);
+    EXPECT(cp_roots_exchange(f.live, store, "test", &f.message), E_CONFLICT);
+    assert_true(f.message.size > 0);
+}
+
+/* Who can write to the database has no root key by that. */
+static void a_root_that_nobody_signed_is_left_out(void **state)
+{
+    (void)state;
+    auto_buf struct buf bytes = {0};
+    struct key_pair stranger;
+    EXPECT_OK(key_pair_new(KEY_ROLE_ROOT, SLICE_LIT("stranger"), &stranger));
+    struct root next = plan(2, &stranger);
+    const struct key_pair *own[] = {&stranger};
+    seal(&next, own, 1, &bytes);
+    start(1, 0);
+    EXPECT_OK(store->ops->root_put(store, "test", 1, bytes_of(1)));
+    EXPECT_OK(store->ops->root_put(store, "test", 2, buf_slice(&bytes)));
+    EXPECT_OK(store->ops->root_put(store, "test", 3, bytes_of(3)));
+    EXPECT_OK(cp_roots_exchange(f.live, store, "test", &f.message)); /* said in the log. */
+    expect_known(1, 1);
+    EXPECT(cp_roots_poll(f.live, store, "test"), E_ROOT_UNSIGNED);
+    expect_known(1, 1);
+}
+
 static void *take_all(void *ctx)
 {
     (void)ctx;
@@ -296,6 +507,20 @@ int main(void)
         cmocka_unit_test_setup_teardown(asks_both_sides, setup, teardown),
         cmocka_unit_test_setup_teardown(refuses_what_is_none, setup, teardown),
         cmocka_unit_test_setup_teardown(many_take_at_once, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_root_is_judged_before_it_is_taken, setup, teardown),
+        cmocka_unit_test_setup_teardown(the_newest_floor_is_known, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_manifest_reaches_by_keys_that_are_still_there, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(a_database_gets_what_it_lacks_and_gives_the_rest,
+                                        setup_store, teardown_store),
+        cmocka_unit_test_setup_teardown(roots_with_a_gap_to_the_database_are_refused, setup_store,
+                                        teardown_store),
+        cmocka_unit_test_setup_teardown(a_database_that_is_further_ahead_is_refused, setup_store,
+                                        teardown_store),
+        cmocka_unit_test_setup_teardown(another_root_in_the_database_is_refused, setup_store,
+                                        teardown_store),
+        cmocka_unit_test_setup_teardown(a_root_that_nobody_signed_is_left_out, setup_store,
+                                        teardown_store),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

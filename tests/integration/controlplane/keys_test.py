@@ -1,0 +1,333 @@
+"""Roots and keys of a control plane that runs: the ceremony of files, a root that is published and
+walked to, keys that take over without a restart, keys that come by a descriptor, and what is
+refused on the way."""
+
+import base64
+import contextlib
+import json
+import os
+import pathlib
+import signal
+import sqlite3
+import subprocess
+import time
+import unittest
+
+import forge
+import trilane
+from trilane import NatsClient, Platform, wait_until
+
+FAST = {"head_interval_ms": 100, "lease_ms": 1500}
+NODE = {"poll_interval_ms": 200, "status_interval_ms": 300, "good_after_ms": 100}
+
+
+class Keys(unittest.TestCase):
+    def setUp(self):
+        self.p = Platform()
+        self.addCleanup(self.p.close)
+        self.cp = self.p.control_plane()
+
+    # ---- ceremony ----
+
+    def generate(self, role, name):
+        self.p.command("key", "generate", "--role", role, "--out", self.p.keys, name)
+        return self.p.keys / (name + ".key")
+
+    def draft(self, version, *args, command="rotate"):
+        """root.<version>.draft out of the root before."""
+        before = self.p.keys / ("root.%d" % (version - 1))
+        if command == "revoke":
+            self.p.command("key", "revoke", "--out", self.p.keys, before, *args)
+        else:
+            self.p.command("key", "rotate", "--out", self.p.keys, *args, before)
+        return self.p.keys / ("root.%d.draft" % version)
+
+    def next_root(self, version, *args, keys=("root",), command="rotate"):
+        draft = self.draft(version, *args, command=command)
+        for key in keys:
+            self.p.command("root", "sign", "--key", self.p.keys / (key + ".key"), draft)
+        return self.p.keys / ("root.%d" % version)
+
+    def start(self, **flags):
+        self.cp.start(**{**FAST, **flags})
+        wait_until(self.cp.leads, 10, "a leader\n" + self.cp.log()[-2000:])
+
+    def epoch(self, cp=None):
+        return (cp or self.cp).json("status")["leader"]["epoch"]
+
+    def roots(self, cp=None):
+        return (cp or self.cp).json("key", "list")
+
+    def in_force(self, version, cp=None):
+        wait_until(lambda: self.roots(cp)["root"]["version"] == version, 10,
+                   "root %d in force" % version)
+
+    def hold_key(self, role, key):
+        """Puts a private key in the place of the one that the server was started with."""
+        path = pathlib.Path(self.cp.flags["key-" + role])
+        aside = path.with_suffix(".next")
+        aside.write_text(key.read_text())
+        aside.chmod(0o600)
+        aside.rename(path)
+
+    # ---- roots ----
+
+    def test_nodes_zero_one_and_five_roots_behind(self):
+        """Each next root has one more head key and none of the one before but the replica's own."""
+        self.start()
+        self.cp("publish", "-m", "one", trilane.POLICIES)
+        old = self.p.node("behind").start(**NODE)
+        wait_until(lambda: old.version() == 1, 10, "version 1")
+        for version in range(2, 7):
+            new = self.generate("head", "head-%d" % version).with_suffix(".pub")
+            args = ["--add", new] + (["--drop", "head-%d" % (version - 1)] if version > 2 else [])
+            answer = self.cp.json("root", "publish", self.next_root(version, *args))
+            self.assertEqual(answer["version"], version)
+        self.in_force(6)
+        wait_until(lambda: old.dump()["snapshot"]["root_version"] == 6, 10, "the node that runs")
+        with NatsClient(self.p.nats) as nats:
+            bucket = "trilane_%s_snapshots" % self.p.environment
+            for version in range(1, 7):
+                self.assertEqual(nats.get(bucket, "root.%d" % version),
+                                 (self.p.keys / ("root.%d" % version)).read_bytes())
+        for name, version in (("zero", 6), ("one", 5), ("five", 1)):
+            node = self.p.node(name, trust_root=self.p.keys / ("root.%d" % version)).start(**NODE)
+            wait_until(lambda n=node: n.version() == 1, 10, name + " serves")
+            wait_until(lambda n=node: n.dump()["snapshot"]["root_version"] == 6, 10, name + " is at root 6")
+        audit = self.cp.api("GET", "/api/v1/audit")[1]["entries"]
+        self.assertEqual([e["object"] for e in audit if e["action"] == "root"],
+                         ["root %d" % v for v in range(6, 1, -1)])
+
+    def test_the_threshold_of_root_keys_goes_from_one_to_two(self):
+        self.start()
+        self.cp("publish", "-m", "one", trilane.POLICIES)
+        node = self.p.node("node-1").start(**NODE)
+        for name in ("root-b", "root-c"):
+            self.generate("root", name)
+        publics = "%s,%s" % (self.p.keys / "root-b.pub", self.p.keys / "root-c.pub")
+        self.cp("root", "publish", self.next_root(2, "--add", publics, "--threshold-roots", "2",
+                                                  keys=("root", "root-c")))
+        draft = self.draft(3, "--add", self.generate("head", "head-3").with_suffix(".pub"))
+        self.p.command("root", "sign", "--key", self.p.keys / "root-b.key", draft)
+        self.assertFalse((self.p.keys / "root.3").exists())
+        self.in_force(2)
+        done = self.cp.run("root", "publish", draft)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("ROOT_UNSIGNED", done.stderr)
+        self.p.command("root", "sign", "--key", self.p.keys / "root.key", draft)
+        self.cp("root", "publish", self.p.keys / "root.3")
+        wait_until(lambda: node.dump()["snapshot"]["root_version"] == 3, 10, "the node walks")
+        self.assertEqual(node.version(), 1)
+        shown = self.cp.json("key", "list")["root"]
+        self.assertEqual(shown["thresholds"], {"root": 2, "manifest": 1, "head": 1})
+
+    def test_a_root_that_is_none_is_refused_and_changes_nothing(self):
+        self.start()
+        root = forge.Key(self.p.keys / "root.key")
+        stranger = forge.Key(self.generate("root", "stranger"))
+        manifest, head = (forge.Key(self.p.keys / n) for n in ("manifest.key", "head.key"))
+        end = int(time.time() * 1000) + 86400000
+
+        def made(version, signers, environment="demo", roots=((root, 0),), floor=None, not_after=end):
+            return forge.root(environment, version, not_after,
+                              [(roots, 1), ([(manifest, 0)], 1), ([(head, end)], 1)], signers, floor)
+
+        cases = [
+            ("ROOT_MALFORMED", 400, b"no root"),
+            ("ROOT_UNSIGNED", 401, made(2, [stranger], roots=((stranger, 0),))),
+            ("ROOT_UNSIGNED", 401, made(2, [root], roots=((stranger, 0),))),
+            ("ROOT_MISSING", 503, made(3, [root])),
+            ("CONFLICT", 409, made(1, [root])),
+            ("ROOT_MALFORMED", 400, made(2, [root], environment="other")),
+            ("ROOT_EXPIRED", 409, made(2, [root], not_after=1000)),
+            ("USAGE", 400, made(2, [root], floor=(2 ** 62, 1))),
+        ]
+        for code, status, root_bytes in cases:
+            with self.subTest(code=code):
+                got, answer = self.cp.api("POST", "/api/v1/roots", forge.as_json(root_bytes))
+                self.assertEqual((got, answer["code"]), (status, code), answer)
+        for body in ({}, {"root": 7}, {"root": "***"}, {"root": "", "more": 1},
+                     {"root": base64.b64encode(bytes(100000)).decode()},
+                     {"root": "", "author": "a\nb"}):
+            with self.subTest(body=str(body)[:40]):
+                self.assertIn(self.cp.api("POST", "/api/v1/roots", body)[0], (400, 413))
+        self.assertEqual(self.cp.api("POST", "/api/v1/roots", forge.as_json(b"x"), token=False)[0],
+                         401)
+        self.assertEqual(self.roots()["root"]["version"], 1)
+        known = forge.as_json((self.p.keys / "root.1").read_bytes())
+        self.assertEqual(self.cp.api("POST", "/api/v1/roots", known)[0], 200, "the same again")
+
+    def test_an_epoch_that_nodes_would_refuse_is_no_floor(self):
+        self.start()
+        self.cp.stop()
+        with contextlib.closing(sqlite3.connect(self.cp.data / "store.db")) as db, db:
+            db.execute("UPDATE leader SET epoch = 3000000")
+        self.start()
+        root = self.next_root(2, "--floor-epoch", "5", "--floor-version", "1")
+        done = self.cp.run("root", "publish", root)
+        self.assertIn("EPOCH_JUMP", done.stderr)
+        self.assertEqual(done.returncode, 2)
+
+    def test_every_replica_takes_it_whichever_was_asked(self):
+        store = "sqlite:%s" % (self.p.directory / "shared.db")
+        self.generate("manifest", "manifest-b")
+        self.generate("head", "head-b")
+        publics = "%s,%s" % (self.p.keys / "manifest-b.pub", self.p.keys / "head-b.pub")
+        self.start(store=store)
+        second = self.p.control_plane("cp-b", store=store, trust_root=self.p.keys / "root.2",
+                                      key_manifest=self.p.keys / "manifest-b.key",
+                                      key_head=self.p.keys / "head-b.key")
+        root = self.next_root(2, "--add", publics)
+        self.cp("root", "publish", root)
+        second.start(**FAST)
+        third = self.next_root(3, "head:head-b", command="revoke")
+        second("root", "publish", third)
+        self.in_force(3)
+        self.in_force(3, second)
+        answer = second.json("key", "list")
+        self.assertEqual(answer["here"]["code"], "KEY_UNKNOWN")
+        self.assertIn("event=head_key code=KEY_UNKNOWN", second.log())
+        self.cp.stop()
+        status = second.json("status")["leader"]
+        self.assertFalse(status["leads"])
+        wait_until(lambda: second.json("status")["leader"]["code"] == "KEY_UNKNOWN", 5, "says why")
+        self.assertEqual(trilane.http("GET", second.url + "/ready")[0], 503)
+
+    def test_a_replica_starts_with_an_old_root_and_goes_on_from_the_database(self):
+        self.start()
+        self.generate("head", "head-2")
+        root = self.next_root(2, "--add", self.p.keys / "head-2.pub", "--drop", "head")
+        self.cp("root", "publish", root)
+        self.cp.stop()
+        self.cp.start(**FAST, key_head=self.p.keys / "head-2.key")  # --trust-root is root.1 still.
+        wait_until(self.cp.leads, 10, "it leads with a key of root 2")
+        self.assertEqual(self.roots()["root"]["version"], 2)
+
+    def test_a_database_with_other_roots_is_refused(self):
+        self.start()
+        self.cp.stop()
+        root = forge.Key(self.p.keys / "root.key")
+        manifest, head = (forge.Key(self.p.keys / n) for n in ("manifest.key", "head.key"))
+        other = self.p.directory / "other.1"
+        other.write_bytes(forge.root("demo", 1, 2 ** 50, [([(root, 0)], 1), ([(manifest, 0)], 1),
+                                                          ([(head, 0)], 1)], [root]))
+        self.cp.start(wait=False, trust_root=other)
+        self.assertEqual(self.cp.wait(), 1)
+        self.assertIn("trust-root: root 1 of the database is another one", self.cp.log())
+
+    # ---- keys ----
+
+    def test_keys_take_over_without_a_restart(self):
+        self.start()
+        self.cp("publish", "-m", "one", trilane.POLICIES)
+        node = self.p.node("node-1").start(**NODE)
+        wait_until(lambda: node.version() == 1, 10, "version 1")
+        before, pid = self.epoch(), self.cp.popen.pid
+        head, manifest = self.generate("head", "head-2"), self.generate("manifest", "manifest-2")
+        self.hold_key("head", head)
+        self.cp.signal(signal.SIGHUP)
+        wait_until(lambda: "event=keys_not_taken" in self.cp.log(), 10, "it says no")
+        self.assertIn("key-head: the root in force (version 1) does not have this key",
+                      self.cp.log())
+        self.assertTrue(self.cp.leads())
+        self.assertEqual(self.epoch(), before, "the old one signs on")
+        publics = "%s,%s" % (head.with_suffix(".pub"), manifest.with_suffix(".pub"))
+        self.cp("root", "publish", self.next_root(2, "--add", publics))
+        wait_until(lambda: self.roots()["here"]["head_key"] == forge.Key(head).id.hex(), 10,
+                   "the new root has the key file read anew")
+        wait_until(self.cp.leads, 10, "heads go out")
+        self.assertGreater(self.epoch(), before)
+        self.hold_key("manifest", manifest)
+        self.cp.signal(signal.SIGHUP)
+        wait_until(lambda: self.roots()["here"]["manifest_key"] == forge.Key(manifest).id.hex(), 10,
+                   "the new manifest key")
+        wait_until(self.cp.leads, 10, "heads go out")
+        self.cp("publish", "--again", "-m", "two", trilane.POLICIES)
+        wait_until(lambda: node.version() == 2, 10, "version 2")
+        self.assertEqual(self.roots()["newest_signers"], [forge.Key(manifest).id.hex()])
+        self.cp.signal(signal.SIGHUP)
+        wait_until(lambda: "event=keys_unchanged" in self.cp.log(), 10, "nothing to do")
+        self.assertEqual(self.cp.popen.pid, pid)
+
+    def test_no_replica_holds_the_break_glass_key(self):
+        self.start()
+        key = self.generate("manifest", "break-glass")
+        self.cp("root", "publish", self.next_root(2, "--add", key.with_suffix(".pub")))
+        self.in_force(2)
+        self.assertIn("people: break-glass", self.cp("key", "list"))
+        self.hold_key("manifest", key)
+        self.cp.signal(signal.SIGHUP)
+        wait_until(lambda: "break-glass is a key that people hold" in self.cp.log(), 10, "refused")
+        self.assertTrue(self.cp.leads())
+
+    def test_a_key_comes_by_a_descriptor(self):
+        """As from systemd, a secret store or a vault's agent: read once, and nowhere on disk."""
+        ends = {}
+        for role in ("manifest", "head"):
+            ends[role], write = os.pipe()
+            os.write(write, (self.p.keys / (role + ".key")).read_bytes())
+            os.close(write)
+            (self.p.keys / (role + ".key")).unlink()
+        flags = {**self.cp.flags, **{"key-" + r: "fd:%d" % fd for r, fd in ends.items()},
+                 "head-interval-ms": 100, "lease-ms": 1500}
+        with open(self.cp.log_path, "ab") as log:
+            self.cp.popen = subprocess.Popen(
+                [trilane.CP, "serve"] + ["--%s=%s" % f for f in flags.items()], stdout=log,
+                stderr=log, pass_fds=list(ends.values()), preexec_fn=trilane.die_with_parent)
+        for fd in ends.values():
+            os.close(fd)
+        self.cp.wait_healthy()
+        wait_until(self.cp.leads, 10, "a leader")
+        self.cp("publish", "-m", "one", trilane.POLICIES)
+        before = self.epoch()
+        os.kill(self.signer(), signal.SIGKILL)
+        wait_until(lambda: "event=signer_restarted" in self.cp.log(), 10, "another signer")
+        wait_until(self.cp.leads, 10, "heads go out")
+        self.assertGreater(self.epoch(), before)
+        self.cp("publish", "--again", "-m", "two", trilane.POLICIES)
+        self.cp.signal(signal.SIGHUP)
+        wait_until(lambda: "event=keys_unchanged" in self.cp.log(), 10, "the same keys")
+
+    def signer(self):
+        for path in pathlib.Path("/proc/%d/task" % self.cp.popen.pid).glob("*/children"):
+            for child in path.read_text().split():
+                if b"\0signer\0" in pathlib.Path("/proc/%s/cmdline" % child).read_bytes():
+                    return int(child)
+        raise AssertionError("no signer")
+
+    def test_the_signer_is_shut_off(self):
+        self.start()
+        status = dict(line.split(":\t", 1) for line in pathlib.Path(
+            "/proc/%d/status" % self.signer()).read_text().splitlines() if ":\t" in line)
+        self.assertEqual(status["Seccomp"].strip(), "2")
+        self.assertEqual(status["NoNewPrivs"].strip(), "1")
+        self.assertEqual(status["Threads"].strip(), "1")
+        fds = {os.readlink(p) for p in pathlib.Path("/proc/%d/fd" % self.signer()).iterdir()}
+        self.assertEqual({f for f in fds if f.startswith("/")} - {"/dev/null",
+                                                                 str(self.cp.log_path)},
+                         {str(self.cp.data / "signer.state")})
+        # Another one is started in its place when it ends, whatever ended it.
+        os.kill(self.signer(), signal.SIGSYS)
+        wait_until(lambda: "the signer had ended by SIGSYS" in self.cp.log(), 10, "it says so")
+        wait_until(self.cp.leads, 10, "heads go out")
+
+    def test_what_ends_when_is_shown(self):
+        self.start()
+        wait_until(lambda: self.cp.metric("trilane_head_key_usable") == 1, 5, "the first beat")
+        week = 7 * 86400
+        self.assertAlmostEqual(self.cp.metric("trilane_key_expires_seconds"), week, delta=300)
+        self.assertAlmostEqual(self.cp.metric("trilane_root_expires_seconds"), 365 * 86400,
+                               delta=300)
+        self.assertEqual(self.cp.metric("trilane_root_version"), 1)
+        text = self.cp("key", "list")
+        self.assertIn("6d left", text)
+        self.assertEqual(text.count("this replica"), 2)
+        offline = json.loads(self.p.command("key", "list", "--output", "json", self.p.root))
+        self.assertEqual(offline["root"], self.roots()["root"])
+        self.cp.stop()
+        self.cp.start(**FAST, key_warn_ms=8 * 86400 * 1000)
+        wait_until(lambda: "event=head_key_ends" in self.cp.log(), 5, "a warning")
+
+
+if __name__ == "__main__":
+    unittest.main()
