@@ -212,7 +212,13 @@
     X(KEY_UNKNOWN, 9, 503, SELF, "the root in force does not have this replica's head key",        \
       "give it a key of that root, or publish a root with its key: docs/operations.md, Keys")      \
     X(KEY_EXPIRED, 9, 503, SELF, "this replica's head key is past its time",                       \
-      "make another one, and a root that has it: docs/operations.md, Keys")
+      "make another one, and a root that has it: docs/operations.md, Keys")                        \
+    X(TOKEN_MISMATCH, 16, 401, CALLER, "this join token is another node's or environment's",       \
+      "use the token that was made for this node: trilane-cp identity token NODE")                 \
+    X(RENEWAL_REPLAYED, 9, 409, CALLER, "this renewal, or a later one, was answered before",       \
+      "the node asks again by itself; if it does not, look for a copy of its status key")          \
+    X(JOINED_ALREADY, 6, 409, CALLER, "this directory has an identity already",                    \
+      "remove data-dir/identity to join anew, with another token")
 
 enum err_fault { ERR_FAULT_NOBODY, ERR_FAULT_CALLER, ERR_FAULT_PEER, ERR_FAULT_SELF };
 

@@ -132,6 +132,10 @@
       "a root in force with less time left is warned of")                                          \
     X(nodes, 10000, 1, 1000000, "nodes", "nodes whose status is kept")                             \
     X(history_versions, 1000, 2, 100000, "versions", "versions that the store keeps")              \
+    X(node_cert_ttl_ms, 86400000, 10000, 7776000000, "ms",                                         \
+      "life of a node's certificate; it is renewed at two thirds")                                 \
+    X(joins_per_second, 200, 1, 100000, "requests",                                                \
+      "joins and renewals that a replica looks at; one address has an eighth of it")               \
     X(bucket_bytes, 2ULL << 30, 16 << 20, 1ULL << 40, "bytes", "size of the snapshot bucket")      \
     X(collect_interval_ms, 300000, 100, 86400000, "ms",                                            \
       "how often the leader looks for what may be collected from the bucket")                      \

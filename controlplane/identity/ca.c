@@ -1,24 +1,31 @@
 /* ca: see ca.h. */
 #include "controlplane/identity/ca.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <openssl/evp.h>
 #include <openssl/pem.h>
 #include <openssl/x509.h>
 #include <openssl/x509v3.h>
+#include <sodium.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 
+#include "common/base/clock.h"
 #include "common/base/ids.h"
 #include "common/base/scope.h"
 #include "common/base/slice.h"
 #include "common/base/text.h"
+#include "common/net/csr.h"
+#include "common/snapshot/file.h"
+#include "controlplane/identity/grant.h"
 
-enum { PATH_SIZE = 4096, SAN_SIZE = 4096, SERIAL_SIZE = 16, TRUST_DOMAIN_MAX = 255 };
-enum { SECONDS_PER_DAY = 86400, EARLIER_SECONDS = 3600 };
+enum { PATH_SIZE = 4096, SAN_SIZE = 4096, TRUST_DOMAIN_MAX = 255, SECONDS_PER_DAY = 86400 };
+
+/* A serial: one byte, positive and never zero; the count; random bytes, more than anyone guesses.
+ */
+enum { SERIAL_SIZE = 16, SERIAL_FIRST = 0x40, COUNT_SIZE = 6 };
 
 static void free_key(EVP_PKEY **key)
 {
@@ -93,12 +100,14 @@ static struct err add_extension(X509 *cert, X509 *issuer, int nid, const char *v
     return added == 1 ? OK : FAIL(E_CRYPTO);
 }
 
-static struct err set_serial(X509 *cert)
+static struct err set_serial(X509 *cert, uint64_t count)
 {
     uint8_t bytes[SERIAL_SIZE];
     ids_random(bytes, sizeof(bytes));
-    bytes[0] &= 0x7f; /* positive. */
-    bytes[0] |= 0x40; /* of full length, so never zero. */
+    bytes[0] = SERIAL_FIRST;
+    for (size_t i = 0; i < COUNT_SIZE; i++) {
+        bytes[1 + i] = (uint8_t)(count >> 8 * (COUNT_SIZE - 1 - i));
+    }
     BIGNUM *number = BN_bin2bn(bytes, sizeof(bytes), NULL);
     bool fine = number != NULL && BN_to_ASN1_INTEGER(number, X509_get_serialNumber(cert)) != NULL;
     BN_free(number);
@@ -115,10 +124,23 @@ static struct err set_subject(X509 *cert, const char *name)
 
 struct shape {
     const char *common_name;
-    uint32_t days;
+    struct labels labels;
+    uint64_t life_s;
+    uint64_t count; /* in the serial. */
     bool ca;
     const char *san;
 };
+
+static struct err set_labels(X509 *cert, const struct labels *labels)
+{
+    for (size_t i = 0; i < labels->count; i++) {
+        char text[LABEL_MAX + 1];
+        int size = snprintf(text, sizeof(text), "%.*s=%.*s", SLICE_ARG(labels->items[i].name),
+                            SLICE_ARG(labels->items[i].value));
+        TRY(net_cert_add_label(cert, slice_of(text, (size_t)size)));
+    }
+    return OK;
+}
 
 static struct err extend(X509 *cert, X509 *issuer, const struct shape *shape)
 {
@@ -136,21 +158,26 @@ static struct err extend(X509 *cert, X509 *issuer, const struct shape *shape)
     return add_extension(cert, issuer, NID_subject_alt_name, shape->san);
 }
 
-/* Fills and signs; 'issuer' is the certificate itself for a CA. */
-static struct err build(X509 *cert, EVP_PKEY *key, X509 *issuer, EVP_PKEY *issuer_key,
-                        const struct shape *shape)
+/* All but the signature; 'issuer' is the certificate itself for a CA. */
+static struct err fill(X509 *cert, EVP_PKEY *key, X509 *issuer, const struct shape *shape)
 {
     if (X509_set_version(cert, X509_VERSION_3) != 1 || X509_set_pubkey(cert, key) != 1 ||
-        X509_gmtime_adj(X509_getm_notBefore(cert), -EARLIER_SECONDS) == NULL ||
-        X509_gmtime_adj(X509_getm_notAfter(cert), (long)shape->days * SECONDS_PER_DAY) == NULL) {
+        X509_gmtime_adj(X509_getm_notBefore(cert), -NET_CERT_EARLIER_S) == NULL ||
+        X509_gmtime_adj(X509_getm_notAfter(cert), (long)shape->life_s) == NULL) {
         return FAIL(E_CRYPTO);
     }
-    TRY(set_serial(cert));
+    TRY(set_serial(cert, shape->count));
     TRY(set_subject(cert, shape->common_name));
+    TRY(set_labels(cert, &shape->labels));
     if (X509_set_issuer_name(cert, X509_get_subject_name(issuer)) != 1) {
         return FAIL(E_CRYPTO);
     }
-    TRY(extend(cert, issuer, shape));
+    return extend(cert, issuer, shape);
+}
+
+/* The one use of an authority's private key. */
+static struct err sign(X509 *cert, EVP_PKEY *issuer_key)
+{
     return X509_sign(cert, issuer_key, EVP_sha256()) > 0 ? OK : FAIL(E_CRYPTO);
 }
 
@@ -211,28 +238,32 @@ struct err cp_ca_init(const char *directory, const char *trust_domain, struct bu
     char common_name[65];
     (void)snprintf(san, sizeof(san), "URI:spiffe://%s", trust_domain);
     (void)snprintf(common_name, sizeof(common_name), "Trilane CA %.50s", trust_domain);
-    struct shape shape = {.common_name = common_name, .days = CP_CA_DAYS, .ca = true, .san = san};
-    TRY(build(cert, key, cert, key, &shape));
+    struct shape shape = {.common_name = common_name,
+                          .life_s = (uint64_t)CP_CA_DAYS * SECONDS_PER_DAY,
+                          .ca = true,
+                          .san = san};
+    TRY(fill(cert, key, cert, &shape));
+    TRY(sign(cert, key));
     return write_pair(directory, "ca", key, cert, NULL, message);
 }
 
-struct authority {
-    X509 *cert;
+struct cp_ca {
+    struct net_chain certs; /* the first one is the key's. */
+    struct buf bundle;
     EVP_PKEY *key;
     char trust_domain[TRUST_DOMAIN_MAX + 1];
 };
 
-static void authority_free(struct authority *a)
+static X509 *cert_of(const struct cp_ca *ca)
 {
-    X509_free(a->cert);
-    EVP_PKEY_free(a->key);
+    return ca->certs.certs[0];
 }
 
 /* The CA's certificate carries its trust domain as the only URI. */
-static struct err find_trust_domain(struct authority *a)
+static struct err find_trust_domain(struct cp_ca *ca)
 {
-    static const struct slice scheme = {(const uint8_t *)"spiffe://", 9};
-    GENERAL_NAMES *names = X509_get_ext_d2i(a->cert, NID_subject_alt_name, NULL, NULL);
+    static const struct slice scheme = SLICE_INIT("spiffe://");
+    GENERAL_NAMES *names = X509_get_ext_d2i(cert_of(ca), NID_subject_alt_name, NULL, NULL);
     struct err result = FAIL(E_MALFORMED);
     for (int i = 0; i < sk_GENERAL_NAME_num(names); i++) {
         const GENERAL_NAME *name = sk_GENERAL_NAME_value(names, i);
@@ -243,7 +274,7 @@ static struct err find_trust_domain(struct authority *a)
         struct slice text = slice_of(ASN1_STRING_get0_data(uri), (size_t)ASN1_STRING_length(uri));
         struct slice domain = slice_from(text, scheme.size);
         if (slice_starts(text, scheme) && is_trust_domain(domain)) {
-            (void)snprintf(a->trust_domain, sizeof(a->trust_domain), "%.*s", SLICE_ARG(domain));
+            (void)snprintf(ca->trust_domain, sizeof(ca->trust_domain), "%.*s", SLICE_ARG(domain));
             result = OK;
         }
     }
@@ -251,22 +282,104 @@ static struct err find_trust_domain(struct authority *a)
     return result;
 }
 
-static struct err authority_read(const char *directory, struct authority *out)
+static struct err read_file(const char *path, bool secret, struct buf *out)
+{
+    auto_close int fd = open(path, O_RDONLY | O_CLOEXEC | (secret ? O_NOFOLLOW : 0));
+    struct stat info;
+    if (fd < 0 || fstat(fd, &info) != 0) {
+        return FAIL(errno == ENOENT ? E_NOT_FOUND : errno == ELOOP ? E_USAGE : E_IO);
+    }
+    bool private = S_ISREG(info.st_mode) && info.st_uid == geteuid() && (info.st_mode & 077) == 0;
+    if (secret && !private) {
+        return FAIL(E_USAGE);
+    }
+    uint8_t *room = NULL;
+    size_t size = 0;
+    TRY(buf_reserve(out, out->max, &room));
+    TRY(file_read_at(fd, room, out->max, 0, &size));
+    if (size == out->max) {
+        return FAIL(E_TOO_LARGE);
+    }
+    buf_commit(out, size);
+    return OK;
+}
+
+static struct err read_key(struct cp_ca *ca, const char *path, struct buf *message)
+{
+    auto_buf struct buf pem = BUF_MAX(NET_KEY_PEM_MAX);
+    struct err e = read_file(path, /* secret= */ true, &pem);
+    if (e.code == E_USAGE) {
+        TRY(buf_addf(message,
+                     "%s: expected a plain file of our own that nobody else may read; "
+                     "chmod 600",
+                     path));
+    }
+    if (err_ok(e)) {
+        e = net_key_read(buf_slice(&pem), &ca->key);
+    }
+    if (pem.ptr != NULL) {
+        sodium_memzero(pem.ptr, pem.capacity);
+    }
+    if (err_ok(e) && !net_cert_is_for(cert_of(ca), ca->key)) {
+        TRY(buf_addf(message, "%s: expected the key of the first certificate of ca.pem", path));
+        e = FAIL(E_CRYPTO);
+    }
+    return say(e, path, message);
+}
+
+static struct err read_authority(struct cp_ca *ca, const char *directory, struct buf *message)
 {
     char path[PATH_SIZE];
     TRY(join(directory, "ca.pem", path));
-    auto_file FILE *cert = fopen(path, "re");
+    TRY(say(read_file(path, /* secret= */ false, &ca->bundle), path, message));
+    TRY(say(net_chain_read(buf_slice(&ca->bundle), &ca->certs), path, message));
+    struct err e = find_trust_domain(ca);
+    if (!err_ok(e)) {
+        TRY(buf_addf(message,
+                     "%s: expected a certificate with its trust domain as URI: spiffe://DOMAIN",
+                     path));
+        return e;
+    }
     TRY(join(directory, "ca.key", path));
-    auto_file FILE *key = fopen(path, "re");
-    if (cert == NULL || key == NULL) {
-        return FAIL(E_NOT_FOUND);
+    return read_key(ca, path, message);
+}
+
+struct err cp_ca_open(const char *directory, struct cp_ca **out, struct buf *message)
+{
+    struct cp_ca *ca = calloc(1, sizeof(*ca));
+    if (ca == NULL) {
+        return FAIL(E_NO_MEMORY);
     }
-    out->cert = PEM_read_X509(cert, NULL, NULL, NULL);
-    out->key = PEM_read_PrivateKey(key, NULL, NULL, NULL);
-    if (out->cert == NULL || out->key == NULL || X509_check_private_key(out->cert, out->key) != 1) {
-        return FAIL(E_CRYPTO);
+    ca->bundle = BUF_MAX(NET_CHAIN_BYTES_MAX);
+    struct err e = read_authority(ca, directory, message);
+    if (!err_ok(e)) {
+        cp_ca_close(ca);
+        return e;
     }
-    return find_trust_domain(out);
+    *out = ca;
+    return OK;
+}
+
+void cp_ca_close(struct cp_ca *ca)
+{
+    if (ca == NULL) {
+        return;
+    }
+    net_chain_free(&ca->certs);
+    buf_free(&ca->bundle);
+    EVP_PKEY_free(ca->key);
+    free(ca);
+}
+
+static void close_ca(struct cp_ca **ca)
+{
+    cp_ca_close(*ca);
+}
+#define auto_ca __attribute__((cleanup(close_ca)))
+
+struct slice cp_ca_bundle(const struct cp_ca *ca)
+{
+    return buf_slice(&ca->bundle);
 }
 
 /* ---- leaves ---- */
@@ -299,54 +412,7 @@ static struct err name_leaf(const struct cp_leaf *leaf, struct buf *path, struct
     return buf_addf(base, "%.*s-%.*s", SLICE_ARG(tenant), SLICE_ARG(name));
 }
 
-static bool is_dns_name(struct slice s)
-{
-    for (size_t i = 0; i < s.size; i++) {
-        uint8_t c = s.ptr[i];
-        bool letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
-        if (!letter && !(c >= '0' && c <= '9') && c != '.' && c != '-' && c != '*') {
-            return false;
-        }
-    }
-    return s.size > 0 && s.size <= 253;
-}
-
-static bool is_address(struct slice s)
-{
-    char text[64];
-    uint8_t address[16];
-    (void)snprintf(text, sizeof(text), "%.*s", SLICE_ARG(s));
-    return inet_pton(AF_INET, text, address) == 1 || inet_pton(AF_INET6, text, address) == 1;
-}
-
-/* One "dns:NAME" or "ip:ADDRESS", as OpenSSL's configuration writes it. */
-static struct err add_san(struct slice item, struct buf *san, struct buf *message)
-{
-    struct slice dns = slice_from(item, 4);
-    if (slice_starts(item, SLICE_LIT("dns:")) && is_dns_name(dns)) {
-        return buf_addf(san, ",DNS:%.*s", SLICE_ARG(dns));
-    }
-    struct slice ip = slice_from(item, 3);
-    if (slice_starts(item, SLICE_LIT("ip:")) && is_address(ip)) {
-        return buf_addf(san, ",IP:%.*s", SLICE_ARG(ip));
-    }
-    TRY(buf_addf(message, "san: found \"%.*s\"; expected dns:NAME or ip:ADDRESS",
-                 SLICE_ARG(slice_head(item, 80))));
-    return FAIL(E_USAGE);
-}
-
-static struct err add_sans(const char *text, struct buf *san, struct buf *message)
-{
-    struct slice rest = slice_str(text);
-    while (rest.size > 0) {
-        struct slice item = slice_head(rest, slice_find(rest, ','));
-        TRY(add_san(item, san, message));
-        rest = slice_from(rest, item.size + 1);
-    }
-    return OK;
-}
-
-static struct err issue(const struct cp_leaf *leaf, const struct authority *ca,
+static struct err issue(const struct cp_leaf *leaf, const struct cp_ca *ca,
                         const struct shape *shape, const char *base, struct buf *message)
 {
     auto_key EVP_PKEY *key = EVP_EC_gen("P-256");
@@ -354,32 +420,129 @@ static struct err issue(const struct cp_leaf *leaf, const struct authority *ca,
     if (key == NULL || cert == NULL) {
         return FAIL(E_CRYPTO);
     }
-    TRY(build(cert, key, ca->cert, ca->key, shape));
-    return write_pair(leaf->out, base, key, cert, ca->cert, message);
+    TRY(fill(cert, key, cert_of(ca), shape));
+    TRY(sign(cert, ca->key));
+    return write_pair(leaf->out, base, key, cert, cert_of(ca), message);
+}
+
+/* Labels and names are judged as those of a join token are. */
+static struct err judge_grant(const struct cp_leaf *leaf, struct labels *out, struct buf *message)
+{
+    auto_buf struct buf text = BUF_MAX(CP_GRANT_MAX);
+    struct cp_grant grant = {.labels = slice_str(leaf->labels), .sans = slice_str(leaf->san)};
+    if (leaf->node == NULL && leaf->labels != NULL) {
+        TRY(buf_add_str(message, "labels: they are a node's; name it with --node"));
+        return FAIL(E_USAGE);
+    }
+    TRY(cp_grant_make(&grant, &text, message));
+    return labels_parse(grant.labels, out);
 }
 
 struct err cp_ca_issue(const struct cp_leaf *leaf, struct buf *out_id, struct buf *out_base,
                        struct buf *message)
 {
-    __attribute__((cleanup(authority_free))) struct authority ca = {0};
+    auto_ca struct cp_ca *ca = NULL;
     auto_buf struct buf path = BUF_MAX(SAN_SIZE);
     auto_buf struct buf base = BUF_MAX(SAN_SIZE);
     auto_buf struct buf san = BUF_MAX(SAN_SIZE);
     const char *id = NULL;
     const char *base_text = NULL;
     const char *san_text = NULL;
+    struct shape shape = {.life_s = (uint64_t)leaf->days * SECONDS_PER_DAY};
     TRY(name_leaf(leaf, &path, &base, message));
-    TRY(say(authority_read(leaf->ca, &ca), leaf->ca, message));
+    TRY(judge_grant(leaf, &shape.labels, message));
+    TRY(cp_ca_open(leaf->ca, &ca, message));
     TRY(say(make_directory(leaf->out), leaf->out, message));
-    TRY(buf_addf(out_id, "spiffe://%s%.*s", ca.trust_domain, SLICE_ARG(buf_slice(&path))));
+    TRY(buf_addf(out_id, "spiffe://%s%.*s", ca->trust_domain, SLICE_ARG(buf_slice(&path))));
     TRY(buf_cstr(out_id, &id));
     TRY(buf_addf(&san, "URI:%s", id));
-    TRY(add_sans(leaf->san == NULL ? "" : leaf->san, &san, message));
+    TRY(cp_grant_add_sans(slice_str(leaf->san), &san, message));
     TRY(buf_cstr(&base, &base_text));
     TRY(buf_cstr(&san, &san_text));
     char common_name[65];
     (void)snprintf(common_name, sizeof(common_name), "%.64s", base_text);
-    struct shape shape = {.common_name = common_name, .days = leaf->days, .san = san_text};
-    TRY(issue(leaf, &ca, &shape, base_text, message));
+    shape.common_name = common_name;
+    shape.san = san_text;
+    TRY(issue(leaf, ca, &shape, base_text, message));
     return buf_addf(out_base, "%s/%s", leaf->out, base_text);
+}
+
+/* ---- leaves of nodes that join ---- */
+
+static struct err take_pem(BIO *bio, struct buf *out)
+{
+    char *bytes = NULL;
+    long size = BIO_get_mem_data(bio, &bytes);
+    return buf_add(out, slice_of(bytes, size < 0 ? 0 : (size_t)size));
+}
+
+static struct err write_pem(const struct cp_ca *ca, X509 *leaf, struct buf *out)
+{
+    BIO *bio = BIO_new(BIO_s_mem());
+    struct err e = FAIL(E_NO_MEMORY);
+    if (bio != NULL && PEM_write_bio_X509(bio, leaf) == 1 &&
+        PEM_write_bio_X509(bio, cert_of(ca)) == 1) {
+        e = take_pem(bio, out);
+    }
+    BIO_free(bio);
+    return e;
+}
+
+static struct err sign_node(const struct cp_ca *ca, const struct cp_ca_order *order,
+                            const struct shape *shape, struct cp_ca_leaf *out)
+{
+    auto_cert X509 *cert = X509_new();
+    struct net_cert_times times;
+    if (cert == NULL) {
+        return FAIL(E_NO_MEMORY);
+    }
+    TRY(fill(cert, order->key, cert_of(ca), shape));
+    TRY(sign(cert, ca->key));
+    TRY(write_pem(ca, cert, &out->chain));
+    TRY(net_cert_times(cert, &times));
+    net_cert_serial(cert, out->serial);
+    out->not_after_ms = times.ends_s * 1000;
+    return OK;
+}
+
+struct err cp_ca_sign(struct cp_ca *ca, const struct cp_ca_order *order, struct cp_ca_leaf *out)
+{
+    char common_name[65];
+    const char *san_text = NULL;
+    auto_buf struct buf san = BUF_MAX(SAN_SIZE);
+    auto_buf struct buf message = BUF_MAX(SAN_SIZE); /* what is wrong was said at the token. */
+    struct shape shape = {.life_s = order->ttl_ms / 1000, .count = order->count};
+    TRY(labels_parse(order->labels, &shape.labels));
+    TRY(buf_addf(&san, "URI:spiffe://%s/node/%s", ca->trust_domain, order->node));
+    TRY(cp_grant_add_sans(order->sans, &san, &message));
+    TRY(buf_cstr(&san, &san_text));
+    (void)snprintf(common_name, sizeof(common_name), "%.64s", order->node);
+    shape.common_name = common_name;
+    shape.san = san_text;
+    struct cp_ca_leaf leaf = {.chain = BUF_MAX(NET_CHAIN_BYTES_MAX)};
+    struct err e = sign_node(ca, order, &shape, &leaf);
+    if (!err_ok(e)) {
+        cp_ca_leaf_free(&leaf);
+        return e;
+    }
+    *out = leaf;
+    return OK;
+}
+
+void cp_ca_leaf_free(struct cp_ca_leaf *leaf)
+{
+    buf_free(&leaf->chain);
+}
+
+uint64_t cp_ca_serial_count(const char *serial)
+{
+    uint8_t bytes[SERIAL_SIZE];
+    uint64_t count = 0;
+    if (!err_ok(text_unhex(slice_str(serial), bytes, sizeof(bytes))) || bytes[0] != SERIAL_FIRST) {
+        return 0;
+    }
+    for (size_t i = 0; i < COUNT_SIZE; i++) {
+        count = count << 8 | bytes[1 + i];
+    }
+    return count;
 }

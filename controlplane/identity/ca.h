@@ -1,13 +1,18 @@
 /*
- * ca: a certificate authority for development, in two files.
+ * ca: a certificate authority in two files, and the leaves that it signs.
  *
- * Shape      ca.pem and ca.key in a directory; leaves are X.509-SVIDs for services and nodes, with
- *            DNS names and addresses beside the SPIFFE id. ECDSA P-256, SHA-256.
- * Units      days of validity; a leaf begins an hour before now, for clocks that differ.
- * Threads    commands only: one thread.
- * Errors     E_USAGE for a name that is none, E_EXISTS for a file that is there already (nothing is
- *            written over), E_NOT_FOUND without a CA, E_CRYPTO, E_IO.
- * Source     SPIFFE X509-SVID specification; docs/operations.md, "Identities".
+ * Shape      ca.pem and ca.key in a directory. ca.pem may hold several certificates: the first one
+ *            is the key's, and all of them are what nodes trust, so that a new authority is known
+ *            before it signs. Leaves are X.509-SVIDs for services and nodes, with DNS names and
+ *            addresses beside the SPIFFE id. ECDSA P-256, SHA-256.
+ * Units      seconds and days of validity; a leaf begins an hour before now, for clocks that
+ *            differ.
+ * Ownership  cp_ca_open() gives what cp_ca_close() ends; it holds the authority's private key.
+ * Threads    one at a time.
+ * Errors     E_USAGE for a name that is none, or a key's file that others may read, E_EXISTS for
+ *            a file that is there already (nothing is written over), E_NOT_FOUND without a CA,
+ *            E_CRYPTO, E_IO.
+ * Source     SPIFFE X509-SVID specification; docs/formats.md, "Certificates of nodes".
  */
 #pragma once
 
@@ -15,6 +20,8 @@
 
 #include "common/base/buf.h"
 #include "common/base/err.h"
+#include "common/net/cert.h"
+#include "common/snapshot/labels.h"
 
 enum { CP_CA_DAYS = 3650, CP_LEAF_DAYS = 90, CP_LEAF_DAYS_MAX = 825 };
 
@@ -27,6 +34,7 @@ struct cp_leaf {
     const char *out;     /* directory that the files are written to; made when missing. */
     const char *service; /* "tenant/name"; or NULL and */
     const char *node;    /* the id of a node. */
+    const char *labels;  /* of a node: "name=value,…"; NULL: none. */
     const char *san;     /* "dns:NAME,ip:ADDRESS,…"; NULL: none. */
     uint32_t days;       /* 1 to CP_LEAF_DAYS_MAX. */
 };
@@ -38,3 +46,43 @@ struct cp_leaf {
  */
 MUST_CHECK struct err cp_ca_issue(const struct cp_leaf *leaf, struct buf *out_id,
                                   struct buf *out_base, struct buf *message);
+
+/* ---- an authority that a server has open ---- */
+
+struct cp_ca;
+
+MUST_CHECK struct err cp_ca_open(const char *directory, struct cp_ca **out, struct buf *message);
+/* Accepts NULL. */
+void cp_ca_close(struct cp_ca *ca);
+
+/* What nodes trust: ca.pem, as it was read. */
+struct slice cp_ca_bundle(const struct cp_ca *ca);
+
+/* A node's certificate, as it is ordered. */
+struct cp_ca_order {
+    struct evp_pkey_st *key; /* its public key is what counts. */
+    const char *node;
+    struct slice labels; /* of a cp_grant. */
+    struct slice sans;
+    uint64_t ttl_ms;
+    uint64_t count; /* see cp_ca_serial_count(). */
+};
+
+/* What was signed. */
+struct cp_ca_leaf {
+    struct buf chain; /* PEM: the leaf, then the authority's certificate. */
+    char serial[NET_SERIAL_SIZE];
+    int64_t not_after_ms;
+};
+
+MUST_CHECK struct err cp_ca_sign(struct cp_ca *ca, const struct cp_ca_order *order,
+                                 struct cp_ca_leaf *out);
+void cp_ca_leaf_free(struct cp_ca_leaf *leaf);
+
+/*
+ * The count that was ordered with a certificate: 48 bits at the front of its serial, before 72
+ * random ones. So the record of a node's present certificate also says which request led to it,
+ * and an older one is told from a newer one wherever it is sent. Zero for a serial of another
+ * kind.
+ */
+uint64_t cp_ca_serial_count(const char *serial);

@@ -11,6 +11,7 @@
 #include <cmocka.h>
 #include <openssl/pem.h>
 #include <openssl/x509_vfy.h>
+#include <sys/stat.h>
 
 #include "common/base/check.h"
 #include "common/base/ids.h"
@@ -18,6 +19,7 @@
 #include "controlplane/identity/ca.h"
 
 static char directory[] = "/tmp/trilane-ca-XXXXXX";
+static const char *labels; /* of the next leaf. */
 
 static struct err issue(const char *service, const char *node, const char *san, char base[256])
 {
@@ -25,6 +27,7 @@ static struct err issue(const char *service, const char *node, const char *san, 
                            .out = directory,
                            .service = service,
                            .node = node,
+                           .labels = labels,
                            .san = san,
                            .days = 30};
     struct buf id = BUF_MAX(1024);
@@ -96,6 +99,74 @@ static void a_node_has_its_spiffe_id(void **state)
     X509_free(leaf);
 }
 
+static void a_node_has_its_labels(void **state)
+{
+    (void)state;
+    char base[256];
+    labels = "zone=eu-1,rack=b";
+    assert_int_equal(issue(NULL, "node-2", NULL, base).code, E_OK);
+    assert_int_equal(issue("acme/labelled", NULL, NULL, base).code, E_USAGE); /* a node's alone. */
+    labels = "zone";
+    assert_int_equal(issue(NULL, "node-3", NULL, base).code, E_USAGE);
+    labels = NULL;
+    (void)snprintf(base, sizeof(base), "%s/node-node-2", directory);
+    X509 *leaf = read_cert(base, ".pem");
+    struct buf text = BUF_MAX(256);
+    assert_int_equal(net_cert_labels(leaf, &text).code, E_OK);
+    assert_true(slice_eq(buf_slice(&text), SLICE_LIT("rack=b,zone=eu-1")));
+    buf_free(&text);
+    X509_free(leaf);
+}
+
+static void a_key_that_others_may_read_is_refused(void **state)
+{
+    (void)state;
+    char path[256];
+    char base[256];
+    (void)snprintf(path, sizeof(path), "%s/ca.key", directory);
+    assert_int_equal(chmod(path, 0640), 0);
+    assert_int_equal(issue("acme/other", NULL, NULL, base).code, E_USAGE);
+    assert_int_equal(chmod(path, 0600), 0);
+    assert_int_equal(issue("acme/other", NULL, NULL, base).code, E_OK);
+}
+
+static void a_bundle_begins_with_the_keys_own(void **state)
+{
+    (void)state;
+    char other[] = "/tmp/trilane-ca-XXXXXX";
+    char command[512];
+    struct buf message = BUF_MAX(1024);
+    struct cp_ca *ca = NULL;
+    assert_non_null(mkdtemp(other));
+    assert_int_equal(cp_ca_init(other, "platform.test", &message).code, E_OK);
+    (void)snprintf(command, sizeof(command), "cat %s/ca.pem >>%s/ca.pem", directory, other);
+    assert_int_equal(system(command), 0); /* NOLINT(concurrency-mt-unsafe): one thread. */
+    assert_int_equal(cp_ca_open(other, &ca, &message).code, E_OK);
+    struct net_chain chain = {.count = 0};
+    assert_int_equal(net_chain_read(cp_ca_bundle(ca), &chain).code, E_OK);
+    assert_int_equal(chain.count, 2);
+    net_chain_free(&chain);
+    cp_ca_close(ca);
+    (void)snprintf(command, sizeof(command), "cp %s/ca.pem %s/ca.pem", directory, other);
+    assert_int_equal(system(command), 0); /* NOLINT(concurrency-mt-unsafe): one thread. */
+    ca = NULL;
+    assert_int_equal(cp_ca_open(other, &ca, &message).code, E_CRYPTO); /* another one's key. */
+    assert_null(ca);
+    buf_free(&message);
+    (void)snprintf(command, sizeof(command), "rm -rf '%s'", other);
+    assert_int_equal(system(command), 0); /* NOLINT(concurrency-mt-unsafe): one thread. */
+}
+
+static void a_serial_has_its_count(void **state)
+{
+    (void)state;
+    assert_int_equal(cp_ca_serial_count("400000000000010203040506070809ff"), 1);
+    assert_int_equal(cp_ca_serial_count("40ffffffffffff0203040506070809ff"), 0xffffffffffffULL);
+    assert_int_equal(cp_ca_serial_count("410000000000010203040506070809ff"), 0);
+    assert_int_equal(cp_ca_serial_count("4000000000000102030405060708"), 0);
+    assert_int_equal(cp_ca_serial_count(""), 0);
+}
+
 static void wrong_names_are_refused(void **state)
 {
     (void)state;
@@ -126,6 +197,10 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_service_has_its_spiffe_id),
         cmocka_unit_test(a_node_has_its_spiffe_id),
+        cmocka_unit_test(a_node_has_its_labels),
+        cmocka_unit_test(a_key_that_others_may_read_is_refused),
+        cmocka_unit_test(a_bundle_begins_with_the_keys_own),
+        cmocka_unit_test(a_serial_has_its_count),
         cmocka_unit_test(wrong_names_are_refused),
     };
     int failed = cmocka_run_group_tests_name("identity.ca", tests, NULL, NULL);

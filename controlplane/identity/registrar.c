@@ -1,0 +1,435 @@
+/* registrar: see registrar.h. */
+#include "controlplane/identity/registrar.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/clock.h"
+#include "common/base/limits.h"
+#include "common/base/lock.h"
+#include "common/base/log.h"
+#include "common/base/text.h"
+#include "common/net/csr.h"
+#include "controlplane/identity/grant.h"
+
+enum {
+    COUNT_BITS = 48,  /* that a serial has room for. */
+    PREFIX_SIZE = 8,  /* of a token's digest, in the audit. */
+    AUDITED_MAX = 10, /* refusals a second that the audit keeps: anyone may cause them. */
+    CHAIN_FILE_MAX = NET_CHAIN_BYTES_MAX,
+    AGAIN_MAX = 2, /* a token that was used between judging and enrolling is judged anew, once. */
+};
+
+struct cp_registrar {
+    struct cp_registrar_options options;
+    uint8_t environment_id[ENVIRONMENT_SIZE];
+    struct cp_ca *ca; /* NULL: nobody joins here. */
+    uint64_t audited_second;
+    unsigned audited; /* refusals in that second. */
+    struct {
+        struct lock lock;
+        struct cp_registrar_counters counters GUARDED;
+    } shared;
+};
+
+struct err cp_registrar_new(const struct cp_registrar_options *options, struct cp_registrar **out,
+                            struct buf *message)
+{
+    struct cp_registrar *r = calloc(1, sizeof(*r));
+    if (r == NULL) {
+        return FAIL(E_NO_MEMORY);
+    }
+    r->options = *options;
+    snap_environment(slice_str(options->environment), r->environment_id);
+    lock_init(&r->shared.lock);
+    struct err e = options->ca == NULL ? OK : cp_ca_open(options->ca, &r->ca, message);
+    if (!err_ok(e)) {
+        cp_registrar_free(r);
+        return e;
+    }
+    *out = r;
+    return OK;
+}
+
+void cp_registrar_free(struct cp_registrar *r)
+{
+    if (r == NULL) {
+        return;
+    }
+    cp_ca_close(r->ca);
+    lock_free(&r->shared.lock);
+    free(r);
+}
+
+struct slice cp_registrar_bundle(const struct cp_registrar *r)
+{
+    return cp_ca_bundle(r->ca);
+}
+
+void cp_registrar_counters(struct cp_registrar *r, struct cp_registrar_counters *out)
+{
+    lock_take(&r->shared.lock);
+    *out = r->shared.counters;
+    lock_drop(&r->shared.lock);
+}
+
+void cp_admission_free(struct cp_admission *admission)
+{
+    cp_ca_leaf_free(&admission->leaf);
+}
+
+static struct err say(struct err e, const char *sentence, struct buf *message)
+{
+    if (!err_ok(e) && message->size == 0) {
+        TRY(buf_add_str(message, sentence));
+    }
+    return e;
+}
+
+/* ---- counting and the audit ---- */
+
+#define COUNT(r, name)                                                                             \
+    do {                                                                                           \
+        lock_take(&(r)->shared.lock);                                                              \
+        (r)->shared.counters.name++;                                                               \
+        lock_drop(&(r)->shared.lock);                                                              \
+    } while (0)
+
+static void audit(struct cp_registrar *r, struct cp_store *store, const struct cp_audit *entry)
+{
+    struct err e = store->ops->audit_add(store, r->options.environment, entry);
+    if (!err_ok(e)) {
+        LOG(LOG_ERROR, "identity", "audit_lost", LOG_ERR(e), LOG_STR("action", entry->action),
+            LOG_STR("object", entry->object));
+    }
+}
+
+/* Whoever reaches the API may be refused as often as it likes; the database is not filled by it. */
+static bool is_audited(struct cp_registrar *r, struct err result)
+{
+    uint64_t second = clock_mono_ns() / 1000000000;
+    if (err_ok(result)) {
+        return true;
+    }
+    if (second != r->audited_second) {
+        r->audited_second = second;
+        r->audited = 0;
+    }
+    return r->audited++ < AUDITED_MAX;
+}
+
+static struct cp_audit entry_of(const char *action, const char *actor, struct err result)
+{
+    struct cp_audit entry = {0};
+    (void)snprintf(entry.actor, sizeof(entry.actor), "%s", actor);
+    (void)snprintf(entry.action, sizeof(entry.action), "%s", action);
+    (void)snprintf(entry.outcome, sizeof(entry.outcome), "%s", err_name(result.code));
+    return entry;
+}
+
+/* "node-1 token 0011223344556677": which token it was, and nothing that could be used. */
+static void name_token(struct cp_audit *entry, const char *node, const struct join_token *token)
+{
+    uint8_t digest[DIGEST_SIZE];
+    char prefix[2 * PREFIX_SIZE + 1];
+    join_token_digest(token, digest);
+    text_hex(slice_of(digest, PREFIX_SIZE), prefix);
+    (void)snprintf(entry->object, sizeof(entry->object), "%s token %s", node, prefix);
+}
+
+static void tell(struct cp_registrar *r, struct cp_store *store, const struct cp_audit *entry,
+                 struct err result)
+{
+    LOG(err_ok(result) ? LOG_INFO : LOG_WARN, "identity", entry->action, LOG_ERR(result),
+        LOG_STR("actor", entry->actor), LOG_STR("object", entry->object));
+    if (!err_ok(result)) {
+        COUNT(r, refused);
+    }
+    if (is_audited(r, result)) {
+        audit(r, store, entry);
+    } else {
+        COUNT(r, unaudited);
+    }
+}
+
+/* ---- invitations ---- */
+
+/* The last certificate of the API's chain: its CA's, so that a token is good at every replica and
+ * outlives the API's own certificate. */
+static struct err find_pin(const char *path, struct join_token *token)
+{
+    FILE *file = path == NULL ? NULL : fopen(path, "re");
+    if (file == NULL) {
+        return path == NULL ? OK : FAIL(E_NOT_FOUND);
+    }
+    auto_buf struct buf pem = BUF_MAX(CHAIN_FILE_MAX);
+    auto_chain struct net_chain chain = {.count = 0};
+    uint8_t *room = NULL;
+    struct err e = buf_reserve(&pem, CHAIN_FILE_MAX, &room);
+    if (err_ok(e)) {
+        buf_commit(&pem, fread(room, 1, CHAIN_FILE_MAX, file));
+    }
+    (void)fclose(file);
+    TRY(e);
+    TRY(net_chain_read(buf_slice(&pem), &chain));
+    TRY(net_cert_pin(chain.certs[chain.count - 1], token->pin));
+    token->has_pin = true;
+    return OK;
+}
+
+static struct err judge_invitation(const struct cp_registrar *r, const struct cp_invitation *i,
+                                   struct buf *grant, struct buf *message)
+{
+    if (r->ca == NULL) {
+        TRY(buf_add_str(message, "this control plane has no CA, so nobody joins here: start it "
+                                 "with --ca DIRECTORY"));
+        return FAIL(E_UNSUPPORTED);
+    }
+    if (!text_is_name(slice_str(i->node))) {
+        TRY(buf_addf(message, "node: found \"%.80s\"; expected a name of a-z, 0-9 and '-'",
+                     i->node));
+        return FAIL(E_USAGE);
+    }
+    uint64_t ttl_s = i->ttl_ms / 1000;
+    if (ttl_s < CP_TOKEN_TTL_MIN_S || ttl_s > CP_TOKEN_TTL_MAX_S) {
+        return say(FAIL(E_USAGE), "ttl: expected from one second to 30 days", message);
+    }
+    struct cp_grant wanted = {.labels = slice_str(i->labels), .sans = slice_str(i->sans)};
+    return cp_grant_make(&wanted, grant, message);
+}
+
+static struct err invite(struct cp_registrar *r, struct cp_store *store,
+                         const struct cp_invitation *i, struct join_token *token,
+                         struct cp_join_token *row, struct buf *message)
+{
+    auto_buf struct buf grant = BUF_MAX(CP_GRANT_MAX);
+    TRY(judge_invitation(r, i, &grant, message));
+    (void)snprintf(token->environment, sizeof(token->environment), "%s", r->options.environment);
+    (void)snprintf(token->node, sizeof(token->node), "%s", i->node);
+    ids_random(token->secret, sizeof(token->secret));
+    TRY(say(find_pin(r->options.tls_cert, token), "tls-cert: its chain cannot be read", message));
+    join_token_digest(token, row->digest);
+    (void)snprintf(row->node, sizeof(row->node), "%s", i->node);
+    (void)snprintf(row->labels, sizeof(row->labels), "%.*s", SLICE_ARG(buf_slice(&grant)));
+    (void)snprintf(row->author, sizeof(row->author), "%s", i->author);
+    row->expires_ms = clock_wall_ms() + (int64_t)i->ttl_ms;
+    return store->ops->token_put(store, r->options.environment, row);
+}
+
+struct err cp_registrar_invite(struct cp_registrar *r, struct cp_store *store,
+                               const struct cp_invitation *invitation, struct buf *out_token,
+                               int64_t *out_expires_ms, struct buf *message)
+{
+    auto_join_token struct join_token token = {.has_pin = false};
+    struct cp_join_token row = {.expires_ms = 0};
+    struct err e = invite(r, store, invitation, &token, &row, message);
+    struct cp_audit entry = entry_of("identity token", invitation->author, e);
+    if (err_ok(e)) {
+        name_token(&entry, token.node, &token);
+        COUNT(r, invited);
+    } else {
+        (void)snprintf(entry.object, sizeof(entry.object), "%.63s", invitation->node);
+    }
+    tell(r, store, &entry, e);
+    TRY(e);
+    *out_expires_ms = row.expires_ms;
+    return join_token_print(&token, out_token);
+}
+
+/* ---- removing ---- */
+
+struct err cp_registrar_remove(struct cp_registrar *r, struct cp_store *store, const char *node,
+                               const char *author, struct buf *message)
+{
+    struct err e = text_is_name(slice_str(node)) ? OK : FAIL(E_USAGE);
+    if (err_ok(e)) {
+        e = store->ops->node_remove(store, r->options.environment, node);
+    }
+    struct cp_audit entry = entry_of("identity remove", author, e);
+    (void)snprintf(entry.object, sizeof(entry.object), "%.63s", node);
+    tell(r, store, &entry, e);
+    if (err_ok(e)) {
+        COUNT(r, removed);
+    }
+    if (e.code == E_NOT_FOUND) {
+        TRY(buf_addf(message,
+                     "no node \"%.63s\" joined; one that was enrolled by hand is removed by taking "
+                     "its .pub file out of --node-keys",
+                     node));
+    }
+    return e;
+}
+
+/* ---- joining ---- */
+
+/* What is signed for a node, and what is kept of it. */
+static struct err make_leaf(struct cp_registrar *r, struct slice csr, uint64_t count,
+                            struct cp_node *node, struct cp_admission *out, struct buf *message)
+{
+    auto_net_key struct evp_pkey_st *key = NULL;
+    struct cp_grant grant = cp_grant_split(slice_str(node->labels));
+    TRY(say(net_csr_open(csr, &key),
+            "csr: expected a PKCS #10 request in PEM, signed by its own key of P-256 or P-384",
+            message));
+    struct cp_ca_order order = {.key = key,
+                                .node = node->id,
+                                .labels = grant.labels,
+                                .sans = grant.sans,
+                                .ttl_ms = limits.node_cert_ttl_ms,
+                                .count = count};
+    TRY(cp_ca_sign(r->ca, &order, &out->leaf));
+    (void)snprintf(out->node, sizeof(out->node), "%s", node->id);
+    (void)snprintf(out->labels, sizeof(out->labels), "%.*s", SLICE_ARG(grant.labels));
+    (void)snprintf(node->serial, sizeof(node->serial), "%s", out->leaf.serial);
+    node->not_after_ms = out->leaf.not_after_ms;
+    return OK;
+}
+
+static struct err admit(struct cp_registrar *r, struct cp_store *store,
+                        const struct cp_evidence *evidence, struct cp_admission *out,
+                        struct buf *message)
+{
+    struct cp_attested attested;
+    TRY(r->options.attestor->judge(store, evidence, &attested));
+    struct cp_node node = {.state = CP_NODE_ENROLLED};
+    (void)snprintf(node.id, sizeof(node.id), "%s", attested.node);
+    (void)snprintf(node.labels, sizeof(node.labels), "%s", attested.grant);
+    memcpy(node.status_key, evidence->status_key, KEY_PUBLIC_SIZE);
+    uint64_t count = cp_ca_serial_count(attested.serial) + 1;
+    uint64_t now_ms = (uint64_t)clock_wall_ms();
+    TRY(make_leaf(r, evidence->csr, count > now_ms ? count : now_ms, &node, out, message));
+    return r->options.attestor->enrol(store, evidence, &attested, &node);
+}
+
+/* A token that is used between judging and enrolling may have been so by this very node, whose
+ * first request is still on its way at another replica, or whose commit nobody answered. */
+static struct err admit_once(struct cp_registrar *r, struct cp_store *store,
+                             const struct cp_evidence *evidence, struct cp_admission *out,
+                             struct buf *message)
+{
+    for (unsigned i = 1;; i++) { /* ends with another answer, or the second time. */
+        struct cp_admission admission = {.leaf.chain = BUF_MAX(NET_CHAIN_BYTES_MAX)};
+        struct err e = admit(r, store, evidence, &admission, message);
+        if (err_ok(e)) {
+            *out = admission;
+            return e;
+        }
+        cp_admission_free(&admission);
+        bool again = e.code == E_TOKEN_USED || e.code == E_RESULT_UNKNOWN;
+        if (!again || i == AGAIN_MAX) {
+            return e;
+        }
+    }
+}
+
+static const char *why_not_joined(enum err_code code)
+{
+    switch ((int)code) {
+    case E_UNAUTHENTICATED:
+        return "proof: it is not the status key's signature of this request";
+    case E_TOKEN_USED:
+        return "this join token was used already, by other keys than these";
+    case E_TOKEN_MISMATCH:
+        return "this join token is another node's, or another environment's";
+    default:
+        return err_text(code);
+    }
+}
+
+struct err cp_registrar_join(struct cp_registrar *r, struct cp_store *store,
+                             const struct cp_join_request *request, struct cp_admission *out,
+                             struct buf *message)
+{
+    struct cp_evidence evidence = {.environment = r->options.environment,
+                                   .environment_id = r->environment_id,
+                                   .token = &request->token,
+                                   .csr = request->csr};
+    char actor[CP_AUTHOR_MAX + 1];
+    if (r->ca == NULL) {
+        return say(FAIL(E_UNSUPPORTED), "this control plane has no CA: nobody joins here", message);
+    }
+    memcpy(evidence.status_key, request->status_key, sizeof(evidence.status_key));
+    memcpy(evidence.proof, request->proof, sizeof(evidence.proof));
+    struct err e = admit_once(r, store, &evidence, out, message);
+    (void)snprintf(actor, sizeof(actor), "node %s", request->token.node);
+    struct cp_audit entry = entry_of("identity join", actor, e);
+    name_token(&entry, request->token.node, &request->token);
+    tell(r, store, &entry, e);
+    if (err_ok(e)) {
+        COUNT(r, joined);
+    }
+    return say(e, why_not_joined(e.code), message);
+}
+
+/* ---- renewing ---- */
+
+static struct err judge_renewal(struct cp_registrar *r, const struct cp_renew_request *request,
+                                const struct cp_node *node, struct buf *message)
+{
+    auto_buf struct buf statement = BUF_MAX(JOIN_STATEMENT_MAX);
+    struct renew_statement s = {.environment = r->environment_id,
+                                .node = slice_str(request->node),
+                                .csr = request->csr,
+                                .at_ms = request->at_ms,
+                                .count = request->count};
+    TRY(renew_statement(&s, &statement));
+    if (!key_verify(node->status_key, buf_slice(&statement), request->proof)) {
+        return say(FAIL(E_UNAUTHENTICATED), "proof: it is not the node's status key's", message);
+    }
+    if (node->state == CP_NODE_REMOVED) {
+        return FAIL(E_NODE_REMOVED);
+    }
+    int64_t tolerance_ms = (int64_t)limits.clock_tolerance_ms;
+    int64_t now_ms = clock_wall_ms();
+    if (request->at_ms < now_ms - tolerance_ms || request->at_ms > now_ms + tolerance_ms) {
+        return say(FAIL(E_CLOCK_SKEW), "at_ms: the clocks differ by more than clock-tolerance-ms",
+                   message);
+    }
+    if (request->count <= cp_ca_serial_count(node->serial) || request->count >> COUNT_BITS != 0) {
+        return FAIL(E_RENEWAL_REPLAYED);
+    }
+    return OK;
+}
+
+static struct err renew(struct cp_registrar *r, struct cp_store *store,
+                        const struct cp_renew_request *request, struct cp_admission *out,
+                        struct buf *message)
+{
+    struct cp_node node;
+    const char *environment = r->options.environment;
+    struct err e = store->ops->node_get(store, environment, request->node, &node);
+    if (e.code == E_NOT_FOUND) {
+        return say(FAIL(E_UNAUTHENTICATED), "no node of this name joined", message);
+    }
+    TRY(e);
+    TRY(judge_renewal(r, request, &node, message));
+    TRY(make_leaf(r, request->csr, request->count, &node, out, message));
+    e = store->ops->node_renew(store, environment, node.id, node.serial, node.not_after_ms);
+    return e.code == E_NOT_FOUND ? FAIL(E_NODE_REMOVED) : e;
+}
+
+struct err cp_registrar_renew(struct cp_registrar *r, struct cp_store *store,
+                              const struct cp_renew_request *request, struct cp_admission *out,
+                              struct buf *message)
+{
+    struct cp_admission admission = {.leaf.chain = BUF_MAX(NET_CHAIN_BYTES_MAX)};
+    char actor[CP_AUTHOR_MAX + 1];
+    if (r->ca == NULL) {
+        return say(FAIL(E_UNSUPPORTED), "this control plane has no CA: nobody renews here",
+                   message);
+    }
+    struct err e = renew(r, store, request, &admission, message);
+    (void)snprintf(actor, sizeof(actor), "node %.63s", request->node);
+    struct cp_audit entry = entry_of("identity renew", actor, e);
+    (void)snprintf(entry.object, sizeof(entry.object), "%.63s serial %s", request->node,
+                   admission.leaf.serial);
+    tell(r, store, &entry, e);
+    if (!err_ok(e)) {
+        cp_admission_free(&admission);
+        return e;
+    }
+    COUNT(r, renewed);
+    *out = admission;
+    return OK;
+}

@@ -1,0 +1,583 @@
+/* Proves who is let in, once, by which token, over a real store; what a renewal must prove; what is
+ * kept of all that; and that a removed node stays out. */
+#include "controlplane/identity/registrar.h"
+
+#include <openssl/x509v3.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/base/check.h"
+#include "common/base/clock.h"
+#include "common/base/limits.h"
+#include "common/net/csr.h"
+#include "common/net/tls.h"
+#include "controlplane/identity/grant.h"
+
+#include "tests/support/cmocka.h"
+
+#define ENVIRONMENT "prod"
+
+static char directory[] = "/tmp/trilane-registrar-XXXXXX";
+static struct cp_store *stores[2]; /* two replicas, one database. */
+static struct cp_registrar *registrars[2];
+static uint8_t environment_id[ENVIRONMENT_SIZE];
+static char said[1024]; /* the last message. */
+
+/* A node's keys, and its token. */
+struct joiner {
+    struct join_token token;
+    struct key_pair status;
+    struct evp_pkey_st *key;
+    struct buf csr;
+};
+
+static void keep_message(struct buf *message)
+{
+    (void)snprintf(said, sizeof(said), "%.*s", SLICE_ARG(buf_slice(message)));
+    buf_free(message);
+}
+
+static struct err invite_as(const char *node, const char *labels, const char *sans, uint64_t ttl_ms,
+                            struct join_token *out)
+{
+    struct cp_invitation invitation = {
+        .node = node, .labels = labels, .sans = sans, .author = "ada", .ttl_ms = ttl_ms};
+    struct buf message = BUF_MAX(1024);
+    struct buf text = BUF_MAX(JOIN_TOKEN_MAX);
+    int64_t expires_ms = 0;
+    struct err e =
+        cp_registrar_invite(registrars[0], stores[0], &invitation, &text, &expires_ms, &message);
+    if (err_ok(e)) {
+        assert_int_equal(join_token_parse(buf_slice(&text), out).code, E_OK);
+        assert_in_range(expires_ms, clock_wall_ms() + (int64_t)ttl_ms - 5000,
+                        clock_wall_ms() + (int64_t)ttl_ms);
+    }
+    buf_free(&text);
+    keep_message(&message);
+    return e;
+}
+
+static struct joiner joiner_of(const char *node)
+{
+    struct joiner j = {.csr = BUF_MAX(NET_CSR_MAX)};
+    assert_int_equal(
+        invite_as(node, "zone=eu-1,rack=b", "dns:edge.test,ip:192.0.2.7", 60000, &j.token).code,
+        E_OK);
+    assert_int_equal(key_pair_new(KEY_ROLE_NODE, slice_str(node), &j.status).code, E_OK);
+    assert_int_equal(net_key_new(&j.key).code, E_OK);
+    assert_int_equal(net_csr_make(j.key, &j.csr).code, E_OK);
+    return j;
+}
+
+static void joiner_free(struct joiner *j)
+{
+    net_key_free(&j->key);
+    buf_free(&j->csr);
+}
+
+static struct cp_join_request request_of(const struct joiner *j)
+{
+    struct cp_join_request request = {.token = j->token, .csr = buf_slice(&j->csr)};
+    uint8_t digest[DIGEST_SIZE];
+    struct buf statement = BUF_MAX(JOIN_STATEMENT_MAX);
+    join_token_digest(&j->token, digest);
+    struct join_statement s = {.environment = environment_id,
+                               .token = digest,
+                               .node = slice_str(j->token.node),
+                               .csr = buf_slice(&j->csr)};
+    assert_int_equal(join_statement(&s, &statement).code, E_OK);
+    key_sign(&j->status, buf_slice(&statement), request.proof);
+    memcpy(request.status_key, j->status.public.bytes, KEY_PUBLIC_SIZE);
+    buf_free(&statement);
+    return request;
+}
+
+static struct err send_join(size_t replica, const struct cp_join_request *request,
+                            struct cp_admission *out)
+{
+    struct buf message = BUF_MAX(1024);
+    struct err e = cp_registrar_join(registrars[replica], stores[replica], request, out, &message);
+    keep_message(&message);
+    return e;
+}
+
+/* Joins; what the node got is looked at by the caller, or dropped. */
+static enum err_code join(size_t replica, const struct joiner *j, struct cp_admission *out)
+{
+    struct cp_admission admission;
+    struct cp_join_request request = request_of(j);
+    struct err e = send_join(replica, &request, &admission);
+    if (err_ok(e) && out != NULL) {
+        *out = admission;
+    } else if (err_ok(e)) {
+        cp_admission_free(&admission);
+    }
+    return e.code;
+}
+
+static struct cp_renew_request renewal_of(const struct joiner *j, int64_t at_ms, uint64_t count)
+{
+    struct cp_renew_request request = {
+        .node = j->status.public.name, .csr = buf_slice(&j->csr), .at_ms = at_ms, .count = count};
+    struct buf statement = BUF_MAX(JOIN_STATEMENT_MAX);
+    struct renew_statement s = {.environment = environment_id,
+                                .node = slice_str(request.node),
+                                .csr = request.csr,
+                                .at_ms = at_ms,
+                                .count = count};
+    assert_int_equal(renew_statement(&s, &statement).code, E_OK);
+    key_sign(&j->status, buf_slice(&statement), request.proof);
+    buf_free(&statement);
+    return request;
+}
+
+static enum err_code send_renewal(size_t replica, const struct cp_renew_request *request)
+{
+    struct cp_admission admission;
+    struct buf message = BUF_MAX(1024);
+    struct err e =
+        cp_registrar_renew(registrars[replica], stores[replica], request, &admission, &message);
+    keep_message(&message);
+    if (err_ok(e)) {
+        cp_admission_free(&admission);
+    }
+    return e.code;
+}
+
+static struct cp_audit last_audit(void)
+{
+    struct cp_audit entry = {0};
+    size_t count = 0;
+    assert_int_equal(stores[0]->ops->audit_list(stores[0], ENVIRONMENT, &entry, 1, &count).code,
+                     E_OK);
+    return entry;
+}
+
+static struct cp_node node_of(const char *id)
+{
+    struct cp_node node;
+    assert_int_equal(stores[1]->ops->node_get(stores[1], ENVIRONMENT, id, &node).code, E_OK);
+    return node;
+}
+
+/* ---- joining ---- */
+
+static void look_at_leaf(const struct joiner *j, const struct cp_admission *a)
+{
+    struct net_chain chain = {.count = 0};
+    struct net_chain anchors = {.count = 0};
+    struct net_identity *identity = NULL;
+    struct net_cert_times times;
+    struct buf labels = BUF_MAX(256);
+    assert_int_equal(net_chain_read(buf_slice(&a->leaf.chain), &chain).code, E_OK);
+    assert_int_equal(net_chain_read(cp_registrar_bundle(registrars[0]), &anchors).code, E_OK);
+    assert_int_equal(net_chain_verify(&chain, &anchors).code, E_OK);
+    assert_true(net_cert_is_for(chain.certs[0], j->key));
+    assert_int_equal(net_identity_new(chain.certs[0], &identity).code, E_OK);
+    assert_true(slice_eq(identity->spiffe_id, SLICE_LIT("spiffe://platform.test/node/node-1")));
+    assert_int_equal(identity->dns_name_count, 1);
+    assert_true(slice_eq(identity->dns_names[0], SLICE_LIT("edge.test")));
+    assert_int_equal(X509_check_ip_asc(chain.certs[0], "192.0.2.7", 0), 1);
+    assert_int_equal(net_cert_labels(chain.certs[0], &labels).code, E_OK);
+    assert_true(slice_eq(buf_slice(&labels), SLICE_LIT("rack=b,zone=eu-1")));
+    assert_int_equal(net_cert_times(chain.certs[0], &times).code, E_OK);
+    assert_int_equal(times.ends_s - times.made_s, limits.node_cert_ttl_ms / 1000);
+    buf_free(&labels);
+    net_identity_free(identity);
+    net_chain_free(&chain);
+    net_chain_free(&anchors);
+}
+
+static void a_token_lets_its_node_in_once(void **state)
+{
+    (void)state;
+    struct joiner j = joiner_of("node-1");
+    struct cp_admission a;
+    char prefix[32];
+    assert_string_equal(last_audit().action, "identity token");
+    (void)snprintf(prefix, sizeof(prefix), "%s", strstr(last_audit().object, "token "));
+    assert_int_equal(join(0, &j, &a), E_OK);
+    look_at_leaf(&j, &a);
+    assert_string_equal(a.labels, "rack=b,zone=eu-1");
+    struct cp_node node = node_of("node-1");
+    assert_string_equal(node.serial, a.leaf.serial);
+    assert_int_equal(node.not_after_ms, a.leaf.not_after_ms);
+    assert_memory_equal(node.status_key, j.status.public.bytes, KEY_PUBLIC_SIZE);
+    struct cp_audit entry = last_audit();
+    assert_string_equal(entry.action, "identity join");
+    assert_string_equal(entry.actor, "node node-1");
+    assert_string_equal(entry.outcome, "OK");
+    assert_non_null(strstr(entry.object, prefix)); /* the same token, and not what it is. */
+    assert_null(strstr(entry.object, "tlj1"));
+    cp_admission_free(&a);
+    /* Other keys, at either replica. */
+    struct joiner thief = joiner_of("node-2");
+    thief.token = j.token;
+    assert_int_equal(key_pair_new(KEY_ROLE_NODE, SLICE_LIT("node-1"), &thief.status).code, E_OK);
+    for (size_t i = 0; i < 2; i++) {
+        assert_int_equal(join(i, &thief, NULL), E_TOKEN_USED);
+    }
+    assert_string_equal(node_of("node-1").serial, node.serial);
+    joiner_free(&thief);
+    joiner_free(&j);
+}
+
+/* Its answer was lost: it asks again, and is the same node as before. */
+static void the_same_keys_may_ask_again(void **state)
+{
+    (void)state;
+    struct joiner j = joiner_of("node-3");
+    struct cp_admission first;
+    struct cp_admission second;
+    assert_int_equal(join(0, &j, &first), E_OK);
+    assert_int_equal(join(1, &j, &second), E_OK);
+    assert_string_not_equal(first.leaf.serial, second.leaf.serial);
+    assert_true(cp_ca_serial_count(second.leaf.serial) > cp_ca_serial_count(first.leaf.serial));
+    assert_string_equal(node_of("node-3").serial, second.leaf.serial);
+    assert_string_equal(second.labels, "rack=b,zone=eu-1");
+    cp_admission_free(&first);
+    cp_admission_free(&second);
+    joiner_free(&j);
+}
+
+static void another_nodes_token_is_refused(void **state)
+{
+    (void)state;
+    struct joiner j = joiner_of("node-4");
+    (void)snprintf(j.token.node, sizeof(j.token.node), "node-5");
+    assert_int_equal(join(0, &j, NULL), E_TOKEN_MISMATCH);
+    (void)snprintf(j.token.node, sizeof(j.token.node), "node-4");
+    (void)snprintf(j.token.environment, sizeof(j.token.environment), "test");
+    assert_int_equal(join(0, &j, NULL), E_TOKEN_MISMATCH);
+    (void)snprintf(j.token.environment, sizeof(j.token.environment), ENVIRONMENT);
+    j.token.secret[0] ^= 1;
+    assert_int_equal(join(0, &j, NULL), E_TOKEN_UNKNOWN);
+    j.token.secret[0] ^= 1;
+    assert_int_equal(join(0, &j, NULL), E_OK); /* none of that used it up. */
+    joiner_free(&j);
+}
+
+static void an_expired_token_is_refused(void **state)
+{
+    (void)state;
+    struct joiner j = joiner_of("node-6");
+    struct cp_join_token row = {.expires_ms = clock_wall_ms() - 1};
+    j.token.secret[5] ^= 1; /* another token, of a moment ago. */
+    join_token_digest(&j.token, row.digest);
+    (void)snprintf(row.node, sizeof(row.node), "node-6");
+    (void)snprintf(row.author, sizeof(row.author), "ada");
+    assert_int_equal(stores[0]->ops->token_put(stores[0], ENVIRONMENT, &row).code, E_OK);
+    assert_int_equal(join(0, &j, NULL), E_TOKEN_EXPIRED);
+    assert_string_equal(last_audit().outcome, "TOKEN_EXPIRED");
+    joiner_free(&j);
+}
+
+static void what_is_not_proved_is_refused(void **state)
+{
+    (void)state;
+    struct joiner j = joiner_of("node-7");
+    struct joiner other = joiner_of("node-8");
+    struct cp_admission none;
+    struct cp_join_request good = request_of(&j);
+    struct cp_join_request bad = good;
+    bad.proof[0] ^= 1;
+    assert_int_equal(send_join(0, &bad, &none).code, E_UNAUTHENTICATED);
+    bad = good;
+    bad.csr = buf_slice(&other.csr); /* another key's request under this proof. */
+    assert_int_equal(send_join(0, &bad, &none).code, E_UNAUTHENTICATED);
+    bad = good;
+    memcpy(bad.status_key, other.status.public.bytes, KEY_PUBLIC_SIZE);
+    assert_int_equal(send_join(0, &bad, &none).code, E_UNAUTHENTICATED);
+    /* A request that its key did not sign, under a proof that covers it. */
+    struct joiner broken = j;
+    broken.csr = BUF_MAX(NET_CSR_MAX);
+    assert_int_equal(buf_add(&broken.csr, SLICE_LIT("-----BEGIN CERTIFICATE REQUEST-----\n"
+                                                    "AAAA\n-----END CERTIFICATE REQUEST-----\n"))
+                         .code,
+                     E_OK);
+    assert_int_equal(join(0, &broken, NULL), E_MALFORMED);
+    assert_non_null(strstr(said, "csr"));
+    buf_free(&broken.csr);
+    assert_int_equal(send_join(1, &good, &none).code, E_OK); /* none of that used it up. */
+    cp_admission_free(&none);
+    joiner_free(&j);
+    joiner_free(&other);
+}
+
+static void a_rejoined_node_has_other_keys(void **state)
+{
+    (void)state;
+    struct joiner before = joiner_of("node-9");
+    assert_int_equal(join(0, &before, NULL), E_OK);
+    struct joiner after = joiner_of("node-9");
+    assert_int_equal(join(1, &after, NULL), E_OK);
+    assert_int_equal(join(0, &before, NULL), E_TOKEN_USED);
+    struct cp_renew_request old = renewal_of(&before, clock_wall_ms(), 1ULL << 47);
+    assert_int_equal(send_renewal(0, &old), E_UNAUTHENTICATED);
+    joiner_free(&before);
+    joiner_free(&after);
+}
+
+static void wrong_invitations_are_refused(void **state)
+{
+    (void)state;
+    struct join_token token;
+    assert_int_equal(invite_as("Node", "", "", 60000, &token).code, E_USAGE);
+    assert_int_equal(invite_as("", "", "", 60000, &token).code, E_USAGE);
+    assert_int_equal(invite_as("n", "", "", 999, &token).code, E_USAGE);
+    assert_int_equal(invite_as("n", "", "", UINT64_MAX, &token).code, E_USAGE);
+    assert_int_equal(invite_as("n", "a", "", 60000, &token).code, E_USAGE);
+    assert_non_null(strstr(said, "labels"));
+    assert_int_equal(invite_as("n", "dns:a=b", "", 60000, &token).code, E_USAGE);
+    assert_int_equal(invite_as("n", "", "uri:spiffe://x", 60000, &token).code, E_USAGE);
+    assert_non_null(strstr(said, "san"));
+    assert_int_equal(invite_as("n", "", "ip:1.2.3", 60000, &token).code, E_USAGE);
+    assert_int_equal(invite_as("n", "", "", 30ULL * 86400000, &token).code, E_OK);
+}
+
+/* ---- renewing ---- */
+
+static uint64_t count_of(const char *node)
+{
+    return cp_ca_serial_count(node_of(node).serial);
+}
+
+static void a_renewal_is_taken_once(void **state)
+{
+    (void)state;
+    struct joiner j = joiner_of("node-10");
+    assert_int_equal(join(0, &j, NULL), E_OK);
+    uint64_t joined = count_of("node-10");
+    struct cp_renew_request first = renewal_of(&j, clock_wall_ms(), joined + 1);
+    struct cp_renew_request second = renewal_of(&j, clock_wall_ms(), joined + 5);
+    assert_int_equal(send_renewal(0, &first), E_OK);
+    assert_int_equal(count_of("node-10"), joined + 1);
+    for (size_t i = 0; i < 2; i++) {
+        assert_int_equal(send_renewal(i, &first), E_RENEWAL_REPLAYED);
+    }
+    assert_int_equal(send_renewal(1, &second), E_OK);
+    for (size_t i = 0; i < 2; i++) {
+        assert_int_equal(send_renewal(i, &first), E_RENEWAL_REPLAYED);
+        assert_int_equal(send_renewal(i, &second), E_RENEWAL_REPLAYED);
+    }
+    assert_int_equal(count_of("node-10"), joined + 5);
+    assert_string_equal(last_audit().action, "identity renew");
+    joiner_free(&j);
+}
+
+static void a_renewal_is_the_nodes_own_and_of_now(void **state)
+{
+    (void)state;
+    struct joiner j = joiner_of("node-11");
+    struct joiner other = joiner_of("node-12");
+    int64_t now_ms = clock_wall_ms();
+    int64_t off_ms = (int64_t)limits.clock_tolerance_ms + 2000;
+    uint64_t next = (uint64_t)now_ms + 100000;
+    assert_int_equal(join(0, &j, NULL), E_OK);
+    struct cp_renew_request request = renewal_of(&j, now_ms - off_ms, next);
+    assert_int_equal(send_renewal(0, &request), E_CLOCK_SKEW);
+    request = renewal_of(&j, now_ms + off_ms, next);
+    assert_int_equal(send_renewal(0, &request), E_CLOCK_SKEW);
+    request = renewal_of(&j, now_ms, 1ULL << 48);
+    assert_int_equal(send_renewal(0, &request), E_RENEWAL_REPLAYED);
+    request = renewal_of(&other, now_ms, next);
+    assert_int_equal(send_renewal(0, &request), E_UNAUTHENTICATED); /* it never joined. */
+    request.node = "node-11";
+    assert_int_equal(send_renewal(0, &request), E_UNAUTHENTICATED);
+    request = renewal_of(&j, now_ms, next);
+    request.at_ms++;
+    assert_int_equal(send_renewal(0, &request), E_UNAUTHENTICATED);
+    request = renewal_of(&j, now_ms, next);
+    request.csr = buf_slice(&other.csr);
+    assert_int_equal(send_renewal(0, &request), E_UNAUTHENTICATED);
+    request = renewal_of(&j, now_ms, next);
+    assert_int_equal(send_renewal(0, &request), E_OK);
+    joiner_free(&j);
+    joiner_free(&other);
+}
+
+static void a_removed_node_stays_out(void **state)
+{
+    (void)state;
+    struct joiner j = joiner_of("node-13");
+    struct buf message = BUF_MAX(1024);
+    assert_int_equal(join(0, &j, NULL), E_OK);
+    assert_int_equal(cp_registrar_remove(registrars[1], stores[1], "node-13", "ada", &message).code,
+                     E_OK);
+    assert_string_equal(last_audit().action, "identity remove");
+    assert_string_equal(last_audit().actor, "ada");
+    struct cp_renew_request request =
+        renewal_of(&j, clock_wall_ms(), (uint64_t)clock_wall_ms() + 100000);
+    assert_int_equal(send_renewal(0, &request), E_NODE_REMOVED);
+    assert_int_equal(join(0, &j, NULL), E_NODE_REMOVED);
+    assert_int_equal(cp_registrar_remove(registrars[1], stores[1], "nobody", "ada", &message).code,
+                     E_NOT_FOUND);
+    assert_true(message.size > 0);
+    buf_free(&message);
+    struct joiner again = joiner_of("node-13"); /* a new token lets it in again. */
+    assert_int_equal(join(0, &again, NULL), E_OK);
+    assert_int_equal(node_of("node-13").state, CP_NODE_ENROLLED);
+    joiner_free(&again);
+    joiner_free(&j);
+}
+
+static void refusals_do_not_fill_the_audit(void **state)
+{
+    (void)state;
+    enum { TRIES = 200 };
+    struct joiner j = joiner_of("node-14");
+    struct cp_registrar_counters before;
+    struct cp_registrar_counters after;
+    j.token.secret[9] ^= 1;
+    cp_registrar_counters(registrars[0], &before);
+    uint64_t first_ns = clock_mono_ns();
+    for (int i = 0; i < TRIES; i++) {
+        assert_int_equal(join(0, &j, NULL), E_TOKEN_UNKNOWN);
+    }
+    uint64_t seconds = (clock_mono_ns() - first_ns) / 1000000000 + 2;
+    cp_registrar_counters(registrars[0], &after);
+    assert_int_equal(after.refused - before.refused, TRIES);
+    uint64_t audited = TRIES - (after.unaudited - before.unaudited);
+    assert_true(audited <= 10 * seconds);
+    joiner_free(&j);
+}
+
+static void without_a_ca_nobody_joins(void **state)
+{
+    (void)state;
+    struct cp_registrar_options options = {.environment = ENVIRONMENT,
+                                           .attestor = &cp_attest_token};
+    struct cp_registrar *r = NULL;
+    struct buf message = BUF_MAX(1024);
+    struct joiner j = joiner_of("node-15");
+    struct cp_join_request request = request_of(&j);
+    struct cp_admission none;
+    assert_int_equal(cp_registrar_new(&options, &r, &message).code, E_OK);
+    assert_int_equal(cp_registrar_join(r, stores[0], &request, &none, &message).code,
+                     E_UNSUPPORTED);
+    assert_true(message.size > 0);
+    buf_free(&message);
+    cp_registrar_free(r);
+    joiner_free(&j);
+}
+
+static void a_grant_is_one_text(void **state)
+{
+    (void)state;
+    static const char *const cases[][3] = {
+        {"", "", ""},
+        {"b=1,a=2", "", "a=2,b=1"},
+        {"", "dns:x.test,ip:::1", "dns:x.test,ip:::1"},
+        {"b=1,a=2", "dns:x.test", "a=2,b=1,dns:x.test"},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct buf text = BUF_MAX(CP_GRANT_MAX);
+        struct buf message = BUF_MAX(1024);
+        struct cp_grant grant = {slice_str(cases[i][0]), slice_str(cases[i][1])};
+        assert_int_equal(cp_grant_make(&grant, &text, &message).code, E_OK);
+        assert_true(slice_eq(buf_slice(&text), slice_str(cases[i][2])));
+        struct cp_grant split = cp_grant_split(buf_slice(&text));
+        assert_true(slice_eq(split.sans, grant.sans));
+        assert_int_equal(split.labels.size, grant.labels.size);
+        buf_free(&text);
+        buf_free(&message);
+    }
+}
+
+/* ---- the two replicas ---- */
+
+static void start(const char *tls_cert)
+{
+    char ca[128];
+    char url[128];
+    struct buf message = BUF_MAX(1024);
+    (void)snprintf(ca, sizeof(ca), "%s/ca", directory);
+    (void)snprintf(url, sizeof(url), "sqlite:%s/store.db", directory);
+    struct cp_registrar_options options = {
+        .environment = ENVIRONMENT, .ca = ca, .tls_cert = tls_cert, .attestor = &cp_attest_token};
+    for (size_t i = 0; i < 2; i++) {
+        CHECK(err_ok(cp_store_open(url, &stores[i], &message)));
+        CHECK(err_ok(cp_registrar_new(&options, &registrars[i], &message)));
+    }
+    buf_free(&message);
+}
+
+static void stop(void)
+{
+    for (size_t i = 0; i < 2; i++) {
+        cp_registrar_free(registrars[i]);
+        cp_store_close(stores[i]);
+    }
+}
+
+static void a_token_pins_the_last_of_the_chain(void **state)
+{
+    (void)state;
+    struct join_token token;
+    char chain[128];
+    uint8_t pin[NET_PIN_SIZE];
+    struct net_chain anchors = {.count = 0};
+    assert_int_equal(invite_as("pinned", "", "", 60000, &token).code, E_OK);
+    assert_false(token.has_pin); /* this API has no certificate. */
+    stop();
+    struct cp_leaf leaf = {.out = directory, .service = "acme/api", .days = 1};
+    char ca[128];
+    (void)snprintf(ca, sizeof(ca), "%s/ca", directory);
+    leaf.ca = ca;
+    struct buf id = BUF_MAX(1024);
+    struct buf base = BUF_MAX(1024);
+    struct buf message = BUF_MAX(1024);
+    assert_int_equal(cp_ca_issue(&leaf, &id, &base, &message).code, E_OK);
+    (void)snprintf(chain, sizeof(chain), "%s/acme-api.pem", directory);
+    start(chain);
+    assert_int_equal(invite_as("pinned", "", "", 60000, &token).code, E_OK);
+    assert_true(token.has_pin);
+    assert_int_equal(net_chain_read(cp_registrar_bundle(registrars[0]), &anchors).code, E_OK);
+    assert_int_equal(net_cert_pin(anchors.certs[0], pin).code, E_OK);
+    assert_memory_equal(token.pin, pin, NET_PIN_SIZE);
+    net_chain_free(&anchors);
+    buf_free(&id);
+    buf_free(&base);
+    buf_free(&message);
+}
+
+static int remove_all(void)
+{
+    char command[128];
+    (void)snprintf(command, sizeof(command), "rm -rf '%s'", directory);
+    return system(command); /* NOLINT(concurrency-mt-unsafe): one thread. */
+}
+
+int main(void)
+{
+    ids_init();
+    CHECK(mkdtemp(directory) != NULL);
+    char ca[128];
+    struct buf message = BUF_MAX(1024);
+    (void)snprintf(ca, sizeof(ca), "%s/ca", directory);
+    CHECK(err_ok(cp_ca_init(ca, "platform.test", &message)));
+    buf_free(&message);
+    snap_environment(SLICE_LIT(ENVIRONMENT), environment_id);
+    start(/* tls_cert= */ NULL);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_token_lets_its_node_in_once),
+        cmocka_unit_test(the_same_keys_may_ask_again),
+        cmocka_unit_test(another_nodes_token_is_refused),
+        cmocka_unit_test(an_expired_token_is_refused),
+        cmocka_unit_test(what_is_not_proved_is_refused),
+        cmocka_unit_test(a_rejoined_node_has_other_keys),
+        cmocka_unit_test(wrong_invitations_are_refused),
+        cmocka_unit_test(a_renewal_is_taken_once),
+        cmocka_unit_test(a_renewal_is_the_nodes_own_and_of_now),
+        cmocka_unit_test(a_removed_node_stays_out),
+        cmocka_unit_test(refusals_do_not_fill_the_audit),
+        cmocka_unit_test(without_a_ca_nobody_joins),
+        cmocka_unit_test(a_grant_is_one_text),
+        cmocka_unit_test(a_token_pins_the_last_of_the_chain),
+    };
+    int failed = cmocka_run_group_tests_name("identity.registrar", tests, NULL, NULL);
+    stop();
+    return remove_all() == 0 ? failed : 1;
+}
