@@ -90,6 +90,8 @@ static struct err floor_decode(const uint8_t in[FLOOR_SIZE], const uint8_t *envi
 struct err disk_floor_read(int dir_fd, const uint8_t environment[ENVIRONMENT_SIZE],
                            struct disk_floor *out)
 {
+    /* What lies aside is written over in place only by who knows that its name reached the disk. */
+    (void)unlinkat(dir_fd, FLOOR_ASIDE, 0);
     auto_close int fd = openat(dir_fd, FLOOR_FILE, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0) {
         return FAIL(errno == ENOENT ? E_NOT_FOUND : E_FLOOR_CORRUPT);
@@ -105,7 +107,7 @@ struct err disk_floor_read(int dir_fd, const uint8_t environment[ENVIRONMENT_SIZ
 static struct err write_aside(int dir_fd, struct slice bytes, const struct disk_steps *steps)
 {
     TRY(disk_step(steps, DISK_FLOOR_CREATE));
-    int flags = O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW;
+    int flags = O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW; /* it has its size, or none. */
     auto_close int fd = openat(dir_fd, FLOOR_ASIDE, flags, 0600);
     if (fd < 0) {
         return FAIL(E_PERSIST_FAILED);
@@ -115,13 +117,24 @@ static struct err write_aside(int dir_fd, struct slice bytes, const struct disk_
         return FAIL(E_PERSIST_FAILED);
     }
     TRY(disk_step(steps, DISK_FLOOR_SYNC));
-    return fsync(fd) == 0 ? OK : FAIL(E_PERSIST_FAILED);
+    return fdatasync(fd) == 0 ? OK : FAIL(E_PERSIST_FAILED);
+}
+
+/*
+ * The floor before this one is written over by the next: to make and to free a file for each apply
+ * costs more than to write it. Not every file system exchanges, and the first floor has nothing to
+ * be exchanged with.
+ */
+static int exchange(int dir_fd)
+{
+    int done = renameat2(dir_fd, FLOOR_ASIDE, dir_fd, FLOOR_FILE, RENAME_EXCHANGE);
+    return done == 0 ? 0 : renameat(dir_fd, FLOOR_ASIDE, dir_fd, FLOOR_FILE);
 }
 
 static struct err put_in_place(int dir_fd, const struct disk_steps *steps, bool *out_replaced)
 {
     TRY(disk_step(steps, DISK_FLOOR_RENAME));
-    if (renameat(dir_fd, FLOOR_ASIDE, dir_fd, FLOOR_FILE) != 0) {
+    if (exchange(dir_fd) != 0) {
         return FAIL(E_PERSIST_FAILED);
     }
     *out_replaced = true;
@@ -129,7 +142,7 @@ static struct err put_in_place(int dir_fd, const struct disk_steps *steps, bool 
     if (fsync(dir_fd) != 0) {
         return FAIL(E_PERSIST_FAILED);
     }
-    return disk_step(steps, DISK_FLOOR_DONE);
+    return OK;
 }
 
 struct err disk_floor_write(int dir_fd, const uint8_t environment[ENVIRONMENT_SIZE],
@@ -143,8 +156,11 @@ struct err disk_floor_write(int dir_fd, const uint8_t environment[ENVIRONMENT_SI
     if (err_ok(e)) {
         e = put_in_place(dir_fd, steps, out_replaced);
     }
-    if (!err_ok(e) && !*out_replaced) {
-        (void)unlinkat(dir_fd, FLOOR_ASIDE, 0); /* gives its block back to a full disk. */
+    if (!err_ok(e)) {
+        /* Gives its block back to a full disk; and on the disk the one aside may still be the
+         * floor: it must not be written over. */
+        (void)unlinkat(dir_fd, FLOOR_ASIDE, 0);
+        return e;
     }
-    return e;
+    return disk_step(steps, DISK_FLOOR_DONE);
 }

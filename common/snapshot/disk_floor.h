@@ -1,8 +1,9 @@
 /*
  * disk_floor: the file `floor`, the commit of a node's disk.
  *
- * Shape      a fixed layout with a checksum; replaced whole: written aside, synced, renamed, the
- *            directory synced.
+ * Shape      a fixed layout with a checksum; replaced whole: written aside, synced, put in place of
+ *            the old one, the directory synced. The old one stays aside, for the next to be written
+ *            over it.
  * Threads    one owner at a time.
  * Errors     PERSIST_FAILED from writing; FLOOR_CORRUPT from reading, NOT_FOUND without a file.
  * Source     docs/formats.md, "On a node's disk".

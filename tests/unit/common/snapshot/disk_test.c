@@ -372,6 +372,48 @@ static void killed_at_every_step(void **state)
     assert_int_equal(last, VERSIONS);
 }
 
+static ino_t inode_of(const char *directory, const char *name)
+{
+    char path[320];
+    struct stat s = {0};
+    (void)snprintf(path, sizeof(path), "%s/%s", directory, name);
+    return stat(path, &s) == 0 ? s.st_ino : 0;
+}
+
+/* No file is made for an apply; but what the disk may still have as the floor is not written over.
+ */
+static void two_files_are_the_floor_by_turns(void **state)
+{
+    (void)state;
+    char directory[256];
+    fx_directory(directory);
+    make_first_good(directory);
+    struct disk *d = open_alone(directory);
+    assert_int_equal(inode_of(directory, "floor.new"), 0); /* who made it may not have synced. */
+    EXPECT_OK(apply(d, &versions[1]));
+    ino_t floor = inode_of(directory, "floor");
+    ino_t aside = inode_of(directory, "floor.new");
+    assert_true(aside != 0 && aside != floor);
+    EXPECT_OK(disk_mark_good(d));
+    assert_int_equal(inode_of(directory, "floor"), aside);
+    assert_int_equal(inode_of(directory, "floor.new"), floor);
+    disk_close(d);
+
+    struct fault fault = {.countdown = 1 << 20, .error = ENOSPC};
+    struct disk_options options = options_of(directory);
+    options.hook = fault_hook;
+    options.hook_context = &fault;
+    EXPECT_OK(disk_open(&options, &d));
+    EXPECT_OK(apply(d, &versions[2]));
+    assert_int_equal(disk_floor(d)->mark, DISK_MARK_TRYING);
+    fault.countdown = fault.seen + (DISK_FLOOR_DIR_SYNC - DISK_FLOOR_CREATE);
+    EXPECT(disk_mark_good(d), E_PERSIST_FAILED);
+    assert_int_equal(disk_floor(d)->mark, DISK_MARK_GOOD); /* in place, and not surely synced. */
+    assert_int_equal(inode_of(directory, "floor.new"), 0);
+    disk_close(d);
+    fx_remove_directory(directory);
+}
+
 /* The disk refuses at one step, or from one step on; the same process goes on all the while. */
 static void refused_at_every_step(bool sticky, int error)
 {
@@ -868,6 +910,7 @@ int main(void)
         cmocka_unit_test(three_crashes_lead_to_last_good),
         cmocka_unit_test(a_clean_stop_clears_the_count),
         cmocka_unit_test(killed_at_every_step),
+        cmocka_unit_test(two_files_are_the_floor_by_turns),
         cmocka_unit_test(no_space_at_every_step),
         cmocka_unit_test(no_space_from_every_step_on),
         cmocka_unit_test(real_writes_fail_at_every_size),
