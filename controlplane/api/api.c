@@ -5,12 +5,15 @@
 #include <string.h>
 
 #include "common/base/check.h"
+#include "common/base/clock.h"
 #include "common/base/limits.h"
 #include "common/base/log.h"
 #include "common/base/scope.h"
 #include "common/net/http1_server.h"
 #include "common/net/listener.h"
 #include "controlplane/api/call.h"
+#include "controlplane/api/enrol.h"
+#include "controlplane/api/gate.h"
 #include "controlplane/api/guard.h"
 #include "controlplane/api/json.h"
 #include "controlplane/api/metrics.h"
@@ -31,6 +34,7 @@ struct connection {
 struct cp_api {
     struct cp_api_options options;
     struct cp_guard guard;
+    struct cp_gate gate;
     int fds[LISTENERS];
     struct net_listener *listeners[LISTENERS]; /* clear, TLS. */
     struct connection connections;             /* of a ring; this one is its anchor. */
@@ -94,7 +98,7 @@ static void answer_ready(struct cp_api *api, struct http1_exchange *x)
 static void answer_metrics(struct cp_api *api, struct http1_exchange *x)
 {
     auto_buf struct buf text = BUF_MAX(ANSWER_MAX);
-    struct err e = cp_metrics_render(&api->options, &text);
+    struct err e = cp_metrics_render(&api->options, api->gate.refused, &text);
     if (!err_ok(e)) {
         refuse(x, e);
         return;
@@ -150,6 +154,24 @@ static void answered(struct cp_call *call, void *ctx)
     }
 }
 
+/* Who does it. */
+static struct cp_worker *worker_of(const struct cp_api *api, enum cp_call_kind kind)
+{
+    switch ((int)kind) {
+    case CP_CALL_PUBLISH:
+    case CP_CALL_ROLLBACK:
+    case CP_CALL_RECOVER:
+        return api->options.publisher;
+    case CP_CALL_TOKEN:
+    case CP_CALL_JOIN:
+    case CP_CALL_RENEW:
+    case CP_CALL_REMOVE:
+        return api->options.doorman;
+    default:
+        return api->options.reader;
+    }
+}
+
 static void hand_over(struct cp_api *api, struct http1_exchange *x, enum cp_call_kind kind,
                       const uint64_t numbers[2])
 {
@@ -162,10 +184,10 @@ static void hand_over(struct cp_api *api, struct http1_exchange *x, enum cp_call
     call->answered = answered;
     call->ctx = api;
     call->forward = &api->options.forward;
+    call->registrar = api->options.registrar;
     call->first = numbers[0];
     call->second = numbers[1];
-    e = cp_worker_push(cp_call_writes(kind) ? api->options.publisher : api->options.reader,
-                       &call->task);
+    e = cp_worker_push(worker_of(api, kind), &call->task);
     if (!err_ok(e)) {
         cp_call_free(call);
         refuse(x, e);
@@ -203,11 +225,16 @@ static const struct route routes[] = {
     {"POST", "/api/v1/proposal/sign", ROUTE_CALL, NULL, CP_CALL_SIGN, {0}},
     {"GET", "/api/v1/roots", ROUTE_CALL, NULL, CP_CALL_ROOTS, {0}},
     {"POST", "/api/v1/roots", ROUTE_CALL, NULL, CP_CALL_ROOT_PUBLISH, {0}},
+    {"GET", "/api/v1/identities", ROUTE_CALL, NULL, CP_CALL_NODES, {0}},
     {"POST", "/api/v1/validate", ROUTE_CALL, NULL, CP_CALL_VALIDATE, {0}},
     {"POST", "/api/v1/plan", ROUTE_CALL, NULL, CP_CALL_PLAN, {0}},
     {"POST", "/api/v1/publish", ROUTE_CALL, NULL, CP_CALL_PUBLISH, {0}},
     {"POST", "/api/v1/rollback", ROUTE_CALL, NULL, CP_CALL_ROLLBACK, {0}},
     {"POST", "/api/v1/recover", ROUTE_CALL, NULL, CP_CALL_RECOVER, {0}},
+    {"POST", "/api/v1/tokens", ROUTE_CALL, NULL, CP_CALL_TOKEN, {0}},
+    {"POST", "/api/v1/identities/remove", ROUTE_CALL, NULL, CP_CALL_REMOVE, {0}},
+    {"POST", "/api/v1/join", ROUTE_CALL, NULL, CP_CALL_JOIN, {0}},
+    {"POST", "/api/v1/renew", ROUTE_CALL, NULL, CP_CALL_RENEW, {0}},
 };
 enum { ROUTE_COUNT = sizeof(routes) / sizeof(routes[0]) };
 
@@ -289,12 +316,48 @@ static void take(struct cp_api *api, struct http1_exchange *x, const struct rout
 
 /* ---- HTTP ---- */
 
-static struct err judge(struct cp_api *api, const struct http1_head *head, const struct route **out,
-                        uint64_t *out_number)
+/* Who may ask: anyone; who bears the API's token; anyone, but so many a second, since what proves
+ * the right stands in the body. */
+enum door { DOOR_OPEN, DOOR_TOKEN, DOOR_GATE };
+
+static enum door door_of(const struct route *route)
 {
+    if (strcmp(route->method, "POST") != 0) {
+        return DOOR_OPEN;
+    }
+    bool gate = route->call == CP_CALL_JOIN || route->call == CP_CALL_RENEW;
+    return gate ? DOOR_GATE : DOOR_TOKEN;
+}
+
+static struct err judge(struct cp_api *api, struct http1_exchange *x, const struct route **out)
+{
+    const struct http1_head *head = http1_exchange_head(x);
+    uint64_t number = 0;
     TRY(cp_guard_site(&api->guard, head));
-    TRY(find_route(head, out, out_number));
-    return strcmp((*out)->method, "POST") == 0 ? cp_guard_write(&api->guard, head) : OK;
+    TRY(find_route(head, out, &number));
+    switch (door_of(*out)) {
+    case DOOR_OPEN:
+        break;
+    case DOOR_TOKEN:
+        return cp_guard_write(&api->guard, head);
+    case DOOR_GATE:
+        TRY(cp_guard_json(head));
+        return cp_gate_pass(&api->gate, net_conn_peer(http1_exchange_conn(x)), clock_mono_ns());
+    }
+    return OK;
+}
+
+static size_t body_max(const struct route *route)
+{
+    switch (door_of(route)) {
+    case DOOR_TOKEN:
+        return limits.api_body_bytes;
+    case DOOR_GATE:
+        return CP_ENROL_BODY_MAX;
+    case DOOR_OPEN:
+        break;
+    }
+    return 0;
 }
 
 static void on_head(struct http1_exchange *x, void *ctx)
@@ -302,15 +365,14 @@ static void on_head(struct http1_exchange *x, void *ctx)
     struct connection *c = ctx;
     const struct http1_head *head = http1_exchange_head(x);
     const struct route *route = NULL;
-    uint64_t number = 0;
-    struct err e = judge(c->api, head, &route, &number);
+    struct err e = judge(c->api, x, &route);
     if (!err_ok(e)) {
         LOG(LOG_INFO, "api", "refused", LOG_ERR(e), LOG_SLICE("method", head->method),
             LOG_SLICE("path", head->path));
         refuse(x, e);
         return;
     }
-    http1_exchange_hold(x, strcmp(route->method, "POST") == 0 ? limits.api_body_bytes : 0);
+    http1_exchange_hold(x, body_max(route));
 }
 
 static void on_end(struct http1_exchange *x, void *ctx)

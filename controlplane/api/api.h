@@ -19,6 +19,7 @@
 #include "common/net/tls.h"
 #include "controlplane/api/forward.h"
 #include "controlplane/fleet/fleet.h"
+#include "controlplane/identity/registrar.h"
 #include "controlplane/publish/leader.h"
 #include "controlplane/publish/worker.h"
 
@@ -39,6 +40,8 @@ struct cp_api_options {
     struct cp_collector *collector;
     struct cp_worker *publisher;
     struct cp_worker *reader;
+    struct cp_worker *doorman; /* joins and renewals: no flood of them delays anything else. */
+    struct cp_registrar *registrar;
     struct cp_fleet *fleet;
 };
 

@@ -12,6 +12,7 @@
 #include "common/base/limits.h"
 #include "common/base/log.h"
 #include "common/base/text.h"
+#include "controlplane/api/enrol.h"
 #include "controlplane/api/json.h"
 #include "controlplane/api/proposal.h"
 #include "controlplane/api/root.h"
@@ -231,6 +232,16 @@ static struct err dispatch(struct cp_call *call, struct cp_publish_room *room, j
         return cp_api_roots(room, out);
     case CP_CALL_ROOT_PUBLISH:
         return cp_api_root_publish(room, buf_slice(&call->body), out);
+    case CP_CALL_NODES:
+        return cp_enrol_list(call->registrar, room, buf_slice(&call->body), out);
+    case CP_CALL_TOKEN:
+        return cp_enrol_token(call->registrar, room, buf_slice(&call->body), out);
+    case CP_CALL_JOIN:
+        return cp_enrol_join(call->registrar, room, buf_slice(&call->body), out);
+    case CP_CALL_RENEW:
+        return cp_enrol_renew(call->registrar, room, buf_slice(&call->body), out);
+    case CP_CALL_REMOVE:
+        return cp_enrol_remove(call->registrar, room, buf_slice(&call->body), out);
     case CP_CALL_VALIDATE:
     case CP_CALL_PLAN:
     case CP_CALL_PUBLISH:

@@ -28,7 +28,14 @@ enum cp_call_kind {
     CP_CALL_SIGN,
     CP_CALL_ROOTS,
     CP_CALL_ROOT_PUBLISH,
+    CP_CALL_NODES,
+    CP_CALL_TOKEN,
+    CP_CALL_JOIN,
+    CP_CALL_RENEW,
+    CP_CALL_REMOVE,
 };
+
+struct cp_registrar;
 
 struct cp_call {
     struct cp_task task; /* first: a task is cast to its call. */
@@ -43,6 +50,7 @@ struct cp_call {
     atomic_bool abandoned;            /* the caller has left; said on the loop. */
     char request[CP_REQUEST_MAX + 1]; /* its id: the caller's, or one that we gave it. */
     struct buf authorization;         /* of the caller; wiped. */
+    struct cp_registrar *registrar;
     struct buf body;
     uint64_t first;  /* version, from, before. */
     uint64_t second; /* to, max. */

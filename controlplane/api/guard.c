@@ -66,6 +66,14 @@ static bool token_matches(struct slice wanted, struct slice given)
     return sodium_memcmp(a, b, sizeof(a)) == 0;
 }
 
+struct err cp_guard_json(const struct http1_head *head)
+{
+    const struct http1_field *type = http1_find(head, SLICE_LIT("content-type"));
+    struct slice media = type == NULL ? (struct slice){0} : type->value;
+    media = slice_head(media, slice_find(media, ';'));
+    return slice_eq_nocase(media, SLICE_LIT("application/json")) ? OK : FAIL(E_CONTENT_TYPE);
+}
+
 struct err cp_guard_write(const struct cp_guard *guard, const struct http1_head *head)
 {
     static const char scheme[] = "Bearer ";
@@ -75,8 +83,5 @@ struct err cp_guard_write(const struct cp_guard *guard, const struct http1_head 
         !token_matches(guard->token, slice_from(field->value, prefix.size))) {
         return FAIL(E_UNAUTHENTICATED);
     }
-    const struct http1_field *type = http1_find(head, SLICE_LIT("content-type"));
-    struct slice media = type == NULL ? (struct slice){0} : type->value;
-    media = slice_head(media, slice_find(media, ';'));
-    return slice_eq_nocase(media, SLICE_LIT("application/json")) ? OK : FAIL(E_CONTENT_TYPE);
+    return cp_guard_json(head);
 }

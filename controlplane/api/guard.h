@@ -21,5 +21,8 @@ struct cp_guard {
 /* Host must name this server; Origin, if there is one, must be of the same host. */
 MUST_CHECK struct err cp_guard_site(const struct cp_guard *guard, const struct http1_head *head);
 
+/* What is sent is JSON: no form of a foreign page is. */
+MUST_CHECK struct err cp_guard_json(const struct http1_head *head);
+
 /* A write bears the token ("Authorization: Bearer …") and is JSON. */
 MUST_CHECK struct err cp_guard_write(const struct cp_guard *guard, const struct http1_head *head);

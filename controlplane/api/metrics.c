@@ -97,8 +97,7 @@ static struct err fleet_metrics(const struct cp_api_options *o, struct buf *out)
     TRY(gauge(out, "trilane_nodes_live", "verified nodes that were heard of lately", live));
     TRY(gauge(out, "trilane_nodes_refusing", "live nodes that refuse what the head names",
               refused));
-    return counter(out, "trilane_statuses_unverified_total", "statuses that no enrolled key signed",
-                   cp_fleet_unverified(o->fleet));
+    return OK;
 }
 
 static struct err bucket_metrics(const struct cp_api_options *o, struct buf *out)
@@ -124,12 +123,42 @@ static struct err bucket_metrics(const struct cp_api_options *o, struct buf *out
                    "keys that were put anew, or gone, when they were to be removed", status.spared);
 }
 
-struct err cp_metrics_render(const struct cp_api_options *o, struct buf *out)
+static struct err status_metrics(const struct cp_api_options *o, struct buf *out)
+{
+    struct cp_status_counters counters;
+    cp_fleet_counters(o->fleet, &counters);
+    TRY(counter(out, "trilane_statuses_unverified_total", "statuses that no enrolled key signed",
+                counters.unverified));
+    TRY(buf_add_str(out, "# HELP trilane_statuses_total statuses of nodes, by what became of them\n"
+                         "# TYPE trilane_statuses_total counter\n"));
+#define X(name, text)                                                                              \
+    TRY(buf_addf(out, "trilane_statuses_total{event=\"%s\"} %" PRIu64 "\n", #name, counters.name));
+    CP_STATUS_COUNTERS(X)
+#undef X
+    return OK;
+}
+
+static struct err join_metrics(const struct cp_api_options *o, uint64_t limited, struct buf *out)
+{
+    struct cp_registrar_counters counters;
+    cp_registrar_counters(o->registrar, &counters);
+    TRY(buf_add_str(out, "# HELP trilane_joins_total tokens, joins, renewals and removals\n"
+                         "# TYPE trilane_joins_total counter\n"));
+#define X(name, text)                                                                              \
+    TRY(buf_addf(out, "trilane_joins_total{event=\"%s\"} %" PRIu64 "\n", #name, counters.name));
+    CP_REGISTRAR_COUNTERS(X)
+#undef X
+    return buf_addf(out, "trilane_joins_total{event=\"limited\"} %" PRIu64 "\n", limited);
+}
+
+struct err cp_metrics_render(const struct cp_api_options *o, uint64_t limited, struct buf *out)
 {
     TRY(leader_metrics(o, out));
     TRY(trust_metrics(o, out));
     TRY(fleet_metrics(o, out));
     TRY(bucket_metrics(o, out));
+    TRY(status_metrics(o, out));
+    TRY(join_metrics(o, limited, out));
     TRY(gauge(out, "trilane_bus_connected", "whether NATS can be reached",
               bus_state(o->bus) == BUS_CONNECTED));
     TRY(counter(out, "trilane_restores_total", "times that the bucket was filled from the journal",

@@ -8,4 +8,6 @@
 
 #include "controlplane/api/api.h"
 
-MUST_CHECK struct err cp_metrics_render(const struct cp_api_options *o, struct buf *out);
+/* 'limited': joins and renewals that were too many. */
+MUST_CHECK struct err cp_metrics_render(const struct cp_api_options *o, uint64_t limited,
+                                        struct buf *out);

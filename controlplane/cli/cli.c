@@ -116,6 +116,25 @@ bool cli_number(const struct cli *cli, const char *name, uint64_t min, uint64_t 
     return true;
 }
 
+bool cli_duration(const struct cli *cli, const char *name, uint64_t *out_ms)
+{
+    static const struct {
+        char unit;
+        uint64_t ms;
+    } units[] = {{'s', 1000}, {'m', 60000}, {'h', 3600000}, {'d', 86400000}};
+    struct slice text = slice_str(settings_get(cli->settings, name));
+    char unit = text.size == 0 ? '\0' : (char)text.ptr[text.size - 1];
+    uint64_t number = 0;
+    for (size_t i = 0; i < sizeof(units) / sizeof(units[0]); i++) {
+        if (units[i].unit == unit && slice_to_u64(slice_head(text, text.size - 1), &number) &&
+            !__builtin_mul_overflow(number, units[i].ms, out_ms) && *out_ms <= INT64_MAX) {
+            return true;
+        }
+    }
+    cli_say("error: USAGE: --%s is \"%.*s\"; expected 90s, 15m, 1h or 7d", name, SLICE_ARG(text));
+    return false;
+}
+
 /* ---- output ---- */
 
 void cli_say(const char *format, ...)

@@ -91,6 +91,8 @@ void cli_end(struct cli *cli);
 const char *cli_need(const struct cli *cli, const char *name);
 /* A whole number of a setting, from min to max; says so and returns false when it is none. */
 bool cli_number(const struct cli *cli, const char *name, uint64_t min, uint64_t max, uint64_t *out);
+/* A duration of a setting, "90s", "15m", "1h" or "7d", in milliseconds; likewise. */
+bool cli_duration(const struct cli *cli, const char *name, uint64_t *out_ms);
 
 /* Writes the result: as the table writer shows it, or the JSON as JSON or YAML. Takes 'value'. */
 typedef void cli_table_fn(const json_t *value);

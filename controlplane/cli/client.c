@@ -4,10 +4,12 @@
 #include <curl/curl.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pwd.h>
 #include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/base/clock.h"
 #include "common/base/scope.h"
@@ -285,6 +287,20 @@ int cli_refused(const struct cli *cli, struct err e, json_t *answer)
         json_decref(answer);
     }
     return code;
+}
+
+void cli_author(const struct cli *cli, char out[CLI_AUTHOR_SIZE])
+{
+    struct passwd entry;
+    struct passwd *found = NULL;
+    char room[4096];
+    const char *author = settings_get(cli->settings, "author");
+    (void)snprintf(out, CLI_AUTHOR_SIZE, "uid-%u", (unsigned)geteuid());
+    if (author != NULL) {
+        (void)snprintf(out, CLI_AUTHOR_SIZE, "%s", author);
+    } else if (getpwuid_r(geteuid(), &entry, room, sizeof(room), &found) == 0 && found != NULL) {
+        (void)snprintf(out, CLI_AUTHOR_SIZE, "%s", entry.pw_name);
+    }
 }
 
 static json_t *file_of(const struct cp_source_file *file)

@@ -26,5 +26,9 @@ MUST_CHECK struct err cli_call(const struct cli *cli, const char *path, const js
 /* Says what the server refused, with its diagnostics; the exit code. Takes 'answer'. */
 int cli_refused(const struct cli *cli, struct err e, json_t *answer);
 
+/* Who asks: --author, else the account's name, or its number. */
+enum { CLI_AUTHOR_SIZE = 129 };
+void cli_author(const struct cli *cli, char out[CLI_AUTHOR_SIZE]);
+
 /* Sources as the API takes them: an array of {name, content}. */
 json_t *cli_files(const struct cp_source_set *set);

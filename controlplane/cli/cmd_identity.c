@@ -77,6 +77,7 @@ static const struct setting_row issue_rows[] = {
     {"node", "ID", NULL, "the leaf is this node's", SETTING_TEXT},
     {"san", "dns:NAME,ip:ADDRESS,…", NULL, "names and addresses beside the SPIFFE id",
      SETTING_TEXT},
+    {"labels", "K=V,…", NULL, "a node: what rollouts select it by", SETTING_TEXT},
     {"days", "DAYS", "90", "of validity", SETTING_TEXT},
     {"out", "DIRECTORY", ".", "where the files are written", SETTING_TEXT},
     {"node-keys", "DIRECTORY", NULL,
@@ -137,6 +138,7 @@ static int issue_checked(const struct cli *cli)
         .out = settings_get(cli->settings, "out"),
         .service = settings_get(cli->settings, "service"),
         .node = settings_get(cli->settings, "node"),
+        .labels = settings_get(cli->settings, "labels"),
         .san = settings_get(cli->settings, "san"),
     };
     uint64_t days = 0;

@@ -52,7 +52,9 @@ static const struct setting_row rows[] = {
      SETTING_TEXT},
     {"token-file", "FILE", NULL, "token of the API; default: <data-dir>/token, made when missing",
      SETTING_TEXT},
-    {"node-keys", "DIRECTORY", NULL, "public keys of nodes; default: <data-dir>/nodes",
+    {"node-keys", "DIRECTORY", NULL,
+     "public keys of nodes that were enrolled by hand; default: <data-dir>/nodes", SETTING_TEXT},
+    {"ca", "DIRECTORY", NULL, "of ca.pem and ca.key: nodes join here and get certificates of it",
      SETTING_TEXT},
     {"dp-check", "PATH", NULL, "trilane-dp, which loads each snapshot before it is signed; or off",
      SETTING_TEXT},
@@ -92,6 +94,8 @@ struct serve {
     struct cp_worker *reader;
     struct cp_worker *signatory; /* judges and signs other replicas' proposals. */
     struct cp_cosigner *cosigner;
+    struct cp_worker *doorman;
+    struct cp_registrar *registrar;
     struct cp_fleet *fleet;
     struct net_loop *loop;
     struct net_tls *tls;
@@ -300,6 +304,18 @@ static void republish(void *ctx)
     cp_worker_republish(s->publisher);
 }
 
+static struct err make_registrar(struct serve *s)
+{
+    const struct settings *settings = s->cli->settings;
+    bool tls = settings_get(settings, "listen-tls") != NULL;
+    struct cp_registrar_options options = {.environment = s->environment,
+                                           .ca = settings_get(settings, "ca"),
+                                           .tls_cert =
+                                               tls ? settings_get(settings, "tls-cert") : NULL,
+                                           .attestor = &cp_attest_token};
+    return say(s, cp_registrar_new(&options, &s->registrar, &s->message), "ca");
+}
+
 static struct err start_bus(struct serve *s)
 {
     char name[128];
@@ -331,10 +347,11 @@ static struct err make_threads(struct serve *s)
     struct cp_fleet_options fleet = {.environment = s->environment,
                                      .node_keys = s->node_keys,
                                      .replicas = s->nats_replicas,
+                                     .store = s->store,
                                      .bus = s->bus,
                                      .restore = restore,
                                      .restore_ctx = s};
-    TRY(say(s, cp_fleet_new(&fleet, &s->fleet), "fleet"));
+    TRY(say(s, cp_fleet_new(&fleet, &s->fleet, &s->message), "fleet"));
     struct cp_publish_room room = {.environment = s->environment,
                                    .dp_check = s->dp_check,
                                    .directory = s->data,
@@ -349,6 +366,7 @@ static struct err make_threads(struct serve *s)
     room.collector = s->collector;
     TRY(cp_worker_start(&room, s->store, &s->publisher, &s->message));
     room.collector = NULL; /* it is the publisher's. */
+    TRY(cp_worker_start(&room, s->store, &s->doorman, &s->message));
     TRY(cp_worker_start(&room, s->store, &s->reader, &s->message));
     TRY(cp_worker_start(&room, s->store, &s->signatory, &s->message));
     return say(s, cp_cosigner_new(s->bus, s->environment, s->signatory, &s->cosigner), "cosigner");
@@ -388,6 +406,8 @@ static struct err start_api(struct serve *s)
                                      .collector = s->collector,
                                      .publisher = s->publisher,
                                      .reader = s->reader,
+                                     .doorman = s->doorman,
+                                     .registrar = s->registrar,
                                      .fleet = s->fleet};
     if (options.listen_tls != NULL) {
         TRY(say(s, load_tls(s, &s->tls), "tls-cert, tls-key"));
@@ -506,8 +526,9 @@ static struct err start(struct serve *s)
 {
     TRY(prepare_files(s));
     TRY(start_roots(s));
-    TRY(start_signer(s)); /* forks: no thread of ours exists yet. */
+    TRY(start_signer(s)); /* forks: no thread of ours exists yet, and no key but the signer's. */
     TRY(say(s, cp_forward_init(), "curl"));
+    TRY(make_registrar(s));
     TRY(say(s, net_loop_new(&s->loop), "loop"));
     TRY(start_bus(s));
     TRY(make_threads(s));
@@ -523,15 +544,21 @@ static void stop(struct serve *s)
         (void)pthread_kill(s->signals, SIGUSR1);
         CHECK(pthread_join(s->signals, NULL) == 0);
     }
+    if (s->fleet != NULL) {
+        cp_fleet_stop(s->fleet); /* a publication that waits for it goes on at once. */
+    }
     cp_worker_finish(s->publisher); /* publications end with a leader, and the leader and the */
     cp_worker_finish(s->reader);    /* fleet ask the publisher for restores to their end. */
     cp_worker_finish(s->signatory);
+    cp_worker_finish(s->doorman);
     cp_leader_free(s->leader); /* it wakes the cosigner. */
     cp_cosigner_free(s->cosigner);
     cp_fleet_free(s->fleet);
     cp_worker_free(s->publisher);
     cp_worker_free(s->reader);
     cp_worker_free(s->signatory);
+    cp_worker_free(s->doorman);
+    cp_registrar_free(s->registrar);
     cp_collector_free(s->collector);
     bus_close(s->bus);
     cp_api_close(s->api);

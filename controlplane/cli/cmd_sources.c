@@ -203,11 +203,9 @@ static bool add_words(const struct cli *cli, json_t *body)
 {
     const struct settings *settings = cli->settings;
     const char *message = settings_get(settings, "m");
-    const char *author = settings_get(settings, "author");
     message = message == NULL ? settings_get(settings, "message") : message;
-    char account[CP_AUTHOR_MAX + 1];
-    cli_account(account, sizeof(account));
-    author = author == NULL ? account : author;
+    char author[CLI_AUTHOR_SIZE];
+    cli_author(cli, author);
     if (message == NULL || message[0] == '\0') {
         cli_say("error: USAGE: %s needs -m MESSAGE: why, for the history", cli->command->name);
         return false;

@@ -29,6 +29,9 @@
     X(root_publish)                                                                                \
     X(identity_init)                                                                               \
     X(identity_issue)                                                                              \
+    X(identity_token)                                                                              \
+    X(identity_list)                                                                               \
+    X(identity_remove)                                                                             \
     X(help)
 
 #define X(name) extern const struct cli_command cli_command_##name;

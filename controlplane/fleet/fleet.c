@@ -1,9 +1,7 @@
-/* fleet: see fleet.h. */
+/* fleet: the thread, the bus and the store. What statuses are held against is in roll.c. */
 #include "controlplane/fleet/fleet.h"
 
 #include <dirent.h>
-#include <errno.h>
-#include <poll.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <stdio.h>
@@ -16,43 +14,43 @@
 #include "common/base/limits.h"
 #include "common/base/lock.h"
 #include "common/base/log.h"
-#include "common/base/map.h"
 #include "common/base/queue.h"
+#include "common/base/scope.h"
 #include "common/base/text.h"
 #include "common/bus/kv.h"
 #include "common/bus/subject.h"
-#include "controlplane/identity/ceremony.h"
+#include "controlplane/fleet/roll.h"
+#include "controlplane/store/store.h"
+
+#define NS_PER_MS UINT64_C(1000000)
 
 enum {
     INBOX_MAX = 4096,
     BATCH = 64,
-    TURN_MS = 500,
-    WAIT_STEP_MS = 5,
-    HEARTBEATS = 3, /* a node that missed these is not live. */
-    PATH_SIZE = 4096,
+    TURN_MS = 250,
+    MEMBERS_MS = 5000, /* so often the store is asked who joined and who was removed. */
     BUCKET_BYTES = 64 << 20,
-};
-
-struct entry {
-    struct cp_fleet_node node;
-    uint64_t seen_ns;
 };
 
 struct cp_fleet {
     struct cp_fleet_options options;
-    uint8_t environment[ENVIRONMENT_SIZE];
+    struct cp_store *store; /* the thread's. */
+    struct cp_roll *roll;
     struct kv kv;
     struct queue inbox;
     sem_t wakes;
     pthread_t thread;
     bool started;
-    bool connected; /* the thread's: as of its last turn. */
+    bool connected;      /* the thread's: as of its last turn. */
+    uint64_t members_ns; /* when the store is asked next. */
+    bool members_known;  /* it was asked once. */
+    bool members_failed; /* said so in the log. */
     struct bus_subscription *subscription;
     struct {
         struct lock lock;
-        struct map nodes GUARDED; /* id to struct entry. */
-        uint64_t unverified GUARDED;
-        bool read GUARDED; /* what lay in the bucket. */
+        pthread_cond_t changed; /* read, or stopping. */
+        bool read GUARDED;      /* what lay in the bucket. */
+        bool refresh GUARDED;
         bool stopping GUARDED;
     } shared;
 };
@@ -63,119 +61,84 @@ static void wake(void *ctx)
     CHECK(sem_post(&f->wakes) == 0);
 }
 
-/* ---- the table ---- */
-
-/* The entry of a node; NULL when the table is full or there is no memory. */
-static struct entry *entry_of(struct cp_fleet *f, struct slice id) REQUIRES(f->shared.lock)
+static struct cp_roll_now now(void)
 {
-    struct entry *entry = map_get(&f->shared.nodes, id);
-    if (entry != NULL || f->shared.nodes.count >= limits.nodes) {
-        return entry;
-    }
-    entry = calloc(1, sizeof(*entry));
-    if (entry == NULL) {
-        return NULL;
-    }
-    (void)snprintf(entry->node.id, sizeof(entry->node.id), "%.*s", SLICE_ARG(id));
-    if (!err_ok(map_put(&f->shared.nodes, slice_str(entry->node.id), entry, NULL))) {
-        free(entry);
-        return NULL;
-    }
-    return entry;
+    return (struct cp_roll_now){.mono_ns = clock_mono_ns(), .wall_ms = clock_wall_ms()};
 }
 
-static void take_unverified(struct cp_fleet *f, struct slice id, enum err_code why)
+/* ---- the store's nodes ---- */
+
+struct members {
+    struct cp_roll_member *items; /* owned. */
+    size_t count;
+    size_t capacity;
+};
+
+static struct err grow(struct members *m)
+{
+    if (m->count < m->capacity) {
+        return OK;
+    }
+    size_t capacity = m->capacity == 0 ? 64 : m->capacity * 2;
+    struct cp_roll_member *items = realloc(m->items, capacity * sizeof(*items));
+    if (items == NULL) {
+        return FAIL(E_NO_MEMORY);
+    }
+    m->items = items;
+    m->capacity = capacity;
+    return OK;
+}
+
+static struct err add_member(void *ctx, const struct cp_node *node)
+{
+    struct members *m = ctx;
+    if (m->count >= limits.nodes) {
+        return OK; /* the roll has no more places either. */
+    }
+    TRY(grow(m));
+    struct cp_roll_member *member = &m->items[m->count++];
+    *member = (struct cp_roll_member){.removed = node->state == CP_NODE_REMOVED};
+    (void)snprintf(member->id, sizeof(member->id), "%s", node->id);
+    memcpy(member->status_key, node->status_key, sizeof(member->status_key));
+    return OK;
+}
+
+static void read_members(struct cp_fleet *f)
+{
+    struct members members = {.count = 0};
+    struct err e = f->store->ops->node_list(f->store, f->options.environment, add_member, &members);
+    if (err_ok(e)) {
+        struct cp_roll_now moment = now();
+        cp_roll_enrol(f->roll, members.items, members.count, &moment);
+        f->members_known = true;
+    } else if (!f->members_failed) { /* once: the ones that are known stay. */
+        LOG(LOG_WARN, "fleet", "nodes_unread", LOG_ERR(e));
+    }
+    f->members_failed = !err_ok(e);
+    free(members.items);
+}
+
+static bool takes_refresh(struct cp_fleet *f)
 {
     lock_take(&f->shared.lock);
-    f->shared.unverified++;
-    struct entry *entry = entry_of(f, id);
-    /* What a verified node said stays: somebody else wrote under its key. */
-    if (entry != NULL && !entry->node.verified) {
-        entry->node.why = why;
-        entry->seen_ns = clock_mono_ns();
-    }
+    bool refresh = f->shared.refresh;
+    f->shared.refresh = false;
     lock_drop(&f->shared.lock);
+    return refresh;
 }
 
-static bool is_newer(const struct cp_fleet_node *node, const struct status *status)
-{
-    return !node->verified || status->count > node->status.count ||
-           status->at_ms > node->status.at_ms;
-}
-
-/* A status that was read, not sent just now, is as old as its own clock says. */
-static uint64_t seen_at(const struct status *status, bool from_bucket)
+static void look_at_members(struct cp_fleet *f)
 {
     uint64_t now_ns = clock_mono_ns();
-    int64_t age_ms = clock_wall_ms() - status->at_ms;
-    if (!from_bucket || age_ms <= 0) {
-        return now_ns;
-    }
-    uint64_t age_ns = (uint64_t)age_ms * 1000000;
-    return age_ns < now_ns ? now_ns - age_ns : 1;
-}
-
-/* Whether a node found something else in the bucket than what was put there, or nothing. Which key
- * a stranger's object was signed with makes no difference: ours has to be put again. */
-static bool says_bucket_is_wrong(const struct status *status)
-{
-    static const enum err_code codes[] = {
-        E_ROOT_MISSING,       E_ROOT_MALFORMED,    E_ROOT_UNSIGNED,  E_MANIFEST_MISSING,
-        E_MANIFEST_MALFORMED, E_MANIFEST_UNSIGNED, E_MANIFEST_MIXED, E_MANIFEST_WRONG_KEY,
-        E_CHUNK_MISSING,      E_CHUNK_TAMPERED,
-    };
-    for (size_t i = 0; i < sizeof(codes) / sizeof(codes[0]); i++) {
-        if (status->code == (uint32_t)codes[i]) {
-            return true;
-        }
-    }
-    return false;
-}
-
-static void take_verified(struct cp_fleet *f, const struct status *status, bool from_bucket)
-{
-    lock_take(&f->shared.lock);
-    struct entry *entry = entry_of(f, slice_str(status->node));
-    if (entry != NULL && is_newer(&entry->node, status)) {
-        entry->node.verified = true;
-        entry->node.why = E_OK;
-        entry->node.status = *status;
-        entry->seen_ns = seen_at(status, from_bucket);
-    }
-    lock_drop(&f->shared.lock);
-    if (says_bucket_is_wrong(status) && !from_bucket) {
-        f->options.restore(f->options.restore_ctx);
+    bool asked = takes_refresh(f);
+    asked = cp_roll_wants_members(f->roll) || asked;
+    if (asked || now_ns >= f->members_ns) {
+        f->members_ns = now_ns + MEMBERS_MS * NS_PER_MS;
+        read_members(f);
     }
 }
 
-static void take(struct cp_fleet *f, struct slice id, struct slice bytes, bool from_bucket)
-{
-    if (!text_is_name(id)) {
-        return; /* no node has such an id. */
-    }
-    char path[PATH_SIZE];
-    (void)snprintf(path, sizeof(path), "%.3900s/%.*s.pub", f->options.node_keys, SLICE_ARG(id));
-    auto_buf struct buf message = BUF_MAX(PATH_SIZE + 256);
-    struct key_public key;
-    struct status status;
-    struct err e = cp_key_read_public(path, &key, &message);
-    if (err_ok(e) && (key.role != KEY_ROLE_NODE || !slice_eq(slice_str(key.name), id))) {
-        e = FAIL(E_UNAUTHENTICATED);
-    }
-    if (err_ok(e)) {
-        e = status_open(bytes, f->environment, &key, &status);
-    }
-    if (err_ok(e) && !slice_eq(slice_str(status.node), id)) {
-        e = FAIL(E_UNAUTHENTICATED);
-    }
-    if (err_ok(e)) {
-        take_verified(f, &status, from_bucket);
-    } else {
-        take_unverified(f, id, e.code);
-    }
-}
-
-/* ---- the thread ---- */
+/* ---- statuses ---- */
 
 /* "$KV.<bucket>.<id>": the id is what stands behind the last dot. */
 static struct slice id_of(struct slice subject)
@@ -193,10 +156,11 @@ static void take_messages(struct cp_fleet *f)
     size_t count = 0;
     do {
         count = queue_pop(&f->inbox, items, BATCH);
+        struct cp_roll_now moment = now();
         for (size_t i = 0; i < count; i++) {
             struct bus_message *message = items[i];
             if (message->payload.size > 0) { /* a marker says nothing. */
-                take(f, id_of(message->subject), message->payload, /* from_bucket= */ false);
+                cp_roll_offer(f->roll, id_of(message->subject), message->payload, &moment);
             }
             bus_message_free(message);
         }
@@ -209,7 +173,8 @@ static struct err read_one(struct cp_fleet *f, struct slice id)
     struct kv_entry found;
     TRY(kv_get(&f->kv, id, KV_READ_ANY, limits.fetch_timeout_ms, &value, &found));
     if (found.state == KV_VALUE) {
-        take(f, id, buf_slice(&value), /* from_bucket= */ true);
+        struct cp_roll_now moment = now();
+        cp_roll_recall(f->roll, id, buf_slice(&value), &moment);
     }
     return OK;
 }
@@ -227,15 +192,11 @@ static void raise_replicas(struct cp_fleet *f, const struct stream_info *info)
         LOG_U64("has", raised.replicas), LOG_U64("wanted", f->options.replicas), LOG_ERR(e));
 }
 
-/* What enrolled nodes said before we listened. */
-static struct err read_bucket(struct cp_fleet *f, struct stream_info *info)
+static struct err read_directory(struct cp_fleet *f)
 {
-    struct kv_config config = {
-        .history = 1, .max_bytes = BUCKET_BYTES, .replicas = f->options.replicas};
-    TRY(kv_ensure(&f->kv, &config, limits.fetch_timeout_ms, /* why= */ NULL, info));
     DIR *directory = opendir(f->options.node_keys);
     if (directory == NULL) {
-        return OK; /* nobody is enrolled. */
+        return OK; /* nobody is enrolled by hand. */
     }
     struct err e = OK;
     const struct dirent *item = NULL;
@@ -251,10 +212,25 @@ static struct err read_bucket(struct cp_fleet *f, struct stream_info *info)
     return e;
 }
 
+/* What enrolled nodes said before we listened. */
+static struct err read_bucket(struct cp_fleet *f, struct stream_info *info)
+{
+    struct kv_config config = {
+        .history = 1, .max_bytes = BUCKET_BYTES, .replicas = f->options.replicas};
+    TRY(kv_ensure(&f->kv, &config, limits.fetch_timeout_ms, /* why= */ NULL, info));
+    char id[KEY_NAME_MAX + 1];
+    size_t at = 0;
+    while (cp_roll_next_member(f->roll, &at, id)) {
+        TRY(read_one(f, slice_str(id)));
+    }
+    return read_directory(f);
+}
+
 static void note_read(struct cp_fleet *f)
 {
     lock_take(&f->shared.lock);
     f->shared.read = true;
+    CHECK(pthread_cond_broadcast(&f->shared.changed) == 0);
     lock_drop(&f->shared.lock);
 }
 
@@ -263,7 +239,7 @@ static void look_at_connection(struct cp_fleet *f)
     bool connected = bus_state(f->options.bus) == BUS_CONNECTED;
     if (connected && !f->connected) {
         struct stream_info info;
-        struct err e = read_bucket(f, &info);
+        struct err e = f->members_known ? read_bucket(f, &info) : FAIL(E_UNAVAILABLE);
         if (!err_ok(e)) {
             LOG(LOG_WARN, "fleet", "bucket_unread", LOG_ERR(e));
             if (e.code == E_BUS_FORBIDDEN) {
@@ -277,6 +253,8 @@ static void look_at_connection(struct cp_fleet *f)
     f->connected = connected;
 }
 
+/* ---- the thread ---- */
+
 static bool is_stopping(struct cp_fleet *f)
 {
     lock_take(&f->shared.lock);
@@ -285,31 +263,41 @@ static bool is_stopping(struct cp_fleet *f)
     return stopping;
 }
 
-static void wait_turn(struct cp_fleet *f)
+static struct timespec in_ms(uint64_t ms)
 {
     struct timespec until;
-    (void)clock_gettime(CLOCK_REALTIME, &until); /* what sem_timedwait() takes. */
-    until.tv_nsec += (long)TURN_MS * 1000000;
+    CHECK(clock_gettime(CLOCK_MONOTONIC, &until) == 0);
+    until.tv_sec += (time_t)(ms / 1000);
+    until.tv_nsec += (long)(ms % 1000 * NS_PER_MS);
     until.tv_sec += until.tv_nsec / 1000000000;
     until.tv_nsec %= 1000000000;
-    (void)sem_timedwait(&f->wakes, &until);
+    return until;
 }
 
 static void *run(void *ctx)
 {
     struct cp_fleet *f = ctx;
     while (!is_stopping(f)) {
+        look_at_members(f);
         look_at_connection(f);
         take_messages(f);
-        wait_turn(f);
+        struct cp_roll_now moment = now();
+        cp_roll_turn(f->roll, &moment);
+        if (cp_roll_wants_restore(f->roll)) {
+            f->options.restore(f->options.restore_ctx);
+        }
+        struct timespec until = in_ms(TURN_MS);
+        (void)sem_clockwait(&f->wakes, CLOCK_MONOTONIC, &until);
     }
     return NULL;
 }
 
-static struct err prepare(struct cp_fleet *f)
+static struct err prepare(struct cp_fleet *f, struct buf *message)
 {
     struct subject bucket;
     char subject[SUBJECT_SIZE_MAX + 1];
+    TRY(cp_roll_new(f->options.environment, f->options.node_keys, &f->roll));
+    TRY(cp_store_open(f->options.store, &f->store, message));
     TRY(subject_bucket_nodes(slice_str(f->options.environment), &bucket));
     TRY(kv_bind(&f->kv, f->options.bus, subject_slice(&bucket)));
     (void)snprintf(subject, sizeof(subject), "$KV.%.400s.>", bucket.text);
@@ -317,22 +305,23 @@ static struct err prepare(struct cp_fleet *f)
                          &f->inbox, f, &f->subscription);
 }
 
-struct err cp_fleet_new(const struct cp_fleet_options *options, struct cp_fleet **out)
+struct err cp_fleet_new(const struct cp_fleet_options *options, struct cp_fleet **out,
+                        struct buf *message)
 {
     struct cp_fleet *f = calloc(1, sizeof(*f));
     if (f == NULL) {
         return FAIL(E_NO_MEMORY);
     }
     f->options = *options;
-    snap_environment(slice_str(options->environment), f->environment);
     struct err e = queue_init(&f->inbox, INBOX_MAX, wake, f);
     if (!err_ok(e)) {
         free(f);
         return e;
     }
     lock_init(&f->shared.lock);
+    CHECK(pthread_cond_init(&f->shared.changed, NULL) == 0);
     CHECK(sem_init(&f->wakes, 0, 0) == 0);
-    e = prepare(f);
+    e = prepare(f, message);
     if (!err_ok(e)) {
         cp_fleet_free(f);
         return e;
@@ -347,16 +336,13 @@ struct err cp_fleet_run(struct cp_fleet *fleet)
     return fleet->started ? OK : FAIL(E_IO);
 }
 
-static void free_nodes(struct cp_fleet *f)
+void cp_fleet_stop(struct cp_fleet *fleet)
 {
-    size_t at = 0;
-    const struct map_entry *entry = NULL;
-    lock_take(&f->shared.lock);
-    while ((entry = map_next(&f->shared.nodes, &at)) != NULL) {
-        free(entry->value);
-    }
-    map_free(&f->shared.nodes);
-    lock_drop(&f->shared.lock);
+    lock_take(&fleet->shared.lock);
+    fleet->shared.stopping = true;
+    CHECK(pthread_cond_broadcast(&fleet->shared.changed) == 0);
+    lock_drop(&fleet->shared.lock);
+    wake(fleet);
 }
 
 void cp_fleet_free(struct cp_fleet *fleet)
@@ -365,113 +351,57 @@ void cp_fleet_free(struct cp_fleet *fleet)
         return;
     }
     if (fleet->started) {
-        lock_take(&fleet->shared.lock);
-        fleet->shared.stopping = true;
-        lock_drop(&fleet->shared.lock);
-        wake(fleet);
+        cp_fleet_stop(fleet);
         CHECK(pthread_join(fleet->thread, NULL) == 0);
     }
     bus_unsubscribe(fleet->options.bus, fleet->subscription);
-    free_nodes(fleet);
+    cp_roll_free(fleet->roll);
+    cp_store_close(fleet->store);
     queue_free(&fleet->inbox, bus_message_drop);
     (void)sem_destroy(&fleet->wakes);
+    CHECK(pthread_cond_destroy(&fleet->shared.changed) == 0);
     lock_free(&fleet->shared.lock);
     free(fleet);
 }
 
 /* ---- from other threads ---- */
 
-static uint64_t live_ms(void)
-{
-    return HEARTBEATS * (limits.status_interval_ms + limits.status_interval_ms / 5);
-}
-
-static int by_id(const void *a, const void *b)
-{
-    const struct cp_fleet_node *left = a;
-    const struct cp_fleet_node *right = b;
-    return strcmp(left->id, right->id);
-}
-
-static void copy_nodes(struct cp_fleet *f, struct cp_fleet_node *out) REQUIRES(f->shared.lock)
-{
-    uint64_t now_ns = clock_mono_ns();
-    size_t at = 0;
-    const struct map_entry *found = NULL;
-    while ((found = map_next(&f->shared.nodes, &at)) != NULL) {
-        const struct entry *entry = found->value;
-        *out = entry->node;
-        out->age_ms = (now_ns - entry->seen_ns) / 1000000;
-        out->live = entry->node.verified && out->age_ms <= live_ms();
-        out++;
-    }
-}
-
 bool cp_fleet_wait_read(struct cp_fleet *fleet, uint64_t timeout_ms)
 {
-    uint64_t end_ns = clock_mono_ns() + timeout_ms * 1000000;
-    /* It may not have looked since it is connected. */
-    wake(fleet);
-    for (;;) { /* ends when they were read, or in time. */
-        lock_take(&fleet->shared.lock);
-        bool read = fleet->shared.read;
-        lock_drop(&fleet->shared.lock);
-        if (read || clock_mono_ns() >= end_ns) {
-            return read;
-        }
-        (void)poll(NULL, 0, WAIT_STEP_MS);
+    struct timespec until = in_ms(timeout_ms);
+    int waited = 0;
+    wake(fleet); /* it may not have looked since it is connected. */
+    lock_take(&fleet->shared.lock);
+    while (!fleet->shared.read && !fleet->shared.stopping && waited == 0) {
+        waited = pthread_cond_clockwait(&fleet->shared.changed, &fleet->shared.lock.m,
+                                        CLOCK_MONOTONIC, &until);
     }
+    bool read = fleet->shared.read;
+    lock_drop(&fleet->shared.lock);
+    return read;
+}
+
+void cp_fleet_refresh(struct cp_fleet *fleet)
+{
+    lock_take(&fleet->shared.lock);
+    fleet->shared.refresh = true;
+    lock_drop(&fleet->shared.lock);
+    wake(fleet);
 }
 
 struct err cp_fleet_list(struct cp_fleet *fleet, struct cp_fleet_node **out, size_t *out_count)
 {
-    lock_take(&fleet->shared.lock);
-    size_t count = fleet->shared.nodes.count;
-    struct cp_fleet_node *nodes = calloc(count + 1, sizeof(*nodes));
-    if (nodes != NULL) {
-        copy_nodes(fleet, nodes);
-    }
-    lock_drop(&fleet->shared.lock);
-    if (nodes == NULL) {
-        return FAIL(E_NO_MEMORY);
-    }
-    qsort(nodes, count, sizeof(*nodes), by_id);
-    *out = nodes;
-    *out_count = count;
-    return OK;
-}
-
-static void raise_order(const struct status *status, struct cp_fleet_order *out)
-{
-    bool higher = status->epoch > out->epoch ||
-                  (status->epoch == out->epoch && status->sequence > out->sequence);
-    if (higher) {
-        out->epoch = status->epoch;
-        out->sequence = status->sequence;
-    }
-    out->version = status->version > out->version ? status->version : out->version;
+    struct cp_roll_now moment = now();
+    return cp_roll_list(fleet->roll, &moment, out, out_count);
 }
 
 void cp_fleet_order(struct cp_fleet *fleet, struct cp_fleet_order *out)
 {
-    uint64_t oldest_ns = clock_mono_ns() - live_ms() * 1000000;
-    size_t at = 0;
-    const struct map_entry *found = NULL;
-    *out = (struct cp_fleet_order){0};
-    lock_take(&fleet->shared.lock);
-    while ((found = map_next(&fleet->shared.nodes, &at)) != NULL) {
-        const struct entry *entry = found->value;
-        if (entry->node.verified && entry->seen_ns > oldest_ns) {
-            raise_order(&entry->node.status, out);
-        }
-    }
-    lock_drop(&fleet->shared.lock);
+    struct cp_roll_now moment = now();
+    cp_roll_order(fleet->roll, &moment, out);
 }
 
-uint64_t cp_fleet_unverified(struct cp_fleet *fleet)
+void cp_fleet_counters(struct cp_fleet *fleet, struct cp_status_counters *out)
 {
-    lock_take(&fleet->shared.lock);
-    uint64_t count = fleet->shared.unverified;
-    lock_drop(&fleet->shared.lock);
-    return count;
+    cp_roll_counters(fleet->roll, out);
 }

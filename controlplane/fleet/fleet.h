@@ -1,13 +1,15 @@
 /*
  * fleet: what every node says that it runs, and what it refused.
  *
- * Shape      a table by node id, filled from the node bucket: each new status arrives as a message,
- *            and what lay there before is read for every enrolled node after each connect. A status
- *            counts only when it is signed by the key that is enrolled for its node
- *            (DIRECTORY/<id>.pub); any other is shown as unverified and believed in nothing.
+ * Shape      a thread that fills the roll (roll.h) from the node bucket: each new status arrives as
+ *            a message, and what lay there before is read for every enrolled node after each
+ *            connect. Nodes are enrolled in the store, where they joined, or by hand, in
+ *            DIRECTORY/<id>.pub. A status that does not count is shown as unverified and believed
+ *            in nothing.
  * Units      milliseconds.
  * Ownership  cp_fleet_new() gives a fleet that cp_fleet_free() ends.
- * Threads    one thread of its own; cp_fleet_list() from any.
+ * Threads    one thread of its own, with a store of its own; all calls but _new, _run and _free
+ *            from any.
  * Errors     none: what does not verify is counted and shown.
  */
 #pragma once
@@ -26,6 +28,7 @@ struct cp_fleet_options {
     const char *environment;
     const char *node_keys; /* directory of <id>.pub. */
     uint32_t replicas;     /* that the bucket of statuses should have. */
+    const char *store;     /* URL. */
     struct bus *bus;
     /* A verified node misses what should lie in the bucket. */
     void (*restore)(void *ctx);
@@ -41,18 +44,42 @@ struct cp_fleet_node {
     bool live;            /* verified, and heard of within three heartbeats. */
 };
 
+#define CP_STATUS_COUNTERS(X)                                                                      \
+    X(accepted, "statuses that counted")                                                           \
+    X(verified, "signatures that were verified, for whatever they were")                           \
+    X(unverified, "statuses that no enrolled key signed")                                          \
+    X(superseded, "statuses dropped unread for a later one of the same node")                      \
+    X(replayed, "statuses whose count had been there before")                                      \
+    X(skewed, "statuses of another time than now")                                                 \
+    X(removed, "statuses of nodes that were removed")                                              \
+    X(unknown, "statuses under names that no node has, or past the places for such names")         \
+    X(crowded, "statuses dropped for want of a place to wait, or because they were too large")
+
+struct cp_status_counters {
+#define X(name, text) uint64_t name;
+    CP_STATUS_COUNTERS(X)
+#undef X
+};
+
 /* Makes a fleet; it takes nothing in before cp_fleet_run(). */
-MUST_CHECK struct err cp_fleet_new(const struct cp_fleet_options *options, struct cp_fleet **out);
+MUST_CHECK struct err cp_fleet_new(const struct cp_fleet_options *options, struct cp_fleet **out,
+                                   struct buf *message);
 /* Starts its thread. */
 MUST_CHECK struct err cp_fleet_run(struct cp_fleet *fleet);
+/* Ends every wait, now and later: nobody stands still for a fleet that is about to end. */
+void cp_fleet_stop(struct cp_fleet *fleet);
 /* Ends the thread and frees. Accepts NULL. */
 void cp_fleet_free(struct cp_fleet *fleet);
 
 /*
  * Waits until the statuses that lay in the bucket were read, which happens once in the life of the
- * fleet: until then nobody knows which nodes live. False when the time was over first. Any thread.
+ * fleet: until then nobody knows which nodes live. False when the time was over first, or the fleet
+ * stops.
  */
 bool cp_fleet_wait_read(struct cp_fleet *fleet, uint64_t timeout_ms);
+
+/* The store's nodes have changed: look at them now. */
+void cp_fleet_refresh(struct cp_fleet *fleet);
 
 /* Copies the table, by id; the caller frees *out. */
 MUST_CHECK struct err cp_fleet_list(struct cp_fleet *fleet, struct cp_fleet_node **out,
@@ -67,5 +94,4 @@ struct cp_fleet_order {
 };
 void cp_fleet_order(struct cp_fleet *fleet, struct cp_fleet_order *out);
 
-/* Statuses that did not verify. */
-uint64_t cp_fleet_unverified(struct cp_fleet *fleet);
+void cp_fleet_counters(struct cp_fleet *fleet, struct cp_status_counters *out);

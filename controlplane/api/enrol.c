@@ -1,0 +1,361 @@
+/* enrol: see enrol.h. */
+#include "controlplane/api/enrol.h"
+
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/scope.h"
+#include "common/base/text.h"
+#include "controlplane/api/json.h"
+#include "controlplane/identity/grant.h"
+
+enum {
+    MESSAGE_MAX = 1024,
+    ROOTS_SENT = 64, /* the newest; a node begins with the last one. */
+};
+
+static void drop_json(json_t **value)
+{
+    json_decref(*value);
+}
+#define auto_json __attribute__((cleanup(drop_json)))
+
+/* ---- what is sent ---- */
+
+struct member {
+    const char *name;
+    bool number;
+    bool optional;
+    size_t max;       /* longest text. */
+    const char *text; /* as it was found; "" when it is not there. */
+    int64_t value;
+};
+
+static struct err wrong(const struct member *m, struct buf *message)
+{
+    if (m->number) {
+        TRY(buf_addf(message, "\"%s\": expected a whole number from 0 on", m->name));
+    } else {
+        TRY(buf_addf(message, "\"%s\": expected a text of 1 to %zu bytes", m->name, m->max));
+    }
+    return FAIL(E_USAGE);
+}
+
+static struct err read_member(const json_t *body, struct member *m, struct buf *message)
+{
+    const json_t *value = json_object_get(body, m->name);
+    m->text = "";
+    if (value == NULL) {
+        return m->optional ? OK : wrong(m, message);
+    }
+    if (m->number) {
+        m->value = json_integer_value(value);
+        return json_is_integer(value) && m->value >= 0 ? OK : wrong(m, message);
+    }
+    size_t size = json_string_length(value);
+    if (!json_is_string(value) || size > m->max || strlen(json_string_value(value)) != size ||
+        (size == 0 && !m->optional)) {
+        return wrong(m, message);
+    }
+    m->text = json_string_value(value);
+    return OK;
+}
+
+static const struct member *find(const struct member *members, size_t count, const char *name)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (strcmp(members[i].name, name) == 0) {
+            return &members[i];
+        }
+    }
+    return NULL;
+}
+
+/* Each member of the table is read, and there is no other one. Texts live as long as *out. */
+static struct err read_body(struct slice body, struct member *members, size_t count, json_t **out,
+                            struct buf *message)
+{
+    json_error_t error;
+    *out = json_loadb((const char *)body.ptr, body.size, JSON_REJECT_DUPLICATES, &error);
+    if (!json_is_object(*out)) {
+        TRY(buf_addf(message, "the body is not a JSON object: line %d: %s", error.line,
+                     error.text));
+        return FAIL(E_MALFORMED);
+    }
+    const char *name = NULL;
+    json_t *value = NULL;
+    json_object_foreach(*out, name, value)
+    {
+        if (find(members, count, name) == NULL) {
+            TRY(buf_addf(message, "\"%.80s\" is not a member of this request", name));
+            return FAIL(E_USAGE);
+        }
+    }
+    for (size_t i = 0; i < count; i++) {
+        TRY(read_member(*out, &members[i], message));
+    }
+    return OK;
+}
+
+static struct err read_hex(const struct member *m, uint8_t *out, size_t size, struct buf *message)
+{
+    struct err e = text_unhex(slice_str(m->text), out, size);
+    if (!err_ok(e)) {
+        TRY(buf_addf(message, "\"%s\": expected %zu hex digits", m->name, 2 * size));
+    }
+    return e;
+}
+
+/* Who writes is shown on terminals and kept in the audit. */
+static struct err check_author(const struct member *author, struct buf *message)
+{
+    for (const char *at = author->text; *at != '\0'; at++) {
+        if ((unsigned char)*at < 0x20 || *at == 0x7f) {
+            TRY(buf_add_str(message, "\"author\": expected no control characters"));
+            return FAIL(E_USAGE);
+        }
+    }
+    return OK;
+}
+
+/* ---- answers ---- */
+
+static struct err refused(struct err e, const struct buf *message, json_t **out)
+{
+    *out = cp_json_error(e, /* work= */ NULL);
+    if (message->size > 0) {
+        (void)json_object_set_new(*out, "message",
+                                  json_stringn((const char *)message->ptr, message->size));
+    }
+    return e;
+}
+
+static json_t *text_of(struct slice s)
+{
+    return json_stringn(s.size == 0 ? "" : (const char *)s.ptr, s.size);
+}
+
+static json_t *admission_json(const struct cp_registrar *r, const struct cp_admission *a)
+{
+    return json_pack("{s:s, s:s, s:o, s:o, s:s, s:I}", "node", a->node, "labels", a->labels,
+                     "certificate", text_of(buf_slice(&a->leaf.chain)), "ca",
+                     text_of(cp_registrar_bundle(r)), "serial", a->leaf.serial, "not_after_ms",
+                     (json_int_t)a->leaf.not_after_ms);
+}
+
+/* ---- tokens ---- */
+
+struct err cp_enrol_token(struct cp_registrar *registrar, struct cp_publish_room *room,
+                          struct slice body, json_t **out)
+{
+    enum { NODE, LABELS, SANS, TTL, AUTHOR, COUNT };
+    struct member m[COUNT] = {{.name = "node", .max = CP_ENVIRONMENT_MAX},
+                              {.name = "labels", .max = CP_LABELS_MAX, .optional = true},
+                              {.name = "sans", .max = CP_LABELS_MAX, .optional = true},
+                              {.name = "ttl_ms", .number = true},
+                              {.name = "author", .max = CP_AUTHOR_MAX, .optional = true}};
+    auto_json json_t *asked = NULL;
+    auto_buf struct buf message = BUF_MAX(MESSAGE_MAX);
+    auto_buf struct buf token = BUF_MAX(JOIN_TOKEN_MAX);
+    int64_t expires_ms = 0;
+    struct err e = read_body(body, m, COUNT, &asked, &message);
+    if (err_ok(e)) {
+        e = check_author(&m[AUTHOR], &message);
+    }
+    if (err_ok(e)) {
+        struct cp_invitation invitation = {.node = m[NODE].text,
+                                           .labels = m[LABELS].text,
+                                           .sans = m[SANS].text,
+                                           .author = m[AUTHOR].text,
+                                           .ttl_ms = (uint64_t)m[TTL].value};
+        e = cp_registrar_invite(registrar, room->store, &invitation, &token, &expires_ms, &message);
+    }
+    if (!err_ok(e)) {
+        return refused(e, &message, out);
+    }
+    *out = json_pack("{s:s, s:o, s:I}", "node", m[NODE].text, "token", text_of(buf_slice(&token)),
+                     "expires_ms", (json_int_t)expires_ms);
+    sodium_memzero(token.ptr, token.capacity);
+    return OK;
+}
+
+/* ---- joins ---- */
+
+/* The roots that the node begins with. */
+static struct err add_root(void *ctx, uint64_t version, struct slice container)
+{
+    size_t size = sodium_base64_encoded_len(container.size, sodium_base64_VARIANT_ORIGINAL);
+    auto_free char *text = malloc(size);
+    if (text == NULL) {
+        return FAIL(E_NO_MEMORY);
+    }
+    (void)sodium_bin2base64(text, size, container.ptr, container.size,
+                            sodium_base64_VARIANT_ORIGINAL);
+    json_t *root = json_pack("{s:I, s:s}", "version", (json_int_t)version, "container", text);
+    return json_array_append_new(ctx, root) == 0 ? OK : FAIL(E_NO_MEMORY);
+}
+
+static uint64_t larger(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
+}
+
+/*
+ * The floor that the node begins with: the newest publication, and the epoch of the leader's row.
+ * A floor in the root in force stands above both, since the leader may not have followed it yet.
+ */
+static struct err make_seed(struct cp_publish_room *room, json_t **out)
+{
+    struct cp_record latest = {.version = 0};
+    struct cp_lease lease = {.epoch = 0};
+    struct root root;
+    struct err e = room->store->ops->latest(room->store, room->environment, &latest);
+    TRY(e.code == E_NOT_FOUND ? OK : e);
+    e = room->store->ops->lease_read(room->store, room->environment, &lease);
+    TRY(e.code == E_NOT_FOUND ? OK : e);
+    cp_roots_now(room->roots, &root);
+    struct root_floor floor = root.has_floor ? root.floor : (struct root_floor){0};
+    *out = json_pack("{s:I, s:I, s:I}", "root_version", (json_int_t)root.version, "epoch",
+                     (json_int_t)larger(lease.epoch, floor.epoch), "version",
+                     (json_int_t)larger(latest.version, floor.version));
+    return OK;
+}
+
+static struct err add_trust(struct cp_publish_room *room, json_t *answer)
+{
+    json_t *seed = NULL;
+    TRY(make_seed(room, &seed));
+    (void)json_object_set_new(answer, "seed", seed);
+    json_t *roots = json_array();
+    (void)json_object_set_new(answer, "roots", roots);
+    uint64_t newest = cp_roots_version(room->roots);
+    uint64_t first = newest > ROOTS_SENT ? newest - ROOTS_SENT + 1 : 0;
+    return cp_roots_each(room->roots, first, add_root, roots);
+}
+
+static struct err read_join(struct slice body, struct cp_join_request *out, json_t **asked,
+                            struct buf *message)
+{
+    enum { TOKEN, CSR, KEY, PROOF, COUNT };
+    struct member m[COUNT] = {{.name = "token", .max = JOIN_TOKEN_MAX},
+                              {.name = "csr", .max = CP_ENROL_BODY_MAX},
+                              {.name = "status_key", .max = (size_t)2 * KEY_PUBLIC_SIZE},
+                              {.name = "proof", .max = (size_t)2 * KEY_SIGNATURE_SIZE}};
+    TRY(read_body(body, m, COUNT, asked, message));
+    TRY(read_hex(&m[KEY], out->status_key, sizeof(out->status_key), message));
+    TRY(read_hex(&m[PROOF], out->proof, sizeof(out->proof), message));
+    out->csr = slice_str(m[CSR].text);
+    struct err e = join_token_parse(slice_str(m[TOKEN].text), &out->token);
+    if (!err_ok(e)) {
+        TRY(buf_add_str(message, "\"token\": expected a token of trilane-cp identity token"));
+    }
+    return e;
+}
+
+struct err cp_enrol_join(struct cp_registrar *registrar, struct cp_publish_room *room,
+                         struct slice body, json_t **out)
+{
+    auto_json json_t *asked = NULL;
+    auto_buf struct buf message = BUF_MAX(MESSAGE_MAX);
+    struct cp_join_request request = {.csr = {0}};
+    struct cp_admission admission;
+    struct err e = read_join(body, &request, &asked, &message);
+    if (err_ok(e)) {
+        e = cp_registrar_join(registrar, room->store, &request, &admission, &message);
+    }
+    join_token_wipe(&request.token);
+    if (!err_ok(e)) {
+        return refused(e, &message, out);
+    }
+    *out = admission_json(registrar, &admission);
+    cp_admission_free(&admission);
+    return add_trust(room, *out);
+}
+
+/* ---- renewals ---- */
+
+struct err cp_enrol_renew(struct cp_registrar *registrar, struct cp_publish_room *room,
+                          struct slice body, json_t **out)
+{
+    enum { NODE, CSR, AT, SENT, PROOF, COUNT };
+    struct member m[COUNT] = {{.name = "node", .max = CP_ENVIRONMENT_MAX},
+                              {.name = "csr", .max = CP_ENROL_BODY_MAX},
+                              {.name = "at_ms", .number = true},
+                              {.name = "count", .number = true},
+                              {.name = "proof", .max = (size_t)2 * KEY_SIGNATURE_SIZE}};
+    auto_json json_t *asked = NULL;
+    auto_buf struct buf message = BUF_MAX(MESSAGE_MAX);
+    struct cp_renew_request request = {.node = NULL};
+    struct cp_admission admission;
+    struct err e = read_body(body, m, COUNT, &asked, &message);
+    if (err_ok(e) && !text_is_name(slice_str(m[NODE].text))) {
+        e = wrong(&m[NODE], &message);
+    }
+    if (err_ok(e)) {
+        e = read_hex(&m[PROOF], request.proof, sizeof(request.proof), &message);
+    }
+    if (err_ok(e)) {
+        request.node = m[NODE].text;
+        request.csr = slice_str(m[CSR].text);
+        request.at_ms = m[AT].value;
+        request.count = (uint64_t)m[SENT].value;
+        e = cp_registrar_renew(registrar, room->store, &request, &admission, &message);
+    }
+    if (!err_ok(e)) {
+        return refused(e, &message, out);
+    }
+    *out = admission_json(registrar, &admission);
+    cp_admission_free(&admission);
+    return OK;
+}
+
+/* ---- nodes ---- */
+
+struct err cp_enrol_remove(struct cp_registrar *registrar, struct cp_publish_room *room,
+                           struct slice body, json_t **out)
+{
+    enum { NODE, AUTHOR, COUNT };
+    struct member m[COUNT] = {{.name = "node", .max = CP_ENVIRONMENT_MAX},
+                              {.name = "author", .max = CP_AUTHOR_MAX, .optional = true}};
+    auto_json json_t *asked = NULL;
+    auto_buf struct buf message = BUF_MAX(MESSAGE_MAX);
+    struct err e = read_body(body, m, COUNT, &asked, &message);
+    if (err_ok(e)) {
+        e = check_author(&m[AUTHOR], &message);
+    }
+    if (err_ok(e)) {
+        e = cp_registrar_remove(registrar, room->store, m[NODE].text, m[AUTHOR].text, &message);
+    }
+    if (!err_ok(e)) {
+        return refused(e, &message, out);
+    }
+    cp_fleet_refresh(room->fleet); /* its status is refused from now on, not from the next look. */
+    *out = json_pack("{s:s, s:b}", "node", m[NODE].text, "removed", 1);
+    return OK;
+}
+
+static struct err add_node(void *ctx, const struct cp_node *node)
+{
+    char key[2 * sizeof(node->status_key) + 1];
+    struct cp_grant grant = cp_grant_split(slice_str(node->labels));
+    text_hex(slice_of(node->status_key, sizeof(node->status_key)), key);
+    json_t *item = json_pack("{s:s, s:s, s:o, s:o, s:s, s:I, s:I, s:s}", "node", node->id, "state",
+                             node->state == CP_NODE_REMOVED ? "removed" : "enrolled", "labels",
+                             text_of(grant.labels), "sans", text_of(grant.sans), "serial",
+                             node->serial, "not_after_ms", (json_int_t)node->not_after_ms,
+                             "enrolled_ms", (json_int_t)node->enrolled_ms, "status_key", key);
+    return json_array_append_new(ctx, item) == 0 ? OK : FAIL(E_NO_MEMORY);
+}
+
+struct err cp_enrol_list(struct cp_registrar *registrar, struct cp_publish_room *room,
+                         struct slice body, json_t **out)
+{
+    (void)registrar;
+    (void)body;
+    json_t *nodes = json_array();
+    struct err e = room->store->ops->node_list(room->store, room->environment, add_node, nodes);
+    *out = json_pack("{s:o}", "nodes", nodes);
+    return e;
+}
