@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "common/base/buf.h"
 #include "common/base/ids.h"
@@ -15,13 +16,15 @@
 #include "dataplane/admin/dump.h"
 #include "dataplane/apply/check.h"
 #include "dataplane/canonical/canonical.h"
+#include "dataplane/join/join.h"
+#include "dataplane/join/server.h"
 #include "dataplane/operator/operator.h"
 #include "dataplane/proxy/proxy.h"
 #include "dataplane/runtime/node.h"
 
 enum exit_code { EXIT_DONE = 0, EXIT_REFUSED = 1, EXIT_USAGE = 2, EXIT_UNREACHABLE = 3 };
 
-enum { MESSAGE_MAX = 4096, ANSWER_MAX = 16 << 20 };
+enum { MESSAGE_MAX = 4096, ANSWER_MAX = 16 << 20, TOKEN_MAX = 1024 };
 
 /* The lanes of this program. */
 static const struct dp_lane *const lanes[DP_LANE_COUNT] = {
@@ -52,6 +55,16 @@ static const struct setting_row dump_rows[] = {
     {"admin-token-file", "FILE", NULL, "the token that it asks for", SETTING_TEXT},
 };
 static const size_t dump_row_count = sizeof(dump_rows) / sizeof(dump_rows[0]);
+
+static const struct setting_row join_rows[] = {
+    {"server", "URL,…", NULL, "the control plane's API; several are tried in turn", SETTING_TEXT},
+    {"token-file", "FILE", NULL, "the token of trilane-cp identity token; -: standard input",
+     SETTING_TEXT},
+    {"data-dir", "DIR", NULL, "the node's; identity and roots are written there", SETTING_TEXT},
+    {"node-id", "NAME", NULL, "refuse a token of another node", SETTING_TEXT},
+    {"tls-ca", "FILE", NULL, "trust the server by this CA, not by the token's pin", SETTING_TEXT},
+};
+static const size_t join_row_count = sizeof(join_rows) / sizeof(join_rows[0]);
 
 /* ---- telling ---- */
 
@@ -132,6 +145,56 @@ static struct err read_token(const char *path, char *out, int size)
     return OK;
 }
 
+static int tell_joined(const struct dp_join_result *r, const char *data_dir)
+{
+    char until[32] = "";
+    time_t ends = (time_t)r->cert.times.ends_s;
+    struct tm parts;
+    if (gmtime_r(&ends, &parts) != NULL) {
+        (void)strftime(until, sizeof(until), "%Y-%m-%dT%H:%M:%SZ", &parts);
+    }
+    (void)printf("%s environment %s as node %s\n", r->was_joined ? "joined before:" : "joined",
+                 r->self.environment, r->self.node);
+    (void)printf("labels: %s\n", r->cert.labels[0] == '\0' ? "none" : r->cert.labels);
+    (void)printf("certificate until %s, renewed by itself\n", until);
+    (void)printf("floor: version %llu of epoch %llu, root %llu\n",
+                 (unsigned long long)r->self.seed.version, (unsigned long long)r->self.seed.epoch,
+                 (unsigned long long)r->self.seed.root_version);
+    (void)fprintf(stderr, "next: trilane-dp serve --data-dir %s --nats-urls URL\n", data_dir);
+    return EXIT_DONE;
+}
+
+static int run_join(const struct settings *s)
+{
+    static const char *const needed[] = {"server", "token-file", "data-dir"};
+    auto_buf struct buf message = BUF_MAX(MESSAGE_MAX);
+    char token[TOKEN_MAX] = "";
+    for (size_t i = 0; i < sizeof(needed) / sizeof(needed[0]); i++) {
+        if (settings_get(s, needed[i]) == NULL) {
+            return tell(FAIL(E_USAGE), "join --server URL --token-file FILE --data-dir DIR",
+                        (struct slice){0});
+        }
+    }
+    const char *token_file = settings_get(s, "token-file");
+    bool from_stdin = strcmp(token_file, "-") == 0;
+    struct err e = read_token(from_stdin ? "/dev/stdin" : token_file, token, sizeof(token));
+    if (!err_ok(e)) {
+        return tell(e, token_file, (struct slice){0});
+    }
+    struct dp_join_options options = {.server = settings_get(s, "server"),
+                                      .data_dir = settings_get(s, "data-dir"),
+                                      .node = settings_get(s, "node-id"),
+                                      .ca_file = settings_get(s, "tls-ca"),
+                                      .token = slice_str(token)};
+    struct dp_join_result result;
+    e = dp_server_init();
+    if (err_ok(e)) {
+        e = dp_join(&options, &result, &message);
+    }
+    return err_ok(e) ? tell_joined(&result, options.data_dir)
+                     : tell(e, "join", buf_slice(&message));
+}
+
 static int run_dump(const struct settings *s)
 {
     const char *what = settings_arg(s, 0);
@@ -162,6 +225,8 @@ static int run_dump(const struct settings *s)
 static const struct command commands[] = {
     {"serve", "", "runs the node until SIGTERM", dp_node_settings, &dp_node_setting_count,
      run_serve, true},
+    {"join", "", "makes this a node of an environment, by a token", join_rows, &join_row_count,
+     run_join, false},
     {"check", "FILE", "loads a snapshot as a node would", check_rows, &check_row_count, run_check,
      true},
     {"dump", "[limits]", "what a running node does now; or the limits of this program", dump_rows,

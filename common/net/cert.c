@@ -133,6 +133,20 @@ void net_cert_serial(const struct x509_st *cert, char out[NET_SERIAL_SIZE])
     ERR_clear_error();
 }
 
+uint64_t net_serial_count(const char *serial)
+{
+    uint8_t bytes[NET_SERIAL_BYTES];
+    uint64_t count = 0;
+    if (!err_ok(text_unhex(slice_str(serial), bytes, sizeof(bytes))) ||
+        bytes[0] != NET_SERIAL_FIRST) {
+        return 0;
+    }
+    for (size_t i = 0; i < NET_SERIAL_COUNT_BITS / 8; i++) {
+        count = count << 8 | bytes[1 + i];
+    }
+    return count;
+}
+
 struct err net_cert_times(const struct x509_st *cert, struct net_cert_times *out)
 {
     struct tm from = {0};

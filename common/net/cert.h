@@ -53,6 +53,14 @@ bool net_cert_is_for(const struct x509_st *cert, const struct evp_pkey_st *key);
 /* Its serial as lower-case hex digits; "" when it is longer than a certificate's may be. */
 void net_cert_serial(const struct x509_st *cert, char out[NET_SERIAL_SIZE]);
 
+/*
+ * The count that a serial of our CA carries: 48 bits behind its first byte, NET_SERIAL_FIRST, and
+ * before 72 random ones. It is that of the request which led to the certificate, so the record of a
+ * node's present certificate tells an older request from a newer one. Zero for other serials.
+ */
+enum { NET_SERIAL_FIRST = 0x40, NET_SERIAL_BYTES = 16, NET_SERIAL_COUNT_BITS = 48 };
+uint64_t net_serial_count(const char *serial);
+
 /* When our CA made it, and when it ends. E_MALFORMED. */
 struct net_cert_times {
     int64_t made_s; /* NET_CERT_EARLIER_S after its beginning. */

@@ -100,13 +100,14 @@ static struct err add_extension(X509 *cert, X509 *issuer, int nid, const char *v
     return added == 1 ? OK : FAIL(E_CRYPTO);
 }
 
+/* Positive, never zero, with the count, and more random bytes than anyone guesses. */
 static struct err set_serial(X509 *cert, uint64_t count)
 {
-    uint8_t bytes[SERIAL_SIZE];
+    uint8_t bytes[NET_SERIAL_BYTES];
     ids_random(bytes, sizeof(bytes));
-    bytes[0] = SERIAL_FIRST;
-    for (size_t i = 0; i < COUNT_SIZE; i++) {
-        bytes[1 + i] = (uint8_t)(count >> 8 * (COUNT_SIZE - 1 - i));
+    bytes[0] = NET_SERIAL_FIRST;
+    for (unsigned i = 0; i < NET_SERIAL_COUNT_BITS / 8; i++) {
+        bytes[1 + i] = (uint8_t)(count >> (NET_SERIAL_COUNT_BITS - 8 - 8 * i));
     }
     BIGNUM *number = BN_bin2bn(bytes, sizeof(bytes), NULL);
     bool fine = number != NULL && BN_to_ASN1_INTEGER(number, X509_get_serialNumber(cert)) != NULL;
@@ -532,17 +533,4 @@ struct err cp_ca_sign(struct cp_ca *ca, const struct cp_ca_order *order, struct 
 void cp_ca_leaf_free(struct cp_ca_leaf *leaf)
 {
     buf_free(&leaf->chain);
-}
-
-uint64_t cp_ca_serial_count(const char *serial)
-{
-    uint8_t bytes[SERIAL_SIZE];
-    uint64_t count = 0;
-    if (!err_ok(text_unhex(slice_str(serial), bytes, sizeof(bytes))) || bytes[0] != SERIAL_FIRST) {
-        return 0;
-    }
-    for (size_t i = 0; i < COUNT_SIZE; i++) {
-        count = count << 8 | bytes[1 + i];
-    }
-    return count;
 }

@@ -65,7 +65,7 @@ struct cp_ca_order {
     struct slice labels; /* of a cp_grant. */
     struct slice sans;
     uint64_t ttl_ms;
-    uint64_t count; /* see cp_ca_serial_count(). */
+    uint64_t count; /* of the request: net_serial_count(). */
 };
 
 /* What was signed. */
@@ -78,11 +78,3 @@ struct cp_ca_leaf {
 MUST_CHECK struct err cp_ca_sign(struct cp_ca *ca, const struct cp_ca_order *order,
                                  struct cp_ca_leaf *out);
 void cp_ca_leaf_free(struct cp_ca_leaf *leaf);
-
-/*
- * The count that was ordered with a certificate: 48 bits at the front of its serial, before 72
- * random ones. So the record of a node's present certificate also says which request led to it,
- * and an older one is told from a newer one wherever it is sent. Zero for a serial of another
- * kind.
- */
-uint64_t cp_ca_serial_count(const char *serial);

@@ -14,7 +14,6 @@
 #include "controlplane/identity/grant.h"
 
 enum {
-    COUNT_BITS = 48,  /* that a serial has room for. */
     PREFIX_SIZE = 8,  /* of a token's digest, in the audit. */
     AUDITED_MAX = 10, /* refusals a second that the audit keeps: anyone may cause them. */
     CHAIN_FILE_MAX = NET_CHAIN_BYTES_MAX,
@@ -296,7 +295,7 @@ static struct err admit(struct cp_registrar *r, struct cp_store *store,
     (void)snprintf(node.id, sizeof(node.id), "%s", attested.node);
     (void)snprintf(node.labels, sizeof(node.labels), "%s", attested.grant);
     memcpy(node.status_key, evidence->status_key, KEY_PUBLIC_SIZE);
-    uint64_t count = cp_ca_serial_count(attested.serial) + 1;
+    uint64_t count = net_serial_count(attested.serial) + 1;
     uint64_t now_ms = (uint64_t)clock_wall_ms();
     TRY(make_leaf(r, evidence->csr, count > now_ms ? count : now_ms, &node, out, message));
     return r->options.attestor->enrol(store, evidence, &attested, &node);
@@ -386,7 +385,7 @@ static struct err judge_renewal(struct cp_registrar *r, const struct cp_renew_re
         return say(FAIL(E_CLOCK_SKEW), "at_ms: the clocks differ by more than clock-tolerance-ms",
                    message);
     }
-    if (request->count <= cp_ca_serial_count(node->serial) || request->count >> COUNT_BITS != 0) {
+    if (request->count <= net_serial_count(node->serial) || request->count >> NET_SERIAL_COUNT_BITS != 0) {
         return FAIL(E_RENEWAL_REPLAYED);
     }
     return OK;

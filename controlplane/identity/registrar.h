@@ -92,7 +92,7 @@ struct cp_renew_request {
     const char *node;
     struct slice csr;
     int64_t at_ms;
-    uint64_t count; /* above that of the node's present certificate: cp_ca_serial_count(). */
+    uint64_t count; /* above that of the node's present certificate: net_serial_count(). */
     uint8_t proof[KEY_SIGNATURE_SIZE]; /* of renew_statement(). */
 };
 MUST_CHECK struct err cp_registrar_renew(struct cp_registrar *r, struct cp_store *store,

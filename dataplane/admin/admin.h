@@ -23,6 +23,7 @@
 struct bus;
 struct dp_admin;
 struct dp_apply;
+struct dp_renewal;
 struct metrics;
 struct metrics_shard;
 
@@ -31,8 +32,10 @@ struct dp_admin_config {
     struct slice token; /* empty: none is asked for. */
     struct slice environment;
     struct slice node;
+    struct slice labels; /* "name=value,…". */
     struct dp_apply *apply;
-    struct bus *bus; /* NULL: none. */
+    struct dp_renewal *renewal; /* NULL: the node did not join. */
+    struct bus *bus;            /* NULL: none. */
     struct metrics *metrics;
     struct metrics_shard *shard; /* the admin thread's own. */
     size_t worker_count;

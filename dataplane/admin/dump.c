@@ -9,6 +9,7 @@
 #include "common/telemetry/metrics.h"
 #include "dataplane/admin/admin.h"
 #include "dataplane/apply/apply.h"
+#include "dataplane/join/renewal.h"
 #include "dataplane/request/metrics.h"
 
 static json_t *text(struct slice s)
@@ -117,6 +118,25 @@ static json_t *bus(const struct dp_admin_config *c)
     return o;
 }
 
+static json_t *identity(const struct dp_admin_config *c)
+{
+    json_t *o = json_object();
+    struct dp_renewal_status s;
+    set(o, "joined", json_boolean(c->renewal != NULL));
+    set(o, "labels", text(c->labels));
+    if (c->renewal == NULL) {
+        return o;
+    }
+    dp_renewal_status(c->renewal, &s);
+    set(o, "serial", json_string(s.cert.serial));
+    set(o, "not_after_ms", json_integer(s.cert.times.ends_s * 1000));
+    set(o, "renews_at_ms", json_integer(s.next_s * 1000));
+    set(o, "renewals", number(s.renewals));
+    set(o, "renewals_failed", number(s.failures));
+    set(o, "code", json_string(s.code == E_OK ? "" : err_name(s.code)));
+    return o;
+}
+
 static json_t *load(const struct dp_admin_config *c)
 {
     json_t *o = json_object();
@@ -151,6 +171,7 @@ json_t *dp_dump_node(const struct dp_admin_config *c)
     set(o, "object", json_string(s.object));
     set(o, "snapshot", snapshot(&s));
     set(o, "workers", workers(c));
+    set(o, "identity", identity(c));
     set(o, "bus", bus(c));
     set(o, "load", load(c));
     set(o, "limits", dp_dump_limits());

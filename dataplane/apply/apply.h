@@ -19,6 +19,7 @@
 #include "common/base/err.h"
 #include "common/base/slice.h"
 #include "common/bus/bus.h"
+#include "common/snapshot/disk.h"
 #include "common/snapshot/head.h"
 #include "common/snapshot/keys.h"
 #include "common/snapshot/status.h"
@@ -58,6 +59,7 @@ struct dp_apply_config {
     size_t label_count;
     const char *state_dir;
     struct slice trust_root;    /* a root container; empty: the disk has one. */
+    struct disk_seed seed;      /* of a node that joined. */
     const struct key_pair *key; /* signs the status; NULL: none is sent. */
     struct bus *bus;            /* NULL: serve what is on disk, for good. */
     struct dp_apply_workers workers;

@@ -1,11 +1,11 @@
 /*
- * fault: points at which a test makes the apply thread die, fail or wait.
+ * fault: points at which a test makes a node die, fail or wait.
  *
  * Shape      TRILANE_FAULT=POINT:ACTION in the environment: POINT is a step of apply.c, "start" and
- *            "load" (before and after the disk counts a start), or a disk step in lower case
- *            ("disk.pack_sync"); ACTION is kill (SIGKILL to oneself), error,
- *            or pause=MS.
- * Threads    the apply thread.
+ *            "load" (before and after the disk counts a start), a disk step in lower case
+ *            ("disk.pack_sync"), a step of join.c ("join.ask"), "renew.put", "identity.next" or
+ *            "identity.key"; ACTION is kill (SIGKILL to oneself), error, or pause=MS.
+ * Threads    any.
  * Errors     dp_fault() fails with E_IO for "error".
  *
  * Compiled in where TRILANE_FAULTS is defined: in debug builds, and in release builds configured

@@ -159,6 +159,7 @@ static struct err open_disk(struct dp_apply *a)
         .directory = a->config.state_dir,
         .environment = environment,
         .trust_root = a->config.trust_root,
+        .seed = a->config.seed,
         .lock_fd = -1,
         .hook = DP_FAULT_DISK,
     };

@@ -90,6 +90,10 @@ struct dp_request_pool;
       NULL, NULL)                                                                                  \
     X(BUS_RECONNECTS, "trilane_bus_reconnects_total", COUNTER, 0, 0, "Reconnects to NATS.", NULL,  \
       NULL, NULL)                                                                                  \
+    X(CERT_EXPIRES, "trilane_certificate_expires_seconds", GAUGE, 2, 0,                            \
+      "Until the node's certificate ends; below zero: it has ended.", "certificate", NULL, NULL)   \
+    X(CERT_RENEWALS, "trilane_certificate_renewals_total", COUNTER, 32, 0,                         \
+      "Renewals of a joined node's certificate, by what came of them.", "outcome", NULL, NULL)     \
     X(LOG_DROPPED, "trilane_log_dropped_total", COUNTER, 4, 0, "Lines of log that were dropped.",  \
       "log", NULL, NULL)
 

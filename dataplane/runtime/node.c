@@ -2,6 +2,7 @@
 #include "dataplane/runtime/node.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <semaphore.h>
 #include <signal.h>
 #include <stdio.h>
@@ -15,11 +16,14 @@
 #include "common/base/clock.h"
 #include "common/base/ids.h"
 #include "common/base/limits.h"
+#include "common/base/lock.h"
 #include "common/base/log.h"
 #include "common/net/listener.h"
 #include "common/net/tls.h"
 #include "dataplane/admin/admin.h"
 #include "dataplane/apply/apply.h"
+#include "dataplane/join/renewal.h"
+#include "dataplane/join/server.h"
 #include "dataplane/request/access.h"
 #include "dataplane/request/limit.h"
 #include "dataplane/request/metrics.h"
@@ -38,8 +42,15 @@ struct dp_node {
     struct dp_worker *workers;
     size_t worker_count; /* of these, how many were made. */
     struct dp_apply *apply;
+    struct dp_renewal *renewal; /* NULL: this node did not join. */
     struct dp_admin *admin;
+    pthread_t main;
     sem_t drained; /* posted by each worker that has nobody left. */
+    struct {
+        struct lock lock;
+        bool has_cert GUARDED;
+        int64_t cert_ends_s GUARDED; /* of the certificate that was read last. */
+    } shared;
 
     /* What was counted into the admin's shard so far; its thread's alone. */
     struct {
@@ -114,9 +125,30 @@ static void catch_up(struct dp_node *n, metrics_id id, uint64_t *seen, uint64_t 
     *seen = now;
 }
 
+/* A certificate took effect on disk: read as if by SIGHUP, by the thread that does that. */
+static void renewed(void *ctx)
+{
+    struct dp_node *n = ctx;
+    CHECK(pthread_kill(n->main, SIGHUP) == 0);
+}
+
+static void show_certificate(struct dp_node *n)
+{
+    struct slice label = SLICE_LIT("tls-cert");
+    lock_take(&n->shared.lock);
+    bool has = n->shared.has_cert;
+    int64_t left_s = n->shared.cert_ends_s - clock_wall_ms() / 1000;
+    lock_drop(&n->shared.lock);
+    if (has) {
+        metrics_set(metrics_shard(n->metrics, n->options.workers + 1),
+                    metrics_series(n->metrics, DP_METRIC_CERT_EXPIRES, &label), left_s);
+    }
+}
+
 static void before_scrape(void *ctx)
 {
     struct dp_node *n = ctx;
+    show_certificate(n);
     struct slice log = SLICE_LIT("log");
     struct slice access = SLICE_LIT("access");
     catch_up(n, metrics_series(n->metrics, DP_METRIC_LOG_DROPPED, &log), &n->scraped.log_dropped,
@@ -179,8 +211,8 @@ static struct err open_sockets(struct dp_node *n, struct buf *message)
 static struct err open_shared(struct dp_node *n, struct buf *message)
 {
     const struct dp_options *o = &n->options;
-    /* A shard a worker, one of the apply thread, one of the admin's. */
-    TRY(metrics_new(dp_metric_families, DP_METRIC_COUNT, o->workers + 2, &n->metrics));
+    /* A shard a worker, one of the apply thread, one of the admin's, one of the renewal's. */
+    TRY(metrics_new(dp_metric_families, DP_METRIC_COUNT, o->workers + 3, &n->metrics));
     TRY(dp_limit_table_new((size_t)limits.rate_cells, &n->limits));
     TRY(dp_spread_new(o->workers, (size_t)limits.connections, &n->spread));
     if (o->access_log != NULL) {
@@ -253,10 +285,11 @@ static struct err start_apply(struct dp_node *n)
     struct dp_apply_config config = {
         .environment = o->environment,
         .node = slice_str(o->node),
-        .labels = o->labels,
-        .label_count = o->label_count,
+        .labels = o->labels.items,
+        .label_count = o->labels.count,
         .state_dir = (const char *)o->state_dir.ptr,
         .trust_root = buf_slice(&o->trust_root),
+        .seed = o->self.seed,
         .key = o->has_key ? &o->key : NULL,
         .bus = n->bus,
         .workers = {.swap = swap, .fresh = fresh, .served = served, .ctx = n},
@@ -264,6 +297,36 @@ static struct err start_apply(struct dp_node *n)
         .shard = metrics_shard(n->metrics, o->workers),
     };
     return dp_apply_start(&config, &n->apply);
+}
+
+/* As of the files now; what cannot be read was said by whoever reads it to present it. */
+static void note_certificate(struct dp_node *n)
+{
+    int64_t ends_s = 0;
+    bool has = err_ok(dp_options_cert_ends(&n->options, &ends_s));
+    lock_take(&n->shared.lock);
+    n->shared.has_cert = has;
+    n->shared.cert_ends_s = ends_s;
+    lock_drop(&n->shared.lock);
+}
+
+static struct err start_renewal(struct dp_node *n)
+{
+    const struct dp_options *o = &n->options;
+    if (!o->joined) {
+        return OK;
+    }
+    struct dp_renewal_config config = {
+        .data_dir = o->data_dir,
+        .self = &o->self,
+        .cert = &o->cert,
+        .key = &o->key,
+        .metrics = n->metrics,
+        .shard = metrics_shard(n->metrics, o->workers + 2),
+        .renewed = renewed,
+        .ctx = n,
+    };
+    return dp_renewal_start(&config, &n->renewal);
 }
 
 static struct err start_admin(struct dp_node *n, struct buf *message)
@@ -278,6 +341,8 @@ static struct err start_admin(struct dp_node *n, struct buf *message)
         .environment = o->environment,
         .node = slice_str(o->node),
         .apply = n->apply,
+        .renewal = n->renewal,
+        .labels = slice_str(o->label_text),
         .bus = n->bus,
         .metrics = n->metrics,
         .shard = metrics_shard(n->metrics, o->workers + 1),
@@ -311,6 +376,7 @@ static void allow_files(void)
 static struct err start(struct dp_node *n, const struct dp_lane *const *lanes, struct buf *message)
 {
     allow_files();
+    TRY(n->options.joined ? dp_server_init() : OK);
     TRY(open_sockets(n, message));
     TRY(open_shared(n, message));
     struct err e = open_workers(n, lanes);
@@ -327,6 +393,8 @@ static struct err start(struct dp_node *n, const struct dp_lane *const *lanes, s
     for (size_t i = 0; i < n->worker_count; i++) {
         TRY(dp_worker_start(&n->workers[i]));
     }
+    note_certificate(n);
+    TRY(start_renewal(n));
     return start_admin(n, message);
 }
 
@@ -411,6 +479,7 @@ static void drain(struct dp_node *n)
 static void stop(struct dp_node *n)
 {
     dp_admin_stop(n->admin);
+    dp_renewal_stop(n->renewal);
     for (size_t i = 0; i < n->worker_count; i++) {
         dp_worker_join(&n->workers[i]);
     }
@@ -433,6 +502,7 @@ static void stop(struct dp_node *n)
         }
     }
     dp_options_free(&n->options);
+    lock_free(&n->shared.lock);
     CHECK(sem_destroy(&n->drained) == 0);
 }
 
@@ -455,6 +525,7 @@ static void reload(struct dp_node *n)
         dp_worker_tls_unref(&tls[i]);
     }
     free(tls);
+    note_certificate(n);
     LOG(err_ok(e) ? LOG_INFO : LOG_ERROR, "runtime", "certificates-read", LOG_ERR(e));
 }
 
@@ -494,6 +565,8 @@ struct err dp_node_run(const struct settings *settings,
     struct dp_node n = {.worker_config = {.port_fds = {-1, -1, -1, -1}}};
     sigset_t signals;
     CHECK(sem_init(&n.drained, /* shared= */ 0, 0) == 0);
+    lock_init(&n.shared.lock);
+    n.main = pthread_self();
     block_signals(&signals);
     struct err e = dp_options_read(settings, &n.options, message);
     if (err_ok(e)) {

@@ -13,17 +13,21 @@
 #include "common/base/scope.h"
 #include "common/base/text.h"
 #include "common/net/addr.h"
+#include "common/net/cert.h"
+#include "dataplane/join/join.h"
 #include "dataplane/runtime/node.h"
 #include "dataplane/runtime/worker.h"
 
 #define TEXT SETTING_TEXT
 
 const struct setting_row dp_node_settings[] = {
-    {"environment", "NAME", NULL, "the environment that this node belongs to", TEXT},
-    {"node-id", "NAME", NULL, "name of this node; the host's name by default", TEXT},
-    {"labels", "K=V,…", NULL, "labels that rollouts select by, as in the certificate", TEXT},
-    {"data-dir", "DIR", NULL, "where last-good is kept", TEXT},
-    {"trust-root", "FILE", NULL, "the root container that trust begins with", TEXT},
+    {"environment", "NAME", NULL, "the environment that this node belongs to; as it joined", TEXT},
+    {"node-id", "NAME", NULL, "name of this node; as it joined, or the host's name", TEXT},
+    {"labels", "K=V,…", NULL, "labels that rollouts select by; those of the certificate go first",
+     TEXT},
+    {"data-dir", "DIR", NULL, "where last-good is kept, and the identity of a node that joined",
+     TEXT},
+    {"trust-root", "FILE", NULL, "the root container that trust begins with; as it joined", TEXT},
     {"nats-urls", "URL,…", NULL, "NATS servers; without, the node serves what is on disk", TEXT},
     {"nats-creds", "FILE", NULL, "NATS credentials", TEXT},
     {"nats-ca", "FILE", NULL, "CA of the NATS servers; with it TLS is required", TEXT},
@@ -103,25 +107,116 @@ static struct err read_token(const struct settings *s, struct dp_options *o, str
     return OK;
 }
 
-static struct err read_key(const struct settings *s, struct dp_options *o, struct buf *message)
+static struct err read_key_file(struct dp_options *o, const char *setting, const char *path,
+                                struct buf *message)
 {
-    const char *path = settings_get(s, "key-status");
-    if (path == NULL) {
-        return OK;
-    }
     struct err e = key_file_read(path, &o->key);
     if (!err_ok(e) || o->key.public.role != KEY_ROLE_NODE) {
-        return wrong(message, "key-status", path,
+        return wrong(message, setting, path,
                      "a key file of role node, with mode 0600 (trilane-cp identity issue --node)");
     }
     o->has_key = true;
     return OK;
 }
 
+static struct err read_key(const struct settings *s, struct dp_options *o, struct buf *message)
+{
+    const char *path = settings_get(s, "key-status");
+    return path == NULL ? OK : read_key_file(o, "key-status", path, message);
+}
+
+/* ---- a node that joined ---- */
+
+/* What it got when it joined is not asked for anew, nor gainsaid. */
+static struct err check_left_out(const struct settings *s, struct buf *message)
+{
+    static const char *const settings[] = {"key-status", "tls-cert", "tls-key"};
+    for (size_t i = 0; i < sizeof(settings) / sizeof(settings[0]); i++) {
+        if (settings_get(s, settings[i]) != NULL) {
+            return wrong(message, settings[i], settings_get(s, settings[i]),
+                         "this node joined, and has it in data-dir/identity; leave it out");
+        }
+    }
+    return OK;
+}
+
+static struct err path_in(const struct dp_identity_dir *dir, const char *name, struct buf *text,
+                          const char **out)
+{
+    *text = BUF_MAX(PATH_BYTES_MAX);
+    TRY(dp_identity_path(dir, name, text));
+    return buf_cstr(text, out);
+}
+
+static struct err use_identity(const struct dp_identity_dir *dir, struct dp_options *o,
+                               struct buf *message)
+{
+    auto_buf struct buf key = BUF_MAX(PATH_BYTES_MAX);
+    const char *key_path = NULL;
+    const char *ca = NULL;
+    TRY(dp_self_settle(dir));
+    TRY(dp_self_cert(dir, &o->self, &o->cert, message));
+    TRY(path_in(dir, DP_FILE_CERT, &o->identity_paths[0], &o->tls_cert));
+    TRY(path_in(dir, DP_FILE_KEY, &o->identity_paths[1], &o->tls_key));
+    TRY(path_in(dir, DP_FILE_CA, &o->identity_paths[2], &ca));
+    o->tls_ca = o->tls_ca == NULL ? ca : o->tls_ca;
+    TRY(path_in(dir, DP_FILE_STATUS_KEY, &key, &key_path));
+    o->joined = true;
+    return read_key_file(o, "data-dir", key_path, message);
+}
+
+static struct err read_identity(const struct settings *s, struct dp_options *o, struct buf *message)
+{
+    auto_identity_dir struct dp_identity_dir dir = {.fd = -1};
+    struct err e = dp_identity_open(o->data_dir, /* make= */ false, &dir, message);
+    if (err_ok(e)) {
+        e = dp_self_read(&dir, &o->self, message);
+    }
+    if (e.code == E_NOT_FOUND) {
+        return OK; /* it did not join. */
+    }
+    if (err_ok(e)) {
+        e = check_left_out(s, message);
+    }
+    if (err_ok(e)) {
+        e = use_identity(&dir, o, message);
+    }
+    if (!err_ok(e) && message->size == 0) {
+        TRY(buf_addf(message, "data-dir: %s/identity: %s", o->data_dir, err_text(e.code)));
+    }
+    return e;
+}
+
 /* ---- names ---- */
+
+/* A setting that says otherwise than the node's certificate is a mistake, whichever is right. */
+static struct err agree(const struct settings *s, const char *setting, const char *joined,
+                        struct buf *message)
+{
+    const char *given = settings_get(s, setting);
+    if (given == NULL || strcmp(given, joined) == 0) {
+        return OK;
+    }
+    TRY(buf_addf(message, "%s: %s: this node joined as \"%s\"; leave it out, or join anew", setting,
+                 given, joined));
+    return FAIL(E_USAGE);
+}
+
+static struct err read_joined_names(const struct settings *s, struct dp_options *o,
+                                    struct buf *message)
+{
+    TRY(agree(s, "environment", o->self.environment, message));
+    TRY(agree(s, "node-id", o->self.node, message));
+    o->environment = slice_str(o->self.environment);
+    (void)snprintf(o->node, sizeof(o->node), "%s", o->self.node);
+    return OK;
+}
 
 static struct err read_names(const struct settings *s, struct dp_options *o, struct buf *message)
 {
+    if (o->joined) {
+        return read_joined_names(s, o, message);
+    }
     o->environment = slice_str(settings_get(s, "environment"));
     if (!text_is_name(o->environment)) {
         return wrong(message, "environment", settings_get(s, "environment"),
@@ -139,28 +234,61 @@ static struct err read_names(const struct settings *s, struct dp_options *o, str
     return OK;
 }
 
-static int by_name(const void *a, const void *b)
+static struct err read_chain(const struct dp_options *o, struct net_chain *out)
 {
-    return slice_cmp(((const struct head_label *)a)->name, ((const struct head_label *)b)->name);
+    auto_buf struct buf pem = BUF_MAX(NET_CHAIN_BYTES_MAX);
+    TRY(o->tls_cert == NULL ? FAIL(E_NOT_FOUND) : read_file(o->tls_cert, &pem));
+    return net_chain_read(buf_slice(&pem), out);
+}
+
+/* The labels of a certificate that was made elsewhere: its subject may say what it likes, and what
+ * is no list of labels is none. */
+static void cert_labels(const struct dp_options *o, struct buf *out)
+{
+    auto_chain struct net_chain chain = {.count = 0};
+    struct labels labels;
+    if (!err_ok(read_chain(o, &chain)) || !err_ok(net_cert_labels(chain.certs[0], out)) ||
+        !err_ok(labels_parse(buf_slice(out), &labels))) {
+        buf_clear(out);
+    }
 }
 
 static struct err read_labels(const struct settings *s, struct dp_options *o, struct buf *message)
 {
-    struct slice rest = slice_str(settings_get(s, "labels"));
-    while (rest.size > 0) {
-        size_t comma = slice_find(rest, ',');
-        struct slice pair = slice_head(rest, comma);
-        size_t equals = slice_find(pair, '=');
-        if (o->label_count == HEAD_LABELS_MAX || equals == 0 || equals == pair.size) {
-            return wrong(message, "labels", settings_get(s, "labels"),
-                         "up to 8 of name=value, separated by commas");
-        }
-        o->labels[o->label_count++] =
-            (struct head_label){slice_head(pair, equals), slice_from(pair, equals + 1)};
-        rest = slice_from(rest, comma + 1);
+    auto_buf struct buf certified = BUF_MAX(LABELS_TEXT_MAX);
+    const char *given = settings_get(s, "labels");
+    struct labels wanted;
+    if (!err_ok(labels_parse(slice_str(given), &wanted))) {
+        return wrong(message, "labels", given,
+                     "up to 8 of name=value, separated by commas, each name once");
     }
-    qsort(o->labels, o->label_count, sizeof(o->labels[0]), by_name);
+    if (o->joined) {
+        TRY(buf_add_str(&certified, o->cert.labels));
+    } else {
+        cert_labels(o, &certified);
+    }
+    bool has = o->joined || certified.size > 0;
+    (void)snprintf(o->label_text, sizeof(o->label_text), "%.*s",
+                   SLICE_ARG(has ? buf_slice(&certified) : slice_str(given)));
+    TRY(labels_parse(slice_str(o->label_text), &o->labels));
+    if (has && given != NULL && !labels_eq(&o->labels, &wanted)) {
+        TRY(buf_addf(message, "labels: %s: the certificate says \"%s\"; leave them out", given,
+                     o->label_text));
+        return FAIL(E_USAGE);
+    }
     return OK;
+}
+
+static struct err read_root(const struct settings *s, struct dp_options *o, struct buf *message)
+{
+    if (!o->joined || settings_get(s, "trust-root") != NULL) {
+        return read_setting_file(s, "trust-root", &o->trust_root, message);
+    }
+    struct err e = dp_join_root(o->data_dir, &o->trust_root);
+    if (!err_ok(e)) {
+        TRY(buf_addf(message, "data-dir: %s/roots: %s", o->data_dir, err_text(e.code)));
+    }
+    return e;
 }
 
 /* ---- addresses ---- */
@@ -267,13 +395,14 @@ struct err dp_options_read(const struct settings *settings, struct dp_options *o
     out->trust_root = BUF_MAX(CONTAINER_HEADER_SIZE + ROOT_BODY_MAX +
                               CONTAINER_SIGNATURES_MAX * CONTAINER_SIGNATURE_SIZE);
     read_plain(settings, out);
+    TRY(read_directories(settings, out, message));
+    TRY(read_identity(settings, out, message));
     TRY(read_names(settings, out, message));
     TRY(read_replicas(settings, out, message));
     TRY(read_labels(settings, out, message));
-    TRY(read_directories(settings, out, message));
-    TRY(read_setting_file(settings, "trust-root", &out->trust_root, message));
+    TRY(read_root(settings, out, message));
     TRY(read_token(settings, out, message));
-    TRY(read_key(settings, out, message));
+    TRY(out->joined ? OK : read_key(settings, out, message));
     return read_addresses(settings, out, message);
 }
 
@@ -282,6 +411,9 @@ void dp_options_free(struct dp_options *o)
     buf_free(&o->admin_token);
     buf_free(&o->state_dir);
     buf_free(&o->trust_root);
+    for (size_t i = 0; i < DP_IDENTITY_PATHS; i++) {
+        buf_free(&o->identity_paths[i]);
+    }
     key_pair_wipe(&o->key);
 }
 
@@ -305,6 +437,16 @@ static struct err make_tls(const struct dp_options *o, struct net_tls_trust *tru
         options.http1_only = true;
         TRY(net_tls_server_new(&options, &out->proxy));
     }
+    return OK;
+}
+
+struct err dp_options_cert_ends(const struct dp_options *o, int64_t *out_s)
+{
+    auto_chain struct net_chain chain = {.count = 0};
+    struct net_cert_times times;
+    TRY(read_chain(o, &chain));
+    TRY(net_cert_times(chain.certs[0], &times));
+    *out_s = times.ends_s;
     return OK;
 }
 

@@ -1,7 +1,7 @@
 /*
  * options: the node's settings, read and judged once, before anything starts.
  *
- * Ownership  text is borrowed from the settings; files are owned.
+ * Ownership  text is borrowed from the settings; files are owned. Not to be copied or moved.
  * Threads    main().
  * Errors     E_USAGE and others, with one sentence that names the setting.
  * Source     NAMES, "Configuration".
@@ -18,13 +18,22 @@
 #include "common/net/tls.h"
 #include "common/snapshot/head.h"
 #include "common/snapshot/keys.h"
+#include "common/snapshot/labels.h"
+#include "dataplane/join/self.h"
 #include "dataplane/runtime/port.h"
+
+/* Certificate, its key and the CAs. */
+enum { DP_IDENTITY_PATHS = 3 };
 
 struct dp_options {
     struct slice environment;
     char node[KEY_NAME_MAX + 1];
-    struct head_label labels[HEAD_LABELS_MAX]; /* names ascending. */
-    size_t label_count;
+    char label_text[LABELS_TEXT_MAX + 1];
+    struct labels labels; /* borrow from label_text. */
+    bool joined;          /* what data-dir/identity says, in 'self' and 'cert', is in force. */
+    struct dp_self self;
+    struct dp_self_cert cert;
+    struct buf identity_paths[DP_IDENTITY_PATHS]; /* owned texts of the settings below. */
     size_t workers;
     const char *ports[DP_PORT_COUNT]; /* addresses; NULL: not open. */
     const char *admin;                /* NULL: not open. */
@@ -52,6 +61,10 @@ void dp_options_free(struct dp_options *o);
 /* The CAs that peers of our own are verified against, for all workers; NULL when there are none. */
 struct net_tls_trust;
 MUST_CHECK struct err dp_options_trust(const struct dp_options *o, struct net_tls_trust **out);
+
+/* When the certificate that is presented ends, by its file as it is now. E_NOT_FOUND: there is
+ * none. */
+MUST_CHECK struct err dp_options_cert_ends(const struct dp_options *o, int64_t *out_s);
 
 /* Makes the TLS contexts of one worker from the files as they are now. 'trust' may be NULL. */
 struct dp_worker_tls;

@@ -397,8 +397,8 @@ class ControlPlane(Process):
         wait_until(up, timeout, "trilane-cp's /health")
 
     def run(self, *args, timeout=60):
-        """A command; returns the finished process with stdout and stderr as text."""
-        argv = [CP] + [str(a) for a in args]
+        """A command ("publish", "identity token"); the finished process with its output as text."""
+        argv = [CP, *str(args[0]).split()] + [str(a) for a in args[1:]]
         argv += ["--server", self.url, "--token-file", str(self.token_path)]
         return subprocess.run(argv, capture_output=True, text=True, timeout=timeout, check=False)
 

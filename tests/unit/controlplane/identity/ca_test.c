@@ -160,11 +160,11 @@ static void a_bundle_begins_with_the_keys_own(void **state)
 static void a_serial_has_its_count(void **state)
 {
     (void)state;
-    assert_int_equal(cp_ca_serial_count("400000000000010203040506070809ff"), 1);
-    assert_int_equal(cp_ca_serial_count("40ffffffffffff0203040506070809ff"), 0xffffffffffffULL);
-    assert_int_equal(cp_ca_serial_count("410000000000010203040506070809ff"), 0);
-    assert_int_equal(cp_ca_serial_count("4000000000000102030405060708"), 0);
-    assert_int_equal(cp_ca_serial_count(""), 0);
+    assert_int_equal(net_serial_count("400000000000010203040506070809ff"), 1);
+    assert_int_equal(net_serial_count("40ffffffffffff0203040506070809ff"), 0xffffffffffffULL);
+    assert_int_equal(net_serial_count("410000000000010203040506070809ff"), 0);
+    assert_int_equal(net_serial_count("4000000000000102030405060708"), 0);
+    assert_int_equal(net_serial_count(""), 0);
 }
 
 static void wrong_names_are_refused(void **state)

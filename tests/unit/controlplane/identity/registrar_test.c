@@ -234,7 +234,7 @@ static void the_same_keys_may_ask_again(void **state)
     assert_int_equal(join(0, &j, &first), E_OK);
     assert_int_equal(join(1, &j, &second), E_OK);
     assert_string_not_equal(first.leaf.serial, second.leaf.serial);
-    assert_true(cp_ca_serial_count(second.leaf.serial) > cp_ca_serial_count(first.leaf.serial));
+    assert_true(net_serial_count(second.leaf.serial) > net_serial_count(first.leaf.serial));
     assert_string_equal(node_of("node-3").serial, second.leaf.serial);
     assert_string_equal(second.labels, "rack=b,zone=eu-1");
     cp_admission_free(&first);
@@ -341,7 +341,7 @@ static void wrong_invitations_are_refused(void **state)
 
 static uint64_t count_of(const char *node)
 {
-    return cp_ca_serial_count(node_of(node).serial);
+    return net_serial_count(node_of(node).serial);
 }
 
 static void a_renewal_is_taken_once(void **state)
