@@ -15,6 +15,7 @@ import unittest
 
 import forge
 import trilane
+from ceremony import Ceremony
 from trilane import NatsClient, Platform, wait_until
 
 FAST = {"head_interval_ms": 100, "lease_ms": 1500}
@@ -26,27 +27,7 @@ class Keys(unittest.TestCase):
         self.p = Platform()
         self.addCleanup(self.p.close)
         self.cp = self.p.control_plane()
-
-    # ---- ceremony ----
-
-    def generate(self, role, name):
-        self.p.command("key", "generate", "--role", role, "--out", self.p.keys, name)
-        return self.p.keys / (name + ".key")
-
-    def draft(self, version, *args, command="rotate"):
-        """root.<version>.draft out of the root before."""
-        before = self.p.keys / ("root.%d" % (version - 1))
-        if command == "revoke":
-            self.p.command("key", "revoke", "--out", self.p.keys, before, *args)
-        else:
-            self.p.command("key", "rotate", "--out", self.p.keys, *args, before)
-        return self.p.keys / ("root.%d.draft" % version)
-
-    def next_root(self, version, *args, keys=("root",), command="rotate"):
-        draft = self.draft(version, *args, command=command)
-        for key in keys:
-            self.p.command("root", "sign", "--key", self.p.keys / (key + ".key"), draft)
-        return self.p.keys / ("root.%d" % version)
+        self.c = Ceremony(self.p)
 
     def start(self, **flags):
         self.cp.start(**{**FAST, **flags})
@@ -62,13 +43,9 @@ class Keys(unittest.TestCase):
         wait_until(lambda: self.roots(cp)["root"]["version"] == version, 10,
                    "root %d in force" % version)
 
-    def hold_key(self, role, key):
-        """Puts a private key in the place of the one that the server was started with."""
-        path = pathlib.Path(self.cp.flags["key-" + role])
-        aside = path.with_suffix(".next")
-        aside.write_text(key.read_text())
-        aside.chmod(0o600)
-        aside.rename(path)
+    @staticmethod
+    def root_of(node):
+        return node.dump()["snapshot"]["root_version"]
 
     # ---- roots ----
 
@@ -79,21 +56,22 @@ class Keys(unittest.TestCase):
         old = self.p.node("behind").start(**NODE)
         wait_until(lambda: old.version() == 1, 10, "version 1")
         for version in range(2, 7):
-            new = self.generate("head", "head-%d" % version).with_suffix(".pub")
-            args = ["--add", new] + (["--drop", "head-%d" % (version - 1)] if version > 2 else [])
-            answer = self.cp.json("root", "publish", self.next_root(version, *args))
+            self.c.generate("head", "head-%d" % version)
+            args = ["--add", self.c.public("head-%d" % version)]
+            args += ["--drop", "head-%d" % (version - 1)] if version > 2 else []
+            answer = self.cp.json("root", "publish", self.c.next_root(version, *args))
             self.assertEqual(answer["version"], version)
         self.in_force(6)
-        wait_until(lambda: old.dump()["snapshot"]["root_version"] == 6, 10, "the node that runs")
+        wait_until(lambda: self.root_of(old) == 6, 10, "the node that runs")
         with NatsClient(self.p.nats) as nats:
             bucket = "trilane_%s_snapshots" % self.p.environment
             for version in range(1, 7):
                 self.assertEqual(nats.get(bucket, "root.%d" % version),
-                                 (self.p.keys / ("root.%d" % version)).read_bytes())
+                                 self.c.root(version).read_bytes())
         for name, version in (("zero", 6), ("one", 5), ("five", 1)):
-            node = self.p.node(name, trust_root=self.p.keys / ("root.%d" % version)).start(**NODE)
+            node = self.p.node(name, trust_root=self.c.root(version)).start(**NODE)
             wait_until(lambda n=node: n.version() == 1, 10, name + " serves")
-            wait_until(lambda n=node: n.dump()["snapshot"]["root_version"] == 6, 10, name + " is at root 6")
+            wait_until(lambda n=node: self.root_of(n) == 6, 10, name + " is at root 6")
         audit = self.cp.api("GET", "/api/v1/audit")[1]["entries"]
         self.assertEqual([e["object"] for e in audit if e["action"] == "root"],
                          ["root %d" % v for v in range(6, 1, -1)])
@@ -103,20 +81,20 @@ class Keys(unittest.TestCase):
         self.cp("publish", "-m", "one", trilane.POLICIES)
         node = self.p.node("node-1").start(**NODE)
         for name in ("root-b", "root-c"):
-            self.generate("root", name)
-        publics = "%s,%s" % (self.p.keys / "root-b.pub", self.p.keys / "root-c.pub")
-        self.cp("root", "publish", self.next_root(2, "--add", publics, "--threshold-roots", "2",
-                                                  keys=("root", "root-c")))
-        draft = self.draft(3, "--add", self.generate("head", "head-3").with_suffix(".pub"))
-        self.p.command("root", "sign", "--key", self.p.keys / "root-b.key", draft)
-        self.assertFalse((self.p.keys / "root.3").exists())
+            self.c.generate("root", name)
+        self.cp("root", "publish", self.c.next_root(
+            2, "--add", self.c.public("root-b", "root-c"), "--threshold-roots", "2",
+            by=("root", "root-c")))
+        self.c.generate("head", "head-3")
+        draft = self.c.draft(3, "--add", self.c.public("head-3"))
+        self.c.sign(draft, "root-b")
+        self.assertFalse(self.c.root(3).exists())
         self.in_force(2)
         done = self.cp.run("root", "publish", draft)
         self.assertEqual(done.returncode, 1)
         self.assertIn("ROOT_UNSIGNED", done.stderr)
-        self.p.command("root", "sign", "--key", self.p.keys / "root.key", draft)
-        self.cp("root", "publish", self.p.keys / "root.3")
-        wait_until(lambda: node.dump()["snapshot"]["root_version"] == 3, 10, "the node walks")
+        self.cp("root", "publish", self.c.sign(draft, "root"))
+        wait_until(lambda: self.root_of(node) == 3, 10, "the node walks")
         self.assertEqual(node.version(), 1)
         shown = self.cp.json("key", "list")["root"]
         self.assertEqual(shown["thresholds"], {"root": 2, "manifest": 1, "head": 1})
@@ -124,13 +102,14 @@ class Keys(unittest.TestCase):
     def test_a_root_that_is_none_is_refused_and_changes_nothing(self):
         self.start()
         root = forge.Key(self.p.keys / "root.key")
-        stranger = forge.Key(self.generate("root", "stranger"))
+        stranger = forge.Key(self.c.generate("root", "stranger"))
         manifest, head = (forge.Key(self.p.keys / n) for n in ("manifest.key", "head.key"))
         end = int(time.time() * 1000) + 86400000
 
-        def made(version, signers, environment="demo", roots=((root, 0),), floor=None, not_after=end):
-            return forge.root(environment, version, not_after,
-                              [(roots, 1), ([(manifest, 0)], 1), ([(head, end)], 1)], signers, floor)
+        def made(version, signers, environment="demo", roots=((root, 0),), floor=None,
+                 not_after=end):
+            roles = [(roots, 1), ([(manifest, 0)], 1), ([(head, end)], 1)]
+            return forge.root(environment, version, not_after, roles, signers, floor)
 
         cases = [
             ("ROOT_MALFORMED", 400, b"no root"),
@@ -154,7 +133,7 @@ class Keys(unittest.TestCase):
         self.assertEqual(self.cp.api("POST", "/api/v1/roots", forge.as_json(b"x"), token=False)[0],
                          401)
         self.assertEqual(self.roots()["root"]["version"], 1)
-        known = forge.as_json((self.p.keys / "root.1").read_bytes())
+        known = forge.as_json(self.c.root(1).read_bytes())
         self.assertEqual(self.cp.api("POST", "/api/v1/roots", known)[0], 200, "the same again")
 
     def test_an_epoch_that_nodes_would_refuse_is_no_floor(self):
@@ -163,25 +142,23 @@ class Keys(unittest.TestCase):
         with contextlib.closing(sqlite3.connect(self.cp.data / "store.db")) as db, db:
             db.execute("UPDATE leader SET epoch = 3000000")
         self.start()
-        root = self.next_root(2, "--floor-epoch", "5", "--floor-version", "1")
+        root = self.c.next_root(2, "--floor-epoch", "5", "--floor-version", "1")
         done = self.cp.run("root", "publish", root)
         self.assertIn("EPOCH_JUMP", done.stderr)
         self.assertEqual(done.returncode, 2)
 
     def test_every_replica_takes_it_whichever_was_asked(self):
         store = "sqlite:%s" % (self.p.directory / "shared.db")
-        self.generate("manifest", "manifest-b")
-        self.generate("head", "head-b")
-        publics = "%s,%s" % (self.p.keys / "manifest-b.pub", self.p.keys / "head-b.pub")
+        self.c.generate("manifest", "manifest-b")
+        self.c.generate("head", "head-b")
         self.start(store=store)
-        second = self.p.control_plane("cp-b", store=store, trust_root=self.p.keys / "root.2",
+        second = self.p.control_plane("cp-b", store=store, trust_root=self.c.root(2),
                                       key_manifest=self.p.keys / "manifest-b.key",
                                       key_head=self.p.keys / "head-b.key")
-        root = self.next_root(2, "--add", publics)
-        self.cp("root", "publish", root)
+        self.cp("root", "publish", self.c.next_root(2, "--add",
+                                                    self.c.public("manifest-b", "head-b")))
         second.start(**FAST)
-        third = self.next_root(3, "head:head-b", command="revoke")
-        second("root", "publish", third)
+        second("root", "publish", self.c.sign(self.c.revocation(3, "head:head-b")))
         self.in_force(3)
         self.in_force(3, second)
         answer = second.json("key", "list")
@@ -195,8 +172,8 @@ class Keys(unittest.TestCase):
 
     def test_a_replica_starts_with_an_old_root_and_goes_on_from_the_database(self):
         self.start()
-        self.generate("head", "head-2")
-        root = self.next_root(2, "--add", self.p.keys / "head-2.pub", "--drop", "head")
+        self.c.generate("head", "head-2")
+        root = self.c.next_root(2, "--add", self.c.public("head-2"), "--drop", "head:head")
         self.cp("root", "publish", root)
         self.cp.stop()
         self.cp.start(**FAST, key_head=self.p.keys / "head-2.key")  # --trust-root is root.1 still.
@@ -223,21 +200,22 @@ class Keys(unittest.TestCase):
         node = self.p.node("node-1").start(**NODE)
         wait_until(lambda: node.version() == 1, 10, "version 1")
         before, pid = self.epoch(), self.cp.popen.pid
-        head, manifest = self.generate("head", "head-2"), self.generate("manifest", "manifest-2")
-        self.hold_key("head", head)
+        head = self.c.generate("head", "head-2")
+        manifest = self.c.generate("manifest", "manifest-2")
+        self.c.hold(self.cp, "head", head)
         self.cp.signal(signal.SIGHUP)
         wait_until(lambda: "event=keys_not_taken" in self.cp.log(), 10, "it says no")
         self.assertIn("key-head: the root in force (version 1) does not have this key",
                       self.cp.log())
         self.assertTrue(self.cp.leads())
         self.assertEqual(self.epoch(), before, "the old one signs on")
-        publics = "%s,%s" % (head.with_suffix(".pub"), manifest.with_suffix(".pub"))
-        self.cp("root", "publish", self.next_root(2, "--add", publics))
+        self.cp("root", "publish", self.c.next_root(2, "--add",
+                                                    self.c.public("head-2", "manifest-2")))
         wait_until(lambda: self.roots()["here"]["head_key"] == forge.Key(head).id.hex(), 10,
                    "the new root has the key file read anew")
         wait_until(self.cp.leads, 10, "heads go out")
         self.assertGreater(self.epoch(), before)
-        self.hold_key("manifest", manifest)
+        self.c.hold(self.cp, "manifest", manifest)
         self.cp.signal(signal.SIGHUP)
         wait_until(lambda: self.roots()["here"]["manifest_key"] == forge.Key(manifest).id.hex(), 10,
                    "the new manifest key")
@@ -251,11 +229,11 @@ class Keys(unittest.TestCase):
 
     def test_no_replica_holds_the_break_glass_key(self):
         self.start()
-        key = self.generate("manifest", "break-glass")
-        self.cp("root", "publish", self.next_root(2, "--add", key.with_suffix(".pub")))
+        key = self.c.generate("manifest", "break-glass")
+        self.cp("root", "publish", self.c.next_root(2, "--add", self.c.public("break-glass")))
         self.in_force(2)
         self.assertIn("people: break-glass", self.cp("key", "list"))
-        self.hold_key("manifest", key)
+        self.c.hold(self.cp, "manifest", key)
         self.cp.signal(signal.SIGHUP)
         wait_until(lambda: "break-glass is a key that people hold" in self.cp.log(), 10, "refused")
         self.assertTrue(self.cp.leads())
