@@ -3,15 +3,18 @@ certificate; removal puts it out again. With real control planes, nodes and NATS
 
 import json
 import os
+import socket
 import ssl
 import stat
+import threading
 import time
 import unittest
 
 import trilane
 from cryptography import x509
 from cryptography.x509.oid import NameOID
-from joining import Joiner, JoinedNode, join, post, token
+from joiner import Joiner
+from joining import JoinedNode, join, post, token
 from trilane import NatsClient, Platform, free_port, wait_until
 
 SOURCES = {"shop.yaml": """
@@ -22,6 +25,10 @@ spec: {security: dev, trustDomain: trilane.test}
 """}
 QUICK = {"head_interval_ms": 200, "good_after_ms": 100}
 NODE = {"status_interval_ms": 300, "poll_interval_ms": 200, "good_after_ms": 100}
+
+
+def certificate(node):
+    return x509.load_pem_x509_certificate((node.identity / "cert.pem").read_bytes())
 
 
 class Joining(unittest.TestCase):
@@ -60,7 +67,7 @@ class Joining(unittest.TestCase):
         self.assertEqual(modes, {name: 0o600 for name in (
             "joined", "cert.pem", "key.pem", "ca.pem", "status.key")})
         self.assertTrue((node.data / "roots" / "root.1").exists())
-        self.look_at_certificate(node.certificate())
+        self.look_at_certificate(certificate(node))
         node.start(**NODE)
         said = node.dump()
         self.assertEqual((said["node"], said["environment"]), ("edge-1", "demo"))
@@ -97,7 +104,7 @@ class Joining(unittest.TestCase):
         listed = self.cp.json("identity list")["nodes"]
         entry = next(n for n in listed if n["node"] == "edge-1")
         self.assertEqual(entry["state"], "enrolled")
-        self.assertEqual(int(entry["serial"], 16), node.certificate().serial_number)
+        self.assertEqual(int(entry["serial"], 16), certificate(node).serial_number)
         # At the other replica; ours sees it by itself.
         self.assertIn("removed edge-1", self.other("identity remove", "edge-1"))
         self.assertEqual(self.status_of("edge-1", self.other)["code"], "NODE_REMOVED")
@@ -131,7 +138,6 @@ class Joining(unittest.TestCase):
 
     def test_two_replicas_are_asked_at_once(self):
         """Of many that hold one token exactly one gets in."""
-        import threading
         text = token(self.cp, "raced")
         answers = []
 
@@ -321,8 +327,6 @@ class Limits(unittest.TestCase):
 
     def ask_a_stranger(self, context, text):
         """Joins at a TLS server that is not ours; what the node said. The server got no request."""
-        import socket
-        import threading
         got = []
         listener = socket.create_server(("127.0.0.1", 0))
 

@@ -93,7 +93,8 @@ class Publish(unittest.TestCase):
         self.assertFalse(shown["verified"])
         self.assertNotIn("version", shown)
         self.assertIn("UNVERIFIED", self.cp("status"))
-        self.assertGreaterEqual(self.cp.metric("trilane_statuses_unverified_total"), 2)
+        # Each second one of a node is looked at, the latest: node-2's own may have come behind it.
+        self.assertGreaterEqual(self.cp.metric("trilane_statuses_unverified_total"), 1)
         node_2 = next(n for n in self.cp.json("status")["nodes"] if n["node"] == "node-2")
         self.assertTrue(node_2["verified"])
         self.cp("wait", "3")                      # an unverified node holds nothing up

@@ -1,0 +1,123 @@
+"""Statuses of nodes against who may write to the bucket: forged, replayed, under another name, and ten
+thousand of them a second; with a real node, a real NATS, and a control plane that starts anew."""
+
+import json
+import time
+import unittest
+
+import trilane
+from joining import JoinedNode
+from trilane import NatsClient, Platform, wait_until
+
+BUCKET = "trilane_demo_nodes"
+NODE = {"status_interval_ms": 300, "poll_interval_ms": 200, "good_after_ms": 100}
+
+
+class Statuses(unittest.TestCase):
+    def setUp(self):
+        self.p = Platform()
+        self.addCleanup(self.p.close)
+        self.cp = self.p.control_plane(ca=self.p.identities)
+        self.start()
+
+    def start(self):
+        self.cp.start(head_interval_ms=200)
+        wait_until(self.cp.leads, 10, "a leader")
+
+    def node(self, name):
+        return JoinedNode(self.p, name).joined(self.cp).start(**NODE)
+
+    def shown(self, name):
+        nodes = json.loads(trilane.http("GET", self.cp.url + "/api/v1/nodes")[2])["nodes"]
+        return next((n for n in nodes if n["node"] == name), {})
+
+    def count(self, event):
+        line = 'trilane_statuses_total{event="%s"} ' % event
+        text = trilane.http("GET", self.cp.url + "/metrics")[2].decode()
+        return next(int(part[len(line):]) for part in text.splitlines() if part.startswith(line))
+
+    def subject(self, name):
+        return "$KV.%s.%s" % (BUCKET, name)
+
+    def line(self, name, payload):
+        """A publication in NATS' own words, to be sent with many others."""
+        return b"PUB %s %d\r\n%s\r\n" % (self.subject(name).encode(), len(payload), payload)
+
+    def test_a_replay_counts_no_more_also_after_a_restart(self):
+        node = self.node("edge-1")
+        wait_until(lambda: self.shown("edge-1").get("live"), 10, "its status")
+        with NatsClient(self.p.nats) as nats:
+            old = nats.get(BUCKET, "edge-1")
+            wait_until(lambda: nats.get(BUCKET, "edge-1") != old, 5, "its next status")
+            node.stop()
+            wait_until(lambda: self.shown("edge-1")["state"] == "DRAINING", 5, "its last status")
+            last = nats.get(BUCKET, "edge-1")
+            self.replay(nats, old)
+            self.cp.stop()
+            nats.put(BUCKET, "edge-1", last)  # as the node left it.
+            self.start()
+            wait_until(lambda: self.shown("edge-1").get("state") == "DRAINING", 10,
+                       "what lay in the bucket")
+            self.replay(nats, old)
+
+    def replay(self, nats, old):
+        """Sent again until one was looked at; the node stays what it said last."""
+        before = self.count("replayed")
+        self.until(lambda: nats.publish(self.subject("edge-1"), old),
+                   lambda: self.count("replayed") > before)
+        self.assertEqual(self.shown("edge-1")["state"], "DRAINING")
+
+    def until(self, act, condition):
+        def once():
+            act()
+            return condition()
+        wait_until(once, 10, "the refusal", step=0.3)
+
+    def test_ten_thousand_a_second(self):
+        """In one node's name, and signed by another one: one verification a second, no more."""
+        self.node("edge-1")
+        other = self.node("edge-2")
+        wait_until(lambda: self.shown("edge-1").get("live") and self.shown("edge-2").get("live"), 10,
+                   "their statuses")
+        with NatsClient(self.p.nats) as nats:
+            forged = nats.get(BUCKET, "edge-2")
+            other.stop()
+            time_0, verified_0, superseded_0 = time.monotonic(), self.count("verified"), \
+                self.count("superseded")
+            lines = self.line("edge-1", forged) * 1000
+            sent = 0
+            while time.monotonic() < time_0 + 3:
+                nats.file.write(lines)
+                nats.flush()
+                sent += 1000
+            seconds = time.monotonic() - time_0
+            self.assertGreater(sent / seconds, 10000)
+            verified = self.count("verified") - verified_0
+            seconds = time.monotonic() - time_0
+            self.assertLessEqual(verified, 2 * (seconds + 2))  # of edge-1 and of edge-2's last.
+            self.assertGreater(self.count("superseded") - superseded_0, 1000)
+        # It is itself again as soon as that ends.
+        wait_until(lambda: self.shown("edge-1").get("live") and
+                   self.shown("edge-1")["age_ms"] < 2000, 10, "its own status")
+        self.assertTrue(self.cp.leads())
+
+    def test_names_that_nobody_has(self):
+        node = self.node("edge-1")
+        wait_until(lambda: self.shown("edge-1").get("live"), 10, "its status")
+        with NatsClient(self.p.nats) as nats:
+            forged = nats.get(BUCKET, "edge-1")
+            for name in ["made-up-%d" % i for i in range(600)] + ["Not_A_Name"]:
+                nats.file.write(self.line(name, forged))
+            nats.flush()
+        wait_until(lambda: self.count("unknown") >= 300, 10, "the places to run out")
+        late = self.node("edge-2")  # a real one comes in all the same.
+        wait_until(lambda: self.shown("edge-2").get("live"), 10, "its status")
+        for name in ("edge-1", "edge-2"):
+            self.assertTrue(self.shown(name)["verified"])
+        self.assertFalse(self.shown("made-up-0")["verified"])
+        self.assertNotIn("version", self.shown("made-up-0"))
+        self.assertTrue(node.alive() and late.alive())
+
+
+if __name__ == "__main__":
+    unittest.main()
