@@ -151,6 +151,11 @@ bool net_conn_is_tls(const struct net_conn *conn);
 /* The verified peer; NULL in clear, or when it gave no certificate. Lives with the connection. */
 const struct net_identity *net_conn_identity(const struct net_conn *conn);
 
+/* Whether the certificate that the peer proved itself by would be taken by another context, too:
+ * whether its CAs still vouch for it. How old it is by now is not asked; nobody has no certificate
+ * to ask about. Costs about as much as a handshake's share of it. */
+bool net_conn_peer_trusted(const struct net_conn *conn, const struct net_tls *tls);
+
 struct net_conn_stats {
     uint64_t bytes_in; /* as the handler sees them: clear text. */
     uint64_t bytes_out;

@@ -187,6 +187,32 @@ const struct net_identity *net_conn_identity(const struct net_conn *conn)
     return conn->tls.identity;
 }
 
+static bool chain_holds(X509_STORE_CTX *verify, const struct net_conn_tls *by, X509 *cert,
+                        X509_STORE *store)
+{
+    const char *purpose = by->context->server ? "ssl_client" : "ssl_server";
+    if (X509_STORE_CTX_init(verify, store, cert, SSL_get_peer_cert_chain(by->ssl)) != 1 ||
+        X509_STORE_CTX_set_default(verify, purpose) != 1) {
+        return false;
+    }
+    X509_STORE_CTX_set_flags(verify, X509_V_FLAG_NO_CHECK_TIME);
+    return X509_verify_cert(verify) == 1;
+}
+
+bool net_conn_peer_trusted(const struct net_conn *conn, const struct net_tls *tls)
+{
+    X509 *cert = conn->tls.ssl == NULL ? NULL : SSL_get0_peer_certificate(conn->tls.ssl);
+    if (cert == NULL) {
+        return true;
+    }
+    X509_STORE_CTX *verify = X509_STORE_CTX_new();
+    bool holds = verify != NULL &&
+                 chain_holds(verify, &conn->tls, cert, SSL_CTX_get_cert_store(tls->context));
+    X509_STORE_CTX_free(verify);
+    ERR_clear_error();
+    return holds;
+}
+
 /* Alerts by which a peer says that it does not accept who we are. */
 static bool alert_refuses_us(int reason)
 {

@@ -18,11 +18,14 @@
 struct h2_link {
     struct h2_pool *pool;
     struct h2_conn *conn;
-    struct h2_link *next; /* oldest first: the older are filled first, the newer idle out. */
+    struct h2_link *next;     /* oldest first: the older are filled first, the newer idle out. */
+    struct h2_link *all_next; /* of all pools. */
+    struct h2_link *all_prev;
     struct net_timer idle;
     uint64_t used_ms; /* when it last got a request. */
     bool opened;
     bool served; /* it got a request since it opened. */
+    bool judged; /* its peer does not stand any more: it ends when 'idle' runs. */
 };
 
 struct h2_pool {
@@ -42,8 +45,12 @@ struct h2_pools {
     struct h2_env *env;
     struct net_loop *loop;
     struct map by_key;
-    size_t count; /* pools alive, those that drain counted. */
-    bool freed;   /* goes with its last pool. */
+    h2_pool_judge_fn *judge; /* NULL: every peer is fine. */
+    void *judge_ctx;
+    struct h2_link *all;  /* newest first. */
+    struct h2_link *look; /* the next to be asked of. */
+    size_t count;         /* pools alive, those that drain counted. */
+    bool freed;           /* goes with its last pool. */
 };
 
 static uint64_t now_ms(const struct h2_pool *pool)
@@ -151,12 +158,22 @@ static void serve_soon(struct h2_pool *pool)
     }
 }
 
+static bool link_stands(const struct h2_link *link)
+{
+    const struct h2_pools *pools = link->pool->pools;
+    return pools->judge == NULL || pools->judge(pools->judge_ctx, h2_conn_net(link->conn));
+}
+
 static void link_ready(struct h2_conn *conn)
 {
     struct h2_link *link = h2_conn_user(conn);
     struct h2_pool *pool = link->pool;
     CHECK(!link->opened);
     CHECK(pool->stats.connecting > 0);
+    if (!link_stands(link)) {
+        h2_conn_close(conn, H2_NO_ERROR, FAIL(E_UNAUTHENTICATED)); /* as one that never opened. */
+        return;
+    }
     link->opened = true;
     pool->stats.connecting--;
     if (pool->closing) {
@@ -179,6 +196,22 @@ static void link_remove(struct h2_link *link)
     }
     *at = link->next;
     link->pool->stats.connections--;
+    struct h2_pools *pools = link->pool->pools;
+    pools->look = pools->look == link ? link->all_next : pools->look;
+    *(link->all_prev == NULL ? &pools->all : &link->all_prev->all_next) = link->all_next;
+    if (link->all_next != NULL) {
+        link->all_next->all_prev = link->all_prev;
+    }
+}
+
+static void link_list(struct h2_link *link)
+{
+    struct h2_pools *pools = link->pool->pools;
+    link->all_next = pools->all;
+    if (link->all_next != NULL) {
+        link->all_next->all_prev = link;
+    }
+    pools->all = link;
 }
 
 /*
@@ -215,6 +248,10 @@ static void link_idle(struct net_timer *timer, void *ctx)
 {
     struct h2_link *link = ctx;
     struct net_loop *loop = link->pool->pools->loop;
+    if (link->judged) {
+        h2_conn_close(link->conn, H2_CANCEL, FAIL(E_UNAUTHENTICATED));
+        return;
+    }
     uint64_t unused_ms = now_ms(link->pool) - link->used_ms;
     if (h2_conn_streams(link->conn) > 0) {
         unused_ms = 0;
@@ -257,6 +294,7 @@ static struct err link_new(struct h2_pool *pool)
         at = &(*at)->next;
     }
     *at = link;
+    link_list(link);
     pool->stats.connections++;
     pool->stats.connecting++;
     pool->stats.opened++;
@@ -374,6 +412,34 @@ void h2_pool_cancel(struct h2_pool_wait *wait)
         return;
     }
     wait_remove(wait);
+}
+
+/* ---- peers that do not stand any more ---- */
+
+void h2_pools_set_judge(struct h2_pools *pools, h2_pool_judge_fn *judge, void *ctx)
+{
+    pools->judge = judge;
+    pools->judge_ctx = ctx;
+}
+
+void h2_pools_look_begin(struct h2_pools *pools)
+{
+    pools->look = pools->all;
+}
+
+bool h2_pools_look(struct h2_pools *pools, size_t max)
+{
+    for (size_t i = 0; i < max && pools->look != NULL; i++) {
+        struct h2_link *link = pools->look;
+        pools->look = link->all_next;
+        if (!link->opened || link->judged || link_stands(link)) {
+            continue;
+        }
+        link->judged = true;
+        h2_conn_drain(link->conn);
+        net_timer_arm(pools->loop, &link->idle, H2_POOL_END_MS);
+    }
+    return pools->look != NULL;
 }
 
 /* ---- pools ---- */

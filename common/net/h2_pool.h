@@ -70,6 +70,20 @@ struct h2_pool_stats {
 MUST_CHECK struct err h2_pools_new(struct h2_env *env, struct net_loop *loop,
                                    struct h2_pools **out);
 
+/*
+ * Says whether what a connection's peer proved is good enough to go on with. Asked when one opens,
+ * and again by h2_pools_look(); one that is not takes no requests any more, and those that it has
+ * end within H2_POOL_END_MS. Nobody is asked before this is set.
+ */
+typedef bool h2_pool_judge_fn(void *ctx, struct net_conn *conn);
+void h2_pools_set_judge(struct h2_pools *pools, h2_pool_judge_fn *judge, void *ctx);
+
+enum { H2_POOL_END_MS = 1000 };
+
+/* Begins to ask of every connection anew; and asks of the next 'max'. False: of all was asked. */
+void h2_pools_look_begin(struct h2_pools *pools);
+bool h2_pools_look(struct h2_pools *pools, size_t max);
+
 /* Fails what waits, closes all connections, frees the pools as their connections have closed.
  * Nothing may be acquired after. Accepts NULL. */
 void h2_pools_free(struct h2_pools *pools);

@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "common/base/check.h"
+#include "common/base/text.h"
 #include "common/net/tls.h"
 
 static bool is_domain_byte(uint8_t c)
@@ -99,9 +100,25 @@ static struct err count_names(const GENERAL_NAMES *names, size_t *out_bytes)
     return OK;
 }
 
-static struct err read_names(struct net_identity *identity, const GENERAL_NAMES *names)
+/* The serial's bytes; OpenSSL keeps its magnitude, without zero bytes in front. */
+static struct slice serial_bytes(X509 *cert)
 {
-    uint8_t *at = (uint8_t *)(identity + 1);
+    const ASN1_INTEGER *serial = X509_get0_serialNumber(cert);
+    return slice_of(ASN1_STRING_get0_data(serial), (size_t)ASN1_STRING_length(serial));
+}
+
+/* Memory for the serial's text was counted with that of the names. */
+static void keep_serial(struct net_identity *identity, X509 *cert, uint8_t **at)
+{
+    struct slice bytes = serial_bytes(cert);
+    char *text = (char *)*at;
+    text_hex(bytes, text);
+    identity->serial = slice_of(text, 2 * bytes.size);
+    *at += 2 * bytes.size + 1;
+}
+
+static struct err read_names(struct net_identity *identity, const GENERAL_NAMES *names, uint8_t *at)
+{
     for (int i = 0; i < sk_GENERAL_NAME_num(names); i++) {
         const GENERAL_NAME *name = sk_GENERAL_NAME_value(names, i);
         const ASN1_IA5STRING *text = san_text(name);
@@ -156,6 +173,7 @@ struct err net_identity_new(struct x509_st *cert, struct net_identity **out)
     int critical = 0;
     GENERAL_NAMES *names = X509_get_ext_d2i(cert, NID_subject_alt_name, &critical, NULL);
     struct net_identity *identity = NULL;
+    uint8_t *at = NULL;
     size_t bytes = 0;
     /* -1: no such extension; anything else below zero: twice, or not decodable. */
     struct err failed = names == NULL && critical != -1 ? FAIL(E_MALFORMED) : OK;
@@ -163,11 +181,16 @@ struct err net_identity_new(struct x509_st *cert, struct net_identity **out)
         failed = count_names(names, &bytes);
     }
     if (err_ok(failed)) {
+        bytes += 2 * serial_bytes(cert).size + 1;
         identity = calloc(1, sizeof(*identity) + bytes);
         failed = identity == NULL ? FAIL(E_NO_MEMORY) : read_fixed(identity, cert);
     }
+    if (err_ok(failed)) {
+        at = (uint8_t *)(identity + 1);
+        keep_serial(identity, cert, &at);
+    }
     if (err_ok(failed) && names != NULL) {
-        failed = read_names(identity, names);
+        failed = read_names(identity, names, at);
     }
     GENERAL_NAMES_free(names);
     ERR_clear_error();

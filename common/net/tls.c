@@ -175,6 +175,34 @@ static struct err load_trust(SSL_CTX *context, const struct net_tls_options *o, 
     return failed;
 }
 
+/* The digests of the CAs, one over the other: in whatever order they lie in the store. */
+static struct err digest_trust(struct net_tls *tls)
+{
+    const STACK_OF(X509_OBJECT) *all =
+        X509_STORE_get0_objects(SSL_CTX_get_cert_store(tls->context));
+    for (int i = 0; i < sk_X509_OBJECT_num(all); i++) {
+        uint8_t digest[EVP_MAX_MD_SIZE];
+        unsigned size = 0;
+        X509 *ca = X509_OBJECT_get0_X509(sk_X509_OBJECT_value(all, i));
+        if (ca == NULL) {
+            continue; /* a list of revocations. */
+        }
+        if (X509_digest(ca, EVP_sha256(), digest, &size) != 1) {
+            return crypto_failure();
+        }
+        CHECK(size == sizeof(tls->trust_digest));
+        for (size_t k = 0; k < sizeof(tls->trust_digest); k++) {
+            tls->trust_digest[k] ^= digest[k];
+        }
+    }
+    return OK;
+}
+
+bool net_tls_same_trust(const struct net_tls *a, const struct net_tls *b)
+{
+    return memcmp(a->trust_digest, b->trust_digest, sizeof(a->trust_digest)) == 0;
+}
+
 /* ---- contexts ---- */
 
 static void set_common(SSL_CTX *context)
@@ -238,6 +266,9 @@ static struct err tls_new(const struct net_tls_options *o, bool server, struct n
     }
     if (err_ok(failed)) {
         failed = load_trust(tls->context, o, server);
+    }
+    if (err_ok(failed) && (o->trust != NULL || o->ca_file != NULL)) {
+        failed = digest_trust(tls); /* the system's many stay as they are. */
     }
     if (err_ok(failed)) {
         failed = server ? set_server(tls, o) : set_client(tls);

@@ -64,6 +64,9 @@ struct net_tls *net_tls_ref(struct net_tls *tls);
 /* Accepts NULL. */
 void net_tls_unref(struct net_tls *tls);
 
+/* Whether two contexts verify peers against the same CAs. */
+bool net_tls_same_trust(const struct net_tls *a, const struct net_tls *b);
+
 /* Longest SPIFFE id (SPIFFE ID 2.3), and most SANs of one kind that are looked at. */
 enum { NET_SPIFFE_MAX = 2048, NET_IDENTITY_NAMES_MAX = 32 };
 
@@ -88,6 +91,7 @@ struct net_identity {
     size_t uri_count;
     struct slice dns_names[NET_IDENTITY_NAMES_MAX]; /* DNS SANs in their order. */
     size_t dns_name_count;
+    struct slice serial;     /* lower-case hex, two digits a byte, no zero bytes in front. */
     uint8_t fingerprint[32]; /* SHA-256 of the certificate's DER. */
     int64_t expires_s;       /* notAfter, seconds since the epoch. */
 };

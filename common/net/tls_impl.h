@@ -14,6 +14,7 @@ struct net_tls_trust {
 
 struct net_tls {
     SSL_CTX *context;
+    uint8_t trust_digest[32]; /* of the CAs that peers are verified against; zero: none. */
     atomic_uint references;
     bool server;
     bool h2_only;

@@ -299,6 +299,88 @@ static void dropped_pool_drains_its_calls(void **state)
     world_free(w);
 }
 
+/* ---- peers that are asked about ---- */
+
+struct judgement {
+    bool stands;
+    unsigned asked;
+};
+
+static bool judge(void *ctx, struct net_conn *conn)
+{
+    struct judgement *j = ctx;
+    assert_non_null(conn);
+    j->asked++;
+    return j->stands;
+}
+
+static void a_peer_is_asked_about_when_it_opens_and_again(void **state)
+{
+    (void)state;
+    struct world *w = &world;
+    struct judgement j = {.stands = true};
+    world_init(w);
+    h2_pools_set_judge(w->pools, judge, &j);
+    assert_true(err_ok(request_start(w, 0, "/unary", PEERS_WAIT_MS)));
+    peers_wait(&w->p, &w->requests[0].call.closed);
+    assert_int_equal(j.asked, 1);
+    h2_pools_look_begin(w->pools);
+    assert_false(h2_pools_look(w->pools, 10));
+    assert_int_equal(j.asked, 2);
+    assert_true(err_ok(request_start(w, 1, "/many", PEERS_WAIT_MS)));
+    assert_true(w->requests[1].started); /* it stands: nothing changed. */
+
+    /* What is open on it may still end; nothing new begins, not on another connection either. */
+    j.stands = false;
+    h2_pools_look_begin(w->pools);
+    assert_false(h2_pools_look(w->pools, 10));
+    assert_true(err_ok(request_start(w, 2, "/unary", PEERS_WAIT_MS)));
+    assert_false(w->requests[2].started);
+    peers_wait(&w->p, &w->requests[2].answered);
+    assert_int_equal(w->requests[2].why.code, E_UPSTREAM_CONNECT);
+    peers_wait(&w->p, &w->requests[1].call.closed);
+    assert_int_equal(w->requests[1].call.grpc_status, 0);
+    while (stats_of(w).connections > 0) {
+        peers_run(&w->p, 1);
+    }
+    j.stands = true;
+    assert_true(err_ok(request_start(w, 3, "/unary", PEERS_WAIT_MS)));
+    peers_wait(&w->p, &w->requests[3].call.closed);
+    assert_int_equal(w->requests[3].call.grpc_status, 0);
+    world_free(w);
+}
+
+/* A bounded number at a time; one that goes meanwhile is passed over. */
+static void connections_are_asked_about_in_turns(void **state)
+{
+    (void)state;
+    uint64_t streams = limits.upstream_streams;
+    limits.upstream_streams = 1;
+    struct world *w = &world;
+    struct judgement j = {.stands = true};
+    world_init(w);
+    for (size_t i = 0; i < 3; i++) {
+        assert_true(err_ok(request_start(w, i, "/hang", PEERS_WAIT_MS)));
+        peers_wait(&w->p, &w->requests[i].answered);
+    }
+    assert_int_equal(stats_of(w).connections, 3);
+    h2_pools_set_judge(w->pools, judge, &j);
+    h2_pools_look_begin(w->pools);
+    assert_true(h2_pools_look(w->pools, 1)); /* the newest. */
+    struct h2_conn *middle = h2_stream_conn(w->requests[1].call.stream);
+    h2_conn_close(middle, H2_NO_ERROR, FAIL(E_CLOSED));
+    peers_wait(&w->p, &w->requests[1].call.closed);
+    while (stats_of(w).connections > 2) {
+        peers_run(&w->p, 1);
+    }
+    assert_false(h2_pools_look(w->pools, 1)); /* the oldest. */
+    assert_int_equal(j.asked, 2);
+    assert_false(h2_pools_look(w->pools, 1));
+    assert_int_equal(j.asked, 2);
+    world_free(w);
+    limits.upstream_streams = streams;
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -311,6 +393,8 @@ int main(void)
         cmocka_unit_test(unused_connections_go),
         cmocka_unit_test(targets_that_differ_share_nothing),
         cmocka_unit_test(dropped_pool_drains_its_calls),
+        cmocka_unit_test(a_peer_is_asked_about_when_it_opens_and_again),
+        cmocka_unit_test(connections_are_asked_about_in_turns),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,9 +1,11 @@
 /* Proves: only peers that prove who they are get through, by name or by SPIFFE id; data comes whole
  * in full records; a reload, a silent peer and a cut are handled; identities are read strictly. */
+#include <openssl/bn.h>
 #include <openssl/x509.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "common/base/limits.h"
@@ -579,6 +581,96 @@ static void names_are_bounded(void **state)
     }
 }
 
+/* The serial of a certificate as it is compared. */
+static void expect_serial(const char *hex, const char *wanted)
+{
+    EVP_PKEY *key = NULL;
+    X509 *cert = certs_make(&certs, &(struct certs_leaf){.san = "DNS:a.b"}, &key);
+    struct net_identity *who = NULL;
+    BIGNUM *number = NULL;
+    assert_true(BN_hex2bn(&number, hex) > 0);
+    assert_non_null(BN_to_ASN1_INTEGER(number, X509_get_serialNumber(cert)));
+    assert_true(X509_sign(cert, key, EVP_sha256()) > 0); /* encodes it anew. */
+    assert_int_equal(net_identity_new(cert, &who).code, E_OK);
+    if (!slice_eq(who->serial, slice_str(wanted))) {
+        fail_msg("%s: %.*s, not %s", hex, SLICE_ARG(who->serial), wanted);
+    }
+    assert_true(slice_eq(who->dns_names[0], SLICE_LIT("a.b"))); /* which lies behind it. */
+    net_identity_free(who);
+    BN_free(number);
+    X509_free(cert);
+    EVP_PKEY_free(key);
+}
+
+static void serials_are_lower_case_hex(void **state)
+{
+    (void)state;
+    expect_serial("0A1B2C", "0a1b2c");
+    expect_serial("FF", "ff"); /* DER has a zero byte before it. */
+    expect_serial("1", "01");
+    expect_serial("0", "00");
+    expect_serial("0102030405060708090A0B0C0D0E0F1011121314",
+                  "0102030405060708090a0b0c0d0e0f1011121314");
+    expect_serial("80FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF",
+                  "80ffffffffffffffffffffffffffffffffffffffffffffffffffffff");
+}
+
+static struct net_tls *tls_of_ca(const char *ca_file)
+{
+    struct net_tls_options o = {.cert_file = server_pem.path,
+                                .ca_file = ca_file,
+                                .client_cert = NET_TLS_CLIENT_CERT_OPTIONAL};
+    struct net_tls *tls = NULL;
+    assert_int_equal(net_tls_server_new(&o, &tls).code, E_OK);
+    return tls;
+}
+
+/* An open connection's peer is judged by other CAs than those that let it in. */
+static void a_peer_is_judged_by_other_cas(void **state)
+{
+    (void)state;
+    struct certs others;
+    certs_init(&others);
+    struct net_tls *same = tls_of_ca(certs.ca_file);
+    struct net_tls *other = tls_of_ca(others.ca_file);
+    struct net_tls *again = tls_of_ca(certs.ca_file);
+    assert_true(net_tls_same_trust(same, again));
+    assert_false(net_tls_same_trust(same, other));
+    struct pair p;
+    pair_open(&p, NET_TLS_CLIENT_CERT_OPTIONAL, client_pem.path);
+    assert_true(net_conn_peer_trusted(p.server.conn, same));
+    assert_false(net_conn_peer_trusted(p.server.conn, other));
+    assert_true(net_conn_peer_trusted(p.client.conn, same)); /* as a server's certificate. */
+    assert_false(net_conn_peer_trusted(p.client.conn, other));
+    pair_free(&p);
+    pair_open(&p, NET_TLS_CLIENT_CERT_OPTIONAL, NULL); /* who proved nothing loses nothing. */
+    assert_true(net_conn_peer_trusted(p.server.conn, other));
+    pair_free(&p);
+    net_tls_unref(same);
+    net_tls_unref(other);
+    net_tls_unref(again);
+    certs_free(&others);
+}
+
+/* A certificate that ran out while its connection is open does not end it: it is renewed. */
+static void age_is_not_asked_of_an_open_connection(void **state)
+{
+    (void)state;
+    struct certs_file brief = certs_issue(
+        &certs, "brief", &(struct certs_leaf){.san = "URI:spiffe://test/brief", .valid_s = 1});
+    struct net_tls *same = tls_of_ca(certs.ca_file);
+    struct pair p;
+    pair_open(&p, NET_TLS_CLIENT_CERT_REQUIRED, brief.path);
+    int64_t expires_s = net_conn_identity(p.server.conn)->expires_s;
+    bool never = false;
+    while (time(NULL) <= expires_s) {
+        (void)net_loop_run_until(p.loop, &never, 20);
+    }
+    assert_true(net_conn_peer_trusted(p.server.conn, same));
+    net_tls_unref(same);
+    pair_free(&p);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -597,6 +689,9 @@ int main(void)
         cmocka_unit_test(spiffe_ids_are_read_by_the_rules),
         cmocka_unit_test(only_a_proper_leaf_proves_a_spiffe_id),
         cmocka_unit_test(names_are_bounded),
+        cmocka_unit_test(serials_are_lower_case_hex),
+        cmocka_unit_test(a_peer_is_judged_by_other_cas),
+        cmocka_unit_test(age_is_not_asked_of_an_open_connection),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
