@@ -55,6 +55,8 @@ struct cp_leader {
         uint64_t head_ns;     /* monotonic: when the next head is due. */
         uint64_t signed_ns;   /* monotonic: when the last one was signed. */
         uint64_t pointed_at;  /* version that KV's head of ours names. */
+        uint64_t revision;    /* of that head, as of our last write; 0: not known. */
+        uint64_t looked_ns;   /* monotonic: when it was last read and judged. */
         uint64_t heard_ns;    /* monotonic: of NATS' last answer, */
         uint64_t kv_ns;       /* and of JetStream's. */
         uint64_t taken_ns;    /* monotonic: since when the row is ours. */
@@ -80,6 +82,12 @@ static bool is_young(uint64_t renewed_ns)
 {
     uint64_t age_ms = (clock_mono_ns() - renewed_ns) / 1000000;
     return renewed_ns != 0 && age_ms < limits.lease_ms - limits.lease_ms / 4;
+}
+
+/* Within a part of the row's life that leaves room for three more tries. */
+static bool is_recent(uint64_t at_ns)
+{
+    return at_ns != 0 && clock_mono_ns() - at_ns < limits.lease_ms * 1000000 / RENEWALS / 2;
 }
 
 static bool is_stopping(struct cp_leader *l)
@@ -278,12 +286,24 @@ static struct err renew(struct cp_leader *l, uint64_t epoch_above)
     if (lease.held && lease.epoch != l->on_thread.lease_epoch) {
         l->on_thread.lease_epoch = lease.epoch;
         l->on_thread.own = (struct cp_head_own){.epoch = lease.epoch};
+        l->on_thread.revision = 0;
         l->on_thread.content_checked = false;
         cp_trust_lead(&l->on_thread.trust);
         LOG(LOG_INFO, "leader", "leads", LOG_U64("epoch", lease.epoch));
     }
     note_lease(l, &lease);
     return lease.held ? OK : FAIL(E_NOT_LEADER);
+}
+
+/*
+ * Publications may follow each other within moments: their beats leave the row alone while it is
+ * fresh. The signer's epoch is that of its start: at or above it the row gets another.
+ */
+static struct err hold(struct cp_leader *l)
+{
+    uint64_t epoch_above = cp_trust_epoch(&l->on_thread.trust);
+    bool fresh = is_recent(l->on_thread.renewed_ns) && l->on_thread.lease_epoch > epoch_above;
+    return fresh ? OK : renew(l, epoch_above);
 }
 
 /* ---- one beat ---- */
@@ -346,6 +366,7 @@ static struct err settle(struct cp_leader *l, const struct cp_head_judged *judge
 
 static struct err read_and_judge(struct cp_leader *l, struct beat *b)
 {
+    l->on_thread.revision = 0;
     struct cp_head_judged judged = {.verdict = CP_HEAD_MISSING};
     buf_clear(&b->bytes);
     struct err e = kv_get(&l->on_thread.bucket.kv, SLICE_LIT(SNAP_KEY_HEAD), KV_READ_LEADER,
@@ -355,6 +376,7 @@ static struct err read_and_judge(struct cp_leader *l, struct beat *b)
     }
     TRY(e);
     note_answer(l);
+    l->on_thread.looked_ns = l->on_thread.heard_ns;
     if (b->found.state == KV_VALUE) {
         cp_head_judge(&l->on_thread.root, buf_slice(&b->bytes), &l->on_thread.own, &judged);
     }
@@ -399,15 +421,19 @@ static struct err sign(struct cp_leader *l, struct beat *b)
                           &signature, 1, &b->bytes);
 }
 
-/* Compare-and-set on the revision that was judged. An unanswered write is read back next beat. */
+/* Compare-and-set on the revision that was judged, or that our own last write had. An unanswered
+ * write is read back next beat. */
 static struct err put(struct cp_leader *l, struct beat *b)
 {
     const struct kv *kv = &l->on_thread.bucket.kv;
     struct slice value = buf_slice(&b->bytes);
     struct slice key = SLICE_LIT(SNAP_KEY_HEAD);
+    uint64_t revision = 0;
     struct err e = b->found.revision == 0
-                       ? kv_create(kv, key, value, kv_timeout_ms(), /* out_revision= */ NULL)
-                       : kv_update(kv, key, value, b->found.revision, kv_timeout_ms(), NULL);
+                       ? kv_create(kv, key, value, kv_timeout_ms(), &revision)
+                       : kv_update(kv, key, value, b->found.revision, kv_timeout_ms(), &revision);
+    l->on_thread.revision = err_ok(e) ? revision : 0;
+    l->on_thread.heard_ns = err_ok(e) ? clock_mono_ns() : l->on_thread.heard_ns;
     if (e.code == E_CONFLICT) {
         COUNT_HEAD(l, conflict);
     } else if (e.code == E_RESULT_UNKNOWN) {
@@ -466,11 +492,25 @@ static bool is_silence(struct err e)
     return e.code == E_UNAVAILABLE || e.code == E_RESULT_UNKNOWN;
 }
 
+/*
+ * A publication's head is written on the revision of our own last one, without a look: whatever
+ * came in between is a conflict, and is judged then. A look is never older than a renewal.
+ */
+static struct err find_head(struct cp_leader *l, struct beat *b)
+{
+    bool published = b->record.version != l->on_thread.pointed_at;
+    if (!published || l->on_thread.revision == 0 || !is_recent(l->on_thread.looked_ns)) {
+        return read_and_judge(l, b);
+    }
+    b->found = (struct kv_entry){.state = KV_VALUE, .revision = l->on_thread.revision};
+    return OK;
+}
+
 static struct err point_head(struct cp_leader *l, struct beat *b)
 {
     struct err e = OK;
     for (int i = 0; i < RETRIES; i++) {
-        TRY(read_and_judge(l, b));
+        TRY(find_head(l, b));
         if (!head_is_due(l, b)) {
             return OK;
         }
@@ -607,7 +647,7 @@ static struct err beat_in(struct cp_leader *l, struct beat *b)
 {
     TRY(watch_trust(l)); /* without a signer that nodes believe, another may lead. */
     TRY(judge_deaf(l));
-    struct err leads = renew(l, cp_trust_epoch(&l->on_thread.trust));
+    struct err leads = hold(l);
     TRY(leads.code == E_NOT_LEADER ? OK : leads);
     TRY(read_newest(l, b)); /* a follower shows it, too. */
     TRY(leads);

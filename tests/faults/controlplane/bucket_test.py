@@ -58,6 +58,32 @@ class Bucket(unittest.TestCase):
         self.cp("publish", "--again", "-m", "goes on", trilane.POLICIES)
         self.assertEqual(node.version(), 2)
 
+    def test_a_publication_writes_on_the_revision_of_the_last_head(self):
+        """It does not read before it writes; what others put meanwhile is a conflict, and judged."""
+        self.p.nats.start()
+        self.cp.start(lease_ms=60000, head_interval_ms=20000)
+        wait_until(lambda: self.cp.json("status")["leader"]["leads"], 10, "a leader")
+        self.cp("publish", "-m", "one", trilane.POLICIES)
+        self.cp("publish", "--again", "-m", "two", trilane.POLICIES)
+        with NatsClient(self.p.nats) as nats, NatsClient(self.p.nats) as watcher:
+            watcher.subscribe("$JS.API.STREAM.MSG.GET.KV_" + self.bucket)
+            self.cp("publish", "--again", "-m", "three", trilane.POLICIES)
+            nats.put(self.bucket, "head", b"garbage")
+            before = {name: self.event(name) for name in ("conflict", "malformed")}
+            self.cp("publish", "--again", "-m", "four", trilane.POLICIES)
+            for name, count in before.items():
+                self.assertEqual(self.event(name), count + 1, name)
+            self.assertEqual(self.heard(watcher), 1, "the one read is that behind the conflict")
+            self.assertEqual(self.cp.json("status")["leader"]["head_version"], 4)
+            self.assertNotEqual(nats.get(self.bucket, "head"), b"garbage")
+
+    def heard(self, watcher):
+        """Messages that came to a subscription until now."""
+        watcher.file.write(b"PING\r\n")
+        watcher.file.flush()
+        lines = list(iter(watcher.file.readline, b"PONG\r\n"))
+        return sum(line.startswith(b"MSG") for line in lines)
+
     def test_a_valid_head_that_is_not_ours_makes_a_later_epoch(self):
         """An old backup of the database and no memory of the signer: the row's next epoch is one
         that was led before, and a valid head of it lies in KV."""
