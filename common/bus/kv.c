@@ -85,6 +85,15 @@ struct err kv_raise(const struct kv *kv, uint32_t replicas, uint64_t timeout_ms,
     return err.code == E_NOT_FOUND ? FAIL(E_UNAVAILABLE) : err;
 }
 
+bool kv_answers(const struct kv *kv, uint64_t timeout_ms)
+{
+    char name[KV_BUCKET_MAX + 4];
+    struct stream_info info;
+    (void)snprintf(name, sizeof(name), "KV_%s", kv->bucket);
+    struct err err = look_at_stream(kv->bus, name, timeout_ms, &info);
+    return err_ok(err) || err.code == E_NOT_FOUND;
+}
+
 struct err kv_look(const struct kv *kv, uint64_t timeout_ms, struct stream_info *out)
 {
     char name[KV_BUCKET_MAX + 4];

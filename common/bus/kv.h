@@ -15,6 +15,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -77,6 +78,9 @@ MUST_CHECK struct err kv_ensure(const struct kv *kv, const struct kv_config *con
  */
 MUST_CHECK struct err kv_raise(const struct kv *kv, uint32_t replicas, uint64_t timeout_ms,
                                struct stream_info *out);
+
+/* Whether JetStream says anything about a bucket, be it that it is not there. */
+bool kv_answers(const struct kv *kv, uint64_t timeout_ms);
 
 /* Looks at a bucket. One that is not there is E_UNAVAILABLE. */
 MUST_CHECK struct err kv_look(const struct kv *kv, uint64_t timeout_ms, struct stream_info *out);

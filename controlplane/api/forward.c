@@ -4,6 +4,7 @@
 #include <curl/curl.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "common/base/log.h"
 
@@ -110,7 +111,7 @@ struct err cp_forward_send(const struct cp_forward *forward,
     __attribute__((cleanup(sending_free))) struct sending s = {
         .forward = forward, .abandoned = request->abandoned, .answer = answer};
     cp_leader_status(forward->leader, &s.to);
-    if (s.to.vacant || s.to.address[0] == '\0') {
+    if (s.to.vacant || s.to.address[0] == '\0' || strcmp(s.to.address, forward->address) == 0) {
         return FAIL(E_NOT_LEADER);
     }
     s.curl = curl_easy_init();

@@ -23,7 +23,8 @@
 
 struct cp_forward {
     struct cp_leader *leader;
-    const char *replica; /* our own name. */
+    const char *replica; /* our own name, */
+    const char *address; /* and our own address: nothing is sent there. */
     const char *ca_file; /* that signed the other replicas' certificates; NULL: the system's. */
 };
 

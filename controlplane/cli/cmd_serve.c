@@ -399,6 +399,7 @@ static struct err start_api(struct serve *s)
                                      .token = s->token,
                                      .forward = {.leader = s->leader,
                                                  .replica = settings_get(settings, "replica"),
+                                                 .address = s->address,
                                                  .ca_file = settings_get(settings, "tls-ca")},
                                      .bus = s->bus,
                                      .roots = s->roots,

@@ -475,6 +475,9 @@ static void hint_alone(struct cp_leader *l, struct beat *b)
         return;
     }
     l->on_thread.heard_ns = clock_mono_ns();
+    if (kv_answers(&l->on_thread.bucket.kv, kv_timeout_ms())) {
+        l->on_thread.kv_ns = clock_mono_ns(); /* that there is no bucket, it may be. */
+    }
     if (l->on_thread.own.sequence == 0 || !head_is_due(l, b)) {
         return;
     }
@@ -658,21 +661,17 @@ static struct err beat_in(struct cp_leader *l, struct beat *b)
     if (bus_state(l->options.bus) != BUS_CONNECTED) {
         return FAIL(E_BUS_UNAVAILABLE);
     }
-    if (b->record.version == 0) { /* nothing to point at; but the bucket may know more than us. */
-        TRY(put_roots(l));
-        return read_and_judge(l, b);
-    }
     struct err e = put_roots(l);
-    if (err_ok(e)) {
+    if (err_ok(e) && b->record.version == 0) {
+        e = read_and_judge(l, b); /* nothing to point at; but the bucket may know more than us. */
+    } else if (err_ok(e)) {
         e = check_content(l, &b->record);
-    }
-    if (err_ok(e)) {
-        e = point_head(l, b);
+        e = err_ok(e) ? point_head(l, b) : e;
     }
     if (is_silence(e)) {
         hint_alone(l, b);
     }
-    return err_ok(e) ? watch_newest(l, &b->record) : e;
+    return err_ok(e) && b->record.version != 0 ? watch_newest(l, &b->record) : e;
 }
 
 static void beat(struct cp_leader *l)

@@ -197,9 +197,9 @@ class HaDemo(demo.Demo):
                                              "--sign-timeout", 30)
         waiting = threading.Thread(target=publish)
         waiting.start()
-        trilane.wait_until(lambda: leader.run("proposal", "show").returncode == 0, 10,
+        trilane.wait_until(lambda: leader.run("proposal show").returncode == 0, 10,
                            "a proposal that waits")
-        leader("proposal", "sign", "--key", self.trio.break_glass, self.world.policies)
+        leader("proposal sign", "--key", self.trio.break_glass, self.world.policies)
         waiting.join(40)
         version = answer["done"]["record"]["version"]
         self.wait_version(version)

@@ -37,6 +37,7 @@ POLICIES = SOURCE / "policies"
 # take one between its choice and its use.
 PORTS = range(10000, 24000)
 PR_SET_PDEATHSIG = 1
+COMMAND_GROUPS = ("identity", "key", "proposal", "root")  # whose commands are two words.
 
 _given_ports = {}  # to what keeps tests that run beside this one from it.
 _libc = ctypes.CDLL(None)
@@ -398,8 +399,10 @@ class ControlPlane(Process):
 
     def run(self, *args, timeout=60):
         """A command ("publish", "identity token"); the finished process with its output as text."""
-        argv = [CP, *str(args[0]).split()] + [str(a) for a in args[1:]]
-        argv += ["--server", self.url, "--token-file", str(self.token_path)]
+        words = [word for a in args for word in (str(a).split() if a is args[0] else [str(a)])]
+        named = 2 if words[0] in COMMAND_GROUPS else 1
+        argv = [CP, *words[:named], "--server", self.url, "--token-file", str(self.token_path),
+                *words[named:]]
         return subprocess.run(argv, capture_output=True, text=True, timeout=timeout, check=False)
 
     def __call__(self, *args, code=0, timeout=60):

@@ -72,14 +72,14 @@ class Drills(unittest.TestCase):
         waiting = threading.Thread(target=lambda: answer.update(
             last.json("publish", "--again", "--sign-timeout", "30", "-m", "glass", POLICIES)))
         waiting.start()
-        wait_until(lambda: last.run("proposal", "show").returncode == 0, 10, "a proposal")
+        wait_until(lambda: last.run("proposal show").returncode == 0, 10, "a proposal")
         other_sources = self.t.write_policies(
             {path.name: path.read_text() for path in POLICIES.glob("platform/*.yaml")})
-        refused = last.run("proposal", "sign", "--key", self.t.break_glass, other_sources)
+        refused = last.run("proposal sign", "--key", self.t.break_glass, other_sources)
         self.assertNotEqual(refused.returncode, 0, refused.stdout)
-        wrong = last.run("proposal", "sign", "--unseen", "--key", self.t.keys / "manifest.key")
+        wrong = last.run("proposal sign", "--unseen", "--key", self.t.keys / "manifest.key")
         self.assertIn("MANIFEST_WRONG_KEY", wrong.stderr)
-        last("proposal", "sign", "--key", self.t.break_glass, POLICIES)
+        last("proposal sign", "--key", self.t.break_glass, POLICIES)
         waiting.join(40)
         self.assertIn("break-glass", answer["record"]["signers"])
         self.serves(answer["record"]["version"])
