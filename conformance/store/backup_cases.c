@@ -154,10 +154,10 @@ static void the_restored_leader_has_run_out(void **state)
 static bool has_bytes(int fd, const void *bytes, size_t size)
 {
     size_t whole = (size_t)size_of(fd);
-    const void *map = mmap(NULL, whole, PROT_READ, MAP_PRIVATE, fd, 0);
+    void *map = mmap(NULL, whole, PROT_READ, MAP_PRIVATE, fd, 0);
     CHECK(map != MAP_FAILED);
     bool has = memmem(map, whole, bytes, size) != NULL;
-    CHECK(munmap((void *)(uintptr_t)map, whole) == 0);
+    CHECK(munmap(map, whole) == 0);
     return has;
 }
 

@@ -230,6 +230,23 @@ static void a_chunk_stays_as_long_as_a_version_names_it(void **state)
     limits.history_versions = kept;
 }
 
+static void known_chunks_are_found_in_order(void **state)
+{
+    struct rig *f = *state;
+    struct cp_store_chunk chunks[] = {rig_chunk("a"), rig_chunk("b"), rig_chunk("c")};
+    uint8_t digests[5][DIGEST_SIZE];
+    static const char *const asked[] = {"c", "unknown", "a", "unknown", "c"};
+    char found[256] = "";
+    (void)rig_publish(f, chunks, 3);
+    for (int i = 0; i < 5; i++) {
+        ids_digest(slice_str(asked[i]), digests[i]);
+    }
+    must(f->ops->chunks_find(f->store, slice_of(digests, sizeof(digests)), add_chunk_name, found));
+    assert_string_equal(found, "c a c ");
+    must(f->ops->chunks_find(f->store, slice_of(digests, 0), add_chunk_name, found));
+    assert_string_equal(found, "c a c ");
+}
+
 /* More than one statement holds. */
 static void many_chunks_come_back_in_order(void **state)
 {
@@ -432,6 +449,7 @@ const struct CMUnitTest journal_cases[] = {
     RIG_CASE(old_publications_go_and_their_numbers_stay),
     RIG_CASE(environments_are_apart),
     RIG_CASE(a_chunk_stays_as_long_as_a_version_names_it),
+    RIG_CASE(known_chunks_are_found_in_order),
     RIG_CASE(many_chunks_come_back_in_order),
     RIG_CASE(sources_change_between_versions),
     RIG_CASE(sources_go_with_their_versions),

@@ -180,7 +180,7 @@ static void numbers_grow_and_never_come_twice(void **state)
     cp_store_close(second);
 }
 
-struct hander {
+struct asker {
     pthread_t thread;
     struct cp_store *store;
     const struct cp_fence *fence;
@@ -190,7 +190,7 @@ struct hander {
 
 static void *hand_many(void *ctx)
 {
-    struct hander *h = ctx;
+    struct asker *h = ctx;
     for (int i = 0; i < 8 && err_ok(h->result); i++) {
         h->result = h->store->ops->version_hand(h->store, h->fence, &h->versions[i]);
     }
@@ -200,20 +200,20 @@ static void *hand_many(void *ctx)
 static void numbers_are_apart_when_two_ask_at_once(void **state)
 {
     struct rig *f = *state;
-    struct hander handers[2] = {{.fence = &f->fence}, {.fence = &f->fence}};
+    struct asker askers[2] = {{.fence = &f->fence}, {.fence = &f->fence}};
     bool seen[17] = {false};
     for (int i = 0; i < 2; i++) {
-        handers[i].store = rig_open(f->url);
-        assert_int_equal(pthread_create(&handers[i].thread, NULL, hand_many, &handers[i]), 0);
+        askers[i].store = rig_open(f->url);
+        assert_int_equal(pthread_create(&askers[i].thread, NULL, hand_many, &askers[i]), 0);
     }
     for (int i = 0; i < 2; i++) {
-        assert_int_equal(pthread_join(handers[i].thread, NULL), 0);
-        must(handers[i].result);
-        cp_store_close(handers[i].store);
+        assert_int_equal(pthread_join(askers[i].thread, NULL), 0);
+        must(askers[i].result);
+        cp_store_close(askers[i].store);
         for (int k = 0; k < 8; k++) {
-            assert_in_range(handers[i].versions[k], 1, 16);
-            assert_false(seen[handers[i].versions[k]]);
-            seen[handers[i].versions[k]] = true;
+            assert_in_range(askers[i].versions[k], 1, 16);
+            assert_false(seen[askers[i].versions[k]]);
+            seen[askers[i].versions[k]] = true;
         }
     }
 }

@@ -192,8 +192,7 @@ static void start(void)
         CHECK(mkdtemp(directory) != NULL);
         return;
     }
-    /* NOLINTNEXTLINE(concurrency-mt-unsafe): one thread. */
-    server_url = getenv("TRILANE_TEST_POSTGRES_URL");
+    server_url = getenv("TRILANE_TEST_POSTGRES_URL"); /* NOLINT(concurrency-mt-unsafe) */
     if (server_url == NULL) {
         postgres_server_init(&server);
         postgres_server_start(&server);
@@ -204,6 +203,7 @@ static void start(void)
 static void stop(void)
 {
     if (!with_postgres) {
+        /* NOLINTNEXTLINE(concurrency-mt-unsafe): one thread. */
         CHECK(nftw(directory, remove_one, 8, FTW_DEPTH | FTW_PHYS) == 0);
     } else if (server_url == server.url) {
         postgres_server_free(&server);

@@ -103,8 +103,8 @@ static void more_keys_than_a_root_has_are_refused(void **state)
 {
     struct rig *f = *state;
     must(propose(f, &(struct cp_proposal){.version = rig_hand(f)}, "body"));
-    for (uint8_t i = 0; i < CP_COSIGNATURES_MAX; i++) {
-        struct cp_cosignature c = cosignature_of(i, E_OK, "");
+    for (int i = 0; i < CP_COSIGNATURES_MAX; i++) {
+        struct cp_cosignature c = cosignature_of((uint8_t)i, E_OK, "");
         must(cosign(f, "body", &c));
     }
     struct cp_cosignature one_more = cosignature_of(200, E_OK, "");

@@ -207,6 +207,12 @@ struct err cp_op_chunk_get(struct cp_store *store, const uint8_t raw_digest[DIGE
     return found ? buf_add(out, sql_bytes(&q, 0)) : FAIL(E_NOT_FOUND);
 }
 
+struct walk {
+    cp_store_chunk_fn *visit;
+    void *ctx;
+    bool passes_over; /* what is not there. */
+};
+
 struct batch {
     struct buf bytes; /* stored bytes of the chunks, one behind the other. */
     struct {
@@ -226,7 +232,7 @@ static struct err read_batch(struct sql *db, struct slice list, struct batch *ou
                    " WHERE raw_digest IN (@)",
                    1, asked);
     for (unsigned i = 0; i < asked; i++) {
-        sql_bind_bytes(&q, 1 + i, slice_of(list.ptr + i * DIGEST_SIZE, DIGEST_SIZE));
+        sql_bind_bytes(&q, 1 + i, slice_of(list.ptr + (size_t)i * DIGEST_SIZE, DIGEST_SIZE));
     }
     buf_clear(&out->bytes);
     out->count = 0;
@@ -247,8 +253,7 @@ static struct err read_batch(struct sql *db, struct slice list, struct batch *ou
 }
 
 /* In the order of the list, which names a chunk as often as it comes. */
-static struct err visit_batch(const struct batch *b, struct slice list, cp_store_chunk_fn *visit,
-                              void *ctx)
+static struct err visit_batch(const struct batch *b, struct slice list, const struct walk *walk)
 {
     for (size_t at = 0; at < list.size; at += DIGEST_SIZE) {
         unsigned i = 0;
@@ -256,12 +261,15 @@ static struct err visit_batch(const struct batch *b, struct slice list, cp_store
                memcmp(b->rows[i].chunk.raw_digest, list.ptr + at, DIGEST_SIZE) != 0) {
             i++;
         }
+        if (i == b->count && walk->passes_over) {
+            continue;
+        }
         if (i == b->count) {
             return FAIL(E_NOT_FOUND); /* dropped since the list was read: it was too old. */
         }
         struct cp_store_chunk chunk = b->rows[i].chunk;
         chunk.stored = slice_of(b->bytes.ptr + b->rows[i].start, b->rows[i].size);
-        TRY(visit(ctx, &chunk));
+        TRY(walk->visit(walk->ctx, &chunk));
     }
     return OK;
 }
@@ -278,21 +286,35 @@ static struct err read_list(struct sql *db, const char *environment, uint64_t ve
     return found ? buf_add(out, sql_bytes(&q, 0)) : OK;
 }
 
-struct err cp_op_chunks_get(struct cp_store *store, const char *environment, uint64_t version,
-                            cp_store_chunk_fn *visit, void *ctx)
+static struct err walk_list(struct sql *db, struct slice list, const struct walk *walk)
 {
-    auto_buf struct buf list = BUF_MAX(LIST_BYTES_MAX);
-    TRY(read_list(cp_db(store), environment, version, &list));
     struct batch batch = {.bytes = BUF_MAX(SQL_BYTES_MAX)};
     struct err e = OK;
-    for (struct slice rest = buf_slice(&list); rest.size > 0 && err_ok(e);) {
+    for (struct slice rest = list; rest.size > 0 && err_ok(e);) {
         struct slice part = slice_head(rest, (size_t)SQL_LIST_MAX * DIGEST_SIZE);
-        e = read_batch(cp_db(store), part, &batch);
+        e = read_batch(db, part, &batch);
         if (err_ok(e)) {
-            e = visit_batch(&batch, part, visit, ctx);
+            e = visit_batch(&batch, part, walk);
         }
         rest = slice_from(rest, part.size);
     }
     buf_free(&batch.bytes);
     return e;
+}
+
+struct err cp_op_chunks_get(struct cp_store *store, const char *environment, uint64_t version,
+                            cp_store_chunk_fn *visit, void *ctx)
+{
+    auto_buf struct buf list = BUF_MAX(LIST_BYTES_MAX);
+    struct walk walk = {.visit = visit, .ctx = ctx};
+    TRY(read_list(cp_db(store), environment, version, &list));
+    return walk_list(cp_db(store), buf_slice(&list), &walk);
+}
+
+struct err cp_op_chunks_find(struct cp_store *store, struct slice raw_digests,
+                             cp_store_chunk_fn *visit, void *ctx)
+{
+    struct walk walk = {.visit = visit, .ctx = ctx, .passes_over = true};
+    CHECK(raw_digests.size % DIGEST_SIZE == 0);
+    return walk_list(cp_db(store), raw_digests, &walk);
 }

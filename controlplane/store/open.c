@@ -33,6 +33,7 @@ static const struct cp_store_ops operations = {
     .sources_get = cp_op_sources_get,
     .chunk_get = cp_op_chunk_get,
     .chunks_get = cp_op_chunks_get,
+    .chunks_find = cp_op_chunks_find,
     .audit_add = cp_op_audit_add,
     .audit_list = cp_op_audit_list,
     .root_put = cp_op_root_put,

@@ -142,13 +142,16 @@ static struct err add_redacted(struct buf *out, struct slice text, const char *s
 }
 
 /* libpq's words on one line; it never says the password, but a server might say anything. */
-static struct err keep_reason(const struct pg_link *link, struct buf *reason)
+static struct err keep_reason(const struct pg_link *link, struct buf *reason, bool is_late)
 {
+    buf_clear(reason);
+    if (is_late) {
+        return buf_addf(reason, "%s did not answer in time", PQhost(link->conn));
+    }
     struct slice text = slice_str(PQerrorMessage(link->conn));
     while (text.size > 0 && text.ptr[text.size - 1] == '\n') {
         text.size--;
     }
-    buf_clear(reason);
     return add_redacted(reason, slice_head(text, REASON_MAX / 2), PQpass(link->conn));
 }
 
@@ -344,13 +347,7 @@ static struct err connect_host(struct pg_link *link, unsigned host, uint64_t dea
     if (err_ok(e)) {
         return OK;
     }
-    struct err kept = OK;
-    if (e.code == E_TIMEOUT) {
-        buf_clear(reason);
-        kept = buf_addf(reason, "%s did not answer in time", PQhost(link->conn));
-    } else {
-        kept = keep_reason(link, reason);
-    }
+    struct err kept = keep_reason(link, reason, e.code == E_TIMEOUT);
     PQfinish(link->conn);
     link->conn = NULL;
     TRY(kept);

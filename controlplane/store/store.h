@@ -226,6 +226,10 @@ struct cp_store_ops {
     /* Calls 'visit' for each chunk of a publication, in the order of its streams. */
     struct err (*chunks_get)(struct cp_store *store, const char *environment, uint64_t version,
                              cp_store_chunk_fn *visit, void *ctx);
+    /* Calls 'visit' for each of the digests, 32 bytes each, whose chunk is there, in their order:
+     * many at a round trip, where chunk_get() is one each. */
+    struct err (*chunks_find)(struct cp_store *store, struct slice raw_digests,
+                              cp_store_chunk_fn *visit, void *ctx);
 
     /* Appends a line to the audit; reads the newest ones, newest first. */
     struct err (*audit_add)(struct cp_store *store, const char *environment,

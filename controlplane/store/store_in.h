@@ -102,6 +102,8 @@ struct err cp_op_chunk_get(struct cp_store *store, const uint8_t raw_digest[DIGE
                            struct buf *out);
 struct err cp_op_chunks_get(struct cp_store *store, const char *environment, uint64_t version,
                             cp_store_chunk_fn *visit, void *ctx);
+struct err cp_op_chunks_find(struct cp_store *store, struct slice raw_digests,
+                             cp_store_chunk_fn *visit, void *ctx);
 
 struct err cp_op_audit_add(struct cp_store *store, const char *environment,
                            const struct cp_audit *entry);

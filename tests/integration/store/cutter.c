@@ -86,6 +86,28 @@ static void pass_to_client(struct cutter *c, struct pair *p)
     }
 }
 
+static void turn(struct cutter *c, struct pair *pairs)
+{
+    struct pollfd fds[1 + 2 * PAIRS_MAX] = {{.fd = c->listener, .events = POLLIN}};
+    for (int i = 0; i < PAIRS_MAX; i++) {
+        bool used = pairs[i].client >= 0;
+        fds[1 + 2 * i] = (struct pollfd){used ? pairs[i].client : -1, POLLIN, 0};
+        fds[2 + 2 * i] = (struct pollfd){used ? pairs[i].server : -1, POLLIN, 0};
+    }
+    (void)poll(fds, 1 + 2 * PAIRS_MAX, STEP_MS);
+    for (int i = 0; i < PAIRS_MAX; i++) {
+        if (pairs[i].client >= 0 && fds[1 + 2 * i].revents != 0) {
+            pass_to_server(c, &pairs[i]);
+        }
+        if (pairs[i].client >= 0 && fds[2 + 2 * i].revents != 0) {
+            pass_to_client(c, &pairs[i]);
+        }
+    }
+    if (fds[0].revents != 0) {
+        take_connection(c, pairs);
+    }
+}
+
 static void *run(void *ctx)
 {
     struct cutter *c = ctx;
@@ -94,24 +116,7 @@ static void *run(void *ctx)
         pairs[i] = (struct pair){.client = -1};
     }
     while (!atomic_load(&c->stopping)) {
-        struct pollfd fds[1 + 2 * PAIRS_MAX] = {{.fd = c->listener, .events = POLLIN}};
-        for (int i = 0; i < PAIRS_MAX; i++) {
-            bool used = pairs[i].client >= 0;
-            fds[1 + 2 * i] = (struct pollfd){used ? pairs[i].client : -1, POLLIN, 0};
-            fds[2 + 2 * i] = (struct pollfd){used ? pairs[i].server : -1, POLLIN, 0};
-        }
-        (void)poll(fds, 1 + 2 * PAIRS_MAX, STEP_MS);
-        for (int i = 0; i < PAIRS_MAX; i++) {
-            if (pairs[i].client >= 0 && fds[1 + 2 * i].revents != 0) {
-                pass_to_server(c, &pairs[i]);
-            }
-            if (pairs[i].client >= 0 && fds[2 + 2 * i].revents != 0) {
-                pass_to_client(c, &pairs[i]);
-            }
-        }
-        if (fds[0].revents != 0) {
-            take_connection(c, pairs);
-        }
+        turn(c, pairs);
     }
     for (int i = 0; i < PAIRS_MAX; i++) {
         if (pairs[i].client >= 0) {
