@@ -378,7 +378,12 @@ struct err pg_link_connect(struct pg_link *link, struct buf *message)
         uint64_t now_ns = clock_mono_ns();
         uint64_t left_ns = now_ns < deadline_ns ? deadline_ns - now_ns : 0;
         e = connect_host(link, host, now_ns + left_ns / (link->host_count - i), &reason);
-        link->host = err_ok(e) ? host : link->host;
+        if (err_ok(e)) {
+            link->host = host;
+        }
+    }
+    if (!err_ok(e)) { /* the first one may take all the time, in a resolver: begin with the next. */
+        link->host = (link->host + 1) % link->host_count;
     }
     say_state(link, e, &reason);
     if (!err_ok(e) && message != NULL) {

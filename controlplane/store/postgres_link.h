@@ -23,7 +23,7 @@ struct pg_link {
     PGconn *conn;              /* NULL: not connected. */
     PQconninfoOption *options; /* of the URL; owned. */
     unsigned host_count;
-    unsigned host; /* the last one that answered: the first one asked. */
+    unsigned host; /* whom to ask first: the last one that answered. */
     bool is_lost;  /* of the last failure: the connection broke, or the server closed it. */
     bool is_said;  /* that it cannot be reached; each change is logged once. */
 };

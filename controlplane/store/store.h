@@ -8,8 +8,10 @@
  *            caller's or to a visitor, which borrows them for the call.
  * Threads    one store is used by one thread; each thread opens its own.
  * Errors     E_NOT_FOUND when there is no such row; E_NOT_LEADER when the fence does not hold (any
- *            write of a leader); E_CONFLICT when a row is there already; E_STORE_FULL when the disk
- *            is full; E_UNAVAILABLE when the database stays locked or cannot be reached; E_IO.
+ *            write of a leader); E_CONFLICT when a row is there already; E_MALFORMED for text that
+ *            is not UTF-8 or has a NUL; E_TOO_LARGE; E_STORE_FULL when the disk is full;
+ *            E_STORE_NEWER when a newer release has migrated the database meanwhile; E_UNAVAILABLE
+ *            when the database stays locked, is silent or cannot be reached; E_IO.
  *            After a failure nothing of the operation is in the database, but for
  *            E_RESULT_UNKNOWN: the connection broke while the commit was on its way. Reading
  *            tells; where doing it again does no harm, the store does so itself.
@@ -158,7 +160,7 @@ typedef struct err cp_store_node_fn(void *ctx, const struct cp_node *node);
 struct cp_store;
 
 struct cp_store_ops {
-    const char *name; /* "sqlite". */
+    const char *name; /* "sqlite", "postgresql". */
     void (*close)(struct cp_store *store);
 
     /*
@@ -178,11 +180,12 @@ struct cp_store_ops {
     /* From now on only numbers above 'version' are handed out; a lower one changes nothing. */
     struct err (*version_raise)(struct cp_store *store, const struct cp_fence *fence,
                                 uint64_t version);
-    /* Keeps the sources of a version that was handed out. */
+    /* Keeps the sources of a version that was handed out. E_CONFLICT when it was not, when it has
+     * sources, or when a higher one has. */
     struct err (*sources_put)(struct cp_store *store, const struct cp_fence *fence,
                               uint64_t version, const struct cp_store_file *files, size_t count);
     /* Writes the finished manifest body, with the fence's epoch; E_CONFLICT when the version has
-     * another one. */
+     * another one. The same again is fine. */
     struct err (*proposal_put)(struct cp_store *store, const struct cp_fence *fence,
                                const struct cp_proposal *proposal, struct slice body);
     /* The open proposal; E_NOT_FOUND when there is none. 'body' may be NULL. */
@@ -200,8 +203,8 @@ struct cp_store_ops {
                               struct cp_cosignature out[CP_COSIGNATURES_MAX], size_t *out_count);
     /*
      * Commits the journal row with its chunks: the publication. E_CONFLICT when the version has
-     * one, when a higher version was published, or when the request's id is taken. Drops what is
-     * beyond limits.history_versions.
+     * one, when a higher version was published, or when the request's id is taken. Behind it drops
+     * what is beyond limits.history_versions, some versions at a time.
      */
     struct err (*publish)(struct cp_store *store, const struct cp_fence *fence,
                           const struct cp_publication *publication);
@@ -269,7 +272,8 @@ struct cp_store_ops {
 
     /* Writes everything that a control plane needs as a stream of bytes, as of one moment; and
      * reads it into an empty store of either kind: E_CONFLICT when it is not empty, E_MALFORMED
-     * for bytes that are no whole backup. The restored leader's row has run out. */
+     * for bytes that are no whole backup, E_STORE_NEWER for a newer release's. The restored
+     * leader's row has run out, and no process holds it. */
     struct err (*backup)(struct cp_store *store, int fd);
     struct err (*restore)(struct cp_store *store, int fd);
 };

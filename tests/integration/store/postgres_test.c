@@ -292,6 +292,10 @@ static void hosts_are_tried_in_turn(void **state)
     struct cp_lease lease = {0};
     must(found->ops->lease_read(found, "dev", &lease));
     assert_in_range(ms_since(start_ns), 0, TIMEOUT_MS / 4);
+    postgres_server_kill(&server);
+    must_fail(found->ops->lease_read(found, "dev", &lease), E_UNAVAILABLE);
+    postgres_server_start(&server);
+    must(found->ops->lease_read(found, "dev", &lease));
     cp_store_close(found);
 }
 
