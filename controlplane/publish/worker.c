@@ -15,8 +15,8 @@
 #include "common/base/queue.h"
 
 enum {
-    RESTORE_REST_MS = 1000,    /* between two restores: nodes that ask every second cost little */
-    REPUBLISH_REST_MS = 10000, /* behind one that failed: each takes a number */
+    RESTORE_REST_MS = 1000,   /* between two restores: nodes that ask every second cost little */
+    REPUBLISH_REST_MS = 5000, /* between two of these: each takes a number */
 };
 enum { WHY_MAX = 1024, IDLE_MS = 60000 };
 
@@ -36,7 +36,7 @@ struct cp_worker {
         uint64_t restores GUARDED;
         enum err_code restore_code GUARDED; /* of the last one; E_OK before the first. */
         bool republishing GUARDED;          /* queued, or at work. */
-        uint64_t republish_failed_ns GUARDED;
+        uint64_t republished_ns GUARDED;    /* or tried to. */
         bool stopping GUARDED;
     } shared;
 };
@@ -213,7 +213,7 @@ static void run_republish(struct cp_task *task, struct cp_publish_room *room)
     }
     lock_take(&w->shared.lock);
     w->shared.republishing = false;
-    w->shared.republish_failed_ns = err_ok(e) ? 0 : clock_mono_ns();
+    w->shared.republished_ns = clock_mono_ns();
     lock_drop(&w->shared.lock);
 }
 
@@ -221,8 +221,8 @@ void cp_worker_republish(struct cp_worker *worker)
 {
     uint64_t now_ns = clock_mono_ns();
     lock_take(&worker->shared.lock);
-    uint64_t failed_ns = worker->shared.republish_failed_ns;
-    bool rests = failed_ns != 0 && now_ns - failed_ns < (uint64_t)REPUBLISH_REST_MS * 1000000;
+    bool rests = worker->shared.republished_ns != 0 &&
+                 now_ns - worker->shared.republished_ns < (uint64_t)REPUBLISH_REST_MS * 1000000;
     bool begin = !worker->shared.republishing && !rests;
     worker->shared.republishing = worker->shared.republishing || begin;
     lock_drop(&worker->shared.lock);
