@@ -155,7 +155,7 @@ static struct err add_publics(struct ceremony *c, const char *list, enum key_rol
     struct slice rest = slice_str(list);
     char path[CP_PATH_SIZE];
     while (cp_list_next(&rest, path)) {
-        struct key_public key;
+        struct key_public key = {0};
         TRY(cp_key_read_public(path, &key, c->message));
         if (key.role != role) {
             return wrong_role(c, path, role);

@@ -212,13 +212,13 @@ enum { LOCKED_KIB_MIN = 24 + 2 * 4 }; /* the stack, a page a key. */
 static pid_t child(void)
 {
     char name[64];
-    long pid = 0;
+    char line[64];
     (void)snprintf(name, sizeof(name), "/proc/self/task/%d/children", (int)gettid());
     FILE *file = fopen(name, "re");
     assert_non_null(file);
-    assert_int_equal(fscanf(file, "%ld", &pid), 1);
+    assert_non_null(fgets(line, sizeof(line), file));
     assert_int_equal(fclose(file), 0);
-    return (pid_t)pid;
+    return (pid_t)strtol(line, NULL, 10);
 }
 
 /* A line of /proc/<pid>/<what> that begins with 'name'; the rest of it as a number. */
