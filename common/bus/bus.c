@@ -10,6 +10,9 @@
  *    connection that nats.c gives up (two refused logins) is replaced by a new one.
  *  - the flusher thread adds a millisecond: SendAsap; what is sent is sent by our thread, so no
  *    worker ever waits for the socket.
+ *  - its reader and its writers use one TLS session without a lock (mended in 3.11): nats.c talks
+ * in clear to a relay of ours, which alone speaks TLS. A server that asks for TLS where none is
+ *    configured is not followed.
  *  - pings every two minutes: five seconds here, so that a silent server is noticed within 15.
  */
 #include "common/bus/bus.h"
@@ -23,6 +26,7 @@
 #include "common/base/ids.h"
 #include "common/base/text.h"
 #include "common/bus/bus_internal.h"
+#include "common/bus/dial.h"
 #include "common/bus/jetstream.h"
 #include "common/bus/subject.h"
 
@@ -39,9 +43,9 @@ const char *bus_state_name(enum bus_state state)
     return names[state];
 }
 
-bool bus_tls_is_safe(void)
+const char *bus_exposure(const struct bus *bus)
 {
-    return nats_GetVersionNumber() >= 0x030b00;
+    return bus->exposure;
 }
 
 /* ---- open ---- */
@@ -150,6 +154,29 @@ static struct err split_urls(struct bus *bus)
     return bus->server_count == 0 ? FAIL(E_USAGE) : OK;
 }
 
+/* Whether all servers are reached under TLS, and what others could do if they are not. */
+static struct err judge_servers(struct bus *bus)
+{
+    const struct bus_config *c = &bus->config;
+    bool local = true;
+    bool known = c->user != NULL || c->creds_file != NULL || c->tls_cert != NULL;
+    bool user = true;
+    bus->tls = c->tls_ca != NULL || c->tls_cert != NULL;
+    for (int i = 0; i < bus->server_count; i++) {
+        struct dial_url url;
+        TRY(err_ok(dial_parse(bus->servers[i], &url)) ? OK : FAIL(E_USAGE));
+        bus->tls = bus->tls || url.tls;
+        local = local && dial_is_loopback(&url);
+        user = user && url.user[0] != '\0';
+    }
+    if (!local && !bus->tls) {
+        bus->exposure = "NATS is reached in clear text: neither nats-ca nor a tls:// URL is given";
+    } else if (!local && !known && !user) {
+        bus->exposure = "NATS is reached without a credential: no user, nats-creds or nats-cert";
+    }
+    return OK;
+}
+
 static void outbox_wake(void *ctx)
 {
     bus_signal(ctx);
@@ -159,6 +186,7 @@ static struct err set_up(struct bus *bus, const struct bus_config *config)
 {
     TRY(keep_config(bus, config));
     TRY(split_urls(bus));
+    TRY(judge_servers(bus));
     uint8_t random[8];
     char hex[2 * sizeof(random) + 1];
     ids_random(random, sizeof(random));

@@ -50,8 +50,10 @@ struct bus_config {
     const char *user;
     const char *password;
     const char *creds_file; /* JWT and seed; read at each connect. */
-    const char *tls_ca;     /* file; with it TLS is required. */
-    const char *tls_cert;   /* file; with tls_key. */
+    /* Files, read at each connect. With one of them, or a scheme "tls" in an URL, no server is
+     * talked to but under TLS, whatever it says of itself. */
+    const char *tls_ca;   /* NULL: the system's. */
+    const char *tls_cert; /* with tls_key. */
     const char *tls_key;
     const char *inbox_prefix; /* "_INBOX.node-1": so that permissions can part users. */
     bus_state_fn *on_state;   /* may be NULL. */
@@ -121,8 +123,11 @@ MUST_CHECK struct err bus_ping(struct bus *bus, uint64_t timeout_ms);
 /* Waits until connected; for start-up, commands and tests. E_TIMEOUT, E_CLOSED. */
 MUST_CHECK struct err bus_wait_connected(struct bus *bus, uint64_t timeout_ms);
 
-/* Whether the installed libnats may use TLS from two threads: before 3.11 it may not. */
-bool bus_tls_is_safe(void);
+/*
+ * What others could do to this connection: a sentence, when it is in clear text, or needs no
+ * credential, and leads off this machine; NULL when neither is so.
+ */
+const char *bus_exposure(const struct bus *bus);
 
 /* The last asynchronous error ("Permissions Violation for Publish to …"), NUL-terminated. */
 void bus_last_error(struct bus *bus, char out[BUS_ERROR_TEXT_MAX]);

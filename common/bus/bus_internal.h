@@ -17,6 +17,8 @@
 #include "common/base/limits.h"
 #include "common/base/lock.h"
 #include "common/bus/bus.h"
+#include "common/bus/dial.h"
+#include "common/bus/relay.h"
 
 enum { BUS_INBOX_SIZE = 64, BUS_WRITE_DEADLINE_MS = 5000 };
 
@@ -113,6 +115,8 @@ struct bus {
     struct bus_config config; /* texts are owned. */
     char **servers;           /* owned; of config.urls. */
     int server_count;
+    bool tls;                   /* to all of them, by relay.h. */
+    const char *exposure;       /* see bus_exposure(). */
     char inbox[BUS_INBOX_SIZE]; /* answers to publishes come to <inbox>.<token>. */
     struct publisher *publisher;
     struct bus_subscription *answers;
@@ -127,6 +131,8 @@ struct bus {
         struct grave *graves;
         uint64_t next_attempt_ns;
         unsigned attempts;
+        unsigned server;     /* under TLS: whose turn it is. */
+        struct relay *relay; /* of the present connection; NULL: in clear. */
     } on_thread;
     struct {
         struct lock lock;
@@ -142,6 +148,7 @@ struct bus {
         bool regained GUARDED;    /* reconnected since the thread looked. */
         bool link_closed GUARDED; /* nats.c gave the connection up. */
         char error[BUS_ERROR_TEXT_MAX] GUARDED;
+        char server[DIAL_URL_MAX + 16] GUARDED; /* under TLS: of the present connection. */
     } shared;
 };
 

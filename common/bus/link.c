@@ -23,6 +23,10 @@ enum {
     BATCH = 64
 };
 
+/* nats.c begins TLS by itself when a server asks for it, and verifies by the system's CAs. No
+ * certificate is of this name, so that it never gets there: TLS is relay.h's. */
+static const char NO_HOST[] = "tls.is.not.configured.invalid";
+
 static void follow_link(struct bus *bus);
 static void try_connect(struct bus *bus);
 static void drop_link(struct bus *bus);
@@ -208,22 +212,6 @@ static void on_error(natsConnection *nc, natsSubscription *sub, natsStatus statu
     note_error(bus, text == NULL || text[0] == '\0' ? natsStatus_GetText(status) : text);
 }
 
-static natsStatus set_tls(const struct bus_config *c, natsOptions *o)
-{
-    natsStatus s = NATS_OK;
-    if (c->tls_ca == NULL && c->tls_cert == NULL) {
-        return NATS_OK;
-    }
-    s = natsOptions_SetSecure(o, true);
-    if (s == NATS_OK && c->tls_ca != NULL) {
-        s = natsOptions_LoadCATrustedCertificates(o, c->tls_ca);
-    }
-    if (s == NATS_OK && c->tls_cert != NULL) {
-        s = natsOptions_LoadCertificatesChain(o, c->tls_cert, c->tls_key);
-    }
-    return s;
-}
-
 static natsStatus set_identity(struct bus *bus, natsOptions *o)
 {
     const struct bus_config *c = &bus->config;
@@ -240,13 +228,12 @@ static natsStatus set_identity(struct bus *bus, natsOptions *o)
     if (s == NATS_OK && c->inbox_prefix != NULL) {
         s = natsOptions_SetCustomInboxPrefix(o, c->inbox_prefix);
     }
-    return s == NATS_OK ? set_tls(c, o) : s;
+    return s;
 }
 
 static natsStatus set_behaviour(struct bus *bus, natsOptions *o)
 {
-    natsStatus s =
-        natsOptions_SetServers(o, (const char **)(void *)bus->servers, bus->server_count);
+    natsStatus s = natsOptions_SetExpectedHostname(o, NO_HOST);
     s = s != NATS_OK ? s : natsOptions_SetTimeout(o, CONNECT_TIMEOUT_MS);
     s = s != NATS_OK ? s : natsOptions_SetPingInterval(o, PING_INTERVAL_MS);
     s = s != NATS_OK ? s : natsOptions_SetMaxPingsOut(o, PINGS_OUT);
@@ -265,13 +252,89 @@ static natsStatus set_behaviour(struct bus *bus, natsOptions *o)
     return s != NATS_OK ? s : natsOptions_SetClosedCB(o, on_closed, bus);
 }
 
+static natsStatus connect_clear(struct bus *bus, natsOptions *o, natsConnection **out)
+{
+    natsStatus s =
+        natsOptions_SetServers(o, (const char **)(void *)bus->servers, bus->server_count);
+    return s != NATS_OK ? s : natsConnection_Connect(out, o);
+}
+
+static natsStatus connect_through(struct bus *bus, natsOptions *o, const struct dial_url *url,
+                                  natsConnection **out)
+{
+    char text[DIAL_URL_MAX + 64];
+    (void)snprintf(text, sizeof(text), "nats://%s%s127.0.0.1:%u", url->user,
+                   url->user[0] == '\0' ? "" : "@", relay_port(bus->on_thread.relay));
+    natsStatus s = natsOptions_SetURL(o, text);
+    /* A relay is one connection: after it comes a new one, by try_connect(). */
+    s = s != NATS_OK ? s : natsOptions_SetAllowReconnect(o, false);
+    s = s != NATS_OK ? s : natsOptions_SetIgnoreDiscoveredServers(o, true);
+    return s != NATS_OK ? s : natsConnection_Connect(out, o);
+}
+
+static natsStatus connect_tls(struct bus *bus, natsOptions *o, const char *server,
+                              natsConnection **out)
+{
+    struct dial_url url;
+    char why[BUS_ERROR_TEXT_MAX] = "";
+    CHECK(err_ok(dial_parse(server, &url))); /* as when the bus was opened. */
+    const struct bus_config *c = &bus->config;
+    struct relay_config config = {.host = url.host,
+                                  .port = url.port,
+                                  .ca = c->tls_ca,
+                                  .cert = c->tls_cert,
+                                  .key = c->tls_key};
+    natsStatus s = NATS_NO_SERVER;
+    if (err_ok(relay_open(&config, CONNECT_TIMEOUT_MS, &bus->on_thread.relay, why, sizeof(why)))) {
+        s = connect_through(bus, o, &url, out);
+    }
+    if (s != NATS_OK) {
+        if (why[0] == '\0') {
+            (void)snprintf(why, sizeof(why), "%s", natsStatus_GetText(s));
+        }
+        relay_close(bus->on_thread.relay, why, sizeof(why));
+        bus->on_thread.relay = NULL;
+        note_error(bus, why);
+        return s;
+    }
+    lock_take(&bus->shared.lock);
+    (void)snprintf(bus->shared.server, sizeof(bus->shared.server), "%s:%s", url.host, url.port);
+    lock_drop(&bus->shared.lock);
+    return NATS_OK;
+}
+
+static bool is_closing(struct bus *bus)
+{
+    lock_take(&bus->shared.lock);
+    bool closing = bus->shared.closing;
+    lock_drop(&bus->shared.lock);
+    return closing;
+}
+
+/* Each server once, beginning with the one behind the last. */
+static natsStatus connect_any_tls(struct bus *bus, natsOptions *o, natsConnection **out)
+{
+    natsStatus s = NATS_NO_SERVER;
+    for (int i = 0; i < bus->server_count && s != NATS_OK && !is_closing(bus); i++) {
+        s = connect_tls(bus, o, bus->servers[bus->on_thread.server % (unsigned)bus->server_count],
+                        out);
+        bus->on_thread.server++;
+    }
+    return s;
+}
+
 static natsStatus connect_once(struct bus *bus, natsConnection **out)
 {
     natsOptions *options = NULL;
     natsStatus s = natsOptions_Create(&options);
     s = s != NATS_OK ? s : set_behaviour(bus, options);
     s = s != NATS_OK ? s : set_identity(bus, options);
-    s = s != NATS_OK ? s : natsConnection_Connect(out, options);
+    if (s == NATS_OK) {
+        s = bus->tls ? connect_any_tls(bus, options, out) : connect_clear(bus, options, out);
+    }
+    if (s != NATS_OK && !bus->tls) {
+        note_error(bus, natsStatus_GetText(s));
+    }
     natsOptions_Destroy(options);
     return s;
 }
@@ -290,7 +353,6 @@ static void try_connect(struct bus *bus)
     natsConnection *nc = NULL;
     natsStatus s = connect_once(bus, &nc);
     if (s != NATS_OK) {
-        note_error(bus, natsStatus_GetText(s));
         uint64_t wait_ms = retry_ms(bus->on_thread.attempts++);
         bus->on_thread.next_attempt_ns = clock_mono_ns() + wait_ms * 1000000;
         return;
@@ -339,6 +401,8 @@ static void drop_link(struct bus *bus)
     wait_link_gone(bus);
     graves_sweep(bus, /* all= */ true);
     natsConnection_Destroy(nc);
+    relay_close(bus->on_thread.relay, /* why= */ NULL, 0);
+    bus->on_thread.relay = NULL;
     uint64_t wait_ms = retry_ms(bus->on_thread.attempts++);
     bus->on_thread.next_attempt_ns = clock_mono_ns() + wait_ms * 1000000;
 }

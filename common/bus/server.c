@@ -2,19 +2,15 @@
  * server: which nats-server there is. libnats 3.4.1 does not tell, but each server says it in the
  * first line on a new connection, before any login.
  */
-#include <netdb.h>
-#include <poll.h>
 #include <stdlib.h>
-#include <sys/socket.h>
-#include <unistd.h>
+#include <string.h>
 
 #include "common/base/clock.h"
 #include "common/base/scope.h"
 #include "common/bus/bus_internal.h"
+#include "common/bus/dial.h"
 #include "common/bus/flat_json.h"
 #include "common/bus/jetstream.h"
-
-enum { INFO_MAX = 32 << 10, URL_MAX = 512 };
 
 /* "2.9.10", "2.14.0-RC.1": three numbers, and what follows does not matter. */
 static struct err take_version(struct slice text, struct jetstream_server *server)
@@ -84,103 +80,29 @@ struct err jetstream_server_parse(struct slice info, struct jetstream_server *ou
 
 /* ---- asking ---- */
 
-static int left_ms(uint64_t deadline_ns)
-{
-    uint64_t now_ns = clock_mono_ns();
-    return now_ns >= deadline_ns ? 0 : (int)((deadline_ns - now_ns) / 1000000 + 1);
-}
-
-static struct err dial(const char *host, const char *port, uint64_t deadline_ns, int *out_fd)
-{
-    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV};
-    struct addrinfo *list = NULL;
-    if (getaddrinfo(host, port, &hints, &list) != 0) {
-        return FAIL(E_UNAVAILABLE);
-    }
-    auto_close int fd = -1;
-    bool connected = false;
-    for (struct addrinfo *at = list; at != NULL && !connected; at = at->ai_next) {
-        scope_close(&fd);
-        fd = socket(at->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-        if (fd < 0) {
-            continue;
-        }
-        (void)connect(fd, at->ai_addr, at->ai_addrlen); /* its outcome is SO_ERROR's. */
-        struct pollfd ready = {.fd = fd, .events = POLLOUT};
-        int error = 0;
-        socklen_t size = sizeof(error);
-        connected = poll(&ready, 1, left_ms(deadline_ns)) == 1 &&
-                    getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) == 0 && error == 0;
-    }
-    freeaddrinfo(list);
-    if (!connected) {
-        return FAIL(E_UNAVAILABLE);
-    }
-    *out_fd = TAKE_FD(fd);
-    return OK;
-}
-
-/* Reads up to the end of the first line. */
-static struct err read_line(int fd, uint64_t deadline_ns, struct buf *line)
-{
-    for (;;) { /* ends: at a line's end, at the bound, or by time. */
-        size_t end = slice_find(buf_slice(line), '\n');
-        if (end < line->size) {
-            line->size = end;
-            return OK;
-        }
-        struct pollfd ready = {.fd = fd, .events = POLLIN};
-        if (poll(&ready, 1, left_ms(deadline_ns)) != 1) {
-            return FAIL(E_TIMEOUT);
-        }
-        uint8_t *to = NULL;
-        TRY(buf_reserve(line, 1024, &to));
-        ssize_t got = recv(fd, to, 1024, 0);
-        if (got <= 0) {
-            return FAIL(E_UNAVAILABLE);
-        }
-        buf_commit(line, (size_t)got);
-    }
-}
-
-/* "nats://user@host:4222" to host and port, in place. */
-static struct err split_url(char *url, const char **out_host, const char **out_port)
-{
-    char *host = strstr(url, "://");
-    host = host == NULL ? url : host + 3;
-    char *at = strrchr(host, '@');
-    host = at == NULL ? host : at + 1;
-    char *colon = strrchr(host, ':');
-    if (colon == NULL || colon == host) {
-        return FAIL(E_UNAVAILABLE);
-    }
-    *colon = '\0';
-    if (host[0] == '[' && colon[-1] == ']') {
-        colon[-1] = '\0';
-        host++;
-    }
-    *out_host = host;
-    *out_port = colon + 1;
-    return OK;
-}
-
 struct err jetstream_server_ask(struct bus *bus, uint64_t timeout_ms, struct jetstream_server *out)
 {
-    char url[URL_MAX];
-    const char *host = NULL;
-    const char *port = NULL;
+    char text[sizeof(bus->shared.server)] = "";
+    struct dial_url url;
     natsConnection *nc = NULL;
     TRY(bus_hold(bus, &nc));
-    natsStatus status = natsConnection_GetConnectedUrl(nc, url, sizeof(url));
+    natsStatus status = NATS_OK;
+    if (bus->tls) { /* nats.c knows the relay alone. */
+        lock_take(&bus->shared.lock);
+        memcpy(text, bus->shared.server, sizeof(text));
+        lock_drop(&bus->shared.lock);
+    } else {
+        status = natsConnection_GetConnectedUrl(nc, text, sizeof(text));
+    }
     bus_release(bus);
-    if (status != NATS_OK || url[0] == '\0') {
+    if (status != NATS_OK || text[0] == '\0') {
         return FAIL(E_UNAVAILABLE);
     }
-    TRY(split_url(url, &host, &port));
+    TRY(err_ok(dial_parse(text, &url)) ? OK : FAIL(E_UNAVAILABLE));
     uint64_t deadline_ns = clock_mono_ns() + timeout_ms * 1000000;
     auto_close int fd = -1;
-    TRY(dial(host, port, deadline_ns, &fd));
-    auto_buf struct buf line = BUF_MAX(INFO_MAX);
-    TRY(read_line(fd, deadline_ns, &line));
+    TRY(dial(url.host, url.port, deadline_ns, &fd));
+    auto_buf struct buf line = BUF_MAX(DIAL_INFO_MAX);
+    TRY(dial_read_line(fd, deadline_ns, &line));
     return jetstream_server_parse(buf_slice(&line), out);
 }

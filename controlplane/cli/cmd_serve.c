@@ -37,6 +37,9 @@ static const struct setting_row rows[] = {
     {"data-dir", "DIRECTORY", CP_DATA_DIR, "where the server keeps its files", SETTING_TEXT},
     {"nats-urls", "URL,…", "nats://127.0.0.1:4222", "servers of the bus", SETTING_TEXT},
     {"nats-creds", "FILE", NULL, "credentials for the bus", SETTING_TEXT},
+    {"nats-ca", "FILE", NULL, "CA of the NATS servers; with it TLS is required", SETTING_TEXT},
+    {"nats-cert", "FILE", NULL, "certificate chain for NATS; needs nats-key", SETTING_TEXT},
+    {"nats-key", "FILE", NULL, "its private key", SETTING_TEXT},
     {"nats-replicas", "N", "1", "servers that keep each bucket: 1, 3 or 5", SETTING_TEXT},
     {"trust-root", "FILE,…", NULL, "roots in order; the last one is in force", SETTING_TEXT},
     {"store", "URL", NULL, "sqlite:FILE or postgresql://…; default: sqlite:<data-dir>/store.db",
@@ -324,8 +327,14 @@ static struct err start_bus(struct serve *s)
                    settings_get(s->cli->settings, "replica"));
     struct bus_config config = {.urls = settings_get(s->cli->settings, "nats-urls"),
                                 .creds_file = settings_get(s->cli->settings, "nats-creds"),
+                                .tls_ca = settings_get(s->cli->settings, "nats-ca"),
+                                .tls_cert = settings_get(s->cli->settings, "nats-cert"),
+                                .tls_key = settings_get(s->cli->settings, "nats-key"),
                                 .name = name,
                                 .inbox_prefix = "_INBOX.trilane-cp"};
+    if ((config.tls_cert == NULL) != (config.tls_key == NULL)) {
+        return say(s, FAIL(E_USAGE), "nats-cert and nats-key go together");
+    }
     return say(s, bus_open(&config, &s->bus), "nats-urls");
 }
 

@@ -120,8 +120,10 @@ static MUST_CHECK struct err compile_all(struct cp_compiler *c, bool inventory)
 {
     TRY(compile_parts(c));
     TRY(inventory ? cp_compile_inventory(c) : OK);
-    return arena_dup(c->arena, c->model->of[CP_KIND_ENVIRONMENT].items[0]->name.text,
-                     &c->out->environment);
+    const struct cp_environment *environment =
+        (const struct cp_environment *)c->model->of[CP_KIND_ENVIRONMENT].items[0];
+    c->out->strict = environment->security == 1;
+    return arena_dup(c->arena, environment->meta.name.text, &c->out->environment);
 }
 
 struct err cp_compile(const struct cp_model *model, struct cp_diags *diags,
@@ -188,4 +190,9 @@ uint64_t cp_compiled_capabilities(const struct cp_compiled *compiled)
 struct slice cp_compiled_environment(const struct cp_compiled *compiled)
 {
     return compiled->environment;
+}
+
+bool cp_compiled_is_strict(const struct cp_compiled *compiled)
+{
+    return compiled->strict;
 }

@@ -67,6 +67,9 @@ const struct cp_part *cp_compiled_parts(const struct cp_compiled *compiled, size
 /* Name of the Environment that the parts are for. */
 struct slice cp_compiled_environment(const struct cp_compiled *compiled);
 
+/* Whether it is strict about clear text and those without a credential. */
+bool cp_compiled_is_strict(const struct cp_compiled *compiled);
+
 /* What a node must be able to do: bits of CAPABILITY_LIST, each set only where the content uses it.
  */
 uint64_t cp_compiled_capabilities(const struct cp_compiled *compiled);

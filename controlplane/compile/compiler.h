@@ -59,6 +59,7 @@ struct cp_kept_part {
 struct cp_compiled {
     struct arena arena;
     struct slice environment;
+    bool strict;
     uint64_t capabilities;
     struct cp_part *parts; /* owned; keys and bytes are in the arena. */
     size_t part_count;

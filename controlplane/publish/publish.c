@@ -281,6 +281,17 @@ static bool is_taken_over(const struct publication *p)
     return p->work->kind == CP_WORK_ROLLBACK || p->proposal.origin != 0;
 }
 
+/* What is strict about its nodes' connections does not go out over one that is exposed. */
+static struct err judge_bus(struct publication *p)
+{
+    const char *exposure = bus_exposure(p->room->bus);
+    if (!cp_compiled_is_strict(p->compiled) || exposure == NULL) {
+        return OK;
+    }
+    TRY(buf_add_str(&p->work->sentence, exposure));
+    return FAIL(E_BUS_EXPOSED);
+}
+
 static struct err step_compile(struct publication *p)
 {
     if (is_taken_over(p)) {
@@ -305,7 +316,7 @@ static struct err step_compile(struct publication *p)
         return FAIL(E_SOURCE_INVALID);
     }
     p->work->capabilities = cp_compiled_capabilities(p->compiled);
-    return OK;
+    return p->work->kind == CP_WORK_VALIDATE ? OK : judge_bus(p);
 }
 
 /* Stored bytes that were published before stay as they are, whatever today's zstd would make. */

@@ -216,13 +216,27 @@ static struct err step_chunks(struct dp_apply *a, struct dp_apply_turn *t)
     return dp_fetch_chunks(a, t);
 }
 
+/* A strict environment is taken over a connection that others can neither read nor open. What the
+ * disk has is served all the same: it was taken so once, and traffic goes on. */
+static struct err judge_bus(struct dp_apply *a, struct dp_apply_turn *t)
+{
+    const char *exposure = bus_exposure(a->config.bus);
+    if (!dp_model_environment(t->model)->strict || exposure == NULL) {
+        return OK;
+    }
+    LOG(LOG_WARN, "apply", "bus_exposed", LOG_STR("text", exposure));
+    (void)snprintf(t->object, sizeof(t->object), "nats-urls");
+    return FAIL(E_BUS_EXPOSED);
+}
+
 static struct err step_build(struct dp_apply *a, struct dp_apply_turn *t)
 {
     struct err e = dp_model_build(a->bin, t->set, a->model, &t->model, &t->report);
     if (!err_ok(e)) {
         (void)snprintf(t->object, sizeof(t->object), "%.*s", STATUS_OBJECT_MAX, t->report.object);
+        return e;
     }
-    return e;
+    return judge_bus(a, t);
 }
 
 static struct err step_persist(struct dp_apply *a, struct dp_apply_turn *t)

@@ -234,6 +234,8 @@ static struct err open_shared(struct dp_node *n, struct buf *message)
         .name = name,
         .creds_file = o->nats_creds,
         .tls_ca = o->nats_ca,
+        .tls_cert = o->nats_cert,
+        .tls_key = o->nats_key,
         .inbox_prefix = inbox,
     };
     return bus_open(&config, &n->bus);

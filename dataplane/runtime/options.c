@@ -31,6 +31,8 @@ const struct setting_row dp_node_settings[] = {
     {"nats-urls", "URL,…", NULL, "NATS servers; without, the node serves what is on disk", TEXT},
     {"nats-creds", "FILE", NULL, "NATS credentials", TEXT},
     {"nats-ca", "FILE", NULL, "CA of the NATS servers; with it TLS is required", TEXT},
+    {"nats-cert", "FILE", NULL, "certificate chain for NATS; needs nats-key", TEXT},
+    {"nats-key", "FILE", NULL, "its private key, PEM", TEXT},
     {"nats-replicas", "N", "1", "servers that keep the streams of events: 1, 3 or 5", TEXT},
     {"key-status", "FILE", NULL, "the node's own key, which signs its status", TEXT},
     {"listen-tls", "ADDR", NULL, "gRPC and HTTP under TLS; :8443 when tls-cert is given", TEXT},
@@ -357,6 +359,15 @@ static struct err read_directories(const struct settings *s, struct dp_options *
     return buf_cstr(&o->state_dir, &ignored);
 }
 
+static struct err judge_nats(const struct dp_options *o, struct buf *message)
+{
+    if ((o->nats_cert == NULL) != (o->nats_key == NULL)) {
+        return wrong(message, o->nats_cert == NULL ? "nats-cert" : "nats-key", NULL,
+                     "nats-cert and nats-key go together");
+    }
+    return OK;
+}
+
 static struct err read_replicas(const struct settings *s, struct dp_options *o, struct buf *message)
 {
     const char *text = settings_get(s, "nats-replicas");
@@ -379,6 +390,8 @@ static void read_plain(const struct settings *s, struct dp_options *o)
     o->nats_urls = settings_get(s, "nats-urls");
     o->nats_creds = settings_get(s, "nats-creds");
     o->nats_ca = settings_get(s, "nats-ca");
+    o->nats_cert = settings_get(s, "nats-cert");
+    o->nats_key = settings_get(s, "nats-key");
     o->tls_cert = settings_get(s, "tls-cert");
     o->tls_key = settings_get(s, "tls-key");
     o->tls_ca = settings_get(s, "tls-ca");
@@ -398,6 +411,7 @@ struct err dp_options_read(const struct settings *settings, struct dp_options *o
     TRY(read_directories(settings, out, message));
     TRY(read_identity(settings, out, message));
     TRY(read_names(settings, out, message));
+    TRY(judge_nats(out, message));
     TRY(read_replicas(settings, out, message));
     TRY(read_labels(settings, out, message));
     TRY(read_root(settings, out, message));

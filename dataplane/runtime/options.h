@@ -46,6 +46,8 @@ struct dp_options {
     uint32_t nats_replicas;
     const char *nats_creds;
     const char *nats_ca;
+    const char *nats_cert; /* with nats_key. */
+    const char *nats_key;
     bool has_key;
     struct key_pair key; /* signs the status. */
     const char *tls_cert;
