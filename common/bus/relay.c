@@ -113,10 +113,12 @@ static struct err make_context(struct relay *r, const struct relay_config *c, ch
 static bool name_peer(SSL *ssl, const char *host)
 {
     struct in6_addr ip;
+    char name[DIAL_URL_MAX]; /* OpenSSL's macro takes what may be written to. */
+    (void)snprintf(name, sizeof(name), "%s", host);
     if (inet_pton(AF_INET, host, &ip) == 1 || inet_pton(AF_INET6, host, &ip) == 1) {
         return X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(ssl), host) == 1;
     }
-    return SSL_set_tlsext_host_name(ssl, host) == 1 && SSL_set1_host(ssl, host) == 1;
+    return SSL_set_tlsext_host_name(ssl, name) == 1 && SSL_set1_host(ssl, host) == 1;
 }
 
 static struct err handshake_failure(const SSL *ssl, char *why, size_t size)

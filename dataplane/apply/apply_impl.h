@@ -93,6 +93,7 @@ struct dp_apply {
     uint64_t report_count;
     struct bus_message *hint; /* waits for its time. */
     uint64_t hint_ns;         /* when the next hint may be judged. */
+    unsigned deaf_polls; /* that brought a newer head, and no hint came since the one before. */
     enum snap_state logged_state;
     enum err_code logged_code;
     uint64_t logged_version;

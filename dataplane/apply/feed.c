@@ -8,18 +8,22 @@
 /* Hints that wait while the apply thread fetches; one comes in two seconds. */
 enum { HINT_QUEUE = 1024 };
 
+static struct err listen(struct dp_feed *feed, struct bus_subscription **out)
+{
+    return bus_subscribe(feed->bus, subject_slice(&feed->head), /* group= */ (struct slice){0},
+                         &feed->queue, /* ctx= */ NULL, out);
+}
+
 static struct err bind(struct dp_feed *feed, struct slice environment)
 {
     struct subject snapshots;
     struct subject nodes;
-    struct subject head;
     TRY(subject_bucket_snapshots(environment, &snapshots));
     TRY(subject_bucket_nodes(environment, &nodes));
-    TRY(subject_head(environment, &head));
+    TRY(subject_head(environment, &feed->head));
     TRY(kv_bind(&feed->snapshots, feed->bus, subject_slice(&snapshots)));
     TRY(kv_bind(&feed->nodes, feed->bus, subject_slice(&nodes)));
-    return bus_subscribe(feed->bus, subject_slice(&head), (struct slice){0}, &feed->queue,
-                         /* ctx= */ NULL, &feed->hints);
+    return listen(feed, &feed->hints);
 }
 
 struct err dp_feed_init(struct dp_feed *feed, struct bus *bus, struct slice environment,
@@ -54,6 +58,15 @@ struct bus_message *dp_feed_hint(struct dp_feed *feed)
         latest = message;
     }
     return latest;
+}
+
+void dp_feed_listen_again(struct dp_feed *feed)
+{
+    struct bus_subscription *again = NULL;
+    if (err_ok(listen(feed, &again))) { /* else the old one stays, and polls go on. */
+        bus_unsubscribe(feed->bus, feed->hints);
+        feed->hints = again;
+    }
 }
 
 bool dp_feed_connected(const struct dp_feed *feed)

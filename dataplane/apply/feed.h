@@ -19,9 +19,11 @@
 #include "common/base/slice.h"
 #include "common/bus/bus.h"
 #include "common/bus/kv.h"
+#include "common/bus/subject.h"
 
 struct dp_feed {
-    struct bus *bus; /* borrowed; NULL: this node has no bus, and stays with what is on disk. */
+    struct bus *bus;     /* borrowed; NULL: this node has no bus, and stays with what is on disk. */
+    struct subject head; /* that hints come on. */
     struct bus_subscription *hints;
     struct queue queue; /* of struct bus_message. */
     struct kv snapshots;
@@ -36,6 +38,9 @@ void dp_feed_free(struct dp_feed *feed);
 
 /* The latest hint that arrived, or NULL; the older ones are dropped. The caller frees it. */
 struct bus_message *dp_feed_hint(struct dp_feed *feed);
+
+/* Subscribes to hints anew: the server may have let the subscription go and not said so. */
+void dp_feed_listen_again(struct dp_feed *feed);
 
 /* Whether there is any use in asking. */
 bool dp_feed_connected(const struct dp_feed *feed);

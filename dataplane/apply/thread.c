@@ -23,6 +23,9 @@
 /* The longest sleep: ages and the state that follows from them are looked at so often. */
 #define TICK_NS (UINT64_C(250) * NS_PER_MS)
 
+/* Polls in a row that brought what no hint did: then the hints are listened to anew. */
+enum { DEAF_POLLS = 3 };
+
 /* Background work gives way to the workers. */
 enum { APPLY_NICE = 10 };
 
@@ -81,10 +84,30 @@ static void do_hint(struct dp_apply *a)
     if (a->hint == NULL || now_ns < a->hint_ns) {
         return;
     }
+    a->deaf_polls = 0;
     a->hint_ns = now_ns + 1000 * NS_PER_MS / limits.hints_per_second;
     struct bus_message *hint = TAKE_PTR(a->hint);
     dp_apply_head(a, hint->payload, "hint");
     bus_message_free(hint);
+}
+
+/*
+ * What a poll finds a hint should have brought. A server that let the subscription go does not say
+ * so, and the connection looks well: after some such polls in a row there is a new subscription.
+ */
+static void poll_head(struct dp_apply *a, struct slice head)
+{
+    uint64_t epoch = a->judge.epoch;
+    uint64_t sequence = a->judge.sequence;
+    dp_apply_head(a, head, "poll");
+    if (a->judge.epoch == epoch && a->judge.sequence == sequence) {
+        return;
+    }
+    if (++a->deaf_polls == DEAF_POLLS) {
+        LOG(LOG_WARN, "apply", "hints_missing", LOG_U64("polls", a->deaf_polls));
+        dp_feed_listen_again(&a->feed);
+        a->deaf_polls = 0;
+    }
 }
 
 static void do_poll(struct dp_apply *a, uint64_t now_ns)
@@ -97,7 +120,7 @@ static void do_poll(struct dp_apply *a, uint64_t now_ns)
     struct err e = dp_feed_get_head(&a->feed, &head);
     a->poll_ns = clock_mono_ns() + dp_jitter_ns(limits.poll_interval_ms);
     if (err_ok(e)) {
-        dp_apply_head(a, buf_slice(&head), "poll");
+        poll_head(a, buf_slice(&head));
         return;
     }
     if (e.code == E_TOO_LARGE) {
