@@ -10,14 +10,21 @@ enum { DISTANCE_MAX = 64 };
 /* Two digits a byte; and a digit's value, 255 for what is none. Filled before main() runs. */
 static char hex_pairs[256][2];
 static uint8_t hex_values[256];
+static uint8_t base64_values[256];
 
-__attribute__((constructor)) static void fill_hex_tables(void)
+__attribute__((constructor)) static void fill_tables(void)
 {
+    static const char alphabet[] =
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     static const char digits[] = "0123456789abcdef";
     for (size_t i = 0; i < 256; i++) {
         hex_pairs[i][0] = digits[i >> 4];
         hex_pairs[i][1] = digits[i & 15];
         hex_values[i] = 255;
+        base64_values[i] = 255;
+    }
+    for (uint8_t i = 0; i < 64; i++) {
+        base64_values[(uint8_t)alphabet[i]] = i;
     }
     for (uint8_t i = 0; i < 16; i++) {
         hex_values[(uint8_t)digits[i]] = i;
@@ -48,6 +55,59 @@ struct err text_unhex(struct slice hex, uint8_t *out, size_t size)
     for (size_t i = 0; i < size; i++) {
         out[i] = (uint8_t)(hex_values[hex.ptr[2 * i]] << 4 | hex_values[hex.ptr[2 * i + 1]]);
     }
+    return OK;
+}
+
+/* The 24 bits of four characters; above them when one is none. */
+static uint32_t base64_group(const uint8_t *at)
+{
+    uint32_t a = base64_values[at[0]];
+    uint32_t b = base64_values[at[1]];
+    uint32_t c = base64_values[at[2]];
+    uint32_t d = base64_values[at[3]];
+    return (a | b | c | d) > 63 ? UINT32_MAX : a << 18 | b << 12 | c << 6 | d;
+}
+
+/* The last group: 'over' characters of it are padding; what they leave over is zero. */
+static struct err base64_end(const uint8_t *at, size_t over, uint8_t *out)
+{
+    uint8_t group[4] = {at[0], at[1], over > 1 ? 'A' : at[2], over > 0 ? 'A' : at[3]};
+    uint32_t bits = base64_group(group);
+    uint32_t left = over > 0 ? (1U << (8 * over)) - 1 : 0;
+    if (bits == UINT32_MAX || (bits & left) != 0) {
+        return FAIL(E_MALFORMED);
+    }
+    for (size_t i = 0; i + over < 3; i++) {
+        out[i] = (uint8_t)(bits >> (16 - 8 * i));
+    }
+    return OK;
+}
+
+struct err text_unbase64(struct slice text, uint8_t *out, size_t *out_size)
+{
+    if (text.size % 4 != 0) {
+        return FAIL(E_MALFORMED);
+    }
+    if (text.size == 0) {
+        *out_size = 0;
+        return OK;
+    }
+    size_t over = 0;
+    while (over < 2 && text.ptr[text.size - 1 - over] == '=') {
+        over++;
+    }
+    uint8_t *to = out;
+    for (size_t at = 0; at + 4 < text.size; at += 4) {
+        uint32_t bits = base64_group(text.ptr + at);
+        if (bits == UINT32_MAX) {
+            return FAIL(E_MALFORMED);
+        }
+        *to++ = (uint8_t)(bits >> 16);
+        *to++ = (uint8_t)(bits >> 8);
+        *to++ = (uint8_t)bits;
+    }
+    TRY(base64_end(text.ptr + text.size - 4, over, to));
+    *out_size = (size_t)(to - out) + 3 - over;
     return OK;
 }
 

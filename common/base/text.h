@@ -19,6 +19,13 @@ void text_hex(struct slice bytes, char *out);
 /* Reads exactly 2 * size hex digits into 'out'. E_MALFORMED when they are not that. */
 MUST_CHECK struct err text_unhex(struct slice hex, uint8_t *out, size_t size);
 
+/*
+ * Reads base64 with its padding into 'out', which has room for text.size / 4 * 3 bytes. E_MALFORMED
+ * for another character, a group that is not whole, or bits behind the last byte that are not zero;
+ * then 'out' holds what came before it.
+ */
+MUST_CHECK struct err text_unbase64(struct slice text, uint8_t *out, size_t *out_size);
+
 /* Whether 's' is a resource name: [a-z0-9-], 1 to 63 characters, no hyphen at an end. */
 bool text_is_name(struct slice s);
 

@@ -2,7 +2,6 @@
 #include "controlplane/source/form.h"
 
 #include <arpa/inet.h>
-#include <sodium.h>
 
 #include "common/base/text.h"
 
@@ -189,11 +188,7 @@ struct err cp_form_base64(struct slice text, struct arena *arena, struct slice *
     uint8_t *bytes = NULL;
     size_t size = 0;
     TRY(arena_alloc(arena, text.size / 4 * 3 + 1, (void **)&bytes));
-    if (sodium_base642bin(bytes, text.size / 4 * 3, (const char *)text.ptr, text.size,
-                          /* ignore= */ NULL, &size, /* end= */ NULL,
-                          sodium_base64_VARIANT_ORIGINAL) != 0) {
-        return FAIL(E_MALFORMED);
-    }
+    TRY(text_unbase64(text, bytes, &size));
     *out = slice_of(bytes, size);
     return OK;
 }

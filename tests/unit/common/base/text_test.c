@@ -203,9 +203,73 @@ static void distances(void **state)
     assert_true(text_distance(S(""), slice_of(long_text, 65)) == SIZE_MAX);
 }
 
+static void expect_base64(const char *text, const char *bytes)
+{
+    uint8_t out[64] = {0};
+    size_t size = 99;
+    assert_true(err_ok(text_unbase64(slice_str(text), out, &size)));
+    assert_true(slice_eq(slice_of(out, size), slice_str(bytes)));
+}
+
+/* RFC 4648, section 10; and all bits of the alphabet. */
+static void base64_is_read(void **state)
+{
+    (void)state;
+    static const char *const rows[][2] = {
+        {"", ""},
+        {"Zg==", "f"},
+        {"Zm8=", "fo"},
+        {"Zm9v", "foo"},
+        {"Zm9vYg==", "foob"},
+        {"Zm9vYmE=", "fooba"},
+        {"Zm9vYmFy", "foobar"},
+        {"//79/A==", "\xff\xfe\xfd\xfc"},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        expect_base64(rows[i][0], rows[i][1]);
+    }
+    static const char alphabet[] =
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    uint8_t out[48];
+    size_t size = 0;
+    assert_true(err_ok(text_unbase64(slice_str(alphabet), out, &size)));
+    assert_int_equal(size, sizeof(out));
+    for (size_t i = 0; i < 64; i++) { /* character i stands for the number i. */
+        size_t bit = 6 * i;
+        uint32_t two = (uint32_t)out[bit / 8] << 8 | (bit / 8 + 1 < size ? out[bit / 8 + 1] : 0);
+        assert_int_equal(two >> (10 - bit % 8) & 63, i);
+    }
+}
+
+static void base64_is_whole(void **state)
+{
+    (void)state;
+    static const char *const wrong[] = {"Z",    "Zg",   "Zg=",      "Zh==",  "Zm9=",
+                                        "====", "=g==", "Z===",     "Zm9v ", "Zm9vY",
+                                        "Zm-v", "Zm_v", "Zg==Zg==", "Zm\n9"};
+    for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+        uint8_t out[64];
+        size_t size = 99;
+        struct err e = text_unbase64(slice_str(wrong[i]), out, &size);
+        assert_int_equal(e.code, E_MALFORMED);
+        assert_int_equal(size, 99);
+    }
+    uint8_t out[3];
+    size_t size = 99;
+    for (unsigned c = 0; c < 256; c++) {
+        uint8_t text[4] = {'A', (uint8_t)c, 'A', 'A'};
+        bool fits = strchr("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/",
+                           (int)c) != NULL &&
+                    c != 0;
+        assert_int_equal(err_ok(text_unbase64(slice_of(text, 4), out, &size)), fits);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(base64_is_read),
+        cmocka_unit_test(base64_is_whole),
         cmocka_unit_test(hex_and_back),
         cmocka_unit_test(bad_hex_changes_nothing),
         cmocka_unit_test(names),

@@ -429,10 +429,51 @@ static void capabilities_are_those_that_are_used(void **state)
     fixture_free(&f);
 }
 
+/* A large platform that is new: more changes than anybody reads are counted, not written. */
+static void a_diff_is_bounded(void **state)
+{
+    (void)state;
+    enum { POLICIES = 101, RULES = 100, WRITTEN = 10000, ALL = POLICIES * (RULES + 1) + 2 };
+    struct fixture f;
+    struct cp_diff diff;
+    auto_buf struct buf text = BUF_MAX(16 << 20);
+    auto_buf struct buf json = BUF_MAX(16 << 20);
+    fixture_init(&f);
+    fixture_add(&f, "environment.yaml", FIXTURE_ENVIRONMENT);
+    assert_true(err_ok(buf_add_str(&text, "apiVersion: trilane.dev/v1\nkind: Service\n"
+                                          "metadata: {name: web, tenant: acme}\nspec: {}\n")));
+    for (int i = 0; i < POLICIES; i++) {
+        assert_true(err_ok(buf_addf(&text,
+                                    "---\napiVersion: trilane.dev/v1\nkind: Policy\n"
+                                    "metadata: {name: p%d, tenant: acme}\n"
+                                    "spec:\n  target: {service: web}\n  rules:\n",
+                                    i)));
+        for (int k = 0; k < RULES; k++) {
+            assert_true(err_ok(buf_addf(&text, "    - {name: r%d, effect: deny}\n", k)));
+        }
+    }
+    assert_true(err_ok(cp_source_set_add(&f.set, SLICE_LIT("all.yaml"), buf_slice(&text))));
+    fixture_compile(&f);
+    assert_true(err_ok(cp_diff_make(/* before= */ NULL, f.compiled, &diff)));
+    assert_int_equal(diff.count, WRITTEN);
+    assert_int_equal(diff.counts[CP_CHANGE_ADDED], ALL);
+    buf_clear(&text);
+    assert_true(err_ok(cp_diff_text(&diff, &text)));
+    assert_true(err_ok(cp_diff_json(&diff, &json)));
+    const char *shown = NULL;
+    assert_true(err_ok(buf_cstr(&text, &shown)));
+    assert_non_null(strstr(shown, "\nand 203 more\n10203 to add, 0 to change, 0 to remove;"));
+    assert_true(err_ok(buf_cstr(&json, &shown)));
+    assert_non_null(strstr(shown, "\"changesLeftOut\":203,\"targetsLeftOut\":0"));
+    cp_diff_free(&diff);
+    fixture_free(&f);
+}
+
 int main(void)
 {
     ids_init();
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_diff_is_bounded),
         cmocka_unit_test(own_names_are_routed_within_the_tenant),
         cmocka_unit_test(who_may_stand_in_for_an_own_name),
         cmocka_unit_test(routes_are_in_order_of_precedence),
