@@ -700,13 +700,14 @@ static void beat(struct cp_leader *l)
 static uint64_t wait_ms(const struct cp_leader *l)
 {
     uint64_t quarter = limits.lease_ms / RENEWALS;
-    if (l->on_thread.renewed_ns != 0) {
+    bool silent = l->on_thread.said == E_BUS_UNAVAILABLE || l->on_thread.said == E_UNAVAILABLE;
+    if (l->on_thread.renewed_ns != 0 && !silent) { /* NATS may come at any moment. */
         return limits.head_interval_ms < quarter ? limits.head_interval_ms : quarter;
     }
     uint64_t look_ms = FOLLOW_MS < quarter ? FOLLOW_MS : quarter;
     uint64_t now_ns = clock_mono_ns();
     uint64_t end_ns = l->on_thread.expires_ns;
-    uint64_t left_ms = end_ns > now_ns ? (end_ns - now_ns) / 1000000 + TAKE_MS : look_ms;
+    uint64_t left_ms = end_ns > now_ns && !silent ? (end_ns - now_ns) / 1000000 + TAKE_MS : look_ms;
     return left_ms < look_ms ? left_ms : look_ms;
 }
 

@@ -29,6 +29,7 @@
 enum {
     HEAD_WAIT_MS = 5000,
     BUCKET_STEP_MS = 100,
+    BUS_GRACE_MS = 1000,
     SENTENCE_MAX = 4096,
     TEXT_MAX = 16 << 20,
     CONTAINER_MAX = 1 << 20,
@@ -105,7 +106,8 @@ static struct err step_lead(struct publication *p)
     if (err_ok(leads) && status.code == E_STORE_BEHIND && !p->work->recovers) {
         return FAIL(E_STORE_BEHIND);
     }
-    if (bus_state(p->room->bus) != BUS_CONNECTED) {
+    /* One that has just started, or lost a server of several, is connected in a moment. */
+    if (!err_ok(bus_wait_connected(p->room->bus, BUS_GRACE_MS))) {
         TRY(buf_addf(&p->work->sentence, "NATS cannot be reached since %" PRIu64 " ms",
                      bus_down_ms(p->room->bus)));
         return FAIL(E_BUS_UNAVAILABLE);

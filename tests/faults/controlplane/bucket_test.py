@@ -62,7 +62,7 @@ class Bucket(unittest.TestCase):
         """It does not read before it writes; what others put meanwhile is a conflict, and judged."""
         self.p.nats.start()
         self.cp.start(lease_ms=60000, head_interval_ms=20000)
-        wait_until(lambda: self.cp.json("status")["leader"]["leads"], 10, "a leader")
+        wait_until(self.cp.leads, 20, "a leader")
         self.cp("publish", "-m", "one", trilane.POLICIES)
         self.cp("publish", "--again", "-m", "two", trilane.POLICIES)
         with NatsClient(self.p.nats) as nats, NatsClient(self.p.nats) as watcher:
