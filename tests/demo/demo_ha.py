@@ -6,6 +6,7 @@ plane, and shows what each saw, while calls go through all nodes.
 """
 
 import json
+import sys
 import threading
 import time
 
@@ -314,3 +315,7 @@ class HaDemo(demo.Demo):
 
     def title(self):
         return "Trilane demo, three of everything"
+
+
+if __name__ == "__main__":
+    sys.exit(demo.main(["--ha"]))
