@@ -237,12 +237,8 @@ enum { COMMAND_COUNT = sizeof(commands) / sizeof(commands[0]) };
 
 static int print_version(void)
 {
-    (void)printf("trilane-dp %s commit %s formats %d", TRILANE_VERSION, TRILANE_COMMIT,
-                 CONTAINER_FORMAT);
-    if (CONTAINER_FORMAT > 1) {
-        (void)printf(" %d", CONTAINER_FORMAT - 1);
-    }
-    (void)printf("\n");
+    (void)printf("trilane-dp %s commit %s formats %d %d\n", TRILANE_VERSION, TRILANE_COMMIT,
+                 SNAPSHOT_FORMAT, SNAPSHOT_FORMAT_LEAST);
     return EXIT_DONE;
 }
 

@@ -150,7 +150,8 @@ struct err cut_stream(uint32_t kind, struct slice raw, cut_known_fn known, void 
         return FAIL(E_TOO_LARGE);
     }
     TRY(stream_order(raw));
-    struct cut_stream s = {.kind = kind, .format = STREAM_FORMAT, .raw_size = raw.size};
+    uint32_t format = stream_format(kind, SNAPSHOT_FORMAT);
+    struct cut_stream s = {.kind = kind, .format = format == 0 ? 1 : format, .raw_size = raw.size};
     struct err e = stream_fill(&s, raw, known, context);
     if (!err_ok(e)) {
         cut_stream_free(&s);

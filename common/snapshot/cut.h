@@ -24,7 +24,7 @@ struct cut_chunk {
 
 struct cut_stream {
     uint32_t kind;
-    uint32_t format;
+    uint32_t format; /* SNAPSHOT_FORMAT's, unless the publisher says another one. */
     uint64_t raw_size;
     uint8_t raw_digest[DIGEST_SIZE]; /* over the chunks' raw digests. */
     struct cut_chunk *chunks;        /* owned. */

@@ -620,6 +620,12 @@ struct err disk_start(struct disk *d, struct disk_start *out)
         *out = start;
         return OK;
     }
+    if (start.why.code == E_CAPABILITY_MISSING) {
+        /* A newer release's: it may refuse what the one before lets through. Nothing was tried. */
+        struct err ignored = disk_mark_stopped(d);
+        (void)ignored; /* then this start counts; the next one says the same. */
+        return start.why;
+    }
     const struct disk_version *good = &d->floor.good;
     if (!names_manifest(good) || version_eq(good, &d->floor.present)) {
         return start.why;

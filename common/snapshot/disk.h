@@ -73,7 +73,8 @@ void disk_judge(const struct disk *d, struct judge *out);
 /*
  * What a start serves, loaded and verified: the present version, or the last good one when the
  * present one killed the node three times, is refused or does not load. Counts the start, synced,
- * before anything is loaded. NOT_FOUND when there is nothing to serve,
+ * before anything is loaded. NOT_FOUND when there is nothing to serve, CAPABILITY_MISSING when the
+ * present version is a newer release's (its last good one is no way round what that restricts),
  * else the reason why neither loads.
  */
 struct disk_start {

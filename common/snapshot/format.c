@@ -17,25 +17,41 @@ const char *snap_state_name(uint32_t state)
     return state < SNAP_STATE_COUNT ? names[state] : "UNKNOWN";
 }
 
+/* Each kind with its format in snapshot formats N-1 and N. */
+static const struct {
+    const char *name;
+    uint32_t former;
+    uint32_t present;
+} kinds[STREAM_POSITIONS + 1] = {
+    [STREAM_ROUTING] = {"routing", 1, 1},
+    [STREAM_TRUST] = {"trust", 1, TRUST_FORMAT_BY_KEY},
+    [STREAM_REVOCATIONS] = {"revocations", 1, 1},
+    [STREAM_AUTHORISATION] = {"authorisation", 1, 1},
+    [STREAM_LIMITS] = {"limits", 1, 1},
+    [STREAM_TRANSPORT] = {"transport", 1, 1},
+    [STREAM_EGRESS] = {"egress", 1, 1},
+    [STREAM_SCHEMAS] = {"schemas", 1, 1},
+    [STREAM_BUS] = {"bus", 1, 1},
+    [STREAM_FILTERS] = {"filters", 1, 1},
+    [STREAM_PROVIDERS] = {"providers", 1, 1},
+    [STREAM_FLAGS] = {"flags", 1, 1},
+    [STREAM_TELEMETRY] = {"telemetry", 1, 1},
+    [STREAM_POSITIONS] = {"positions", 1, 1},
+};
+
 const char *stream_kind_name(uint32_t kind)
 {
-    static const char *const names[STREAM_POSITIONS + 1] = {
-        [STREAM_ROUTING] = "routing",
-        [STREAM_TRUST] = "trust",
-        [STREAM_REVOCATIONS] = "revocations",
-        [STREAM_AUTHORISATION] = "authorisation",
-        [STREAM_LIMITS] = "limits",
-        [STREAM_TRANSPORT] = "transport",
-        [STREAM_EGRESS] = "egress",
-        [STREAM_SCHEMAS] = "schemas",
-        [STREAM_BUS] = "bus",
-        [STREAM_FILTERS] = "filters",
-        [STREAM_PROVIDERS] = "providers",
-        [STREAM_FLAGS] = "flags",
-        [STREAM_TELEMETRY] = "telemetry",
-        [STREAM_POSITIONS] = "positions",
-    };
-    return kind <= STREAM_POSITIONS ? names[kind] : NULL;
+    return kind <= STREAM_POSITIONS ? kinds[kind].name : NULL;
+}
+
+uint32_t stream_format(uint32_t kind, uint32_t format)
+{
+    if (kind > STREAM_POSITIONS) {
+        return 0;
+    }
+    return format == SNAPSHOT_FORMAT         ? kinds[kind].present
+           : format == SNAPSHOT_FORMAT_LEAST ? kinds[kind].former
+                                             : 0;
 }
 
 const char *capability_name(unsigned bit)

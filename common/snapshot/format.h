@@ -78,9 +78,20 @@ enum stream_kind {
     STREAM_POSITIONS = 32, /* outside the content digest; fetched late. */
 };
 
+/*
+ * A snapshot as a whole has a format, too: which format each kind of stream has in it. This release
+ * reads N and N-1, and writes N-1 as long as a live node speaks no more than that. A node's status
+ * says its N.
+ *   1  every stream has format 1.
+ *   2  trust has format 2: a caller is told by its key, and is known under each trust domain of the
+ *      environment.
+ */
+enum { SNAPSHOT_FORMAT = 2, SNAPSHOT_FORMAT_LEAST = SNAPSHOT_FORMAT - 1 };
+
+enum { TRUST_FORMAT_BY_KEY = 2 }; /* of trust: from this one on. */
+
 enum {
     STREAMS_MAX = 64,
-    STREAM_FORMAT = 1,          /* what we write; formats N and N-1 are read, and 0 is none. */
     STREAM_RAW_MAX = 256 << 20, /* all streams of a manifest together. */
     PART_HEADER_SIZE = 6,       /* key size u16, part size u32. */
     PART_KEY_MAX = 65535,
@@ -101,7 +112,9 @@ enum {
     X(1, HEADER_CONDITIONS, "a policy reads request headers")                                      \
     X(2, TRAIT_CONDITIONS, "a policy reads the caller's traits")                                   \
     X(3, LIMIT_KEYS, "a rate limit is counted by caller, tenant or method")                        \
-    X(4, UPSTREAM_TLS, "an upstream is reached over TLS")
+    X(4, UPSTREAM_TLS, "an upstream is reached over TLS")                                          \
+    X(5, REVOCATIONS, "identities, certificates, tokens or types are revoked")                     \
+    X(6, TRUST_DOMAINS, "the environment has more than one trust domain")
 
 #define CAPABILITY_ENUM_(bit, name, text) CAPABILITY_##name = 1 << (bit),
 enum snap_capability { CAPABILITY_NONE = 0, CAPABILITY_LIST(CAPABILITY_ENUM_) };
@@ -149,6 +162,10 @@ const char *snap_state_name(uint32_t state);
 
 /* "routing"; NULL when the kind is not listed. */
 const char *stream_kind_name(uint32_t kind);
+
+/* The format of a kind's streams in a snapshot of 'format'; 0 when this release knows no such kind
+ * or does not read that format. */
+uint32_t stream_format(uint32_t kind, uint32_t format);
 
 /* "HEADER_CONDITIONS" for bit 1; NULL when the bit is not listed. */
 const char *capability_name(unsigned bit);

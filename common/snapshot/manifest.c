@@ -177,13 +177,42 @@ struct err manifest_check_capabilities(const struct manifest *m, uint64_t capabi
     }
     for (size_t i = 0; i < m->stream_count; i++) {
         const struct manifest_stream *s = &m->streams[i];
-        /* Formats N and N-1; format 0 never was. */
-        bool known_format = s->format <= STREAM_FORMAT && s->format + 1 >= STREAM_FORMAT;
-        if (stream_kind_name(s->kind) == NULL || !known_format) {
-            return FAIL(E_CAPABILITY_MISSING);
+        if (s->format != stream_format(s->kind, SNAPSHOT_FORMAT) &&
+            s->format != stream_format(s->kind, SNAPSHOT_FORMAT_LEAST)) {
+            return FAIL(E_CAPABILITY_MISSING); /* of another kind, or another release's. */
         }
     }
     return OK;
+}
+
+static bool is_of_format(const struct manifest_plan *plan, uint32_t format)
+{
+    size_t fits = 0;
+    while (fits < plan->stream_count &&
+           plan->streams[fits].format == stream_format(plan->streams[fits].kind, format)) {
+        fits++;
+    }
+    return fits == plan->stream_count;
+}
+
+uint32_t manifest_plan_format(const struct manifest_plan *plan)
+{
+    uint32_t format = SNAPSHOT_FORMAT_LEAST;
+    while (format <= SNAPSHOT_FORMAT && !is_of_format(plan, format)) {
+        format++;
+    }
+    return format <= SNAPSHOT_FORMAT ? format : 0;
+}
+
+uint32_t manifest_format(const struct manifest *m)
+{
+    struct cut_stream streams[STREAMS_MAX];
+    for (size_t i = 0; i < m->stream_count; i++) {
+        streams[i] =
+            (struct cut_stream){.kind = m->streams[i].kind, .format = m->streams[i].format};
+    }
+    const struct manifest_plan plan = {.streams = streams, .stream_count = m->stream_count};
+    return manifest_plan_format(&plan);
 }
 
 const struct manifest_stream *manifest_stream(const struct manifest *m, uint32_t kind)

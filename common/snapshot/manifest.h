@@ -69,8 +69,13 @@ struct manifest_wanted {
 MUST_CHECK struct err manifest_open(struct slice bytes, const struct root *root,
                                     const struct manifest_wanted *wanted, struct manifest *out);
 
-/* CAPABILITY_MISSING when this build cannot do what the manifest asks for. */
+/* CAPABILITY_MISSING when this build cannot do what the manifest asks for, or does not read the
+ * format of one of its streams. */
 MUST_CHECK struct err manifest_check_capabilities(const struct manifest *m, uint64_t capabilities);
+
+/* The lowest snapshot format that all its streams are of; 0: none that this release reads. */
+uint32_t manifest_format(const struct manifest *m);
+uint32_t manifest_plan_format(const struct manifest_plan *plan);
 
 /* The stream of a kind, or NULL. */
 const struct manifest_stream *manifest_stream(const struct manifest *m, uint32_t kind);

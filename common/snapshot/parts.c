@@ -89,6 +89,7 @@ static const struct {
     {STREAM_ROUTING, "service/", &trilane__parts__v1__cluster__descriptor},
     {STREAM_TRUST, "environment", &trilane__parts__v1__environment_part__descriptor},
     {STREAM_TRUST, "service/", &trilane__parts__v1__caller__descriptor},
+    {STREAM_REVOCATIONS, "", &trilane__parts__v1__revocation__descriptor},
     {STREAM_AUTHORISATION, "", &trilane__parts__v1__policy_target__descriptor},
     {STREAM_LIMITS, "", &trilane__parts__v1__limit_target__descriptor},
     {STREAM_TRANSPORT, "", &trilane__parts__v1__transport__descriptor},

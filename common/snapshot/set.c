@@ -34,6 +34,7 @@ struct place {
 
 struct stream {
     uint32_t kind;
+    uint32_t format;
     uint8_t raw_digest[DIGEST_SIZE];
     size_t place_count;
     struct place *places; /* owned. */
@@ -164,7 +165,8 @@ static struct err slot_find(struct snap_set *s, uint32_t kind, const struct chun
 static struct err stream_start(struct snap_set *s, const struct manifest_stream *from)
 {
     struct stream *st = &s->streams[s->stream_count];
-    *st = (struct stream){.kind = from->kind, .place_count = from->chunk_count};
+    *st = (struct stream){
+        .kind = from->kind, .format = from->format, .place_count = from->chunk_count};
     memcpy(st->raw_digest, from->raw_digest, DIGEST_SIZE);
     s->stream_count++;
     st->places = calloc(from->chunk_count + 1, sizeof(*st->places));
@@ -421,8 +423,8 @@ static struct err stream_close(struct snap_set *s, struct stream *st)
     TRY(stream_check_digest(st));
     TRY(stream_check_parts(st));
     const struct stream *old = s->previous == NULL ? NULL : stream_find(s->previous, st->kind);
-    if (old == NULL) {
-        return OK;
+    if (old == NULL || old->format != st->format) {
+        return OK; /* the same bytes may mean something else. */
     }
     struct map seen = {0};
     struct err e = stream_mark_kept(st, old, &seen);
@@ -443,6 +445,12 @@ struct err snap_set_close(struct snap_set *s)
 }
 
 /* ---- reading ---- */
+
+uint32_t snap_set_format(const struct snap_set *s, uint32_t kind)
+{
+    const struct stream *st = stream_find(s, kind);
+    return st == NULL ? 0 : st->format;
+}
 
 /* The bytes that begin at a head, and how many chunks they take. */
 static struct slice head_bytes(const struct stream *st, size_t at, size_t *out_pieces)

@@ -55,9 +55,13 @@ struct snap_part {
     struct slice key;
     struct slice bytes; /* in one piece, also when it spans chunks. */
     size_t chunk;       /* index of the (first) chunk in its stream. */
-    bool kept; /* it lies in a chunk that the same stream of 'previous' has: a part of the same
-                  key and bytes was built for it. Always false for one that spans chunks. */
+    bool kept; /* it lies in a chunk that the same stream of 'previous' has, in the same format: a
+                  part of the same key and bytes was built for it. Always false for one that spans
+                  chunks. */
 };
+
+/* The format of a stream; 0 when the set has none of this kind. */
+uint32_t snap_set_format(const struct snap_set *s, uint32_t kind);
 
 /* Walks the parts of a stream: start with *at = {0}; false at the end. */
 struct snap_cursor {

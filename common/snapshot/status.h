@@ -26,7 +26,7 @@ struct status {
                       that is not listed here. */
     char object[STATUS_OBJECT_MAX + 1]; /* what was refused; empty without a refusal. */
     int64_t at_ms;
-    uint32_t format; /* highest container format that the node speaks. */
+    uint32_t format; /* highest snapshot format that the node speaks. */
     uint32_t health_count;
     uint32_t health[STATUS_HEALTH_MAX]; /* numbers that the fleet page names. */
     uint64_t count;                     /* grows with each status of this node. */

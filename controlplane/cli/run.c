@@ -34,12 +34,8 @@ static int usage(FILE *out, int code)
 
 static int version(void)
 {
-    (void)printf("trilane-cp %s commit %s formats %d", TRILANE_VERSION, TRILANE_COMMIT,
-                 CONTAINER_FORMAT);
-    if (CONTAINER_FORMAT > 1) {
-        (void)printf(" %d", CONTAINER_FORMAT - 1);
-    }
-    (void)printf("\n");
+    (void)printf("trilane-cp %s commit %s formats %d %d\n", TRILANE_VERSION, TRILANE_COMMIT,
+                 SNAPSHOT_FORMAT, SNAPSHOT_FORMAT_LEAST);
     return CLI_DONE;
 }
 

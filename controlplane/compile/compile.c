@@ -15,31 +15,28 @@ enum { COMPILED_BYTES_MAX = 2047 << 20 };
 
 /* ---- what the parts share ---- */
 
-/* Room for a part of that size at the end; its bytes are the caller's to write. */
-static MUST_CHECK struct err add_part(struct cp_compiler *c, enum cp_part_kind kind,
-                                      struct slice key, size_t size, uint8_t **out_bytes)
+struct err cp_compiled_add(struct cp_compiled *compiled, struct cp_part part)
 {
-    struct cp_compiled *out = c->out;
-    TRY(array_room(&out->parts, out->part_count, &out->part_capacity, sizeof(struct cp_part)));
-    struct cp_part part = {.kind = kind};
-    TRY(arena_dup(c->arena, key, &part.key));
-    TRY(arena_alloc(c->arena, size, (void **)out_bytes));
-    part.bytes = slice_of(*out_bytes, size);
-    out->parts[out->part_count++] = part;
+    TRY(array_room(&compiled->parts, compiled->part_count, &compiled->part_capacity,
+                   sizeof(struct cp_part)));
+    TRY(arena_dup(&compiled->arena, part.key, &part.key));
+    compiled->parts[compiled->part_count++] = part;
     return OK;
 }
 
 struct err cp_emit_bytes(struct cp_compiler *c, enum cp_part_kind kind, struct slice key,
                          struct slice bytes)
 {
-    uint8_t *to = NULL;
-    TRY(add_part(c, kind, key, bytes.size, &to));
-    (void)memcpy(to, bytes.ptr, bytes.size);
-    return OK;
+    struct cp_part part = {.kind = kind, .key = key};
+    TRY(arena_dup(c->arena, bytes, &part.bytes));
+    part.former = part.bytes;
+    return cp_compiled_add(c->out, part);
 }
 
-struct err cp_emit(struct cp_compiler *c, enum cp_part_kind kind, struct slice key,
-                   const ProtobufCMessage *message, struct cp_pos at)
+/* Packs a part into the arena. What is too large is told, and is no failure here: *out stays. */
+static MUST_CHECK struct err pack(struct cp_compiler *c, struct slice key,
+                                  const ProtobufCMessage *message, struct cp_pos at,
+                                  struct slice *out)
 {
     size_t size = protobuf_c_message_get_packed_size(message);
     if (key.size > PART_KEY_MAX || size > PART_MAX) {
@@ -49,10 +46,30 @@ struct err cp_emit(struct cp_compiler *c, enum cp_part_kind kind, struct slice k
         return OK;
     }
     uint8_t *to = NULL;
-    TRY(add_part(c, kind, key, size, &to));
+    TRY(arena_alloc(c->arena, size, (void **)&to));
     size_t written = protobuf_c_message_pack(message, to);
     CHECK(written == size);
+    *out = slice_of(to, size);
     return OK;
+}
+
+struct err cp_emit_both(struct cp_compiler *c, enum cp_part_kind kind, struct slice key,
+                        const ProtobufCMessage *message, const ProtobufCMessage *former,
+                        struct cp_pos at)
+{
+    struct cp_part part = {.kind = kind, .key = key};
+    TRY(pack(c, key, message, at, &part.bytes));
+    part.former = part.bytes;
+    if (former != message) {
+        TRY(pack(c, key, former, at, &part.former));
+    }
+    return cp_compiled_add(c->out, part);
+}
+
+struct err cp_emit(struct cp_compiler *c, enum cp_part_kind kind, struct slice key,
+                   const ProtobufCMessage *message, struct cp_pos at)
+{
+    return cp_emit_both(c, kind, key, message, message, at);
 }
 
 const struct cp_meta *cp_target_of(const struct cp_target *target)
@@ -94,10 +111,19 @@ static int part_cmp(const void *x, const void *y)
     return order != 0 ? order : slice_cmp(a->key, b->key);
 }
 
+void cp_compiled_sort(struct cp_compiled *compiled)
+{
+    qsort(compiled->parts, compiled->part_count, sizeof(struct cp_part), part_cmp);
+    for (size_t i = 1; i < compiled->part_count; i++) {
+        CHECK(part_cmp(&compiled->parts[i - 1], &compiled->parts[i]) < 0);
+    }
+}
+
 static MUST_CHECK struct err compile_parts(struct cp_compiler *c)
 {
     TRY(cp_compile_routing(c));
     TRY(cp_compile_trust(c));
+    TRY(cp_compile_revocations(c));
     TRY(cp_compile_authorisation(c));
     TRY(cp_compile_limits(c));
     TRY(cp_compile_transport(c));
@@ -109,17 +135,14 @@ static MUST_CHECK struct err compile_parts(struct cp_compiler *c)
         cp_diags_sort(c->diags);
         return FAIL(E_SOURCE_INVALID);
     }
-    qsort(c->out->parts, c->out->part_count, sizeof(struct cp_part), part_cmp);
-    for (size_t i = 1; i < c->out->part_count; i++) {
-        CHECK(part_cmp(&c->out->parts[i - 1], &c->out->parts[i]) < 0);
-    }
+    cp_compiled_sort(c->out);
     return OK;
 }
 
-static MUST_CHECK struct err compile_all(struct cp_compiler *c, bool inventory)
+static MUST_CHECK struct err compile_all(struct cp_compiler *c)
 {
     TRY(compile_parts(c));
-    TRY(inventory ? cp_compile_inventory(c) : OK);
+    TRY(c->inventory ? cp_compile_inventory(c) : OK);
     const struct cp_environment *environment =
         (const struct cp_environment *)c->model->of[CP_KIND_ENVIRONMENT].items[0];
     c->out->strict = environment->security == 1;
@@ -137,9 +160,10 @@ struct err cp_compile(const struct cp_model *model, struct cp_diags *diags,
     struct cp_compiler c = {.model = model,
                             .diags = diags,
                             .reuse = options->reuse,
+                            .inventory = options->inventory,
                             .arena = &compiled->arena,
                             .out = compiled};
-    struct err e = compile_all(&c, options->inventory);
+    struct err e = compile_all(&c);
     if (!err_ok(e)) {
         cp_compiled_free(compiled);
         return e;
@@ -165,6 +189,7 @@ void cp_compiled_free(struct cp_compiled *compiled)
         for (size_t i = 0; i < compiled->inventory_count; i++) {
             cp_inventory_unref(compiled->inventories[i]);
         }
+        cp_inventory_unref(compiled->revocations);
         arena_free(&compiled->arena);
         free(compiled->parts);
         free(compiled);
@@ -185,6 +210,12 @@ const struct cp_part *cp_compiled_parts(const struct cp_compiled *compiled, size
 uint64_t cp_compiled_capabilities(const struct cp_compiled *compiled)
 {
     return compiled->capabilities;
+}
+
+uint32_t cp_compiled_format_least(const struct cp_compiled *compiled)
+{
+    bool many_domains = (compiled->capabilities & (uint64_t)CAPABILITY_TRUST_DOMAINS) != 0;
+    return many_domains ? SNAPSHOT_FORMAT : SNAPSHOT_FORMAT_LEAST;
 }
 
 struct slice cp_compiled_environment(const struct cp_compiled *compiled)

@@ -28,9 +28,13 @@ struct cp_item {
     struct slice id;     /* "acme/web". */
     struct slice target; /* what it reaches; may be empty. */
     struct slice note;   /* "allows call for acme/web"; may be empty. */
+    bool monotone;       /* it only tightens: taking it away loosens. */
     struct cp_item_field *fields;
     size_t field_count;
 };
+
+/* What a revoked identity, certificate, token or type is called in differences. */
+#define CP_ITEM_REVOCATION SLICE_LIT("revocation")
 
 struct cp_item_field {
     struct slice name;
@@ -47,6 +51,8 @@ struct cp_inventory {
     size_t capacity;
 };
 
+/* An empty one, with one reference, the caller's. */
+MUST_CHECK struct err cp_inventory_new(struct cp_inventory **out);
 void cp_inventory_unref(struct cp_inventory *inventory); /* NULL is fine. */
 
 /* An authorisation part that was made before. */
@@ -67,12 +73,14 @@ struct cp_compiled {
     bool has_inventory;
     struct cp_inventory **inventories; /* one a file, references; in the arena. */
     size_t inventory_count;
+    struct cp_inventory *revocations; /* of all files, each once; NULL without an inventory. */
 };
 
 struct cp_compiler {
     const struct cp_model *model;
     struct cp_diags *diags;
     struct cp_reuse *reuse; /* NULL: none. */
+    bool inventory;         /* is made, too. */
     struct arena *arena;
     struct cp_compiled *out;
 };
@@ -81,9 +89,20 @@ struct cp_compiler {
 MUST_CHECK struct err cp_emit(struct cp_compiler *c, enum cp_part_kind kind, struct slice key,
                               const ProtobufCMessage *message, struct cp_pos at);
 
-/* Adds a part whose bytes are made already. */
+/* The same for a part that SNAPSHOT_FORMAT_LEAST says in another way. */
+MUST_CHECK struct err cp_emit_both(struct cp_compiler *c, enum cp_part_kind kind, struct slice key,
+                                   const ProtobufCMessage *message, const ProtobufCMessage *former,
+                                   struct cp_pos at);
+
+/* Adds a part whose bytes are made already, and are the same in both formats. */
 MUST_CHECK struct err cp_emit_bytes(struct cp_compiler *c, enum cp_part_kind kind, struct slice key,
                                     struct slice bytes);
+
+/* Adds a part whose bytes are in the arena of 'compiled' already; the key is copied. */
+MUST_CHECK struct err cp_compiled_add(struct cp_compiled *compiled, struct cp_part part);
+
+/* Brings parts into their order. */
+void cp_compiled_sort(struct cp_compiled *compiled);
 
 /* The content uses what not every node may be able to do. */
 static inline void cp_needs(struct cp_compiler *c, enum snap_capability capability, bool used)
@@ -121,6 +140,7 @@ MUST_CHECK struct err cp_strings(struct cp_compiler *c, const struct cp_texts *t
 
 MUST_CHECK struct err cp_compile_routing(struct cp_compiler *c);
 MUST_CHECK struct err cp_compile_trust(struct cp_compiler *c);
+MUST_CHECK struct err cp_compile_revocations(struct cp_compiler *c);
 MUST_CHECK struct err cp_compile_authorisation(struct cp_compiler *c);
 MUST_CHECK struct err cp_compile_limits(struct cp_compiler *c);
 MUST_CHECK struct err cp_compile_transport(struct cp_compiler *c);

@@ -9,7 +9,7 @@
 #include "common/base/scope.h"
 #include "controlplane/compile/compiler.h"
 
-enum { CHANGES_MAX = 10000, TARGETS_MAX = 10000, DIFF_BYTES_MAX = 1 << 30 };
+enum { CHANGES_MAX = 10000, LOOSENED_MAX = 10000, TARGETS_MAX = 10000, DIFF_BYTES_MAX = 1 << 30 };
 
 static const struct cp_compiled nothing;
 
@@ -50,21 +50,38 @@ static MUST_CHECK struct err changed_fields(struct arena *arena, const struct cp
     return arena_dup(arena, buf_slice(&values), &out->values);
 }
 
-/* Past CHANGES_MAX changes are counted, not kept: nobody reads them all. */
+/*
+ * Past a bound changes are counted, not kept: nobody reads them all. What loosens has a bound of
+ * its own, so that it is seen among however many others.
+ */
+static bool is_kept(const struct cp_diff *diff, bool loosens)
+{
+    size_t loosened = diff->loosened < LOOSENED_MAX ? diff->loosened : LOOSENED_MAX;
+    return loosens ? loosened < LOOSENED_MAX : diff->count - loosened < CHANGES_MAX;
+}
+
 static MUST_CHECK struct err add_change(struct cp_diff *diff, size_t *capacity,
                                         enum cp_change_op op, const struct cp_item *item,
                                         struct fields fields)
 {
+    bool loosens = item->monotone && op == CP_CHANGE_REMOVED;
+    bool kept = is_kept(diff, loosens);
     diff->counts[op]++;
-    if (diff->count >= CHANGES_MAX) {
+    diff->loosened += loosens;
+    if (!kept) {
         return OK;
     }
     TRY(array_room(&diff->changes, diff->count, capacity, sizeof(struct cp_change)));
     struct cp_change *change = &diff->changes[diff->count++];
-    *change = (struct cp_change){.op = op, .fields = fields.names};
+    *change = (struct cp_change){.op = op, .fields = fields.names, .loosens = loosens};
     TRY(arena_dup(&diff->arena, item->kind, &change->kind));
     TRY(arena_dup(&diff->arena, item->id, &change->id));
     TRY(arena_dup(&diff->arena, item->target, &change->target));
+    if (loosens) {
+        return arena_printf(&diff->arena, &change->sentence,
+                            "%.*s %.*s lifted: what it refused is taken again",
+                            SLICE_ARG(item->kind), SLICE_ARG(item->id));
+    }
     bool note = item->note.size > 0 && op != CP_CHANGE_REMOVED;
     struct slice more = fields.names.size > 0 && !note ? fields.values : item->note;
     return arena_printf(&diff->arena, &change->sentence, "%.*s %.*s %s%s%.*s",
@@ -99,7 +116,7 @@ static int item_order(const void *x, const void *y)
     return item_cmp(*(const struct cp_item *const *)x, *(const struct cp_item *const *)y);
 }
 
-/* The inventories of a platform, by their addresses: it has none twice. */
+/* The inventories of a platform's files, by their addresses: it has none twice. */
 static MUST_CHECK struct err sort_inventories(struct arena *arena, const struct cp_compiled *of,
                                               const struct cp_inventory ***out)
 {
@@ -111,19 +128,27 @@ static MUST_CHECK struct err sort_inventories(struct arena *arena, const struct 
     return OK;
 }
 
-static MUST_CHECK struct err take_items(struct arena *arena, const struct cp_inventory *const *from,
-                                        size_t count, struct items *out)
+static void add_items(const struct cp_inventory *from, struct items *out)
 {
-    size_t total = 0;
+    for (size_t i = 0; from != NULL && i < from->count; i++) {
+        out->list[out->count++] = &from->items[i];
+    }
+}
+
+/* Those of 'count' files, and the revocations, which no two platforms share. */
+static MUST_CHECK struct err take_items(struct arena *arena, const struct cp_inventory *const *from,
+                                        size_t count, const struct cp_inventory *revocations,
+                                        struct items *out)
+{
+    size_t total = revocations == NULL ? 0 : revocations->count;
     for (size_t i = 0; i < count; i++) {
         total += from[i]->count;
     }
     TRY(arena_calloc(arena, total + 1, sizeof(*out->list), (void **)&out->list));
     for (size_t i = 0; i < count; i++) {
-        for (size_t k = 0; k < from[i]->count; k++) {
-            out->list[out->count++] = &from[i]->items[k];
-        }
+        add_items(from[i], out);
     }
+    add_items(revocations, out);
     qsort(out->list, out->count, sizeof(*out->list), item_order);
     return OK;
 }
@@ -154,8 +179,8 @@ static MUST_CHECK struct err items_apart(struct arena *arena, const struct cp_co
         i += order <= 0;
         k += order >= 0;
     }
-    TRY(take_items(arena, a, a_count, out_before));
-    return take_items(arena, b, b_count, out_after);
+    TRY(take_items(arena, a, a_count, before->revocations, out_before));
+    return take_items(arena, b, b_count, after->revocations, out_after);
 }
 
 /* One pass over the two. */
@@ -328,7 +353,8 @@ struct err cp_diff_text(const struct cp_diff *diff, struct buf *out)
 {
     for (size_t i = 0; i < diff->count; i++) {
         const struct cp_change *change = &diff->changes[i];
-        TRY(buf_addf(out, "%c %.*s\n", op_signs[change->op], SLICE_ARG(change->sentence)));
+        char sign = change->loosens ? '!' : op_signs[change->op];
+        TRY(buf_addf(out, "%c %.*s\n", sign, SLICE_ARG(change->sentence)));
     }
     TRY(more_text(out, "", sum(diff->counts) - diff->count));
     if (diff->count == 0 && diff->parts_added + diff->parts_changed + diff->parts_removed == 0) {
@@ -340,7 +366,12 @@ struct err cp_diff_text(const struct cp_diff *diff, struct buf *out)
     for (size_t i = 0; i < targets_shown(diff); i++) {
         TRY(buf_addf(out, "  %.*s\n", SLICE_ARG(diff->targets[i])));
     }
-    return more_text(out, "  ", diff->target_count - targets_shown(diff));
+    TRY(more_text(out, "  ", diff->target_count - targets_shown(diff)));
+    if (diff->loosened > 0) {
+        TRY(buf_addf(out, "this LOOSENS: %zu revocation%s lifted\n", diff->loosened,
+                     diff->loosened == 1 ? " is" : "s are"));
+    }
+    return OK;
 }
 
 static void set_text(json_t *object, const char *name, struct slice text)
@@ -359,6 +390,9 @@ static json_t *change_json(const struct cp_change *change)
     set_text(object, "target", change->target);
     set_text(object, "fields", change->fields);
     set_text(object, "sentence", change->sentence);
+    if (change->loosens) {
+        (void)json_object_set_new(object, "loosens", json_true());
+    }
     return object;
 }
 
@@ -372,6 +406,7 @@ static void set_counts(json_t *root, const struct cp_diff *diff)
     set_count(root, "partsAdded", diff->parts_added);
     set_count(root, "partsChanged", diff->parts_changed);
     set_count(root, "partsRemoved", diff->parts_removed);
+    set_count(root, "loosened", diff->loosened);
     set_count(root, "changesLeftOut", sum(diff->counts) - diff->count);
     set_count(root, "targetsLeftOut", diff->target_count - targets_shown(diff));
 }

@@ -225,6 +225,7 @@ static MUST_CHECK struct err target_of(struct taking *t, const struct cp_meta *m
     case CP_KIND_ENVIRONMENT:
     case CP_KIND_ROUTE:
     case CP_KIND_TRANSPORT_PROFILE:
+    case CP_KIND_REVOCATION:
     case CP_KIND_COUNT:
         return OK;
     }
@@ -234,6 +235,9 @@ static MUST_CHECK struct err target_of(struct taking *t, const struct cp_meta *m
 static MUST_CHECK struct err add_resource(struct taking *t, const struct cp_meta *meta)
 {
     CHECK(cp_is_whole(meta)); /* a model with errors has no inventory. */
+    if (meta->kind == CP_KIND_REVOCATION) {
+        return OK; /* what it lists is named entry by entry: cp_compile_revocations(). */
+    }
     const struct cp_kind_row *row = cp_kind_at(meta->kind);
     struct cp_item item = {.kind = slice_str(row->name)};
     TRY(arena_dup(t->arena, meta->id, &item.id));
@@ -244,6 +248,18 @@ static MUST_CHECK struct err add_resource(struct taking *t, const struct cp_meta
 }
 
 /* ---- files ---- */
+
+struct err cp_inventory_new(struct cp_inventory **out)
+{
+    struct cp_inventory *made = calloc(1, sizeof(*made));
+    if (made == NULL) {
+        return FAIL(E_NO_MEMORY);
+    }
+    refs_init(&made->refs);
+    arena_init(&made->arena, INVENTORY_BLOCK, INVENTORY_MAX);
+    *out = made;
+    return OK;
+}
 
 void cp_inventory_unref(struct cp_inventory *inventory)
 {
@@ -256,12 +272,8 @@ void cp_inventory_unref(struct cp_inventory *inventory)
 
 static MUST_CHECK struct err take_leaf(const struct cp_leaf *leaf, struct cp_inventory **out)
 {
-    struct cp_inventory *made = calloc(1, sizeof(*made));
-    if (made == NULL) {
-        return FAIL(E_NO_MEMORY);
-    }
-    refs_init(&made->refs);
-    arena_init(&made->arena, INVENTORY_BLOCK, INVENTORY_MAX);
+    struct cp_inventory *made = NULL;
+    TRY(cp_inventory_new(&made));
     struct taking t = {.out = made, .arena = &made->arena, .bytes = BUF_MAX(SIZE_MAX / 2)};
     struct err e = OK;
     for (size_t i = 0; i < leaf->count && err_ok(e); i++) {

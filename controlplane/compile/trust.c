@@ -9,6 +9,7 @@
 
 enum { DIGEST_FRONT = sizeof("blake2b:") - 1 };
 
+/* An environment with more than one trust domain has no former form: cp_compiled_format_least(). */
 static MUST_CHECK struct err compile_environment(struct cp_compiler *c,
                                                  const struct cp_environment *environment)
 {
@@ -19,7 +20,9 @@ static MUST_CHECK struct err compile_environment(struct cp_compiler *c,
     part.security = (uint32_t)environment->security;
     part.partitions = (uint32_t)environment->partitions;
     part.freshness_max_ms = environment->freshness_max_ms;
+    TRY(cp_strings(c, &environment->trust_domains, &part.n_trust_domains, &part.trust_domains));
     cp_needs(c, CAPABILITY_FRESHNESS_MAX, part.freshness_max_ms > 0);
+    cp_needs(c, CAPABILITY_TRUST_DOMAINS, part.n_trust_domains > 0);
     return cp_emit(c, CP_PART_TRUST, SLICE_LIT("environment"), &part.base, environment->meta.at);
 }
 
@@ -64,16 +67,17 @@ static MUST_CHECK struct err compile_caller(struct cp_compiler *c, struct slice 
     struct slice id = {0};
     struct slice spiffe = {0};
     TRY(cp_target_id(c->arena, &service->meta, &id));
+    TRY(make_traits(c, &service->traits, &part));
+    TRY(make_digests(c, &service->tokens, &part));
     TRY(arena_printf(c->arena, &spiffe, "spiffe://%.*s/tenant/%.*s/service/%.*s",
                      SLICE_ARG(trust_domain), SLICE_ARG(service->meta.tenant.text),
                      SLICE_ARG(service->meta.name.text)));
-    part.id = cp_str(id);
-    part.spiffe = cp_str(spiffe);
-    part.tenant = cp_str(service->meta.tenant.text);
-    part.service = cp_str(service->meta.name.text);
-    TRY(make_traits(c, &service->traits, &part));
-    TRY(make_digests(c, &service->tokens, &part));
-    return cp_emit(c, CP_PART_TRUST, id, &part.base, service->meta.at);
+    Trilane__Parts__V1__Caller former = part;
+    former.id = cp_str(id);
+    former.spiffe = cp_str(spiffe);
+    former.tenant = cp_str(service->meta.tenant.text);
+    former.service = cp_str(service->meta.name.text);
+    return cp_emit_both(c, CP_PART_TRUST, id, &part.base, &former.base, service->meta.at);
 }
 
 struct err cp_compile_trust(struct cp_compiler *c)

@@ -309,6 +309,17 @@ static struct err walk(struct checking *c, const struct cp_shape *shape, struct 
 
 /* ---- rules that span fields ---- */
 
+static void check_domains(struct checking *c, const struct cp_environment *environment)
+{
+    const struct cp_text *own = &environment->trust_domain;
+    for (size_t i = 0; i < environment->trust_domains.count; i++) {
+        if (slice_eq(environment->trust_domains.items[i].text, own->text)) {
+            refuse_double(c, CP_DIAG_DUPLICATE_VALUE, "trust domain", own,
+                          &environment->trust_domains.items[i]);
+        }
+    }
+}
+
 static void check_environment(struct checking *c)
 {
     const struct cp_resources *all = &c->model->of[CP_KIND_ENVIRONMENT];
@@ -325,6 +336,9 @@ static void check_environment(struct checking *c)
             cp_diag_expect(c->diags, diag, "exactly one");
             cp_diag_other(c->diags, diag, all->items[0]->at);
         }
+    }
+    for (size_t i = 0; i < all->count; i++) {
+        check_domains(c, (const struct cp_environment *)all->items[i]);
     }
 }
 

@@ -141,6 +141,7 @@ static bool fits_besides(enum cp_form form, struct slice text)
     case CP_FORM_TYPE:
     case CP_FORM_VERSION:
     case CP_FORM_SPIFFE:
+    case CP_FORM_SERIAL:
     case CP_FORM_COUNT:
         return true;
     }

@@ -62,6 +62,14 @@ static const struct cp_field environment_fields[] = {
      .required = true,
      .offset = offsetof(struct cp_environment, trust_domain),
      .help = "Trust domain of the services' SPIFFE ids."},
+    {.name = "trustDomains",
+     .type = CP_TYPE_TEXTS,
+     .form = CP_FORM_DOMAIN,
+     .min = 1,
+     .max = 7,
+     .offset = offsetof(struct cp_environment, trust_domains),
+     .help = "Further trust domains in which a service has the same name: for moving from one to "
+             "another. When one goes, the connections of those who proved it end."},
     {.name = "bus",
      .type = CP_TYPE_OBJECT,
      .shape = &bus_shape,
@@ -606,6 +614,46 @@ static const struct cp_field topic_fields[] = {
      .help = "Bound of a payload. Without it: the node's."},
 };
 
+/* ---- Revocation ---- */
+
+enum { REVOKED_MAX = 100000 };
+
+static const struct cp_field revocation_fields[] = {
+    {.name = "identities",
+     .type = CP_TYPE_TEXTS,
+     .form = CP_FORM_SPIFFE,
+     .min = 1,
+     .max = REVOKED_MAX,
+     .offset = offsetof(struct cp_revocation, identities),
+     .help = "SPIFFE ids: whoever proves one, by any certificate, and its service's tokens."},
+    {.name = "certificates",
+     .type = CP_TYPE_TEXTS,
+     .form = CP_FORM_SERIAL,
+     .min = 1,
+     .max = REVOKED_MAX,
+     .offset = offsetof(struct cp_revocation, certificates),
+     .help = "Serial numbers, of whichever CA: the identity stays good with another certificate."},
+    {.name = "tokens",
+     .type = CP_TYPE_TEXTS,
+     .form = CP_FORM_DIGEST,
+     .min = 1,
+     .max = REVOKED_MAX,
+     .offset = offsetof(struct cp_revocation, tokens),
+     .help = "Digests of static tokens."},
+    {.name = "types",
+     .type = CP_TYPE_TEXTS,
+     .form = CP_FORM_TYPE_MAJOR,
+     .min = 1,
+     .max = REVOKED_MAX,
+     .offset = offsetof(struct cp_revocation, types),
+     .help = "Types of events that nobody may publish or subscribe to; a Topic need not be there."},
+    {.name = "reason",
+     .type = CP_TYPE_TEXT,
+     .form = CP_FORM_VALUE,
+     .offset = offsetof(struct cp_revocation, reason),
+     .help = "Why, for people: it is shown when the resource comes into force."},
+};
+
 static const struct cp_kind_row kind_rows[CP_KIND_COUNT] = {
     [CP_KIND_ENVIRONMENT] = {.name = "Environment",
                              .help =
@@ -657,6 +705,15 @@ static const struct cp_kind_row kind_rows[CP_KIND_COUNT] = {
                                   "message: trilane.demo.greeting.v1.Greeting\n"
                                   "descriptorSet: {file: greeting.binpb}\npayload: 64KiB\n",
                        .spec = {SHAPE(topic_fields, struct cp_topic)}},
+    [CP_KIND_REVOCATION] = {.name = "Revocation",
+                            .help = "What is refused from now on, on every lane. A rollback keeps "
+                                    "it; taking it out of the sources lifts it.",
+                            .tenancy = CP_TENANT_NONE,
+                            .example = "reason: laptop stolen\n"
+                                       "identities: [spiffe://prod.example.com/tenant/acme/service/"
+                                       "web]\ncertificates: [\"4A0DF3\"]\n",
+                            .spec = {SHAPE(revocation_fields, struct cp_revocation),
+                                     .required = "identities|certificates|tokens|types"}},
 };
 
 const struct cp_form_row *cp_form_at(enum cp_form form)

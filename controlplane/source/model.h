@@ -34,6 +34,7 @@ enum cp_kind {
     CP_KIND_TRANSPORT_PROFILE,
     CP_KIND_EGRESS,
     CP_KIND_TOPIC,
+    CP_KIND_REVOCATION,
     CP_KIND_COUNT,
 };
 
@@ -95,6 +96,7 @@ struct cp_environment {
     struct cp_meta meta;
     uint64_t security; /* 0 dev, 1 strict. */
     struct cp_text trust_domain;
+    struct cp_texts trust_domains; /* beside that one. */
     uint64_t partitions;
     uint64_t freshness_max_ms; /* 0: none. */
 };
@@ -279,6 +281,15 @@ struct cp_topic {
     struct cp_text descriptor_inline; /* base64. */
     struct slice descriptor_set;      /* its bytes, from either. */
     uint64_t payload_bytes;
+};
+
+struct cp_revocation {
+    struct cp_meta meta;
+    struct cp_texts identities;   /* SPIFFE ids. */
+    struct cp_texts certificates; /* serials in hex, as they were written. */
+    struct cp_texts tokens;       /* "blake2b:<64 hex>". */
+    struct cp_texts types;        /* "Greeting.v1". */
+    struct cp_text reason;
 };
 
 struct cp_resources {

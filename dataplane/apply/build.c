@@ -123,8 +123,8 @@ void dp_model_unref(struct dp_model *model)
 /* ---- from a set to a model ---- */
 
 static const uint32_t stream_kinds[DP_MODEL_STREAMS] = {
-    STREAM_ROUTING,   STREAM_TRUST,  STREAM_AUTHORISATION, STREAM_LIMITS,
-    STREAM_TRANSPORT, STREAM_EGRESS, STREAM_SCHEMAS,       STREAM_BUS,
+    STREAM_ROUTING,   STREAM_TRUST,  STREAM_REVOCATIONS, STREAM_AUTHORISATION, STREAM_LIMITS,
+    STREAM_TRANSPORT, STREAM_EGRESS, STREAM_SCHEMAS,     STREAM_BUS,
 };
 
 bool dp_model_knows_stream(uint32_t kind)
@@ -179,16 +179,21 @@ static void report_object(struct dp_build_report *report, uint32_t stream, struc
 static struct err build_stream(struct dp_model *model, struct dp_model_stream *stream,
                                const struct dp_model_stream *before, struct dp_build_report *report)
 {
+    static const struct dp_model_stream none = {0};
     struct snap_cursor cursor = {0};
     struct snap_part found;
     size_t at = 0;
+    stream->format = snap_set_format(model->set, stream->kind);
+    before =
+        before->format == stream->format ? before : &none; /* bytes mean another thing there. */
     while (snap_set_next(model->set, stream->kind, &cursor, &found)) {
         TRY(stream_reserve(stream));
         struct dp_part *part = find_kept(before, &at, &found);
         if (part != NULL) {
             part = dp_part_ref(part);
         } else {
-            struct err e = dp_part_new(stream->kind, found.key, found.bytes, &part);
+            const struct part from = {.key = found.key, .bytes = found.bytes};
+            struct err e = dp_part_new(stream->kind, stream->format, &from, &part);
             if (!err_ok(e)) {
                 report_object(report, stream->kind, found.key);
                 return e;

@@ -6,9 +6,11 @@
  * hash maps and arrays of pointers, cheap beside decoding.
  */
 #include <stdio.h>
+#include <string.h>
 
 #include "common/base/check.h"
 #include "common/base/limits.h"
+#include "common/base/text.h"
 #include "common/snapshot/format.h"
 #include "dataplane/apply/decode.h"
 #include "dataplane/apply/model_impl.h"
@@ -59,15 +61,111 @@ static struct err add_tenant(struct dp_model *model, struct slice tenant)
     return map_put(&model->tenants, tenant, model, /* out_old= */ NULL);
 }
 
+/* ---- what is revoked, and callers ---- */
+
+static struct err link_revoked_identity(struct dp_model *model, const struct dp_model_part *part)
+{
+    struct slice spiffe = slice_from(part->key, DP_REVOKED_IDENTITY_PREFIX.size);
+    return map_put(&model->revoked_identities, spiffe, model, /* out_old= */ NULL);
+}
+
+static struct err link_revoked_certificate(struct dp_model *model, const struct dp_model_part *part)
+{
+    struct slice serial = slice_from(part->key, DP_REVOKED_CERTIFICATE_PREFIX.size);
+    return map_put(&model->revoked_serials, serial, model, /* out_old= */ NULL);
+}
+
+static struct err link_revoked_token(struct dp_model *model, const struct dp_model_part *part)
+{
+    struct slice hex = slice_from(part->key, DP_REVOKED_TOKEN_PREFIX.size);
+    uint8_t *digest = NULL;
+    TRY(arena_alloc(&model->arena, DIGEST_SIZE, (void **)&digest));
+    TRY(text_unhex(hex, digest, DIGEST_SIZE));
+    return map_put(&model->revoked_tokens, slice_of(digest, DIGEST_SIZE), model,
+                   /* out_old= */ NULL);
+}
+
+static struct err link_blocked_type(struct dp_model *model, const struct dp_model_part *part)
+{
+    struct slice type = slice_from(part->key, DP_BLOCKED_TYPE_PREFIX.size);
+    return map_put(&model->blocked_types, type, model, /* out_old= */ NULL);
+}
+
+/* A caller of one trust domain. Who was revoked is not found, so that no request pays for asking.
+ */
+static struct err add_caller(struct dp_model *model, struct dp_caller *caller)
+{
+    return dp_model_spiffe_revoked(model, caller->spiffe)
+               ? OK
+               : put_once(&model->callers_by_spiffe, caller->spiffe, caller);
+}
+
+static struct err add_tokens(struct dp_model *model, const Trilane__Parts__V1__Caller *m,
+                             struct dp_caller *caller)
+{
+    bool revoked = dp_model_spiffe_revoked(model, caller->spiffe);
+    for (size_t i = 0; i < m->n_token_digests; i++) {
+        struct slice digest = slice_of(m->token_digests[i].data, m->token_digests[i].len);
+        if (revoked) {
+            TRY(map_put(&model->revoked_tokens, digest, model, /* out_old= */ NULL));
+        } else if (!dp_model_token_revoked(model, digest.ptr)) {
+            TRY(put_once(&model->callers_by_token, digest, caller));
+        }
+    }
+    return OK;
+}
+
+/* "spiffe://<domain>/tenant/<tenant>/service/<service>". */
+static struct err name_caller(struct dp_model *model, struct slice domain, struct dp_caller *caller)
+{
+    const struct slice pieces[] = {SLICE_LIT("spiffe://"), domain,
+                                   SLICE_LIT("/tenant/"),  caller->tenant,
+                                   SLICE_LIT("/service/"), caller->service};
+    enum { PIECES = sizeof(pieces) / sizeof(pieces[0]) };
+    size_t size = 0;
+    for (size_t i = 0; i < PIECES; i++) {
+        size += pieces[i].size;
+    }
+    uint8_t *text = NULL;
+    TRY(arena_alloc(&model->arena, size, (void **)&text));
+    caller->spiffe = slice_of(text, size);
+    caller->domain = domain;
+    for (size_t i = 0; i < PIECES; i++) {
+        (void)memcpy(text, pieces[i].ptr, pieces[i].size);
+        text += pieces[i].size;
+    }
+    return OK;
+}
+
+/* As it is known in one trust domain. */
+static struct err caller_in(struct dp_model *model, const struct dp_caller *from,
+                            struct slice domain, struct dp_caller **out)
+{
+    TRY(arena_calloc(&model->arena, 1, sizeof(**out), (void **)out));
+    **out = *from;
+    TRY(name_caller(model, domain, *out));
+    return add_caller(model, *out);
+}
+
 static struct err link_caller(struct dp_model *model, const struct dp_model_part *part)
 {
     const Trilane__Parts__V1__Caller *m = (const void *)part->part->message;
+    const struct dp_environment *environment = model->environment;
     struct dp_caller *caller = &part->part->as.caller;
-    TRY(put_once(&model->callers_by_spiffe, caller->spiffe, caller));
-    for (size_t i = 0; i < m->n_token_digests; i++) {
-        TRY(put_once(&model->callers_by_token,
-                     slice_of(m->token_digests[i].data, m->token_digests[i].len), caller));
+    if (environment == NULL) {
+        return OK; /* dp_model_link() refuses that. */
     }
+    if (part->part->format < TRUST_FORMAT_BY_KEY) {
+        TRY(add_caller(model, caller));
+    } else {
+        const struct dp_caller *from = caller;
+        struct dp_caller *other = NULL;
+        TRY(caller_in(model, from, environment->trust_domain, &caller));
+        for (size_t i = 0; i < environment->trust_domain_count; i++) {
+            TRY(caller_in(model, from, environment->trust_domains[i], &other));
+        }
+    }
+    TRY(add_tokens(model, m, caller));
     return add_tenant(model, caller->tenant);
 }
 
@@ -176,6 +274,7 @@ static struct err link_topic(struct dp_model *model, const struct dp_model_part 
         .payload_bytes =
             m->payload_bytes == 0 || m->payload_bytes > bound ? (uint32_t)bound : m->payload_bytes,
         .schema = map_get(&model->schemas, part->key),
+        .blocked = map_get(&model->blocked_types, part->key) != NULL,
     };
     if (topic->schema == NULL) {
         return FAIL(E_PART_MALFORMED);
@@ -307,6 +406,10 @@ static struct err link_routes(struct dp_model *model, const struct dp_model_part
 
 static link_fn *const links[DP_PART_KIND_COUNT] = {
     [DP_PART_ENVIRONMENT] = link_environment,
+    [DP_PART_REVOKED_IDENTITY] = link_revoked_identity,
+    [DP_PART_REVOKED_CERTIFICATE] = link_revoked_certificate,
+    [DP_PART_REVOKED_TOKEN] = link_revoked_token,
+    [DP_PART_BLOCKED_TYPE] = link_blocked_type,
     [DP_PART_CALLER] = link_caller,
     [DP_PART_TRANSPORT] = link_transport,
     [DP_PART_POLICY] = link_policy,
@@ -356,6 +459,10 @@ void dp_model_unlink(struct dp_model *model)
     map_free(&model->hosts);
     map_free(&model->callers_by_spiffe);
     map_free(&model->callers_by_token);
+    map_free(&model->revoked_identities);
+    map_free(&model->revoked_serials);
+    map_free(&model->revoked_tokens);
+    map_free(&model->blocked_types);
     map_free(&model->transports);
     map_free(&model->policies);
     map_free(&model->limits);

@@ -2,6 +2,7 @@
 #include "dataplane/apply/model.h"
 
 #include "common/base/check.h"
+#include "common/net/tls.h"
 #include "common/snapshot/set.h"
 #include "dataplane/apply/model_impl.h"
 
@@ -31,6 +32,53 @@ const struct dp_caller *dp_model_caller_by_token(const struct dp_model *model,
 {
     return map_get(&model->callers_by_token, slice_of(digest, DIGEST_SIZE));
 }
+
+/* ---- revocations ---- */
+
+static bool has(const struct map *map, struct slice key)
+{
+    return map->count > 0 && map_get(map, key) != NULL;
+}
+
+bool dp_model_spiffe_revoked(const struct dp_model *model, struct slice spiffe)
+{
+    return has(&model->revoked_identities, spiffe);
+}
+
+bool dp_model_serial_revoked(const struct dp_model *model, struct slice serial)
+{
+    return has(&model->revoked_serials, serial);
+}
+
+bool dp_model_token_revoked(const struct dp_model *model, const uint8_t digest[DIGEST_SIZE])
+{
+    return has(&model->revoked_tokens, slice_of(digest, DIGEST_SIZE));
+}
+
+bool dp_model_peer_revoked(const struct dp_model *model, const struct net_identity *peer)
+{
+    return peer != NULL && (dp_model_serial_revoked(model, peer->serial) ||
+                            dp_model_spiffe_revoked(model, peer->spiffe_id));
+}
+
+bool dp_model_trusts_domain(const struct dp_model *model, struct slice domain)
+{
+    const struct dp_environment *environment = dp_model_environment(model);
+    bool trusted = slice_eq(environment->trust_domain, domain);
+    for (size_t i = 0; !trusted && i < environment->trust_domain_count; i++) {
+        trusted = slice_eq(environment->trust_domains[i], domain);
+    }
+    return trusted;
+}
+
+bool dp_model_revokes(const struct dp_model *model)
+{
+    return model->revoked_identities.count + model->revoked_serials.count +
+               model->revoked_tokens.count + model->blocked_types.count >
+           0;
+}
+
+/* ---- what is asked for ---- */
 
 const struct dp_cluster *dp_model_cluster(const struct dp_model *model, struct slice id)
 {

@@ -23,6 +23,7 @@
 #include "common/proto/schema.h"
 
 struct dp_model;
+struct net_identity;
 
 /* What may be asked for: a policy and limits stand on it. Every target has one, in every model. */
 struct dp_target {
@@ -102,6 +103,7 @@ struct dp_topic {
     struct slice version;
     uint32_t payload_bytes; /* never zero. */
     const struct schema *schema;
+    bool blocked; /* nobody publishes or reads it. */
 };
 
 /* A group of destinations outside. */
@@ -123,6 +125,8 @@ struct dp_egress {
 struct dp_environment {
     struct slice name;
     struct slice trust_domain;
+    const struct slice *trust_domains; /* beside that one; sorted. */
+    size_t trust_domain_count;
     bool strict;
     uint32_t partitions;       /* never zero. */
     uint64_t freshness_max_ms; /* zero: none. */
@@ -141,6 +145,22 @@ const struct dp_caller *dp_model_caller_by_spiffe(const struct dp_model *model,
                                                   struct slice spiffe);
 const struct dp_caller *dp_model_caller_by_token(const struct dp_model *model,
                                                  const uint8_t digest[DIGEST_SIZE]);
+
+/* Whether a SPIFFE id, a certificate (by its serial, as struct net_identity has it) or a static
+ * token was revoked. Where nothing was, each is one comparison. */
+bool dp_model_spiffe_revoked(const struct dp_model *model, struct slice spiffe);
+bool dp_model_serial_revoked(const struct dp_model *model, struct slice serial);
+bool dp_model_token_revoked(const struct dp_model *model, const uint8_t digest[DIGEST_SIZE]);
+
+/* Whether who a peer proved to be was revoked, by identity or certificate. NULL, nobody, was not.
+ */
+bool dp_model_peer_revoked(const struct dp_model *model, const struct net_identity *peer);
+
+/* Whether SPIFFE ids of this trust domain are the environment's. */
+bool dp_model_trusts_domain(const struct dp_model *model, struct slice domain);
+
+/* Whether anything is revoked at all. */
+bool dp_model_revokes(const struct dp_model *model);
 
 /* What a request asks of the routes. */
 struct dp_route_query {

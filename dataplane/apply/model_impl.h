@@ -25,12 +25,13 @@ struct dp_model_part {
 /* Parts of one stream, keys ascending. */
 struct dp_model_stream {
     uint32_t kind;
+    uint32_t format; /* 0: the set has no such stream. */
     struct dp_model_part *parts;
     size_t count;
     size_t capacity;
 };
 
-enum { DP_MODEL_STREAMS = 8 };
+enum { DP_MODEL_STREAMS = 9 };
 
 struct dp_linked_group {
     const struct dp_route_group *from;
@@ -59,6 +60,10 @@ struct dp_model {
     const struct dp_environment *environment; /* never NULL once built. */
     struct map callers_by_spiffe;
     struct map callers_by_token;
+    struct map revoked_identities;
+    struct map revoked_serials;
+    struct map revoked_tokens; /* by digest; those of revoked identities, too. */
+    struct map blocked_types;
     struct map transports;
     struct map policies;
     struct map limits;

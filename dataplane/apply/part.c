@@ -18,6 +18,8 @@
  * whose bound of a part's size is far below. */
 enum { PART_ARENA_BLOCK = 512 };
 
+enum { SERIAL_BYTES_MAX = 20 }; /* RFC 5280, 4.1.2.2. */
+
 /* ---- environment ---- */
 
 static struct err decode_environment(struct slice key, struct dp_part *part)
@@ -25,12 +27,17 @@ static struct err decode_environment(struct slice key, struct dp_part *part)
     const Trilane__Parts__V1__EnvironmentPart *m = (const void *)part->message;
     (void)key;
     if (m->name[0] == '\0' || m->trust_domain[0] == '\0' || m->security > 1 || m->partitions == 0 ||
-        m->partitions > DP_PARTITIONS_MAX) {
+        m->partitions > DP_PARTITIONS_MAX || m->n_trust_domains > DP_TRUST_DOMAINS_MAX ||
+        (part->format < TRUST_FORMAT_BY_KEY && m->n_trust_domains > 0)) {
         return FAIL(E_PART_MALFORMED);
     }
+    struct slice *domains = NULL;
+    TRY(dp_decode_strings(&part->arena, m->trust_domains, m->n_trust_domains, &domains));
     part->as.environment = (struct dp_environment){
         .name = slice_str(m->name),
         .trust_domain = slice_str(m->trust_domain),
+        .trust_domains = domains,
+        .trust_domain_count = m->n_trust_domains,
         .strict = m->security == 1,
         .partitions = m->partitions,
         .freshness_max_ms = m->freshness_max_ms,
@@ -57,7 +64,8 @@ static struct err decode_traits(const Trilane__Parts__V1__Caller *m, struct dp_p
     return OK;
 }
 
-static struct err decode_caller(struct slice key, struct dp_part *part)
+/* Format 1: the message says again what the key says. */
+static struct err decode_said_caller(struct slice key, struct dp_part *part)
 {
     const Trilane__Parts__V1__Caller *m = (const void *)part->message;
     struct dp_caller *caller = &part->as.caller;
@@ -72,16 +80,94 @@ static struct err decode_caller(struct slice key, struct dp_part *part)
     }
     caller->domain = spiffe.trust_domain;
     TRY(arena_printf(&part->arena, &caller->id, "%s/%s", m->tenant, m->service));
-    if (!slice_starts(key, DP_SERVICE_PREFIX) ||
-        !slice_eq(slice_from(key, DP_SERVICE_PREFIX.size), caller->id)) {
+    bool same = slice_starts(key, DP_SERVICE_PREFIX) &&
+                slice_eq(slice_from(key, DP_SERVICE_PREFIX.size), caller->id);
+    return same ? OK : FAIL(E_PART_MALFORMED);
+}
+
+/* Format 2: the key alone; whom it is known as in which trust domain is told by link.c. */
+static struct err decode_keyed_caller(struct slice key, struct dp_part *part)
+{
+    const Trilane__Parts__V1__Caller *m = (const void *)part->message;
+    struct dp_caller *caller = &part->as.caller;
+    *caller = (struct dp_caller){0};
+    bool said_again =
+        m->id[0] != '\0' || m->spiffe[0] != '\0' || m->tenant[0] != '\0' || m->service[0] != '\0';
+    if (said_again || !slice_starts(key, DP_SERVICE_PREFIX)) {
         return FAIL(E_PART_MALFORMED);
     }
+    TRY(arena_dup(&part->arena, slice_from(key, DP_SERVICE_PREFIX.size), &caller->id));
+    caller->tenant = slice_head(caller->id, slice_find(caller->id, '/'));
+    caller->service = slice_from(caller->id, caller->tenant.size + 1);
+    bool whole = caller->tenant.size > 0 && caller->service.size > 0 &&
+                 slice_find(caller->service, '/') == caller->service.size;
+    return whole ? OK : FAIL(E_PART_MALFORMED);
+}
+
+static struct err decode_caller(struct slice key, struct dp_part *part)
+{
+    const Trilane__Parts__V1__Caller *m = (const void *)part->message;
+    TRY(part->format < TRUST_FORMAT_BY_KEY ? decode_said_caller(key, part)
+                                           : decode_keyed_caller(key, part));
     for (size_t i = 0; i < m->n_token_digests; i++) {
         if (m->token_digests[i].len != DIGEST_SIZE) {
             return FAIL(E_PART_MALFORMED);
         }
     }
     return decode_traits(m, part);
+}
+
+/* ---- what is revoked: all of it is in the key ---- */
+
+/* Lower-case hex, two digits a byte. */
+static bool is_hex(struct slice text, size_t bytes_max)
+{
+    for (size_t i = 0; i < text.size; i++) {
+        uint8_t c = text.ptr[i];
+        if (!((c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'))) {
+            return false;
+        }
+    }
+    return text.size > 0 && text.size % 2 == 0 && text.size <= 2 * bytes_max;
+}
+
+static struct err judge_key(struct dp_part *part, bool holds)
+{
+    proto_free(part->message); /* these may be many. */
+    part->message = NULL;
+    return holds ? OK : FAIL(E_PART_MALFORMED);
+}
+
+static struct err decode_revoked_identity(struct slice key, struct dp_part *part)
+{
+    struct slice spiffe = slice_from(key, DP_REVOKED_IDENTITY_PREFIX.size);
+    return judge_key(part, slice_starts(spiffe, SLICE_LIT("spiffe://")));
+}
+
+static struct err decode_revoked_certificate(struct slice key, struct dp_part *part)
+{
+    struct slice serial = slice_from(key, DP_REVOKED_CERTIFICATE_PREFIX.size);
+    bool padded = serial.size > 2 && slice_starts(serial, SLICE_LIT("00"));
+    return judge_key(part, is_hex(serial, SERIAL_BYTES_MAX) && !padded);
+}
+
+static struct err decode_revoked_token(struct slice key, struct dp_part *part)
+{
+    struct slice digest = slice_from(key, DP_REVOKED_TOKEN_PREFIX.size);
+    return judge_key(part, is_hex(digest, DIGEST_SIZE) && digest.size == (size_t)2 * DIGEST_SIZE);
+}
+
+static struct err decode_blocked_type(struct slice key, struct dp_part *part)
+{
+    return judge_key(part, key.size > DP_BLOCKED_TYPE_PREFIX.size);
+}
+
+/* A newer release revokes something else by it, which is not passed over. */
+static struct err decode_unknown_revocation(struct slice key, struct dp_part *part)
+{
+    (void)key;
+    (void)part;
+    return FAIL(E_CAPABILITY_MISSING);
 }
 
 /* ---- transport ---- */
@@ -282,6 +368,12 @@ static const struct part_row rows[] = {
     {STREAM_ROUTING, DP_PART_CLUSTER, "service/", decode_cluster, NULL},
     {STREAM_TRUST, DP_PART_ENVIRONMENT, "environment", decode_environment, NULL},
     {STREAM_TRUST, DP_PART_CALLER, "service/", decode_caller, NULL},
+    {STREAM_REVOCATIONS, DP_PART_REVOKED_IDENTITY, "identity/", decode_revoked_identity, NULL},
+    {STREAM_REVOCATIONS, DP_PART_REVOKED_CERTIFICATE, "certificate/", decode_revoked_certificate,
+     NULL},
+    {STREAM_REVOCATIONS, DP_PART_REVOKED_TOKEN, "token/", decode_revoked_token, NULL},
+    {STREAM_REVOCATIONS, DP_PART_BLOCKED_TYPE, "type/", decode_blocked_type, NULL},
+    {STREAM_REVOCATIONS, DP_PART_KIND_COUNT, "", decode_unknown_revocation, NULL},
     {STREAM_AUTHORISATION, DP_PART_POLICY, "", NULL, build_policy},
     {STREAM_LIMITS, DP_PART_LIMITS, "", NULL, build_limits},
     {STREAM_TRANSPORT, DP_PART_TRANSPORT, "", decode_transport, NULL},
@@ -312,23 +404,24 @@ bool dp_part_stream(uint32_t stream)
     return false;
 }
 
-static struct err fill(const struct part_row *row, struct slice key, struct slice bytes,
+static struct err fill(const struct part_row *row, uint32_t stream, const struct part *from,
                        struct dp_part *part)
 {
     if (row->build != NULL) {
-        return row->build(key, bytes, part);
+        return row->build(from->key, from->bytes, part);
     }
-    const ProtobufCMessageDescriptor *type = part_message(row->stream, key);
+    const ProtobufCMessageDescriptor *type = part_message(stream, from->key);
     if (type == NULL) {
         return FAIL(E_PART_MALFORMED);
     }
-    TRY(part_decode(type, bytes, &part->message));
-    return row->decode(key, part);
+    TRY(part_decode(type, from->bytes, &part->message));
+    return row->decode(from->key, part);
 }
 
-struct err dp_part_new(uint32_t stream, struct slice key, struct slice bytes, struct dp_part **out)
+struct err dp_part_new(uint32_t stream, uint32_t format, const struct part *from,
+                       struct dp_part **out)
 {
-    const struct part_row *row = find_row(stream, key);
+    const struct part_row *row = find_row(stream, from->key);
     if (row == NULL) {
         return FAIL(E_PART_MALFORMED);
     }
@@ -338,8 +431,9 @@ struct err dp_part_new(uint32_t stream, struct slice key, struct slice bytes, st
     }
     part->kind = row->kind;
     part->refs = 1;
+    part->format = format;
     arena_init(&part->arena, PART_ARENA_BLOCK, (size_t)PART_MEMORY_FACTOR * PART_MAX);
-    struct err e = fill(row, key, bytes, part);
+    struct err e = fill(row, stream, from, part);
     if (!err_ok(e)) {
         dp_part_unref(part);
         return e;

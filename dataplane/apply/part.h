@@ -15,6 +15,7 @@
 #include "common/base/err.h"
 #include "common/base/map.h"
 #include "common/base/slice.h"
+#include "common/snapshot/parts.h"
 #include "dataplane/apply/model.h"
 
 #include "trilane/parts/v1/parts.pb-c.h"
@@ -22,6 +23,10 @@
 /* What a part is; the streams are in order of linking, see link.c. */
 enum dp_part_kind {
     DP_PART_ENVIRONMENT,
+    DP_PART_REVOKED_IDENTITY,
+    DP_PART_REVOKED_CERTIFICATE,
+    DP_PART_REVOKED_TOKEN,
+    DP_PART_BLOCKED_TYPE,
     DP_PART_CALLER,
     DP_PART_TRANSPORT,
     DP_PART_POLICY,
@@ -33,6 +38,15 @@ enum dp_part_kind {
     DP_PART_EGRESS,
     DP_PART_KIND_COUNT,
 };
+
+/* Keys of what is revoked begin with these. */
+#define DP_REVOKED_IDENTITY_PREFIX SLICE_LIT("identity/")
+#define DP_REVOKED_CERTIFICATE_PREFIX SLICE_LIT("certificate/")
+#define DP_REVOKED_TOKEN_PREFIX SLICE_LIT("token/")
+#define DP_BLOCKED_TYPE_PREFIX SLICE_LIT("type/")
+
+/* Trust domains beside the environment's own. */
+enum { DP_TRUST_DOMAINS_MAX = 15 };
 
 /* A condition of a route, in the shape that matching wants. */
 struct dp_route_header {
@@ -71,6 +85,7 @@ struct dp_route_group {
 struct dp_part {
     enum dp_part_kind kind;
     uint32_t refs;
+    uint32_t format;           /* of its stream. */
     struct arena arena;        /* of what was built beside the message. */
     ProtobufCMessage *message; /* owned; NULL for those that keep their own form. */
     union {
@@ -81,15 +96,16 @@ struct dp_part {
         struct dp_limit_target *limits;  /* owned. */
         struct schema *schema;           /* owned. */
         struct dp_route_group routes;
-        /* cluster, topic and egress are linked straight from their messages. */
+        /* cluster, topic and egress are linked straight from their messages; of what is revoked
+         * the key says all. */
     } as;
 };
 
 /* Whether a stream of this kind holds parts that are built. */
 bool dp_part_stream(uint32_t stream);
 
-/* Decodes and builds; one reference. */
-MUST_CHECK struct err dp_part_new(uint32_t stream, struct slice key, struct slice bytes,
+/* Decodes and builds a part of a stream of that format; one reference. */
+MUST_CHECK struct err dp_part_new(uint32_t stream, uint32_t format, const struct part *from,
                                   struct dp_part **out);
 struct dp_part *dp_part_ref(struct dp_part *part);
 void dp_part_unref(struct dp_part *part);

@@ -204,7 +204,7 @@ static void fill_status(struct dp_apply *a, struct status *out)
         .state = dp_standing_state(s, clock_boot_ns()),
         .code = s->code,
         .at_ms = now_ms,
-        .format = CONTAINER_FORMAT,
+        .format = SNAPSHOT_FORMAT,
         .count = a->report_count,
         .capabilities = CAPABILITIES_HERE,
     };

@@ -93,6 +93,7 @@ struct content *content_empty(void)
 {
     struct content *c = calloc(1, sizeof(*c));
     CHECK(c != NULL);
+    c->format = SNAPSHOT_FORMAT;
     return c;
 }
 
@@ -153,10 +154,12 @@ static void put_service(struct content *c, const char *name, uint16_t port, cons
     ProtobufCBinaryData digest = {.len = DIGEST_SIZE, .data = copy};
     Trilane__Parts__V1__Caller caller;
     trilane__parts__v1__caller__init(&caller);
-    caller.id = id;
-    caller.spiffe = spiffe;
-    caller.tenant = publisher_text("acme");
-    caller.service = publisher_text(name);
+    if (c->format < TRUST_FORMAT_BY_KEY) {
+        caller.id = id;
+        caller.spiffe = spiffe;
+        caller.tenant = publisher_text("acme");
+        caller.service = publisher_text(name);
+    }
     caller.n_traits = 1;
     caller.traits = traits;
     caller.n_token_digests = token == NULL ? 0 : 1;
@@ -291,9 +294,10 @@ void content_move_web(struct content *c, uint16_t port)
     put_service(c, "web", port, token);
 }
 
-struct content *content_sample(uint16_t endpoint_port)
+static struct content *sample(uint16_t endpoint_port, uint32_t format)
 {
     struct content *c = content_empty();
+    c->format = format;
     Trilane__Parts__V1__EnvironmentPart environment;
     trilane__parts__v1__environment_part__init(&environment);
     environment.name = publisher_text(PUBLISHER_ENVIRONMENT);
@@ -314,6 +318,24 @@ struct content *content_sample(uint16_t endpoint_port)
     put_bus(c);
     put_egress(c);
     return c;
+}
+
+struct content *content_sample(uint16_t endpoint_port)
+{
+    return sample(endpoint_port, SNAPSHOT_FORMAT);
+}
+
+struct content *content_sample_former(uint16_t endpoint_port)
+{
+    return sample(endpoint_port, SNAPSHOT_FORMAT_LEAST);
+}
+
+void content_revoke(struct content *c, const char *key)
+{
+    Trilane__Parts__V1__Revocation part;
+    trilane__parts__v1__revocation__init(&part);
+    content_put(c, STREAM_REVOCATIONS, key, &part.base);
+    c->capabilities |= CAPABILITY_REVOCATIONS;
 }
 
 void content_fill_policies(struct content *c, size_t count)
@@ -341,7 +363,8 @@ static int by_stream_and_key(const void *a, const void *b)
     return slice_cmp(slice_str(x->key), slice_str(y->key));
 }
 
-static size_t add_stream(struct version *v, const struct sorted_part *parts, size_t count)
+static size_t add_stream(struct version *v, const struct sorted_part *parts, size_t count,
+                         uint32_t format)
 {
     size_t n = v->stream_count++;
     uint32_t kind = parts[0].part->stream;
@@ -352,6 +375,8 @@ static size_t add_stream(struct version *v, const struct sorted_part *parts, siz
         must(part_add(&writer, slice_str(parts[i].part->key), buf_slice(&parts[i].part->bytes)));
     }
     must(cut_stream(kind, buf_slice(&v->raw[n]), NULL, NULL, &v->streams[n]));
+    uint32_t written = stream_format(kind, format);
+    v->streams[n].format = written != 0 ? written : v->streams[n].format;
     return i;
 }
 
@@ -366,7 +391,7 @@ struct version *version_cut(const struct content *c, uint64_t number)
     }
     qsort(sorted, c->count, sizeof(*sorted), by_stream_and_key);
     for (size_t i = 0; i < c->count;) {
-        i += add_stream(v, sorted + i, c->count - i);
+        i += add_stream(v, sorted + i, c->count - i, c->format);
     }
     free(sorted);
     return v;

@@ -59,12 +59,20 @@ struct content {
     struct content_part parts[CONTENT_PARTS_MAX];
     size_t count;
     uint64_t capabilities;
+    uint32_t format; /* of the snapshot: what callers are written as. */
 };
 
 /* A small platform: services acme/web and acme/orders, a route, a policy, a limit, a topic, an
  * egress. 'endpoint_port' is where orders listens: content differs by it. */
 struct content *content_sample(uint16_t endpoint_port);
 struct content *content_empty(void);
+
+/* The same in SNAPSHOT_FORMAT_LEAST. */
+struct content *content_sample_former(uint16_t endpoint_port);
+
+/* Lists something as revoked: "identity/spiffe://…", "certificate/0a", "token/…", "type/User.v2".
+ */
+void content_revoke(struct content *c, const char *key);
 
 /* Says where web listens, whom nobody calls: another content that serves the same. */
 void content_move_web(struct content *c, uint16_t port);

@@ -250,6 +250,59 @@ static void three_crashes_lead_to_last_good(void **state)
     fx_remove_directory(directory);
 }
 
+/* Version 2 as a newer release would make it: it asks for what this one cannot do. */
+static void make_newer(struct fx_version *v)
+{
+    fx_version_make(&fx, 2, PARTS, 1, v);
+    const struct manifest_plan plan = {.version = 2,
+                                       .made_at_ms = FX_NOW_MS,
+                                       .capabilities = UINT64_C(1) << 62,
+                                       .streams = v->streams,
+                                       .stream_count = FX_STREAMS};
+    manifest_free(&v->manifest);
+    buf_clear(&v->body);
+    buf_clear(&v->container);
+    EXPECT_OK(manifest_encode(&plan, &v->body));
+    const struct key_pair *signers[] = {&fx.manifests[0], &fx.manifests[1]};
+    fx_seal(CONTAINER_MANIFEST, "test", buf_slice(&v->body), signers, 2, &v->container);
+    EXPECT_OK(manifest_decode(buf_slice(&v->body), &v->manifest));
+}
+
+/* Its last good version is no way round what the newer one may refuse, however often it starts;
+ * the floor stays where it is. */
+static void a_newer_releases_version_is_waited_over(void **state)
+{
+    (void)state;
+    char directory[256];
+    struct fx_version newer;
+    make_newer(&newer);
+    fx_directory(directory);
+    struct disk_options options = options_of(directory);
+    struct disk *d = NULL;
+    EXPECT_OK(disk_open(&options, &d));
+    EXPECT_OK(apply(d, &versions[0]));
+    EXPECT_OK(disk_mark_good(d));
+    EXPECT_OK(apply(d, &newer));
+    disk_close(d);
+    for (size_t i = 0; i < 5; i++) {
+        struct disk_start start;
+        struct judge j;
+        d = open_alone(directory);
+        EXPECT(disk_start(d, &start), E_CAPABILITY_MISSING);
+        disk_judge(d, &j);
+        assert_int_equal(j.version, 2);
+        assert_int_equal(j.refused.count, 0);
+        disk_close(d);
+    }
+    d = open_alone(directory);
+    EXPECT(apply(d, &versions[0]), E_SNAPSHOT_REPLAYED);
+    EXPECT_OK(apply(d, &versions[2])); /* the way on. */
+    assert_int_equal(start_version(d), 3);
+    disk_close(d);
+    fx_version_free(&newer);
+    fx_remove_directory(directory);
+}
+
 static void a_clean_stop_clears_the_count(void **state)
 {
     (void)state;
@@ -908,6 +961,7 @@ int main(void)
         cmocka_unit_test(belongs_to_one_process),
         cmocka_unit_test(refuses_another_environment),
         cmocka_unit_test(three_crashes_lead_to_last_good),
+        cmocka_unit_test(a_newer_releases_version_is_waited_over),
         cmocka_unit_test(a_clean_stop_clears_the_count),
         cmocka_unit_test(killed_at_every_step),
         cmocka_unit_test(two_files_are_the_floor_by_turns),

@@ -131,11 +131,40 @@ static void capabilities_are_asked(void **state)
     m.capabilities = 1ULL << 63;
     EXPECT(manifest_check_capabilities(&m, CAPABILITIES_HERE), E_CAPABILITY_MISSING);
     m.capabilities = 0;
-    m.streams[0].format = STREAM_FORMAT + 1;
+    uint32_t format = m.streams[0].format;
+    m.streams[0].format = stream_format(m.streams[0].kind, SNAPSHOT_FORMAT) + 1;
     EXPECT(manifest_check_capabilities(&m, CAPABILITIES_HERE), E_CAPABILITY_MISSING);
-    m.streams[0].format = STREAM_FORMAT;
+    m.streams[0].format = format;
     m.streams[0].kind = 14;
     EXPECT(manifest_check_capabilities(&m, CAPABILITIES_HERE), E_CAPABILITY_MISSING);
+}
+
+/* A manifest of one stream of trust and one of routing. */
+static struct manifest two_streams(uint32_t routing, uint32_t trust)
+{
+    struct manifest m = {.stream_count = 2};
+    m.streams[0] = (struct manifest_stream){.kind = STREAM_ROUTING, .format = routing};
+    m.streams[1] = (struct manifest_stream){.kind = STREAM_TRUST, .format = trust};
+    return m;
+}
+
+static void formats_are_n_and_n_less_one(void **state)
+{
+    (void)state;
+    struct manifest present = two_streams(1, TRUST_FORMAT_BY_KEY);
+    struct manifest former = two_streams(1, 1);
+    struct manifest other = two_streams(2, 1);
+    struct manifest newer = two_streams(1, TRUST_FORMAT_BY_KEY + 1);
+    EXPECT_OK(manifest_check_capabilities(&present, 0));
+    EXPECT_OK(manifest_check_capabilities(&former, 0));
+    EXPECT(manifest_check_capabilities(&other, 0), E_CAPABILITY_MISSING);
+    EXPECT(manifest_check_capabilities(&newer, 0), E_CAPABILITY_MISSING);
+    assert_int_equal(manifest_format(&present), SNAPSHOT_FORMAT);
+    assert_int_equal(manifest_format(&former), SNAPSHOT_FORMAT_LEAST);
+    assert_int_equal(manifest_format(&other), 0);
+    assert_int_equal(manifest_format(&newer), 0);
+    assert_int_equal(stream_format(STREAM_TRUST, SNAPSHOT_FORMAT + 1), 0);
+    assert_int_equal(stream_format(STREAM_POSITIONS + 1, SNAPSHOT_FORMAT), 0);
 }
 
 /* ---- bounds of the body ---- */
@@ -310,6 +339,7 @@ int main(void)
         cmocka_unit_test(every_bit_counts),
         cmocka_unit_test(is_the_one_that_the_head_names),
         cmocka_unit_test(capabilities_are_asked),
+        cmocka_unit_test(formats_are_n_and_n_less_one),
         cmocka_unit_test(each_bound),
         cmocka_unit_test(unknown_fields_ask_for_a_capability),
         cmocka_unit_test(sums_are_bounded),

@@ -25,7 +25,7 @@ enum {
 };
 
 /* The first SERVICES resources are services, then come PROFILES profiles and TOPICS topics. */
-enum kind { SERVICE, POLICY, ROUTE, LIMIT, PROFILE, EGRESS, TOPIC, KIND_COUNT };
+enum kind { SERVICE, POLICY, ROUTE, LIMIT, PROFILE, EGRESS, REVOCATION, TOPIC, KIND_COUNT };
 enum { FIRST_PROFILE = SERVICES, FIRST_TOPIC = FIRST_PROFILE + PROFILES };
 
 /* Nearly all is one tenant's: what moves elsewhere is missed where it was. */
@@ -47,6 +47,7 @@ struct world {
     unsigned first;           /* file that is number zero. */
     bool twice;               /* a file is there under two names. */
     unsigned message;         /* of the topics: 0 without a field, 1 with one, 2 not there. */
+    unsigned domain;          /* that callers are of. */
 };
 
 static uint64_t seed;
@@ -76,7 +77,7 @@ static unsigned detail(const struct resource *r, unsigned k, unsigned below)
 static void add_head(struct buf *out, const struct resource *r, const char *kind)
 {
     ADD(out, "---\napiVersion: trilane.dev/v1\nkind: %s\nmetadata:\n  name: r%u\n", kind, r->name);
-    if (r->tenant != PLATFORM) {
+    if (r->tenant != PLATFORM && r->kind != REVOCATION) {
         ADD(out, "  tenant: t%u\n", r->tenant);
     }
     ADD(out, "spec:\n");
@@ -168,6 +169,10 @@ static void add_resource(struct buf *out, const struct resource *r)
         add_head(out, r, "Egress");
         ADD(out, "  hosts: [h%u.example]\n", detail(r, 0, 4));
         break;
+    case REVOCATION:
+        add_head(out, r, "Revocation");
+        ADD(out, "  types: [T%u.v1]\n  certificates: ['0%u']\n", detail(r, 0, 4), detail(r, 1, 9));
+        break;
     case TOPIC:
         add_head(out, r, "Topic");
         ADD(out, "  type: T%u\n  major: 1\n  version: 1.%u.0\n  message: e.M\n", r->name,
@@ -211,6 +216,16 @@ static void add_file(struct fixture *f, const struct world *w, unsigned file)
     }
 }
 
+static void add_environment(struct fixture *f, const struct world *w)
+{
+    char text[256];
+    (void)snprintf(text, sizeof(text),
+                   "apiVersion: trilane.dev/v1\nkind: Environment\nmetadata: {name: test}\n"
+                   "spec: {security: dev, trustDomain: d%u.example}\n",
+                   w->domain);
+    fixture_add(f, "environment.yaml", text);
+}
+
 /* Compiles a world; not being able to is a result, too. */
 static struct err compile(const struct world *w, struct cp_reuse *reuse, struct fixture *out)
 {
@@ -219,7 +234,7 @@ static struct err compile(const struct world *w, struct cp_reuse *reuse, struct 
     for (unsigned i = 0; i < FILES; i++) {
         add_file(out, w, (w->first + i) % FILES);
     }
-    fixture_add(out, "environment.yaml", FIXTURE_ENVIRONMENT);
+    add_environment(out, w);
     add_descriptors(out, w);
     return cp_compile_set(&out->set, &out->diags, &options, &out->compiled);
 }
@@ -233,7 +248,7 @@ static void set_up(struct world *w)
         enum kind kind = i < FIRST_PROFILE          ? SERVICE
                          : i < FIRST_TOPIC          ? PROFILE
                          : i < FIRST_TOPIC + TOPICS ? TOPIC
-                                                    : (enum kind)(POLICY + draw(5));
+                                                    : (enum kind)(POLICY + draw(6));
         w->items[i] = (struct resource){
             .kind = kind, .name = i, .tenant = OURS, .file = draw(FILES), .variant = mix(seed)};
     }
@@ -259,6 +274,9 @@ static void edit(struct world *w)
         break;
     case 8:
         w->message = draw(3);
+        break;
+    case 9:
+        w->domain = draw(2);
         break;
     case 2:
         r->file = draw(FILES);
@@ -299,7 +317,7 @@ static void same_parts(uint64_t round, const struct cp_compiled *a, const struct
     }
     for (size_t i = 0; i < a_count; i++) {
         if (x[i].kind != y[i].kind || !slice_eq(x[i].key, y[i].key) ||
-            !slice_eq(x[i].bytes, y[i].bytes)) {
+            !slice_eq(x[i].bytes, y[i].bytes) || !slice_eq(x[i].former, y[i].former)) {
             fail_msg("seed %llu: part %.*s differs", (unsigned long long)round,
                      SLICE_ARG(x[i].key));
         }

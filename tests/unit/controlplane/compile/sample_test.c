@@ -41,9 +41,9 @@ static void the_sample_compiles_and_decodes(void **state)
         kinds[parts[i].kind] = true;
     }
     static const enum cp_part_kind wanted[] = {
-        CP_PART_ROUTING, CP_PART_TRUST,     CP_PART_AUTHORISATION,
-        CP_PART_LIMITS,  CP_PART_TRANSPORT, CP_PART_EGRESS,
-        CP_PART_SCHEMAS, CP_PART_BUS,       CP_PART_POSITIONS};
+        CP_PART_ROUTING, CP_PART_TRUST,     CP_PART_REVOCATIONS, CP_PART_AUTHORISATION,
+        CP_PART_LIMITS,  CP_PART_TRANSPORT, CP_PART_EGRESS,      CP_PART_SCHEMAS,
+        CP_PART_BUS,     CP_PART_POSITIONS};
     for (size_t i = 0; i < sizeof(wanted) / sizeof(wanted[0]); i++) {
         assert_true(kinds[wanted[i]]);
     }

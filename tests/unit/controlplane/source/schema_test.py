@@ -45,7 +45,7 @@ def documents(text):
 
 for kind, schema in SCHEMAS.items():
     jsonschema.Draft202012Validator.check_schema(schema)
-expect(len(SCHEMAS) == 8, "eight kinds")
+expect(len(SCHEMAS) == 9, "nine kinds")
 
 samples = {}
 for file in sorted((ROOT / "policies").glob("*/*.yaml")):
@@ -64,7 +64,7 @@ expect(samples.keys() == SCHEMAS.keys(), "policies/ uses every kind")
 page = (ROOT / "docs/resources.md").read_text()
 examples = [d for block in re.findall(r"```yaml\n(.*?)```", page, re.S) if "…" not in block
             for d in documents(block)]
-expect(len(examples) == 8, "an example of each kind")
+expect(len(examples) == 9, "an example of each kind")
 for document in examples:
     expect(valid(document), f"the example of {document['kind']}")
 
@@ -98,6 +98,14 @@ REFUSED = [
     ("Egress", ("spec", "ports"), [0]),
     ("Topic", ("spec", "descriptorSet"), {}),
     ("Topic", ("spec", "version"), "1.0"),
+    ("Revocation", ("metadata", "tenant"), "acme"),
+    ("Revocation", ("spec",), {"reason": "nothing in it"}),
+    ("Revocation", ("spec", "tokens"), ["demo-web-token"]),
+    ("Revocation", ("spec", "tokens"), []),
+    ("Revocation", ("spec", "certificates"), ["0a:1b"]),
+    ("Revocation", ("spec", "certificates"), [1234]),
+    ("Revocation", ("spec", "identities"), ["http://demo.trilane.test/a"]),
+    ("Revocation", ("spec", "types"), ["Greeting"]),
 ]
 for kind, path, value in REFUSED:
     expect(not valid(path_set(samples[kind], path, value)), f"{kind} {path} = {value!r} is accepted")

@@ -9,8 +9,10 @@
 
 #include "common/base/scope.h"
 #include "common/snapshot/disk_pack.h"
+#include "dataplane/apply/build.h"
 
 #include "tests/support/cmocka.h"
+#include "tests/support/kept.h"
 #include "tests/support/publisher.h"
 
 struct place {
@@ -129,10 +131,43 @@ static void refuses_another_environment(void **state)
     content_free(c);
 }
 
+/* What the release before this one made is taken, and means what it meant. */
+static void takes_the_format_before(void **state)
+{
+    (void)state;
+    struct dp_check_result result;
+    char said[256];
+    char floor[96];
+    kept_copy(place.directory);
+    (void)snprintf(floor, sizeof(floor), "%s/floor", place.directory);
+    assert_int_equal(unlink(floor), 0);
+    assert_true(err_ok(check(KEPT_ENVIRONMENT, &result, said)));
+    assert_int_equal(result.version, 1);
+    assert_int_equal(result.parts, 26);
+
+    struct dp_model_bin *bin = NULL;
+    struct dp_model *model = NULL;
+    struct dp_build_report report;
+    struct snap_set *set = kept_set();
+    assert_true(err_ok(dp_model_bin_new(NULL, NULL, &bin)));
+    assert_true(err_ok(dp_model_build(bin, set, NULL, &model, &report)));
+    const struct dp_caller *web = dp_model_caller_by_spiffe(
+        model, SLICE_LIT("spiffe://kept.trilane.test/tenant/acme/service/web"));
+    assert_non_null(web);
+    assert_int_equal(web->trait_count, 2);
+    assert_true(dp_model_has_tenant(model, SLICE_LIT("globex")));
+    assert_non_null(dp_model_topic(model, SLICE_LIT("Greeting.v1")));
+    assert_int_equal(dp_model_environment(model)->partitions, 8);
+    dp_model_unref(model);
+    dp_model_bin_free(bin);
+    snap_set_unref(set);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(takes_a_whole_one, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(takes_the_format_before, set_up, tear_down),
         cmocka_unit_test_setup_teardown(names_the_part, set_up, tear_down),
         cmocka_unit_test_setup_teardown(misses_chunks, set_up, tear_down),
         cmocka_unit_test_setup_teardown(refuses_what_is_no_bundle, set_up, tear_down),

@@ -7,6 +7,8 @@
 
 #include "common/base/clock.h"
 #include "common/base/ids.h"
+#include "common/base/text.h"
+#include "common/net/tls.h"
 #include "dataplane/apply/build.h"
 
 #include "tests/support/cmocka.h"
@@ -402,6 +404,190 @@ static void builds_only_what_changed(void **state)
     content_free(changed);
 }
 
+static void refused(struct world *w, const struct content *c, enum err_code code,
+                    const char *object);
+
+/* ---- formats N and N-1 ---- */
+
+static struct dp_model *model_of(struct world *w, struct content *c, const struct dp_model *before,
+                                 struct dp_build_report *report)
+{
+    struct dp_model *model = NULL;
+    assert_true(err_ok(build(w, c, before, &model, report)));
+    content_free(c);
+    return model;
+}
+
+/* The same services are known by the same names, whichever format says so; and when a node goes
+ * from one to the other, no part is taken for what it was in the other. */
+static void both_formats_mean_the_same(void **state)
+{
+    struct world *w = *state;
+    struct dp_build_report report;
+    struct dp_model *former = model_of(w, content_sample_former(7), NULL, &report);
+    struct dp_model *present = model_of(w, content_sample(7), former, &report);
+    assert_int_equal(report.parts - report.parts_built, report.parts - 3); /* all but trust. */
+    struct dp_model *again = model_of(w, content_sample_former(7), present, &report);
+    assert_int_equal(report.parts - report.parts_built, report.parts - 3);
+    const struct dp_model *all[] = {former, present, again};
+    for (size_t i = 0; i < 3; i++) {
+        struct slice web = SLICE_LIT("spiffe://trilane.test/tenant/acme/service/web");
+        const struct dp_caller *caller = dp_model_caller_by_spiffe(all[i], web);
+        assert_non_null(caller);
+        assert_true(slice_eq(caller->spiffe, web));
+        assert_true(slice_eq(caller->id, SLICE_LIT("acme/web")));
+        assert_true(slice_eq(caller->domain, SLICE_LIT("trilane.test")));
+        assert_true(slice_eq(caller->tenant, SLICE_LIT("acme")));
+        assert_true(slice_eq(caller->service, SLICE_LIT("web")));
+        assert_int_equal(caller->trait_count, 1);
+        uint8_t digest[DIGEST_SIZE];
+        ids_digest(SLICE_LIT("token-of-web"), digest);
+        assert_ptr_equal(dp_model_caller_by_token(all[i], digest), caller);
+        assert_false(dp_model_revokes(all[i]));
+    }
+    dp_model_unref(former);
+    dp_model_unref(present);
+    dp_model_unref(again);
+}
+
+static void put_environment(struct content *c, char **domains, size_t count)
+{
+    Trilane__Parts__V1__EnvironmentPart environment;
+    trilane__parts__v1__environment_part__init(&environment);
+    environment.name = publisher_text(PUBLISHER_ENVIRONMENT);
+    environment.trust_domain = publisher_text("trilane.test");
+    environment.partitions = 16;
+    environment.trust_domains = domains;
+    environment.n_trust_domains = count;
+    content_put(c, STREAM_TRUST, "environment", &environment.base);
+}
+
+static void a_service_is_known_in_each_trust_domain(void **state)
+{
+    struct world *w = *state;
+    char *domains[] = {publisher_text("new.test"), publisher_text("old.test")};
+    struct content *c = content_sample(7);
+    put_environment(c, domains, 2);
+    struct dp_build_report report;
+    struct dp_model *m = model_of(w, c, NULL, &report);
+    const struct dp_caller *in_old =
+        dp_model_caller_by_spiffe(m, SLICE_LIT("spiffe://old.test/tenant/acme/service/web"));
+    assert_non_null(in_old);
+    assert_true(slice_eq(in_old->domain, SLICE_LIT("old.test")));
+    assert_true(slice_eq(in_old->id, SLICE_LIT("acme/web")));
+    assert_null(
+        dp_model_caller_by_spiffe(m, SLICE_LIT("spiffe://other.test/tenant/acme/service/web")));
+    assert_true(dp_model_trusts_domain(m, SLICE_LIT("trilane.test")));
+    assert_true(dp_model_trusts_domain(m, SLICE_LIT("new.test")));
+    assert_false(dp_model_trusts_domain(m, SLICE_LIT("other.test")));
+    uint8_t digest[DIGEST_SIZE];
+    ids_digest(SLICE_LIT("token-of-web"), digest);
+    const struct dp_caller *by_token = dp_model_caller_by_token(m, digest);
+    assert_true(slice_eq(by_token->domain, SLICE_LIT("trilane.test"))); /* the first one's. */
+    /* A domain that goes changes one part. */
+    c = content_sample(7);
+    put_environment(c, domains, 1);
+    struct dp_model *after = model_of(w, c, m, &report);
+    assert_int_equal(report.parts_built, 1);
+    assert_null(
+        dp_model_caller_by_spiffe(after, SLICE_LIT("spiffe://old.test/tenant/acme/service/web")));
+    dp_model_unref(m);
+    dp_model_unref(after);
+}
+
+static void domains_have_bounds_and_an_order(void **state)
+{
+    struct world *w = *state;
+    char *backwards[] = {publisher_text("b.test"), publisher_text("a.test")};
+    char *own[] = {publisher_text("trilane.test")};
+    char texts[16][16];
+    char *many[16];
+    for (int i = 0; i < 16; i++) {
+        (void)snprintf(texts[i], sizeof(texts[i]), "d%02d.test", i);
+        many[i] = texts[i];
+    }
+    const struct {
+        char **domains;
+        size_t count;
+        const char *object;
+    } rows[] = {{backwards, 2, "trust environment"},
+                {own, 1, "trust service/acme/orders"},
+                {many, 16, "trust environment"}};
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct content *c = content_sample(1);
+        put_environment(c, rows[i].domains, rows[i].count);
+        refused(w, c, E_PART_MALFORMED, rows[i].object);
+        content_free(c);
+    }
+    struct content *former = content_sample_former(1); /* which has no such list. */
+    put_environment(former, own, 1);
+    refused(w, former, E_PART_MALFORMED, "trust environment");
+    content_free(former);
+}
+
+/* ---- revocations ---- */
+
+static struct dp_model *revoked_model(struct world *w, const char *const *keys, size_t count)
+{
+    struct content *c = content_sample(7);
+    struct dp_build_report report;
+    for (size_t i = 0; i < count; i++) {
+        content_revoke(c, keys[i]);
+    }
+    return model_of(w, c, NULL, &report);
+}
+
+static void who_is_revoked_is_not_found(void **state)
+{
+    struct world *w = *state;
+    static const char *const keys[] = {
+        "identity/spiffe://trilane.test/tenant/acme/service/web",
+        "identity/spiffe://trilane.test/tenant/acme/service/nobody",
+        "certificate/0a1b2c",
+        "type/User.v2",
+        "type/Nothing.v1",
+    };
+    struct dp_model *m = revoked_model(w, keys, 5);
+    struct slice web = SLICE_LIT("spiffe://trilane.test/tenant/acme/service/web");
+    uint8_t digest[DIGEST_SIZE];
+    ids_digest(SLICE_LIT("token-of-web"), digest);
+    assert_true(dp_model_revokes(m));
+    assert_null(dp_model_caller_by_spiffe(m, web));
+    assert_true(dp_model_spiffe_revoked(m, web));
+    assert_null(dp_model_caller_by_token(m, digest)); /* its tokens go with it. */
+    assert_true(dp_model_token_revoked(m, digest));
+    assert_true(dp_model_serial_revoked(m, SLICE_LIT("0a1b2c")));
+    assert_false(dp_model_serial_revoked(m, SLICE_LIT("0a1b")));
+    assert_true(dp_model_topic(m, SLICE_LIT("User.v2"))->blocked);
+    struct slice orders = SLICE_LIT("spiffe://trilane.test/tenant/acme/service/orders");
+    assert_non_null(dp_model_caller_by_spiffe(m, orders));
+    struct net_identity peer = {.spiffe_id = orders, .serial = SLICE_LIT("01")};
+    assert_false(dp_model_peer_revoked(m, &peer));
+    assert_false(dp_model_peer_revoked(m, NULL));
+    peer.serial = SLICE_LIT("0a1b2c");
+    assert_true(dp_model_peer_revoked(m, &peer));
+    peer = (struct net_identity){.spiffe_id = web};
+    assert_true(dp_model_peer_revoked(m, &peer));
+    dp_model_unref(m);
+}
+
+static void a_revoked_token_leaves_the_service(void **state)
+{
+    struct world *w = *state;
+    uint8_t digest[DIGEST_SIZE];
+    char key[16 + 2 * DIGEST_SIZE] = "token/";
+    ids_digest(SLICE_LIT("token-of-web"), digest);
+    text_hex(slice_of(digest, sizeof(digest)), key + strlen(key));
+    const char *const keys[] = {key};
+    struct dp_model *m = revoked_model(w, keys, 1);
+    assert_null(dp_model_caller_by_token(m, digest));
+    assert_true(dp_model_token_revoked(m, digest));
+    assert_non_null(
+        dp_model_caller_by_spiffe(m, SLICE_LIT("spiffe://trilane.test/tenant/acme/service/web")));
+    assert_false(dp_model_topic(m, SLICE_LIT("User.v2"))->blocked);
+    dp_model_unref(m);
+}
+
 /* ---- refusals ---- */
 
 static void refused(struct world *w, const struct content *c, enum err_code code,
@@ -442,6 +628,7 @@ static void refuses_bytes_and_keys_that_disagree(void **state)
     struct world *w = *state;
     static const uint8_t unknown[] = {0x90, 0x03, 0x01}; /* field 50. */
     static const uint8_t cut_off[] = {0x0a, 0x7f, 0x01};
+    static const uint8_t said_again[] = {0x1a, 0x04, 'a', 'c', 'm', 'e'}; /* tenant. */
     static const struct {
         uint32_t stream;
         enum err_code code;
@@ -469,7 +656,44 @@ static void refuses_bytes_and_keys_that_disagree(void **state)
         {STREAM_LIMITS, E_PART_MALFORMED, "x", {cut_off, sizeof(cut_off)}, "limits x"},
         {STREAM_SCHEMAS, E_PART_MALFORMED, "x", {cut_off, sizeof(cut_off)}, "schemas x"},
         {STREAM_EGRESS, E_PART_MALFORMED, "acme/x", {unknown, 0}, "egress acme/x"},
-        {STREAM_TRUST, E_PART_MALFORMED, "service/acme/x", {unknown, 0}, "trust service/acme/x"},
+        {STREAM_TRUST, E_PART_MALFORMED, "service/acme", {unknown, 0}, "trust service/acme"},
+        {STREAM_TRUST,
+         E_PART_MALFORMED,
+         "service/acme/x/y",
+         {unknown, 0},
+         "trust service/acme/x/y"},
+        {STREAM_TRUST,
+         E_PART_MALFORMED,
+         "service/acme/x",
+         {said_again, sizeof(said_again)},
+         "trust service/acme/x"},
+        {STREAM_REVOCATIONS,
+         E_PART_MALFORMED,
+         "identity/x",
+         {unknown, 0},
+         "revocations identity/x"},
+        {STREAM_REVOCATIONS, E_PART_MALFORMED, "token/0a", {unknown, 0}, "revocations token/0a"},
+        {STREAM_REVOCATIONS, E_PART_MALFORMED, "type/", {unknown, 0}, "revocations type/"},
+        {STREAM_REVOCATIONS,
+         E_PART_MALFORMED,
+         "certificate/000a",
+         {unknown, 0},
+         "revocations certificate/000a"},
+        {STREAM_REVOCATIONS,
+         E_PART_MALFORMED,
+         "certificate/0A",
+         {unknown, 0},
+         "revocations certificate/0A"},
+        {STREAM_REVOCATIONS,
+         E_CAPABILITY_MISSING,
+         "country/xx",
+         {unknown, 0},
+         "revocations country/xx"},
+        {STREAM_REVOCATIONS,
+         E_CAPABILITY_MISSING,
+         "certificate/0a",
+         {unknown, sizeof(unknown)},
+         "revocations certificate/0a"},
         {STREAM_BUS, E_PART_MALFORMED, "X.v1", {unknown, 0}, "bus X.v1"},
         {STREAM_ROUTING, E_PART_MALFORMED, "host/*/x", {unknown, 0}, "routing host/*/x"},
         {STREAM_ROUTING,
@@ -556,6 +780,11 @@ int main(void)
         cmocka_unit_test_setup_teardown(knows_whether_the_systems_cas_are_needed, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(builds_only_what_changed, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(both_formats_mean_the_same, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_service_is_known_in_each_trust_domain, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(domains_have_bounds_and_an_order, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(who_is_revoked_is_not_found, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_revoked_token_leaves_the_service, set_up, tear_down),
         cmocka_unit_test_setup_teardown(refuses_what_names_nothing, set_up, tear_down),
         cmocka_unit_test_setup_teardown(refuses_bytes_and_keys_that_disagree, set_up, tear_down),
         cmocka_unit_test_setup_teardown(last_reference_on_any_thread, set_up, tear_down),
