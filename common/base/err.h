@@ -218,10 +218,12 @@
     X(RENEWAL_REPLAYED, 9, 409, CALLER, "this renewal, or a later one, was answered before",       \
       "the node asks again by itself; if it does not, look for a copy of its status key")          \
     X(JOINED_ALREADY, 6, 409, CALLER, "this directory has an identity already",                    \
-      "remove data-dir/identity to join anew, with another token") \
+      "remove data-dir/identity to join anew, with another token")                                 \
     X(BUS_EXPOSED, 9, 409, SELF,                                                                   \
       "the environment is strict, and NATS takes clear text or anybody",                           \
-      "give nats-ca, and a user, nats-creds or nats-cert; or security: dev")
+      "give nats-ca, and a user, nats-creds or nats-cert; or security: dev")                       \
+    X(SCHEMA_BLOCKED, 9, 410, CALLER, "this canonical type is blocked",                            \
+      "use the major version that replaces it")
 
 enum err_fault { ERR_FAULT_NOBODY, ERR_FAULT_CALLER, ERR_FAULT_PEER, ERR_FAULT_SELF };
 

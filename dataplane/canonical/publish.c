@@ -226,6 +226,9 @@ static MUST_CHECK struct err admit(struct dp_request *rq, struct slice bytes, st
     if (a.topic == NULL) {
         return FAIL(E_TYPE_UNKNOWN);
     }
+    if (a.topic->blocked) {
+        return FAIL(E_SCHEMA_BLOCKED);
+    }
     TRY(check_tenant(&a.envelope, rq->caller->tenant));
     TRY(decide(rq, a.topic, slot->sentence));
     TRY(check_payload(a.topic, a.envelope.payload, slot->sentence));

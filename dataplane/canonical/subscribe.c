@@ -120,6 +120,9 @@ static MUST_CHECK struct err join(struct canon_subscription *sub, const struct c
     if (topic == NULL) {
         return FAIL(E_TYPE_UNKNOWN);
     }
+    if (topic->blocked) {
+        return FAIL(E_SCHEMA_BLOCKED);
+    }
     for (size_t i = 0; i < sub->member_count; i++) {
         if (slice_eq(canon_group_type(sub->members[i].group), topic->type)) {
             return OK; /* named twice. */
@@ -527,6 +530,9 @@ struct err canon_subscribe_redecide(struct dp_request *rq)
             dp_model_topic(rq->model, canon_group_type(sub->members[i].group));
         if (topic == NULL) {
             return FAIL(E_TYPE_UNKNOWN);
+        }
+        if (topic->blocked) {
+            return FAIL(E_SCHEMA_BLOCKED);
         }
         if (!slice_eq(canon_group_tenant(sub->members[i].group), rq->caller->tenant)) {
             return FAIL(E_TENANT_MISMATCH);

@@ -19,6 +19,11 @@ static void stop(void *state)
     op_upstreams_free(state);
 }
 
+static void look(void *state, bool trust)
+{
+    op_upstreams_look(state, trust);
+}
+
 /* The same draw gives the same cluster when a request is routed again. */
 static const struct dp_cluster *by_weight(const struct dp_route *route, uint64_t draw)
 {
@@ -60,4 +65,5 @@ const struct dp_lane dp_operator_lane = {.id = DP_LANE_OPERATOR,
                                          .stop = stop,
                                          .route = route,
                                          .forward = op_call_start,
-                                         .abort = op_call_abort};
+                                         .abort = op_call_abort,
+                                         .look = look};

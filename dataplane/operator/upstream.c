@@ -9,9 +9,11 @@
 #include "common/base/check.h"
 #include "common/base/log.h"
 #include "common/base/map.h"
+#include "common/net/conn.h"
 #include "common/net/dns.h"
 #include "common/net/loop.h"
 #include "common/net/timer.h"
+#include "dataplane/request/request.h"
 
 enum {
     KEY_MAX = 1024,
@@ -19,7 +21,9 @@ enum {
     RESOLVE_AGE_MS = 30000,
     FAILED_FIRST_MS = 1000,
     FAILED_MAX_MS = 30000,
-    SWEEP_MS = 60000
+    SWEEP_MS = 60000,
+    LOOK_BATCH = 128,    /* connections looked at in a turn; */
+    LOOK_TRUST_BATCH = 4 /* of those whose certificate is verified again. */
 };
 
 struct op_endpoint {
@@ -59,10 +63,14 @@ struct op_upstreams {
     struct map balances;  /* by cluster and transport. */
     struct map endpoints; /* by key. */
     struct net_timer sweep_timer;
-    uint64_t version; /* newest that was asked for. */
+    struct net_timer look_timer;
+    bool looks_at_trust; /* CAs changed since all connections were looked over. */
+    uint64_t version;    /* newest that was asked for. */
 };
 
 static void sweep(struct net_timer *timer, void *ctx);
+static void look_on(struct net_timer *timer, void *ctx);
+static bool stands(void *ctx, struct net_conn *conn);
 
 struct err op_upstreams_new(const struct dp_lane_host *host, struct op_upstreams **out)
 {
@@ -78,6 +86,8 @@ struct err op_upstreams_new(const struct dp_lane_host *host, struct op_upstreams
     ups->host = host;
     net_timer_init(&ups->sweep_timer, sweep, ups);
     net_timer_arm(host->loop, &ups->sweep_timer, SWEEP_MS);
+    net_timer_init(&ups->look_timer, look_on, ups);
+    h2_pools_set_judge(ups->pools, stands, ups);
     *out = ups;
     return OK;
 }
@@ -502,6 +512,36 @@ void op_wait_cancel(struct op_wait *wait)
     e->refs--;
 }
 
+/* ---- peers that do not stand any more ---- */
+
+static bool stands(void *ctx, struct net_conn *conn)
+{
+    const struct op_upstreams *ups = ctx;
+    const struct dp_model *model = dp_request_pool_model(ups->host->requests);
+    if (model != NULL && dp_model_peer_revoked(model, net_conn_identity(conn))) {
+        return false;
+    }
+    return !ups->looks_at_trust || ups->host->tls == NULL ||
+           net_conn_peer_trusted(conn, ups->host->tls);
+}
+
+static void look_on(struct net_timer *timer, void *ctx)
+{
+    struct op_upstreams *ups = ctx;
+    if (h2_pools_look(ups->pools, ups->looks_at_trust ? LOOK_TRUST_BATCH : LOOK_BATCH)) {
+        net_timer_arm(ups->host->loop, timer, 1);
+    } else {
+        ups->looks_at_trust = false;
+    }
+}
+
+void op_upstreams_look(struct op_upstreams *ups, bool trust)
+{
+    ups->looks_at_trust = ups->looks_at_trust || trust;
+    h2_pools_look_begin(ups->pools);
+    net_timer_arm(ups->host->loop, &ups->look_timer, 1);
+}
+
 /* ---- what nobody uses any more ---- */
 
 static void sweep_balances(struct op_upstreams *ups, bool all)
@@ -549,6 +589,7 @@ void op_upstreams_free(struct op_upstreams *ups)
         return;
     }
     net_timer_cancel(ups->host->loop, &ups->sweep_timer);
+    net_timer_cancel(ups->host->loop, &ups->look_timer);
     sweep_balances(ups, /* all: */ true);
     sweep_endpoints(ups);
     CHECK(ups->endpoints.count == 0);

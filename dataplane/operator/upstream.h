@@ -49,6 +49,10 @@ struct op_wait {
 /* 'host' is borrowed for as long as the upstreams live. E_NO_MEMORY. */
 MUST_CHECK struct err op_upstreams_new(const struct dp_lane_host *host, struct op_upstreams **out);
 
+/* Looks over all connections, a bounded number a turn: one whose peer was revoked or, with 'trust',
+ * is vouched for by no CA of ours any more takes no calls, and ends within a second. */
+void op_upstreams_look(struct op_upstreams *ups, bool trust);
+
 /* Nothing may wait any more. Accepts NULL. */
 void op_upstreams_free(struct op_upstreams *ups);
 

@@ -91,6 +91,16 @@ struct err px_exchange_judge(const struct px_exchange *x, const struct net_addr 
                : FAIL(E_EGRESS_ADDRESS);
 }
 
+/* A stranger's serial number may be like one of ours. */
+struct err px_exchange_judge_peer(const struct px_exchange *x)
+{
+    bool ours = x->to.tls && !x->to.tunnel && x->rq->transport->upstream_tls != 0;
+    return ours && x->up != NULL && x->up_open &&
+                   dp_model_peer_revoked(x->rq->model, net_conn_identity(x->up))
+               ? FAIL(E_EGRESS_UNTRUSTED)
+               : OK;
+}
+
 static void dial_next(struct px_exchange *x);
 
 static void resolved(void *ctx, struct err how, const struct net_addr *addrs, size_t count)
@@ -191,7 +201,10 @@ static void upstream_opened(struct net_conn *conn, void *ctx)
     struct px_exchange *x = ctx;
     x->up_open = true;
     net_conn_set_output_max(conn, px_output_max());
-    struct err err = x->to.tunnel ? px_tunnel_begin(x) : send_head(x);
+    struct err err = px_exchange_judge_peer(x);
+    if (err_ok(err)) {
+        err = x->to.tunnel ? px_tunnel_begin(x) : send_head(x);
+    }
     if (!err_ok(err)) {
         px_exchange_fail(x, err);
     } else if (!x->to.tunnel) {

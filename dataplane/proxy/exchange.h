@@ -79,6 +79,9 @@ void px_exchange_abort(struct dp_request *rq, struct err why);
 /* Whether an address may be dialled for the exchange, as its Egress and this node are now. */
 MUST_CHECK struct err px_exchange_judge(const struct px_exchange *x, const struct net_addr *addr);
 
+/* Whether whom we are connected to, of those that our CAs vouch for, still stands. */
+MUST_CHECK struct err px_exchange_judge_peer(const struct px_exchange *x);
+
 /* Ends it with an answer of ours, or, when the answer began, by cutting it off. */
 void px_exchange_fail(struct px_exchange *x, struct err why);
 

@@ -126,8 +126,12 @@ static struct err route(struct dp_request *rq)
     rq->transport = egress->transport;
     rq->verb = DP_VERB_FETCH;
     rq->unbounded = x->to.tunnel;
+    if (x->addr_next == 0) {
+        return OK;
+    }
     /* After a swap: what was dialled must be allowed by the new Egress, too. */
-    return x->addr_next > 0 ? px_exchange_judge(x, &x->addrs[x->addr_next - 1]) : OK;
+    TRY(px_exchange_judge(x, &x->addrs[x->addr_next - 1]));
+    return px_exchange_judge_peer(x);
 }
 
 const struct dp_lane dp_proxy_lane = {.id = DP_LANE_PROXY,

@@ -60,7 +60,7 @@ static MUST_CHECK struct err find_by_token(struct dp_identity_memo *memo,
     ids_digest(token, digest);
     const struct dp_caller *caller = dp_model_caller_by_token(model, digest);
     if (caller == NULL) {
-        return FAIL(E_UNAUTHENTICATED);
+        return FAIL(dp_model_token_revoked(model, digest) ? E_IDENTITY_REVOKED : E_UNAUTHENTICATED);
     }
     if (token.size <= TOKEN_MAX) {
         *place =
@@ -71,20 +71,31 @@ static MUST_CHECK struct err find_by_token(struct dp_identity_memo *memo,
     return OK;
 }
 
+/* Who was revoked is among no model's callers: asked is only when there is none. */
+static MUST_CHECK struct err find_by_spiffe(const struct dp_model *model, struct slice spiffe,
+                                            const struct dp_caller **out)
+{
+    const struct dp_caller *caller = dp_model_caller_by_spiffe(model, spiffe);
+    if (caller == NULL) {
+        return FAIL(dp_model_spiffe_revoked(model, spiffe) ? E_IDENTITY_REVOKED
+                                                           : E_UNAUTHENTICATED);
+    }
+    *out = caller;
+    return OK;
+}
+
 struct err dp_identity_find(struct dp_identity_memo *memo, const struct dp_model *model,
-                            struct slice spiffe, struct slice token, const struct dp_caller **out)
+                            const struct dp_credentials *by, const struct dp_caller **out)
 {
     CHECK(model != NULL);
-    if (spiffe.size > 0) {
-        const struct dp_caller *caller = dp_model_caller_by_spiffe(model, spiffe);
-        if (caller == NULL) {
-            return FAIL(E_UNAUTHENTICATED);
-        }
-        *out = caller;
-        return OK;
+    if (dp_model_serial_revoked(model, by->serial)) {
+        return FAIL(E_IDENTITY_REVOKED);
     }
-    if (token.size > 0) {
-        return find_by_token(memo, model, token, out);
+    if (by->spiffe.size > 0) {
+        return find_by_spiffe(model, by->spiffe, out);
+    }
+    if (by->token.size > 0) {
+        return find_by_token(memo, model, by->token, out);
     }
     return FAIL(E_UNAUTHENTICATED);
 }

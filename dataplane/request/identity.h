@@ -5,7 +5,8 @@
  *            a request and one BLAKE2b-256 a worker and snapshot.
  * Ownership  the memo owns copies of tokens; callers are borrowed from the model.
  * Threads    a worker's own.
- * Errors     UNAUTHENTICATED: neither, or one that the snapshot does not know.
+ * Errors     UNAUTHENTICATED: neither, or one that the snapshot does not know. IDENTITY_REVOKED:
+ *            one that it lists as revoked.
  * Source     SPIFFE X.509-SVID: the certificate's one URI SAN; NAMES: "Identity".
  */
 #pragma once
@@ -24,10 +25,17 @@ void dp_identity_memo_free(struct dp_identity_memo *memo);
 /* Forgets all: after every swap, for the callers in it belong to the model before. */
 void dp_identity_memo_clear(struct dp_identity_memo *memo);
 
+/* What a request's sender presented; each may be empty. */
+struct dp_credentials {
+    struct slice spiffe; /* of a verified certificate. */
+    struct slice serial; /* of a verified certificate. */
+    struct slice token;
+};
+
 /*
  * The caller of a request. A certificate decides alone: a token beside it is the application's
- * own business. 'spiffe' and 'token' may be empty.
+ * own business.
  */
 MUST_CHECK struct err dp_identity_find(struct dp_identity_memo *memo, const struct dp_model *model,
-                                       struct slice spiffe, struct slice token,
+                                       const struct dp_credentials *by,
                                        const struct dp_caller **out);

@@ -7,6 +7,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "common/base/err.h"
@@ -15,6 +16,7 @@
 struct bus;
 struct dp_request;
 struct dp_request_metrics;
+struct dp_request_pool;
 struct h2_env;
 struct net_addr;
 struct net_dns;
@@ -31,10 +33,11 @@ struct dp_lane_host {
     struct net_tls *tls;  /* towards upstreams, without a certificate of ours; NULL: no CA given. */
     struct net_tls *mtls; /* with the node's certificate; NULL: none given. */
     struct dp_request_metrics *metrics;
-    struct bus *bus;                /* the node's connection. */
-    uint32_t bus_replicas;          /* servers that keep a stream which the node makes. */
-    struct slice environment;       /* its name. */
-    const struct net_addr *listens; /* where this node itself listens. */
+    const struct dp_request_pool *requests; /* of the worker: whose model is in force. */
+    struct bus *bus;                        /* the node's connection. */
+    uint32_t bus_replicas;                  /* servers that keep a stream which the node makes. */
+    struct slice environment;               /* its name. */
+    const struct net_addr *listens;         /* where this node itself listens. */
     size_t listen_count;
 };
 
@@ -70,6 +73,11 @@ struct dp_lane {
     /* A deferred request after a swap: decides anew, by dp_request_authorize(), what goes on
      * behind it; with an error it is aborted. NULL in a lane that never defers. */
     struct err (*redecide)(struct dp_request *rq);
+
+    /* A new model is in force or, with 'trust', other CAs are: looks over the lane's connections
+     * to upstreams, a bounded number a turn, and ends within a second those whose peer does not
+     * stand any more. NULL: it keeps none. */
+    void (*look)(void *state, bool trust);
 
     /* The node shuts down: end soon what would go on for long. Requests may end inside of this
      * call. NULL: nothing goes on for long. */

@@ -62,6 +62,9 @@ struct dp_request_pool;
     X(CONNECTIONS_REFUSED, "trilane_connections_refused_total", COUNTER, 8, 0,                     \
       "Connections reset for want of room, and pauses of accepting, by what the node is out of.",  \
       "why", NULL, NULL)                                                                           \
+    X(CONNECTIONS_ENDED, "trilane_connections_ended_total", COUNTER, 8, 0,                         \
+      "Callers' connections ended because their peer was revoked or is trusted no more, by code.", \
+      "code", NULL, NULL)                                                                          \
     X(FLOODS, "trilane_connections_flooded_total", COUNTER, 8, 0,                                  \
       "Connections closed for a flood of frames or resets.", "kind", NULL, NULL)                   \
     X(HEADERS_TOO_LARGE, "trilane_headers_too_large_total", COUNTER, 0, 0,                         \

@@ -116,8 +116,9 @@ static enum dp_step_next step_admit(struct dp_request *rq)
 
 static MUST_CHECK struct err identify(struct dp_request *rq)
 {
-    TRY(dp_identity_find(rq->pool->identities, rq->model, rq->in.spiffe, rq->in.token,
-                         &rq->caller));
+    const struct dp_credentials by = {
+        .spiffe = rq->in.spiffe, .serial = rq->in.serial, .token = rq->in.token};
+    TRY(dp_identity_find(rq->pool->identities, rq->model, &by, &rq->caller));
     if (rq->in.tenant.size > 0 && !slice_eq(rq->in.tenant, rq->caller->tenant)) {
         return FAIL(E_TENANT_MISMATCH);
     }

@@ -50,6 +50,7 @@ struct dp_input {
     struct slice query;       /* behind the '?'. */
     struct slice peer;        /* the connection's far end, as text. */
     struct slice spiffe;      /* proven by the caller's certificate; empty: none. */
+    struct slice serial;      /* of that certificate; empty: none. */
     struct slice token;       /* of "authorization: Bearer …"; empty: none. */
     struct slice tenant;      /* x-tenant-id; empty: none. */
     bool trace_known;         /* the caller brought a valid trace. */
@@ -190,7 +191,8 @@ void dp_request_pool_free(struct dp_request_pool *pool);
 
 /*
  * Puts a new model in force (takes the reference): later requests use it; open ones are decided
- * anew, a bounded number a turn: with the same verdict they go on, else they end POLICY_DENIED.
+ * anew, a bounded number a turn: with the same verdict they go on, else they end with what is
+ * wrong now: POLICY_DENIED, IDENTITY_REVOKED, SCHEMA_BLOCKED…
  */
 void dp_request_pool_adopt(struct dp_request_pool *pool, struct dp_model *model);
 

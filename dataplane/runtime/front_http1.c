@@ -22,11 +22,16 @@ static bool is_proxy_form(const struct dp_request *rq)
     return form == HTTP1_ABSOLUTE || form == HTTP1_AUTHORITY;
 }
 
+/* Other credentials might do. */
+static bool asks_for_credentials(const struct dp_request *rq)
+{
+    return rq->err.code == E_UNAUTHENTICATED || rq->err.code == E_IDENTITY_REVOKED;
+}
+
 static unsigned refusal_status(const struct dp_request *rq)
 {
-    return rq->err.code == E_UNAUTHENTICATED && is_proxy_form(rq)
-               ? 407
-               : (unsigned)err_http_status(rq->err.code);
+    return asks_for_credentials(rq) && is_proxy_form(rq) ? 407
+                                                         : (unsigned)err_http_status(rq->err.code);
 }
 
 static size_t refusal_fields(const struct dp_request *rq, char version[24], char retry[24],
@@ -42,7 +47,7 @@ static size_t refusal_fields(const struct dp_request *rq, char version[24], char
         (void)snprintf(version, 24, "%" PRIu64, dp_model_version(rq->model));
         out[n++] = (struct http1_field){SLICE_LIT("x-trilane-version"), slice_str(version)};
     }
-    if (rq->err.code == E_UNAUTHENTICATED) {
+    if (asks_for_credentials(rq)) {
         out[n++] = (struct http1_field){is_proxy_form(rq) ? SLICE_LIT("proxy-authenticate")
                                                           : SLICE_LIT("www-authenticate"),
                                         SLICE_LIT("Bearer realm=\"trilane\"")};
@@ -93,13 +98,16 @@ static void refuse(struct dp_request *rq)
 
 static void ended(struct dp_request *rq)
 {
+    struct dp_caller_conn *c = rq->front_state;
     if (rq->exchange != NULL) {
         http1_exchange_set_user(rq->exchange, /* user= */ NULL);
+    } else if (c->tunnel == rq) {
+        dp_caller_conn_free(c);
     }
     rq->exchange = NULL;
 }
 
-/* A tunnel is known by its request alone: that is what a drain waits for and ends. */
+/* A drain waits for a tunnel's request, and ends that. */
 static struct err take(struct dp_request *rq, struct net_conn **out_conn, struct buf *early)
 {
     struct dp_input_copy copy;
@@ -110,7 +118,7 @@ static struct err take(struct dp_request *rq, struct net_conn **out_conn, struct
     rq->correlation = copy.correlation;
     rq->request_id = copy.request_id;
     rq->exchange = NULL;
-    dp_caller_conn_free(rq->front_state);
+    dp_caller_conn_tunnel(rq->front_state, *out_conn, rq);
     return OK;
 }
 

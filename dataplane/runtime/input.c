@@ -98,6 +98,7 @@ static void fill_conn(struct dp_request *rq, const struct dp_caller_conn *c,
     rq->in.scheme = net_conn_is_tls(conn) ? SLICE_LIT("https") : SLICE_LIT("http");
     rq->in.peer = slice_str(c->peer);
     rq->in.spiffe = identity == NULL ? (struct slice){0} : identity->spiffe_id;
+    rq->in.serial = identity == NULL ? (struct slice){0} : identity->serial;
 }
 
 /* ---- a field that is there several times ---- */
@@ -340,11 +341,11 @@ struct err dp_input_copy(struct dp_request *rq, struct dp_input_copy *out)
     struct kept_fields *kept = NULL;
     struct dp_input_copy copy = {rq->in, rq->correlation, rq->request_id};
     struct slice *const slices[] = {
-        &copy.in.scheme,     &copy.in.http_method, &copy.in.host,       &copy.in.path,
-        &copy.in.query,      &copy.in.peer,        &copy.in.spiffe,     &copy.in.token,
-        &copy.in.tenant,     &copy.in.correlation, &copy.in.request_id, &copy.in.traceparent,
-        &copy.in.tracestate, &copy.in.timeout,     &copy.in.timeout_ms, &copy.correlation,
-        &copy.request_id,
+        &copy.in.scheme,      &copy.in.http_method, &copy.in.host,        &copy.in.path,
+        &copy.in.query,       &copy.in.peer,        &copy.in.spiffe,      &copy.in.serial,
+        &copy.in.token,       &copy.in.tenant,      &copy.in.correlation, &copy.in.request_id,
+        &copy.in.traceparent, &copy.in.tracestate,  &copy.in.timeout,     &copy.in.timeout_ms,
+        &copy.correlation,    &copy.request_id,
     };
     for (size_t i = 0; i < sizeof(slices) / sizeof(slices[0]); i++) {
         TRY(arena_dup(&rq->arena, *slices[i], slices[i]));

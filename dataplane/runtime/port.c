@@ -15,6 +15,9 @@
 #include "dataplane/runtime/spread.h"
 #include "dataplane/runtime/worker.h"
 
+/* Between the notice that a connection ends and its end. */
+enum { END_MS = 1000 };
+
 /* ---- the worker's list ---- */
 
 static void list_add(struct dp_caller_conn *c)
@@ -32,6 +35,7 @@ static void list_remove(struct dp_caller_conn *c)
 {
     struct dp_worker *w = c->port->worker;
     CHECK(w->caller_count > 0);
+    dp_peers_gone(w, c);
     if (c->prev != NULL) {
         c->prev->next = c->next;
     } else {
@@ -231,6 +235,23 @@ void dp_port_reopen(struct dp_port *port)
     net_listener_start(port->listener);
 }
 
+/* ---- a connection that a front or a lane has ---- */
+
+struct net_conn *dp_caller_conn_net(const struct dp_caller_conn *c)
+{
+    return c->h2 != NULL      ? h2_conn_net(c->h2)
+           : c->http1 != NULL ? http1_server_conn(c->http1)
+                              : c->net;
+}
+
+void dp_caller_conn_tunnel(struct dp_caller_conn *c, struct net_conn *net, struct dp_request *rq)
+{
+    CHECK(c->net == NULL && c->h2 == NULL);
+    c->http1 = NULL; /* it let the connection go. */
+    c->net = net;
+    c->tunnel = rq;
+}
+
 /* ---- ending ---- */
 
 void dp_caller_conn_drain(struct dp_caller_conn *c)
@@ -239,9 +260,33 @@ void dp_caller_conn_drain(struct dp_caller_conn *c)
         h2_conn_drain(c->h2);
     } else if (c->http1 != NULL) {
         http1_server_drain(c->http1);
-    } else {
+    } else if (c->tunnel == NULL) {
         net_conn_close(c->net);
     }
+}
+
+static void cut_off(struct net_timer *timer, void *ctx)
+{
+    (void)timer;
+    dp_caller_conn_abort(ctx, FAIL(E_UNAUTHENTICATED));
+}
+
+void dp_caller_conn_end(struct dp_caller_conn *c, struct err why)
+{
+    struct net_loop *loop = c->port->worker->loop;
+    CHECK(!c->ending);
+    c->ending = true;
+    if (c->tunnel != NULL) {
+        c->tunnel->lane->abort(c->tunnel, why); /* and with it goes 'c'. */
+        return;
+    }
+    if (c->net != NULL) {
+        net_conn_abort(c->net, why);
+        return;
+    }
+    net_timer_init(&c->timer, cut_off, c);
+    net_timer_arm(loop, &c->timer, END_MS);
+    dp_caller_conn_drain(c);
 }
 
 void dp_caller_conn_abort(struct dp_caller_conn *c, struct err why)
@@ -250,7 +295,7 @@ void dp_caller_conn_abort(struct dp_caller_conn *c, struct err why)
         h2_conn_close(c->h2, H2_NO_ERROR, why);
     } else if (c->http1 != NULL) {
         net_conn_abort(http1_server_conn(c->http1), why);
-    } else {
+    } else if (c->tunnel == NULL) {
         net_conn_abort(c->net, why);
     }
 }

@@ -19,6 +19,7 @@
 #include "common/net/http1_server.h"
 #include "common/net/timer.h"
 
+struct dp_request;
 struct dp_worker;
 struct net_listener;
 
@@ -53,10 +54,12 @@ enum { DP_PREFACE_BYTES = 3 };
 /* One connection of a caller. */
 struct dp_caller_conn {
     struct dp_port *port;
-    struct net_conn *net;       /* while it is being looked at; then NULL. */
+    struct net_conn *net;       /* while it is being looked at, and of a tunnel; else NULL. */
     struct h2_conn *h2;         /* or this… */
     struct http1_server *http1; /* …or this speaks on it. */
-    struct net_timer timer;     /* how long it may stay silent at first. */
+    struct dp_request *tunnel;  /* a lane has the connection, for this request; NULL: none. */
+    struct net_timer timer;     /* how long it may stay silent at first; when it is cut off. */
+    bool ending;                /* dp_caller_conn_end() was called. */
     struct buf early;           /* bytes that were too few to tell. */
     char peer[NET_ADDR_TEXT_MAX];
     struct dp_caller_conn *next; /* in the worker's list. */
@@ -73,11 +76,21 @@ void dp_port_adopt(struct dp_port *port, int fd);
 void dp_port_close(struct dp_port *port);
 void dp_port_reopen(struct dp_port *port);
 
-/* A front took the connection; and it is gone. */
+/* The connection is gone. */
 void dp_caller_conn_free(struct dp_caller_conn *c);
 
-/* Ends it in good order: GOAWAY, or "connection: close"; one that said nothing yet at once. */
+/* What it speaks on; never NULL. */
+struct net_conn *dp_caller_conn_net(const struct dp_caller_conn *c);
+
+/* A lane has the connection from now on, for a request whose end is the connection's. */
+void dp_caller_conn_tunnel(struct dp_caller_conn *c, struct net_conn *net, struct dp_request *rq);
+
+/* Ends it in good order: GOAWAY, or "connection: close"; one that said nothing yet at once. A
+ * tunnel is its request's to end. */
 void dp_caller_conn_drain(struct dp_caller_conn *c);
 
-/* Ends it now. */
+/* The same because of 'why', and a tunnel, too; what is left of it in a second is cut off. */
+void dp_caller_conn_end(struct dp_caller_conn *c, struct err why);
+
+/* Ends it now, unless it is a tunnel. */
 void dp_caller_conn_abort(struct dp_caller_conn *c, struct err why);

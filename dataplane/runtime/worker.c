@@ -53,6 +53,7 @@ static struct err init_loop(struct dp_worker *w)
     w->close_task = (struct net_task){.fn = do_close, .ctx = w};
     w->reload_task = (struct net_task){.fn = do_reload, .ctx = w};
     net_timer_init(&w->tick, tick, w);
+    dp_peers_init(w);
     return OK;
 }
 
@@ -92,6 +93,7 @@ static struct err init_lanes(struct dp_worker *w)
         .h2 = w->h2,
         .dns = w->dns,
         .metrics = w->metrics,
+        .requests = &w->pool,
         .bus = w->config->bus,
         .bus_replicas = w->config->bus_replicas,
         .environment = w->config->environment,
@@ -181,6 +183,7 @@ static void *thread_main(void *ctx)
     net_timer_arm(w->loop, &w->tick, TICK_MS);
     net_loop_run(w->loop);
     net_timer_cancel(w->loop, &w->tick);
+    dp_peers_stop(w);
     return NULL;
 }
 
@@ -315,6 +318,17 @@ static void open_or_close_clear_ports(struct dp_worker *w, bool strict)
     }
 }
 
+/* Connections are looked over, to callers and to upstreams. */
+static void look_at_peers(struct dp_worker *w, bool trust)
+{
+    dp_peers_look(w, trust);
+    for (size_t i = 0; i < DP_LANE_COUNT; i++) {
+        if (w->lane_started[i] && w->config->lanes[i]->look != NULL) {
+            w->config->lanes[i]->look(w->pool.lanes[i], trust);
+        }
+    }
+}
+
 static void model_arrived(struct net_task *task, void *ctx)
 {
     (void)task;
@@ -328,6 +342,7 @@ static void model_arrived(struct net_task *task, void *ctx)
     dp_request_pool_adopt(&w->pool, model);
     look_at_freshness(w);
     open_or_close_clear_ports(w, strict);
+    look_at_peers(w, /* trust= */ false);
     dp_health_changed(w);
     dp_mailbox_adopted(&w->mailbox, version);
     w->config->adopted(w->config->ctx);
@@ -432,6 +447,10 @@ static void do_reload(struct net_task *task, void *ctx)
     struct dp_worker_tls before = w->tls;
     w->tls = fresh;
     use_tls(w);
+    if (before.client != NULL && fresh.client != NULL && /* all have the same CAs. */
+        !net_tls_same_trust(before.client, fresh.client)) {
+        look_at_peers(w, /* trust= */ true);
+    }
     dp_worker_tls_unref(&before);
 }
 

@@ -25,6 +25,7 @@
 #include "dataplane/request/lane.h"
 #include "dataplane/request/request.h"
 #include "dataplane/runtime/mailbox.h"
+#include "dataplane/runtime/peers.h"
 #include "dataplane/runtime/port.h"
 
 struct bus;
@@ -81,6 +82,7 @@ struct dp_worker {
     struct dp_port ports[DP_PORT_COUNT];
     struct dp_caller_conn *callers;
     size_t caller_count;
+    struct dp_peers peers;
     struct dp_health_watch *watches; /* open calls of grpc.health.v1. */
     size_t watch_count;
     struct h2_counters counted; /* what was added to the metrics so far. */

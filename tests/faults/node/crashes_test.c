@@ -9,6 +9,7 @@
 
 #include "common/base/check.h"
 #include "common/base/clock.h"
+#include "common/snapshot/disk.h"
 #include "dataplane/apply/apply.h"
 
 #include "tests/faults/node/rig.h"
@@ -252,6 +253,61 @@ static void nats_lost_during_an_apply(void **state)
     rig_traffic_end(&rig);
 }
 
+/* ---- a release before ---- */
+
+/* Publishes a version that asks for what no release can do yet, and stores it as a node of that
+ * release would. */
+static void store_newer(uint8_t out_digest[DIGEST_SIZE])
+{
+    char directory[160];
+    uint8_t environment[ENVIRONMENT_SIZE];
+    struct disk *disk = NULL;
+    struct content *c = content_sample(1);
+    c->capabilities = UINT64_C(1) << 62;
+    struct version *v = version_new(&rig.publisher, c, ++rig.version, NULL);
+    struct snap_set *set = version_set(&rig.publisher, v, NULL);
+    (void)snprintf(directory, sizeof(directory), "%s/data/state", rig.directory);
+    snap_environment(SLICE_LIT(PUBLISHER_ENVIRONMENT), environment);
+    const struct disk_options options = {
+        .directory = directory, .environment = environment, .lock_fd = -1};
+    const struct disk_apply apply = {
+        .manifest = buf_slice(&v->manifest), .set = set, .epoch = rig.epoch};
+    assert_true(err_ok(disk_open(&options, &disk)));
+    assert_true(err_ok(disk_commit(disk, &apply)));
+    disk_close(disk);
+    publisher_put_version(&rig.snapshots, v);
+    memcpy(out_digest, v->digest, DIGEST_SIZE);
+    snap_set_unref(set);
+    version_free(v);
+    content_free(c);
+}
+
+/* It serves neither half of it nor the version before, however often it is killed. */
+static void a_downgraded_node_waits(void **state)
+{
+    (void)state;
+    uint8_t digest[DIGEST_SIZE];
+    assert_int_equal(rig_node_stop(&rig), 0);
+    store_newer(digest);
+    for (int i = 0; i < 4; i++) {
+        struct head_plan plan = {.version = rig.version, .digest = digest};
+        rig_head(&rig, &plan);
+        rig_node_start(&rig, NULL);
+        rig_wait_refusal(&rig, "CAPABILITY_MISSING", 0);
+        rig_wait_status_code(&rig, E_CAPABILITY_MISSING);
+        struct rig_dump d;
+        assert_true(rig_dump(&rig, &d));
+        assert_int_equal(d.version, 0);
+        assert_false(rig_ready(&rig));
+        rig_node_kill(&rig);
+    }
+    rig_node_start(&rig, NULL);
+    rig_publish(&rig);
+    rig_wait_version(&rig, 3);
+    rig_wait_status(&rig, 3, SNAP_GOOD);
+    assert_true(rig_ready(&rig));
+}
+
 /* ---- many, and the end ---- */
 
 static void many_versions_in_a_row(void **state)
@@ -280,6 +336,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(starts_with_all_else_dead, set_up, tear_down),
         cmocka_unit_test_setup_teardown(nats_away_and_back, set_up, tear_down),
         cmocka_unit_test_setup_teardown(nats_lost_during_an_apply, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_downgraded_node_waits, set_up, tear_down),
         cmocka_unit_test_setup_teardown(many_versions_in_a_row, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

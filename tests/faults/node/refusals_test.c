@@ -375,6 +375,52 @@ static void unknown_stream(void **state)
     refused_as(E_CAPABILITY_MISSING);
 }
 
+static void unknown_format(void **state)
+{
+    (void)state;
+    struct content *c = content_sample(1);
+    struct version *v = version_cut(c, ++rig.version);
+    v->streams[1].format = stream_format(v->streams[1].kind, SNAPSHOT_FORMAT) + 1;
+    version_sign(&rig.publisher, v, c->capabilities, NULL);
+    content_free(c);
+    publisher_put_version(&rig.snapshots, v);
+    point_at(v);
+    refused_as(E_CAPABILITY_MISSING);
+}
+
+/* A newer release revokes something by it; no capability says so: the flag lies. */
+static void unknown_revocation(void **state)
+{
+    (void)state;
+    struct content *c = content_sample(1);
+    content_revoke(c, "country/xx");
+    c->capabilities = 0;
+    struct version *v = version_new(&rig.publisher, c, ++rig.version, NULL);
+    content_free(c);
+    publisher_put_version(&rig.snapshots, v);
+    point_at(v);
+    refused_as(E_CAPABILITY_MISSING);
+}
+
+/* What the release before writes is served like any other, and the way back is open. */
+static void the_format_before_is_served(void **state)
+{
+    (void)state;
+    struct content *c = content_sample_former(rig.echo_port);
+    struct version *v = version_new(&rig.publisher, c, ++rig.version, NULL);
+    content_free(c);
+    publisher_put_version(&rig.snapshots, v);
+    point_at(v);
+    rig_wait_version(&rig, rig.version);
+    rig_wait_state(&rig, "GOOD");
+    struct rig_dump now;
+    assert_true(rig_dump(&rig, &now));
+    assert_int_equal(now.refusals, before.refusals);
+    rig_publish(&rig);
+    rig_wait_version(&rig, rig.version);
+    rig_wait_state(&rig, "GOOD");
+}
+
 /* ---- chunks ---- */
 
 static void put_chunk(const struct cut_chunk *chunk, struct slice stored)
@@ -603,6 +649,9 @@ int main(void)
         CASE(manifest_by_head_key),
         CASE(unknown_capability),
         CASE(unknown_stream),
+        CASE(unknown_format),
+        CASE(unknown_revocation),
+        CASE(the_format_before_is_served),
         CASE(chunk_missing),
         CASE(chunk_truncated),
         CASE(chunk_tampered),
