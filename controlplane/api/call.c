@@ -179,7 +179,8 @@ static void keep_audit(struct cp_publish_room *room, const struct cp_work *work)
 {
     struct cp_audit entry = {0};
     (void)snprintf(entry.actor, sizeof(entry.actor), "%s", work->author);
-    (void)snprintf(entry.action, sizeof(entry.action), "%s", work_name(work->kind));
+    (void)snprintf(entry.action, sizeof(entry.action), "%s%s", work_name(work->kind),
+                   work->with_trust ? "-with-trust" : "");
     (void)snprintf(entry.object, sizeof(entry.object), "version %llu",
                    (unsigned long long)work->record.version);
     (void)snprintf(entry.outcome, sizeof(entry.outcome), "%s", err_name(work->result.code));

@@ -46,13 +46,14 @@ json_t *cp_json_node(const struct cp_fleet_node *node)
     }
     const struct status *status = &node->status;
     return json_pack(
-        "{s:s, s:b, s:b, s:o, s:o, s:s, s:s, s:s, s:o, s:o, s:o, s:I, s:o}", "node", node->id,
+        "{s:s, s:b, s:b, s:o, s:o, s:s, s:s, s:s, s:o, s:o, s:o, s:I, s:o, s:o}", "node", node->id,
         "verified", 1, "live", node->live, "age_ms", number(node->age_ms), "version",
         number(status->version), "state", snap_state_name((uint32_t)status->state), "code",
         status->code == E_OK ? "" : err_name(status->code), "object", status->object, "epoch",
         number(status->epoch), "sequence", number(status->sequence), "content_prefix",
         hex_of(status->content_prefix, sizeof(status->content_prefix)), "at_ms",
-        (json_int_t)status->at_ms, "capabilities", number(status->capabilities));
+        (json_int_t)status->at_ms, "capabilities", number(status->capabilities), "format",
+        number(status->format));
 }
 
 json_t *cp_json_leader(const struct cp_leader_status *status)
@@ -114,6 +115,7 @@ json_t *cp_json_work(const struct cp_work *work)
     (void)json_object_set_new(value, "unchanged", json_boolean(work->is_unchanged && !work->again));
     (void)json_object_set_new(value, "nodes_live", number(work->nodes_live));
     (void)json_object_set_new(value, "capabilities", capabilities_of(work->capabilities));
+    (void)json_object_set_new(value, "format", number(work->format));
     if (value != NULL && work->diff.size > 0) {
         (void)json_object_set_new(value, "diff", parsed(&work->diff));
         (void)json_object_set_new(value, "diff_text", text_of(&work->diff_text));
@@ -289,6 +291,8 @@ static bool is_known_member(const char *name, enum cp_work_kind kind)
         {"give_up", 1U << CP_WORK_RECOVER},
         {"above", 1U << CP_WORK_RECOVER},
         {"version", 1U << CP_WORK_ROLLBACK},
+        {"with_trust", 1U << CP_WORK_ROLLBACK},
+        {"confirm", 1U << CP_WORK_ROLLBACK},
     };
     for (size_t i = 0; i < sizeof(members) / sizeof(members[0]); i++) {
         if (strcmp(name, members[i].name) == 0) {
@@ -306,6 +310,23 @@ static struct err read_flag(const json_t *body, const char *name, bool *out, str
         return FAIL(E_USAGE);
     }
     *out = json_is_true(value);
+    return OK;
+}
+
+/* What lifts revocations is asked for twice. */
+static struct err read_trust(const json_t *body, struct cp_work *work)
+{
+    bool confirms = false;
+    uint64_t confirmed = 0;
+    TRY(read_flag(body, "with_trust", &work->with_trust, work));
+    TRY(read_number(body, "confirm", &confirms, &confirmed, work));
+    if (work->with_trust && (!confirms || confirmed != work->target)) {
+        return refuse(work, "\"confirm\": expected the version once more: \"with_trust\" lifts "
+                            "what was revoked since then");
+    }
+    if (confirms && !work->with_trust) {
+        return refuse(work, "\"confirm\" belongs to \"with_trust\"");
+    }
     return OK;
 }
 
@@ -334,6 +355,7 @@ static struct err read_body(json_t *body, struct cp_work *work)
     TRY(read_number(body, "above", &has_above, &work->above, work));
     TRY(read_flag(body, "again", &work->again, work));
     TRY(read_flag(body, "give_up", &work->gives_up, work));
+    TRY(read_trust(body, work));
     if ((1U << work->kind & WRITES) != 0 && work->message[0] == '\0') {
         return refuse(work, "\"message\": say why, for the history");
     }

@@ -74,14 +74,14 @@ struct err cp_api_proposal(struct cp_publish_room *room, json_t **out)
         for (size_t i = 0; i < count; i++) {
             (void)json_array_append_new(signatures, signature_of(&open.root, &found[i]));
         }
-        *out =
-            json_pack("{s:s, s:I, s:I, s:I, s:I, s:o, s:o, s:I, s:o}", "environment",
-                      room->environment, "version", (json_int_t)open.proposal.version, "epoch",
-                      (json_int_t)open.proposal.epoch, "origin", (json_int_t)open.proposal.origin,
-                      "proposed_ms", (json_int_t)open.proposal.proposed_ms, "manifest_digest",
-                      hex(open.digest, sizeof(open.digest)), "body", base64(buf_slice(&open.body)),
-                      "threshold", (json_int_t)open.root.ring.thresholds[KEY_ROLE_MANIFEST],
-                      "signatures", signatures);
+        *out = json_pack(
+            "{s:s, s:I, s:I, s:I, s:b, s:I, s:o, s:o, s:I, s:o}", "environment", room->environment,
+            "version", (json_int_t)open.proposal.version, "epoch", (json_int_t)open.proposal.epoch,
+            "origin", (json_int_t)open.proposal.origin, "with_trust", open.proposal.with_trust,
+            "proposed_ms", (json_int_t)open.proposal.proposed_ms, "manifest_digest",
+            hex(open.digest, sizeof(open.digest)), "body", base64(buf_slice(&open.body)),
+            "threshold", (json_int_t)open.root.ring.thresholds[KEY_ROLE_MANIFEST], "signatures",
+            signatures);
     }
     buf_free(&open.body);
     return e;

@@ -32,6 +32,12 @@ static void show_table(const json_t *value)
                  ", manifest %.16s…; %" JSON_INTEGER_FORMAT " signatures are needed\n",
                  cli_int(value, "version"), cli_int(value, "epoch"),
                  cli_text(value, "manifest_digest"), cli_int(value, "threshold"));
+    if (cli_int(value, "origin") != 0) {
+        (void)printf("  content of version %" JSON_INTEGER_FORMAT "%s\n", cli_int(value, "origin"),
+                     json_is_true(json_object_get(value, "with_trust"))
+                         ? "; what was revoked since then is taken again"
+                         : "");
+    }
     for (size_t i = 0; i < json_array_size(signatures); i++) {
         const json_t *s = json_array_get(signatures, i);
         const char *code = cli_text(s, "code");
@@ -77,13 +83,14 @@ static struct err take_body(struct signing *s)
     return OK;
 }
 
-static struct err agree_compiled(struct signing *s, const struct cp_compiled *compiled)
+static struct err agree_compiled(struct signing *s, const struct cp_compiled *compiled,
+                                 uint32_t format)
 {
     struct cp_streams *streams = calloc(1, sizeof(*streams));
     if (streams == NULL) {
         return FAIL(E_NO_MEMORY);
     }
-    struct err e = cp_streams_cut(streams, compiled, /* known= */ NULL, NULL);
+    struct err e = cp_streams_cut(streams, compiled, format, /* known= */ NULL, NULL);
     if (err_ok(e)) {
         struct manifest_plan mine = {.version = (uint64_t)cli_int(s->proposal, "version"),
                                      .capabilities = cp_compiled_capabilities(compiled),
@@ -96,8 +103,9 @@ static struct err agree_compiled(struct signing *s, const struct cp_compiled *co
     return e;
 }
 
-/* Makes the same content of the sources at hand: nobody signs what they have not seen. */
-static struct err agree(struct signing *s)
+/* Makes the same content of the sources at hand, in the format that is proposed: nobody signs what
+ * they have not seen. */
+static struct err agree(struct signing *s, uint32_t format)
 {
     const char *path = settings_arg(s->cli->settings, 0);
     struct cp_source_set set;
@@ -110,7 +118,7 @@ static struct err agree(struct signing *s)
         e = cp_compile_set(&set, &diags, &(struct cp_compile_options){0}, &compiled);
     }
     if (err_ok(e)) {
-        e = agree_compiled(s, compiled);
+        e = agree_compiled(s, compiled, format);
     }
     cp_compiled_free(compiled);
     cp_diags_free(&diags);
@@ -129,7 +137,7 @@ static struct err make(struct signing *s, struct container_signature *out)
         return FAIL(E_MANIFEST_MIXED);
     }
     if (!settings_flag(s->cli->settings, "unseen")) {
-        TRY(agree(s));
+        TRY(agree(s, manifest_format(&manifest)));
     }
     snap_environment(slice_str(cli_text(s->proposal, "environment")), environment);
     return container_sign(CONTAINER_MANIFEST, environment, buf_slice(&s->body), s->pair, out);

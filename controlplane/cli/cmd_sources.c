@@ -32,7 +32,12 @@ static const struct setting_row publish_rows[] = {
     {"again", NULL, NULL, "a new version even when nothing changed", SETTING_FLAG},
     PUBLISH_ROWS,
 };
-static const struct setting_row rollback_rows[] = {PUBLISH_ROWS};
+static const struct setting_row rollback_rows[] = {
+    {"with-trust", NULL, NULL, "what was revoked since then is taken again, too", SETTING_FLAG},
+    {"yes-really", "VERSION", NULL, "the version once more: --with-trust without being asked",
+     SETTING_TEXT},
+    PUBLISH_ROWS,
+};
 static const struct setting_row recover_rows[] = {
     {"give-up", NULL, NULL, "publish the database's newest content anew, above what the bucket has",
      SETTING_FLAG},
@@ -134,11 +139,12 @@ static void plan_table(const json_t *value)
     if (moved) {
         (void)printf("only the lines moved on which things stand\n");
     }
-    (void)printf("base: version %" JSON_INTEGER_FORMAT "%s; content %.16s…; %" JSON_INTEGER_FORMAT
+    (void)printf("base: version %" JSON_INTEGER_FORMAT "%s; content %.16s… in format "
+                 "%" JSON_INTEGER_FORMAT "; %" JSON_INTEGER_FORMAT
                  " chunks; would reach %" JSON_INTEGER_FORMAT " live nodes\n",
                  base, base == 0 ? " (nothing was published yet)" : "",
                  cli_text(json_object_get(value, "record"), "content_digest"),
-                 cli_int(value, "chunks"), cli_int(value, "nodes_live"));
+                 cli_int(value, "format"), cli_int(value, "chunks"), cli_int(value, "nodes_live"));
 }
 
 /* {files: …} of the first argument: CLI_DONE; or says what is wrong and gives the exit code. */
@@ -292,16 +298,44 @@ static int publish(const struct cli *cli)
     return send_and_wait(cli, "/api/v1/publish", body);
 }
 
+/* Going back behind revocations is asked for twice: by --yes-really, or at the terminal. */
+static bool is_sure(const struct cli *cli, const char *version)
+{
+    const char *again = settings_get(cli->settings, "yes-really");
+    char line[64] = "";
+    if (again == NULL && isatty(STDIN_FILENO) == 1) {
+        (void)fprintf(stderr,
+                      "What was revoked since version %s is taken again: identities, certificates, "
+                      "tokens, types.\nType the version once more to go on: ",
+                      version);
+        again = fgets(line, sizeof(line), stdin);
+        line[strcspn(line, "\r\n")] = '\0';
+    }
+    if (again != NULL && strcmp(again, version) == 0) {
+        return true;
+    }
+    cli_say("error: USAGE: --with-trust is asked for twice: --yes-really %s", version);
+    return false;
+}
+
 static int rollback(const struct cli *cli)
 {
     const char *text = settings_arg(cli->settings, 0);
+    bool with_trust = settings_flag(cli->settings, "with-trust");
     uint64_t version = 0;
     if (text == NULL || !slice_to_u64(slice_str(text), &version) || version > INT64_MAX) {
         cli_say("error: USAGE: rollback needs the VERSION whose content comes back");
         return CLI_USAGE;
     }
-    return send_and_wait(cli, "/api/v1/rollback",
-                         json_pack("{s:I}", "version", (json_int_t)version));
+    if (with_trust && !is_sure(cli, text)) {
+        return CLI_USAGE;
+    }
+    json_t *body = json_pack("{s:I}", "version", (json_int_t)version);
+    if (with_trust) {
+        (void)json_object_set_new(body, "with_trust", json_true());
+        (void)json_object_set_new(body, "confirm", json_integer((json_int_t)version));
+    }
+    return send_and_wait(cli, "/api/v1/rollback", body);
 }
 
 static int recover(const struct cli *cli)
@@ -352,7 +386,7 @@ const struct cli_command cli_command_rollback = {
     .name = "rollback",
     .arg_max = 1,
     .args = "-m MESSAGE VERSION",
-    .summary = "publishes the content of an old version under a new one",
+    .summary = "publishes the content of an old version under a new one; what was revoked stays",
     CLI_ROWS(rollback_rows),
     .run = rollback_run,
 };

@@ -20,10 +20,12 @@
 #include "common/base/limits.h"
 #include "common/base/log.h"
 #include "common/base/map.h"
+#include "common/base/text.h"
 #include "common/snapshot/manifest.h"
 #include "controlplane/publish/check.h"
 #include "controlplane/publish/cosign.h"
 #include "controlplane/publish/reach.h"
+#include "controlplane/publish/rollback.h"
 #include "controlplane/publish/streams.h"
 
 enum {
@@ -76,6 +78,18 @@ static struct err find_request(struct publication *p, bool *out_found)
     return e.code == E_NOT_FOUND ? OK : e;
 }
 
+/* What is newest now: the base, and whose revocations a rollback keeps. */
+static struct err find_newest(struct publication *p)
+{
+    struct cp_work *work = p->work;
+    struct err e = p->room->store->ops->latest(p->room->store, p->room->environment, &work->before);
+    if (e.code == E_NOT_FOUND) {
+        work->before = (struct cp_record){0};
+        return OK;
+    }
+    return e;
+}
+
 static struct err step_base(struct publication *p)
 {
     struct cp_work *work = p->work;
@@ -83,12 +97,7 @@ static struct err step_base(struct publication *p)
     if (p->over) {
         return step_head(p);
     }
-    struct err e = p->room->store->ops->latest(p->room->store, p->room->environment, &work->before);
-    if (e.code == E_NOT_FOUND) {
-        work->before = (struct cp_record){0};
-    } else {
-        TRY(e);
-    }
+    TRY(find_newest(p));
     if (work->has_base && work->base != work->before.version) {
         TRY(buf_addf(&work->sentence,
                      "the newest version is %" PRIu64 ", the plan was made against %" PRIu64,
@@ -152,7 +161,8 @@ static struct err step_open(struct publication *p)
     p->proposed = !p->over;
     p->work->record.version = p->proposal.version;
     p->work->target = p->proposal.origin;
-    return OK;
+    p->work->with_trust = p->proposal.with_trust;
+    return p->over || p->proposal.origin == 0 ? OK : find_newest(p);
 }
 
 /* ---- load ---- */
@@ -162,51 +172,6 @@ static struct err take_file(void *ctx, const struct cp_store_file *file)
     return cp_source_set_add(ctx, file->name, file->bytes);
 }
 
-struct chunk_taker {
-    struct publication *p;
-    const struct manifest *manifest;
-    size_t stream; /* of the next chunk. */
-    size_t chunk;
-};
-
-/* A chunk of the old version, as it was stored then. */
-static struct err take_chunk(void *ctx, const struct cp_store_chunk *row)
-{
-    struct chunk_taker *t = ctx;
-    while (t->stream < t->manifest->stream_count &&
-           t->chunk == t->manifest->streams[t->stream].chunk_count) {
-        t->stream++;
-        t->chunk = 0;
-    }
-    if (t->stream == t->manifest->stream_count) {
-        return FAIL(E_IO); /* the journal row and its manifest disagree. */
-    }
-    struct cut_chunk *chunk = &t->p->cut.streams[t->stream].chunks[t->chunk++];
-    chunk->raw.size = row->raw_size;
-    (void)memcpy(chunk->raw_digest, row->raw_digest, sizeof(chunk->raw_digest));
-    (void)memcpy(chunk->digest, row->stored_digest, sizeof(chunk->digest));
-    return arena_dup(&t->p->kept, row->stored, &chunk->stored);
-}
-
-static struct err make_streams(struct publication *p, const struct manifest *manifest)
-{
-    for (size_t i = 0; i < manifest->stream_count; i++) {
-        const struct manifest_stream *from = &manifest->streams[i];
-        struct cut_stream *to = &p->cut.streams[i];
-        to->kind = from->kind;
-        to->format = from->format;
-        to->raw_size = from->raw_size;
-        (void)memcpy(to->raw_digest, from->raw_digest, sizeof(to->raw_digest));
-        to->chunks = calloc(from->chunk_count + 1, sizeof(*to->chunks));
-        if (to->chunks == NULL) {
-            return FAIL(E_NO_MEMORY);
-        }
-        to->chunk_count = from->chunk_count;
-        p->cut.count = i + 1;
-    }
-    return OK;
-}
-
 static struct err open_manifest(struct slice container, struct manifest *out)
 {
     struct container c;
@@ -214,25 +179,53 @@ static struct err open_manifest(struct slice container, struct manifest *out)
     return manifest_decode(c.body, out);
 }
 
+static void take_rollback(struct publication *p, struct cp_rollback *from)
+{
+    p->work->capabilities = from->capabilities;
+    p->work->format = from->format;
+    p->cut.count = from->stream_count;
+    (void)memcpy(p->cut.streams, from->streams, from->stream_count * sizeof(from->streams[0]));
+    from->stream_count = 0;
+}
+
+/* The history says of such a rollback what it was, before its reason. */
+static void mark_with_trust(struct cp_work *work)
+{
+    char marked[sizeof(work->message) + sizeof("with trust: ")];
+    (void)snprintf(marked, sizeof(marked), "with trust: %s", work->message);
+    (void)memcpy(work->message, marked, sizeof(work->message) - 1);
+    /* A long reason is cut, but through no character. */
+    for (size_t size = strlen(work->message); !text_is_utf8(slice_of(work->message, size));) {
+        work->message[--size] = '\0';
+    }
+}
+
 /* A rollback takes the old content byte for byte: it does not compile it again. */
 static struct err load_version(struct publication *p, uint64_t version)
 {
     struct cp_store *store = p->room->store;
-    struct cp_record record;
-    auto_buf struct buf container = BUF_MAX(CONTAINER_MAX);
-    struct err e = store->ops->load(store, p->room->environment, version, &record, &container);
+    const struct cp_rollback_wish wish = {.environment = p->room->environment,
+                                          .target = version,
+                                          .newest = p->work->before.version,
+                                          .with_trust = p->work->with_trust};
+    struct cp_rollback rollback;
+    struct err e = cp_rollback_load(store, &wish, &p->kept, &rollback);
+    if (err_ok(e)) {
+        take_rollback(p, &rollback);
+    }
+    cp_rollback_free(&rollback);
     if (e.code == E_NOT_FOUND) {
         TRY(buf_addf(&p->work->sentence, "version %" PRIu64 " was never published, or is too old",
                      version));
         return FAIL(E_NEVER_PUBLISHED);
     }
+    if (e.code == E_CAPABILITY_MISSING) {
+        TRY(buf_addf(&p->work->sentence,
+                     "version %" PRIu64 " was written in a format that no node reads any more: "
+                     "publish its sources instead",
+                     version));
+    }
     TRY(e);
-    auto_manifest struct manifest manifest = {0};
-    TRY(open_manifest(buf_slice(&container), &manifest));
-    TRY(make_streams(p, &manifest));
-    p->work->capabilities = manifest.capabilities;
-    struct chunk_taker taker = {.p = p, .manifest = &manifest};
-    TRY(store->ops->chunks_get(store, p->room->environment, version, take_chunk, &taker));
     return store->ops->sources_get(store, p->room->environment, version, take_file,
                                    &p->work->sources);
 }
@@ -259,20 +252,59 @@ static struct err load_newest(struct publication *p)
     return OK;
 }
 
+/*
+ * Right after a start nobody is known: neither whom this must suit, nor whom to wait for. What
+ * cannot be read stops nothing: nodes judge for themselves.
+ */
+static struct err list_nodes(struct publication *p, struct cp_fleet_node **out, size_t *count)
+{
+    if (bus_state(p->room->bus) == BUS_CONNECTED) {
+        (void)cp_fleet_wait_read(p->room->fleet, limits.fetch_timeout_ms);
+    }
+    return cp_fleet_list(p->room->fleet, out, count);
+}
+
+/* As long as a live node speaks no more than the format before, that is what is written. */
+static struct err choose_format(struct publication *p)
+{
+    struct cp_fleet_node *nodes = NULL;
+    size_t count = 0;
+    TRY(list_nodes(p, &nodes, &count));
+    p->work->format = cp_reach_format(nodes, count);
+    free(nodes);
+    return OK;
+}
+
+/* What this replica judges it makes in the proposal's own format: which one suits the fleet is the
+ * leader's to see. */
+static struct err load_proposed(struct publication *p)
+{
+    struct cp_store *store = p->room->store;
+    auto_manifest struct manifest proposed = {0};
+    TRY(manifest_decode(buf_slice(&p->body), &proposed));
+    p->work->format = manifest_format(&proposed);
+    return p->proposal.origin != 0
+               ? load_version(p, p->proposal.origin)
+               : store->ops->sources_get(store, p->room->environment, p->proposal.version,
+                                         take_file, &p->work->sources);
+}
+
 static struct err step_load(struct publication *p)
 {
     if (p->work->kind == CP_WORK_VALIDATE) {
         return OK; /* the request brought them. */
     }
-    if (p->work->kind == CP_WORK_COSIGN && p->proposal.origin == 0) {
-        return p->room->store->ops->sources_get(p->room->store, p->room->environment,
-                                                p->proposal.version, take_file, &p->work->sources);
-    }
     if (p->work->kind == CP_WORK_COSIGN) {
-        return load_version(p, p->proposal.origin);
+        return load_proposed(p);
     }
     TRY(load_newest(p));
-    return p->work->kind == CP_WORK_ROLLBACK ? load_version(p, p->work->target) : OK;
+    if (p->work->kind != CP_WORK_ROLLBACK) {
+        return choose_format(p);
+    }
+    if (p->work->with_trust) {
+        mark_with_trust(p->work);
+    }
+    return load_version(p, p->work->target);
 }
 
 /* ---- compile, cut ---- */
@@ -334,9 +366,15 @@ static bool find_known(void *ctx, const uint8_t raw_digest[DIGEST_SIZE], struct 
     return found; /* a failure to read means that it is stored anew: the same content. */
 }
 
+/* What the content cannot be said in is not chosen; step_reach() names who cannot read it. */
 static struct err step_cut(struct publication *p)
 {
-    return p->compiled == NULL ? OK : cp_streams_cut(&p->cut, p->compiled, find_known, p);
+    if (p->compiled == NULL) {
+        return OK;
+    }
+    TRY(cp_streams_cut(&p->cut, p->compiled, p->work->format, find_known, p));
+    p->work->format = p->cut.format;
+    return OK;
 }
 
 static struct manifest_plan plan_of(const struct publication *p, uint64_t version)
@@ -417,15 +455,10 @@ static struct err step_reach(struct publication *p)
 {
     struct cp_fleet_node *nodes = NULL;
     size_t count = 0;
-    /* Right after a start nobody is known: neither whom this must suit, nor whom to wait for. What
-     * cannot be read stops nothing: nodes judge for themselves. */
-    if (bus_state(p->room->bus) == BUS_CONNECTED) {
-        (void)cp_fleet_wait_read(p->room->fleet, limits.fetch_timeout_ms);
-    }
-    TRY(cp_fleet_list(p->room->fleet, &nodes, &count));
+    TRY(list_nodes(p, &nodes, &count));
     struct cp_work *work = p->work;
-    struct err e =
-        cp_reach_judge(nodes, count, work->capabilities, &work->nodes_live, &work->sentence);
+    const struct cp_reach_need need = {.capabilities = work->capabilities, .format = work->format};
+    struct err e = cp_reach_judge(nodes, count, &need, &work->nodes_live, &work->sentence);
     free(nodes);
     return e;
 }
@@ -482,7 +515,8 @@ static struct err step_propose(struct publication *p)
     ids_digest(buf_slice(&p->body), p->work->record.manifest_digest);
     struct cp_proposal proposal = {.version = p->work->record.version,
                                    .origin =
-                                       p->work->kind == CP_WORK_ROLLBACK ? p->work->target : 0};
+                                       p->work->kind == CP_WORK_ROLLBACK ? p->work->target : 0,
+                                   .with_trust = p->work->with_trust};
     TRY(p->room->store->ops->proposal_put(p->room->store, &p->fence, &proposal,
                                           buf_slice(&p->body)));
     cp_cosign_hint(p->room->bus, p->room->environment);
@@ -845,6 +879,15 @@ struct err cp_publish_compiled(struct cp_publish_room *room, uint64_t version,
     }
     cp_diags_free(&diags);
     cp_source_set_free(&set);
+    TRY(e);
+    if (record.origin == 0) {
+        return OK;
+    }
+    e = cp_rollback_revocations(room->store, room->environment, version, *out);
+    if (!err_ok(e)) {
+        cp_compiled_free(*out);
+        *out = NULL;
+    }
     return e;
 }
 

@@ -13,17 +13,21 @@ static struct err cut_kind(struct cp_streams *s, const struct cp_part *parts, si
     *raw = BUF_MAX(STREAM_RAW_MAX);
     struct part_writer writer = {.out = raw};
     for (size_t i = 0; i < count; i++) {
-        TRY(part_add(&writer, parts[i].key, parts[i].bytes));
+        TRY(part_add(&writer, parts[i].key, cp_part_bytes(&parts[i], s->format)));
     }
-    TRY(cut_stream(parts[0].kind, buf_slice(raw), known, ctx, &s->streams[s->count]));
+    struct cut_stream *stream = &s->streams[s->count];
+    TRY(cut_stream(parts[0].kind, buf_slice(raw), known, ctx, stream));
+    stream->format = stream_format(stream->kind, s->format);
     s->count++;
     return OK;
 }
 
-struct err cp_streams_cut(struct cp_streams *s, const struct cp_compiled *compiled,
+struct err cp_streams_cut(struct cp_streams *s, const struct cp_compiled *compiled, uint32_t format,
                           cut_known_fn known, void *ctx)
 {
     size_t count = 0;
+    uint32_t least = cp_compiled_format_least(compiled);
+    s->format = format < least ? least : format;
     const struct cp_part *parts = cp_compiled_parts(compiled, &count);
     for (size_t from = 0; from < count;) {
         size_t to = from + 1;

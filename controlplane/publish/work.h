@@ -27,6 +27,7 @@ struct cp_work {
     enum cp_work_kind kind;
     struct cp_source_set sources; /* of all but a rollback. */
     uint64_t target;              /* of a rollback: the version whose content comes back. */
+    bool with_trust;              /* of a rollback: what was revoked since then comes back, too. */
     bool has_base;                /* refuse unless 'base' is the newest version (0: none yet). */
     uint64_t base;
     bool again; /* publish under a new number even when nothing changed. */
@@ -53,6 +54,7 @@ struct cp_work {
     uint64_t bytes_new;    /* stored bytes of these. */
     uint64_t nodes_live;   /* that it would reach now. */
     uint64_t capabilities; /* that a node needs for it. */
+    uint32_t format;       /* of the snapshot. */
     bool in_head;          /* KV's head points at it. */
     bool is_same;          /* the content is that of the newest publication. */
     bool is_unchanged;     /* so are the positions: there is nothing to publish. */
