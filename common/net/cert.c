@@ -22,6 +22,7 @@ static struct err crypto_failure(enum err_code code)
 /* ---- chains ---- */
 
 /* Nobody is asked for a passphrase: without this OpenSSL would, on the terminal. */
+/* NOLINTNEXTLINE(readability-non-const-parameter): OpenSSL's type of it. */
 static int no_passphrase(char *out, int size, int writes, void *ctx)
 {
     (void)out;

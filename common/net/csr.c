@@ -26,6 +26,7 @@ static void free_request(X509_REQ **request)
 #define auto_request __attribute__((cleanup(free_request)))
 
 /* Nobody is asked for a passphrase: without this OpenSSL would, on the terminal. */
+/* NOLINTNEXTLINE(readability-non-const-parameter): OpenSSL's type of it. */
 static int no_passphrase(char *out, int size, int writes, void *ctx)
 {
     (void)out;

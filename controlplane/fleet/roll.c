@@ -11,7 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "common/base/clock.h"
+#include "common/base/check.h"
 #include "common/base/limits.h"
 #include "common/base/lock.h"
 #include "common/base/map.h"
@@ -221,6 +221,7 @@ static void drop_stale(struct cp_roll *roll, const struct cp_roll_now *now)
 void cp_roll_enrol(struct cp_roll *roll, const struct cp_roll_member *members, size_t count,
                    const struct cp_roll_now *now)
 {
+    CHECK(count == 0 || members != NULL);
     for (size_t i = 0; i < count; i++) {
         struct entry *entry = get(roll, slice_str(members[i].id));
         if (entry == NULL) {

@@ -71,7 +71,7 @@ static struct err add_labels(struct slice text, struct buf *out, struct buf *mes
 struct err cp_grant_make(const struct cp_grant *grant, struct buf *out, struct buf *message)
 {
     auto_buf struct buf text = BUF_MAX(CP_GRANT_MAX);
-    auto_buf struct buf ignored = BUF_MAX(2 * CP_GRANT_MAX);
+    auto_buf struct buf ignored = BUF_MAX((size_t)2 * CP_GRANT_MAX);
     if (grant->labels.size + grant->sans.size >= CP_GRANT_MAX) {
         TRY(buf_addf(message, "labels and sans: expected at most %d characters", CP_GRANT_MAX - 1));
         return FAIL(E_USAGE);

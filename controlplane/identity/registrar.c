@@ -385,7 +385,8 @@ static struct err judge_renewal(struct cp_registrar *r, const struct cp_renew_re
         return say(FAIL(E_CLOCK_SKEW), "at_ms: the clocks differ by more than clock-tolerance-ms",
                    message);
     }
-    if (request->count <= net_serial_count(node->serial) || request->count >> NET_SERIAL_COUNT_BITS != 0) {
+    if (request->count <= net_serial_count(node->serial) ||
+        request->count >> NET_SERIAL_COUNT_BITS != 0) {
         return FAIL(E_RENEWAL_REPLAYED);
     }
     return OK;

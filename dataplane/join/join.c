@@ -269,11 +269,11 @@ static struct err take_root(struct joining *j, const json_t *item)
     uint8_t *room = NULL;
     size_t size = 0;
     struct root root;
-    if (j->root_count == ROOTS_MAX || text.size > 2 * ROOT_MAX) {
+    if (j->root_count == ROOTS_MAX || text.size > (size_t)2 * ROOT_MAX) {
         return FAIL(E_TOO_LARGE);
     }
     struct buf *bytes = &j->roots[j->root_count];
-    *bytes = BUF_MAX(2 * ROOT_MAX);
+    *bytes = BUF_MAX((size_t)2 * ROOT_MAX);
     j->root_count++;
     TRY(buf_reserve(bytes, text.size + 1, &room));
     if (sodium_base642bin(room, text.size + 1, (const char *)text.ptr, text.size, NULL, &size, NULL,

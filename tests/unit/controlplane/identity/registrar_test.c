@@ -194,7 +194,7 @@ static void a_token_lets_its_node_in_once(void **state)
 {
     (void)state;
     struct joiner j = joiner_of("node-1");
-    struct cp_admission a;
+    struct cp_admission a = {.labels = ""};
     char prefix[32];
     assert_string_equal(last_audit().action, "identity token");
     (void)snprintf(prefix, sizeof(prefix), "%s", strstr(last_audit().object, "token "));
@@ -229,8 +229,8 @@ static void the_same_keys_may_ask_again(void **state)
 {
     (void)state;
     struct joiner j = joiner_of("node-3");
-    struct cp_admission first;
-    struct cp_admission second;
+    struct cp_admission first = {.labels = ""};
+    struct cp_admission second = {.labels = ""};
     assert_int_equal(join(0, &j, &first), E_OK);
     assert_int_equal(join(1, &j, &second), E_OK);
     assert_string_not_equal(first.leaf.serial, second.leaf.serial);
@@ -323,7 +323,7 @@ static void a_rejoined_node_has_other_keys(void **state)
 static void wrong_invitations_are_refused(void **state)
 {
     (void)state;
-    struct join_token token;
+    struct join_token token = {.has_pin = false};
     assert_int_equal(invite_as("Node", "", "", 60000, &token).code, E_USAGE);
     assert_int_equal(invite_as("", "", "", 60000, &token).code, E_USAGE);
     assert_int_equal(invite_as("n", "", "", 999, &token).code, E_USAGE);
@@ -515,7 +515,7 @@ static void stop(void)
 static void a_token_pins_the_last_of_the_chain(void **state)
 {
     (void)state;
-    struct join_token token;
+    struct join_token token = {.has_pin = false};
     char chain[128];
     uint8_t pin[NET_PIN_SIZE];
     struct net_chain anchors = {.count = 0};
