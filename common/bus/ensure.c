@@ -7,18 +7,20 @@
 
 #include "common/base/check.h"
 #include "common/bus/jetstream.h"
+#include "common/bus/kv.h"
 
 static const int64_t ns_per_ms = 1000000;
 
 /* ---- one call of the API ---- */
 
-struct err api_begin(struct api *api, struct bus *bus, uint64_t timeout_ms)
+struct err api_begin(struct api *api, struct bus *bus, const char *prefix, uint64_t timeout_ms)
 {
-    *api = (struct api){.bus = bus, .forbidden = bus_forbidden(bus)};
+    *api = (struct api){.bus = bus, .forbidden = bus_forbidden(bus), .prefix = prefix};
     TRY(bus_hold(bus, &api->connection));
     jsOptions options;
     (void)jsOptions_Init(&options);
     options.Wait = (int64_t)timeout_ms;
+    options.Prefix = prefix;
     if (natsConnection_JetStream(&api->js, api->connection, &options) != NATS_OK) {
         bus_release(bus);
         return FAIL(E_NO_MEMORY);
@@ -57,7 +59,7 @@ struct err api_end(struct api *api, natsStatus status, jsErrCode code)
 {
     struct err err = outcome(status, code);
     if (err.code == E_RESULT_UNKNOWN) {
-        err = bus_blame(api->bus, api->forbidden, "$JS.API.", err);
+        err = bus_blame(api->bus, api->forbidden, api->prefix, err);
     }
     jsCtx_Destroy(api->js);
     bus_release(api->bus);
@@ -133,21 +135,22 @@ static void take_info(const jsStreamInfo *is, struct stream_info *out)
     }
 }
 
-static struct err look(struct bus *bus, const char *name, uint64_t timeout_ms, jsStreamInfo **out)
+static struct err look(struct bus *bus, const char *prefix, const char *name, uint64_t timeout_ms,
+                       jsStreamInfo **out)
 {
     struct api api;
     jsErrCode code = 0;
-    TRY(api_begin(&api, bus, timeout_ms));
+    TRY(api_begin(&api, bus, prefix, timeout_ms));
     natsStatus status = js_GetStreamInfo(out, api.js, name, /* opts= */ NULL, &code);
     struct err err = api_end(&api, status, code);
     return err.code == E_RESULT_UNKNOWN ? FAIL(E_UNAVAILABLE) : err; /* only looked. */
 }
 
-struct err look_at_stream(struct bus *bus, const char *name, uint64_t timeout_ms,
+struct err look_at_stream(struct bus *bus, const char *api, const char *name, uint64_t timeout_ms,
                           struct stream_info *out)
 {
     jsStreamInfo *info = NULL;
-    TRY(look(bus, name, timeout_ms, &info));
+    TRY(look(bus, api, name, timeout_ms, &info));
     take_info(info, out);
     jsStreamInfo_Destroy(info);
     return OK;
@@ -157,7 +160,7 @@ static struct err hold_against(struct bus *bus, const jsStreamConfig *want, uint
                                struct buf *why, struct stream_info *out)
 {
     jsStreamInfo *info = NULL;
-    TRY(look(bus, want->Name, timeout_ms, &info));
+    TRY(look(bus, KV_API, want->Name, timeout_ms, &info));
     struct err err = judge_stream(info->Config, want, why);
     if (out != NULL) {
         take_info(info, out);
@@ -176,7 +179,7 @@ struct err ensure_stream(struct bus *bus, jsStreamConfig *want, uint64_t timeout
     struct api api;
     jsErrCode code = 0;
     jsStreamInfo *info = NULL;
-    TRY(api_begin(&api, bus, timeout_ms));
+    TRY(api_begin(&api, bus, KV_API, timeout_ms));
     natsStatus status = js_AddStream(&info, api.js, want, /* opts= */ NULL, &code);
     err = api_end(&api, status, code);
     if ((int)code == API_STREAM_NAME_IN_USE) { /* another replica was faster. */
@@ -200,7 +203,7 @@ struct err raise_stream(struct bus *bus, const char *name, uint32_t replicas, ui
     jsErrCode code = 0;
     jsStreamInfo *is = NULL;
     jsStreamInfo *raised = NULL;
-    TRY(look(bus, name, timeout_ms, &is));
+    TRY(look(bus, KV_API, name, timeout_ms, &is));
     take_info(is, out);
     jsStreamConfig config = *is->Config; /* its texts stay those of 'is'. */
     struct err err = OK;
@@ -208,7 +211,7 @@ struct err raise_stream(struct bus *bus, const char *name, uint32_t replicas, ui
         err = FAIL(E_REPLICAS_MISSING);
     } else if (out->replicas < replicas) {
         config.Replicas = replicas;
-        err = api_begin(&api, bus, timeout_ms);
+        err = api_begin(&api, bus, KV_API, timeout_ms);
         if (err_ok(err)) {
             natsStatus status = js_UpdateStream(&raised, api.js, &config, /* opts= */ NULL, &code);
             err = api_end(&api, status, code);
@@ -309,7 +312,7 @@ static struct err look_at_consumer(struct bus *bus, const char *stream, jsConsum
     struct api api;
     jsConsumerInfo *info = NULL;
     jsErrCode code = 0;
-    TRY(api_begin(&api, bus, timeout_ms));
+    TRY(api_begin(&api, bus, KV_API, timeout_ms));
     natsStatus status =
         js_GetConsumerInfo(&info, api.js, stream, want->Durable, /* opts= */ NULL, &code);
     TRY(api_end(&api, status, code));
@@ -336,7 +339,7 @@ struct err jetstream_consumer_ensure(struct bus *bus, const struct jetstream_con
     }
     struct api api;
     jsErrCode code = 0;
-    TRY(api_begin(&api, bus, timeout_ms)); /* makes it, or brings it to our numbers. */
+    TRY(api_begin(&api, bus, KV_API, timeout_ms)); /* makes it, or brings it to our numbers. */
     natsStatus status = js_AddConsumer(/* ci= */ NULL, api.js, want->stream, &config,
                                        /* opts= */ NULL, &code);
     return api_end(&api, status, code);

@@ -28,9 +28,11 @@ struct api {
     natsConnection *connection;
     jsCtx *js;
     uint64_t forbidden;
+    const char *prefix; /* "$JS.API" */
 };
 
-MUST_CHECK struct err api_begin(struct api *api, struct bus *bus, uint64_t timeout_ms);
+MUST_CHECK struct err api_begin(struct api *api, struct bus *bus, const char *prefix,
+                                uint64_t timeout_ms);
 /* Ends it and says how a call went. */
 MUST_CHECK struct err api_end(struct api *api, natsStatus status, jsErrCode code);
 
@@ -39,8 +41,8 @@ MUST_CHECK struct err ensure_stream(struct bus *bus, jsStreamConfig *want, uint6
                                     struct buf *why, struct stream_info *out);
 
 /* E_NOT_FOUND when it is not there. */
-MUST_CHECK struct err look_at_stream(struct bus *bus, const char *name, uint64_t timeout_ms,
-                                     struct stream_info *out);
+MUST_CHECK struct err look_at_stream(struct bus *bus, const char *api, const char *name,
+                                     uint64_t timeout_ms, struct stream_info *out);
 
 /* Brings it up to so many replicas; see kv_raise(). E_NOT_FOUND when it is not there. */
 MUST_CHECK struct err raise_stream(struct bus *bus, const char *name, uint32_t replicas,

@@ -42,8 +42,19 @@ struct err kv_bind(struct kv *kv, struct bus *bus, struct slice bucket)
     if (!name_fits(bucket, "-_", KV_BUCKET_MAX)) {
         return FAIL(E_USAGE);
     }
-    *kv = (struct kv){.bus = bus};
+    *kv = (struct kv){.bus = bus, .api = KV_API};
     memcpy(kv->bucket, bucket.ptr, bucket.size);
+    return OK;
+}
+
+struct err kv_bind_imported(struct kv *kv, struct bus *bus, struct slice bucket, const char *api)
+{
+    struct slice text = slice_str(api);
+    if (!subject_is_valid(text) || text.size > KV_API_MAX) {
+        return FAIL(E_USAGE);
+    }
+    TRY(kv_bind(kv, bus, bucket));
+    kv->api = api;
     return OK;
 }
 
@@ -98,7 +109,7 @@ struct err kv_look(const struct kv *kv, uint64_t timeout_ms, struct stream_info 
 {
     char name[KV_BUCKET_MAX + 4];
     (void)snprintf(name, sizeof(name), "KV_%s", kv->bucket);
-    struct err err = look_at_stream(kv->bus, name, timeout_ms, out);
+    struct err err = look_at_stream(kv->bus, kv->api, name, timeout_ms, out);
     return err.code == E_NOT_FOUND ? FAIL(E_UNAVAILABLE) : err;
 }
 
@@ -300,8 +311,8 @@ static struct err get_direct(const struct kv *kv, struct slice key, uint64_t tim
                              struct buf *value, struct kv_entry *out)
 {
     char subject[SUBJECT_SIZE_MAX + 1];
-    char prefix[KV_BUCKET_MAX + 32];
-    (void)snprintf(prefix, sizeof(prefix), "$JS.API.DIRECT.GET.KV_%s.", kv->bucket);
+    char prefix[KV_API_MAX + KV_BUCKET_MAX + 32];
+    (void)snprintf(prefix, sizeof(prefix), "%s.DIRECT.GET.KV_%s.", kv->api, kv->bucket);
     TRY(key_subject(kv, prefix, key, subject));
     natsMsg *answer = NULL;
     TRY(bus_request(kv->bus, &(struct bus_outgoing){.subject = slice_str(subject)}, timeout_ms,
@@ -320,7 +331,7 @@ static struct err look_inside(const struct kv *kv, const char *stream, uint64_t 
                               bool *out_any)
 {
     struct stream_info info;
-    TRY(look_at_stream(kv->bus, stream, timeout_ms, &info));
+    TRY(look_at_stream(kv->bus, kv->api, stream, timeout_ms, &info));
     *out_any = info.messages > 0;
     return OK;
 }
@@ -338,7 +349,7 @@ static struct err get_from_leader(const struct kv *kv, struct slice key, uint64_
     bool any = false;
     struct err err = look_inside(kv, stream, timeout_ms / 2, &any);
     if (err_ok(err) && any) {
-        TRY(api_begin(&api, kv->bus, timeout_ms / 2));
+        TRY(api_begin(&api, kv->bus, kv->api, timeout_ms / 2));
         natsStatus status = js_GetLastMsg(&msg, api.js, stream, subject, /* opts= */ NULL, &code);
         err = api_end(&api, status, code);
     }

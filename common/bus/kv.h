@@ -25,10 +25,15 @@
 #include "common/bus/bus.h"
 #include "common/bus/jetstream.h"
 
-enum { KV_BUCKET_MAX = 128, KV_KEY_MAX = 256 };
+enum { KV_BUCKET_MAX = 128, KV_KEY_MAX = 256, KV_API_MAX = 128 };
+
+/* Where JetStream is asked, as it is made. */
+#define KV_API "$JS.API"
 
 struct kv {
     struct bus *bus; /* borrowed. */
+    const char
+        *api; /* borrowed: where its JetStream is asked; KV_API unless it is another account's. */
     char bucket[KV_BUCKET_MAX + 1];
 };
 
@@ -62,6 +67,11 @@ struct kv_entry {
 
 /* Names a bucket; asks nobody. E_USAGE when the name is not [A-Za-z0-9_-]{1,128}. */
 MUST_CHECK struct err kv_bind(struct kv *kv, struct bus *bus, struct slice bucket);
+
+/* The same for a bucket of another account of NATS, whose API is imported as 'api' (a subject of
+ * at most KV_API_MAX bytes, without a last dot). For reading alone: kv_get() and kv_look(). */
+MUST_CHECK struct err kv_bind_imported(struct kv *kv, struct bus *bus, struct slice bucket,
+                                       const char *api);
 
 /*
  * Makes the bucket if it is missing. One that exists is checked and never changed or destroyed:

@@ -62,6 +62,7 @@ struct dp_apply_config {
     struct disk_seed seed;      /* of a node that joined. */
     const struct key_pair *key; /* signs the status; NULL: none is sent. */
     struct bus *bus;            /* NULL: serve what is on disk, for good. */
+    const char *bucket_api;     /* where the snapshot bucket is read; NULL: KV_API. */
     struct dp_apply_workers workers;
     struct metrics *metrics;
     struct metrics_shard *shard; /* the apply thread's own. */

@@ -14,27 +14,28 @@ static struct err listen(struct dp_feed *feed, struct bus_subscription **out)
                          &feed->queue, /* ctx= */ NULL, out);
 }
 
-static struct err bind(struct dp_feed *feed, struct slice environment)
+static struct err bind(struct dp_feed *feed, const struct dp_feed_from *from)
 {
     struct subject snapshots;
     struct subject nodes;
-    TRY(subject_bucket_snapshots(environment, &snapshots));
-    TRY(subject_bucket_nodes(environment, &nodes));
-    TRY(subject_head(environment, &feed->head));
-    TRY(kv_bind(&feed->snapshots, feed->bus, subject_slice(&snapshots)));
+    TRY(subject_bucket_snapshots(from->environment, &snapshots));
+    TRY(subject_bucket_nodes(from->environment, &nodes));
+    TRY(subject_head(from->environment, &feed->head));
+    TRY(kv_bind_imported(&feed->snapshots, feed->bus, subject_slice(&snapshots),
+                         from->bucket_api == NULL ? KV_API : from->bucket_api));
     TRY(kv_bind(&feed->nodes, feed->bus, subject_slice(&nodes)));
     return listen(feed, &feed->hints);
 }
 
-struct err dp_feed_init(struct dp_feed *feed, struct bus *bus, struct slice environment,
-                        queue_wake_fn *wake, void *wake_ctx)
+struct err dp_feed_init(struct dp_feed *feed, const struct dp_feed_from *from, queue_wake_fn *wake,
+                        void *wake_ctx)
 {
-    *feed = (struct dp_feed){.bus = bus};
+    *feed = (struct dp_feed){.bus = from->bus};
     TRY(queue_init(&feed->queue, HINT_QUEUE, wake, wake_ctx));
-    if (bus == NULL) {
+    if (from->bus == NULL) {
         return OK;
     }
-    struct err e = bind(feed, environment);
+    struct err e = bind(feed, from);
     if (!err_ok(e)) {
         queue_free(&feed->queue, bus_message_drop);
     }

@@ -31,8 +31,14 @@ struct dp_feed {
     uint64_t bytes; /* fetched so far. */
 };
 
+struct dp_feed_from {
+    struct bus *bus; /* NULL: see above. */
+    struct slice environment;
+    const char *bucket_api; /* see kv_bind_imported(); NULL: KV_API. */
+};
+
 /* Subscribes to the environment's heads. 'wake' is called when a hint arrives. */
-MUST_CHECK struct err dp_feed_init(struct dp_feed *feed, struct bus *bus, struct slice environment,
+MUST_CHECK struct err dp_feed_init(struct dp_feed *feed, const struct dp_feed_from *from,
                                    queue_wake_fn *wake, void *wake_ctx);
 void dp_feed_free(struct dp_feed *feed);
 

@@ -204,7 +204,10 @@ static struct err set_up(struct dp_apply *a)
     }
     TRY(dp_model_bin_new(wake, a, &a->bin));
     TRY(open_disk(a));
-    return dp_feed_init(&a->feed, a->config.bus, a->config.environment, wake, a);
+    struct dp_feed_from from = {.bus = a->config.bus,
+                                .environment = a->config.environment,
+                                .bucket_api = a->config.bucket_api};
+    return dp_feed_init(&a->feed, &from, wake, a);
 }
 
 struct err dp_apply_start(const struct dp_apply_config *config, struct dp_apply **out)

@@ -294,6 +294,7 @@ static struct err start_apply(struct dp_node *n)
         .seed = o->self.seed,
         .key = o->has_key ? &o->key : NULL,
         .bus = n->bus,
+        .bucket_api = o->nats_bucket_api,
         .workers = {.swap = swap, .fresh = fresh, .served = served, .ctx = n},
         .metrics = n->metrics,
         .shard = metrics_shard(n->metrics, o->workers),

@@ -12,6 +12,8 @@
 #include "common/base/limits.h"
 #include "common/base/scope.h"
 #include "common/base/text.h"
+#include "common/bus/kv.h"
+#include "common/bus/subject.h"
 #include "common/net/addr.h"
 #include "common/net/cert.h"
 #include "dataplane/join/join.h"
@@ -33,6 +35,8 @@ const struct setting_row dp_node_settings[] = {
     {"nats-ca", "FILE", NULL, "CA of the NATS servers; with it TLS is required", TEXT},
     {"nats-cert", "FILE", NULL, "certificate chain for NATS; needs nats-key", TEXT},
     {"nats-key", "FILE", NULL, "its private key, PEM", TEXT},
+    {"nats-bucket-api", "SUBJECT", KV_API, "JetStream's API for snapshots, as it is imported",
+     TEXT},
     {"nats-replicas", "N", "1", "servers that keep the streams of events: 1, 3 or 5", TEXT},
     {"key-status", "FILE", NULL, "the node's own key, which signs its status", TEXT},
     {"listen-tls", "ADDR", NULL, "gRPC and HTTP under TLS; :8443 when tls-cert is given", TEXT},
@@ -365,6 +369,10 @@ static struct err judge_nats(const struct dp_options *o, struct buf *message)
         return wrong(message, o->nats_cert == NULL ? "nats-cert" : "nats-key", NULL,
                      "nats-cert and nats-key go together");
     }
+    struct slice api = slice_str(o->nats_bucket_api);
+    if (!subject_is_valid(api) || api.size > KV_API_MAX) {
+        return wrong(message, "nats-bucket-api", o->nats_bucket_api, "a subject");
+    }
     return OK;
 }
 
@@ -390,6 +398,7 @@ static void read_plain(const struct settings *s, struct dp_options *o)
     o->nats_urls = settings_get(s, "nats-urls");
     o->nats_creds = settings_get(s, "nats-creds");
     o->nats_ca = settings_get(s, "nats-ca");
+    o->nats_bucket_api = settings_get(s, "nats-bucket-api");
     o->nats_cert = settings_get(s, "nats-cert");
     o->nats_key = settings_get(s, "nats-key");
     o->tls_cert = settings_get(s, "tls-cert");

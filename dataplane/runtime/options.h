@@ -44,6 +44,7 @@ struct dp_options {
     const char *dns_servers; /* NULL: the system's. */
     const char *nats_urls;   /* NULL: no bus. */
     uint32_t nats_replicas;
+    const char *nats_bucket_api;
     const char *nats_creds;
     const char *nats_ca;
     const char *nats_cert; /* with nats_key. */

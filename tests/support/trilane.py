@@ -189,14 +189,15 @@ def control_plane_permissions(env):
     }
 
 
-def node_permissions(env, node_id):
-    """What a node's NATS user may do: read snapshots, say its own status, carry events."""
+def node_permissions(env, node_id, api="$JS.API"):
+    """What a node's NATS user may do: read snapshots, say its own status, carry events. 'api': where
+    it reads snapshots."""
     snapshots, events = "trilane_%s_snapshots" % env, "TRILANE_EVENTS"
     return {
         "publish": {"allow": [
             "$KV.trilane_%s_nodes.%s" % (env, node_id),
-            "$JS.API.STREAM.INFO.KV_" + snapshots,
-            "$JS.API.STREAM.MSG.GET.KV_" + snapshots, "$JS.API.DIRECT.GET.KV_%s.>" % snapshots,
+            api + ".STREAM.INFO.KV_" + snapshots,
+            api + ".STREAM.MSG.GET.KV_" + snapshots, api + ".DIRECT.GET.KV_%s.>" % snapshots,
             "trilane.%s.event.>" % env, "trilane.%s.quarantine.>" % env,
             "$JS.API.STREAM.INFO." + events, "$JS.API.STREAM.CREATE." + events,
             "$JS.API.STREAM.INFO.TRILANE_QUARANTINE", "$JS.API.STREAM.CREATE.TRILANE_QUARANTINE",
@@ -306,6 +307,11 @@ class NatsClient:
 
     def publish(self, subject, payload):
         self._send(b"PUB %s %d" % (subject.encode(), len(payload)), payload)
+        self.flush()
+
+    def ask_for_others(self, subject, reply, payload=b"{}"):
+        """A request whose answer goes where somebody else listens."""
+        self._send(b"PUB %s %s %d" % (subject.encode(), reply.encode(), len(payload)), payload)
         self.flush()
 
     def subscribe(self, subject):

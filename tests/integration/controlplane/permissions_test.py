@@ -148,5 +148,88 @@ spec: {security: dev, trustDomain: trilane.test}
             self.assertEqual(re.findall('"([^"]+)"', text), subjects, user)
 
 
+API = "trilane.%s.js" % ENVIRONMENT
+
+
+class TwoAccounts(Nats):
+    """As the page has it: the control plane's account and the nodes'."""
+
+    def _configure(self):
+        page = (trilane.SOURCE / "docs" / "own-platform.md").read_text()
+        text = re.sub("^    ", "", re.search(r"^    accounts: .*?^    }$", page,
+                                             re.M | re.S).group(), flags=re.M)
+        cp = [{"user": "admin"},
+              {"user": "cp", "permissions": trilane.control_plane_permissions(ENVIRONMENT)}]
+        nodes = [{"user": "events"}]  # may do everything in the nodes' account.
+        nodes += [{"user": node, "permissions": trilane.node_permissions(ENVIRONMENT, node, API)}
+                  for node in ("node-1", "node-2")]
+        for user in cp + nodes:
+            user["password"] = user["user"] + "-secret"
+        text = text.replace("users: [ ] # cp", "users: " + json.dumps(cp))
+        text = text.replace("users: [ ] # node-1, node-2", "users: " + json.dumps(nodes))
+        self.configuration.write_text('listen: "127.0.0.1:%d"\njetstream: { store_dir: "%s" }\n%s\n'
+                                      % (self.port, self.directory / "jetstream", text))
+
+    def add_node(self, node_id):
+        assert node_id in ("node-1", "node-2")
+
+
+class Accounts(unittest.TestCase):
+    def setUp(self):
+        self.p = Platform(environment=ENVIRONMENT, nats=False)
+        self.addCleanup(self.p.close)
+        self.p.nats = TwoAccounts(self.p.directory / "accounts", environment=ENVIRONMENT)
+        self.p.programs.append(self.p.nats)
+        self.p.nats.start()
+        self.cp = self.p.control_plane().start(head_interval_ms=200)
+        wait_until(self.cp.leads, 10, "a leader")
+        self.nodes = [self.p.node("node-%d" % i, nats_bucket_api=API).start(
+            good_after_ms=100, status_interval_ms=300, poll_interval_ms=200) for i in (1, 2)]
+        self.sources = self.p.write_policies({"shop.yaml": """
+apiVersion: trilane.dev/v1
+kind: Environment
+metadata: {name: %s}
+spec: {security: dev, trustDomain: trilane.test}
+""" % ENVIRONMENT})
+        self.cp("publish", "-m", "first", self.sources)
+
+    def test_what_they_need_works(self):
+        self.cp("publish", "--again", "-m", "again", self.sources)  # ends when both run it.
+        self.assertEqual([n.version() for n in self.nodes], [2, 2])
+        wait_until(lambda: {n["state"] for n in self.cp.json("status")["nodes"]} == {"GOOD"}, 10,
+                   "both to say that it is good")
+        for node in self.nodes:
+            text = trilane.http("GET", node.admin + "/metrics")[2].decode()
+            self.assertRegex(text, r'trilane_heads_total{way="hint"} [1-9]')
+            self.assertEqual(node.dump()["bus"]["last_error"], "")
+        with NatsClient(self.p.nats, "events") as nodes, NatsClient(self.p.nats) as control:
+            for stream in ("TRILANE_EVENTS", "TRILANE_QUARANTINE"):
+                wait_until(lambda s=stream: "error" not in json.loads(
+                    nodes.request("$JS.API.STREAM.INFO." + s)), 10, stream)
+                self.assertIn("error", json.loads(control.request("$JS.API.STREAM.INFO." + stream)))
+        self.assertEqual(self.cp.api("GET", "/api/v1/status")[1]["bus"]["last_error"], "")
+
+    def test_an_answer_of_jetstream_lands_nowhere(self):
+        """What one account's lists of permissions cannot prevent."""
+        record = self.cp.json("history")["versions"][0]
+        manifest = "manifest.%d.%s" % (record["version"], record["manifest_digest"])
+        with NatsClient(self.p.nats) as admin:
+            before = admin.get(SNAPSHOTS, manifest)
+            with NatsClient(self.p.nats, "node-1") as node:
+                for asked in (API + ".STREAM.INFO.KV_" + SNAPSHOTS, "$JS.API.STREAM.INFO.TRILANE_EVENTS",
+                              API + ".STREAM.MSG.GET.KV_" + SNAPSHOTS):
+                    for target in ("$KV.%s.%s" % (SNAPSHOTS, manifest), "$KV.%s.head" % SNAPSHOTS,
+                                   "$KV.%s.new" % SNAPSHOTS, "$KV.%s.node-2" % STATUSES):
+                        node.errors.clear()
+                        node.ask_for_others(asked, target)
+                        self.assertEqual(node.errors, [])
+            self.cp("publish", "--again", "-m", "after", self.sources)
+            self.assertEqual(admin.get(SNAPSHOTS, manifest), before)
+            self.assertIsNone(admin.get(SNAPSHOTS, "new"))
+        text = trilane.http("GET", self.cp.url + "/metrics")[2].decode()
+        self.assertIn('trilane_heads_total{event="malformed"} 0\n', text)
+        self.assertEqual(self.cp.metric("trilane_statuses_unverified_total"), 0)
+
+
 if __name__ == "__main__":
     unittest.main()
