@@ -282,11 +282,11 @@ static void *run(void *ctx)
         look_at_connection(f);
         take_messages(f);
         struct cp_roll_now moment = now();
-        cp_roll_turn(f->roll, &moment);
+        uint64_t next_ms = cp_roll_turn(f->roll, &moment);
         if (cp_roll_wants_restore(f->roll)) {
             f->options.restore(f->options.restore_ctx);
         }
-        struct timespec until = in_ms(TURN_MS);
+        struct timespec until = in_ms(next_ms < TURN_MS ? next_ms : TURN_MS);
         (void)sem_clockwait(&f->wakes, CLOCK_MONOTONIC, &until);
     }
     return NULL;

@@ -424,10 +424,12 @@ static void keep(struct cp_roll *roll, struct entry *entry, struct slice bytes)
     roll->waiting_count++;
 }
 
-static bool is_due(const struct entry *entry, const struct cp_roll_now *now)
+/* In how many nanoseconds the next status of the node may be verified. */
+static uint64_t due_in_ns(const struct entry *entry, const struct cp_roll_now *now)
 {
-    return entry->judged_ns == 0 ||
-           now->mono_ns - entry->judged_ns >= CP_ROLL_VERIFY_MS * NS_PER_MS;
+    uint64_t age_ns = now->mono_ns - entry->judged_ns;
+    bool due = entry->judged_ns == 0 || age_ns >= CP_ROLL_VERIFY_MS * NS_PER_MS;
+    return due ? 0 : CP_ROLL_VERIFY_MS * NS_PER_MS - age_ns;
 }
 
 /* A name that just came up may be of a node that joined since the store was looked at: its status
@@ -459,7 +461,7 @@ void cp_roll_offer(struct cp_roll *roll, struct slice id, struct slice bytes,
         keep(roll, entry, bytes);
         return;
     }
-    if (is_due(entry, now) && entry->waiting == NULL) {
+    if (due_in_ns(entry, now) == 0 && entry->waiting == NULL) {
         judge(roll, entry, bytes, /* recalled= */ false, now);
         return;
     }
@@ -475,12 +477,16 @@ void cp_roll_recall(struct cp_roll *roll, struct slice id, struct slice bytes,
     }
 }
 
-void cp_roll_turn(struct cp_roll *roll, const struct cp_roll_now *now)
+uint64_t cp_roll_turn(struct cp_roll *roll, const struct cp_roll_now *now)
 {
+    uint64_t next_ms = UINT64_MAX;
     struct entry **at = &roll->waiting;
     while (*at != NULL) {
         struct entry *entry = *at;
-        if (!is_due(entry, now)) {
+        uint64_t left_ns = due_in_ns(entry, now);
+        if (left_ns > 0) {
+            uint64_t left_ms = left_ns / NS_PER_MS + 1;
+            next_ms = left_ms < next_ms ? left_ms : next_ms;
             at = &entry->next;
             continue;
         }
@@ -491,6 +497,7 @@ void cp_roll_turn(struct cp_roll *roll, const struct cp_roll_now *now)
             judge(roll, entry, slice_of(bytes, entry->waiting_size), /* recalled= */ false, now);
         }
     }
+    return next_ms;
 }
 
 /* ---- from other threads ---- */

@@ -57,8 +57,9 @@ void cp_roll_offer(struct cp_roll *roll, struct slice id, struct slice bytes,
 void cp_roll_recall(struct cp_roll *roll, struct slice id, struct slice bytes,
                     const struct cp_roll_now *now);
 
-/* Judges what waited and is due. */
-void cp_roll_turn(struct cp_roll *roll, const struct cp_roll_now *now);
+/* Judges what waited and is due; returns in how many milliseconds the next one is, UINT64_MAX: none
+ * waits. */
+uint64_t cp_roll_turn(struct cp_roll *roll, const struct cp_roll_now *now);
 
 /* Whether a name came up that the store may know by now; asking clears it. */
 bool cp_roll_wants_members(struct cp_roll *roll);
