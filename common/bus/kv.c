@@ -101,7 +101,7 @@ bool kv_answers(const struct kv *kv, uint64_t timeout_ms)
     char name[KV_BUCKET_MAX + 4];
     struct stream_info info;
     (void)snprintf(name, sizeof(name), "KV_%s", kv->bucket);
-    struct err err = look_at_stream(kv->bus, name, timeout_ms, &info);
+    struct err err = look_at_stream(kv->bus, kv->api, name, timeout_ms, &info);
     return err_ok(err) || err.code == E_NOT_FOUND;
 }
 
