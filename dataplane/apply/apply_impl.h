@@ -145,6 +145,9 @@ void dp_standing_update(struct dp_apply *a);
 /* Sends the status, on change and as a heartbeat. */
 void dp_standing_report(struct dp_apply *a, uint64_t now_ns);
 
+/* When a change is to be sent; 0: there is none, or it cannot be. */
+uint64_t dp_standing_due_ns(const struct dp_apply *a);
+
 /* What a standing and the time now make of the state. */
 enum snap_state dp_standing_state(const struct dp_apply_standing *s, uint64_t boot_ns);
 

@@ -229,11 +229,22 @@ static struct err send_status(struct dp_apply *a)
     return dp_feed_put_status(&a->feed, a->config.node, buf_slice(&sealed));
 }
 
-void dp_standing_report(struct dp_apply *a, uint64_t now_ns)
+/* Not while workers are between two models, nor without NATS. */
+static bool may_report(const struct dp_apply *a)
 {
     bool between = a->model != NULL && !a->standing.adopted;
-    if (a->config.key == NULL || !dp_feed_connected(&a->feed) || between ||
-        now_ns < a->report_rest_ns || (!a->report_due && now_ns < a->report_ns)) {
+    return a->config.key != NULL && dp_feed_connected(&a->feed) && !between;
+}
+
+uint64_t dp_standing_due_ns(const struct dp_apply *a)
+{
+    return a->report_due && may_report(a) ? a->report_rest_ns : 0;
+}
+
+void dp_standing_report(struct dp_apply *a, uint64_t now_ns)
+{
+    if (!may_report(a) || now_ns < a->report_rest_ns ||
+        (!a->report_due && now_ns < a->report_ns)) {
         return;
     }
     struct err e = send_status(a);

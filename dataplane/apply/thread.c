@@ -58,7 +58,7 @@ static void sleep_until_due(struct dp_apply *a)
     sooner(&until_ns, a->retry_ns);
     sooner(&until_ns, a->good_ns);
     sooner(&until_ns, a->hint != NULL ? a->hint_ns : 0);
-    sooner(&until_ns, a->report_due ? a->report_rest_ns : 0);
+    sooner(&until_ns, dp_standing_due_ns(a));
     if (dp_feed_connected(&a->feed)) {
         sooner(&until_ns, a->poll_ns);
     }

@@ -1,5 +1,5 @@
-/* Proves which state a node says it is in: the order of precedence, and both ages at their bounds.
- */
+/* Proves which state a node says it is in: the order of precedence, and both ages at their bounds;
+ * and that the apply thread does not stay awake for a status that cannot be sent. */
 #include "common/base/limits.h"
 #include "dataplane/apply/apply_impl.h"
 
@@ -62,6 +62,14 @@ static void content_has_an_age_of_its_own(void **state)
     assert_int_equal(dp_standing_state(&s, now), SNAP_STALE);
 }
 
+static void a_status_that_cannot_be_sent_is_not_due(void **state)
+{
+    (void)state;
+    struct key_pair key = {.public.role = KEY_ROLE_NODE};
+    struct dp_apply a = {.config.key = &key, .report_due = true, .report_rest_ns = now};
+    assert_int_equal(dp_standing_due_ns(&a), 0); /* there is no bus. */
+}
+
 static void jitter_is_a_fifth(void **state)
 {
     (void)state;
@@ -82,6 +90,7 @@ int main(void)
         cmocka_unit_test(states),
         cmocka_unit_test(stale_after_its_bound),
         cmocka_unit_test(content_has_an_age_of_its_own),
+        cmocka_unit_test(a_status_that_cannot_be_sent_is_not_due),
         cmocka_unit_test(jitter_is_a_fifth),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
