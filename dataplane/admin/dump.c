@@ -67,6 +67,13 @@ json_t *dp_dump_ready(const struct dp_admin_config *c, const struct slice *tenan
 
 /* ---- /dump ---- */
 
+/* Of the turns that workers' loops spent on swaps; by buckets, so at most an eighth too much. */
+static json_t *longest_turn_us(const struct dp_admin_config *c)
+{
+    metrics_id turns = metrics_plain(c->metrics, DP_METRIC_SNAPSHOT_TURN);
+    return number(metrics_percentile(c->metrics, turns, 100) / 1000);
+}
+
 static json_t *snapshot(const struct dp_apply_status *s)
 {
     char digest[2 * DIGEST_SIZE + 1];
@@ -170,6 +177,7 @@ json_t *dp_dump_node(const struct dp_admin_config *c)
     set(o, "code", json_string(s.code == E_OK ? "" : err_name(s.code)));
     set(o, "object", json_string(s.object));
     set(o, "snapshot", snapshot(&s));
+    set(json_object_get(o, "snapshot"), "longest_turn_us", longest_turn_us(c));
     set(o, "workers", workers(c));
     set(o, "identity", identity(c));
     set(o, "bus", bus(c));

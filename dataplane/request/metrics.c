@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 
+#include "common/base/clock.h"
 #include "common/base/map.h"
 #include "dataplane/request/request.h"
 
@@ -29,6 +30,7 @@ struct dp_request_metrics {
     metrics_id open;
     metrics_id decisions[2]; /* by cached. */
     metrics_id redecided[2]; /* by going on. */
+    metrics_id turn;
     struct lane_series {
         const struct dp_lane *lane; /* NULL: free. */
         metrics_id codes[E_COUNT];  /* 0: not made yet. */
@@ -57,6 +59,7 @@ struct err dp_request_metrics_new(struct metrics *metrics, struct metrics_shard 
     m->decisions[1] = one_label(metrics, DP_METRIC_DECISIONS, "true");
     m->redecided[0] = one_label(metrics, DP_METRIC_REDECIDED, "ended");
     m->redecided[1] = one_label(metrics, DP_METRIC_REDECIDED, "goes_on");
+    m->turn = metrics_plain(metrics, DP_METRIC_SNAPSHOT_TURN);
     *out = m;
     return OK;
 }
@@ -119,6 +122,11 @@ void dp_request_metrics_clear(struct dp_request_metrics *m)
     for (size_t i = 0; i < LATENCY_PLACES; i++) {
         m->places[i] = (struct latency_place){0};
     }
+}
+
+void dp_request_metrics_turn(struct dp_request_metrics *m, uint64_t started_ns)
+{
+    metrics_record(m->shard, m->turn, clock_mono_ns() - started_ns);
 }
 
 void dp_request_metrics_open(struct dp_request_metrics *m, int by)

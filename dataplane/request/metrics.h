@@ -79,6 +79,9 @@ struct dp_request_pool;
       NULL, NULL, NULL)                                                                            \
     X(SNAPSHOT_APPLY, "trilane_snapshot_apply_seconds", HISTOGRAM, 0, 0.000001,                    \
       "From the accepted head to the last worker's swap.", NULL, NULL, NULL)                       \
+    X(SNAPSHOT_TURN, "trilane_snapshot_turn_seconds", HISTOGRAM, 0, 0.000000001,                   \
+      "Turns of a worker's loop spent on a swap: adopting it, deciding open requests anew.", NULL, \
+      NULL, NULL)                                                                                  \
     X(SNAPSHOT_FETCHED, "trilane_snapshot_fetched_bytes_total", COUNTER, 0, 0,                     \
       "Bytes of manifests and chunks fetched.", NULL, NULL, NULL)                                  \
     X(SNAPSHOT_LIVE, "trilane_snapshots_live", GAUGE, 0, 0, "Snapshots in memory.", NULL, NULL,    \
@@ -121,6 +124,9 @@ void dp_request_metrics_add(struct dp_request_metrics *m, const struct dp_reques
 
 /* Forgets the series of callers and targets: after every swap. */
 void dp_request_metrics_clear(struct dp_request_metrics *m);
+
+/* A turn of the loop was spent on a swap since 'started_ns' (monotonic). */
+void dp_request_metrics_turn(struct dp_request_metrics *m, uint64_t started_ns);
 
 /* Open requests moved by 'by'; a decision was made; an open request was decided anew. */
 void dp_request_metrics_open(struct dp_request_metrics *m, int by);

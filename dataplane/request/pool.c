@@ -2,8 +2,8 @@
  * The pool of a worker's requests, and the generations of models that they stand on.
  *
  * A request counts on its generation with a plain add; nothing on its way is atomic. After a swap
- * the open requests of older generations are decided anew, REDECIDE_BATCH a millisecond, so that
- * no turn of the loop is long and an old model is soon free.
+ * the open requests of older generations are decided anew, REDECIDE_NS long in each millisecond, so
+ * that no turn of the loop is long and an old model is soon free.
  */
 #include "dataplane/request/pool.h"
 
@@ -11,12 +11,16 @@
 #include <string.h>
 
 #include "common/base/check.h"
+#include "common/base/clock.h"
 #include "common/base/ids.h"
 #include "common/base/limits.h"
 #include "dataplane/request/identity.h"
 #include "dataplane/request/metrics.h"
 
-enum { ARENA_BLOCK = 4096, REDECIDE_BATCH = 128, FREE_MAX = 1024 };
+enum { ARENA_BLOCK = 4096, FREE_MAX = 1024 };
+
+/* Half of what a swap may take of a turn: the last one decided may end, which takes longer. */
+#define REDECIDE_NS UINT64_C(50000)
 
 struct dp_generation {
     struct dp_model *model; /* owned reference. */
@@ -99,6 +103,7 @@ void dp_request_pool_adopt(struct dp_request_pool *pool, struct dp_model *model)
     if (before != NULL) {
         unpin(pool, before);
     }
+    pool->redecide_at = pool->open;
     if (pool->open != NULL) {
         net_timer_arm(pool->loop, &pool->redecide_timer, 1);
     }
@@ -140,27 +145,34 @@ void dp_request_pool_abort(struct dp_request_pool *pool, struct err why)
     }
 }
 
-/* Newest requests are at the front of the list, so the old ones are at its end; each is met once.
- */
+/* Has the next open request stand on the model in force, and decides it anew. */
+static void redecide_next(struct dp_request_pool *pool)
+{
+    struct dp_request *rq = pool->redecide_at;
+    struct dp_generation *before = rq->generation;
+    pool->redecide_at = rq->open_next; /* first: its end may take others along. */
+    if (before == NULL || before == pool->generation || !rq->forwarding || rq->over) {
+        return;
+    }
+    rq->generation = pool->generation;
+    rq->model = pool->generation->model;
+    pool->generation->pins++;
+    (void)dp_request_redecide(rq);
+    unpin(pool, before);
+}
+
+/* What came after the swap stands in front of those that were open then: each is met once. */
 static void redecide_some(struct net_timer *timer, void *ctx)
 {
     struct dp_request_pool *pool = ctx;
-    size_t done = 0;
-    struct dp_request *rq = pool->open;
-    while (rq != NULL && done < REDECIDE_BATCH) {
-        struct dp_request *next = rq->open_next;
-        struct dp_generation *before = rq->generation;
-        if (before != NULL && before != pool->generation && rq->forwarding && !rq->over) {
-            rq->generation = pool->generation;
-            rq->model = pool->generation->model;
-            pool->generation->pins++;
-            (void)dp_request_redecide(rq);
-            unpin(pool, before);
-            done++;
-        }
-        rq = next;
+    uint64_t started_ns = clock_mono_ns();
+    uint64_t spent_ns = 0;
+    while (pool->redecide_at != NULL && spent_ns < REDECIDE_NS) {
+        redecide_next(pool);
+        spent_ns = clock_mono_ns() - started_ns;
     }
-    if (rq != NULL) {
+    dp_request_metrics_turn(pool->metrics, started_ns);
+    if (pool->redecide_at != NULL) {
         net_timer_arm(pool->loop, timer, 1);
     }
 }
@@ -225,6 +237,9 @@ bool dp_request_pin(struct dp_request *rq)
 void dp_request_release(struct dp_request *rq)
 {
     struct dp_request_pool *pool = rq->pool;
+    if (pool->redecide_at == rq) {
+        pool->redecide_at = rq->open_next;
+    }
     if (rq->open_prev != NULL) {
         rq->open_prev->open_next = rq->open_next;
     } else {

@@ -174,6 +174,7 @@ struct dp_request_pool {
     struct dp_request *open;             /* every open request, newest first. */
     struct dp_request *free;
     struct net_timer redecide_timer; /* armed while open requests are of an older model. */
+    struct dp_request *redecide_at;  /* the next one that may be; NULL: none. */
     size_t open_count;
     size_t free_count;
     bool draining;

@@ -333,6 +333,7 @@ static void model_arrived(struct net_task *task, void *ctx)
 {
     (void)task;
     struct dp_worker *w = ctx;
+    uint64_t started_ns = clock_mono_ns();
     struct dp_model *model = dp_mailbox_take(&w->mailbox);
     if (model == NULL) {
         return;
@@ -346,6 +347,7 @@ static void model_arrived(struct net_task *task, void *ctx)
     dp_health_changed(w);
     dp_mailbox_adopted(&w->mailbox, version);
     w->config->adopted(w->config->ctx);
+    dp_request_metrics_turn(w->metrics, started_ns);
 }
 
 /* ---- connections that another worker accepted ---- */

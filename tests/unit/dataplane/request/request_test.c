@@ -7,7 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/clock.h"
 #include "common/base/limits.h"
+#include "common/base/scope.h"
 #include "dataplane/apply/build.h"
 #include "dataplane/request/limit.h"
 #include "dataplane/request/metrics.h"
@@ -34,6 +36,9 @@ static struct {
     enum err_code route_code;
     bool deferred;
     enum err_code redecide_code;
+    struct dp_request *along; /* ends together with the next one that is aborted. */
+    uint64_t route_takes_ns;  /* by the clock, which is moved. */
+    uint64_t moved_ns;
     char steps[256]; /* what the lane and the front were asked, in order. */
     unsigned refused;
     unsigned ended;
@@ -53,6 +58,8 @@ static void step(const char *name)
 static struct err lane_route(struct dp_request *rq)
 {
     step("route");
+    w.moved_ns += w.route_takes_ns;
+    clock_shift_for_test((int64_t)w.moved_ns, 0);
     if (w.route_code != E_OK) {
         return FAIL(w.route_code);
     }
@@ -87,6 +94,9 @@ static struct err lane_forward(struct dp_request *rq)
 static void lane_abort(struct dp_request *rq, struct err why)
 {
     step("abort");
+    if (w.along != NULL) {
+        dp_request_cancel(TAKE_PTR(w.along));
+    }
     if (rq->answered) {
         dp_request_done(rq, why);
     } else {
@@ -369,8 +379,8 @@ static void after_a_swap_a_denial_ends_it(void **state)
     assert_int_equal(w.pool.open_count, 0);
 }
 
-/* More than one batch; each is decided once a swap, also when two swaps follow at once. */
-static void many_open_requests_are_decided_in_batches(void **state)
+/* More than one turn; each is decided once a swap, also when two swaps follow at once. */
+static void many_open_requests_are_decided_over_turns(void **state)
 {
     (void)state;
     limits.requests = OPEN_MAX;
@@ -402,6 +412,59 @@ static void many_open_requests_are_decided_in_batches(void **state)
     assert_int_equal(w.ended, ended + OPEN_MAX);
     assert_int_equal(counted(E_POLICY_DENIED), OPEN_MAX);
     limits.requests = 20000;
+}
+
+/* The loop's turn is not held up, however long each one takes: what is left waits for the next. */
+static void a_turn_decides_for_a_bounded_time(void **state)
+{
+    (void)state;
+    enum { COUNT = 10, DECISION_NS = 20000, AT_ONCE = 3 };
+    adopt(/* allows: */ true);
+    struct dp_request *open[COUNT];
+    for (size_t i = 0; i < COUNT; i++) {
+        open[i] = run(&(struct ask){0});
+        assert_non_null(open[i]);
+    }
+    metrics_id turns = metrics_plain(w.metrics, DP_METRIC_SNAPSHOT_TURN);
+    int64_t before = metrics_value(w.metrics, turns);
+    w.route_takes_ns = DECISION_NS;
+    adopt(/* allows: */ true);
+    run_until_one_generation();
+    w.route_takes_ns = 0;
+    /* So many fit into the time, at most: a real clock runs beside the one that is moved. */
+    assert_true(metrics_value(w.metrics, turns) - before >= (COUNT + AT_ONCE - 1) / AT_ONCE);
+    for (size_t i = 0; i < COUNT; i++) {
+        assert_int_equal(dp_model_version(open[i]->model), 2);
+        dp_request_done(open[i], OK);
+    }
+}
+
+/* What ends before its turn comes is not waited for, nor is what another one's end takes along. */
+static void what_ends_meanwhile_is_not_decided(void **state)
+{
+    (void)state;
+    adopt(/* allows: */ true);
+    assert_non_null(run(&(struct ask){0}));
+    w.along = run(&(struct ask){0});
+    struct dp_request *next = run(&(struct ask){0});
+    struct dp_request *newest = run(&(struct ask){0});
+    assert_ptr_equal(newest->open_next, next);
+    adopt(/* allows: */ false);
+    assert_ptr_equal(w.pool.redecide_at, newest);
+    dp_request_done(newest, OK);
+    assert_ptr_equal(w.pool.redecide_at, next);
+    run_until_one_generation();
+    assert_int_equal(w.ended, 4);
+    assert_int_equal(w.pool.open_count, 0);
+    /* All of them may be gone. */
+    adopt(/* allows: */ true);
+    struct dp_request *gone = run(&(struct ask){0});
+    adopt(/* allows: */ true);
+    dp_request_done(gone, OK);
+    assert_null(w.pool.redecide_at);
+    bool never = false;
+    (void)net_loop_run_until(w.loop, &never, 3);
+    assert_int_equal(dp_request_pool_generations(&w.pool), 1);
 }
 
 static void a_deferred_request_is_decided_by_its_messages(void **state)
@@ -455,7 +518,9 @@ int main(void)
         EACH(a_request_pins_its_model),
         EACH(after_a_swap_the_same_verdict_goes_on),
         EACH(after_a_swap_a_denial_ends_it),
-        EACH(many_open_requests_are_decided_in_batches),
+        EACH(many_open_requests_are_decided_over_turns),
+        EACH(a_turn_decides_for_a_bounded_time),
+        EACH(what_ends_meanwhile_is_not_decided),
         EACH(a_deferred_request_is_decided_by_its_messages),
         EACH(the_end_of_a_drain_aborts_what_is_open),
     };
