@@ -8,8 +8,10 @@
 #include <zstd.h>
 #include <zstd_errors.h>
 
+#include "common/base/array.h"
 #include "common/base/buf.h"
 #include "common/base/check.h"
+#include "common/base/map.h"
 #include "common/base/scope.h"
 #include "common/snapshot/parts.h"
 #include "common/snapshot/wire.h"
@@ -75,27 +77,54 @@ static struct err chunk_store(struct cut_chunk *c)
     return OK;
 }
 
-static struct err chunk_add(struct cut_stream *s, size_t *capacity, struct slice raw,
-                            cut_known_fn known, void *context)
+/* What a stream is cut with. */
+struct cutting {
+    struct cut_stream *out;
+    size_t capacity;
+    const struct cut_options *options;
+    struct map before; /* raw bytes to the chunk of options->before that holds them. */
+};
+
+/* Stored as the other version stores it. */
+static struct err chunk_copy(struct cut_chunk *c, const struct cut_chunk *from)
 {
+    c->stored = c->raw;
+    if (from->stored.size < from->raw.size) {
+        c->owned = malloc(from->stored.size);
+        if (c->owned == NULL) {
+            return FAIL(E_NO_MEMORY);
+        }
+        memcpy(c->owned, from->stored.ptr, from->stored.size);
+        c->stored = slice_of(c->owned, from->stored.size);
+    }
+    return OK;
+}
+
+static struct err chunk_add(struct cutting *cutting, struct slice raw)
+{
+    struct cut_stream *s = cutting->out;
+    const struct cut_options *options = cutting->options;
     if (s->chunk_count == CHUNKS_MAX) {
         return FAIL(E_TOO_LARGE);
     }
-    if (s->chunk_count == *capacity) {
-        size_t more = *capacity == 0 ? 16 : *capacity * 2;
-        struct cut_chunk *grown = realloc(s->chunks, more * sizeof(*grown));
-        if (grown == NULL) {
-            return FAIL(E_NO_MEMORY);
-        }
-        s->chunks = grown;
-        *capacity = more;
-    }
+    TRY(array_room(&s->chunks, s->chunk_count, &cutting->capacity, sizeof(*s->chunks)));
     struct cut_chunk c = {.raw = raw};
-    ids_digest(raw, c.raw_digest);
-    if (known == NULL || !known(context, c.raw_digest, &c.stored)) {
-        TRY(chunk_store(&c));
+    const struct cut_chunk *same = map_get(&cutting->before, raw);
+    if (same != NULL) {
+        memcpy(c.raw_digest, same->raw_digest, DIGEST_SIZE);
+    } else {
+        ids_digest(raw, c.raw_digest);
     }
-    ids_digest_short(c.stored, c.digest);
+    bool known =
+        options->known != NULL && options->known(options->context, c.raw_digest, &c.stored);
+    if (!known) {
+        TRY(same != NULL ? chunk_copy(&c, same) : chunk_store(&c));
+    }
+    if (!known && same != NULL) {
+        memcpy(c.digest, same->digest, DIGEST_SHORT_SIZE);
+    } else {
+        ids_digest_short(c.stored, c.digest);
+    }
     s->chunks[s->chunk_count++] = c;
     return OK;
 }
@@ -125,34 +154,45 @@ static struct err stream_order(struct slice raw)
     return OK;
 }
 
-static struct err stream_fill(struct cut_stream *s, struct slice raw, cut_known_fn known,
-                              void *context)
+static struct err index_before(struct cutting *c)
 {
-    size_t capacity = 0;
+    const struct cut_stream *before = c->options->before;
+    for (size_t i = 0; before != NULL && i < before->chunk_count; i++) {
+        TRY(map_put(&c->before, before->chunks[i].raw, &before->chunks[i], /* out_old= */ NULL));
+    }
+    return OK;
+}
+
+static struct err stream_fill(struct cutting *c, struct slice raw)
+{
+    TRY(index_before(c));
     while (raw.size > 0) {
         size_t size = 0;
         size_t pieces = 0;
-        TRY(cut_first(s->kind, raw, &size, &pieces));
+        TRY(cut_first(c->out->kind, raw, &size, &pieces));
         CHECK(size > 0 && pieces > 0);
         for (size_t i = 0; i < pieces; i++) {
             struct slice piece = slice_from(slice_head(raw, size), i * CHUNK_RAW_MAX);
-            TRY(chunk_add(s, &capacity, slice_head(piece, CHUNK_RAW_MAX), known, context));
+            TRY(chunk_add(c, slice_head(piece, CHUNK_RAW_MAX)));
         }
         raw = slice_from(raw, size);
     }
-    return stream_digest(s);
+    return stream_digest(c->out);
 }
 
-struct err cut_stream(uint32_t kind, struct slice raw, cut_known_fn known, void *context,
+struct err cut_stream(uint32_t kind, struct slice raw, const struct cut_options *options,
                       struct cut_stream *out)
 {
+    static const struct cut_options none;
     if (raw.size > STREAM_RAW_MAX) {
         return FAIL(E_TOO_LARGE);
     }
     TRY(stream_order(raw));
     uint32_t format = stream_format(kind, SNAPSHOT_FORMAT);
     struct cut_stream s = {.kind = kind, .format = format == 0 ? 1 : format, .raw_size = raw.size};
-    struct err e = stream_fill(&s, raw, known, context);
+    struct cutting c = {.out = &s, .options = options == NULL ? &none : options};
+    struct err e = stream_fill(&c, raw);
+    map_free(&c.before);
     if (!err_ok(e)) {
         cut_stream_free(&s);
         return e;

@@ -39,8 +39,16 @@ struct cut_stream {
 typedef bool (*cut_known_fn)(void *context, const uint8_t raw_digest[DIGEST_SIZE],
                              struct slice *stored);
 
-/* Cuts a stream and stores its chunks. 'known' may be NULL. 'raw' must live as long as *out. */
-MUST_CHECK struct err cut_stream(uint32_t kind, struct slice raw, cut_known_fn known, void *context,
+struct cut_options {
+    cut_known_fn known; /* may be NULL. */
+    void *context;
+    /* The same stream of another version, or NULL: what a chunk of it holds is not hashed again,
+     * nor stored anew. It is read during the call alone. */
+    const struct cut_stream *before;
+};
+
+/* Cuts a stream and stores its chunks. 'options' may be NULL. 'raw' must live as long as *out. */
+MUST_CHECK struct err cut_stream(uint32_t kind, struct slice raw, const struct cut_options *options,
                                  struct cut_stream *out);
 
 /* Frees chunks; safe on a zeroed one. */

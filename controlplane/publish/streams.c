@@ -16,7 +16,8 @@ static struct err cut_kind(struct cp_streams *s, const struct cp_part *parts, si
         TRY(part_add(&writer, parts[i].key, cp_part_bytes(&parts[i], s->format)));
     }
     struct cut_stream *stream = &s->streams[s->count];
-    TRY(cut_stream(parts[0].kind, buf_slice(raw), known, ctx, stream));
+    const struct cut_options options = {.known = known, .context = ctx};
+    TRY(cut_stream(parts[0].kind, buf_slice(raw), &options, stream));
     stream->format = stream_format(stream->kind, s->format);
     s->count++;
     return OK;

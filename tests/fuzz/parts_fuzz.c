@@ -82,7 +82,7 @@ static void fuzz_stream(uint32_t kind, struct slice raw)
         walked = part_next(&it, &p, &more);
     }
     struct cut_stream cut;
-    struct err e = cut_stream(kind, raw, NULL, NULL, &cut);
+    struct err e = cut_stream(kind, raw, /* options= */ NULL, &cut);
     CHECK(err_ok(e) == err_ok(walked));
     if (err_ok(e)) {
         fuzz_set(&cut, raw);

@@ -374,7 +374,7 @@ static size_t add_stream(struct version *v, const struct sorted_part *parts, siz
     for (; i < count && parts[i].part->stream == kind; i++) {
         must(part_add(&writer, slice_str(parts[i].part->key), buf_slice(&parts[i].part->bytes)));
     }
-    must(cut_stream(kind, buf_slice(&v->raw[n]), NULL, NULL, &v->streams[n]));
+    must(cut_stream(kind, buf_slice(&v->raw[n]), /* options= */ NULL, &v->streams[n]));
     uint32_t written = stream_format(kind, format);
     v->streams[n].format = written != 0 ? written : v->streams[n].format;
     return i;

@@ -122,7 +122,7 @@ static struct err run_set(void)
 static struct err run_cut(void)
 {
     struct cut_stream s;
-    TRY(cut_stream(STREAM_TRUST, buf_slice(&v.raw[1]), NULL, NULL, &s));
+    TRY(cut_stream(STREAM_TRUST, buf_slice(&v.raw[1]), /* options= */ NULL, &s));
     cut_stream_free(&s);
     return OK;
 }

@@ -87,7 +87,7 @@ static void expect_cut(const size_t *sizes, size_t count)
     auto_buf struct buf raw = BUF_MAX(64 << 20);
     struct cut_stream s;
     stream_of(sizes, count, &raw);
-    EXPECT_OK(cut_stream(STREAM_LIMITS, buf_slice(&raw), NULL, NULL, &s));
+    EXPECT_OK(cut_stream(STREAM_LIMITS, buf_slice(&raw), /* options= */ NULL, &s));
     size_t n = expected_cut(STREAM_LIMITS, buf_slice(&raw), ends, 4096);
     assert_int_equal(s.chunk_count, n);
     size_t start = 0;
@@ -136,7 +136,7 @@ static void golden(void **state)
         sizes[i] = 100 + i * 7 % 900;
     }
     stream_of(sizes, 200, &raw);
-    EXPECT_OK(cut_stream(STREAM_LIMITS, buf_slice(&raw), NULL, NULL, &s));
+    EXPECT_OK(cut_stream(STREAM_LIMITS, buf_slice(&raw), /* options= */ NULL, &s));
     text_hex(slice_of(s.raw_digest, DIGEST_SIZE), hex);
     assert_string_equal(hex, raw_digest);
     cut_stream_free(&s);
@@ -190,14 +190,60 @@ static void known_chunks_keep_their_stored_bytes(void **state)
         sizes[i] = 300;
     }
     stream_of(sizes, 300, &raw);
-    EXPECT_OK(cut_stream(STREAM_BUS, buf_slice(&raw), NULL, NULL, &first));
-    EXPECT_OK(cut_stream(STREAM_BUS, buf_slice(&raw), known_all, &first, &again));
+    EXPECT_OK(cut_stream(STREAM_BUS, buf_slice(&raw), /* options= */ NULL, &first));
+    const struct cut_options options = {.known = known_all, .context = &first};
+    EXPECT_OK(cut_stream(STREAM_BUS, buf_slice(&raw), &options, &again));
     for (size_t i = 0; i < first.chunk_count; i++) {
         assert_ptr_equal(again.chunks[i].stored.ptr, first.chunks[i].stored.ptr);
         assert_memory_equal(again.chunks[i].digest, first.chunks[i].digest, DIGEST_SHORT_SIZE);
     }
     cut_stream_free(&again);
     cut_stream_free(&first);
+}
+
+static void expect_same_stream(const struct cut_stream *a, const struct cut_stream *b)
+{
+    assert_int_equal(a->chunk_count, b->chunk_count);
+    assert_memory_equal(a->raw_digest, b->raw_digest, DIGEST_SIZE);
+    for (size_t i = 0; i < a->chunk_count; i++) {
+        assert_true(slice_eq(a->chunks[i].raw, b->chunks[i].raw));
+        assert_true(slice_eq(a->chunks[i].stored, b->chunks[i].stored));
+        assert_memory_equal(a->chunks[i].raw_digest, b->chunks[i].raw_digest, DIGEST_SIZE);
+        assert_memory_equal(a->chunks[i].digest, b->chunks[i].digest, DIGEST_SHORT_SIZE);
+    }
+}
+
+/* With another version beside it the cut is the same; what is stored, is stored as that one does.
+ * The other version may go. */
+static void what_another_version_holds_is_taken_over(void **state)
+{
+    (void)state;
+    enum { PARTS = 600, EDITED = 300, LARGE = 400 };
+    size_t sizes[PARTS];
+    auto_buf struct buf raw = BUF_MAX(4 << 20);
+    auto_buf struct buf edited = BUF_MAX(4 << 20);
+    struct cut_stream before;
+    struct cut_stream fresh;
+    struct cut_stream taken;
+    for (size_t i = 0; i < PARTS; i++) {
+        sizes[i] = i == LARGE ? 600000 : 300 + i % 50; /* one spans chunks. */
+    }
+    stream_of(sizes, PARTS, &raw);
+    sizes[EDITED] += 7;
+    stream_of(sizes, PARTS, &edited);
+    EXPECT_OK(cut_stream(STREAM_BUS, buf_slice(&raw), /* options= */ NULL, &before));
+    EXPECT_OK(cut_stream(STREAM_BUS, buf_slice(&edited), /* options= */ NULL, &fresh));
+    struct cut_chunk *marked = &before.chunks[0];
+    marked->digest[0] ^= 0xff; /* shows that the digest was not made anew. */
+    const struct cut_options options = {.before = &before};
+    EXPECT_OK(cut_stream(STREAM_BUS, buf_slice(&edited), &options, &taken));
+    assert_memory_equal(taken.chunks[0].digest, marked->digest, DIGEST_SHORT_SIZE);
+    taken.chunks[0].digest[0] ^= 0xff;
+    cut_stream_free(&before);
+    buf_free(&raw);
+    expect_same_stream(&fresh, &taken);
+    cut_stream_free(&taken);
+    cut_stream_free(&fresh);
 }
 
 static void bad_streams_are_not_cut(void **state)
@@ -207,18 +253,18 @@ static void bad_streams_are_not_cut(void **state)
     static const uint8_t backwards[] = {1, 0, 0, 0, 0, 0, 'b', 1, 0, 0, 0, 0, 0, 'a'};
     static const uint8_t no_key[] = {0, 0, 0, 0, 0, 0};
     struct cut_stream s;
-    EXPECT(cut_stream(1, slice_of(doubled, 14), NULL, NULL, &s), E_PART_MALFORMED);
-    EXPECT(cut_stream(1, slice_of(backwards, 14), NULL, NULL, &s), E_PART_MALFORMED);
-    EXPECT(cut_stream(1, slice_of(no_key, 6), NULL, NULL, &s), E_PART_MALFORMED);
+    EXPECT(cut_stream(1, slice_of(doubled, 14), /* options= */ NULL, &s), E_PART_MALFORMED);
+    EXPECT(cut_stream(1, slice_of(backwards, 14), /* options= */ NULL, &s), E_PART_MALFORMED);
+    EXPECT(cut_stream(1, slice_of(no_key, 6), /* options= */ NULL, &s), E_PART_MALFORMED);
     for (size_t size = 1; size < 14; size++) {
-        EXPECT(cut_stream(1, slice_of(doubled, size), NULL, NULL, &s),
+        EXPECT(cut_stream(1, slice_of(doubled, size), /* options= */ NULL, &s),
                size == 7 ? E_OK : E_PART_MALFORMED);
         if (size == 7) {
             cut_stream_free(&s);
         }
     }
     static const uint8_t huge[] = {1, 0, 1, 0, 0, 1, 'a'}; /* a part of 16 MiB and one byte. */
-    EXPECT(cut_stream(1, slice_of(huge, 7), NULL, NULL, &s), E_PART_MALFORMED);
+    EXPECT(cut_stream(1, slice_of(huge, 7), /* options= */ NULL, &s), E_PART_MALFORMED);
 }
 
 /* ---- opening ---- */
@@ -250,7 +296,7 @@ static void a_chunk_is_what_it_is_named(void **state)
         sizes[i] = 40;
     }
     stream_of(sizes, 20, &raw);
-    EXPECT_OK(cut_stream(STREAM_BUS, buf_slice(&raw), NULL, NULL, &s));
+    EXPECT_OK(cut_stream(STREAM_BUS, buf_slice(&raw), /* options= */ NULL, &s));
     const struct cut_chunk *c = &s.chunks[0];
     struct chunk_name name = name_of(c->stored, c->raw.size);
     EXPECT_OK(open_chunk(c->stored, &name));
@@ -301,6 +347,7 @@ int main(void)
         cmocka_unit_test(golden),
         cmocka_unit_test(a_change_changes_few_chunks),
         cmocka_unit_test(known_chunks_keep_their_stored_bytes),
+        cmocka_unit_test(what_another_version_holds_is_taken_over),
         cmocka_unit_test(bad_streams_are_not_cut),
         cmocka_unit_test(a_chunk_is_what_it_is_named),
         cmocka_unit_test(a_bomb_does_not_go_off),

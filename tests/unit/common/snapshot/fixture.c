@@ -120,7 +120,8 @@ void fx_version_make(const struct fx *f, uint64_t version, unsigned parts, unsig
     for (size_t i = 0; i < FX_STREAMS; i++) {
         out->raw[i] = BUF_MAX(64 << 20);
         stream_make(kinds[i], parts, change, &out->raw[i]);
-        EXPECT_OK(cut_stream(kinds[i], buf_slice(&out->raw[i]), NULL, NULL, &out->streams[i]));
+        EXPECT_OK(
+            cut_stream(kinds[i], buf_slice(&out->raw[i]), /* options= */ NULL, &out->streams[i]));
     }
     const struct manifest_plan plan = {.version = version,
                                        .made_at_ms = FX_NOW_MS,

@@ -178,7 +178,7 @@ static void a_large_part_comes_in_one_piece(void **state)
     EXPECT_OK(part_add(&w, slice_str("b"), slice_of(bytes, LARGE)));
     EXPECT_OK(part_add(&w, slice_str("c"), slice_str("small")));
     struct cut_stream cut;
-    EXPECT_OK(cut_stream(STREAM_SCHEMAS, buf_slice(&raw), NULL, NULL, &cut));
+    EXPECT_OK(cut_stream(STREAM_SCHEMAS, buf_slice(&raw), /* options= */ NULL, &cut));
     assert_int_equal(cut.chunk_count, 5);
     const struct manifest_plan plan = {.version = 1, .streams = &cut, .stream_count = 1};
     auto_buf struct buf body = BUF_MAX(MANIFEST_BODY_MAX);

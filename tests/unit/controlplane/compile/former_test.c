@@ -37,7 +37,7 @@ static void cut_kind(const struct fixture *f, uint32_t kind, uint32_t format,
             assert_true(err_ok(part_add(&writer, parts[i].key, cp_part_bytes(&parts[i], format))));
         }
     }
-    assert_true(err_ok(cut_stream(kind, buf_slice(raw), NULL, NULL, out)));
+    assert_true(err_ok(cut_stream(kind, buf_slice(raw), /* options= */ NULL, out)));
     out->format = stream_format(kind, format);
 }
 

@@ -31,7 +31,7 @@ static void cut(struct fixture *f, size_t index, uint32_t kind, const char *part
     f->raw[index] = BUF_MAX(4096);
     struct part_writer writer = {.out = &f->raw[index]};
     must(part_add(&writer, SLICE_LIT("key"), slice_str(part)));
-    must(cut_stream(kind, buf_slice(&f->raw[index]), /* known= */ NULL, NULL, &f->streams[index]));
+    must(cut_stream(kind, buf_slice(&f->raw[index]), /* options= */ NULL, &f->streams[index]));
 }
 
 static struct manifest_plan plan_of(const struct cut_stream *streams, size_t count)
