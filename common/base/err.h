@@ -223,7 +223,9 @@
       "the environment is strict, and NATS takes clear text or anybody",                           \
       "give nats-ca, and a user, nats-creds or nats-cert; or security: dev")                       \
     X(SCHEMA_BLOCKED, 9, 410, CALLER, "this canonical type is blocked",                            \
-      "use the major version that replaces it")
+      "use the major version that replaces it")                                                    \
+    X(PLAN_GONE, 5, 410, CALLER, "this plan is not at hand any more",                              \
+      "plan again, or publish the sources")
 
 enum err_fault { ERR_FAULT_NOBODY, ERR_FAULT_CALLER, ERR_FAULT_PEER, ERR_FAULT_SELF };
 

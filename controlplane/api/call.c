@@ -266,6 +266,8 @@ static const char *path_of(enum cp_call_kind kind)
         return "/api/v1/rollback";
     case CP_CALL_RECOVER:
         return "/api/v1/recover";
+    case CP_CALL_PLAN:
+        return "/api/v1/plan";
     default:
         return "/api/v1/publish";
     }
@@ -280,6 +282,9 @@ bool cp_call_writes(enum cp_call_kind kind)
  * row: both are worth another try. */
 static bool is_passing(const struct cp_call *call)
 {
+    if (call->status == (unsigned)err_http_status(E_OK)) {
+        return false;
+    }
     json_t *value = json_loadb((const char *)call->answer.ptr, call->answer.size, 0, NULL);
     const char *code = json_string_value(json_object_get(value, "code"));
     bool passing = code != NULL && strcmp(code, err_name(E_NOT_LEADER)) == 0;
@@ -335,6 +340,21 @@ static bool is_answered_elsewhere(struct cp_call *call, struct cp_publish_room *
     return false;
 }
 
+/* What is planned is at hand where it was planned: at the leader, which will publish it. */
+static bool is_planned_elsewhere(struct cp_call *call, struct cp_publish_room *room)
+{
+    struct cp_fence fence;
+    bool follows = !call->forwarded && !err_ok(cp_leader_fence(room->leader, &fence));
+    if (call->kind != CP_CALL_PLAN || !follows) {
+        return false;
+    }
+    if (err_ok(send_to_leader(call))) {
+        return true;
+    }
+    buf_clear(&call->answer);
+    return false;
+}
+
 static void answer_here(struct cp_call *call, struct cp_publish_room *room)
 {
     json_t *value = NULL;
@@ -354,7 +374,9 @@ static void answer_here(struct cp_call *call, struct cp_publish_room *room)
 static void run(struct cp_task *task, struct cp_publish_room *room)
 {
     struct cp_call *call = (struct cp_call *)task;
-    if (!cp_call_writes(call->kind) || !is_answered_elsewhere(call, room)) {
+    bool answered = cp_call_writes(call->kind) ? is_answered_elsewhere(call, room)
+                                               : is_planned_elsewhere(call, room);
+    if (!answered) {
         answer_here(call, room);
     }
     struct err posted = net_loop_post(call->loop, &call->done);

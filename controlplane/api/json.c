@@ -1,7 +1,6 @@
 /* json: see json.h. */
 #include "controlplane/api/json.h"
 
-#include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -116,6 +115,9 @@ json_t *cp_json_work(const struct cp_work *work)
     (void)json_object_set_new(value, "nodes_live", number(work->nodes_live));
     (void)json_object_set_new(value, "capabilities", capabilities_of(work->capabilities));
     (void)json_object_set_new(value, "format", number(work->format));
+    if (value != NULL && work->kind == CP_WORK_PLAN) {
+        (void)json_object_set_new(value, "plan", hex_of(work->plan, sizeof(work->plan)));
+    }
     if (value != NULL && work->diff.size > 0) {
         (void)json_object_set_new(value, "diff", parsed(&work->diff));
         (void)json_object_set_new(value, "diff_text", text_of(&work->diff_text));
@@ -250,8 +252,7 @@ static struct err add_file(struct cp_work *work, const json_t *file)
     if (bytes == NULL) {
         return FAIL(E_NO_MEMORY);
     }
-    if (sodium_base642bin(bytes, size + 1, json_string_value(content), size, NULL, &used, NULL,
-                          sodium_base64_VARIANT_ORIGINAL) != 0) {
+    if (!err_ok(text_unbase64(slice_of(json_string_value(content), size), bytes, &used))) {
         return refuse(work, "\"content\": expected base64 with padding");
     }
     struct slice file_name = slice_of(json_string_value(name), json_string_length(name));
@@ -275,6 +276,28 @@ static struct err read_files(const json_t *body, struct cp_work *work)
     return OK;
 }
 
+/* What was planned, by its id. */
+static struct err read_plan(const json_t *plan, struct cp_work *work)
+{
+    struct slice text = slice_of(json_string_value(plan), json_string_length(plan));
+    work->has_plan = true;
+    return json_is_string(plan) && err_ok(text_unhex(text, work->plan, sizeof(work->plan)))
+               ? OK
+               : refuse(work, "\"plan\": expected what a plan's answer has under this name");
+}
+
+/* Sources, or what was planned; never both. */
+static struct err read_content(const json_t *body, struct cp_work *work)
+{
+    const json_t *plan = json_object_get(body, "plan");
+    if (plan == NULL) {
+        return read_files(body, work);
+    }
+    return json_object_get(body, "files") == NULL
+               ? read_plan(plan, work)
+               : refuse(work, "\"files\" or \"plan\": expected one of them");
+}
+
 /* What each kind of work takes: its members, by the kinds that have them. */
 static bool is_known_member(const char *name, enum cp_work_kind kind)
 {
@@ -283,6 +306,7 @@ static bool is_known_member(const char *name, enum cp_work_kind kind)
         unsigned kinds;
     } members[] = {
         {"files", 1U << CP_WORK_VALIDATE | 1U << CP_WORK_PLAN | 1U << CP_WORK_PUBLISH},
+        {"plan", 1U << CP_WORK_PUBLISH},
         {"base", 1U << CP_WORK_PLAN | 1U << CP_WORK_PUBLISH | 1U << CP_WORK_ROLLBACK},
         {"message", WRITES},
         {"author", WRITES},
@@ -363,7 +387,7 @@ static struct err read_body(json_t *body, struct cp_work *work)
         return work->above <= INT64_MAX ? OK : refuse(work, "\"above\": expected a version");
     }
     if (work->kind != CP_WORK_ROLLBACK) {
-        return read_files(body, work);
+        return read_content(body, work);
     }
     return has_target ? OK : refuse(work, "\"version\": expected the version to go back to");
 }

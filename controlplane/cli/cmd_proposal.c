@@ -90,7 +90,8 @@ static struct err agree_compiled(struct signing *s, const struct cp_compiled *co
     if (streams == NULL) {
         return FAIL(E_NO_MEMORY);
     }
-    struct err e = cp_streams_cut(streams, compiled, format, /* known= */ NULL, NULL);
+    const struct cp_streams_options options = {.format = format};
+    struct err e = cp_streams_cut(compiled, &options, streams);
     if (err_ok(e)) {
         struct manifest_plan mine = {.version = (uint64_t)cli_int(s->proposal, "version"),
                                      .capabilities = cp_compiled_capabilities(compiled),

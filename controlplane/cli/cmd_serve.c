@@ -94,6 +94,7 @@ struct serve {
     struct cp_leader *leader;
     uint32_t nats_replicas;
     struct cp_collector *collector;
+    struct cp_shelf *shelf;
     struct cp_worker *publisher;
     struct cp_worker *reader;
     struct cp_worker *signatory; /* judges and signs other replicas' proposals. */
@@ -362,6 +363,7 @@ static struct err make_threads(struct serve *s)
                                      .restore = restore,
                                      .restore_ctx = s};
     TRY(say(s, cp_fleet_new(&fleet, &s->fleet, &s->message), "fleet"));
+    TRY(say(s, cp_shelf_new(&s->shelf), "shelf"));
     struct cp_publish_room room = {.environment = s->environment,
                                    .dp_check = s->dp_check,
                                    .directory = s->data,
@@ -371,6 +373,7 @@ static struct err make_threads(struct serve *s)
                                    .signer = s->signer,
                                    .leader = s->leader,
                                    .fleet = s->fleet,
+                                   .shelf = s->shelf,
                                    .bucket.replicas = s->nats_replicas};
     TRY(say(s, cp_collector_new(&s->collector), "collector"));
     room.collector = s->collector;
@@ -569,6 +572,7 @@ static void stop(struct serve *s)
     cp_worker_free(s->reader);
     cp_worker_free(s->signatory);
     cp_worker_free(s->doorman);
+    cp_shelf_free(s->shelf);
     cp_registrar_free(s->registrar);
     cp_collector_free(s->collector);
     bus_close(s->bus);

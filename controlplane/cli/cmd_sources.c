@@ -30,6 +30,7 @@ static const struct setting_row plan_rows[] = {
 
 static const struct setting_row publish_rows[] = {
     {"again", NULL, NULL, "a new version even when nothing changed", SETTING_FLAG},
+    {"plan", "ID", NULL, "what was planned under this id, instead of a directory", SETTING_TEXT},
     PUBLISH_ROWS,
 };
 static const struct setting_row rollback_rows[] = {
@@ -139,10 +140,10 @@ static void plan_table(const json_t *value)
     if (moved) {
         (void)printf("only the lines moved on which things stand\n");
     }
-    (void)printf("base: version %" JSON_INTEGER_FORMAT "%s; content %.16s… in format "
+    (void)printf("plan %s\nbase: version %" JSON_INTEGER_FORMAT "%s; content %.16s… in format "
                  "%" JSON_INTEGER_FORMAT "; %" JSON_INTEGER_FORMAT
                  " chunks; would reach %" JSON_INTEGER_FORMAT " live nodes\n",
-                 base, base == 0 ? " (nothing was published yet)" : "",
+                 cli_text(value, "plan"), base, base == 0 ? " (nothing was published yet)" : "",
                  cli_text(json_object_get(value, "record"), "content_digest"),
                  cli_int(value, "format"), cli_int(value, "chunks"), cli_int(value, "nodes_live"));
 }
@@ -286,10 +287,25 @@ static int send_and_wait(const struct cli *cli, const char *path, json_t *body)
     return err_ok(e) ? show_and_wait(cli, answer, timeout_s) : cli_refused(cli, e, answer);
 }
 
+/* What is to be published: the sources of the first argument, or what was planned. */
+static int content_body(const struct cli *cli, json_t **out)
+{
+    const char *plan = settings_get(cli->settings, "plan");
+    if (plan == NULL) {
+        return sources_body(cli, out);
+    }
+    if (settings_arg(cli->settings, 0) != NULL) {
+        cli_say("error: USAGE: publish takes a DIRECTORY, or a --plan ID that stands for one");
+        return CLI_USAGE;
+    }
+    *out = json_pack("{s:s}", "plan", plan);
+    return CLI_DONE;
+}
+
 static int publish(const struct cli *cli)
 {
     json_t *body = NULL;
-    int code = sources_body(cli, &body);
+    int code = content_body(cli, &body);
     if (code != CLI_DONE) {
         return code;
     }
@@ -377,7 +393,7 @@ const struct cli_command cli_command_plan = {
 const struct cli_command cli_command_publish = {
     .name = "publish",
     .arg_max = 1,
-    .args = "-m MESSAGE DIRECTORY",
+    .args = "-m MESSAGE DIRECTORY|--plan ID",
     .summary = "publishes sources as the next version, and waits until the nodes run it",
     CLI_ROWS(publish_rows),
     .run = publish_run,

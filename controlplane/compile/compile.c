@@ -201,6 +201,13 @@ bool cp_compiled_has_inventory(const struct cp_compiled *compiled)
     return compiled->has_inventory;
 }
 
+size_t cp_compiled_bytes(const struct cp_compiled *compiled)
+{
+    size_t bytes = sizeof(*compiled) + compiled->arena.total;
+    bytes += compiled->revocations == NULL ? 0 : compiled->revocations->arena.total;
+    return bytes + compiled->part_capacity * sizeof(*compiled->parts);
+}
+
 const struct cp_part *cp_compiled_parts(const struct cp_compiled *compiled, size_t *out_count)
 {
     *out_count = compiled->part_count;

@@ -89,6 +89,9 @@ bool cp_compiled_has_inventory(const struct cp_compiled *compiled);
 /* The lowest snapshot format that can say it all. */
 uint32_t cp_compiled_format_least(const struct cp_compiled *compiled);
 
+/* Bytes of memory, but for inventories that others may share. */
+size_t cp_compiled_bytes(const struct cp_compiled *compiled);
+
 /*
  * Puts the revocations of a version that was published into the place of those of the sources: a
  * rollback keeps the newest. On failure 'compiled' is of no use but to be freed.

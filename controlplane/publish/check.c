@@ -19,7 +19,12 @@
 
 extern char **environ;
 
-enum { PATH_SIZE = 4096, OUTPUT_MAX = 64 << 10, WAIT_STEP_MS = 20 };
+enum {
+    PATH_SIZE = 4096,
+    OUTPUT_MAX = 64 << 10,
+    WAIT_STEP_MS = 20,
+    NAME_MAX_BYTES = 1 << 20, /* above what CHUNKS_MAX chunks take. */
+};
 
 static bool is_off(const char *program)
 {
@@ -29,6 +34,53 @@ static bool is_off(const char *program)
 struct err cp_check_program(const char *program)
 {
     return is_off(program) || access(program, X_OK) == 0 ? OK : FAIL(E_CHECK_MISSING);
+}
+
+/* ---- its name ---- */
+
+static struct err add_u64(struct buf *out, uint64_t value)
+{
+    return buf_add(out, slice_of(&value, sizeof(value)));
+}
+
+/* A program that was replaced is another one. */
+static struct err add_program(struct buf *out, const char *program)
+{
+    struct stat st = {0};
+    if (stat(program, &st) != 0) {
+        return FAIL(E_CHECK_MISSING);
+    }
+    TRY(add_u64(out, st.st_dev));
+    TRY(add_u64(out, st.st_ino));
+    TRY(add_u64(out, (uint64_t)st.st_size));
+    TRY(add_u64(out, (uint64_t)st.st_mtim.tv_sec));
+    return add_u64(out, (uint64_t)st.st_mtim.tv_nsec);
+}
+
+static struct err add_stream(struct buf *out, const struct cut_stream *stream)
+{
+    TRY(add_u64(out, stream->kind));
+    TRY(add_u64(out, stream->format));
+    TRY(buf_add(out, slice_of(stream->raw_digest, sizeof(stream->raw_digest))));
+    for (size_t i = 0; i < stream->chunk_count; i++) {
+        TRY(buf_add(out, slice_of(stream->chunks[i].digest, sizeof(stream->chunks[i].digest))));
+    }
+    return OK;
+}
+
+struct err cp_check_digest(const struct cp_check *check, uint64_t capabilities,
+                           uint8_t out[DIGEST_SIZE])
+{
+    auto_buf struct buf name = BUF_MAX(NAME_MAX_BYTES);
+    TRY(add_program(&name, check->program));
+    TRY(add_u64(&name, capabilities));
+    for (size_t i = 0; i < check->stream_count; i++) {
+        if (check->streams[i].kind != STREAM_POSITIONS) {
+            TRY(add_stream(&name, &check->streams[i]));
+        }
+    }
+    ids_digest(buf_slice(&name), out);
+    return OK;
 }
 
 /* ---- the bundle ---- */

@@ -28,6 +28,13 @@ struct cp_check {
     size_t stream_count;
 };
 
+/*
+ * Names what the check loads, and what loads it: the same name, the same answer. The manifest's
+ * version and time are no part of it, nor is what is only there to explain.
+ */
+MUST_CHECK struct err cp_check_digest(const struct cp_check *check, uint64_t capabilities,
+                                      uint8_t out[DIGEST_SIZE]);
+
 /* Runs the check. 'message' gets the end of what the child wrote when it refuses. */
 MUST_CHECK struct err cp_check_run(const struct cp_check *check, struct buf *message);
 

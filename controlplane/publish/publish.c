@@ -44,18 +44,24 @@ struct publication {
     struct cp_publish_room *room;
     struct cp_work *work;
     struct cp_fence fence;
-    struct cp_compiled *compiled;
-    struct cp_streams cut;
-    struct arena kept;           /* stored bytes that the journal knows, and their raw digests. */
-    struct map known;            /* raw digests that the journal knows. */
-    struct manifest newest;      /* of the newest publication; zero: none. */
-    struct map newest_chunks;    /* names of its chunks. */
-    struct buf body;             /* of the manifest. */
-    struct cp_proposal proposal; /* that is cosigned. */
+    struct cp_prepared *prepared; /* compiled, and cut unless it must be cut anew; NULL: not yet,
+                                     or it takes over another version's content. */
+    bool found;                   /* 'prepared' was on the shelf. */
+    struct cp_prepared *before;   /* of the newest publication; NULL: not at hand. */
+    struct map before_chunks;     /* raw digests of its chunks to them. */
+    struct cp_streams own;        /* what was taken over, or cut anew. */
+    const struct cp_streams *cut; /* what is published: 'own', or of 'prepared'; NULL: not yet. */
+    struct arena kept;            /* stored bytes of 'own'; raw digests that are known. */
+    struct map known;             /* raw digests that the journal knows. */
+    struct manifest newest;       /* of the newest publication; zero: none. */
+    struct map newest_chunks;     /* names of its chunks. */
+    struct buf body;              /* of the manifest. */
+    struct cp_proposal proposal;  /* that is cosigned. */
     struct container_signature signature; /* this replica's. */
     bool proposed;                        /* 'proposal' and 'body' are one to judge. */
     struct buf container;                 /* the body, signed by as many as it needs. */
     bool over;                            /* nothing is left to do. */
+    bool committed;                       /* the journal has it, under this manifest. */
     struct cp_store_chunk *rows;          /* of the journal, one a chunk. */
     size_t row_count;
 };
@@ -90,6 +96,21 @@ static struct err find_newest(struct publication *p)
     return e;
 }
 
+/* What was planned under an id stands on the version that it was compared with. */
+static struct err take_plan(struct publication *p)
+{
+    struct cp_work *work = p->work;
+    uint64_t base = 0;
+    p->prepared = cp_shelf_planned(p->room->shelf, work->plan, &base);
+    if (p->prepared == NULL) {
+        return FAIL(E_PLAN_GONE);
+    }
+    p->found = true;
+    work->base = work->has_base ? work->base : base;
+    work->has_base = true;
+    return OK;
+}
+
 static struct err step_base(struct publication *p)
 {
     struct cp_work *work = p->work;
@@ -97,6 +118,7 @@ static struct err step_base(struct publication *p)
     if (p->over) {
         return step_head(p);
     }
+    TRY(work->has_plan ? take_plan(p) : OK);
     TRY(find_newest(p));
     if (work->has_base && work->base != work->before.version) {
         TRY(buf_addf(&work->sentence,
@@ -162,7 +184,7 @@ static struct err step_open(struct publication *p)
     p->work->record.version = p->proposal.version;
     p->work->target = p->proposal.origin;
     p->work->with_trust = p->proposal.with_trust;
-    return p->over || p->proposal.origin == 0 ? OK : find_newest(p);
+    return p->over ? OK : find_newest(p);
 }
 
 /* ---- load ---- */
@@ -183,9 +205,11 @@ static void take_rollback(struct publication *p, struct cp_rollback *from)
 {
     p->work->capabilities = from->capabilities;
     p->work->format = from->format;
-    p->cut.count = from->stream_count;
-    (void)memcpy(p->cut.streams, from->streams, from->stream_count * sizeof(from->streams[0]));
+    p->own.count = from->stream_count;
+    p->own.format = from->format;
+    (void)memcpy(p->own.streams, from->streams, from->stream_count * sizeof(from->streams[0]));
     from->stream_count = 0;
+    p->cut = &p->own;
 }
 
 /* The history says of such a rollback what it was, before its reason. */
@@ -283,10 +307,12 @@ static struct err load_proposed(struct publication *p)
     auto_manifest struct manifest proposed = {0};
     TRY(manifest_decode(buf_slice(&p->body), &proposed));
     p->work->format = manifest_format(&proposed);
-    return p->proposal.origin != 0
-               ? load_version(p, p->proposal.origin)
-               : store->ops->sources_get(store, p->room->environment, p->proposal.version,
-                                         take_file, &p->work->sources);
+    if (p->proposal.origin != 0) {
+        return load_version(p, p->proposal.origin);
+    }
+    TRY(load_newest(p));
+    return store->ops->sources_get(store, p->room->environment, p->proposal.version, take_file,
+                                   &p->work->sources);
 }
 
 static struct err step_load(struct publication *p)
@@ -319,11 +345,80 @@ static bool is_taken_over(const struct publication *p)
 static struct err judge_bus(struct publication *p)
 {
     const char *exposure = bus_exposure(p->room->bus);
-    if (!cp_compiled_is_strict(p->compiled) || exposure == NULL) {
+    if (!cp_compiled_is_strict(p->prepared->compiled) || exposure == NULL) {
         return OK;
     }
     TRY(buf_add_str(&p->work->sentence, exposure));
     return FAIL(E_BUS_EXPOSED);
+}
+
+static bool is_newest(const struct publication *p, const struct cut_chunk *chunk)
+{
+    return map_get(&p->newest_chunks, slice_of(chunk->digest, sizeof(chunk->digest))) != NULL;
+}
+
+static struct err note_known(struct publication *p, const uint8_t raw_digest[DIGEST_SIZE])
+{
+    struct slice key;
+    TRY(arena_dup(&p->kept, slice_of(raw_digest, DIGEST_SIZE), &key));
+    return map_put(&p->known, key, p, /* out_old= */ NULL);
+}
+
+/*
+ * What the newest publication was made from, when it is at hand: what it holds is known. Only what
+ * the manifest names counts: a replica that cosigned may have stored a chunk in another way.
+ */
+static struct err find_before(struct publication *p)
+{
+    if (p->work->before.version == 0) {
+        return OK;
+    }
+    p->before = cp_shelf_published(p->room->shelf, p->work->before.manifest_digest);
+    for (size_t i = 0; p->before != NULL && i < p->before->cut.count; i++) {
+        const struct cut_stream *stream = &p->before->cut.streams[i];
+        for (size_t k = 0; k < stream->chunk_count; k++) {
+            struct cut_chunk *chunk = &stream->chunks[k];
+            struct slice raw_digest = slice_of(chunk->raw_digest, DIGEST_SIZE);
+            TRY(is_newest(p, chunk)
+                    ? map_put(&p->before_chunks, raw_digest, chunk, /* out_old= */ NULL)
+                    : OK);
+        }
+    }
+    return OK;
+}
+
+/* Takes what was compiled of the same sources, or of a plan. */
+static void find_prepared(struct publication *p)
+{
+    if (p->prepared != NULL) {
+        return;
+    }
+    struct cp_prepared *found = cp_shelf_find(p->room->shelf, &p->work->sources);
+    bool lacks = found != NULL && p->work->kind == CP_WORK_PLAN &&
+                 !cp_compiled_has_inventory(found->compiled);
+    if (lacks) {
+        cp_prepared_unref(found);
+        return;
+    }
+    p->prepared = found;
+    p->found = found != NULL;
+}
+
+static struct err compile(struct publication *p)
+{
+    struct cp_diags diags;
+    const struct cp_compile_options options = {.reuse = p->room->reuse,
+                                               .inventory = p->work->kind == CP_WORK_PLAN};
+    TRY(cp_prepared_new(&p->prepared));
+    cp_diags_init(&diags, &p->work->sources);
+    struct err e = cp_compile_set(&p->work->sources, &diags, &options, &p->prepared->compiled);
+    if (!err_ok(e) && diags.count > 0) {
+        struct err json = cp_diags_json(&diags, &p->work->diagnostics);
+        struct err text = cp_diags_text(&diags, &p->work->diagnostics_text);
+        e = err_ok(json) && err_ok(text) ? e : FAIL(E_TOO_LARGE);
+    }
+    cp_diags_free(&diags);
+    return e;
 }
 
 static struct err step_compile(struct publication *p)
@@ -331,49 +426,113 @@ static struct err step_compile(struct publication *p)
     if (is_taken_over(p)) {
         return OK;
     }
-    struct cp_diags diags;
-    cp_diags_init(&diags, &p->work->sources);
-    struct err e = cp_compile_set(&p->work->sources, &diags,
-                                  &(struct cp_compile_options){.inventory = true}, &p->compiled);
-    if (!err_ok(e) && diags.count > 0) {
-        struct err json = cp_diags_json(&diags, &p->work->diagnostics);
-        struct err text = cp_diags_text(&diags, &p->work->diagnostics_text);
-        e = err_ok(json) && err_ok(text) ? e : FAIL(E_TOO_LARGE);
+    if (p->work->kind != CP_WORK_VALIDATE) {
+        TRY(find_before(p));
+        find_prepared(p);
     }
-    cp_diags_free(&diags);
-    TRY(e);
-    struct slice environment = cp_compiled_environment(p->compiled);
+    TRY(p->found ? OK : compile(p));
+    const struct cp_compiled *compiled = p->prepared->compiled;
+    struct slice environment = cp_compiled_environment(compiled);
     if (!slice_eq(environment, slice_str(p->room->environment))) {
         TRY(buf_addf(&p->work->sentence,
                      "the sources are of environment \"%.*s\", this is the server of \"%s\"",
                      SLICE_ARG(environment), p->room->environment));
         return FAIL(E_SOURCE_INVALID);
     }
-    p->work->capabilities = cp_compiled_capabilities(p->compiled);
+    p->work->capabilities = cp_compiled_capabilities(compiled);
+    (void)memcpy(p->work->plan, p->prepared->id, sizeof(p->work->plan));
     return p->work->kind == CP_WORK_VALIDATE ? OK : judge_bus(p);
 }
+
+/* ---- cut ---- */
+
+/* Whether a chunk may be published as it is stored; the journal's bytes, if it has some, stay. */
+static struct err fits_journal(struct publication *p, const struct cut_chunk *chunk, bool *out)
+{
+    *out = true;
+    if (is_newest(p, chunk)) {
+        return note_known(p, chunk->raw_digest);
+    }
+    auto_buf struct buf bytes = BUF_MAX(CHUNK_RAW_MAX);
+    struct cp_store *store = p->room->store;
+    struct err e = store->ops->chunk_get(store, chunk->raw_digest, &bytes);
+    if (e.code == E_NOT_FOUND) {
+        return OK;
+    }
+    TRY(e);
+    uint8_t digest[DIGEST_SHORT_SIZE];
+    ids_digest_short(buf_slice(&bytes), digest);
+    *out = memcmp(digest, chunk->digest, sizeof(digest)) == 0;
+    return note_known(p, chunk->raw_digest);
+}
+
+/* What was cut before holds for its format, as long as the journal has no chunk of it stored in
+ * another way. */
+static struct err fits_still(struct publication *p, const struct cp_prepared *found, bool *out)
+{
+    *out = found->cut.format == cp_streams_format(found->compiled, p->work->format);
+    for (size_t i = 0; i < found->cut.count && *out; i++) {
+        for (size_t k = 0; k < found->cut.streams[i].chunk_count && *out; k++) {
+            TRY(fits_journal(p, &found->cut.streams[i].chunks[k], out));
+        }
+    }
+    return OK;
+}
+
+/* Whose chunks are stored where. */
+struct cutting {
+    struct publication *p;
+    struct arena *kept;
+};
 
 /* Stored bytes that were published before stay as they are, whatever today's zstd would make. */
 static bool find_known(void *ctx, const uint8_t raw_digest[DIGEST_SIZE], struct slice *stored)
 {
-    struct publication *p = ctx;
+    const struct cutting *c = ctx;
+    struct publication *p = c->p;
     auto_buf struct buf bytes = BUF_MAX(CHUNK_RAW_MAX);
-    struct slice key;
-    bool found = err_ok(p->room->store->ops->chunk_get(p->room->store, raw_digest, &bytes)) &&
-                 err_ok(arena_dup(&p->kept, buf_slice(&bytes), stored)) &&
-                 err_ok(arena_dup(&p->kept, slice_of(raw_digest, DIGEST_SIZE), &key)) &&
-                 err_ok(map_put(&p->known, key, p, /* out_old= */ NULL));
-    return found; /* a failure to read means that it is stored anew: the same content. */
+    const struct cut_chunk *before = map_get(&p->before_chunks, slice_of(raw_digest, DIGEST_SIZE));
+    struct err e = before != NULL
+                       ? buf_add(&bytes, before->stored)
+                       : p->room->store->ops->chunk_get(p->room->store, raw_digest, &bytes);
+    return err_ok(e) && err_ok(arena_dup(c->kept, buf_slice(&bytes), stored)) &&
+           err_ok(note_known(p, raw_digest)); /* else it is stored anew: the same content. */
+}
+
+static struct err cut_to(struct publication *p, struct cp_streams *out, struct arena *kept)
+{
+    struct cutting cutting = {.p = p, .kept = kept};
+    const struct cp_streams_options options = {.format = p->work->format,
+                                               .known = find_known,
+                                               .context = &cutting,
+                                               .before =
+                                                   p->before == NULL ? NULL : &p->before->cut};
+    TRY(cp_streams_cut(p->prepared->compiled, &options, out));
+    p->cut = out;
+    return OK;
+}
+
+/* What was on the shelf is others', too: it stays as it is. */
+static struct err cut_found(struct publication *p)
+{
+    bool fits = false;
+    TRY(fits_still(p, p->prepared, &fits));
+    if (fits) {
+        p->cut = &p->prepared->cut;
+        return OK;
+    }
+    map_free(&p->known);
+    return cut_to(p, &p->own, &p->kept);
 }
 
 /* What the content cannot be said in is not chosen; step_reach() names who cannot read it. */
 static struct err step_cut(struct publication *p)
 {
-    if (p->compiled == NULL) {
+    if (is_taken_over(p)) {
         return OK;
     }
-    TRY(cp_streams_cut(&p->cut, p->compiled, p->work->format, find_known, p));
-    p->work->format = p->cut.format;
+    TRY(p->found ? cut_found(p) : cut_to(p, &p->prepared->cut, &p->prepared->kept));
+    p->work->format = p->cut->format;
     return OK;
 }
 
@@ -382,8 +541,8 @@ static struct manifest_plan plan_of(const struct publication *p, uint64_t versio
     return (struct manifest_plan){.version = version,
                                   .made_at_ms = clock_wall_ms(),
                                   .capabilities = p->work->capabilities,
-                                  .streams = p->cut.streams,
-                                  .stream_count = p->cut.count};
+                                  .streams = p->cut->streams,
+                                  .stream_count = p->cut->count};
 }
 
 /* ---- agree ---- */
@@ -398,14 +557,16 @@ static struct err step_agree(struct publication *p)
 
 static struct err add_diff(struct publication *p)
 {
-    struct cp_compiled *before = NULL;
-    if (p->work->before.version != 0) {
-        struct err found = cp_publish_compiled(p->room, p->work->before.version, &before);
+    struct cp_compiled *again = NULL; /* of the newest publication. */
+    const struct cp_compiled *before = p->before == NULL ? NULL : p->before->compiled;
+    if (p->work->before.version != 0 && (before == NULL || !cp_compiled_has_inventory(before))) {
+        struct err found = cp_publish_compiled(p->room, p->work->before.version, &again);
         TRY(found.code == E_NOT_FOUND ? OK : found); /* it was adopted: everything is new. */
+        before = again;
     }
     struct cp_diff diff;
-    struct err e = cp_diff_make(before, p->compiled, &diff);
-    cp_compiled_free(before);
+    struct err e = cp_diff_make(before, p->prepared->compiled, &diff);
+    cp_compiled_free(again);
     TRY(e);
     e = cp_diff_json(&diff, &p->work->diff);
     if (err_ok(e)) {
@@ -419,10 +580,10 @@ static struct err add_diff(struct publication *p)
 static bool same_positions(const struct publication *p)
 {
     const struct manifest_stream *before = manifest_stream(&p->newest, CP_PART_POSITIONS);
-    for (size_t i = 0; i < p->cut.count; i++) {
-        if (p->cut.streams[i].kind == CP_PART_POSITIONS) {
+    for (size_t i = 0; i < p->cut->count; i++) {
+        if (p->cut->streams[i].kind == CP_PART_POSITIONS) {
             return before != NULL &&
-                   memcmp(p->cut.streams[i].raw_digest, before->raw_digest, DIGEST_SIZE) == 0;
+                   memcmp(p->cut->streams[i].raw_digest, before->raw_digest, DIGEST_SIZE) == 0;
         }
     }
     return before == NULL;
@@ -433,9 +594,9 @@ static struct err step_compare(struct publication *p)
     struct manifest_plan plan = plan_of(p, 0);
     struct cp_record *record = &p->work->record;
     manifest_plan_digest(&plan, record->content_digest);
-    for (size_t i = 0; i < p->cut.count; i++) {
-        record->raw_size += p->cut.streams[i].raw_size;
-        p->work->chunks += p->cut.streams[i].chunk_count;
+    for (size_t i = 0; i < p->cut->count; i++) {
+        record->raw_size += p->cut->streams[i].raw_size;
+        p->work->chunks += p->cut->streams[i].chunk_count;
     }
     p->work->is_same = p->work->before.version != 0 &&
                        memcmp(record->content_digest, p->work->before.content_digest,
@@ -466,7 +627,7 @@ static struct err step_reach(struct publication *p)
 /* ---- check ---- */
 
 /* The number is not handed out yet; the child judges the content. */
-static struct err step_check(struct publication *p)
+static struct err run_check(struct publication *p, struct cp_check *check)
 {
     auto_buf struct buf body = BUF_MAX(MANIFEST_BODY_MAX);
     auto_buf struct buf container = BUF_MAX(CONTAINER_MAX);
@@ -474,20 +635,35 @@ static struct err step_check(struct publication *p)
     TRY(manifest_encode(&plan, &body));
     TRY(container_seal(CONTAINER_MANIFEST, cp_roots_environment(p->room->roots), buf_slice(&body),
                        /* signatures= */ NULL, 0, &container));
+    check->manifest = buf_slice(&container);
+    return cp_check_run(check, &p->work->sentence);
+}
+
+/* What was loaded once, for a plan or a publication of the same content, loads again. */
+static struct err step_check(struct publication *p)
+{
     struct cp_check check = {.program = p->room->dp_check,
                              .directory = p->room->directory,
                              .environment = p->room->environment,
-                             .manifest = buf_slice(&container),
-                             .streams = p->cut.streams,
-                             .stream_count = p->cut.count};
-    return cp_check_run(&check, &p->work->sentence);
+                             .streams = p->cut->streams,
+                             .stream_count = p->cut->count};
+    uint8_t digest[DIGEST_SIZE];
+    bool named = err_ok(cp_check_digest(&check, p->work->capabilities, digest));
+    if (named && cp_shelf_has_passed(p->room->shelf, digest)) {
+        return OK;
+    }
+    TRY(run_check(p, &check));
+    if (named) {
+        cp_shelf_pass(p->room->shelf, digest);
+    }
+    return OK;
 }
 
 /* ---- version, propose, sign ---- */
 
 static struct err keep_sources(struct publication *p)
 {
-    const struct cp_source_set *set = &p->work->sources;
+    const struct cp_source_set *set = p->work->has_plan ? &p->prepared->sources : &p->work->sources;
     struct cp_store_file *files = calloc(set->count + 1, sizeof(*files));
     if (files == NULL) {
         return FAIL(E_NO_MEMORY);
@@ -593,12 +769,11 @@ static void tell_refusal(struct publication *p)
 static uint64_t bytes_to_put(const struct publication *p)
 {
     uint64_t bytes = p->container.size + MESSAGE_OVERHEAD;
-    for (size_t i = 0; i < p->cut.count; i++) {
-        for (size_t k = 0; k < p->cut.streams[i].chunk_count; k++) {
-            const struct cut_chunk *chunk = &p->cut.streams[i].chunks[k];
-            struct slice name = slice_of(chunk->digest, sizeof(chunk->digest));
-            bool there = cp_bucket_has_chunk(&p->room->bucket, chunk->digest) ||
-                         map_get(&p->newest_chunks, name) != NULL;
+    for (size_t i = 0; i < p->cut->count; i++) {
+        for (size_t k = 0; k < p->cut->streams[i].chunk_count; k++) {
+            const struct cut_chunk *chunk = &p->cut->streams[i].chunks[k];
+            bool there =
+                cp_bucket_has_chunk(&p->room->bucket, chunk->digest) || is_newest(p, chunk);
             bytes += there ? 0 : chunk->stored.size + MESSAGE_OVERHEAD;
         }
     }
@@ -646,8 +821,8 @@ static struct err put_stream(struct publication *p, const struct cut_stream *str
 
 static struct err put_streams(struct publication *p)
 {
-    for (size_t i = 0; i < p->cut.count; i++) {
-        TRY(put_stream(p, &p->cut.streams[i]));
+    for (size_t i = 0; i < p->cut->count; i++) {
+        TRY(put_stream(p, &p->cut->streams[i]));
     }
     return OK;
 }
@@ -720,9 +895,9 @@ static struct err step_journal(struct publication *p)
     if (p->rows == NULL) {
         return FAIL(E_NO_MEMORY);
     }
-    for (size_t i = 0; i < p->cut.count; i++) {
-        for (size_t k = 0; k < p->cut.streams[i].chunk_count; k++) {
-            fill_row(p, &p->cut.streams[i].chunks[k]);
+    for (size_t i = 0; i < p->cut->count; i++) {
+        for (size_t k = 0; k < p->cut->streams[i].chunk_count; k++) {
+            fill_row(p, &p->cut->streams[i].chunks[k]);
         }
     }
     struct cp_record *record = &p->work->record;
@@ -736,6 +911,7 @@ static struct err step_journal(struct publication *p)
                                          .chunks = p->rows,
                                          .chunk_count = p->row_count};
     struct err e = p->room->store->ops->publish(p->room->store, &p->fence, &publication);
+    p->committed = err_ok(e);
     bool found = false;
     if (e.code == E_CONFLICT) { /* the same request, by another way, was faster. */
         TRY(find_request(p, &found));
@@ -821,11 +997,45 @@ static struct err run(struct publication *p)
     return OK;
 }
 
+/* Whether the work ended with a manifest that names this content, and the digest of it. */
+static bool is_in_manifest(const struct publication *p, uint8_t out[DIGEST_SIZE])
+{
+    const struct cp_work *work = p->work;
+    if (work->kind == CP_WORK_COSIGN) {
+        ids_digest(buf_slice(&p->body), out);
+        return err_ok(work->result);
+    }
+    (void)memcpy(out, work->record.manifest_digest, DIGEST_SIZE);
+    return p->committed ||
+           (work->kind == CP_WORK_PUBLISH && p->over && err_ok(work->result)); /* unchanged. */
+}
+
+/* For the publication that follows a plan, and for what follows a publication. */
+static void leave_prepared(struct publication *p)
+{
+    struct cp_work *work = p->work;
+    uint8_t manifest_digest[DIGEST_SIZE];
+    if (p->prepared == NULL || p->cut == NULL) {
+        return;
+    }
+    if (!p->found) {
+        p->prepared->sources = work->sources; /* the work is over: they are handed on. */
+        cp_source_set_init(&work->sources);
+    }
+    const struct cp_shelf_note note = {
+        .planned = work->kind == CP_WORK_PLAN && err_ok(work->result),
+        .base = work->before.version,
+        .manifest_digest = is_in_manifest(p, manifest_digest) ? manifest_digest : NULL};
+    cp_shelf_put(p->room->shelf, p->prepared, &note);
+}
+
 static void publication_free(struct publication *p)
 {
-    cp_streams_free(&p->cut);
-    cp_compiled_free(p->compiled);
+    cp_streams_free(&p->own);
+    cp_prepared_unref(p->prepared);
+    cp_prepared_unref(p->before);
     manifest_free(&p->newest);
+    map_free(&p->before_chunks);
     map_free(&p->known);
     map_free(&p->newest_chunks);
     arena_free(&p->kept);
@@ -856,6 +1066,7 @@ void cp_publish_run(struct cp_publish_room *room, struct cp_work *work)
             LOG_ERR(work->result), LOG_STR("author", work->author),
             LOG_SLICE("sentence", buf_slice(&work->sentence)));
     }
+    leave_prepared(p);
     publication_free(p);
 }
 
@@ -868,6 +1079,7 @@ struct err cp_publish_compiled(struct cp_publish_room *room, uint64_t version,
     TRY(e.code == E_NOT_FOUND ? FAIL(E_NEVER_PUBLISHED) : e);
     struct cp_source_set set;
     struct cp_diags diags;
+    const struct cp_compile_options options = {.reuse = room->reuse, .inventory = true};
     cp_source_set_init(&set);
     cp_diags_init(&diags, &set);
     e = room->store->ops->sources_get(room->store, room->environment, version, take_file, &set);
@@ -875,7 +1087,7 @@ struct err cp_publish_compiled(struct cp_publish_room *room, uint64_t version,
         e = FAIL(E_NOT_FOUND);
     }
     if (err_ok(e)) {
-        e = cp_compile_set(&set, &diags, &(struct cp_compile_options){.inventory = true}, out);
+        e = cp_compile_set(&set, &diags, &options, out);
     }
     cp_diags_free(&diags);
     cp_source_set_free(&set);

@@ -14,6 +14,7 @@
 #include "controlplane/publish/bucket.h"
 #include "controlplane/publish/collect.h"
 #include "controlplane/publish/leader.h"
+#include "controlplane/publish/shelf.h"
 #include "controlplane/publish/work.h"
 
 /* Who takes a step. */
@@ -31,12 +32,12 @@
     X(lead, CP_PUBLISHED, "does this replica lead, and can NATS be reached?")                      \
     X(open, CP_COSIGNED, "is there a proposal that this replica has not judged?")                  \
     X(load, CP_ALL | CP_COSIGNED, "take the sources, or the content of the version to go back to") \
-    X(compile, CP_ALL | CP_COSIGNED, "sources to parts, or all that is wrong with them")           \
+    X(compile, CP_ALL | CP_COSIGNED, "sources to parts, or all that is wrong; or what is at hand") \
     X(cut, CP_PLANNED | CP_COSIGNED, "parts to chunks; known chunks keep their stored bytes")      \
     X(agree, CP_COSIGNED, "is the proposal what this replica made of the same sources?")           \
     X(compare, CP_PLANNED, "what does it change?")                                                 \
     X(reach, CP_PLANNED, "can every live node do what it needs?")                                  \
-    X(check, CP_PLANNED, "load the whole in a child of trilane-dp check")                          \
+    X(check, CP_PLANNED, "load the whole in a child of trilane-dp check, once")                    \
     X(version, CP_PUBLISHED, "hand out the number, and keep the sources under it")                 \
     X(propose, CP_PUBLISHED, "write the manifest body: those bytes are signed")                    \
     X(sign, CP_PUBLISHED | CP_COSIGNED, "have the signer sign it")                                 \
@@ -64,6 +65,8 @@ struct cp_publish_room {
     struct cp_fleet *fleet;
     struct cp_bucket bucket;          /* bound by the worker, replicas apart. */
     struct cp_collector *collector;   /* NULL in a room that only reads. */
+    struct cp_shelf *shelf;           /* of all rooms of this replica. */
+    struct cp_reuse *reuse;           /* this thread's; made by its worker. */
     cp_publish_stopping_fn *stopping; /* whether the thread is told to end; set by its worker. */
     void *stopping_ctx;
 };
@@ -74,8 +77,8 @@ struct cp_publish_room {
 /* Whether a fault is the name of a step, or CP_FAULT_END, or "stop:" before one of them. */
 bool cp_publish_is_step(const char *fault);
 
-/* Compiles the sources of a publication again: E_NEVER_PUBLISHED, E_NOT_FOUND when it was adopted
- * without its sources, and those of cp_compile_set(). */
+/* Compiles the sources of a publication again, with its inventory: E_NEVER_PUBLISHED, E_NOT_FOUND
+ * when it was adopted without its sources, and those of cp_compile_set(). */
 MUST_CHECK struct err cp_publish_compiled(struct cp_publish_room *room, uint64_t version,
                                           struct cp_compiled **out);
 

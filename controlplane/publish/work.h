@@ -10,6 +10,7 @@
 
 #include "common/base/buf.h"
 #include "common/base/err.h"
+#include "controlplane/publish/prepared.h"
 #include "controlplane/source/source.h"
 #include "controlplane/store/store.h"
 
@@ -25,7 +26,8 @@ enum cp_work_kind {
 struct cp_work {
     /* Asked. */
     enum cp_work_kind kind;
-    struct cp_source_set sources; /* of all but a rollback. */
+    struct cp_source_set sources; /* of all but a rollback, and what was planned. */
+    bool has_plan;                /* publish what was planned under 'plan', not 'sources'. */
     uint64_t target;              /* of a rollback: the version whose content comes back. */
     bool with_trust;              /* of a rollback: what was revoked since then comes back, too. */
     bool has_base;                /* refuse unless 'base' is the newest version (0: none yet). */
@@ -47,8 +49,9 @@ struct cp_work {
     struct buf diagnostics_text;
     struct buf diff; /* JSON of the changes, of a plan. */
     struct buf diff_text;
-    struct cp_record before; /* newest publication; version 0: none. */
-    struct cp_record record; /* what was published, or would be. */
+    uint8_t plan[CP_PREPARED_ID_SIZE]; /* of a plan: by which it can be published; asked, too. */
+    struct cp_record before;           /* newest publication; version 0: none. */
+    struct cp_record record;           /* what was published, or would be. */
     uint64_t chunks;
     uint64_t chunks_new;   /* that the journal did not know. */
     uint64_t bytes_new;    /* stored bytes of these. */

@@ -13,6 +13,7 @@
 #include "common/base/lock.h"
 #include "common/base/log.h"
 #include "common/base/queue.h"
+#include "controlplane/compile/reuse.h"
 
 enum {
     RESTORE_REST_MS = 1000,   /* between two restores: nodes that ask every second cost little */
@@ -238,6 +239,7 @@ static struct err prepare(struct cp_worker *w, const char *store, struct buf *me
     TRY(cp_bucket_bind(&w->room.bucket, w->room.bus, w->room.environment, w->room.roots));
     w->room.bucket.puts = &w->puts;
     TRY(cp_store_open(store, &w->room.store, message));
+    TRY(cp_reuse_new(&w->room.reuse));
     w->started = pthread_create(&w->thread, NULL, run, w) == 0;
     return w->started ? OK : FAIL(E_IO);
 }
@@ -251,6 +253,7 @@ struct err cp_worker_start(const struct cp_publish_room *room, const char *store
     }
     w->room = *room;
     w->room.store = NULL;
+    w->room.reuse = NULL;
     w->room.stopping = room_is_stopping;
     w->room.stopping_ctx = w;
     w->restore.run = run_restore;
@@ -293,6 +296,7 @@ void cp_worker_free(struct cp_worker *worker)
     cp_worker_finish(worker);
     cp_store_close(worker->room.store);
     cp_puts_free(&worker->puts);
+    cp_reuse_free(worker->room.reuse);
     queue_free(&worker->queue, /* drop= */ NULL);
     (void)sem_destroy(&worker->wakes);
     lock_free(&worker->shared.lock);

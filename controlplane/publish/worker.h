@@ -22,7 +22,7 @@ struct cp_task {
     void (*run)(struct cp_task *task, struct cp_publish_room *room);
 };
 
-/* Starts a worker; 'room' is copied, its store is opened from 'store'. */
+/* Starts a worker; 'room' is copied, its store is opened from 'store', its 'reuse' made. */
 MUST_CHECK struct err cp_worker_start(const struct cp_publish_room *room, const char *store,
                                       struct cp_worker **out, struct buf *message);
 

@@ -65,6 +65,12 @@ class Failover(unittest.TestCase):
         self.assertEqual(len(versions), 1, self.t.history())
         return versions[0]["version"]
 
+    def test_planned_and_published_by_way_of_any_replica(self):
+        one, other = self.t.followers()
+        plan = one.json("plan", POLICIES)["plan"]
+        done = other.json("publish", "--again", "--wait", "no", "-m", "as planned", "--plan", plan)
+        self.assertEqual(self.published_once("as planned"), done["record"]["version"])
+
     def test_killed(self):
         self.taken_over(self.leader.kill)
         version = self.t.publish("after a kill")

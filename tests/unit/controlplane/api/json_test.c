@@ -36,6 +36,20 @@ static void a_publish_is_read(void **state)
     assert_true(slice_eq(work.sources.files[0].bytes, SLICE_LIT("hi")));
 }
 
+static void a_planned_publish_is_read(void **state)
+{
+    (void)state;
+    static const uint8_t id[CP_PREPARED_ID_SIZE] = {0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef};
+    assert_int_equal(read_as(CP_WORK_PUBLISH, "{\"message\": \"why\", \"plan\":"
+                                              " \"0123456789abcdef0000000000000000\"}"),
+                     E_OK);
+    assert_true(work.has_plan);
+    assert_memory_equal(work.plan, id, sizeof(id));
+    assert_int_equal(work.sources.count, 0);
+    assert_int_equal(read_as(CP_WORK_PLAN, "{\"plan\": \"0123456789abcdef0000000000000000\"}"),
+                     E_USAGE);
+}
+
 static void a_rollback_is_read(void **state)
 {
     (void)state;
@@ -54,6 +68,11 @@ static void each_refusal_has_its_sentence(void **state)
         "{\"message\": \"m\"}",
         "{\"files\": [{\"name\": \"a.yaml\", \"content\": \"aGk=\"}]}",
         "{\"message\": \"m\", \"files\": []}",
+        "{\"message\": \"m\", \"plan\": 7}",
+        "{\"message\": \"m\", \"plan\": \"0123\"}",
+        "{\"message\": \"m\", \"plan\": \"0123456789abcdef000000000000000g\"}",
+        "{\"message\": \"m\", \"plan\": \"0123456789abcdef0000000000000000\", \"files\":"
+        " [{\"name\": \"a.yaml\", \"content\": \"aGk=\"}]}",
         "{\"message\": \"m\", \"files\": [1]}",
         "{\"message\": \"m\", \"files\": [{\"name\": \"a.yaml\"}]}",
         "{\"message\": \"m\", \"files\": [{\"name\": \"a.yaml\", \"content\": \"a\"}]}",
@@ -104,6 +123,7 @@ int main(void)
     ids_init();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_publish_is_read),
+        cmocka_unit_test(a_planned_publish_is_read),
         cmocka_unit_test(a_rollback_is_read),
         cmocka_unit_test(each_refusal_has_its_sentence),
         cmocka_unit_test(texts_are_taken_up_to_their_bound),
