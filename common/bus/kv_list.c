@@ -201,7 +201,7 @@ struct err kv_list(const struct kv *kv, uint64_t timeout_ms, kv_list_fn *visit_f
     (void)snprintf(list.name, sizeof(list.name), "list_%s", hex);
     (void)snprintf(list.filter, sizeof(list.filter), "$KV.%s.>", kv->bucket);
     (void)snprintf(list.inbox, sizeof(list.inbox), "%s.list.%s", kv->bus->inbox, hex);
-    TRY(queue_init(&list.queue, 2 * PAGE, wake, &list));
+    TRY(queue_init(&list.queue, (size_t)2 * PAGE, wake, &list));
     CHECK(sem_init(&list.wakes, 0, 0) == 0);
     struct err err = create(&list);
     if (err_ok(err)) {

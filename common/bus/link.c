@@ -25,7 +25,7 @@ enum {
 
 /* nats.c begins TLS by itself when a server asks for it, and verifies by the system's CAs. No
  * certificate is of this name, so that it never gets there: TLS is relay.h's. */
-static const char NO_HOST[] = "tls.is.not.configured.invalid";
+static const char no_host[] = "tls.is.not.configured.invalid";
 
 static void follow_link(struct bus *bus);
 static void try_connect(struct bus *bus);
@@ -233,7 +233,7 @@ static natsStatus set_identity(struct bus *bus, natsOptions *o)
 
 static natsStatus set_behaviour(struct bus *bus, natsOptions *o)
 {
-    natsStatus s = natsOptions_SetExpectedHostname(o, NO_HOST);
+    natsStatus s = natsOptions_SetExpectedHostname(o, no_host);
     s = s != NATS_OK ? s : natsOptions_SetTimeout(o, CONNECT_TIMEOUT_MS);
     s = s != NATS_OK ? s : natsOptions_SetPingInterval(o, PING_INTERVAL_MS);
     s = s != NATS_OK ? s : natsOptions_SetMaxPingsOut(o, PINGS_OUT);
