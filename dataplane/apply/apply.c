@@ -19,8 +19,9 @@
 #include "dataplane/request/metrics.h"
 
 /* Between tries of a target that failed, and of one that waits for room. */
-#define RETRY_NS (UINT64_C(1000) * 1000 * 1000)
-#define ROOM_RETRY_NS (UINT64_C(100) * 1000 * 1000)
+#define NS_PER_MS UINT64_C(1000000)
+#define RETRY_NS (1000 * NS_PER_MS)
+#define ROOM_RETRY_NS (100 * NS_PER_MS)
 
 /* Roots that one head may lead over: a bound on the work of one turn; the next goes on. */
 enum { ROOT_ROUNDS_MAX = 8 };
@@ -129,10 +130,28 @@ static struct err refusal(struct dp_apply *a, struct dp_apply_turn *t)
     return a->root_refused;
 }
 
+static void count_head(struct dp_apply *a, const char *way)
+{
+    struct slice label = slice_str(way);
+    metrics_add(a->config.shard, metrics_series(a->config.metrics, DP_METRIC_HEADS, &label), 1);
+}
+
+/* A poll may overtake a hint, on the way or while it waits for its time: it is no replay. */
+static bool is_late(const struct dp_apply *a, const struct dp_apply_turn *t)
+{
+    return t->judged.err.code == E_HEAD_REPLAYED && strcmp(t->way, "hint") == 0 &&
+           clock_mono_ns() < a->late_ns;
+}
+
 static struct err step_judge(struct dp_apply *a, struct dp_apply_turn *t)
 {
     (void)snprintf(t->object, sizeof(t->object), "head");
     judge(a, t);
+    if (is_late(a, t)) {
+        count_head(a, "late");
+        t->over = true;
+        return OK;
+    }
     return t->judged.verdict == JUDGE_REFUSED ? refusal(a, t) : OK;
 }
 
@@ -164,9 +183,10 @@ static struct err step_accept(struct dp_apply *a, struct dp_apply_turn *t)
     a->has_accepted = true;
     t->judged.head = (struct head){0};
     a->accepted_ns = clock_mono_ns();
+    bool polled = strcmp(t->way, "poll") == 0;
+    a->late_ns = polled ? a->accepted_ns + limits.fetch_timeout_ms * NS_PER_MS : 0;
     a->standing.contact_ns = clock_boot_ns();
-    struct slice way = slice_str(t->way);
-    metrics_add(a->config.shard, metrics_series(a->config.metrics, DP_METRIC_HEADS, &way), 1);
+    count_head(a, t->way);
     return OK;
 }
 
