@@ -11,20 +11,18 @@ answer of the new configuration. Their file lies ready on the disk of the very m
 signature, no journal, no transport is in their time.
 """
 
-import contextlib
 import http.client
 import json
 import os
 import pathlib
-import random
 import re
-import signal
 import subprocess
 import tempfile
 import time
 
 import bench
 import large_platform
+import reload_peers
 import trilane
 
 ROUTES = int(os.environ.get("TRILANE_BENCH_ROUTES", "1000"))
@@ -32,11 +30,6 @@ RUNS = int(os.environ.get("TRILANE_BENCH_ROUNDS", "50"))
 COMMANDS = max(RUNS // 5, 3)
 RELOADS = max(RUNS // 5, 3)
 STEP = re.compile(r"module=(publish|apply) event=step step=(\w+) code=OK .*us=(\d+)")
-
-
-def rest():
-    """So that no publish falls in step with heads, heartbeats or the one before."""
-    time.sleep(random.uniform(0.1, 0.4))
 
 
 # ---- Trilane ------------------------------------------------------------------------------------
@@ -92,7 +85,7 @@ def measure_api(cp, live):
     connection = http.client.HTTPConnection("127.0.0.1", cp.port, timeout=30)
     rows = []
     for edit in range(1, RUNS + 1):
-        rest()
+        bench.rest()
         before = live.fetched()
         start_ns, answer = publish_by_api(cp, connection, edit)
         snapshot = live.wait(answer["record"]["version"])
@@ -108,7 +101,7 @@ def measure_command(platform, cp, live):
     rows = []
     for edit in range(RUNS + 1, RUNS + 1 + COMMANDS):
         directory = platform.write_policies(large_platform.sources(ROUTES, edit))
-        rest()
+        bench.rest()
         start_ns, end_ns, answer = publish_by_command(cp, directory)
         snapshot = live.wait(answer["record"]["version"])
         check_content(snapshot, answer)
@@ -142,78 +135,6 @@ def measure_trilane():
         return api, measure_command(platform, cp, live), steps
 
 
-# ---- peers --------------------------------------------------------------------------------------
-
-def haproxy_text(port, version):
-    """A path rule and a caller rule for each route, as ACLs; /version answers the version."""
-    lines = ["global", "    maxconn 1000", "defaults", "    mode http", "    timeout connect 2s",
-             "    timeout client 5s", "    timeout server 5s", "frontend callers",
-             "    bind 127.0.0.1:%d" % port,
-             "    http-request return status 200 content-type text/plain string %d "
-             "if { path /version }" % version]
-    for n in range(ROUTES // large_platform.PER_SERVICE):
-        for k in range(large_platform.PER_SERVICE):
-            path = large_platform.path_of(n, k)
-            name = "caller-%d" % (version if (n, k) == (0, 0) else n)
-            lines.append("    http-request deny if { path_beg %s } !{ req.hdr(x-caller) %s }"
-                         % (path, name))
-            lines.append("    use_backend service-%d if { path_beg %s } METH_GET" % (n, path))
-    for n in range(ROUTES // large_platform.PER_SERVICE):
-        lines += ["backend service-%d" % n, "    server one 127.0.0.1:%d" % (20000 + n % 10000)]
-    return "\n".join(lines) + "\n"
-
-
-def nginx_text(port, version):
-    """A location for each route, which asks for the caller; /version answers the version."""
-    lines = ["daemon off;", "worker_processes 1;", "pid nginx.pid;", "error_log stderr error;",
-             "events { worker_connections 1024; }", "http {", "access_log off;"]
-    lines += ["%s_temp_path %s;" % (name, name) for name in ("proxy", "fastcgi", "uwsgi", "scgi")]
-    lines += ["client_body_temp_path body;", "server {", "listen 127.0.0.1:%d;" % port,
-              "location = /version { return 200 %d; }" % version]
-    for n in range(ROUTES // large_platform.PER_SERVICE):
-        for k in range(large_platform.PER_SERVICE):
-            name = "caller-%d" % (version if (n, k) == (0, 0) else n)
-            lines.append('location %s { if ($http_x_caller != "%s") { return 403; } '
-                         "proxy_pass http://127.0.0.1:%d; }"
-                         % (large_platform.path_of(n, k), name, 20000 + n % 10000))
-    return "\n".join(lines + ["}", "}"]) + "\n"
-
-
-def version_at(port):
-    """What a new connection is answered; None while there is none."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-    with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):
-        connection.request("GET", "/version")
-        return int(connection.getresponse().read())
-    return None
-
-
-PEERS = {
-    "haproxy": (haproxy_text, signal.SIGUSR2, lambda own: ["haproxy", "-W", "-f", own / "conf"]),
-    "nginx": (nginx_text, signal.SIGHUP, lambda own: ["nginx", "-p", own, "-c", own / "conf"]),
-}
-
-
-def measure_peer(name, directory):
-    """[live_ms] of reloads."""
-    make, reload_signal, argv = PEERS[name]
-    own, port, rows = directory / name, trilane.free_port(), []
-    own.mkdir()
-    (own / "conf").write_text(make(port, 1))
-    with contextlib.ExitStack() as stack:
-        process = trilane.Process(name, own, argv(own))
-        bench.start(stack, process, port)
-        trilane.wait_until(lambda: version_at(port) == 1, what=name)
-        for version in range(2, RELOADS + 2):
-            rest()
-            (own / "conf").write_text(make(port, version))
-            start_ns = time.monotonic_ns()
-            process.signal(reload_signal)
-            trilane.wait_until(lambda v=version: version_at(port) == v, what=name, step=0.001)
-            rows.append({"live_ms": (time.monotonic_ns() - start_ns) / 1e6})
-    return rows
-
-
 # ---- report -------------------------------------------------------------------------------------
 
 def row_of(rows, key="live_ms"):
@@ -225,14 +146,15 @@ def row_of(rows, key="live_ms"):
 def main():
     quiet = bench.Quiet()
     with tempfile.TemporaryDirectory() as directory:
-        rows = {name: measure_peer(name, pathlib.Path(directory)) for name in PEERS}
+        rows = {name: reload_peers.measure(name, ROUTES, RELOADS, pathlib.Path(directory))
+                for name in reload_peers.PEERS}
     rows["trilane"], command, steps = measure_trilane()
     ours = row_of(rows["trilane"])
     ours["delta_bytes"] = bench.spread([row["bytes"] for row in rows["trilane"]])["median"]
     ours["command_p50_ms"] = row_of(command)["p50_ms"]
     ours["command_p99_ms"] = row_of(command)["p99_ms"]
-    peers = {name: row_of(rows[name]) for name in PEERS}
-    ratio = {name: peers[name]["median"] / ours["median"] for name in PEERS}
+    peers = {name: row_of(rows[name]) for name in reload_peers.PEERS}
+    ratio = {name: peers[name]["median"] / ours["median"] for name in reload_peers.PEERS}
     state = quiet.report()
     bench.write("apply", "ms", "lower", RUNS, ours, peers, ratio, {
         "routes": ROUTES, "rules": ROUTES, "change": "one rule", "commands": COMMANDS,

@@ -188,6 +188,11 @@ def saturate(port, path, requests, body, headers=(), watch=(), connections=8, st
     return dict(quiet.report(), cpu_us=used * 1e6 / requests, answers_per_s=requests / seconds)
 
 
+def rest():
+    """So that nothing falls in step with heads, heartbeats or what went before."""
+    time.sleep(random.uniform(0.1, 0.4))
+
+
 def percentile(values, percent):
     """The nearest rank: a value that was measured."""
     ordered = sorted(values)

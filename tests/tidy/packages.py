@@ -27,11 +27,11 @@ PYTHON = {
     "prometheus_client": "python3-prometheus-client", "yaml": "python3-yaml",
 }
 PROGRAMS = {
-    "clang-tidy-14": "clang-tidy-14", "curl": "curl", "git": "git",
+    "clang-tidy-14": "clang-tidy-14", "curl": "curl", "etcd": "etcd-server", "git": "git",
     "grpc_python_plugin": "protobuf-compiler-grpc", "haproxy": "haproxy", "initdb": "postgresql",
     "nats-server": "nats-server", "nghttpx": "nghttp2-proxy", "nginx": "nginx-light",
     "openssl": "openssl", "postgres": "postgresql", "protoc": "protobuf-compiler",
-    "psql": "postgresql", "python3": "python3",
+    "psql": "postgresql", "python3": "python3", "ss": "iproute2",
 }
 ESSENTIAL = {"bash", "sh", "taskset", "unshare"}  # no Debian is without them.
 
