@@ -36,6 +36,7 @@ static void fill(struct rig *f)
         must(f->ops->sources_put(f->store, &f->fence, version, files, i % 2 == 0 ? 2 : 1));
         struct cp_publication p = rig_publication(version, chunks, i % 2 == 0 ? 1 : 2);
         (void)snprintf(p.record.request, sizeof(p.record.request), "request %d", i);
+        (void)snprintf(p.record.signers, sizeof(p.record.signers), "key-1,key-2");
         must(f->ops->publish(f->store, &f->fence, &p));
     }
     struct cp_proposal proposal = {.version = rig_hand(f)};
@@ -75,6 +76,7 @@ static void check_filled(struct cp_store *store)
     must(ops->latest(store, "dev", &record));
     assert_int_equal(record.version, 12);
     assert_string_equal(record.message, "version 12");
+    assert_string_equal(record.signers, "key-1,key-2");
     must(ops->find_request(store, "dev", "request 3", &record));
     assert_int_equal(record.version, 4);
     must(ops->sources_get(store, "dev", 11, count_file, &size));

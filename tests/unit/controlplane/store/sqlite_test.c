@@ -18,6 +18,7 @@
 
 #include "common/base/check.h"
 #include "common/base/clock.h"
+#include "controlplane/store/backup_in.h"
 #include "controlplane/store/store.h"
 
 static char directory[] = "/tmp/trilane-sqlite-XXXXXX";
@@ -236,6 +237,45 @@ static void a_database_of_the_release_before_is_brought_up(void **state)
     cp_store_close(store);
 }
 
+/* A column that a backup leaves out is lost when it is restored. */
+static void a_backup_names_every_column(void **state)
+{
+    (void)state;
+    struct cp_store *store = NULL;
+    bool said = false;
+    unsigned columns = 0;
+    assert_int_equal(open_store(&store, &said), E_OK);
+    cp_store_close(store);
+    sqlite3 *db = NULL;
+    sqlite3_stmt *found = NULL;
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    assert_int_equal(
+        sqlite3_prepare_v2(db,
+                           "SELECT m.name, c.name FROM sqlite_master m, pragma_table_info(m.name) c"
+                           " WHERE m.type = 'table' AND m.name NOT LIKE 'sqlite_%'",
+                           -1, &found, NULL),
+        SQLITE_OK);
+    while (sqlite3_step(found) == SQLITE_ROW) {
+        const char *table = (const char *)sqlite3_column_text(found, 0);
+        const char *column = (const char *)sqlite3_column_text(found, 1);
+        bool named = false;
+        for (unsigned i = 0; i < CP_BACKUP_TABLES; i++) {
+            const struct cp_backup_table *t = &cp_backup_tables[i];
+            for (unsigned k = 0; k < t->column_count && strcmp(t->name, table) == 0; k++) {
+                named = named || strcmp(t->columns[k].name, column) == 0;
+            }
+        }
+        if (!named) {
+            print_error("%s.%s is in no backup\n", table, column);
+        }
+        assert_true(named);
+        columns++;
+    }
+    assert_in_range(columns, 70, 1000);
+    assert_int_equal(sqlite3_finalize(found), SQLITE_OK);
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+}
+
 static void a_newer_release_may_migrate_meanwhile(void **state)
 {
     (void)state;
@@ -286,6 +326,7 @@ int main(void)
         T(a_newer_schema_is_refused),
         T(a_file_that_is_no_database_is_refused),
         T(a_database_of_the_release_before_is_brought_up),
+        T(a_backup_names_every_column),
         T(a_newer_release_may_migrate_meanwhile),
         T(tests_can_move_the_clock),
     };
