@@ -368,7 +368,7 @@ static void say_state(struct pg_link *link, struct err e, const struct buf *reas
 
 struct err pg_link_connect(struct pg_link *link, struct buf *message)
 {
-    CHECK(link->conn == NULL);
+    CHECK(link->conn == NULL && link->host_count > 0);
     uint64_t deadline_ns = pg_timer_start(limits.store_timeout_ms).deadline_ns;
     auto_buf struct buf reason = BUF_MAX(REASON_MAX);
     struct err e = FAIL(E_UNAVAILABLE);
