@@ -149,8 +149,22 @@ static size_t utf8_size(struct slice s)
     return size;
 }
 
+/* Bytes at the front that are ASCII, eight at a time. */
+static size_t ascii_size(struct slice s)
+{
+    size_t at = 0;
+    for (uint64_t word = 0; at + sizeof(word) <= s.size; at += sizeof(word)) {
+        (void)memcpy(&word, s.ptr + at, sizeof(word));
+        if ((word & UINT64_C(0x8080808080808080)) != 0) {
+            break;
+        }
+    }
+    return at;
+}
+
 bool text_is_utf8(struct slice s)
 {
+    s = slice_from(s, ascii_size(s));
     while (s.size > 0) {
         size_t size = utf8_size(s);
         if (size == 0) {

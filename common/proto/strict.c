@@ -68,7 +68,7 @@ static MUST_CHECK struct err add_block(struct reading *r, size_t least)
     return OK;
 }
 
-/* Hands out zeroed memory; what is above the cap would be a message made to fill the heap. */
+/* Hands out memory; what is above the cap would be a message made to fill the heap. */
 static MUST_CHECK struct err take(struct reading *r, size_t count, size_t size, void **out)
 {
     size_t bytes = 0;
@@ -80,17 +80,17 @@ static MUST_CHECK struct err take(struct reading *r, size_t count, size_t size, 
     if (r->last == NULL || r->last->size - r->last->used < bytes) {
         TRY(add_block(r, bytes));
     }
-    uint8_t *at = (uint8_t *)(r->last + 1) + r->last->used;
+    *out = (uint8_t *)(r->last + 1) + r->last->used;
     r->last->used += bytes;
     r->left -= bytes;
-    *out = memset(at, 0, bytes);
     return OK;
 }
 
 /* ---- the wire ---- */
 
-/* A varint in as few bytes as it takes. */
-static MUST_CHECK struct err read_varint(const struct reading *r, struct slice *rest, uint64_t *out)
+/* A varint of more bytes than one, but in as few as it takes. */
+static MUST_CHECK struct err read_long_varint(const struct reading *r, struct slice *rest,
+                                              uint64_t *out)
 {
     uint64_t value = 0;
     for (size_t i = 0; i < rest->size && i < VARINT_MAX; i++) {
@@ -105,6 +105,17 @@ static MUST_CHECK struct err read_varint(const struct reading *r, struct slice *
         }
     }
     return FAIL(r->rules->malformed);
+}
+
+static MUST_CHECK inline struct err read_varint(const struct reading *r, struct slice *rest,
+                                                uint64_t *out)
+{
+    if (rest->size > 0 && rest->ptr[0] < 0x80) { /* nearly all of them. */
+        *out = rest->ptr[0];
+        *rest = slice_from(*rest, 1);
+        return OK;
+    }
+    return read_long_varint(r, rest, out);
 }
 
 static MUST_CHECK struct err read_tag(const struct reading *r, struct slice *rest,
@@ -225,6 +236,7 @@ static MUST_CHECK struct err store_copy(struct reading *r, ProtobufCType type, s
         memcpy(copy, bytes.ptr, bytes.size);
     }
     if (text) {
+        ((uint8_t *)copy)[bytes.size] = '\0';
         memcpy(to, &copy, sizeof(copy));
     } else {
         memcpy(to, &(ProtobufCBinaryData){bytes.size, copy}, sizeof(ProtobufCBinaryData));
