@@ -220,11 +220,26 @@ static struct err raise_number(struct recovery *r)
     return r->room->store->ops->version_raise(r->room->store, &r->fence, r->highest);
 }
 
+/* An empty journal has nothing to point at instead: without the head it is no longer behind, and
+ * the first publication gets a number above all. Nodes serve on meanwhile. */
+static struct err remove_head(struct recovery *r)
+{
+    r->work->step = "head";
+    TRY(kv_purge(&r->room->bucket.kv, SLICE_LIT(SNAP_KEY_HEAD), KV_ANY_REVISION,
+                 limits.fetch_timeout_ms));
+    cp_leader_wake(r->room->leader);
+    return OK;
+}
+
 /* The newest content of the journal under a number above all: as a rollback to it does. */
 static void give_up(struct recovery *r)
 {
     r->work->result = raise_number(r);
-    if (!err_ok(r->work->result) || r->newest == 0) {
+    if (!err_ok(r->work->result)) {
+        return;
+    }
+    if (r->newest == 0) {
+        r->work->result = remove_head(r);
         return;
     }
     r->work->kind = CP_WORK_ROLLBACK;
