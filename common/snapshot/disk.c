@@ -557,6 +557,11 @@ static struct err add_roots(struct disk *d, const struct root_walk *walk,
     return disk_step(&d->steps, DISK_PACK_APPENDED);
 }
 
+uint64_t disk_root_version(const struct disk *d)
+{
+    return d->root.version;
+}
+
 struct err disk_walk(struct disk *d, const struct root_walk *walk, const struct slice *containers)
 {
     CHECK(walk->at.version == d->root.version + walk->steps);

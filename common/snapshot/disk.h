@@ -106,6 +106,10 @@ MUST_CHECK struct err disk_mark_good(struct disk *d);
 /* A clean stop: the count of starts goes back to zero. */
 MUST_CHECK struct err disk_mark_stopped(struct disk *d);
 
+/* Version of the root in force, as of the floor: also when disk_walk() failed at the last step of
+ * all, the sync of the directory, behind which the new floor stands. */
+uint64_t disk_root_version(const struct disk *d);
+
 /*
  * Takes the roots of a walk into force: 'containers' holds walk->steps of them in order. Root and
  * floor are one write.

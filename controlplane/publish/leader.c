@@ -253,9 +253,37 @@ static struct err judge_deaf(struct cp_leader *l)
     return nobody_else ? OK : FAIL(E_BUS_UNAVAILABLE);
 }
 
+static bool clocks_agree(const struct cp_lease *lease)
+{
+    int64_t apart_ms = lease->now_ms - clock_wall_ms();
+    return apart_ms <= CLOCK_TOLERANCE_MS && apart_ms >= -CLOCK_TOLERANCE_MS;
+}
+
+/* A replica whose clock is wrong looks at the row and does not take it: each taking is an epoch. */
+static struct err look_before(struct cp_leader *l)
+{
+    struct cp_lease seen = {0};
+    uint64_t asked_ns = clock_mono_ns();
+    struct err e =
+        l->on_thread.store->ops->lease_read(l->on_thread.store, l->options.environment, &seen);
+    if (e.code == E_NOT_FOUND) {
+        return OK;
+    }
+    TRY(e);
+    if (clocks_agree(&seen)) {
+        return OK;
+    }
+    note_end(l, &seen, asked_ns);
+    note_lease(l, &seen);
+    return FAIL(E_CLOCK_SKEW);
+}
+
 /* Takes or renews the row; a new epoch begins with sequence 1. */
 static struct err renew(struct cp_leader *l, uint64_t epoch_above)
 {
+    if (l->on_thread.renewed_ns == 0) {
+        TRY(look_before(l));
+    }
     struct cp_lease_wish wish = {.environment = l->options.environment,
                                  .name = l->options.name,
                                  .address = l->options.address,
@@ -269,8 +297,7 @@ static struct err renew(struct cp_leader *l, uint64_t epoch_above)
         return e; /* what we have ages; it may still be young. */
     }
     note_end(l, &lease, asked_ns);
-    int64_t apart_ms = lease.now_ms - clock_wall_ms();
-    if (lease.held && (apart_ms > CLOCK_TOLERANCE_MS || apart_ms < -CLOCK_TOLERANCE_MS)) {
+    if (lease.held && !clocks_agree(&lease)) {
         struct cp_fence fence = {.environment = l->options.environment, .epoch = lease.epoch};
         (void)memcpy(fence.holder, l->holder, sizeof(fence.holder));
         l->on_thread.renewed_ns = 0;

@@ -4,6 +4,8 @@
  */
 #include "controlplane/store/store_in.h"
 
+enum { LEASE_MAX_MS = 60000 }; /* of limits.lease_ms. */
+
 struct lease {
     const struct cp_lease_wish *wish;
     struct cp_lease out;
@@ -37,7 +39,8 @@ static struct err take(struct sql *db, void *ctx)
     const struct cp_lease_wish *wish = lease->wish;
     {
         auto_sql struct sql_query q;
-        /* Renewed by its holder even when it ran out: nobody took it in between. */
+        /* Renewed by its holder even when it ran out: nobody took it in between. An end further
+         * off than any lease is long was written by a clock that was put right since. */
         sql_begin(&q, db,
                   "INSERT INTO leader (environment, epoch, holder, name, address, expires_ms)"
                   " VALUES ($1, $5 + 1, $2, $3, $6, trilane_now() + $4)"
@@ -45,13 +48,15 @@ static struct err take(struct sql *db, void *ctx)
                   " epoch = CASE WHEN leader.holder = $2 AND leader.epoch > $5 THEN leader.epoch"
                   "              WHEN leader.epoch > $5 THEN leader.epoch + 1 ELSE $5 + 1 END,"
                   " holder = $2, name = $3, address = $6, expires_ms = trilane_now() + $4"
-                  " WHERE leader.holder = $2 OR leader.expires_ms <= trilane_now()");
+                  " WHERE leader.holder = $2 OR leader.expires_ms <= trilane_now()"
+                  " OR leader.expires_ms > trilane_now() + $7");
         sql_bind_text(&q, 1, wish->environment);
         sql_bind_bytes(&q, 2, slice_of(wish->holder, sizeof(wish->holder)));
         sql_bind_text(&q, 3, wish->name);
         sql_bind_number(&q, 4, wish->lease_ms);
         sql_bind_number(&q, 5, wish->epoch_above);
         sql_bind_text(&q, 6, wish->address);
+        sql_bind_number(&q, 7, LEASE_MAX_MS);
         TRY(sql_run(&q));
     }
     uint8_t holder[CP_HOLDER_SIZE];

@@ -57,8 +57,11 @@ static struct err walk_roots(struct dp_apply *a)
         return why;
     }
     TRY(root_walk_end(&walk, clock_wall_ms(), (int64_t)limits.clock_tolerance_ms));
-    TRY(disk_walk(a->disk, &walk, bytes.slices));
-    judge_walk(&a->judge, &walk);
+    struct err e = disk_walk(a->disk, &walk, bytes.slices);
+    if (disk_root_version(a->disk) == walk.at.version) {
+        judge_walk(&a->judge, &walk); /* both go on from the same root, whatever failed. */
+    }
+    TRY(e);
     a->root_asked_ns = 0;
     LOG(LOG_INFO, "apply", "root", LOG_U64("version", a->judge.root.version));
     return OK;

@@ -148,6 +148,39 @@ class Drills(unittest.TestCase):
         self.serves(given_up["record"]["version"])
         self.publish("after the recovery")
 
+    def test_the_database_is_lost_and_there_is_no_backup(self):
+        before = self.version()
+        for replica in self.t.replicas:
+            replica.kill()
+        self.t.postgres.sql('DROP DATABASE "trilane"', database="postgres")
+        self.t.postgres.sql('CREATE DATABASE "trilane"', database="postgres")
+        for replica in self.t.replicas:
+            replica.start()
+        leader = wait_until(lambda: next((r for r in self.t.replicas if r.json("status")["leader"][
+            "code"] == "STORE_BEHIND"), None), 20, "a leader that says STORE_BEHIND")
+        leader("recover", "--give-up", "--wait", "no", "-m", "a new beginning")
+        self.t.wait_leader()
+        self.assertGreater(self.publish("the present sources"), before)
+
+    def test_a_replica_whose_clock_is_off_does_not_lead(self):
+        """Its session sees a database whose clock is an hour ahead: so its own is behind."""
+        leader = self.t.leader()
+        epoch = leader.json("status")["leader"]["epoch"]
+        self.t.postgres.sql(
+            "CREATE SCHEMA skewed; CREATE FUNCTION skewed.trilane_now() RETURNS bigint LANGUAGE sql"
+            " AS 'SELECT public.trilane_now() + 3600000'")
+        leader.stop()
+        other = self.t.wait_leader(besides=leader)
+        leader.start(store=self.t.postgres.url(options="-csearch_path=skewed,public"))
+        for third in self.t.followers():
+            third.stop() if third is not leader else None
+        other.pause()
+        wait_until(lambda: leader.json("status")["leader"]["code"] == "CLOCK_SKEW", 20,
+                   "it to say why it does not lead")
+        other.resume()
+        self.t.wait_leader(besides=leader)
+        self.assertLess(other.json("status")["leader"]["epoch"], epoch + 4, "epochs are not used up")
+
     def test_each_drill_is_written_down(self):
         text = (SOURCE / "docs" / "drills.md").read_text()
         written = [line[3:].lower() for line in text.splitlines() if line.startswith("## ")]
