@@ -34,11 +34,13 @@ static void compile_one(const char *directory, struct cp_reuse *reuse, struct be
     bench_must(cp_compile_set(&now.sources, &diags, &options, &now.prepared->compiled), directory);
     double compile_ms = bench_ms(start_ns);
     start_ns = clock_mono_ns();
-    bench_must(cp_prepared_cut(now.prepared, /* known= */ NULL, NULL, last->prepared), "cut");
+    const struct cp_streams_options cut = {
+        .format = SNAPSHOT_FORMAT, .before = last->prepared == NULL ? NULL : &last->prepared->cut};
+    bench_must(cp_streams_cut(now.prepared->compiled, &cut, &now.prepared->cut), "cut");
     double cut_ms = bench_ms(start_ns);
     (void)cp_compiled_parts(now.prepared->compiled, &parts);
-    for (size_t i = 0; i < now.prepared->stream_count; i++) {
-        chunks += now.prepared->streams[i].chunk_count;
+    for (size_t i = 0; i < now.prepared->cut.count; i++) {
+        chunks += now.prepared->cut.streams[i].chunk_count;
     }
     printf("{\"compile_ms\": %.3f, \"cut_ms\": %.3f, \"files\": %zu, \"bytes\": %zu, "
            "\"parts\": %zu, \"chunks\": %zu, \"peak_kib\": %ld}",

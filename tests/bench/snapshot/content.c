@@ -31,7 +31,8 @@ void bench_content_load(struct bench_content *c, const char *directory)
     cp_diags_init(&diags, &c->sources);
     bench_must(cp_prepared_new(&c->prepared), "content");
     bench_must(cp_compile_set(&c->sources, &diags, &options, &c->prepared->compiled), directory);
-    bench_must(cp_prepared_cut(c->prepared, /* known= */ NULL, NULL, /* before= */ NULL), "cut");
+    const struct cp_streams_options cut = {.format = SNAPSHOT_FORMAT};
+    bench_must(cp_streams_cut(c->prepared->compiled, &cut, &c->prepared->cut), "cut");
     cp_diags_free(&diags);
 }
 
@@ -46,8 +47,8 @@ struct version *bench_version(struct publisher *p, const struct bench_content *c
     struct version *v = calloc(1, sizeof(*v));
     bench_must(v == NULL ? FAIL(E_NO_MEMORY) : OK, "version");
     v->number = number;
-    v->stream_count = c->prepared->stream_count;
-    memcpy(v->streams, c->prepared->streams, sizeof(v->streams));
+    v->stream_count = c->prepared->cut.count;
+    memcpy(v->streams, c->prepared->cut.streams, sizeof(v->streams));
     version_sign(p, v, cp_compiled_capabilities(c->prepared->compiled), /* key= */ NULL);
     return v;
 }

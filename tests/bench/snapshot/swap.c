@@ -51,7 +51,7 @@ static void connect_bus(struct swaps *s, const char *urls)
     bench_must(subject_bucket_snapshots(environment, &name), "bucket");
     bench_must(subject_head(environment, &s->head), "head");
     bench_must(kv_bind(&s->kv, s->bus, subject_slice(&name)), "bucket");
-    bench_must(kv_ensure(&s->kv, &bucket, WAIT_MS, &why), "bucket");
+    bench_must(kv_ensure(&s->kv, &bucket, WAIT_MS, &why, /* out= */ NULL), "bucket");
 }
 
 /* The next number, with the content whose turn it is. */
