@@ -84,7 +84,7 @@ def wait_until(condition, timeout=15.0, what="the condition", step=0.05):
             last = condition()
             if last:
                 return last
-        except (OSError, KeyError, ValueError) as problem:
+        except (OSError, KeyError, IndexError, ValueError) as problem:
             last = problem
         if time.monotonic() > end:
             raise AssertionError("waited %.0f s for %s; last: %r" % (timeout, what, last))
