@@ -185,7 +185,7 @@ static MUST_CHECK struct err store_number(const struct reading *r, ProtobufCType
     case PROTOBUF_C_TYPE_STRING:
     case PROTOBUF_C_TYPE_BYTES:
     case PROTOBUF_C_TYPE_MESSAGE:
-        CHECK(!"a number of a type that formats do not use");
+        CHECK(false); /* a number of a type that formats do not use. */
     }
     return fits ? OK : FAIL(r->rules->malformed);
 }
@@ -218,7 +218,7 @@ static size_t item_size(ProtobufCType type)
     case PROTOBUF_C_TYPE_DOUBLE:
         break;
     }
-    CHECK(!"an item of a type that formats do not use");
+    CHECK(false); /* an item of a type that formats do not use. */
     return 0;
 }
 

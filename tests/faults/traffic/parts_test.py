@@ -120,7 +120,8 @@ class Parts(unittest.TestCase):
     def publish(self):
         done = self.send()
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
-        self.assertEqual(self.node.version(), self.newest())
+        # The first publication may come before the node's first status.
+        trilane.wait_until(lambda: self.node.version() == self.newest(), 20, "the node to serve it")
 
     def healthy(self):
         """The node runs the newest version, and says that all is well."""
