@@ -496,25 +496,24 @@ static bool head_is_due(const struct cp_leader *l, const struct beat *b)
  * JetStream does not answer, NATS does: the head goes out as the hint alone, so that nodes stay
  * fresh. Nothing rests on what lies in KV; but what lay there was judged once in this epoch.
  */
-static void hint_alone(struct cp_leader *l, struct beat *b)
+static struct err hint_alone(struct cp_leader *l, struct beat *b)
 {
     if (!err_ok(bus_ping(l->options.bus, kv_timeout_ms()))) {
-        return;
+        return FAIL(E_BUS_UNAVAILABLE);
     }
     l->on_thread.heard_ns = clock_mono_ns();
     if (kv_answers(&l->on_thread.bucket.kv, kv_timeout_ms())) {
         l->on_thread.kv_ns = clock_mono_ns(); /* that there is no bucket, it may be. */
     }
     if (l->on_thread.own.sequence == 0 || !head_is_due(l, b)) {
-        return;
+        return OK;
     }
-    struct err e = sign(l, b);
-    if (err_ok(e)) {
-        l->on_thread.head_ns = l->on_thread.signed_ns + head_interval_ns();
-        l->on_thread.pointed_at = b->record.version;
-        COUNT_HEAD(l, hinted);
-        hint(l, b);
-    }
+    TRY(sign(l, b));
+    l->on_thread.head_ns = l->on_thread.signed_ns + head_interval_ns();
+    l->on_thread.pointed_at = b->record.version;
+    COUNT_HEAD(l, hinted);
+    hint(l, b);
+    return OK;
 }
 
 static bool is_silence(struct err e)
@@ -696,7 +695,7 @@ static struct err beat_in(struct cp_leader *l, struct beat *b)
         e = err_ok(e) ? point_head(l, b) : e;
     }
     if (is_silence(e)) {
-        hint_alone(l, b);
+        TRY(hint_alone(l, b));
     }
     return err_ok(e) && b->record.version != 0 ? watch_newest(l, &b->record) : e;
 }

@@ -136,11 +136,13 @@ static void count_head(struct dp_apply *a, const char *way)
     metrics_add(a->config.shard, metrics_series(a->config.metrics, DP_METRIC_HEADS, &label), 1);
 }
 
-/* A poll may overtake a hint, on the way or while it waits for its time: it is no replay. */
+/* A poll may overtake a hint, on the way or while it waits for its time; and while a bucket was
+ * silent heads came as hints alone. Neither is a replay. */
 static bool is_late(const struct dp_apply *a, const struct dp_apply_turn *t)
 {
-    return t->judged.err.code == E_HEAD_REPLAYED && strcmp(t->way, "hint") == 0 &&
-           clock_mono_ns() < a->late_ns;
+    bool hint = strcmp(t->way, "hint") == 0 && clock_mono_ns() < a->late_ns;
+    bool poll = strcmp(t->way, "poll") == 0 && a->poll_failed;
+    return t->judged.err.code == E_HEAD_REPLAYED && (hint || poll);
 }
 
 static struct err step_judge(struct dp_apply *a, struct dp_apply_turn *t)

@@ -243,8 +243,7 @@ uint64_t dp_standing_due_ns(const struct dp_apply *a)
 
 void dp_standing_report(struct dp_apply *a, uint64_t now_ns)
 {
-    if (!may_report(a) || now_ns < a->report_rest_ns ||
-        (!a->report_due && now_ns < a->report_ns)) {
+    if (!may_report(a) || now_ns < a->report_rest_ns || (!a->report_due && now_ns < a->report_ns)) {
         return;
     }
     struct err e = send_status(a);

@@ -20,17 +20,36 @@ static size_t take_completions(struct canon *lane);
 
 /* ---- the bell ---- */
 
-static void bell_init(struct canon_bell *bell, struct net_loop *loop, void *ctx)
+static struct canon_bell *bell_new(struct net_loop *loop, struct canon *lane)
 {
-    *bell = (struct canon_bell){.loop = loop, .task = {.fn = rung, .ctx = ctx}};
+    struct canon_bell *bell = calloc(1, sizeof(*bell));
+    if (bell == NULL) {
+        return NULL;
+    }
+    *bell = (struct canon_bell){.loop = loop, .task = {.fn = rung, .ctx = bell}, .lane = lane};
     lock_init(&bell->shared.lock);
     CHECK(pthread_cond_init(&bell->rung, NULL) == 0);
+    return bell;
 }
 
 static void bell_free(struct canon_bell *bell)
 {
     CHECK(pthread_cond_destroy(&bell->rung) == 0);
     lock_free(&bell->shared.lock);
+    free(bell);
+}
+
+/* The lane goes, and nobody rings any more. What was rung before still waits in the loop, which
+ * runs it at its end at the latest: the bell outlives the lane until then. */
+static void bell_leave(struct canon_bell *bell)
+{
+    lock_take(&bell->shared.lock);
+    bool posted = bell->shared.posted;
+    lock_drop(&bell->shared.lock);
+    bell->lane = NULL;
+    if (!posted) {
+        bell_free(bell);
+    }
 }
 
 void canon_bell_ring(void *ctx)
@@ -48,10 +67,15 @@ void canon_bell_ring(void *ctx)
 static void rung(struct net_task *task, void *ctx)
 {
     (void)task;
-    struct canon *lane = ctx;
-    lock_take(&lane->bell.shared.lock);
-    lane->bell.shared.posted = false;
-    lock_drop(&lane->bell.shared.lock);
+    struct canon_bell *bell = ctx;
+    struct canon *lane = bell->lane;
+    if (lane == NULL) {
+        bell_free(bell);
+        return;
+    }
+    lock_take(&bell->shared.lock);
+    bell->shared.posted = false;
+    lock_drop(&bell->shared.lock);
     (void)take_completions(lane);
     canon_group_opened(lane);
     canon_take_deliveries(lane);
@@ -61,10 +85,10 @@ static void rung(struct net_task *task, void *ctx)
 
 static struct err open_doors(struct canon *lane)
 {
-    TRY(queue_init(&lane->done, (size_t)limits.publish_inflight, canon_bell_ring, &lane->bell));
-    TRY(queue_init(&lane->inbox, (size_t)limits.bus_queue, canon_bell_ring, &lane->bell));
+    TRY(queue_init(&lane->done, (size_t)limits.publish_inflight, canon_bell_ring, lane->bell));
+    TRY(queue_init(&lane->inbox, (size_t)limits.bus_queue, canon_bell_ring, lane->bell));
     lane->queues_ready = true;
-    return canon_keeper_start(&lane->host, &lane->bell, &lane->keeper);
+    return canon_keeper_start(&lane->host, lane->bell, &lane->keeper);
 }
 
 struct err canon_new(const struct dp_lane_host *host, struct canon **out)
@@ -73,12 +97,16 @@ struct err canon_new(const struct dp_lane_host *host, struct canon **out)
     if (lane == NULL) {
         return FAIL(E_NO_MEMORY);
     }
+    lane->bell = bell_new(host->loop, lane);
+    if (lane->bell == NULL) {
+        free(lane);
+        return FAIL(E_NO_MEMORY);
+    }
     lane->host = *host;
     lane->payload = BUF_MAX(limits.envelope_bytes);
     lane->frame = BUF_MAX(limits.envelope_bytes + SENTENCE_ROOM);
     lane->open_subscriptions =
         metrics_plain(dp_request_metrics_set(host->metrics), DP_METRIC_BUS_SUBSCRIPTIONS);
-    bell_init(&lane->bell, host->loop, lane);
     net_timer_init(&lane->tick, tick, lane);
     struct err err = host->bus == NULL ? OK : open_doors(lane);
     if (!err_ok(err)) {
@@ -99,11 +127,12 @@ static void await_completions(struct canon *lane)
         if (take_completions(lane) > 0) {
             continue;
         }
-        lock_take(&lane->bell.shared.lock);
+        struct canon_bell *bell = lane->bell;
+        lock_take(&bell->shared.lock);
         if (queue_count(&lane->done) == 0) {
-            CHECK(pthread_cond_wait(&lane->bell.rung, &lane->bell.shared.lock.m) == 0);
+            CHECK(pthread_cond_wait(&bell->rung, &bell->shared.lock.m) == 0);
         }
-        lock_drop(&lane->bell.shared.lock);
+        lock_drop(&bell->shared.lock);
     }
 }
 
@@ -120,7 +149,7 @@ void canon_free(struct canon *lane)
         queue_free(&lane->done, jetstream_completion_drop);
         queue_free(&lane->inbox, bus_message_drop);
     }
-    bell_free(&lane->bell);
+    bell_leave(lane->bell);
     size_t at = 0;
     for (const struct map_entry *e = map_next(&lane->topics, &at); e != NULL;
          e = map_next(&lane->topics, &at)) {

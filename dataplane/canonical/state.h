@@ -39,6 +39,7 @@ struct dp_topic;
 struct canon_bell {
     struct net_loop *loop;
     struct net_task task;
+    struct canon *lane; /* NULL once it is freed. */
     struct {
         struct lock lock;
         bool posted GUARDED;
@@ -77,9 +78,9 @@ struct canon_topic {
 
 struct canon {
     struct dp_lane_host host; /* borrowed parts. */
-    struct canon_bell bell;
-    struct queue done;  /* of struct jetstream_completion. */
-    struct queue inbox; /* of struct bus_message. */
+    struct canon_bell *bell;  /* owned; may outlive the lane by a task. */
+    struct queue done;        /* of struct jetstream_completion. */
+    struct queue inbox;       /* of struct bus_message. */
     bool queues_ready;
     struct canon_keeper *keeper;
     struct map topics;          /* type to struct canon_topic, owned. */

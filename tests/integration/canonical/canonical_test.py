@@ -608,7 +608,7 @@ class Changing(Lane):
         self.assertTrue(s.ended.wait(5))
         self.assertEqual((s.error.code(), bus.code(s.error)),
                          (REFUSALS.UNAVAILABLE, "DRAINING"))
-        self.assertEqual(node.wait(), 0)
+        self.assertEqual(node.wait(), 0, node.log()[-6000:])
         gate.set()
         for answer in acked:
             self.assertEqual(self.nats.message("TRILANE_EVENTS", answer.sequence)[1]["Nats-Msg-Id"],
