@@ -121,7 +121,7 @@
     X(lease_ms, 2000, 200, 60000, "ms", "the leader's row runs out after this")                    \
     X(cosign_wait_ms, 10000, 50, 3600000, "ms",                                                    \
       "how long a publication waits for other replicas' signatures")                               \
-    X(bucket_wait_ms, 15000, 0, 600000, "ms",                                                      \
+    X(bucket_wait_ms, 30000, 0, 600000, "ms",                                                      \
       "how long a publication waits for a bucket that answers nobody")                             \
     X(forward_wait_ms, 10000, 50, 600000, "ms", "how long a write waits for a leader")             \
     X(store_timeout_ms, 2000, 100, 60000, "ms",                                                    \

@@ -114,7 +114,8 @@ class Statuses(unittest.TestCase):
         wait_until(lambda: self.shown("edge-2").get("live"), 10, "its status")
         for name in ("edge-1", "edge-2"):
             self.assertTrue(self.shown(name)["verified"])
-        self.assertFalse(self.shown("made-up-0")["verified"])
+        shown = wait_until(lambda: self.shown("made-up-0"), 10, "a name that nobody has")
+        self.assertFalse(shown["verified"])
         self.assertNotIn("version", self.shown("made-up-0"))
         self.assertTrue(node.alive() and late.alive())
 
