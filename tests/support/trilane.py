@@ -494,6 +494,21 @@ class Node(Process):
             assert self.alive(), "trilane-dp ended:\n" + self.log()[-4000:]
             return http("GET", self.admin + "/health")[0] == 200
         wait_until(up, timeout, "trilane-dp's /health")
+        self._settle()
+
+    def _settle(self):
+        """Gives it a moment to reach NATS and say its first status: a publication waits for the
+        nodes that are known by then. Where it cannot, it is a test's matter."""
+        end = time.monotonic() + 2
+        while time.monotonic() < end and self.alive():
+            try:
+                if json.loads(http("GET", self.admin + "/dump", timeout=1)[2])["bus"][
+                        "state"] == "connected":
+                    time.sleep(0.1)
+                    return
+            except (OSError, KeyError, ValueError):
+                pass
+            time.sleep(0.02)
 
     def ready(self):
         try:

@@ -149,7 +149,7 @@ class Signer(unittest.TestCase):
         wait_until(lambda: self.epoch() == 2 and self.cp.leads(), 5, "the next epoch")
         self.assertIn("signer_restarted", self.cp.log())
         self.cp("publish", "--again", "-m", "two", trilane.POLICIES)
-        self.assertEqual(node.version(), 2)
+        wait_until(lambda: node.version() == 2, 20, "the node to serve it")
         wait_until(lambda: self.cp.json("status")["nodes"][0]["epoch"] == 2, 10,
                    "the node to accept heads of the next epoch")
 
