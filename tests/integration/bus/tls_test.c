@@ -184,6 +184,13 @@ static void what_was_sent_before_the_end_arrives(void **state)
     assert_int_equal(bus_wait_connected(reader, WAIT_MS).code, E_OK);
     struct bus *writer = open_bus(f, f->server.url);
     assert_int_equal(bus_wait_connected(writer, WAIT_MS).code, E_OK);
+    const struct bus_outgoing probe = {.subject = SLICE_LIT("last"), .payload = SLICE_LIT("p")};
+    struct bus_message *heard = NULL;
+    while (heard == NULL) { /* until the server knows of the subscription. */
+        assert_int_equal(bus_publish(reader, &probe).code, E_OK);
+        heard = bus_wait_item(&inbox, /* timeout_ms= */ 200);
+    }
+    bus_message_free(heard);
     for (int i = 0; i < 1000; i++) {
         struct bus_outgoing message = {.subject = SLICE_LIT("last"), .payload = SLICE_LIT("x")};
         assert_int_equal(bus_publish(writer, &message).code, E_OK);
