@@ -1,0 +1,151 @@
+/* content: what a publication is made of, and what is known of the newest one: the step load. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/limits.h"
+#include "common/base/text.h"
+#include "controlplane/publish/passage.h"
+#include "controlplane/publish/reach.h"
+#include "controlplane/publish/rollback.h"
+
+struct err cp_passage_take_file(void *ctx, const struct cp_store_file *file)
+{
+    return cp_source_set_add(ctx, file->name, file->bytes);
+}
+
+static struct err open_manifest(struct slice container, struct manifest *out)
+{
+    struct container c;
+    TRY(container_read(container, CONTAINER_MANIFEST, /* environment= */ NULL, &c));
+    return manifest_decode(c.body, out);
+}
+
+static void take_rollback(struct cp_passage *p, struct cp_rollback *from)
+{
+    p->work->capabilities = from->capabilities;
+    p->work->format = from->format;
+    p->own.count = from->stream_count;
+    p->own.format = from->format;
+    (void)memcpy(p->own.streams, from->streams, from->stream_count * sizeof(from->streams[0]));
+    from->stream_count = 0;
+    p->cut = &p->own;
+}
+
+/* The history says of such a rollback what it was, before its reason. */
+static void mark_with_trust(struct cp_work *work)
+{
+    char marked[sizeof(work->message) + sizeof("with trust: ")];
+    (void)snprintf(marked, sizeof(marked), "with trust: %s", work->message);
+    (void)memcpy(work->message, marked, sizeof(work->message) - 1);
+    /* A long reason is cut, but through no character. */
+    for (size_t size = strlen(work->message); !text_is_utf8(slice_of(work->message, size));) {
+        work->message[--size] = '\0';
+    }
+}
+
+/* A rollback takes the old content byte for byte: it does not compile it again. */
+static struct err load_version(struct cp_passage *p, uint64_t version)
+{
+    struct cp_store *store = p->room->store;
+    const struct cp_rollback_wish wish = {.environment = p->room->environment,
+                                          .target = version,
+                                          .newest = p->work->before.version,
+                                          .with_trust = p->work->with_trust};
+    struct cp_rollback rollback;
+    struct err e = cp_rollback_load(store, &wish, &p->kept, &rollback);
+    if (err_ok(e)) {
+        take_rollback(p, &rollback);
+    }
+    cp_rollback_free(&rollback);
+    if (e.code == E_NOT_FOUND) {
+        TRY(buf_addf(&p->work->sentence, "version %" PRIu64 " was never published, or is too old",
+                     version));
+        return FAIL(E_NEVER_PUBLISHED);
+    }
+    if (e.code == E_CAPABILITY_MISSING) {
+        TRY(buf_addf(&p->work->sentence,
+                     "version %" PRIu64 " was written in a format that no node reads any more: "
+                     "publish its sources instead",
+                     version));
+    }
+    TRY(e);
+    return store->ops->sources_get(store, p->room->environment, version, cp_passage_take_file,
+                                   &p->work->sources);
+}
+
+/* What positions are held against, and what a publication puts over itself. */
+static struct err load_newest(struct cp_passage *p)
+{
+    if (p->work->before.version == 0) {
+        return OK;
+    }
+    auto_buf struct buf container = BUF_MAX(CP_CONTAINER_MAX);
+    struct cp_record record;
+    TRY(p->room->store->ops->load(p->room->store, p->room->environment, p->work->before.version,
+                                  &record, &container));
+    TRY(open_manifest(buf_slice(&container), &p->newest));
+    for (size_t i = 0; i < p->newest.stream_count; i++) {
+        const struct manifest_stream *stream = &p->newest.streams[i];
+        for (size_t k = 0; k < stream->chunk_count; k++) {
+            struct slice name =
+                slice_of(stream->chunk_digests + k * DIGEST_SHORT_SIZE, DIGEST_SHORT_SIZE);
+            TRY(map_put(&p->newest_chunks, name, p, /* out_old= */ NULL));
+        }
+    }
+    return OK;
+}
+
+struct err cp_passage_list_nodes(struct cp_passage *p, struct cp_fleet_node **out, size_t *count)
+{
+    if (bus_state(p->room->bus) == BUS_CONNECTED) {
+        (void)cp_fleet_wait_read(p->room->fleet, limits.fetch_timeout_ms);
+    }
+    return cp_fleet_list(p->room->fleet, out, count);
+}
+
+/* As long as a live node speaks no more than the format before, that is what is written. */
+static struct err choose_format(struct cp_passage *p)
+{
+    struct cp_fleet_node *nodes = NULL;
+    size_t count = 0;
+    TRY(cp_passage_list_nodes(p, &nodes, &count));
+    p->work->format = cp_reach_format(nodes, count);
+    free(nodes);
+    return OK;
+}
+
+/* What this replica judges it makes in the proposal's own format: which one suits the fleet is the
+ * leader's to see. */
+static struct err load_proposed(struct cp_passage *p)
+{
+    struct cp_store *store = p->room->store;
+    auto_manifest struct manifest proposed = {0};
+    TRY(manifest_decode(buf_slice(&p->body), &proposed));
+    p->work->format = manifest_format(&proposed);
+    if (p->proposal.origin != 0) {
+        return load_version(p, p->proposal.origin);
+    }
+    TRY(load_newest(p));
+    return store->ops->sources_get(store, p->room->environment, p->proposal.version,
+                                   cp_passage_take_file, &p->work->sources);
+}
+
+struct err cp_step_load(struct cp_passage *p)
+{
+    if (p->work->kind == CP_WORK_VALIDATE) {
+        return OK; /* the request brought them. */
+    }
+    if (p->work->kind == CP_WORK_COSIGN) {
+        return load_proposed(p);
+    }
+    TRY(load_newest(p));
+    if (p->work->kind != CP_WORK_ROLLBACK) {
+        return choose_format(p);
+    }
+    if (p->work->with_trust) {
+        mark_with_trust(p->work);
+    }
+    return load_version(p, p->work->target);
+}

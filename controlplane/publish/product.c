@@ -1,0 +1,216 @@
+/* product: what becomes of a publication's sources, parts and chunks: the steps compile and cut. */
+#include <string.h>
+
+#include "common/base/clock.h"
+#include "controlplane/publish/passage.h"
+
+/* ---- compile, cut ---- */
+
+bool cp_passage_is_taken_over(const struct cp_passage *p)
+{
+    return p->work->kind == CP_WORK_ROLLBACK || p->proposal.origin != 0;
+}
+
+/* What is strict about its nodes' connections does not go out over one that is exposed. */
+static struct err judge_bus(struct cp_passage *p)
+{
+    const char *exposure = bus_exposure(p->room->bus);
+    if (!cp_compiled_is_strict(p->prepared->compiled) || exposure == NULL) {
+        return OK;
+    }
+    TRY(buf_add_str(&p->work->sentence, exposure));
+    return FAIL(E_BUS_EXPOSED);
+}
+
+bool cp_passage_is_newest(const struct cp_passage *p, const struct cut_chunk *chunk)
+{
+    return map_get(&p->newest_chunks, slice_of(chunk->digest, sizeof(chunk->digest))) != NULL;
+}
+
+static struct err note_known(struct cp_passage *p, const uint8_t raw_digest[DIGEST_SIZE])
+{
+    struct slice key;
+    TRY(arena_dup(&p->kept, slice_of(raw_digest, DIGEST_SIZE), &key));
+    return map_put(&p->known, key, p, /* out_old= */ NULL);
+}
+
+/*
+ * What the newest publication was made from, when it is at hand: what it holds is known. Only what
+ * the manifest names counts: a replica that cosigned may have stored a chunk in another way.
+ */
+static struct err find_before(struct cp_passage *p)
+{
+    if (p->work->before.version == 0) {
+        return OK;
+    }
+    p->before = cp_shelf_published(p->room->shelf, p->work->before.manifest_digest);
+    for (size_t i = 0; p->before != NULL && i < p->before->cut.count; i++) {
+        const struct cut_stream *stream = &p->before->cut.streams[i];
+        for (size_t k = 0; k < stream->chunk_count; k++) {
+            struct cut_chunk *chunk = &stream->chunks[k];
+            struct slice raw_digest = slice_of(chunk->raw_digest, DIGEST_SIZE);
+            TRY(cp_passage_is_newest(p, chunk)
+                    ? map_put(&p->before_chunks, raw_digest, chunk, /* out_old= */ NULL)
+                    : OK);
+        }
+    }
+    return OK;
+}
+
+/* Takes what was compiled of the same sources, or of a plan. */
+static void find_prepared(struct cp_passage *p)
+{
+    if (p->prepared != NULL) {
+        return;
+    }
+    struct cp_prepared *found = cp_shelf_find(p->room->shelf, &p->work->sources);
+    bool lacks = found != NULL && p->work->kind == CP_WORK_PLAN &&
+                 !cp_compiled_has_inventory(found->compiled);
+    if (lacks) {
+        cp_prepared_unref(found);
+        return;
+    }
+    p->prepared = found;
+    p->found = found != NULL;
+}
+
+static struct err compile(struct cp_passage *p)
+{
+    struct cp_diags diags;
+    const struct cp_compile_options options = {.reuse = p->room->reuse,
+                                               .inventory = p->work->kind == CP_WORK_PLAN};
+    TRY(cp_prepared_new(&p->prepared));
+    cp_diags_init(&diags, &p->work->sources);
+    struct err e = cp_compile_set(&p->work->sources, &diags, &options, &p->prepared->compiled);
+    if (!err_ok(e) && diags.count > 0) {
+        struct err json = cp_diags_json(&diags, &p->work->diagnostics);
+        struct err text = cp_diags_text(&diags, &p->work->diagnostics_text);
+        e = err_ok(json) && err_ok(text) ? e : FAIL(E_TOO_LARGE);
+    }
+    cp_diags_free(&diags);
+    return e;
+}
+
+struct err cp_step_compile(struct cp_passage *p)
+{
+    if (cp_passage_is_taken_over(p)) {
+        return OK;
+    }
+    if (p->work->kind != CP_WORK_VALIDATE) {
+        TRY(find_before(p));
+        find_prepared(p);
+    }
+    TRY(p->found ? OK : compile(p));
+    const struct cp_compiled *compiled = p->prepared->compiled;
+    struct slice environment = cp_compiled_environment(compiled);
+    if (!slice_eq(environment, slice_str(p->room->environment))) {
+        TRY(buf_addf(&p->work->sentence,
+                     "the sources are of environment \"%.*s\", this is the server of \"%s\"",
+                     SLICE_ARG(environment), p->room->environment));
+        return FAIL(E_SOURCE_INVALID);
+    }
+    p->work->capabilities = cp_compiled_capabilities(compiled);
+    (void)memcpy(p->work->plan, p->prepared->id, sizeof(p->work->plan));
+    return p->work->kind == CP_WORK_VALIDATE ? OK : judge_bus(p);
+}
+
+/* ---- cut ---- */
+
+/* Whether a chunk may be published as it is stored; the journal's bytes, if it has some, stay. */
+static struct err fits_journal(struct cp_passage *p, const struct cut_chunk *chunk, bool *out)
+{
+    *out = true;
+    if (cp_passage_is_newest(p, chunk)) {
+        return note_known(p, chunk->raw_digest);
+    }
+    auto_buf struct buf bytes = BUF_MAX(CHUNK_RAW_MAX);
+    struct cp_store *store = p->room->store;
+    struct err e = store->ops->chunk_get(store, chunk->raw_digest, &bytes);
+    if (e.code == E_NOT_FOUND) {
+        return OK;
+    }
+    TRY(e);
+    uint8_t digest[DIGEST_SHORT_SIZE];
+    ids_digest_short(buf_slice(&bytes), digest);
+    *out = memcmp(digest, chunk->digest, sizeof(digest)) == 0;
+    return note_known(p, chunk->raw_digest);
+}
+
+/* What was cut before holds for its format, as long as the journal has no chunk of it stored in
+ * another way. */
+static struct err fits_still(struct cp_passage *p, const struct cp_prepared *found, bool *out)
+{
+    *out = found->cut.format == cp_streams_format(found->compiled, p->work->format);
+    for (size_t i = 0; i < found->cut.count && *out; i++) {
+        for (size_t k = 0; k < found->cut.streams[i].chunk_count && *out; k++) {
+            TRY(fits_journal(p, &found->cut.streams[i].chunks[k], out));
+        }
+    }
+    return OK;
+}
+
+/* Whose chunks are stored where. */
+struct cutting {
+    struct cp_passage *p;
+    struct arena *kept;
+};
+
+/* Stored bytes that were published before stay as they are, whatever today's zstd would make. */
+static bool find_known(void *ctx, const uint8_t raw_digest[DIGEST_SIZE], struct slice *stored)
+{
+    const struct cutting *c = ctx;
+    struct cp_passage *p = c->p;
+    auto_buf struct buf bytes = BUF_MAX(CHUNK_RAW_MAX);
+    const struct cut_chunk *before = map_get(&p->before_chunks, slice_of(raw_digest, DIGEST_SIZE));
+    struct err e = before != NULL
+                       ? buf_add(&bytes, before->stored)
+                       : p->room->store->ops->chunk_get(p->room->store, raw_digest, &bytes);
+    return err_ok(e) && err_ok(arena_dup(c->kept, buf_slice(&bytes), stored)) &&
+           err_ok(note_known(p, raw_digest)); /* else it is stored anew: the same content. */
+}
+
+static struct err cut_to(struct cp_passage *p, struct cp_streams *out, struct arena *kept)
+{
+    struct cutting cutting = {.p = p, .kept = kept};
+    const struct cp_streams_options options = {.format = p->work->format,
+                                               .known = find_known,
+                                               .context = &cutting,
+                                               .before =
+                                                   p->before == NULL ? NULL : &p->before->cut};
+    TRY(cp_streams_cut(p->prepared->compiled, &options, out));
+    p->cut = out;
+    return OK;
+}
+
+/* What was on the shelf is others', too: it stays as it is. */
+static struct err cut_found(struct cp_passage *p)
+{
+    bool fits = false;
+    TRY(fits_still(p, p->prepared, &fits));
+    if (fits) {
+        p->cut = &p->prepared->cut;
+        return OK;
+    }
+    map_free(&p->known);
+    return cut_to(p, &p->own, &p->kept);
+}
+
+/* What the content cannot be said in is not chosen; cp_step_reach() names who cannot read it. */
+struct err cp_step_cut(struct cp_passage *p)
+{
+    if (cp_passage_is_taken_over(p)) {
+        return OK;
+    }
+    TRY(p->found ? cut_found(p) : cut_to(p, &p->prepared->cut, &p->prepared->kept));
+    p->work->format = p->cut->format;
+    return OK;
+}
+
+struct manifest_plan cp_passage_manifest(const struct cp_passage *p, uint64_t version)
+{
+    return (struct manifest_plan){.version = version,
+                                  .made_at_ms = clock_wall_ms(),
+                                  .capabilities = p->work->capabilities,
+                                  .streams = p->cut->streams,
+                                  .stream_count = p->cut->count};
+}

@@ -1,0 +1,115 @@
+/*
+ * proposal: a publication from its number to its signatures: the steps version, propose, sign,
+ * cosign and tell.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/limits.h"
+#include "common/base/log.h"
+#include "controlplane/publish/cosign.h"
+#include "controlplane/publish/passage.h"
+
+/* ---- version, propose, sign ---- */
+
+static struct err keep_sources(struct cp_passage *p)
+{
+    const struct cp_source_set *set = p->work->has_plan ? &p->prepared->sources : &p->work->sources;
+    struct cp_store_file *files = calloc(set->count + 1, sizeof(*files));
+    if (files == NULL) {
+        return FAIL(E_NO_MEMORY);
+    }
+    for (size_t i = 0; i < set->count; i++) {
+        files[i] = (struct cp_store_file){set->files[i].name, set->files[i].bytes};
+    }
+    struct err e = p->room->store->ops->sources_put(p->room->store, &p->fence,
+                                                    p->work->record.version, files, set->count);
+    free(files);
+    return e;
+}
+
+struct err cp_step_version(struct cp_passage *p)
+{
+    TRY(cp_leader_fence(p->room->leader, &p->fence)); /* compiling took its time. */
+    TRY(p->room->store->ops->version_hand(p->room->store, &p->fence, &p->work->record.version));
+    return keep_sources(p);
+}
+
+struct err cp_step_propose(struct cp_passage *p)
+{
+    struct manifest_plan plan = cp_passage_manifest(p, p->work->record.version);
+    TRY(manifest_encode(&plan, &p->body));
+    ids_digest(buf_slice(&p->body), p->work->record.manifest_digest);
+    struct cp_proposal proposal = {.version = p->work->record.version,
+                                   .origin =
+                                       p->work->kind == CP_WORK_ROLLBACK ? p->work->target : 0,
+                                   .with_trust = p->work->with_trust};
+    TRY(p->room->store->ops->proposal_put(p->room->store, &p->fence, &proposal,
+                                          buf_slice(&p->body)));
+    cp_cosign_hint(p->room->bus, p->room->environment);
+    return OK;
+}
+
+struct err cp_step_sign(struct cp_passage *p)
+{
+    struct cp_signer_request request = {.kind = CONTAINER_MANIFEST,
+                                        .version = p->work->record.version,
+                                        .body = buf_slice(&p->body)};
+    return cp_signer_sign(p->room->signer, &request, &p->signature);
+}
+
+/* ---- cosign, tell ---- */
+
+struct err cp_step_cosign(struct cp_passage *p)
+{
+    struct cp_cosign cosign = {.version = p->work->record.version,
+                               .body = buf_slice(&p->body),
+                               .own = p->signature,
+                               .wait_ms = p->work->sign_wait_ms == 0 ? limits.cosign_wait_ms
+                                                                     : p->work->sign_wait_ms};
+    auto_buf struct buf signers = BUF_MAX(CP_SIGNERS_MAX);
+    TRY(cp_cosign_gather(p->room, &cosign, &p->container, &signers, &p->work->sentence));
+    (void)snprintf(p->work->record.signers, sizeof(p->work->record.signers), "%.*s",
+                   SLICE_ARG(buf_slice(&signers)));
+    return OK;
+}
+
+/* Keeps what came of a proposal: the signature, or why there is none. */
+static struct err tell(struct cp_passage *p, struct err why)
+{
+    struct cp_cosignature cosignature = {.code = why.code};
+    uint8_t digest[DIGEST_SIZE];
+    cp_passage_own_key(p, cosignature.key_id);
+    if (err_ok(why)) {
+        (void)memcpy(cosignature.signature, p->signature.signature, sizeof(cosignature.signature));
+    }
+    (void)snprintf(cosignature.sentence, sizeof(cosignature.sentence), "%.*s",
+                   SLICE_ARG(slice_head(buf_slice(&p->work->sentence), CP_MESSAGE_MAX)));
+    ids_digest(buf_slice(&p->body), digest);
+    return p->room->store->ops->cosign_put(p->room->store, p->room->environment,
+                                           p->proposal.version, digest, &cosignature);
+}
+
+struct err cp_step_tell(struct cp_passage *p)
+{
+    return tell(p, OK);
+}
+
+/* What another try may mend is tried again with the next look; the rest is said once. */
+static bool is_final(enum err_code code)
+{
+    return code != E_UNAVAILABLE && code != E_RESULT_UNKNOWN && code != E_TIMEOUT && code != E_IO &&
+           code != E_NO_MEMORY && code != E_SIGNER_GONE;
+}
+
+void cp_passage_tell_refusal(struct cp_passage *p)
+{
+    struct err e = p->work->result;
+    if (p->proposed && !err_ok(e) && is_final(e.code)) {
+        struct err told = tell(p, e);
+        LOG(LOG_WARN, "cosign", "refused", LOG_U64("version", p->proposal.version), LOG_ERR(e),
+            LOG_SLICE("sentence", buf_slice(&p->work->sentence)),
+            LOG_STR("told", err_name(told.code)));
+    }
+}
