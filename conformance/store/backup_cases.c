@@ -29,8 +29,8 @@ static void rewind_file(int fd)
 static void fill(struct rig *f)
 {
     struct cp_store_chunk chunks[] = {rig_chunk("one"), rig_chunk("two")};
-    struct cp_store_file files[] = {{SLICE_LIT("a.yaml"), SLICE_LIT("a")},
-                                    {SLICE_LIT("b.yaml"), SLICE_LIT("\xff\0b")}};
+    struct cp_store_file files[] = {{.name = SLICE_LIT("a.yaml"), .bytes = SLICE_LIT("a")},
+                                    {.name = SLICE_LIT("b.yaml"), .bytes = SLICE_LIT("\xff\0b")}};
     for (int i = 0; i < 12; i++) { /* more than a page of the journal. */
         uint64_t version = rig_hand(f);
         must(f->ops->sources_put(f->store, &f->fence, version, files, i % 2 == 0 ? 2 : 1));

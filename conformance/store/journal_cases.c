@@ -90,9 +90,9 @@ static void sources_come_back_by_name(void **state)
 {
     struct rig *f = *state;
     uint64_t version = rig_hand(f);
-    struct cp_store_file files[3] = {{SLICE_LIT("b.yaml"), SLICE_LIT("two")},
-                                     {SLICE_LIT("a.yaml"), SLICE_LIT("one")},
-                                     {SLICE_LIT("empty.yaml"), SLICE_LIT("")}};
+    struct cp_store_file files[3] = {{.name = SLICE_LIT("b.yaml"), .bytes = SLICE_LIT("two")},
+                                     {.name = SLICE_LIT("a.yaml"), .bytes = SLICE_LIT("one")},
+                                     {.name = SLICE_LIT("empty.yaml"), .bytes = SLICE_LIT("")}};
     must(f->ops->sources_put(f->store, &f->fence, version, files, 3));
     struct buf text = BUF_MAX(1024);
     must(f->ops->sources_get(f->store, "dev", version, add_file, &text));
@@ -100,6 +100,25 @@ static void sources_come_back_by_name(void **state)
     buf_free(&text);
     struct cp_store_file twice[2] = {files[0], files[0]};
     must_fail(f->ops->sources_put(f->store, &f->fence, rig_hand(f), twice, 2), E_CONFLICT);
+}
+
+/* By the digest the store knows what it has: what comes with one is not hashed again. */
+static void a_known_digest_is_taken(void **state)
+{
+    struct rig *f = *state;
+    uint8_t digest[DIGEST_SIZE];
+    ids_digest(SLICE_LIT("one"), digest);
+    struct cp_store_file files[2] = {
+        {.name = SLICE_LIT("a.yaml"), .bytes = SLICE_LIT("one"), .digest = digest},
+        {.name = SLICE_LIT("b.yaml"), .bytes = SLICE_LIT("two")}};
+    must(f->ops->sources_put(f->store, &f->fence, rig_hand(f), files, 2));
+    files[1].digest = digest; /* what it names is there: these bytes are not asked for. */
+    uint64_t second = rig_hand(f);
+    must(f->ops->sources_put(f->store, &f->fence, second, files, 2));
+    struct buf text = BUF_MAX(1024);
+    must(f->ops->sources_get(f->store, "dev", second, add_file, &text));
+    assert_true(slice_eq(buf_slice(&text), SLICE_LIT("a.yaml=one b.yaml=one ")));
+    buf_free(&text);
 }
 
 static struct err refuse_file(void *ctx, const struct cp_store_file *file)
@@ -113,7 +132,7 @@ static void a_visitor_can_stop_the_walk(void **state)
 {
     struct rig *f = *state;
     uint64_t version = rig_hand(f);
-    struct cp_store_file file = {SLICE_LIT("a.yaml"), SLICE_LIT("one")};
+    struct cp_store_file file = {.name = SLICE_LIT("a.yaml"), .bytes = SLICE_LIT("one")};
     must(f->ops->sources_put(f->store, &f->fence, version, &file, 1));
     must_fail(f->ops->sources_get(f->store, "dev", version, refuse_file, NULL), E_TOO_LARGE);
     (void)rig_publish(f, NULL, 0); /* the store is usable afterwards. */
@@ -287,7 +306,8 @@ static void put_sources(struct rig *f, uint64_t version, const char *names, cons
     struct cp_store_file files[8];
     size_t count = 0;
     for (const char *name = names; *name != '\0'; name++) {
-        files[count++] = (struct cp_store_file){slice_of(name, 1), slice_str(content)};
+        files[count++] =
+            (struct cp_store_file){.name = slice_of(name, 1), .bytes = slice_str(content)};
     }
     must(f->ops->sources_put(f->store, &f->fence, version, files, count));
 }
@@ -344,7 +364,8 @@ static void many_sources_come_back_by_name(void **state)
     char expected[8192] = "";
     for (int i = 0; i < COUNT; i++) {
         (void)snprintf(names[i], sizeof(names[i]), "%03d.yaml", COUNT - 1 - i);
-        files[i] = (struct cp_store_file){slice_str(names[i]), slice_str(names[i])};
+        files[i] =
+            (struct cp_store_file){.name = slice_str(names[i]), .bytes = slice_str(names[i])};
         size_t size = strlen(expected);
         (void)snprintf(expected + size, sizeof(expected) - size, "%03d.yaml=%03d.yaml ", i, i);
     }
@@ -362,7 +383,7 @@ static void sources_are_kept_once_and_in_turn(void **state)
     struct rig *f = *state;
     uint64_t first = rig_hand(f);
     uint64_t second = rig_hand(f);
-    struct cp_store_file file = {SLICE_LIT("a.yaml"), SLICE_LIT("one")};
+    struct cp_store_file file = {.name = SLICE_LIT("a.yaml"), .bytes = SLICE_LIT("one")};
     put_sources(f, second, "a", "one");
     must_fail(f->ops->sources_put(f->store, &f->fence, second, &file, 1), E_CONFLICT);
     must_fail(f->ops->sources_put(f->store, &f->fence, first, &file, 1), E_CONFLICT);
@@ -376,10 +397,11 @@ static void names_are_text(void **state)
     static const struct slice names[] = {SLICE_INIT("\xff.yaml"), SLICE_INIT("a\0b"),
                                          SLICE_INIT("")};
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-        struct cp_store_file file = {names[i], SLICE_LIT("one")};
+        struct cp_store_file file = {.name = names[i], .bytes = SLICE_LIT("one")};
         must_fail(f->ops->sources_put(f->store, &f->fence, rig_hand(f), &file, 1), E_MALFORMED);
     }
-    struct cp_store_file bytes = {SLICE_LIT("any"), SLICE_LIT("\xff\0'")}; /* bytes are bytes. */
+    struct cp_store_file bytes = {.name = SLICE_LIT("any"),
+                                  .bytes = SLICE_LIT("\xff\0'")}; /* bytes are bytes. */
     must(f->ops->sources_put(f->store, &f->fence, rig_hand(f), &bytes, 1));
 }
 
@@ -444,6 +466,7 @@ const struct CMUnitTest journal_cases[] = {
     RIG_CASE(chunks_keep_their_stored_bytes),
     RIG_CASE(a_failed_publication_leaves_nothing),
     RIG_CASE(sources_come_back_by_name),
+    RIG_CASE(a_known_digest_is_taken),
     RIG_CASE(a_visitor_can_stop_the_walk),
     RIG_CASE(history_is_newest_first_and_pages),
     RIG_CASE(old_publications_go_and_their_numbers_stay),

@@ -88,7 +88,10 @@ static struct err compile(struct cp_passage *p)
         e = err_ok(json) && err_ok(text) ? e : FAIL(E_TOO_LARGE);
     }
     cp_diags_free(&diags);
-    return e;
+    TRY(e);
+    return p->work->kind == CP_WORK_VALIDATE
+               ? OK
+               : cp_prepared_digest(p->prepared, &p->work->sources, p->before);
 }
 
 struct err cp_step_compile(struct cp_passage *p)

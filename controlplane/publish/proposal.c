@@ -15,13 +15,16 @@
 
 static struct err keep_sources(struct cp_passage *p)
 {
-    const struct cp_source_set *set = p->work->has_plan ? &p->prepared->sources : &p->work->sources;
+    const struct cp_prepared *prepared = p->prepared; /* NULL: a rollback. */
+    const struct cp_source_set *set = p->work->has_plan ? &prepared->sources : &p->work->sources;
     struct cp_store_file *files = calloc(set->count + 1, sizeof(*files));
     if (files == NULL) {
         return FAIL(E_NO_MEMORY);
     }
     for (size_t i = 0; i < set->count; i++) {
-        files[i] = (struct cp_store_file){set->files[i].name, set->files[i].bytes};
+        files[i] = (struct cp_store_file){.name = set->files[i].name,
+                                          .bytes = set->files[i].bytes,
+                                          .digest = prepared == NULL ? NULL : prepared->digests[i]};
     }
     struct err e = p->room->store->ops->sources_put(p->room->store, &p->fence,
                                                     p->work->record.version, files, set->count);

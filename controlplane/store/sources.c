@@ -48,7 +48,11 @@ static struct err fill_rows(struct sources *s, const struct cp_store_file *files
     uint64_t bytes = 0;
     for (size_t i = 0; i < s->count; i++) {
         s->rows[i] = (struct row){.name = files[i].name, .bytes = files[i].bytes};
-        ids_digest(files[i].bytes, s->rows[i].digest);
+        if (files[i].digest == NULL) {
+            ids_digest(files[i].bytes, s->rows[i].digest);
+        } else {
+            (void)memcpy(s->rows[i].digest, files[i].digest, DIGEST_SIZE);
+        }
         bytes += files[i].name.size + DIGEST_SIZE + sizeof(uint64_t);
     }
     qsort(s->rows, s->count, sizeof(*s->rows), by_name);

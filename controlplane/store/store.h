@@ -141,6 +141,7 @@ struct cp_publication {
 struct cp_store_file {
     struct slice name;
     struct slice bytes;
+    const uint8_t *digest; /* BLAKE2b-256 of the bytes; borrowed. NULL: not known yet. */
 };
 
 struct cp_audit {

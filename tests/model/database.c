@@ -302,7 +302,8 @@ static struct err keep_file(void *ctx, const struct cp_store_file *file)
     struct cp_store_file *grown = realloc(v->files, (v->count + 1) * sizeof(*grown));
     CHECK(grown != NULL);
     v->files = grown;
-    v->files[v->count++] = (struct cp_store_file){keep(file->name), keep(file->bytes)};
+    v->files[v->count++] =
+        (struct cp_store_file){.name = keep(file->name), .bytes = keep(file->bytes)};
     return OK;
 }
 

@@ -106,7 +106,7 @@ static void every_operation_ends_well(enum cut how)
     must(ops->version_raise(store, &fence, 5));
     must(ops->version_hand(store, &fence, &version));
     assert_int_equal(version, 6);
-    struct cp_store_file file = {SLICE_LIT("a.yaml"), SLICE_LIT("a")};
+    struct cp_store_file file = {.name = SLICE_LIT("a.yaml"), .bytes = SLICE_LIT("a")};
     cut(how);
     must(ops->sources_put(store, &fence, version, &file, 1));
     cut(how);
@@ -200,7 +200,7 @@ static void anothers_work_is_not_ours(void **state)
     must(other->ops->publish(other, &fence, &p));
     p.record.manifest_digest[0] ^= 1;
     must_fail(store->ops->publish(store, &fence, &p), E_CONFLICT);
-    struct cp_store_file file = {SLICE_LIT("a.yaml"), SLICE_LIT("a")};
+    struct cp_store_file file = {.name = SLICE_LIT("a.yaml"), .bytes = SLICE_LIT("a")};
     must(other->ops->sources_put(other, &fence, version, &file, 1));
     must_fail(store->ops->sources_put(store, &fence, version, &file, 1), E_CONFLICT);
 }

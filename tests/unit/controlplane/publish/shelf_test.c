@@ -32,6 +32,7 @@ static struct cp_prepared *prepare(const char *comment, const struct cp_prepared
     add(&p->sources, "b.yaml", comment);
     cp_diags_init(&diags, &p->sources);
     assert_true(err_ok(cp_compile_set(&p->sources, &diags, &options, &p->compiled)));
+    assert_true(err_ok(cp_prepared_digest(p, &p->sources, before)));
     const struct cp_streams_options cut = {.format = SNAPSHOT_FORMAT,
                                            .before = before == NULL ? NULL : &before->cut};
     assert_true(err_ok(cp_streams_cut(p->compiled, &cut, &p->cut)));
@@ -207,6 +208,23 @@ static void the_last_checks_are_known(void **state)
     cp_shelf_free(shelf);
 }
 
+/* What is the same in the version before is not hashed again: a mark in its place shows it. */
+static void a_file_is_hashed_once(void **state)
+{
+    (void)state;
+    uint8_t expected[DIGEST_SIZE];
+    struct cp_prepared *first = prepare("# one\n", NULL);
+    ids_digest(slice_str(environment), expected);
+    assert_memory_equal(first->digests[0], expected, DIGEST_SIZE);
+    first->digests[0][0] ^= 1;
+    struct cp_prepared *second = prepare("# two\n", first);
+    assert_memory_equal(second->digests[0], first->digests[0], DIGEST_SIZE);
+    ids_digest(slice_str("# two\n"), expected);
+    assert_memory_equal(second->digests[1], expected, DIGEST_SIZE);
+    cp_prepared_unref(first);
+    cp_prepared_unref(second);
+}
+
 int main(void)
 {
     ids_init();
@@ -217,6 +235,7 @@ int main(void)
         cmocka_unit_test(no_more_than_may_be_held),
         cmocka_unit_test(a_check_is_named_by_what_it_loads),
         cmocka_unit_test(the_last_checks_are_known),
+        cmocka_unit_test(a_file_is_hashed_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
