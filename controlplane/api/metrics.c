@@ -2,7 +2,6 @@
 #include "controlplane/api/metrics.h"
 
 #include <inttypes.h>
-#include <stdlib.h>
 
 #include "common/base/clock.h"
 #include "common/base/log.h"
@@ -83,20 +82,12 @@ static struct err trust_metrics(const struct cp_api_options *o, struct buf *out)
 
 static struct err fleet_metrics(const struct cp_api_options *o, struct buf *out)
 {
-    struct cp_fleet_node *nodes = NULL;
-    size_t count = 0;
-    uint64_t live = 0;
-    uint64_t refused = 0;
-    TRY(cp_fleet_list(o->fleet, &nodes, &count));
-    for (size_t i = 0; i < count; i++) {
-        live += nodes[i].live;
-        refused += nodes[i].live && nodes[i].status.state == SNAP_REFUSED;
-    }
-    free(nodes);
-    TRY(gauge(out, "trilane_nodes", "nodes that were heard of", count));
-    TRY(gauge(out, "trilane_nodes_live", "verified nodes that were heard of lately", live));
+    struct cp_fleet_tally tally;
+    cp_fleet_tally(o->fleet, &tally);
+    TRY(gauge(out, "trilane_nodes", "nodes that were heard of", tally.heard));
+    TRY(gauge(out, "trilane_nodes_live", "verified nodes that were heard of lately", tally.live));
     TRY(gauge(out, "trilane_nodes_refusing", "live nodes that refuse what the head names",
-              refused));
+              tally.refusing));
     return OK;
 }
 

@@ -395,6 +395,12 @@ struct err cp_fleet_list(struct cp_fleet *fleet, struct cp_fleet_node **out, siz
     return cp_roll_list(fleet->roll, &moment, out, out_count);
 }
 
+void cp_fleet_tally(struct cp_fleet *fleet, struct cp_fleet_tally *out)
+{
+    struct cp_roll_now moment = now();
+    cp_roll_tally(fleet->roll, &moment, out);
+}
+
 void cp_fleet_order(struct cp_fleet *fleet, struct cp_fleet_order *out)
 {
     struct cp_roll_now moment = now();

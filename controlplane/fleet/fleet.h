@@ -85,6 +85,14 @@ void cp_fleet_refresh(struct cp_fleet *fleet);
 MUST_CHECK struct err cp_fleet_list(struct cp_fleet *fleet, struct cp_fleet_node **out,
                                     size_t *out_count);
 
+/* How many there are, for who needs no more than that: nothing is copied. */
+struct cp_fleet_tally {
+    uint64_t heard;    /* nodes that were heard of. */
+    uint64_t live;     /* of these. */
+    uint64_t refusing; /* live ones that refuse what the head names. */
+};
+void cp_fleet_tally(struct cp_fleet *fleet, struct cp_fleet_tally *out);
+
 /* The highest of what live nodes say: the order of a head that was accepted, a version that is
  * served. Zeroes: none. */
 struct cp_fleet_order {

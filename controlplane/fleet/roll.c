@@ -539,6 +539,22 @@ static size_t copy_nodes(struct cp_roll *roll, const struct cp_roll_now *now,
     return count;
 }
 
+void cp_roll_tally(struct cp_roll *roll, const struct cp_roll_now *now, struct cp_fleet_tally *out)
+{
+    size_t at = 0;
+    const struct map_entry *found = NULL;
+    *out = (struct cp_fleet_tally){0};
+    lock_take(&roll->shared.lock);
+    while ((found = map_next(&roll->shared.nodes, &at)) != NULL) {
+        const struct entry *entry = found->value;
+        bool live = is_live(entry, now);
+        out->heard += entry->seen_ns != 0;
+        out->live += live;
+        out->refusing += live && entry->node.status.state == SNAP_REFUSED;
+    }
+    lock_drop(&roll->shared.lock);
+}
+
 static void raise_order(const struct status *status, struct cp_fleet_order *out)
 {
     bool higher = status->epoch > out->epoch ||

@@ -8,7 +8,7 @@
  *            is dropped unread. So a flood in a node's name costs no more than that node does.
  * Units      milliseconds; nanoseconds of the monotonic clock.
  * Ownership  cp_roll_new() gives a roll that cp_roll_free() ends.
- * Threads    one thread judges; cp_roll_list(), cp_roll_order() and cp_roll_counters() from any.
+ * Threads    one thread judges; cp_roll_list(), _tally(), _order() and _counters() from any.
  * Errors     none: what does not count is counted and shown.
  * Source     docs/formats.md, "Bodies"; docs/threats.md, "Keys and status".
  */
@@ -73,6 +73,9 @@ bool cp_roll_next_member(struct cp_roll *roll, size_t *at, char out[KEY_NAME_MAX
 /* Copies the entries of nodes that were heard of, by id; the caller frees *out. */
 MUST_CHECK struct err cp_roll_list(struct cp_roll *roll, const struct cp_roll_now *now,
                                    struct cp_fleet_node **out, size_t *out_count);
+
+/* Counts them. */
+void cp_roll_tally(struct cp_roll *roll, const struct cp_roll_now *now, struct cp_fleet_tally *out);
 
 /* The highest of what live nodes say. */
 void cp_roll_order(struct cp_roll *roll, const struct cp_roll_now *now, struct cp_fleet_order *out);

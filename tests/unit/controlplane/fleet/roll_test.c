@@ -98,6 +98,13 @@ static struct cp_status_counters counters(void)
     return c;
 }
 
+static struct cp_fleet_tally tally(void)
+{
+    struct cp_fleet_tally found;
+    cp_roll_tally(roll, &now, &found);
+    return found;
+}
+
 /* The node as the list has it; all zero when it is not there. */
 static struct cp_fleet_node listed(const char *id)
 {
@@ -122,7 +129,10 @@ static void a_status_is_the_enrolled_keys(void **state)
     enrol(0, false);
     enrol(1, false);
     assert_string_equal(listed("node-0").id, ""); /* enrolled, and silent. */
+    assert_int_equal(tally().heard, 0);
     offer(7);
+    assert_int_equal(tally().heard, 1);
+    assert_int_equal(tally().live, 1);
     assert_true(listed("node-0").verified);
     assert_true(listed("node-0").live);
     assert_int_equal(listed("node-0").status.version, 7);
@@ -160,6 +170,8 @@ static void a_removed_node_counts_no_more(void **state)
     assert_true(listed("node-0").live);
     enrol(0, true);
     assert_false(listed("node-0").live);
+    assert_int_equal(tally().heard, 1);
+    assert_int_equal(tally().live, 0);
     assert_int_equal(listed("node-0").why, E_NODE_REMOVED);
     uint64_t verified = counters().verified;
     for (uint64_t i = 2; i < 5; i++) {
@@ -407,6 +419,14 @@ static void a_missing_chunk_wants_a_restore(void **state)
     cp_roll_offer(roll, SLICE_LIT("node-0"), buf_slice(&bytes), &now);
     assert_true(cp_roll_wants_restore(roll));
     assert_false(cp_roll_wants_restore(roll));
+    assert_int_equal(tally().refusing, 1);
+    enrol(1, false);
+    offer_as("node-1", &pairs[1], "node-1", 1, now.wall_ms);
+    assert_int_equal(tally().live, 2);
+    assert_int_equal(tally().refusing, 1);
+    pass_ms(60 * 60 * UINT64_C(1000));
+    assert_int_equal(tally().heard, 2);
+    assert_int_equal(tally().refusing, 0); /* nobody lives. */
     buf_free(&bytes);
 }
 
