@@ -67,9 +67,10 @@ class Rig:
         return sum(int(re.search(r"bytes_sent:(\d+)", line).group(1)) for line in own)
 
     def memory(self):
-        """Bytes that belong to the process alone or to it among others, shared out."""
+        """Bytes that the process wrote. Program text is the same for any number of nodes, and how
+        much of it falls to whom depends on who else runs."""
         text = pathlib.Path("/proc/%d/smaps_rollup" % self.cp.popen.pid).read_text()
-        return int(re.search(r"^Pss:\s+(\d+) kB", text, re.MULTILINE).group(1)) * 1024
+        return int(re.search(r"^Anonymous:\s+(\d+) kB", text, re.MULTILINE).group(1)) * 1024
 
     def cost(self, act):
         """(CPU seconds, bytes to NATS) of the control plane while act() runs."""
