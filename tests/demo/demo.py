@@ -35,8 +35,18 @@ class Callers:
         self.grpc, self.pb, self.pb_grpc = grpc, hello_pb2, hello_pb2_grpc
         self.bus, self.bus_grpc = bus_pb2, bus_pb2_grpc
         self.world = demo_world
-        self.channels = [grpc.insecure_channel(demo_world.node_address(k), options=OPTIONS)
-                         for k in range(demo_world.NODES)]
+        self.channels = [self.channel(k) for k in range(demo_world.NODES)]
+
+    def channel(self, k):
+        return self.grpc.insecure_channel(self.world.node_address(k), options=OPTIONS)
+
+    def tls_channel(self, k, identity):
+        """A channel to node k that stands on a certificate."""
+        read = lambda path: open(path, "rb").read()  # noqa: E731
+        credentials = self.grpc.ssl_channel_credentials(
+            read(self.world.platform.ca), read(identity["key"]), read(identity["cert"]))
+        address = self.world.node_address(k, "listen-tls").replace("127.0.0.1", "localhost")
+        return self.grpc.secure_channel(address, credentials, options=OPTIONS)
 
     def metadata(self, caller):
         return (("authorization", "Bearer " + world.token(caller)),)
@@ -64,12 +74,7 @@ class Callers:
                                        metadata=self.metadata("web")))
 
     def say_mtls(self, k):
-        read = lambda path: open(path, "rb").read()  # noqa: E731
-        credentials = self.grpc.ssl_channel_credentials(
-            read(self.world.platform.ca), read(self.world.web["key"]),
-            read(self.world.web["cert"]))
-        address = self.world.node_address(k, "listen-tls").replace("127.0.0.1", "localhost")
-        with self.grpc.secure_channel(address, credentials, options=OPTIONS) as channel:
+        with self.tls_channel(k, self.world.web) as channel:
             return self.pb_grpc.HelloStub(channel).Say(self.pb.HelloRequest(name="mTLS"),
                                                        timeout=5)
 

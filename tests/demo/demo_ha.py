@@ -1,6 +1,6 @@
-"""demo --ha: three control planes on PostgreSQL, three NATS servers, three nodes. Kills the leader in
-the middle of a publication, stops another, kills a NATS server and a node, loses all but one control
-plane, and shows what each saw, while calls go through all nodes.
+"""demo --ha: three control planes on PostgreSQL, three NATS servers, three nodes, a fourth that joins
+and leaves. Kills the leader in the middle of a publication, stops another, kills a NATS server and a
+node, loses all but one control plane, and shows what each saw, while calls go through all nodes.
 
     ./run demo --ha [--keep]
 """
@@ -13,10 +13,23 @@ import time
 import demo
 import trilane
 import world
+from joining import JoinedNode, join, token
 from trio import Trio
 
 NODES = 3
+JOINER = 3  # the number of the node that joins and leaves.
+API_TLS_PORT = 9443
 CALL_PAUSE_S = 0.005
+QUIET_MS = 3000  # no head for so long: more than one was missed.
+REVOCATION = """---
+apiVersion: trilane.dev/v1
+kind: Revocation
+metadata:
+  name: left
+spec:
+  reason: the node left
+  identities: ["%s"]
+"""
 
 
 class HaWorld(world.World):
@@ -30,16 +43,44 @@ class HaWorld(world.World):
                     postgres_port=self.port(15432))
 
     def _control_plane(self):
+        api = self.platform.issue_service("platform", "trilane-cp")
         for k, replica in enumerate(self.platform.replicas):
             replica.port = self.port(9080) + 100 * k
-            replica.flags["listen"] = "127.0.0.1:%d" % replica.port
+            replica.flags.update({
+                "listen": "127.0.0.1:%d" % replica.port, "listen-tls": self.api_tls(k),
+                "tls-cert": api["cert"], "tls-key": api["key"], "tls-ca": self.platform.ca,
+                "ca": self.platform.identities})
         return self.platform.replicas[0]
+
+    def api_tls(self, k):
+        return "127.0.0.1:%d" % (self.port(API_TLS_PORT) + 100 * k)
+
+    def joiner(self):
+        """The node that joins; it has no keys, no certificate and no root yet."""
+        return self.place(JoinedNode(self.platform, "node-%d" % JOINER), JOINER)
 
     def extra_ports(self):
         ports = {self.port(14222) + k: "NATS server %d" % k for k in (1, 2)}
         ports.update({self.port(9080) + 100 * k: "control plane %d" % k for k in (1, 2)})
+        ports.update({self.port(API_TLS_PORT) + 100 * k: "control plane %d, TLS" % k
+                      for k in range(3)})
+        ports.update({self.port(port) + 100 * JOINER: "node-%d, %s" % (JOINER, name)
+                      for name, port in world.NODE_PORTS.items()})
         ports[self.port(15432)] = "PostgreSQL"
         return ports
+
+
+class Connection:
+    """What a gRPC channel that was called through stands on: it notes when that ends."""
+
+    def __init__(self, channel, ready):
+        self.ready = ready
+        self.states = []
+        channel.subscribe(self.states.append)
+        trilane.wait_until(lambda: ready in self.states, what="a connection")
+
+    def ended(self):
+        return self.states[-1] is not self.ready
 
 
 class Caller(threading.Thread):
@@ -48,7 +89,7 @@ class Caller(threading.Thread):
     def __init__(self, callers, nodes):
         super().__init__(daemon=True)
         self.callers = callers
-        self.nodes = nodes
+        self.nodes = list(range(nodes))
         self.skipped = set()  # nodes that are dead on purpose.
         self.answered = 0
         self.failed = []
@@ -56,7 +97,7 @@ class Caller(threading.Thread):
 
     def run(self):
         while not self.over:
-            for k in range(self.nodes):
+            for k in list(self.nodes):
                 if k in self.skipped:
                     continue
                 try:
@@ -75,14 +116,20 @@ class Caller(threading.Thread):
 
 
 class HaDemo(demo.Demo):
+    def __init__(self):
+        super().__init__()
+        self.caller = None
+        self.joiner = None
+        self.members = ["node-%d" % k for k in range(NODES)]
+
     def make_world(self):
         return HaWorld()
 
     def steps(self):
-        return [self.start, self.first_version, self.publish_by_a_follower,
+        return [self.start, self.first_version, self.publish_by_a_follower, self.node_joins,
                 self.leader_killed_in_a_publication, self.leader_stopped_in_a_publication,
-                self.nats_server_killed, self.node_killed, self.one_left, self.break_glass,
-                self.database_gone, self.everything_back]
+                self.nats_server_killed, self.node_killed, self.node_leaves, self.one_left,
+                self.break_glass, self.database_gone, self.everything_back]
 
     @property
     def trio(self):
@@ -120,6 +167,28 @@ class HaDemo(demo.Demo):
                 "nodes; %d calls answered meanwhile" % (self.names(done), version,
                                                         self.caller.take()))
 
+    def node_joins(self):
+        asked, joined = self.trio.followers()
+        node = self.joiner = self.world.joiner()
+        text = token(asked, node.node_id, "--labels", "zone=b", "--san",
+                     "dns:localhost,ip:127.0.0.1")
+        join(node.data, text, self.tls_url(joined))
+        again = join(node.data.with_name("thief"), text, self.tls_url(self.trio.leader()), code=1)
+        assert "TOKEN_USED" in again, again
+        version = self.world.nodes[0].version()
+        node.start()
+        trilane.wait_until(lambda: node.ready() and node.version() == version, 20, node.node_id)
+        seen = trilane.wait_until(lambda: self.counts(node), 20, "its status to count")
+        self.members.append(node.node_id)
+        self.callers.channels.append(self.callers.channel(JOINER))
+        trilane.wait_until(lambda: self.answers(JOINER), 20, "a call through " + node.node_id)
+        self.caller.nodes.append(JOINER)
+        return ("let a fourth node join: a token made at %s, used under TLS at %s, used again at %s"
+                % (asked.name, joined.name, self.trio.leader().name),
+                "the second use is refused: TOKEN_USED; %s, which had nothing but the token, has key, "
+                "certificate and root, serves version %d, and its status, signed, counts at all "
+                "replicas: %s" % (node.node_id, version, seen))
+
     def leader_killed_in_a_publication(self):
         leader, epoch, took, version = self.publish_with_fault("journal", "killed in the midst")
         assert leader.popen.poll() is not None
@@ -153,13 +222,12 @@ class HaDemo(demo.Demo):
         done = self.publish_at(self.trio.leader() or self.trio.wait_leader(), "with two of three")
         version = done["record"]["version"]
         self.wait_version(version)
-        ages = [node.dump()["snapshot"]["contact_age_ms"] for node in self.world.nodes]
+        age = max(self.head_ages())
         cluster.start_one(index)
         cluster.wait_led(3)
         return ("killed NATS server %d, which led the bucket, and published" % index,
                 "version %d is on all nodes: %s; the last head is at most %d ms old there; %d calls "
-                "answered, none failed" % (version, self.standing(), max(ages),
-                                           self.caller.take()))
+                "answered, none failed" % (version, self.standing(), age, self.caller.take()))
 
     def node_killed(self):
         node = self.world.nodes[2]
@@ -171,11 +239,41 @@ class HaDemo(demo.Demo):
                            "the other nodes to serve it")
         node.start()
         trilane.wait_until(lambda: node.ready() and node.version() == version, 20, "node-2")
+        self.wait_version(version)
         trilane.wait_until(lambda: self.answers(2), 20, "a call through node-2")
         self.caller.skipped.discard(2)
         return ("killed node-2 (SIGKILL), published, and started it again",
                 "the others went on; it came up from its disk and caught up: %s; %d calls answered"
                 % (self.standing(), self.caller.take()))
+
+    def node_leaves(self):
+        node, peer = self.joiner, self.world.nodes[0]
+        channel = self.callers.tls_channel(0, {"cert": node.identity / "cert.pem",
+                                               "key": node.identity / "key.pem"})
+        call = self.callers.pb_grpc.HelloStub(channel).Say, self.callers.pb.HelloRequest()
+        self.callers.refusal(*call, timeout=5)  # a node is nobody's service; it is connected.
+        ready = self.callers.grpc.ChannelConnectivity.READY
+        own = Connection(channel, ready)
+        callers = Connection(self.callers.channels[JOINER], ready)
+        self.trio.followers()[0]("identity remove", node.node_id)
+        trilane.wait_until(lambda: self.codes(node) == {"NODE_REMOVED"}, 20, "all to refuse it")
+        self.members.remove(node.node_id)
+        self.revoke("spiffe://%s/node/%s" % (world.TRUST_DOMAIN, node.node_id))
+        done = self.publish_at(self.trio.leader(), node.node_id + " left")
+        self.wait_version(done["record"]["version"])
+        trilane.wait_until(own.ended, 20, "its channel to %s to end" % peer.node_id)
+        assert peer.metric("trilane_connections_ended_total") == 1
+        code = self.callers.refusal(*call, timeout=5)[2].get("x-trilane-code")
+        assert code == "IDENTITY_REVOKED", code
+        channel.close()
+        self.caller.skipped.add(JOINER)
+        assert node.stop() == 0, node.log()[-1000:]
+        trilane.wait_until(callers.ended, 20, "its callers to be sent away")
+        return ("removed %s, revoked its identity, and stopped it (SIGTERM)" % node.node_id,
+                "all replicas refuse its statuses (NODE_REMOVED); %s sent GOAWAY and closed the "
+                "channel that stood on its certificate, and takes no other (%s); it sent its own "
+                "callers away and ended with 0; %d calls answered, none failed" % (
+                    peer.node_id, code, self.caller.take()))
 
     def one_left(self):
         leader = self.trio.leader()
@@ -184,10 +282,9 @@ class HaDemo(demo.Demo):
         done = leader.run("publish", "--again", "--sign-timeout", 2, "-m", "alone",
                           self.world.policies)
         assert done.returncode != 0 and "COSIGNERS_MISSING" in done.stderr, done.stderr
-        ages = [node.dump()["snapshot"]["contact_age_ms"] for node in self.world.nodes]
         return ("killed two of the three control planes and published at the last, %s" % leader.name,
                 "heads go on (at most %d ms old at the nodes), calls too (%d); publishing asks for a "
-                "second signature: COSIGNERS_MISSING" % (max(ages), self.caller.take()))
+                "second signature: COSIGNERS_MISSING" % (max(self.head_ages()), self.caller.take()))
 
     def break_glass(self):
         leader = self.trio.leader()
@@ -219,15 +316,17 @@ class HaDemo(demo.Demo):
         self.caller.take()
         self.trio.postgres.pause()
         trilane.wait_until(lambda: self.trio.leader() is None, 20, "no replica to lead")
-        before = self.caller.take()
-        time.sleep(1)
+        trilane.wait_until(lambda: min(self.head_ages()) > QUIET_MS, 20, "heads to be missed")
+        age = max(self.head_ages())
         status = self.trio.replicas[0].json("status")["leader"]["code"]
         answered = self.caller.take()
         self.trio.postgres.resume()
         leader = self.trio.wait_leader()
+        trilane.wait_until(lambda: max(self.head_ages()) < QUIET_MS, 20, "heads to be back")
         return ("started the other two again, then stopped PostgreSQL, and let it go on",
-                "nobody led (%s), %d calls answered all the same; %s leads again, epoch %d" % (
-                    status, before + answered, leader.name, self.epoch()))
+                "nobody led (%s), no node had a head for %d ms, %d calls answered all the same; %s "
+                "leads again, epoch %d, heads go out" % (status, age, answered, leader.name,
+                                                         self.epoch()))
 
     def everything_back(self):
         done = self.publish_at(self.trio.leader(), "everything is back")
@@ -283,6 +382,32 @@ class HaDemo(demo.Demo):
             other.resume()
         return leader
 
+    def tls_url(self, replica):
+        return "https://" + self.world.api_tls(self.trio.replicas.index(replica))
+
+    def head_ages(self):
+        """How long ago each node accepted a head, in milliseconds."""
+        return [node.dump()["snapshot"]["contact_age_ms"] for node in self.world.nodes]
+
+    def told(self, node):
+        """What each replica that answers knows of a node."""
+        return [next((n for n in replica.json("status")["nodes"] if n["node"] == node.node_id), {})
+                for replica in self.trio.replicas if replica.answers()]
+
+    def counts(self, node):
+        """How it stands, once all replicas take its status and it has said that it serves."""
+        told = self.told(node)
+        if not all(n.get("verified") and n["live"] and n["version"] > 0 for n in told):
+            return None
+        return "%s at %d (%s)" % (node.node_id, told[0]["version"], told[0]["state"])
+
+    def codes(self, node):
+        return {n.get("code") for n in self.told(node)}
+
+    def revoke(self, identity):
+        path = self.world.policies / "platform" / "revocations.yaml"
+        path.write_text(path.read_text() + REVOCATION % identity)
+
     def answers(self, k):
         try:
             return self.callers.say(k)
@@ -304,13 +429,15 @@ class HaDemo(demo.Demo):
         """As any replica that answers tells it."""
         for replica in self.trio.replicas:
             if replica.answers():
-                return {node["node"]: node for node in replica.json("status")["nodes"]}
+                return {node["node"]: node for node in replica.json("status")["nodes"]
+                        if node["node"] in self.members}
         raise AssertionError("no replica answers")
 
     def wait_version(self, version):
         def acknowledged():
             fleet = self.fleet()
-            return len(fleet) == NODES and all(n["version"] == version for n in fleet.values())
+            return len(fleet) == len(self.members) and all(
+                n["version"] == version for n in fleet.values())
         trilane.wait_until(acknowledged, 20, "all nodes to acknowledge version %d" % version)
 
     def title(self):

@@ -132,7 +132,10 @@ class World:
         return cp
 
     def _node(self, k):
-        node = self.platform.node("node-%d" % k)
+        return self.place(self.platform.node("node-%d" % k), k)
+
+    def place(self, node, k):
+        """Gives a node the ports of number k."""
         node.ports = {name: self.port(port) + 100 * k for name, port in NODE_PORTS.items()}
         node.flags.update({name: "127.0.0.1:%d" % p for name, p in node.ports.items()})
         return node
