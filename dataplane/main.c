@@ -11,13 +11,13 @@
 #include "common/base/ids.h"
 #include "common/base/log.h"
 #include "common/base/settings.h"
+#include "common/net/ask.h"
 #include "common/snapshot/format.h"
 #include "dataplane/admin/ask.h"
 #include "dataplane/admin/dump.h"
 #include "dataplane/apply/check.h"
 #include "dataplane/canonical/canonical.h"
 #include "dataplane/join/join.h"
-#include "dataplane/join/server.h"
 #include "dataplane/operator/operator.h"
 #include "dataplane/proxy/proxy.h"
 #include "dataplane/runtime/node.h"
@@ -187,7 +187,7 @@ static int run_join(const struct settings *s)
                                       .ca_file = settings_get(s, "tls-ca"),
                                       .token = slice_str(token)};
     struct dp_join_result result;
-    e = dp_server_init();
+    e = net_ask_init();
     if (err_ok(e)) {
         e = dp_join(&options, &result, &message);
     }

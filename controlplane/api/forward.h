@@ -1,11 +1,12 @@
 /*
  * forward: a write that came to a replica which does not lead goes to the one that does.
  *
- * Shape      one POST over libcurl to the address that stands in the leader's row, with the
- * caller's own authorization and the request's id. Whoever gets it does not forward it again. The
- *            id makes it safe to send it twice: a publication is done once.
+ * Shape      one POST to the address that stands in the leader's row, with the caller's own
+ *            authorization and the request's id. Whoever gets it does not forward it again. The id
+ *            makes it safe to send it twice: a publication is done once.
  * Units      milliseconds.
- * Threads    workers; each call waits for its answer, or until another replica leads.
+ * Threads    workers; each call waits for its answer, or until another replica leads;
+ *            net_ask_init() before them.
  * Errors     E_NOT_LEADER: nobody whom it could go to; it is to be done here, if at all.
  *            E_UNAVAILABLE: the leader was not reached, or left while it was asked: try again.
  * Source     docs/control-plane.md, "Three replicas".
@@ -35,9 +36,6 @@ struct cp_forward_request {
     const char *request;       /* its id. */
     atomic_bool *abandoned;    /* the caller has left: nobody waits for the answer. */
 };
-
-/* Before the first thread. */
-MUST_CHECK struct err cp_forward_init(void);
 
 /* Sends it to whoever leads now; *out_status and 'answer' are the leader's own. */
 MUST_CHECK struct err cp_forward_send(const struct cp_forward *forward,

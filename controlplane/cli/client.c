@@ -1,7 +1,6 @@
 /* client: see client.h. */
 #include "controlplane/cli/client.h"
 
-#include <curl/curl.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pwd.h>
@@ -14,6 +13,7 @@
 #include "common/base/clock.h"
 #include "common/base/scope.h"
 #include "common/base/text.h"
+#include "common/net/ask.h"
 #include "controlplane/source/source.h"
 
 enum { PATH_SIZE = 4096, TOKEN_MAX = 256, ANSWER_MAX = 128 << 20 };
@@ -23,27 +23,24 @@ enum { CONNECT_MS = 5000, TIMEOUT_MS = 4200000, ATTEMPT_MS = 3000, GIVE_UP_MS = 
 enum { JSON_PARSER_DEPTH = 2048 }; /* jansson takes no deeper text. */
 enum { ID_RANDOM = 16, ID_SIZE = 2 * ID_RANDOM + 1 };
 
+struct asking {
+    const char *path;
+    const json_t *body;  /* NULL: a GET. */
+    char id[ID_SIZE];    /* of a write: the same, whichever server is asked. */
+    uint64_t timeout_ms; /* of one server. */
+};
+
 struct request {
-    CURL *curl;
     char server[PATH_SIZE]; /* the one that is asked. */
-    const char *id;         /* of a write: the same, whichever server is asked. */
-    uint64_t timeout_ms;
-    struct curl_slist *headers;
-    struct buf answer;
+    char url[PATH_SIZE];
+    char authorization[TOKEN_MAX + 64];
+    char id[ID_SIZE + 64];
     char *body; /* freed by free(): jansson's text. */
 };
 
 static void request_free(struct request *r)
 {
-    curl_slist_free_all(r->headers);
-    curl_easy_cleanup(r->curl);
-    buf_free(&r->answer);
     free(r->body);
-}
-
-static size_t take(char *bytes, size_t size, size_t count, void *ctx)
-{
-    return err_ok(buf_add(ctx, slice_of(bytes, size * count))) ? size * count : 0;
 }
 
 /* A refusal of our own, in the shape of the server's. */
@@ -79,74 +76,40 @@ static struct err read_token(const struct cli *cli, char out[TOKEN_MAX], json_t 
     return OK;
 }
 
-static struct err add_header(struct request *r, const char *line)
-{
-    struct curl_slist *longer = curl_slist_append(r->headers, line);
-    if (longer == NULL) {
-        return FAIL(E_NO_MEMORY);
-    }
-    r->headers = longer;
-    return OK;
-}
-
-static struct err add_body(const struct cli *cli, struct request *r, const json_t *body,
-                           json_t **why)
+static struct err add_body(const struct cli *cli, const struct asking *asking, struct request *r,
+                           struct net_ask *ask, json_t **why)
 {
     char token[TOKEN_MAX];
-    char line[TOKEN_MAX + 64];
     TRY(read_token(cli, token, why));
-    (void)snprintf(line, sizeof(line), "Authorization: Bearer %s", token);
-    TRY(add_header(r, line));
-    (void)snprintf(line, sizeof(line), "Idempotency-Key: %s", r->id);
-    TRY(add_header(r, line));
-    TRY(add_header(r, "Content-Type: application/json"));
-    TRY(add_header(r, "Expect:"));
-    r->body = json_dumps(body, JSON_COMPACT);
+    (void)snprintf(r->authorization, sizeof(r->authorization), "Authorization: Bearer %s", token);
+    (void)snprintf(r->id, sizeof(r->id), "Idempotency-Key: %s", asking->id);
+    r->body = json_dumps(asking->body, JSON_COMPACT);
     if (r->body == NULL) {
         return FAIL(E_NO_MEMORY);
     }
-    (void)curl_easy_setopt(r->curl, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)strlen(r->body));
-    (void)curl_easy_setopt(r->curl, CURLOPT_POSTFIELDS, r->body);
+    ask->posts = true;
+    ask->body = slice_str(r->body);
+    ask->headers[0] = r->authorization;
+    ask->headers[1] = r->id;
     return OK;
 }
 
-static struct err set_up(const struct cli *cli, struct request *r, const char *path)
+static struct err not_reached(const struct request *r, struct err e, const char *why, json_t **out)
 {
-    char url[PATH_SIZE];
-    int size = snprintf(url, sizeof(url), "%s%s", r->server, path);
-    if (size < 0 || (size_t)size >= sizeof(url)) {
-        return FAIL(E_TOO_LARGE);
-    }
-    const char *ca = settings_get(cli->settings, "tls-ca");
-    (void)curl_easy_setopt(r->curl, CURLOPT_URL, url);
-    (void)curl_easy_setopt(r->curl, CURLOPT_PROTOCOLS_STR, "http,https");
-    (void)curl_easy_setopt(r->curl, CURLOPT_PROXY, "");
-    (void)curl_easy_setopt(r->curl, CURLOPT_NOSIGNAL, 1L);
-    (void)curl_easy_setopt(r->curl, CURLOPT_CONNECTTIMEOUT_MS, (long)CONNECT_MS);
-    (void)curl_easy_setopt(r->curl, CURLOPT_TIMEOUT_MS, (long)r->timeout_ms);
-    (void)curl_easy_setopt(r->curl, CURLOPT_WRITEFUNCTION, take);
-    (void)curl_easy_setopt(r->curl, CURLOPT_WRITEDATA, &r->answer);
-    if (ca != NULL) {
-        (void)curl_easy_setopt(r->curl, CURLOPT_CAINFO, ca);
-    }
-    return OK;
-}
-
-static struct err not_reached(const struct request *r, CURLcode done, json_t **out)
-{
-    explain(out, json_sprintf("%s: %s", r->server, curl_easy_strerror(done)),
+    explain(out, json_sprintf("%s: %s", r->server, why),
             "is trilane-cp serve running there? name it with --server");
-    return FAIL(done == CURLE_OPERATION_TIMEDOUT ? E_TIMEOUT : E_UNAVAILABLE);
+    return e.code == E_TIMEOUT || e.code == E_TOO_LARGE ? e : FAIL(E_UNAVAILABLE);
 }
 
 /* What the server, or whatever else listens there, answered instead of 200. */
-static struct err refused(const struct cli *cli, const struct request *r, long status, json_t **out)
+static struct err refused(const struct cli *cli, const struct request *r, unsigned status,
+                          json_t **out)
 {
     enum err_code code = E_MALFORMED;
     if (!err_find(cli_text(*out, "code"), &code)) {
         explain(
             out,
-            json_sprintf("%s: HTTP status %ld, and no answer of trilane-cp's", r->server, status),
+            json_sprintf("%s: HTTP status %u, and no answer of trilane-cp's", r->server, status),
             "is it the address of trilane-cp? name it with --server");
         return FAIL(E_MALFORMED);
     }
@@ -184,45 +147,38 @@ static void make_printable(json_t *value, unsigned depth)
     }
 }
 
-static struct err perform(const struct cli *cli, struct request *r, json_t **out)
+static struct err perform(const struct cli *cli, const struct request *r, const struct net_ask *ask,
+                          json_t **out)
 {
-    (void)curl_easy_setopt(r->curl, CURLOPT_HTTPHEADER, r->headers);
-    CURLcode done = curl_easy_perform(r->curl);
-    if (done != CURLE_OK) {
-        return not_reached(r, done, out);
+    auto_buf struct buf answer = BUF_MAX(ANSWER_MAX);
+    unsigned status = 0;
+    const char *why = NULL;
+    struct err e = net_ask(ask, &status, &answer, &why);
+    if (!err_ok(e)) {
+        return not_reached(r, e, why, out);
     }
-    *out = json_loadb((const char *)r->answer.ptr, r->answer.size, 0, NULL);
-    long status = 0;
-    (void)curl_easy_getinfo(r->curl, CURLINFO_RESPONSE_CODE, &status);
+    *out = json_loadb((const char *)answer.ptr, answer.size, 0, NULL);
     if (cli->format == CLI_TABLE) {
         make_printable(*out, 0);
     }
     return status == 200 && json_is_object(*out) ? OK : refused(cli, r, status, out);
 }
 
-struct asking {
-    const char *path;
-    const json_t *body;
-    char id[ID_SIZE];
-    uint64_t timeout_ms; /* of one server. */
-};
-
 static struct err call_one(const struct cli *cli, struct slice server, const struct asking *asking,
                            json_t **out)
 {
-    __attribute__((cleanup(request_free))) struct request r = {.curl = curl_easy_init(),
-                                                               .id = asking->id,
-                                                               .timeout_ms = asking->timeout_ms,
-                                                               .answer = BUF_MAX(ANSWER_MAX)};
-    if (r.curl == NULL) {
-        return FAIL(E_NO_MEMORY);
-    }
+    __attribute__((cleanup(request_free))) struct request r = {.body = NULL};
+    struct net_ask ask = {.url = r.url,
+                          .connect_ms = CONNECT_MS,
+                          .whole_ms = asking->timeout_ms,
+                          .ca_file = settings_get(cli->settings, "tls-ca")};
     (void)snprintf(r.server, sizeof(r.server), "%.*s", SLICE_ARG(server));
-    TRY(set_up(cli, &r, asking->path));
-    if (asking->body != NULL) {
-        TRY(add_body(cli, &r, asking->body, out));
+    int size = snprintf(r.url, sizeof(r.url), "%s%s", r.server, asking->path);
+    if (size < 0 || (size_t)size >= sizeof(r.url)) {
+        return FAIL(E_TOO_LARGE);
     }
-    return perform(cli, &r, out);
+    TRY(asking->body == NULL ? OK : add_body(cli, asking, &r, &ask, out));
+    return perform(cli, &r, &ask, out);
 }
 
 /* Whether another server may know better: this one was not reached, broke off, or has no leader. */

@@ -1,15 +1,15 @@
 /*
  * client: the commands' side of the API.
  *
- * Shape      one request at a time over libcurl; proxies of the environment are not asked. With
- *            several servers the next one is asked when one cannot be reached, breaks off or has no
- *            leader; a write bears an id, so that it is done once.
+ * Shape      one request at a time (common/net/ask.h). With several servers the next one is asked
+ *            when one cannot be reached, breaks off or has no leader; a write bears an id, so that
+ *            it is done once.
  * Units      milliseconds.
  * Ownership  *out is the caller's (json_decref); it is set also when the server refused, or could
  *            not be asked: its "message" and "fix" are then for cli_refused().
  * Threads    commands: one thread.
- * Errors     E_UNAVAILABLE when the server cannot be reached; E_TIMEOUT; the code that the server
- *            answered; E_MALFORMED for an answer that is no JSON.
+ * Errors     E_UNAVAILABLE when the server cannot be reached; E_TIMEOUT; E_TOO_LARGE for an answer
+ *            that is; the code that the server answered; E_MALFORMED for an answer that is no JSON.
  */
 #pragma once
 

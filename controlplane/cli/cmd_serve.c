@@ -23,6 +23,7 @@
 #include "common/base/log.h"
 #include "common/base/scope.h"
 #include "common/base/text.h"
+#include "common/net/ask.h"
 #include "common/net/timer.h"
 #include "controlplane/api/api.h"
 #include "controlplane/cli/commands.h"
@@ -541,7 +542,7 @@ static struct err start(struct serve *s)
     TRY(prepare_files(s));
     TRY(start_roots(s));
     TRY(start_signer(s)); /* forks: no thread of ours exists yet, and no key but the signer's. */
-    TRY(say(s, cp_forward_init(), "curl"));
+    TRY(say(s, net_ask_init(), "curl"));
     TRY(make_registrar(s));
     TRY(say(s, net_loop_new(&s->loop), "loop"));
     TRY(start_bus(s));

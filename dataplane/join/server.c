@@ -1,9 +1,6 @@
 /* server: see server.h. */
 #include "dataplane/join/server.h"
 
-#include <curl/curl.h>
-#include <openssl/err.h>
-#include <openssl/ssl.h>
 #include <openssl/x509v3.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,6 +8,7 @@
 
 #include "common/base/scope.h"
 #include "common/net/addr.h"
+#include "common/net/ask.h"
 #include "common/net/cert.h"
 
 enum {
@@ -19,11 +17,6 @@ enum {
     CONNECT_MS = 5000,
     WHOLE_MS = 20000,
 };
-
-struct err dp_server_init(void)
-{
-    return curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK ? OK : FAIL(E_IO);
-}
 
 /* ---- addresses ---- */
 
@@ -134,8 +127,9 @@ static void add_pinned(struct net_chain *anchors, const struct net_chain *sent, 
     }
 }
 
-static bool is_trusted(const struct dp_server *server, const struct net_chain *sent)
+static bool is_trusted(const void *ctx, const struct net_chain *sent)
 {
+    const struct dp_server *server = ctx;
     auto_chain struct net_chain anchors = {.count = 0};
     bool read = add_anchors(&anchors, server->ca) && add_anchors(&anchors, server->more_ca);
     add_pinned(&anchors, sent, server->pin);
@@ -143,137 +137,22 @@ static bool is_trusted(const struct dp_server *server, const struct net_chain *s
     return read && serves && err_ok(net_chain_verify(sent, &anchors));
 }
 
-/* In the place of OpenSSL's own verification; libcurl asks for the name afterwards. */
-static int verify(X509_STORE_CTX *ctx, void *arg)
-{
-    STACK_OF(X509) *stack = X509_STORE_CTX_get0_untrusted(ctx);
-    X509 *leaf = X509_STORE_CTX_get0_cert(ctx);
-    struct net_chain sent = {.count = 0}; /* borrowed. */
-    sent.certs[sent.count++] = leaf;
-    for (int i = 0; i < sk_X509_num(stack) && sent.count < NET_CHAIN_MAX; i++) {
-        X509 *cert = sk_X509_value(stack, i);
-        if (cert != leaf) {
-            sent.certs[sent.count++] = cert;
-        }
-    }
-    bool trusted = leaf != NULL && is_trusted(arg, &sent);
-    X509_STORE_CTX_set_error(ctx, trusted ? X509_V_OK : X509_V_ERR_CERT_UNTRUSTED);
-    ERR_clear_error();
-    return trusted ? 1 : 0;
-}
-
-static CURLcode use_trust(CURL *curl, void *context, void *arg)
-{
-    (void)curl;
-    SSL_CTX_set_cert_verify_callback(context, verify, arg);
-    return CURLE_OK;
-}
-
 /* ---- one request ---- */
 
-struct request {
-    CURL *curl;
-    struct curl_slist *headers;
-    struct buf answer;
-    char *body; /* freed by free(): jansson's text. */
-};
-
-static void request_free(struct request *r)
+static bool gives_up(const void *ctx)
 {
-    curl_slist_free_all(r->headers);
-    curl_easy_cleanup(r->curl);
-    buf_free(&r->answer);
-    free(r->body);
+    const struct dp_server *server = ctx;
+    return server->gives_up(server->ctx);
 }
 
-static size_t take(char *bytes, size_t size, size_t count, void *ctx)
+static struct err not_reached(const char *url, struct err e, const char *why, struct buf *message)
 {
-    return err_ok(buf_add(ctx, slice_of(bytes, size * count))) ? size * count : 0;
-}
-
-/* Ends a request that nobody waits for any more: libcurl asks at least once a second. */
-static int go_on(void *arg, curl_off_t a, curl_off_t b, curl_off_t c, curl_off_t d)
-{
-    const struct dp_server *server = arg;
-    (void)a;
-    (void)b;
-    (void)c;
-    (void)d;
-    return server->gives_up != NULL && server->gives_up(server->ctx) ? 1 : 0;
-}
-
-static struct err add_header(struct request *r, const char *line)
-{
-    struct curl_slist *longer = curl_slist_append(r->headers, line);
-    if (longer == NULL) {
-        return FAIL(E_NO_MEMORY);
-    }
-    r->headers = longer;
-    return OK;
-}
-
-static struct err set_up(struct request *r, const struct dp_server *server, const char *url,
-                         const json_t *body)
-{
-    /* libcurl hands the pointer back and changes nothing behind it. */
-    union {
-        const struct dp_server *in;
-        void *out;
-    } arg = {server};
-    bool own_trust = server->pin != NULL || server->ca.size > 0 || server->more_ca.size > 0;
-    r->body = json_dumps(body, JSON_COMPACT);
-    if (r->body == NULL) {
-        return FAIL(E_NO_MEMORY);
-    }
-    TRY(add_header(r, "Content-Type: application/json"));
-    TRY(add_header(r, "Expect:"));
-    (void)curl_easy_setopt(r->curl, CURLOPT_URL, url);
-    (void)curl_easy_setopt(r->curl, CURLOPT_PROTOCOLS_STR, "http,https");
-    (void)curl_easy_setopt(r->curl, CURLOPT_PROXY, "");
-    (void)curl_easy_setopt(r->curl, CURLOPT_NOSIGNAL, 1L);
-    (void)curl_easy_setopt(r->curl, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
-    (void)curl_easy_setopt(r->curl, CURLOPT_CONNECTTIMEOUT_MS, (long)CONNECT_MS);
-    (void)curl_easy_setopt(r->curl, CURLOPT_TIMEOUT_MS, (long)WHOLE_MS);
-    (void)curl_easy_setopt(r->curl, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)strlen(r->body));
-    (void)curl_easy_setopt(r->curl, CURLOPT_POSTFIELDS, r->body);
-    (void)curl_easy_setopt(r->curl, CURLOPT_HTTPHEADER, r->headers);
-    (void)curl_easy_setopt(r->curl, CURLOPT_WRITEFUNCTION, take);
-    (void)curl_easy_setopt(r->curl, CURLOPT_WRITEDATA, &r->answer);
-    (void)curl_easy_setopt(r->curl, CURLOPT_NOPROGRESS, 0L);
-    (void)curl_easy_setopt(r->curl, CURLOPT_XFERINFOFUNCTION, go_on);
-    (void)curl_easy_setopt(r->curl, CURLOPT_XFERINFODATA, arg.out);
-    if (own_trust && (curl_easy_setopt(r->curl, CURLOPT_SSL_CTX_FUNCTION, use_trust) != CURLE_OK ||
-                      curl_easy_setopt(r->curl, CURLOPT_SSL_CTX_DATA, arg.out) != CURLE_OK)) {
-        return FAIL(E_UNSUPPORTED); /* this libcurl stands on another TLS than OpenSSL. */
-    }
-    return OK;
-}
-
-static enum err_code code_of(CURLcode done)
-{
-    switch ((int)done) {
-    case CURLE_OPERATION_TIMEDOUT:
-        return E_TIMEOUT;
-    case CURLE_PEER_FAILED_VERIFICATION:
-        return E_UNAUTHENTICATED;
-    case CURLE_WRITE_ERROR:
-        return E_TOO_LARGE;
-    case CURLE_ABORTED_BY_CALLBACK:
-        return E_CLOSED;
-    default:
-        return E_UNAVAILABLE;
-    }
-}
-
-static struct err not_reached(const char *url, CURLcode done, struct buf *message)
-{
-    struct err e = FAIL(code_of(done));
     buf_clear(message);
     TRY(buf_addf(message, "%s: %s", url,
                  e.code == E_UNAUTHENTICATED
                      ? "its certificate is not the one that is pinned or trusted, or is of another "
                        "name"
-                     : curl_easy_strerror(done)));
+                     : why));
     return e;
 }
 
@@ -284,12 +163,13 @@ static const char *text_of(const json_t *object, const char *name)
 }
 
 /* What the server, or whatever else listens there, answered instead of 200. */
-static struct err refused(const char *url, const json_t *answer, long status, struct buf *message)
+static struct err refused(const char *url, const json_t *answer, unsigned status,
+                          struct buf *message)
 {
     enum err_code code = E_MALFORMED;
     buf_clear(message);
     if (!err_find(text_of(answer, "code"), &code) || code == E_OK) {
-        TRY(buf_addf(message, "%s: HTTP status %ld, and no answer of trilane-cp's", url, status));
+        TRY(buf_addf(message, "%s: HTTP status %u, and no answer of trilane-cp's", url, status));
         return FAIL(E_MALFORMED);
     }
     TRY(buf_addf(message, "%s: %.400s", url, text_of(answer, "message")));
@@ -297,26 +177,29 @@ static struct err refused(const char *url, const json_t *answer, long status, st
 }
 
 static struct err post_one(const struct dp_server *server, const char *base, const char *path,
-                           const json_t *body, json_t **out, struct buf *message)
+                           struct slice body, json_t **out, struct buf *message)
 {
     char url[URL_SIZE + 64];
-    __attribute__((cleanup(request_free))) struct request r = {.curl = curl_easy_init(),
-                                                               .answer = BUF_MAX(ANSWER_MAX)};
     (void)snprintf(url, sizeof(url), "%s%s", base, path);
-    if (r.curl == NULL) {
-        return FAIL(E_NO_MEMORY);
+    bool own_trust = server->pin != NULL || server->ca.size > 0 || server->more_ca.size > 0;
+    struct net_ask ask = {.url = url,
+                          .posts = true,
+                          .body = body,
+                          .connect_ms = CONNECT_MS,
+                          .whole_ms = WHOLE_MS,
+                          .trusts = own_trust ? is_trusted : NULL,
+                          .gives_up = server->gives_up == NULL ? NULL : gives_up,
+                          .ctx = server};
+    auto_buf struct buf bytes = BUF_MAX(ANSWER_MAX);
+    unsigned status = 0;
+    const char *why = NULL;
+    struct err e = net_ask(&ask, &status, &bytes, &why);
+    if (!err_ok(e)) {
+        return not_reached(base, e, why, message);
     }
-    TRY(set_up(&r, server, url, body));
-    CURLcode done = curl_easy_perform(r.curl);
-    if (done != CURLE_OK) {
-        return not_reached(base, done, message);
-    }
-    long status = 0;
-    (void)curl_easy_getinfo(r.curl, CURLINFO_RESPONSE_CODE, &status);
-    json_t *answer =
-        json_loadb((const char *)r.answer.ptr, r.answer.size, JSON_REJECT_DUPLICATES, NULL);
+    json_t *answer = json_loadb((const char *)bytes.ptr, bytes.size, JSON_REJECT_DUPLICATES, NULL);
     if (status != 200 || !json_is_object(answer)) {
-        struct err e = refused(base, answer, status, message);
+        e = refused(base, answer, status, message);
         json_decref(answer);
         return e;
     }
@@ -329,9 +212,13 @@ struct err dp_server_post(const struct dp_server *server, const char *path, cons
 {
     struct slice rest = slice_str(server->urls);
     char url[URL_SIZE];
+    auto_free char *text = json_dumps(body, JSON_COMPACT);
+    if (text == NULL) {
+        return FAIL(E_NO_MEMORY);
+    }
     struct err e = FAIL(E_UNAVAILABLE);
     while (next_url(&rest, url)) {
-        e = post_one(server, url, path, body, out, message);
+        e = post_one(server, url, path, slice_str(text), out, message);
         /* Another one may serve what this one is not able to just now. */
         bool next = e.code == E_UNAVAILABLE || e.code == E_TIMEOUT || e.code == E_DRAINING ||
                     e.code == E_QUEUE_FULL || e.code == E_OVERLOADED || e.code == E_RATE_LIMITED;

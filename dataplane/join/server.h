@@ -1,13 +1,13 @@
 /*
  * server: the control plane's API, as a node asks it to let it in and to renew its certificate.
  *
- * Shape      one POST at a time over libcurl; of several servers the next is asked when one cannot
+ * Shape      one POST at a time; of several servers the next is asked when one cannot
  *            be reached. Under TLS the server is trusted by what we have of it: the pin of a
  *            certificate in its chain, or CAs; its name is asked in any case. Clear text goes to
  *            loopback alone.
  * Units      milliseconds.
  * Ownership  everything in struct dp_server is borrowed for the call; the answer is the caller's.
- * Threads    any that may wait; dp_server_init() before them.
+ * Threads    any that may wait; net_ask_init() before them.
  * Errors     E_UNAVAILABLE, E_TIMEOUT: nobody was reached; E_UNAUTHENTICATED for a server whose
  *            certificate is not trusted; E_MALFORMED for an answer that is none; else the code that
  *            the server gave. 'message' gets one sentence.
@@ -31,9 +31,6 @@ struct dp_server {
     bool (*gives_up)(void *ctx); /* asked once a second; NULL: never. */
     void *ctx;
 };
-
-/* Once, while there is one thread. E_IO. */
-MUST_CHECK struct err dp_server_init(void);
 
 /* E_USAGE unless each URL is https, or http on loopback. */
 MUST_CHECK struct err dp_server_check_urls(const char *urls, struct buf *message);

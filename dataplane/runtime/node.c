@@ -18,12 +18,12 @@
 #include "common/base/limits.h"
 #include "common/base/lock.h"
 #include "common/base/log.h"
+#include "common/net/ask.h"
 #include "common/net/listener.h"
 #include "common/net/tls.h"
 #include "dataplane/admin/admin.h"
 #include "dataplane/apply/apply.h"
 #include "dataplane/join/renewal.h"
-#include "dataplane/join/server.h"
 #include "dataplane/request/access.h"
 #include "dataplane/request/limit.h"
 #include "dataplane/request/metrics.h"
@@ -379,7 +379,7 @@ static void allow_files(void)
 static struct err start(struct dp_node *n, const struct dp_lane *const *lanes, struct buf *message)
 {
     allow_files();
-    TRY(n->options.joined ? dp_server_init() : OK);
+    TRY(n->options.joined ? net_ask_init() : OK);
     TRY(open_sockets(n, message));
     TRY(open_shared(n, message));
     struct err e = open_workers(n, lanes);
