@@ -6,7 +6,6 @@
 #include <sodium.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "common/base/check.h"
 #include "common/base/clock.h"
@@ -30,9 +29,7 @@ struct err cp_key_write_public(const char *path, const struct key_public *key)
 struct err cp_key_generate(enum key_role role, const char *name, const char *directory,
                            struct key_public *out, struct buf *message)
 {
-    if (mkdir(directory, 0700) != 0 && errno != EEXIST) {
-        return cp_file_say(FAIL(E_IO), directory, message);
-    }
+    TRY(cp_file_say(cp_directory_make(directory), directory, message));
     auto_key_pair struct key_pair pair = {0};
     struct err e = key_pair_new(role, slice_str(name), &pair);
     if (!err_ok(e)) {
@@ -226,6 +223,7 @@ struct err cp_root_make(const struct cp_root_plan *plan, struct buf *out_path, s
     auto_buf struct buf bytes = BUF_MAX(ROOT_BODY_MAX + (64 << 10));
     TRY(fill(&c));
     TRY(seal(&c, &bytes));
+    TRY(cp_file_say(cp_directory_make(plan->out), plan->out, message));
     TRY(buf_addf(out_path, "%s/root.%llu", plan->out, (unsigned long long)plan->version));
     const char *path = NULL;
     TRY(buf_cstr(out_path, &path));

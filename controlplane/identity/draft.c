@@ -212,6 +212,7 @@ struct err cp_draft_make(const struct cp_draft_plan *plan, struct root *out, str
     TRY(fill(&m));
     auto_buf struct buf bytes = BUF_MAX(CONTAINER_MAX);
     TRY(cp_file_say(seal(&m.next, &bytes), "root", message));
+    TRY(cp_file_say(cp_directory_make(plan->out), plan->out, message));
     TRY(buf_addf(out_path, "%s/root.%" PRIu64 ".draft", plan->out, m.next.version));
     const char *path = NULL;
     TRY(buf_cstr(out_path, &path));

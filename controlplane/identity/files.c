@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
 
 #include "common/base/scope.h"
 
@@ -68,6 +70,11 @@ struct err cp_file_replace(const char *path, struct slice bytes)
     return e;
 }
 
+struct err cp_directory_make(const char *path)
+{
+    return mkdir(path, 0700) == 0 || errno == EEXIST ? OK : FAIL(E_IO);
+}
+
 bool cp_list_next(struct slice *rest, char out[CP_PATH_SIZE])
 {
     if (rest->size == 0) {
@@ -82,7 +89,8 @@ bool cp_list_next(struct slice *rest, char out[CP_PATH_SIZE])
 struct err cp_file_say(struct err e, const char *path, struct buf *message)
 {
     if (!err_ok(e) && message->size == 0) {
-        TRY(buf_addf(message, "%s: %s", path, err_text(e.code)));
+        const char *system = e.code == E_IO ? strerrordesc_np(errno) : NULL;
+        TRY(buf_addf(message, "%s: %s", path, system == NULL ? err_text(e.code) : system));
     }
     return e;
 }

@@ -23,8 +23,12 @@ MUST_CHECK struct err cp_file_write_new(const char *path, struct slice bytes);
 /* Puts a file in the place of another one: aside, synced, renamed. */
 MUST_CHECK struct err cp_file_replace(const char *path, struct slice bytes);
 
+/* Makes a directory for its owner alone, unless it is there. */
+MUST_CHECK struct err cp_directory_make(const char *path);
+
 /* Takes the next item off a comma-separated list; false at its end. */
 bool cp_list_next(struct slice *rest, char out[CP_PATH_SIZE]);
 
-/* On a failure says "PATH: what it means", unless something was said already; passes it on. */
+/* On a failure says "PATH: what it means", of E_IO what the system said, unless something was said
+ * already; passes it on. */
 MUST_CHECK struct err cp_file_say(struct err e, const char *path, struct buf *message);

@@ -31,6 +31,16 @@ static void make_key(enum key_role role, const char *name)
 }
 
 /* Root 1: one root key, one manifest key, one head key. */
+static const struct cp_root_plan first_plan = {.environment = "test",
+                                               .version = 1,
+                                               .roots = "k/a.key",
+                                               .manifests = "k/m1.pub",
+                                               .heads = "k/h1.pub",
+                                               .threshold_manifests = 1,
+                                               .days = 30,
+                                               .head_days = 1,
+                                               .out = "."};
+
 static int setup(void **state)
 {
     (void)state;
@@ -49,18 +59,25 @@ static int setup(void **state)
     make_key(KEY_ROLE_HEAD, "h1");
     make_key(KEY_ROLE_HEAD, "h2");
     make_key(KEY_ROLE_NODE, "n1");
-    const struct cp_root_plan plan = {.environment = "test",
-                                      .version = 1,
-                                      .roots = "k/a.key",
-                                      .manifests = "k/m1.pub",
-                                      .heads = "k/h1.pub",
-                                      .threshold_manifests = 1,
-                                      .days = 30,
-                                      .head_days = 1,
-                                      .out = "."};
-    EXPECT_OK(cp_root_make(&plan, &path, &message));
+    EXPECT_OK(cp_root_make(&first_plan, &path, &message));
     buf_clear(&path);
     return 0;
+}
+
+/* A directory that is not there is made; one that cannot be is said to be so, by the system's word.
+ */
+static void it_is_written_where_it_is_told(void **state)
+{
+    (void)state;
+    struct cp_root_plan plan = first_plan;
+    plan.out = "ceremony";
+    EXPECT_OK(cp_root_make(&plan, &path, &message));
+    assert_int_equal(access("ceremony/root.1", R_OK), 0);
+    plan.out = "not/there";
+    assert_int_equal(cp_root_make(&plan, &path, &message).code, E_IO);
+    const char *said = NULL;
+    EXPECT_OK(buf_cstr(&message, &said));
+    assert_string_equal(said, "not/there: No such file or directory");
 }
 
 static int teardown(void **state)
@@ -318,6 +335,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_draft_is_the_root_before_and_what_was_said, setup,
                                         teardown),
+        cmocka_unit_test_setup_teardown(it_is_written_where_it_is_told, setup, teardown),
         cmocka_unit_test_setup_teardown(a_head_key_that_stays_gets_a_new_end, setup, teardown),
         cmocka_unit_test_setup_teardown(what_makes_no_root_is_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(a_name_that_two_keys_have_must_be_told_apart, setup,
