@@ -225,7 +225,9 @@
     X(SCHEMA_BLOCKED, 9, 410, CALLER, "this canonical type is blocked",                            \
       "use the major version that replaces it")                                                    \
     X(PLAN_GONE, 5, 410, CALLER, "this plan is not at hand any more",                              \
-      "plan again, or publish the sources")
+      "plan again, or publish the sources")                                                        \
+    X(CA_EXPIRED, 9, 503, SELF, "the authority that certifies nodes is past its time",             \
+      "put another one into the directory of --ca: docs/operations.md, nodes that join")
 
 enum err_fault { ERR_FAULT_NOBODY, ERR_FAULT_CALLER, ERR_FAULT_PEER, ERR_FAULT_SELF };
 

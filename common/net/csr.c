@@ -1,9 +1,11 @@
 /* csr: see csr.h. */
 #include "common/net/csr.h"
 
+#include <openssl/core_names.h>
 #include <openssl/ec.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>
+#include <openssl/params.h>
 #include <openssl/pem.h>
 #include <openssl/x509.h>
 #include <string.h>
@@ -94,6 +96,58 @@ struct err net_key_read(struct slice pem, struct evp_pkey_st **out)
     }
     *out = key;
     key = NULL;
+    return OK;
+}
+
+/* ---- points ---- */
+
+struct err net_key_point(const struct evp_pkey_st *key, struct net_point *out)
+{
+    struct net_point point = {.bits = (uint32_t)EVP_PKEY_get_bits(key)};
+    size_t size = 0;
+    if (EVP_PKEY_get_octet_string_param(key, OSSL_PKEY_PARAM_PUB_KEY, point.bytes,
+                                        sizeof(point.bytes), &size) != 1) {
+        return crypto_failure(E_UNSUPPORTED);
+    }
+    point.size = (uint32_t)size;
+    *out = point;
+    return OK;
+}
+
+static EVP_PKEY *make_public(const char *group, const struct net_point *point)
+{
+    /* What OSSL_PARAM takes as char * and void *, it only reads. */
+    union {
+        const void *in;
+        void *out;
+    } bytes = {point->bytes}, name = {group};
+    OSSL_PARAM params[] = {
+        OSSL_PARAM_construct_utf8_string(OSSL_PKEY_PARAM_GROUP_NAME, name.out, 0),
+        OSSL_PARAM_construct_octet_string(OSSL_PKEY_PARAM_PUB_KEY, bytes.out, point->size),
+        OSSL_PARAM_construct_end()};
+    EVP_PKEY *key = NULL;
+    EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new_from_name(NULL, "EC", NULL);
+    bool fine = ctx != NULL && EVP_PKEY_fromdata_init(ctx) == 1 &&
+                EVP_PKEY_fromdata(ctx, &key, EVP_PKEY_PUBLIC_KEY, params) == 1;
+    EVP_PKEY_CTX_free(ctx);
+    return fine ? key : NULL;
+}
+
+struct err net_key_of_point(const struct net_point *point, struct evp_pkey_st **out)
+{
+    const char *group = point->bits == 256 ? "prime256v1" : point->bits == 384 ? "secp384r1" : NULL;
+    if (group == NULL) {
+        return FAIL(E_UNSUPPORTED);
+    }
+    uint32_t number = point->bits / 8;
+    if (point->size != 1 + number && point->size != 1 + 2 * number) { /* compressed, or not. */
+        return FAIL(E_MALFORMED);
+    }
+    EVP_PKEY *key = make_public(group, point);
+    if (key == NULL) {
+        return crypto_failure(E_MALFORMED);
+    }
+    *out = key;
     return OK;
 }
 

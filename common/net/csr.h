@@ -27,6 +27,17 @@ void net_key_free(struct evp_pkey_st **key);
 MUST_CHECK struct err net_key_write(const struct evp_pkey_st *key, struct buf *out_pem);
 MUST_CHECK struct err net_key_read(struct slice pem, struct evp_pkey_st **out);
 
+/* A public key as it is handed to who must parse nothing: a curve and a point of it. */
+enum { NET_POINT_MAX = 97 };
+struct net_point {
+    uint32_t bits; /* 256: P-256; 384: P-384. */
+    uint32_t size;
+    uint8_t bytes[NET_POINT_MAX]; /* SEC 1, 2.3.3. */
+};
+MUST_CHECK struct err net_key_point(const struct evp_pkey_st *key, struct net_point *out);
+/* E_UNSUPPORTED for another curve, E_MALFORMED for bytes that are no point of it. */
+MUST_CHECK struct err net_key_of_point(const struct net_point *point, struct evp_pkey_st **out);
+
 /* Appends a request in PEM. */
 MUST_CHECK struct err net_csr_make(struct evp_pkey_st *key, struct buf *out_pem);
 

@@ -2,7 +2,8 @@
  * cmd_serve: one replica of the control plane, wired together and taken apart again.
  *
  * Order of start: what can be refused first (files, keys, database), then what waits for others
- * (NATS), then the door (API), then leading. The signer is forked before any thread exists.
+ * (NATS), then the door (API), then leading. Signer and certifier are forked before any thread
+ * exists.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -61,6 +62,8 @@ static const struct setting_row rows[] = {
      "public keys of nodes that were enrolled by hand; default: <data-dir>/nodes", SETTING_TEXT},
     {"ca", "DIRECTORY", NULL, "of ca.pem and ca.key: nodes join here and get certificates of it",
      SETTING_TEXT},
+    {"ca-key", "FILE", NULL, "its private key, mode 0600, or fd:N, read once; default: <ca>/ca.key",
+     SETTING_TEXT},
     {"dp-check", "PATH", NULL, "trilane-dp, which loads each snapshot before it is signed; or off",
      SETTING_TEXT},
     {"replica", "NAME", "cp-0", "of this replica, for people", SETTING_TEXT},
@@ -91,6 +94,7 @@ struct serve {
     int lock_fd;
     struct cp_roots *roots;
     struct cp_signer *signer;
+    struct cp_certifier *certifier; /* NULL: nobody joins here. */
     struct bus *bus;
     struct cp_leader *leader;
     uint32_t nats_replicas;
@@ -281,6 +285,15 @@ static struct err start_signer(struct serve *s)
     return cp_signer_start(&options, &s->signer, &s->message);
 }
 
+static struct err start_certifier(struct serve *s)
+{
+    struct cp_certifier_options options = {.ca = settings_get(s->cli->settings, "ca"),
+                                           .key = settings_get(s->cli->settings, "ca-key")};
+    return options.ca == NULL
+               ? OK
+               : say(s, cp_certifier_start(&options, &s->certifier, &s->message), "ca");
+}
+
 /* ---- threads ---- */
 
 static void restore(void *ctx)
@@ -315,11 +328,11 @@ static struct err make_registrar(struct serve *s)
     const struct settings *settings = s->cli->settings;
     bool tls = settings_get(settings, "listen-tls") != NULL;
     struct cp_registrar_options options = {.environment = s->environment,
-                                           .ca = settings_get(settings, "ca"),
+                                           .certifier = s->certifier,
                                            .tls_cert =
                                                tls ? settings_get(settings, "tls-cert") : NULL,
                                            .attestor = &cp_attest_token};
-    return say(s, cp_registrar_new(&options, &s->registrar, &s->message), "ca");
+    return say(s, cp_registrar_new(&options, &s->registrar), "registrar");
 }
 
 static struct err start_bus(struct serve *s)
@@ -541,7 +554,8 @@ static struct err start(struct serve *s)
 {
     TRY(prepare_files(s));
     TRY(start_roots(s));
-    TRY(start_signer(s)); /* forks: no thread of ours exists yet, and no key but the signer's. */
+    TRY(start_signer(s)); /* both fork: no thread of ours exists yet, and no key but theirs. */
+    TRY(start_certifier(s));
     TRY(say(s, net_ask_init(), "curl"));
     TRY(make_registrar(s));
     TRY(say(s, net_loop_new(&s->loop), "loop"));
@@ -575,6 +589,7 @@ static void stop(struct serve *s)
     cp_worker_free(s->doorman);
     cp_shelf_free(s->shelf);
     cp_registrar_free(s->registrar);
+    cp_certifier_stop(s->certifier);
     cp_collector_free(s->collector);
     bus_close(s->bus);
     cp_api_close(s->api);
@@ -622,6 +637,10 @@ static bool settings_right(const struct cli *cli)
     if (!name_fine) {
         cli_say("error: USAGE: --environment: expected a name of a-z, 0-9 and '-'");
     }
+    bool ca_fine = settings_get(settings, "ca-key") == NULL || settings_get(settings, "ca") != NULL;
+    if (!ca_fine) {
+        cli_say("error: USAGE: --ca-key goes with --ca, the directory of ca.pem");
+    }
     bool fresh_fine = limits.chunk_fresh_ms <= limits.collect_age_ms / 2;
     if (!fresh_fine) {
         cli_say("error: USAGE: --chunk-fresh-ms: expected at most half of --collect-age-ms");
@@ -633,7 +652,8 @@ static bool settings_right(const struct cli *cli)
                 settings_get(settings, "nats-replicas"));
     }
     log_level_set(level);
-    return level_fine && fault_fine && tls_fine && name_fine && fresh_fine && replicas_fine;
+    return level_fine && fault_fine && tls_fine && name_fine && fresh_fine && replicas_fine &&
+           ca_fine;
 }
 
 /* A publication takes tens of MiB for some milliseconds. Giving the pages back and taking them anew

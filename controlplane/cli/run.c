@@ -7,6 +7,7 @@
 #include "common/snapshot/format.h"
 #include "controlplane/cli/commands.h"
 #include "controlplane/cli/version.h"
+#include "controlplane/identity/certifier.h"
 #include "controlplane/signer/signer.h"
 
 static const struct cli_command *const commands[] = {
@@ -120,6 +121,9 @@ int cli_run(int argc, char **argv)
     }
     if (strcmp(argv[1], "signer") == 0) { /* hidden: started by serve alone. */
         return cp_signer_main(argc - 2, argv + 2);
+    }
+    if (strcmp(argv[1], "certifier") == 0) { /* the same. */
+        return cp_certifier_main(argc - 2, argv + 2);
     }
     int words = 0;
     const struct cli_command *command = cli_command_find(argc - 1, argv + 1, &words);

@@ -20,6 +20,7 @@
 #include "common/net/csr.h"
 #include "common/snapshot/file.h"
 #include "controlplane/identity/grant.h"
+#include "controlplane/signer/wire.h"
 
 enum { PATH_SIZE = 4096, SAN_SIZE = 4096, TRUST_DOMAIN_MAX = 255, SECONDS_PER_DAY = 86400 };
 
@@ -283,7 +284,7 @@ static struct err find_trust_domain(struct cp_ca *ca)
     return result;
 }
 
-static struct err read_file(const char *path, bool secret, struct buf *out)
+static struct err open_file(const char *path, bool secret, int *out)
 {
     auto_close int fd = open(path, O_RDONLY | O_CLOEXEC | (secret ? O_NOFOLLOW : 0));
     struct stat info;
@@ -293,6 +294,17 @@ static struct err read_file(const char *path, bool secret, struct buf *out)
     bool private = S_ISREG(info.st_mode) && info.st_uid == geteuid() && (info.st_mode & 077) == 0;
     if (secret && !private) {
         return FAIL(E_USAGE);
+    }
+    *out = TAKE_FD(fd);
+    return OK;
+}
+
+/* A file; a key's may be a descriptor, which whoever passed it on has read from somewhere. */
+static struct err read_file(const char *path, bool secret, struct buf *out)
+{
+    auto_close int fd = -1;
+    if (!secret || !signer_source_fd(path, &fd)) {
+        TRY(open_file(path, secret, &fd));
     }
     uint8_t *room = NULL;
     size_t size = 0;
@@ -328,7 +340,8 @@ static struct err read_key(struct cp_ca *ca, const char *path, struct buf *messa
     return say(e, path, message);
 }
 
-static struct err read_authority(struct cp_ca *ca, const char *directory, struct buf *message)
+static struct err read_authority(struct cp_ca *ca, const char *directory, const char *key,
+                                 struct buf *message)
 {
     char path[PATH_SIZE];
     TRY(join(directory, "ca.pem", path));
@@ -342,17 +355,18 @@ static struct err read_authority(struct cp_ca *ca, const char *directory, struct
         return e;
     }
     TRY(join(directory, "ca.key", path));
-    return read_key(ca, path, message);
+    return read_key(ca, key == NULL ? path : key, message);
 }
 
-struct err cp_ca_open(const char *directory, struct cp_ca **out, struct buf *message)
+struct err cp_ca_open(const char *directory, const char *key, struct cp_ca **out,
+                      struct buf *message)
 {
     struct cp_ca *ca = calloc(1, sizeof(*ca));
     if (ca == NULL) {
         return FAIL(E_NO_MEMORY);
     }
     ca->bundle = BUF_MAX(NET_CHAIN_BYTES_MAX);
-    struct err e = read_authority(ca, directory, message);
+    struct err e = read_authority(ca, directory, key, message);
     if (!err_ok(e)) {
         cp_ca_close(ca);
         return e;
@@ -452,7 +466,7 @@ struct err cp_ca_issue(const struct cp_leaf *leaf, struct buf *out_id, struct bu
     struct shape shape = {.life_s = (uint64_t)leaf->days * SECONDS_PER_DAY};
     TRY(name_leaf(leaf, &path, &base, message));
     TRY(judge_grant(leaf, &shape.labels, message));
-    TRY(cp_ca_open(leaf->ca, &ca, message));
+    TRY(cp_ca_open(leaf->ca, /* key= */ NULL, &ca, message));
     TRY(say(make_directory(leaf->out), leaf->out, message));
     TRY(buf_addf(out_id, "spiffe://%s%.*s", ca->trust_domain, SLICE_ARG(buf_slice(&path))));
     TRY(buf_cstr(out_id, &id));
@@ -506,13 +520,34 @@ static struct err sign_node(const struct cp_ca *ca, const struct cp_ca_order *or
     return OK;
 }
 
+/* What a leaf may live, and no longer than its authority. */
+static struct err bound_life(const struct cp_ca *ca, uint64_t ttl_ms, uint64_t *out_s)
+{
+    struct net_cert_times times;
+    uint64_t ttl_s = ttl_ms / 1000;
+    if (ttl_s == 0 || ttl_s > (uint64_t)CP_LEAF_DAYS_MAX * SECONDS_PER_DAY) {
+        return FAIL(E_USAGE);
+    }
+    TRY(net_cert_times(cert_of(ca), &times));
+    int64_t left_s = times.ends_s - clock_wall_ms() / 1000;
+    if (left_s <= 0) {
+        return FAIL(E_CA_EXPIRED);
+    }
+    *out_s = ttl_s < (uint64_t)left_s ? ttl_s : (uint64_t)left_s;
+    return OK;
+}
+
 struct err cp_ca_sign(struct cp_ca *ca, const struct cp_ca_order *order, struct cp_ca_leaf *out)
 {
     char common_name[65];
     const char *san_text = NULL;
     auto_buf struct buf san = BUF_MAX(SAN_SIZE);
     auto_buf struct buf message = BUF_MAX(SAN_SIZE); /* what is wrong was said at the token. */
-    struct shape shape = {.life_s = order->ttl_ms / 1000, .count = order->count};
+    struct shape shape = {.count = order->count};
+    if (!text_is_name(slice_str(order->node)) || order->count >> NET_SERIAL_COUNT_BITS != 0) {
+        return FAIL(E_USAGE);
+    }
+    TRY(bound_life(ca, order->ttl_ms, &shape.life_s));
     TRY(labels_parse(order->labels, &shape.labels));
     TRY(buf_addf(&san, "URI:spiffe://%s/node/%s", ca->trust_domain, order->node));
     TRY(cp_grant_add_sans(order->sans, &san, &message));

@@ -11,7 +11,7 @@
  * Threads    one at a time.
  * Errors     E_USAGE for a name that is none, or a key's file that others may read, E_EXISTS for
  *            a file that is there already (nothing is written over), E_NOT_FOUND without a CA,
- *            E_CRYPTO, E_IO.
+ *            E_CA_EXPIRED, E_CRYPTO, E_IO.
  * Source     SPIFFE X509-SVID specification; docs/formats.md, "Certificates of nodes".
  */
 #pragma once
@@ -47,11 +47,14 @@ struct cp_leaf {
 MUST_CHECK struct err cp_ca_issue(const struct cp_leaf *leaf, struct buf *out_id,
                                   struct buf *out_base, struct buf *message);
 
-/* ---- an authority that a server has open ---- */
+/* ---- an authority that is open ---- */
 
 struct cp_ca;
 
-MUST_CHECK struct err cp_ca_open(const char *directory, struct cp_ca **out, struct buf *message);
+/* 'key' is the file of the private key, or "fd:N", which is read and closed; NULL: ca.key in the
+ * directory. A server has it open in a process of its own: certifier.h. */
+MUST_CHECK struct err cp_ca_open(const char *directory, const char *key, struct cp_ca **out,
+                                 struct buf *message);
 /* Accepts NULL. */
 void cp_ca_close(struct cp_ca *ca);
 
@@ -64,8 +67,8 @@ struct cp_ca_order {
     const char *node;
     struct slice labels; /* of a cp_grant. */
     struct slice sans;
-    uint64_t ttl_ms;
-    uint64_t count; /* of the request: net_serial_count(). */
+    uint64_t ttl_ms; /* a second to CP_LEAF_DAYS_MAX. */
+    uint64_t count;  /* of the request: net_serial_count(). */
 };
 
 /* What was signed. */
@@ -75,6 +78,8 @@ struct cp_ca_leaf {
     int64_t not_after_ms;
 };
 
+/* Signs what an order may say and nothing else: a leaf of a node, for TLS, that ends no later than
+ * the authority. E_USAGE, E_UNSUPPORTED for an order that says more. */
 MUST_CHECK struct err cp_ca_sign(struct cp_ca *ca, const struct cp_ca_order *order,
                                  struct cp_ca_leaf *out);
 void cp_ca_leaf_free(struct cp_ca_leaf *leaf);

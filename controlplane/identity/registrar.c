@@ -23,7 +23,6 @@ enum {
 struct cp_registrar {
     struct cp_registrar_options options;
     uint8_t environment_id[ENVIRONMENT_SIZE];
-    struct cp_ca *ca; /* NULL: nobody joins here. */
     uint64_t audited_second;
     unsigned audited; /* refusals in that second. */
     struct {
@@ -32,8 +31,7 @@ struct cp_registrar {
     } shared;
 };
 
-struct err cp_registrar_new(const struct cp_registrar_options *options, struct cp_registrar **out,
-                            struct buf *message)
+struct err cp_registrar_new(const struct cp_registrar_options *options, struct cp_registrar **out)
 {
     struct cp_registrar *r = calloc(1, sizeof(*r));
     if (r == NULL) {
@@ -42,11 +40,6 @@ struct err cp_registrar_new(const struct cp_registrar_options *options, struct c
     r->options = *options;
     snap_environment(slice_str(options->environment), r->environment_id);
     lock_init(&r->shared.lock);
-    struct err e = options->ca == NULL ? OK : cp_ca_open(options->ca, &r->ca, message);
-    if (!err_ok(e)) {
-        cp_registrar_free(r);
-        return e;
-    }
     *out = r;
     return OK;
 }
@@ -56,14 +49,13 @@ void cp_registrar_free(struct cp_registrar *r)
     if (r == NULL) {
         return;
     }
-    cp_ca_close(r->ca);
     lock_free(&r->shared.lock);
     free(r);
 }
 
 struct slice cp_registrar_bundle(const struct cp_registrar *r)
 {
-    return cp_ca_bundle(r->ca);
+    return cp_certifier_bundle(r->options.certifier);
 }
 
 void cp_registrar_counters(struct cp_registrar *r, struct cp_registrar_counters *out)
@@ -180,7 +172,7 @@ static struct err find_pin(const char *path, struct join_token *token)
 static struct err judge_invitation(const struct cp_registrar *r, const struct cp_invitation *i,
                                    struct buf *grant, struct buf *message)
 {
-    if (r->ca == NULL) {
+    if (r->options.certifier == NULL) {
         TRY(buf_add_str(message, "this control plane has no CA, so nobody joins here: start it "
                                  "with --ca DIRECTORY"));
         return FAIL(E_UNSUPPORTED);
@@ -277,7 +269,7 @@ static struct err make_leaf(struct cp_registrar *r, struct slice csr, uint64_t c
                                 .sans = grant.sans,
                                 .ttl_ms = limits.node_cert_ttl_ms,
                                 .count = count};
-    TRY(cp_ca_sign(r->ca, &order, &out->leaf));
+    TRY(cp_certifier_sign(r->options.certifier, &order, &out->leaf));
     (void)snprintf(out->node, sizeof(out->node), "%s", node->id);
     (void)snprintf(out->labels, sizeof(out->labels), "%.*s", SLICE_ARG(grant.labels));
     (void)snprintf(node->serial, sizeof(node->serial), "%s", out->leaf.serial);
@@ -345,7 +337,7 @@ struct err cp_registrar_join(struct cp_registrar *r, struct cp_store *store,
                                    .token = &request->token,
                                    .csr = request->csr};
     char actor[CP_AUTHOR_MAX + 1];
-    if (r->ca == NULL) {
+    if (r->options.certifier == NULL) {
         return say(FAIL(E_UNSUPPORTED), "this control plane has no CA: nobody joins here", message);
     }
     memcpy(evidence.status_key, request->status_key, sizeof(evidence.status_key));
@@ -415,7 +407,7 @@ struct err cp_registrar_renew(struct cp_registrar *r, struct cp_store *store,
 {
     struct cp_admission admission = {.leaf.chain = BUF_MAX(NET_CHAIN_BYTES_MAX)};
     char actor[CP_AUTHOR_MAX + 1];
-    if (r->ca == NULL) {
+    if (r->options.certifier == NULL) {
         return say(FAIL(E_UNSUPPORTED), "this control plane has no CA: nobody renews here",
                    message);
     }

@@ -14,7 +14,7 @@
 #pragma once
 
 #include "controlplane/identity/attest.h"
-#include "controlplane/identity/ca.h"
+#include "controlplane/identity/certifier.h"
 
 enum { CP_TOKEN_TTL_MIN_S = 1, CP_TOKEN_TTL_MAX_S = 30 * 86400 };
 
@@ -22,13 +22,13 @@ struct cp_registrar;
 
 struct cp_registrar_options {
     const char *environment;
-    const char *ca;       /* directory; NULL: nobody joins here. */
+    struct cp_certifier *certifier; /* NULL: nobody joins here. */
     const char *tls_cert; /* chain of the API's certificate, which tokens pin; NULL: none. */
     const struct cp_attestor *attestor;
 };
 
 MUST_CHECK struct err cp_registrar_new(const struct cp_registrar_options *options,
-                                       struct cp_registrar **out, struct buf *message);
+                                       struct cp_registrar **out);
 /* Accepts NULL. */
 void cp_registrar_free(struct cp_registrar *r);
 

@@ -1,28 +1,18 @@
 /* client: trilane-cp's side of its signer. See signer.h. */
-#include <errno.h>
-#include <fcntl.h>
-#include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
-#include <sys/socket.h>
-#include <sys/time.h>
 #include <sys/wait.h>
-#include <unistd.h>
 
 #include "common/base/check.h"
 #include "common/base/lock.h"
 #include "common/base/scope.h"
+#include "controlplane/signer/child.h"
 #include "controlplane/signer/keep.h"
 #include "controlplane/signer/signer.h"
 #include "controlplane/signer/wire.h"
 
-enum { ANSWER_S = 5 }; /* one write to disk and one signature. */
-
 struct running {
-    pid_t pid; /* 0: none. */
-    int fd;    /* -1: it is gone. */
+    struct signer_child child;
     struct cp_signer_hello hello;
 };
 
@@ -36,91 +26,26 @@ struct cp_signer {
     } shared;
 };
 
-static const char *program_of(const struct cp_signer_options *o)
-{
-    return o->program == NULL ? "/proc/self/exe" : o->program;
-}
-
-/* What stands for a key in the signer's arguments: its file, or the descriptor that it inherits. */
-static const char *source_of(const struct cp_signer *s, size_t index)
-{
-    static const char *const inherited[SIGNER_KEYS] = {"fd:4", "fd:5"};
-    const char *const files[SIGNER_KEYS] = {s->options.key_manifest, s->options.key_head};
-    _Static_assert(SIGNER_KEY_FD == 4 && SIGNER_KEYS == 2, "the numbers above");
-    return s->kept[index].fd >= 0 ? inherited[index] : files[index];
-}
-
-/* Between fork and exec: async-signal-safe calls only. Kept keys lie above all that is set here. */
-static void hand_over(const struct cp_signer *s, int fd)
-{
-    if (fd == SIGNER_FD) {
-        (void)fcntl(fd, F_SETFD, 0);
-    } else if (dup2(fd, SIGNER_FD) < 0) {
-        _exit(1);
-    }
-    for (int i = 0; i < SIGNER_KEYS; i++) {
-        if (s->kept[i].fd >= 0 && dup2(s->kept[i].fd, SIGNER_KEY_FD + i) < 0) {
-            _exit(1);
-        }
-    }
-}
-
-/* The same. */
-static _Noreturn void become_signer(const struct cp_signer *s, int fd, pid_t parent)
-{
-    hand_over(s, fd);
-    (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (getppid() != parent) { /* it died before the line above. */
-        _exit(1);
-    }
-    static char name[] = "trilane-cp";
-    static char subcommand[] = "signer";
-    /* execve() takes char *const[] for history's sake and writes to nothing of it. */
-    union {
-        const char *in;
-        char *out;
-    } environment = {s->options.environment}, manifest = {source_of(s, 0)},
-      head = {source_of(s, 1)}, state = {s->options.state};
-    char *argv[] = {name,     subcommand, environment.out, manifest.out,
-                    head.out, state.out,  (char *)0};
-    char *no_environment[] = {(char *)0};
-    (void)execve(program_of(&s->options), argv, no_environment);
-    _exit(1);
-}
-
-static struct err set_timeouts(int fd)
-{
-    const struct timeval wait = {.tv_sec = ANSWER_S};
-    bool fine = setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof(wait)) == 0 &&
-                setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &wait, sizeof(wait)) == 0;
-    return fine ? OK : FAIL(E_IO);
-}
-
 static struct err start(const struct cp_signer *s, struct running *out)
 {
-    int pair[2];
-    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0) {
-        return FAIL(E_IO);
-    }
-    auto_close int ours = pair[0];
-    auto_close int theirs = pair[1];
-    TRY(set_timeouts(ours));
-    pid_t parent = getpid();
-    pid_t pid = fork();
-    if (pid == 0) {
-        become_signer(s, theirs, parent);
-    }
-    if (pid < 0) {
-        return FAIL(E_IO);
-    }
-    *out = (struct running){.pid = pid, .fd = TAKE_FD(ours)};
+    const struct cp_signer_options *o = &s->options;
+    const int keys[SIGNER_KEYS] = {s->kept[0].fd, s->kept[1].fd};
+    const struct signer_child_plan plan = {
+        .program = o->program,
+        .args = {"signer", o->environment, signer_child_key(keys[0], 0, o->key_manifest),
+                 signer_child_key(keys[1], 1, o->key_head), o->state},
+        .keys = keys,
+        .key_count = SIGNER_KEYS};
+    struct signer_child child;
+    TRY(signer_child_start(&plan, &child));
+    *out = (struct running){.child = child};
     return OK;
 }
 
 static struct err greet(struct running *r, struct buf *message)
 {
     struct signer_hello hello;
-    struct err e = signer_receive(r->fd, &hello, sizeof(hello));
+    struct err e = signer_receive(r->child.fd, &hello, sizeof(hello));
     if (!err_ok(e)) {
         TRY(buf_add_str(message, "signer: the process ended before it was ready"));
         return e;
@@ -138,23 +63,6 @@ static struct err greet(struct running *r, struct buf *message)
     return OK;
 }
 
-/* It ends at the end of its input; one that hangs is killed: its memory is on disk before any
- * signature leaves it. How it ended, as wait() gives it. */
-static int end(struct running *r, bool hangs)
-{
-    int status = 0;
-    scope_close(&r->fd);
-    if (r->pid > 0) {
-        if (hangs) {
-            (void)kill(r->pid, SIGKILL);
-        }
-        while (waitpid(r->pid, &status, 0) < 0 && errno == EINTR) {
-        }
-        r->pid = 0;
-    }
-    return status;
-}
-
 static bool same_keys(const struct cp_signer_hello *a, const struct cp_signer_hello *b)
 {
     return memcmp(a->manifest_public, b->manifest_public, KEY_PUBLIC_SIZE) == 0 &&
@@ -165,7 +73,7 @@ static bool same_keys(const struct cp_signer_hello *a, const struct cp_signer_he
 static struct err start_judged(const struct cp_signer *s, const struct cp_signer_hello *before,
                                struct running *out, struct buf *message)
 {
-    struct running r = {.fd = -1};
+    struct running r = {.child.fd = -1};
     struct err e = start(s, &r);
     if (err_ok(e)) {
         e = greet(&r, message);
@@ -175,7 +83,7 @@ static struct err start_judged(const struct cp_signer *s, const struct cp_signer
         e = s->options.accept(s->options.accept_ctx, &r.hello, message);
     }
     if (!err_ok(e)) {
-        (void)end(&r, /* hangs= */ true);
+        (void)signer_child_end(&r.child, /* hangs= */ true);
         return e;
     }
     *out = r;
@@ -191,7 +99,7 @@ static struct err keep_keys(struct cp_signer *s, struct buf *message)
         if (!signer_source_fd(sources[i], &fd)) {
             continue;
         }
-        struct err e = signer_keep(fd, &s->kept[i]);
+        struct err e = signer_keep(fd, KEY_FILE_MAX, &s->kept[i]);
         if (!err_ok(e)) {
             TRY(buf_addf(message, "%s: %s: %s", settings[i], sources[i],
                          e.code == E_USAGE ? "no key can be read from this descriptor"
@@ -214,7 +122,7 @@ struct err cp_signer_start(const struct cp_signer_options *options, struct cp_si
     s->kept[1].fd = -1;
     lock_init(&s->shared.lock);
     lock_take(&s->shared.lock);
-    s->shared.now.fd = -1;
+    s->shared.now.child.fd = -1;
     struct err e = keep_keys(s, message);
     if (err_ok(e)) {
         e = start_judged(s, /* before= */ NULL, &s->shared.now, message);
@@ -234,7 +142,7 @@ void cp_signer_stop(struct cp_signer *signer)
         return;
     }
     lock_take(&signer->shared.lock);
-    (void)end(&signer->shared.now, /* hangs= */ false);
+    (void)signer_child_end(&signer->shared.now.child, /* hangs= */ false);
     lock_drop(&signer->shared.lock);
     lock_free(&signer->shared.lock);
     for (size_t i = 0; i < SIGNER_KEYS; i++) {
@@ -254,19 +162,14 @@ struct cp_signer_hello cp_signer_hello(struct cp_signer *signer)
 bool cp_signer_is_gone(struct cp_signer *signer)
 {
     lock_take(&signer->shared.lock);
-    struct running *now = &signer->shared.now;
-    if (now->pid > 0 && waitpid(now->pid, &signer->shared.end, WNOHANG) == now->pid) {
-        now->pid = 0;
-        scope_close(&now->fd);
-    }
-    bool gone = now->fd < 0;
+    bool gone = signer_child_is_gone(&signer->shared.now.child, &signer->shared.end);
     lock_drop(&signer->shared.lock);
     return gone;
 }
 
 static struct err restart(struct cp_signer *s, struct buf *message) REQUIRES(s->shared.lock)
 {
-    (void)end(&s->shared.now, /* hangs= */ true);
+    (void)signer_child_end(&s->shared.now.child, /* hangs= */ true);
     if (WIFSIGNALED(s->shared.end)) { /* SIGSYS: it wanted what its sandbox does not allow. */
         TRY(buf_addf(message, "the signer had ended by SIG%s; ",
                      sigabbrev_np(WTERMSIG(s->shared.end))));
@@ -287,11 +190,11 @@ struct err cp_signer_restart(struct cp_signer *signer, struct buf *message)
 static struct err reload(struct cp_signer *s, bool *out_changed, struct buf *message)
     REQUIRES(s->shared.lock)
 {
-    struct running next = {.fd = -1};
+    struct running next = {.child.fd = -1};
     TRY(start_judged(s, &s->shared.now.hello, &next, message));
     /* The same keys: the one that runs knows its sequence, and goes on. */
-    *out_changed = s->shared.now.fd < 0 || !same_keys(&s->shared.now.hello, &next.hello);
-    (void)end(*out_changed ? &s->shared.now : &next, /* hangs= */ false);
+    *out_changed = s->shared.now.child.fd < 0 || !same_keys(&s->shared.now.hello, &next.hello);
+    (void)signer_child_end(*out_changed ? &s->shared.now.child : &next.child, /* hangs= */ false);
     if (*out_changed) {
         s->shared.now = next;
     }
@@ -310,7 +213,7 @@ struct err cp_signer_reload(struct cp_signer *signer, bool *out_changed, struct 
 static struct err exchange(struct cp_signer *s, const struct signer_request *q, struct slice body,
                            struct signer_reply *reply) REQUIRES(s->shared.lock)
 {
-    int fd = s->shared.now.fd;
+    int fd = s->shared.now.child.fd;
     if (fd < 0) {
         return FAIL(E_SIGNER_GONE);
     }
@@ -322,7 +225,7 @@ static struct err exchange(struct cp_signer *s, const struct signer_request *q, 
         e = signer_receive(fd, reply, sizeof(*reply));
     }
     if (!err_ok(e)) {
-        s->shared.end = end(&s->shared.now, /* hangs= */ true);
+        s->shared.end = signer_child_end(&s->shared.now.child, /* hangs= */ true);
         return FAIL(E_SIGNER_GONE);
     }
     return OK;

@@ -6,12 +6,12 @@
 #include <sodium.h>
 #include <sys/mman.h>
 
+#include "common/base/check.h"
 #include "common/base/scope.h"
 #include "common/snapshot/file.h"
-#include "common/snapshot/format.h"
 
 enum {
-    KEPT_MAPPED = 4096,
+    KEPT_MAPPED = SIGNER_KEPT_MAX,
     KEPT_FD_MIN = 64, /* above those that a signer is given. */
     SEALS = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE,
 };
@@ -72,15 +72,16 @@ static struct err store(struct slice bytes, struct signer_kept *out)
     return OK;
 }
 
-struct err signer_keep(int fd, struct signer_kept *out)
+struct err signer_keep(int fd, size_t max, struct signer_kept *out)
 {
     *out = (struct signer_kept){.fd = -1};
-    uint8_t *bytes = sodium_malloc(KEY_FILE_MAX + 1); /* locked; wiped when it is given back. */
+    CHECK(max <= SIGNER_KEPT_MAX);
+    uint8_t *bytes = sodium_malloc(max + 1); /* locked; wiped when it is given back. */
     if (bytes == NULL) {
         return FAIL(E_NO_MEMORY);
     }
     size_t size = 0;
-    struct err e = read_all(fd, bytes, KEY_FILE_MAX + 1, &size);
+    struct err e = read_all(fd, bytes, max + 1, &size);
     if (err_ok(e)) {
         e = store(slice_of(bytes, size), out);
     }

@@ -2,19 +2,16 @@
  * process: the signer's own side. Small on purpose: what holds secrets is read in one sitting.
  * See signer.h.
  */
-#include <errno.h>
-#include <signal.h>
 #include <sodium.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "common/base/check.h"
 #include "common/base/ids.h"
+#include "controlplane/signer/child.h"
 #include "controlplane/signer/sandbox.h"
 #include "controlplane/signer/signer.h"
 #include "controlplane/signer/state.h"
@@ -34,23 +31,6 @@ struct process {
     uint8_t body[MANIFEST_BODY_MAX];
     struct buf to_sign; /* has its room before the sandbox: no memory is asked for in it. */
 };
-
-/* Dies with the parent; leaves no core, no trace for a debugger, no descriptor but the socket and
- * the keys'. */
-static void harden(void)
-{
-    static const struct rlimit none = {0, 0};
-    (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
-    (void)prctl(PR_SET_DUMPABLE, 0);
-    (void)prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-    (void)setrlimit(RLIMIT_CORE, &none);
-    (void)close_range(SIGNER_KEY_FD + SIGNER_KEYS, ~0U, /* flags= */ 0);
-    /* A drain is the parent's to decide: a signal to the whole group must not take the keys away
-     * from under a publication. */
-    (void)signal(SIGINT, SIG_IGN);
-    (void)signal(SIGTERM, SIG_IGN);
-    (void)signal(SIGHUP, SIG_IGN);
-}
 
 /* A key's file, or the descriptor that the parent passed on in its place. */
 static struct err read_key(const char *source, struct key_pair *out)
@@ -226,7 +206,7 @@ int cp_signer_main(int argc, char **argv)
         (void)fprintf(stderr, "signer: started by trilane-cp serve alone\n");
         return 2;
     }
-    harden();
+    signer_child_harden(SIGNER_KEY_FD + SIGNER_KEYS);
     ids_init();
     struct signer_hello hello = {.magic = SIGNER_MAGIC};
     struct err e = prepare(&process, argv, &hello);

@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <sys/socket.h>
 
+#include "controlplane/signer/child.h"
+
 struct err signer_send(int fd, struct slice bytes)
 {
     while (bytes.size > 0) {

@@ -15,9 +15,7 @@
 
 enum {
     SIGNER_MAGIC = 0x544c5331,
-    SIGNER_FD = 3,     /* the signer's end of the socket. */
-    SIGNER_KEY_FD = 4, /* manifest key, head key: those that come by descriptor. */
-    SIGNER_KEYS = 2,
+    SIGNER_KEYS = 2, /* manifest key, head key. */
 };
 
 struct signer_request {

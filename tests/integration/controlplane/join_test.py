@@ -3,6 +3,7 @@ certificate; removal puts it out again. With real control planes, nodes and NATS
 
 import json
 import os
+import pathlib
 import socket
 import ssl
 import stat
@@ -12,6 +13,7 @@ import unittest
 
 import trilane
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import NameOID
 from joiner import Joiner
 from joining import JoinedNode, join, post, token
@@ -29,6 +31,24 @@ NODE = {"status_interval_ms": 300, "poll_interval_ms": 200, "good_after_ms": 100
 
 def certificate(node):
     return x509.load_pem_x509_certificate((node.identity / "cert.pem").read_bytes())
+
+
+def found_in_memory(pid, wanted):
+    """Names of those of 'wanted' whose bytes are in what a process has written to."""
+    found = set()
+    with open("/proc/%d/maps" % pid, encoding="ascii") as maps, \
+            open("/proc/%d/mem" % pid, "rb", buffering=0) as memory:
+        for line in maps:
+            first, last = (int(part, 16) for part in line.split()[0].split("-"))
+            if line.split()[1][:2] != "rw" or last - first > 256 << 20:  # a sanitizer's shadow.
+                continue
+            try:
+                memory.seek(first)
+                content = memory.read(last - first)
+            except (OSError, OverflowError, ValueError):
+                continue
+            found |= {name for name, text in wanted.items() if text in content}
+    return found
 
 
 class Joining(unittest.TestCase):
@@ -121,6 +141,26 @@ class Joining(unittest.TestCase):
         line = 'trilane_statuses_total{event="%s"} ' % event
         text = trilane.http("GET", cp.url + "/metrics")[2].decode()
         return next(int(part[len(line):]) for part in text.splitlines() if part.startswith(line))
+
+    # ---- the authority's key ----
+
+    def test_the_authoritys_key_is_not_in_the_server(self):
+        """Neither before nor after it certified a node: the certifier has it, and nobody can look
+        into that one. What is public of the authority is there, so the search does find things."""
+        join(self.p.directory / "keyless", token(self.cp, "keyless"), self.cp.url)
+        pem = (self.p.identities / "ca.key").read_bytes()
+        key = serialization.load_pem_private_key(pem, None)
+        number = key.private_numbers().private_value.to_bytes(32, "big")
+        public = (self.p.identities / "ca.pem").read_bytes().splitlines()[1]
+        wanted = {"big": number, "little": number[::-1], "pem": pem.splitlines()[1], "public": public}
+        self.assertEqual(found_in_memory(self.cp.popen.pid, wanted), {"public"})
+        children = pathlib.Path("/proc/%d/task" % self.cp.popen.pid).glob("*/children")
+        commands = {pathlib.Path("/proc", child, "cmdline").read_bytes().split(b"\0")[1]: child
+                    for path in children for child in path.read_text().split()}
+        self.assertEqual(set(commands), {b"signer", b"certifier"})
+        for child in commands.values():
+            # Not dumpable: its files are root's, and its memory is nobody else's.
+            self.assertEqual(os.stat("/proc/%s/mem" % child).st_uid, 0)
 
     # ---- tokens ----
 

@@ -141,7 +141,7 @@ static void a_bundle_begins_with_the_keys_own(void **state)
     assert_int_equal(cp_ca_init(other, "platform.test", &message).code, E_OK);
     (void)snprintf(command, sizeof(command), "cat %s/ca.pem >>%s/ca.pem", directory, other);
     assert_int_equal(system(command), 0); /* NOLINT(concurrency-mt-unsafe): one thread. */
-    assert_int_equal(cp_ca_open(other, &ca, &message).code, E_OK);
+    assert_int_equal(cp_ca_open(other, NULL, &ca, &message).code, E_OK);
     struct net_chain chain = {.count = 0};
     assert_int_equal(net_chain_read(cp_ca_bundle(ca), &chain).code, E_OK);
     assert_int_equal(chain.count, 2);
@@ -150,7 +150,8 @@ static void a_bundle_begins_with_the_keys_own(void **state)
     (void)snprintf(command, sizeof(command), "cp %s/ca.pem %s/ca.pem", directory, other);
     assert_int_equal(system(command), 0); /* NOLINT(concurrency-mt-unsafe): one thread. */
     ca = NULL;
-    assert_int_equal(cp_ca_open(other, &ca, &message).code, E_CRYPTO); /* another one's key. */
+    assert_int_equal(cp_ca_open(other, NULL, &ca, &message).code,
+                     E_CRYPTO); /* another one's key. */
     assert_null(ca);
     buf_free(&message);
     (void)snprintf(command, sizeof(command), "rm -rf '%s'", other);

@@ -21,7 +21,9 @@
 
 static char directory[] = "/tmp/trilane-registrar-XXXXXX";
 static struct cp_store *stores[2]; /* two replicas, one database. */
+static struct cp_certifier *certifiers[2];
 static struct cp_registrar *registrars[2];
+static char program[4096];
 static uint8_t environment_id[ENVIRONMENT_SIZE];
 static char said[1024]; /* the last message. */
 
@@ -454,7 +456,7 @@ static void without_a_ca_nobody_joins(void **state)
     struct joiner j = joiner_of("node-15");
     struct cp_join_request request = request_of(&j);
     struct cp_admission none;
-    assert_int_equal(cp_registrar_new(&options, &r, &message).code, E_OK);
+    assert_int_equal(cp_registrar_new(&options, &r).code, E_OK);
     assert_int_equal(cp_registrar_join(r, stores[0], &request, &none, &message).code,
                      E_UNSUPPORTED);
     assert_true(message.size > 0);
@@ -495,11 +497,14 @@ static void start(const char *tls_cert)
     struct buf message = BUF_MAX(1024);
     (void)snprintf(ca, sizeof(ca), "%s/ca", directory);
     (void)snprintf(url, sizeof(url), "sqlite:%s/store.db", directory);
+    struct cp_certifier_options certifier = {.program = program, .ca = ca};
     struct cp_registrar_options options = {
-        .environment = ENVIRONMENT, .ca = ca, .tls_cert = tls_cert, .attestor = &cp_attest_token};
+        .environment = ENVIRONMENT, .tls_cert = tls_cert, .attestor = &cp_attest_token};
     for (size_t i = 0; i < 2; i++) {
         CHECK(err_ok(cp_store_open(url, &stores[i], &message)));
-        CHECK(err_ok(cp_registrar_new(&options, &registrars[i], &message)));
+        CHECK(err_ok(cp_certifier_start(&certifier, &certifiers[i], &message)));
+        options.certifier = certifiers[i];
+        CHECK(err_ok(cp_registrar_new(&options, &registrars[i])));
     }
     buf_free(&message);
 }
@@ -508,6 +513,7 @@ static void stop(void)
 {
     for (size_t i = 0; i < 2; i++) {
         cp_registrar_free(registrars[i]);
+        cp_certifier_stop(certifiers[i]);
         cp_store_close(stores[i]);
     }
 }
@@ -554,6 +560,8 @@ int main(void)
 {
     ids_init();
     CHECK(mkdtemp(directory) != NULL);
+    const char *build = getenv("TRILANE_BUILD_DIR");
+    (void)snprintf(program, sizeof(program), "%s/trilane-cp", build == NULL ? "." : build);
     char ca[128];
     struct buf message = BUF_MAX(1024);
     (void)snprintf(ca, sizeof(ca), "%s/ca", directory);

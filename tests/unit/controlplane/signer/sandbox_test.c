@@ -1,4 +1,5 @@
-/* Proves that behind the sandbox a process can do what the signer needs, and dies of all else. */
+/* Proves that behind each of the two sandboxes a process can do what the signer, or the certifier,
+ * needs, and dies of all else. */
 #include "controlplane/signer/sandbox.h"
 
 #include <fcntl.h>
@@ -17,10 +18,18 @@
 /* In a child, behind the sandbox: 0 is success. */
 typedef int act_fn(int socket_fd, int state_fd);
 
+/* Which sandbox. */
+typedef struct err enter_fn(int socket_fd);
+
 static int state_fd = -1;
 
+static struct err enter_to_sign(int socket_fd)
+{
+    return signer_sandbox_enter(socket_fd, state_fd);
+}
+
 /* Runs 'act' in a child of which 'pair' is the socket; its status as wait() gives it. */
-static int run_in_sandbox(act_fn *act)
+static int run_in_sandbox(enter_fn *enter, act_fn *act)
 {
     int pair[2];
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
@@ -30,7 +39,7 @@ static int run_in_sandbox(act_fn *act)
     if (pid == 0) {
         static const struct rlimit none = {0, 0};
         (void)setrlimit(RLIMIT_CORE, &none);
-        struct err e = signer_sandbox_enter(pair[1], state_fd);
+        struct err e = enter(pair[1]);
         (void)syscall(SYS_exit_group, err_ok(e) ? act(pair[1], state_fd) : 99);
     }
     int status = 0;
@@ -51,7 +60,26 @@ static int signs(int socket_fd, int file_fd)
 static void what_the_signer_needs_is_let_through(void **state)
 {
     (void)state;
-    int status = run_in_sandbox(signs);
+    int status = run_in_sandbox(enter_to_sign, signs);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 0);
+}
+
+static int certifies(int socket_fd, int file_fd)
+{
+    char byte = 0;
+    (void)file_fd;
+    void *memory = mmap(NULL, 1 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    bool fine = memory != MAP_FAILED && munmap(memory, 1 << 20) == 0 &&
+                syscall(SYS_getrandom, &byte, 1, 0) == 1 && syscall(SYS_getpid) > 0 &&
+                recv(socket_fd, &byte, 1, 0) == 1 && send(socket_fd, &byte, 1, MSG_NOSIGNAL) == 1;
+    return fine ? 0 : 1;
+}
+
+static void what_the_certifier_needs_is_let_through(void **state)
+{
+    (void)state;
+    int status = run_in_sandbox(signer_sandbox_enter_to_certify, certifies);
     assert_true(WIFEXITED(status));
     assert_int_equal(WEXITSTATUS(status), 0);
 }
@@ -85,6 +113,10 @@ FORBIDDEN(becomes_dumpable, syscall(SYS_prctl, 4, 1, 0, 0, 0))
 FORBIDDEN(duplicates, syscall(SYS_dup, socket_fd))
 FORBIDDEN(loads_another_filter, syscall(SYS_seccomp, 0, 0, NULL))
 FORBIDDEN(maps_code, syscall(SYS_mmap, NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE, file_fd, 0))
+FORBIDDEN(maps_memory_to_run,
+          syscall(SYS_mmap, NULL, 4096, PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0))
+FORBIDDEN(maps_a_file, syscall(SYS_mmap, NULL, 4096, PROT_READ, MAP_PRIVATE, file_fd, 0))
+FORBIDDEN(makes_memory_run, syscall(SYS_mprotect, NULL, 0, PROT_EXEC))
 FORBIDDEN(renames, syscall(SYS_renameat2, AT_FDCWD, "a", AT_FDCWD, "b", 0))
 FORBIDDEN(removes, syscall(SYS_unlinkat, AT_FDCWD, "a", 0))
 
@@ -110,14 +142,19 @@ static void all_else_ends_the_process(void **state)
         duplicates,
         loads_another_filter,
         maps_code,
+        maps_memory_to_run,
+        maps_a_file,
+        makes_memory_run,
         renames,
         removes,
     };
+    static enter_fn *const sandboxes[] = {enter_to_sign, signer_sandbox_enter_to_certify};
     (void)state;
-    for (size_t i = 0; i < sizeof(acts) / sizeof(acts[0]); i++) {
-        int status = run_in_sandbox(acts[i]);
+    for (size_t i = 0; i < 2 * sizeof(acts) / sizeof(acts[0]); i++) {
+        int status = run_in_sandbox(sandboxes[i % 2], acts[i / 2]);
         if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGSYS) {
-            fail_msg("call %zu of the list ended with status %d", i, status);
+            fail_msg("call %zu of the list ended with status %d in sandbox %zu", i / 2, status,
+                     i % 2);
         }
     }
 }
@@ -128,6 +165,7 @@ int main(void)
     state_fd = mkostemp(path, O_CLOEXEC);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_the_signer_needs_is_let_through),
+        cmocka_unit_test(what_the_certifier_needs_is_let_through),
         cmocka_unit_test(all_else_ends_the_process),
     };
     int failed = cmocka_run_group_tests_name("signer.sandbox", tests, NULL, NULL);
