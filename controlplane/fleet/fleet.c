@@ -28,7 +28,9 @@ enum {
     INBOX_MAX = 4096,
     BATCH = 64,
     TURN_MS = 250,
-    MEMBERS_MS = 5000, /* so often the store is asked who joined and who was removed. */
+    MEMBERS_MS = 5000,     /* so often the store is asked who joined and who was removed. */
+    BUCKET_MS = 2000,      /* so often NATS is asked whether the bucket is there, */
+    BUCKET_WAIT_MS = 1000, /* and so long its answer is waited for: statuses wait meanwhile. */
     BUCKET_BYTES = 64 << 20,
 };
 
@@ -43,6 +45,8 @@ struct cp_fleet {
     bool started;
     bool connected;      /* the thread's: as of its last turn. */
     uint64_t members_ns; /* when the store is asked next. */
+    uint64_t bucket_ns;  /* when the bucket is looked for next. */
+    bool bucket_failed;  /* said so in the log. */
     bool members_known;  /* it was asked once. */
     bool members_failed; /* said so in the log. */
     struct bus_subscription *subscription;
@@ -212,12 +216,18 @@ static struct err read_directory(struct cp_fleet *f)
     return e;
 }
 
-/* What enrolled nodes said before we listened. */
-static struct err read_bucket(struct cp_fleet *f, struct stream_info *info)
+static struct err ensure_bucket(const struct cp_fleet *f, uint64_t timeout_ms,
+                                struct stream_info *info)
 {
     struct kv_config config = {
         .history = 1, .max_bytes = BUCKET_BYTES, .replicas = f->options.replicas};
-    TRY(kv_ensure(&f->kv, &config, limits.fetch_timeout_ms, /* why= */ NULL, info));
+    return kv_ensure(&f->kv, &config, timeout_ms, /* why= */ NULL, info);
+}
+
+/* What enrolled nodes said before we listened. */
+static struct err read_bucket(struct cp_fleet *f, struct stream_info *info)
+{
+    TRY(ensure_bucket(f, limits.fetch_timeout_ms, info));
     char id[KEY_NAME_MAX + 1];
     size_t at = 0;
     while (cp_roll_next_member(f->roll, &at, id)) {
@@ -232,6 +242,23 @@ static void note_read(struct cp_fleet *f)
     f->shared.read = true;
     CHECK(pthread_cond_broadcast(&f->shared.changed) == 0);
     lock_drop(&f->shared.lock);
+}
+
+/* Whoever destroys the bucket need not break our connection for it. Statuses come as messages all
+ * the same; but the next replica that starts reads them there. */
+static void look_at_bucket(struct cp_fleet *f)
+{
+    uint64_t now_ns = clock_mono_ns();
+    if (now_ns < f->bucket_ns) {
+        return;
+    }
+    f->bucket_ns = now_ns + BUCKET_MS * NS_PER_MS;
+    struct stream_info info;
+    struct err e = ensure_bucket(f, BUCKET_WAIT_MS, &info);
+    if (!err_ok(e) && !f->bucket_failed) {
+        LOG(LOG_WARN, "fleet", "bucket_missing", LOG_ERR(e));
+    }
+    f->bucket_failed = !err_ok(e);
 }
 
 static void look_at_connection(struct cp_fleet *f)
@@ -249,6 +276,8 @@ static void look_at_connection(struct cp_fleet *f)
         }
         note_read(f);
         raise_replicas(f, &info);
+    } else if (connected) {
+        look_at_bucket(f);
     }
     f->connected = connected;
 }

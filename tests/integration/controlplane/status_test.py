@@ -73,6 +73,23 @@ class Statuses(unittest.TestCase):
             return condition()
         wait_until(once, 10, "the refusal", step=0.3)
 
+    def test_a_bucket_that_is_destroyed_is_made_again(self):
+        """While everybody stays connected: the statuses lie there again, for who starts next."""
+        self.node("edge-1")
+        wait_until(lambda: self.shown("edge-1").get("live"), 10, "its status")
+        with NatsClient(self.p.nats) as nats:
+            nats.destroy(BUCKET)
+            wait_until(lambda: self.in_bucket(nats) > 0, 8, "its status in a new one")
+        self.assertNotIn("event=bucket_missing", self.cp.log())
+        self.cp.stop()
+        self.start()
+        wait_until(lambda: self.shown("edge-1").get("live"), 5, "what lay there to be read")
+
+    def in_bucket(self, nats):
+        """How many messages lie there; none when there is no bucket."""
+        answer = json.loads(nats.request("$JS.API.STREAM.INFO.KV_" + BUCKET))
+        return answer.get("state", {}).get("messages", 0)
+
     def test_ten_thousand_a_second(self):
         """In one node's name, and signed by another one: one verification a second, no more."""
         self.node("edge-1")
