@@ -415,6 +415,13 @@ const char *settings_get(const struct settings *s, const char *name)
     return s->values[index].text;
 }
 
+bool settings_by_flag(const struct settings *s, const char *name)
+{
+    size_t index = 0;
+    CHECK(find(s, name, &index));
+    return s->values[index].origin == ORIGIN_FLAG;
+}
+
 bool settings_flag(const struct settings *s, const char *name)
 {
     const char *text = settings_get(s, name);

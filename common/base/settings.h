@@ -41,6 +41,9 @@ void settings_free(struct settings *s);
 /* The value of a row of the table, or NULL when it is unset. 'name' must be a row. */
 const char *settings_get(const struct settings *s, const char *name);
 
+/* Whether that value stands on the command line, where everybody on the machine can read it. */
+bool settings_by_flag(const struct settings *s, const char *name);
+
 /* Whether a SETTING_FLAG was given (in environment and file: "true"). */
 bool settings_flag(const struct settings *s, const char *name);
 

@@ -12,6 +12,7 @@
 #include "common/base/limits.h"
 #include "common/base/scope.h"
 #include "common/base/slice.h"
+#include "controlplane/store/store.h"
 
 enum { HELP_MAX = 256 << 10, MESSAGE_MAX = 4096, YAML_MAX = 64 << 20, YAML_DEPTH = 32 };
 
@@ -101,6 +102,19 @@ const char *cli_need(const struct cli *cli, const char *name)
         return NULL;
     }
     return value;
+}
+
+bool cli_store_fine(const struct cli *cli)
+{
+    const char *url = settings_get(cli->settings, "store");
+    if (url == NULL || !settings_by_flag(cli->settings, "store") || !cp_store_url_has_secret(url)) {
+        return true;
+    }
+    cli_say("error: USAGE: --store: a password on the command line can be read by everybody on "
+            "this machine; give the URL by the environment (TRILANE_STORE) or by a line \"store: "
+            "…\" of --config FILE, or leave the password out and put it into ~/.pgpass "
+            "(PGPASSFILE)");
+    return false;
 }
 
 bool cli_number(const struct cli *cli, const char *name, uint64_t min, uint64_t max, uint64_t *out)

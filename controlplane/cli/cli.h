@@ -89,6 +89,8 @@ void cli_end(struct cli *cli);
 
 /* A setting that must be there; says so and returns NULL when it is not. */
 const char *cli_need(const struct cli *cli, const char *name);
+/* Whether "store" may be used: a password in it must not stand on the command line. Says so. */
+bool cli_store_fine(const struct cli *cli);
 /* A whole number of a setting, from min to max; says so and returns false when it is none. */
 bool cli_number(const struct cli *cli, const char *name, uint64_t min, uint64_t max, uint64_t *out);
 /* A duration of a setting, "90s", "15m", "1h" or "7d", in milliseconds; likewise. */

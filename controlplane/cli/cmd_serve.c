@@ -645,6 +645,7 @@ static bool settings_right(const struct cli *cli)
     if (!fresh_fine) {
         cli_say("error: USAGE: --chunk-fresh-ms: expected at most half of --collect-age-ms");
     }
+    bool store_fine = cli_store_fine(cli);
     uint32_t replicas = 0;
     bool replicas_fine = read_replicas(settings, &replicas);
     if (!replicas_fine) {
@@ -653,7 +654,7 @@ static bool settings_right(const struct cli *cli)
     }
     log_level_set(level);
     return level_fine && fault_fine && tls_fine && name_fine && fresh_fine && replicas_fine &&
-           ca_fine;
+           ca_fine && store_fine;
 }
 
 /* A publication takes tens of MiB for some milliseconds. Giving the pages back and taking them anew

@@ -99,6 +99,9 @@ static int move(const struct cli *cli, move_fn *fn)
         cli_say("error: USAGE: %s needs a FILE", cli->command->name);
         return CLI_USAGE;
     }
+    if (!cli_store_fine(cli)) {
+        return CLI_USAGE;
+    }
     auto_buf struct buf message = BUF_MAX(MESSAGE_MAX);
     const char *text = NULL;
     uint64_t bytes = 0;

@@ -76,6 +76,11 @@ bool cp_store_url_is_clear(const char *url)
     return is_postgres(url) && pg_url_is_clear(url);
 }
 
+bool cp_store_url_has_secret(const char *url)
+{
+    return is_postgres(url) && pg_url_has_secret(url);
+}
+
 struct err cp_store_open(const char *url, struct cp_store **out, struct buf *message)
 {
     struct cp_store_db *s = calloc(1, sizeof(*s));

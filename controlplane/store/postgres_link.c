@@ -123,6 +123,15 @@ bool pg_url_is_clear(const char *url)
     return is_clear;
 }
 
+bool pg_url_has_secret(const char *url)
+{
+    PQconninfoOption *options = PQconninfoParse(url, /* errmsg= */ NULL);
+    bool has = options == NULL || option(options, "password") != NULL ||
+               option(options, "sslpassword") != NULL;
+    PQconninfoFree(options);
+    return has;
+}
+
 /* ---- what is said ---- */
 
 static struct err add_redacted(struct buf *out, struct slice text, const char *secret)

@@ -55,3 +55,5 @@ MUST_CHECK struct err pg_link_result(struct pg_link *link, struct pg_timer *time
 /* Whether what travels to the hosts of a URL can be read, or answered, by others on the way: over
  * TCP without sslmode verify-ca or verify-full. */
 bool pg_url_is_clear(const char *url);
+/* Whether a URL holds a secret itself: a password, that of a TLS key, or what does not parse. */
+bool pg_url_has_secret(const char *url);

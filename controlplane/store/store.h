@@ -293,5 +293,7 @@ MUST_CHECK struct err cp_store_open(const char *url, struct cp_store **out, stru
 /* Whether others on the way could read what travels to a database, or answer in its place: over TCP
  * without sslmode verify-ca or verify-full, by the URL or by libpq's environment. */
 bool cp_store_url_is_clear(const char *url);
+/* Whether a URL holds a password, or might: one that does not parse. */
+bool cp_store_url_has_secret(const char *url);
 /* Closes; NULL is fine. */
 void cp_store_close(struct cp_store *store);

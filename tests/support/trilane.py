@@ -392,6 +392,8 @@ class ControlPlane(Process):
         """Starts it with the flags of the object, and those given (head_interval_ms=100)."""
         merged = dict(self.flags)
         merged.update({name.replace("_", "-"): value for name, value in flags.items()})
+        if (merged["store"] or "").startswith("postgresql:"):  # its password is for nobody to see.
+            self.env["TRILANE_STORE"] = merged.pop("store")
         self.spawn(["--%s=%s" % item for item in merged.items() if item[1] is not None])
         if wait:
             self.wait_healthy()
@@ -571,10 +573,10 @@ class Platform:
             program.stop(timeout=10)
         shutil.rmtree(self.directory, ignore_errors=True)
 
-    def command(self, *args):
+    def command(self, *args, env=None):
         """A command that needs no server."""
         done = subprocess.run([CP] + [str(a) for a in args], capture_output=True, text=True,
-                              timeout=60, check=False)
+                              timeout=60, check=False, env=dict(os.environ, **(env or {})))
         assert done.returncode == 0, "%r: exit %d\n%s%s" % (args, done.returncode, done.stdout,
                                                             done.stderr)
         return done.stdout

@@ -114,14 +114,14 @@ class Drills(unittest.TestCase):
     def database_of_yesterday(self):
         """A backup, two publications behind it, and the backup in a new database."""
         backup = self.t.directory / "backup"
-        self.t.command("backup", "--store", self.t.postgres.url(), backup)
+        self.t.command("backup", backup, env={"TRILANE_STORE": self.t.postgres.url()})
         for number in range(2):
             self.publish("since the backup %d" % number)
         for replica in self.t.replicas:
             replica.kill()
         self.t.postgres.sql('DROP DATABASE "trilane"', database="postgres")
         self.t.postgres.sql('CREATE DATABASE "trilane"', database="postgres")
-        self.t.command("restore", "--store", self.t.postgres.url(), backup)
+        self.t.command("restore", backup, env={"TRILANE_STORE": self.t.postgres.url()})
         for replica in self.t.replicas:
             replica.start()
         wait_until(lambda: any(r.json("status")["leader"]["code"] == "STORE_BEHIND"

@@ -17,9 +17,9 @@ import trilane
 from trilane import CP, Platform, free_port, wait_until
 
 
-def run(*args):
+def run(*args, env=None):
     return subprocess.run([CP] + [str(a) for a in args], capture_output=True, text=True, timeout=30,
-                          check=False)
+                          check=False, env=dict(os.environ, **(env or {})))
 
 
 class Offline(unittest.TestCase):
@@ -121,6 +121,33 @@ class Offline(unittest.TestCase):
                 self.assertEqual(done.returncode, code, done.stderr)
                 self.assertIn(said, done.stderr)
                 self.assertNotIn("event=leads", done.stderr, "it took the row and then ended")
+
+    def test_a_password_on_the_command_line(self):
+        """Whoever may run ps would read it: refused, with what to do instead; elsewhere it is fine."""
+        keys, port = self.p.keys, free_port()  # where no database listens.
+        serve = ["serve", "--environment=demo", "--data-dir=%s" % (self.p.directory / "ps"),
+                 "--trust-root=%s" % self.p.root, "--key-manifest=%s" % (keys / "manifest.key"),
+                 "--key-head=%s" % (keys / "head.key")]
+        bare = "postgresql://u@127.0.0.1:%d/x" % port
+        secret = "postgresql://u:swordfish@127.0.0.1:%d/x" % port
+        for command in (serve, ["backup", self.p.directory / "file"],
+                        ["restore", self.p.directory / "file"]):
+            for url in (secret, bare + "?password=swordfish", bare + "?sslpassword=swordfish",
+                        "postgresql://u:swordfish@h:port/x"):  # does not parse: might be one.
+                with self.subTest(command=command[0], url=url):
+                    done = run(*command, "--store", url)
+                    self.assertEqual(done.returncode, 2, done.stderr)
+                    self.assertIn("TRILANE_STORE", done.stderr)
+                    self.assertIn(".pgpass", done.stderr)
+                    self.assertNotIn("swordfish", done.stderr)
+        config = self.p.directory / "store.yaml"
+        config.write_text("store: %s\n" % secret)
+        for flags, env in ((["--store", bare], {}), ([], {"TRILANE_STORE": secret}),
+                           (["--config", config], {})):
+            with self.subTest(flags=flags, env=env):
+                done = run(*serve, *flags, env=env)
+                self.assertEqual(done.returncode, 1, done.stderr)  # nobody listens there.
+                self.assertNotIn(".pgpass", done.stderr)
 
     def test_a_token_that_others_may_read(self):
         data = self.p.directory / "open-token"
