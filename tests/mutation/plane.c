@@ -53,6 +53,7 @@ struct plane {
     struct signer_state signer;
     /* joining */
     struct cp_store *store;
+    struct cp_certifier *certifier;
     struct cp_registrar *registrar;
     struct joiner joiners[JOINERS];
     struct join_token expired;
@@ -88,8 +89,7 @@ static void report(struct plane *p, const struct report *r, struct buf *out)
                        .format = SNAPSHOT_FORMAT,
                        .count = r->count == 0 ? p->count + 1 : r->count,
                        .capabilities = CAPABILITIES_HERE};
-    (void)snprintf(s.node, sizeof(s.node), "%s",
-                   r->node == NULL ? reporter_names[r->by] : r->node);
+    (void)snprintf(s.node, sizeof(s.node), "%s", r->node == NULL ? reporter_names[r->by] : r->node);
     MUST(status_seal(&s, r->environment == NULL ? w->environment_id : r->environment,
                      &p->reporters[r->by], out));
 }
@@ -315,9 +315,8 @@ static void leader_head_foreign(struct trial *t)
     uint64_t which = dice_below(&t->dice, 6);
     uint64_t sequence = t->plane->own.sequence;
     struct world_head plan = {.epoch = w->epoch, .sequence = sequence};
-    static const enum err_code codes[] = {E_HEAD_REPLAYED, E_HEAD_EQUIVOCATION,
-                                          E_HEAD_EQUIVOCATION, E_EPOCH_JUMP,
-                                          E_STORE_BEHIND, E_HEAD_UNSIGNED};
+    static const enum err_code codes[] = {E_HEAD_REPLAYED, E_HEAD_EQUIVOCATION, E_HEAD_EQUIVOCATION,
+                                          E_EPOCH_JUMP,    E_STORE_BEHIND,      E_HEAD_UNSIGNED};
     if (which == 0) {
         plan.sequence = dice_between(&t->dice, 1, sequence - 1);
     } else if (which == 1) {
@@ -743,8 +742,7 @@ static void join_request_changed(struct trial *t)
     struct joiner *guest = &p->joiners[GUEST];
     struct buf *csr = trial_input(t, "csr");
     struct slice begin = SLICE_LIT("-----BEGIN CERTIFICATE REQUEST-----\n");
-    static const char digits[] =
-        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     *csr = BUF_MAX(NET_CSR_MAX);
     MUST(buf_add(csr, buf_slice(&guest->csr)));
     size_t at = 0;
@@ -780,12 +778,12 @@ static struct cp_renew_request renew_request(const struct plane *p, const struct
                                  .at_ms = n->at_ms,
                                  .count = n->count};
     auto_buf struct buf statement = BUF_MAX(JOIN_STATEMENT_MAX);
-    struct renew_statement s = {
-        .environment = n->environment == NULL ? p->world->environment_id : n->environment,
-        .node = slice_str(n->node == NULL ? r.node : n->node),
-        .csr = r.csr,
-        .at_ms = n->at_ms,
-        .count = n->count};
+    struct renew_statement s = {.environment = n->environment == NULL ? p->world->environment_id
+                                                                      : n->environment,
+                                .node = slice_str(n->node == NULL ? r.node : n->node),
+                                .csr = r.csr,
+                                .at_ms = n->at_ms,
+                                .count = n->count};
     MUST(renew_statement(&s, &statement));
     key_sign(&j->status, buf_slice(&statement), r.proof);
     return r;
@@ -864,8 +862,8 @@ static void renewal_of_a_removed_node(struct trial *t)
     struct plane *p = t->plane;
     struct renewal n = {.of = REMOVED_MEMBER,
                         .at_ms = clock_wall_ms(),
-                        .count = p->joiners[REMOVED_MEMBER].count +
-                                 dice_between(&t->dice, 1, 1 << 20)};
+                        .count =
+                            p->joiners[REMOVED_MEMBER].count + dice_between(&t->dice, 1, 1 << 20)};
     struct cp_renew_request r = renew_request(p, &n);
     judge_renewal(t, &r);
 }
@@ -902,6 +900,7 @@ static void expire_one(struct plane *p)
 static void begin_registrar(struct plane *p)
 {
     static const char *const names[JOINERS] = {"guest", "member", "removed"};
+    char program[PATH_SIZE];
     char ca[PATH_SIZE + 8];
     char url[PATH_SIZE + 32];
     auto_buf struct buf message = BUF_MAX(1024);
@@ -909,9 +908,14 @@ static void begin_registrar(struct plane *p)
     (void)snprintf(url, sizeof(url), "sqlite:%s/store.db", p->directory);
     MUST(cp_ca_init(ca, "platform.test", &message));
     MUST(cp_store_open(url, &p->store, &message));
-    struct cp_registrar_options options = {
-        .environment = p->world->environment, .ca = ca, .attestor = &cp_attest_token};
-    MUST(cp_registrar_new(&options, &p->registrar, &message));
+    const char *build = getenv("TRILANE_BUILD_DIR");
+    (void)snprintf(program, sizeof(program), "%s/trilane-cp", build == NULL ? "." : build);
+    struct cp_certifier_options certifier = {.program = program, .ca = ca};
+    MUST(cp_certifier_start(&certifier, &p->certifier, &message));
+    struct cp_registrar_options options = {.environment = p->world->environment,
+                                           .certifier = p->certifier,
+                                           .attestor = &cp_attest_token};
+    MUST(cp_registrar_new(&options, &p->registrar));
     for (size_t i = 0; i < JOINERS; i++) {
         struct joiner *j = &p->joiners[i];
         invite(p, names[i], j);
@@ -939,6 +943,7 @@ void plane_free(struct plane *p)
 {
     cp_roll_free(p->roll);
     cp_registrar_free(p->registrar);
+    cp_certifier_stop(p->certifier);
     if (p->store != NULL) {
         cp_store_close(p->store);
     }

@@ -636,7 +636,7 @@ static void large_values_travel(void **state)
     uint8_t *bytes = calloc(1, SIZE);
     assert_non_null(bytes);
     ids_quick(bytes, 1 << 20);
-    struct cp_store_file file = {SLICE_LIT("large.yaml"), slice_of(bytes, SIZE)};
+    struct cp_store_file file = {SLICE_LIT("large.yaml"), slice_of(bytes, SIZE), NULL};
     must(store->ops->sources_put(store, &fence, hand(), &file, 1));
     free(bytes);
 }

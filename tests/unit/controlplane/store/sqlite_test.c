@@ -221,7 +221,7 @@ static void a_database_of_the_release_before_is_brought_up(void **state)
     uint64_t version = 0;
     assert_int_equal(store->ops->version_hand(store, &fence, &version).code, E_OK);
     assert_int_equal(version, 4);
-    struct cp_store_file file = {SLICE_LIT("b"), SLICE_LIT("three")};
+    struct cp_store_file file = {SLICE_LIT("b"), SLICE_LIT("three"), NULL};
     assert_int_equal(store->ops->sources_put(store, &fence, 4, &file, 1).code, E_OK);
     struct cp_store_chunk chunk = {.raw_digest = {1}}; /* c1, named alone. */
     struct cp_publication p = {.record = {.version = 4}, .chunks = &chunk, .chunk_count = 1};
