@@ -503,6 +503,7 @@ struct err cp_api_new(const struct cp_api_options *options, struct cp_api **out,
     }
     api->options = *options;
     api->guard.server_names = slice_str(options->server_names);
+    api->guard.address = slice_str(options->forward.address);
     api->guard.token = slice_str(options->token);
     api->fds[0] = -1;
     api->fds[1] = -1;

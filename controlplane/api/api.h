@@ -28,11 +28,11 @@ struct cp_api;
 struct cp_api_options {
     struct net_loop *loop;
     const char *environment;
-    const char *listen;       /* clear text: loopback only; NULL: none. */
-    const char *listen_tls;   /* NULL: none. */
-    struct net_tls *tls;      /* with listen_tls. */
-    const char *server_names; /* "cp.example.org,…": what Host may say beside loopback's names. */
-    const char *token;        /* that every write must bear. */
+    const char *listen;        /* clear text: loopback only; NULL: none. */
+    const char *listen_tls;    /* NULL: none. */
+    struct net_tls *tls;       /* with listen_tls. */
+    const char *server_names;  /* "cp.example.org,…": Host, beside loopback's and advertise. */
+    const char *token;         /* that every write must bear. */
     struct cp_forward forward; /* to whoever leads. */
     struct bus *bus;
     struct cp_roots *roots;

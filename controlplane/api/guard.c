@@ -25,9 +25,17 @@ static bool is_listed(struct slice names, struct slice host)
     return false;
 }
 
+/* Whoever is told an address may call by it. */
+static bool is_told(struct slice address, struct slice host)
+{
+    size_t scheme = slice_find(address, '/');
+    struct slice told = host_of(slice_from(address, scheme + 2));
+    return told.size > 0 && slice_eq_nocase(told, host);
+}
+
 static bool is_ours(const struct cp_guard *guard, struct slice host)
 {
-    return is_listed(SLICE_LIT("localhost,127.0.0.1,::1"), host) ||
+    return is_listed(SLICE_LIT("localhost,127.0.0.1,::1"), host) || is_told(guard->address, host) ||
            is_listed(guard->server_names, host);
 }
 

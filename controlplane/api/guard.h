@@ -15,6 +15,7 @@
 
 struct cp_guard {
     struct slice server_names; /* comma-separated, beside loopback's names; may be empty. */
+    struct slice address;      /* "https://HOST:PORT" that other replicas are told; may be empty. */
     struct slice token;
 };
 

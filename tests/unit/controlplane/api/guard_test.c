@@ -15,6 +15,25 @@ static const struct cp_guard guard = {
     .token = {(const uint8_t *)"0123456789abcdef", 16},
 };
 
+static enum err_code told(const char *address, const char *authority)
+{
+    struct cp_guard g = {.address = slice_str(address)};
+    struct http1_head head = {.authority = slice_str(authority)};
+    return cp_guard_site(&g, &head).code;
+}
+
+static void an_address_that_others_are_told_is_a_host(void **state)
+{
+    (void)state;
+    assert_int_equal(told("https://192.0.2.1:9443", "192.0.2.1:9443"), E_OK);
+    assert_int_equal(told("https://CP.example.org", "cp.example.org:9443"), E_OK);
+    assert_int_equal(told("http://[2001:db8::1]:9080", "[2001:db8::1]:9080"), E_OK);
+    assert_int_equal(told("https://192.0.2.1:9443", "192.0.2.2:9443"), E_HOST_REFUSED);
+    assert_int_equal(told("https://", ""), E_HOST_REFUSED);
+    assert_int_equal(told("", ""), E_HOST_REFUSED);
+    assert_int_equal(told("", "192.0.2.1"), E_HOST_REFUSED);
+}
+
 static enum err_code site(const char *authority, const char *origin)
 {
     struct http1_field field = {SLICE_LIT("origin"), slice_str(origin)};
@@ -92,6 +111,7 @@ int main(void)
     ids_init();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(only_our_names_are_hosts),
+        cmocka_unit_test(an_address_that_others_are_told_is_a_host),
         cmocka_unit_test(an_origin_is_the_host_itself),
         cmocka_unit_test(a_write_bears_the_token),
         cmocka_unit_test(a_write_is_json),
