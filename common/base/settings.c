@@ -449,11 +449,11 @@ struct err settings_help(const struct setting_row *rows, size_t row_count, struc
     for (size_t i = 0; i < row_count; i++) {
         const struct setting_row *row = &rows[i];
         char flag[NAME_MAX_BYTES * 2];
-        (void)snprintf(flag, sizeof(flag), "--%s%s%s", row->name, row->value == NULL ? "" : " ",
-                       row->value == NULL ? "" : row->value);
+        (void)snprintf(flag, sizeof(flag), "%s%s%s%s", row->name[1] == '\0' ? "-" : "--", row->name,
+                       row->value == NULL ? "" : " ", row->value == NULL ? "" : row->value);
         int width = FLAG_COLUMNS + (int)continuation_bytes(flag);
         TRY(buf_addf(out, "  %-*s %s", width, flag, row->help));
-        if (row->dflt != NULL) {
+        if (row->dflt != NULL && row->dflt[0] != '\0') {
             TRY(buf_addf(out, " (default %s)", row->dflt));
         }
         TRY(buf_add_str(out, "\n"));

@@ -248,12 +248,15 @@ static void help_shows_rows_and_limits(void **state)
 {
     (void)state;
     auto_buf struct buf out = BUF_MAX(1 << 20);
+    const struct setting_row more[] = {{"m", "MESSAGE", "", "why", SETTING_TEXT}};
     assert_true(err_ok(settings_help(rows, ROWS, &out)));
+    assert_true(err_ok(settings_help(more, 1, &out)));
     assert_true(err_ok(settings_help_limits(&out)));
     const char *text = NULL;
     assert_true(err_ok(buf_cstr(&out, &text)));
     assert_non_null(strstr(text, "--nats-urls URL,..."));
     assert_non_null(strstr(text, "(default nats://127.0.0.1:4222)"));
+    assert_non_null(strstr(text, "\n  -m MESSAGE                     why\n"));
     assert_non_null(strstr(text, "--ack-wait-ms"));
     assert_non_null(strstr(text, "(default 30000, 100 to 3600000 ms)"));
 }
