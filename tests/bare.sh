@@ -1,7 +1,8 @@
 #!/bin/bash
 # bare: ./run on a machine that has nothing.
 #
-#   tests/bare.sh [COMMAND...]   as root, with mmdebstrap; the COMMANDs of ./run: demo, then test
+#   tests/bare.sh [COMMAND...]   as root, with mmdebstrap; the COMMANDs of ./run, each with its words:
+#                                demo, then "demo --ha", then test
 #
 # A machine on which somebody works has every package already, so one that ./run forgets is missed
 # only elsewhere. Here is that elsewhere: a fresh Debian of this machine's release in a folder, with
@@ -14,7 +15,7 @@ clone="srv/another folder/clone"
 
 # Its mounts and processes end with it. A root that was changed by chroot would have no namespaces of
 # users, in which some tests run.
-inside() # BARE COMMAND
+inside() # BARE COMMAND [WORD...]
 {
     # shellcheck disable=SC2016 # the inner shell expands these.
     unshare --mount --pid --fork --kill-child bash -euc '
@@ -27,8 +28,8 @@ inside() # BARE COMMAND
         umount -l .
         cd -- "/$2"
         exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root \
-            TRILANE_DEMO_PORT_BASE="${TRILANE_DEMO_PORT_BASE:-0}" ./run "$3"' \
-        bash "$1" "$clone" "$2"
+            TRILANE_DEMO_PORT_BASE="${TRILANE_DEMO_PORT_BASE:-0}" ./run "${@:3}"' \
+        bash "$1" "$clone" "${@:2}"
 }
 
 make() # BARE
@@ -48,12 +49,13 @@ make() # BARE
 
 ((EUID == 0)) || { echo "tests/bare.sh makes a root file system: it takes root" >&2 && exit 3; }
 command -v mmdebstrap >/dev/null || { echo "apt-get install mmdebstrap" >&2 && exit 3; }
-(($# > 0)) || set -- demo test
+(($# > 0)) || set -- demo "demo --ha" test
 bare=$(mktemp -d)
 trap 'rm -rf --one-file-system -- "$bare"' EXIT
 chmod 755 -- "$bare"
 make "$bare"
 for command in "$@"; do
     echo "--- ./run $command" >&2
-    inside "$bare" "$command"
+    read -ra words <<<"$command"
+    inside "$bare" "${words[@]}"
 done

@@ -154,7 +154,7 @@ static int remove_node(const struct cli *cli)
     }
     int code = cli_result(cli, answer, removed_table);
     cli_say("its status counts no more and its certificate is not renewed; the one that it has is "
-            "good until its end");
+            "good until its end, or until a Revocation of its identity is published");
     cli_next("trilane-cp identity list");
     return code;
 }
