@@ -116,8 +116,8 @@ void bus_stats(struct bus *bus, struct bus_stats *out);
 /* Milliseconds since the connection was lost (or since bus_open()); 0 while connected. */
 uint64_t bus_down_ms(struct bus *bus);
 
-/* Asks the server for a sign of life and waits for it: whether NATS answers at all, JetStream apart.
- * E_UNAVAILABLE. For background threads. */
+/* Asks the server for a sign of life and waits for it: whether NATS answers at all, JetStream
+ * apart. E_UNAVAILABLE. For background threads. */
 MUST_CHECK struct err bus_ping(struct bus *bus, uint64_t timeout_ms);
 
 /* Waits until connected; for start-up, commands and tests. E_TIMEOUT, E_CLOSED. */

@@ -2,8 +2,8 @@
  * postgres_server: a real PostgreSQL, for a test.
  *
  * Shape      processes on a free port of the loopback, with their data in a directory of their own
- *            below TMPDIR; it asks for a password, which the URL carries. Nothing is synced to disk:
- *            these tests kill processes, not machines. As root it runs as postgres or nobody.
+ *            below TMPDIR; it asks for a password, which the URL carries. Nothing is synced to
+ *            disk: these tests kill processes, not machines. As root it runs as postgres or nobody.
  * Ownership  postgres_server_init() is undone by postgres_server_free(), which ends the processes
  *            and removes the directory. A process beside the test does the same when the test ends
  *            in any other way.
