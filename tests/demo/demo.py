@@ -376,14 +376,23 @@ class Demo:
             raise SystemExit(1) from problem
         print("%2d  %s\n    %s%s%s" % (self.number, did, DIM, seen, PLAIN), flush=True)
 
+    def addresses(self):
+        """What runs besides nodes and services, and where."""
+        return [("control plane", self.world.cp.url), ("NATS", self.world.nats.url("admin"))]
+
+    def servers(self):
+        return self.world.cp.url
+
     def keep(self):
         w = self.world
         print("\nIt keeps running until Ctrl-C. Policies to edit: %s" % w.policies)
-        print("control plane  %s   token file %s" % (w.cp.url, w.cp.token_path))
+        for name, where in self.addresses():
+            print("%-13s  %s" % (name, where))
         for node in w.nodes:
             print("%-13s  gRPC %s, TLS %d, proxy %s, admin %s" % (
                 node.node_id, node.url, node.ports["listen-tls"], node.proxy, node.admin))
-        print("export TRILANE_SERVER=%s TRILANE_TOKEN_FILE=%s" % (w.cp.url, w.cp.token_path))
+        print("export TRILANE_SERVER=%s TRILANE_TOKEN_FILE=%s" % (self.servers(),
+                                                                 w.cp.token_path))
         for name in world.TOKENS:
             print("export DEMO_%s_TOKEN=%s" % (name.upper().replace("-", "_"), world.token(name)))
         sys.stdout.flush()

@@ -440,6 +440,14 @@ class HaDemo(demo.Demo):
                 n["version"] == version for n in fleet.values())
         trilane.wait_until(acknowledged, 20, "all nodes to acknowledge version %d" % version)
 
+    def addresses(self):
+        return [(replica.name, "%s, TLS %s" % (replica.url, self.tls_url(replica)))
+                for replica in self.trio.replicas] + [
+            ("NATS", self.trio.nats.url("admin")), ("PostgreSQL", self.trio.postgres.url())]
+
+    def servers(self):
+        return self.trio.urls()
+
     def title(self):
         return "Trilane demo, three of everything"
 
