@@ -111,7 +111,11 @@ static struct err patiently(struct cp_passage *p, struct err (*put)(struct cp_pa
         if (!silent || clock_mono_ns() >= end_ns || p->room->stopping(p->room->stopping_ctx)) {
             return e;
         }
-        TRY(cp_leader_fence(p->room->leader, &p->fence));
+        struct cp_fence now;
+        TRY(cp_leader_fence(p->room->leader, &now));
+        if (now.epoch != p->fence.epoch) { /* another led meanwhile: its word may be newer. */
+            return FAIL(E_NOT_LEADER);
+        }
         (void)poll(NULL, 0, BUCKET_STEP_MS);
     }
 }

@@ -2,6 +2,7 @@
  * proposal: a publication from its number to its signatures: the steps version, propose, sign,
  * cosign and tell.
  */
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,9 +33,37 @@ static struct err keep_sources(struct cp_passage *p)
     return e;
 }
 
+/*
+ * Everything until here stands on the newest version that was read at first: the base, what is
+ * unchanged, whose revocations are kept. Compiling took its time, and the row may have been
+ * another's meanwhile. Behind this look nobody else publishes: the number is handed out under the
+ * fence that was taken before it.
+ */
+static struct err look_again(struct cp_passage *p)
+{
+    struct cp_work *work = p->work;
+    const uint64_t before = work->before.version;
+    TRY(cp_leader_fence(p->room->leader, &p->fence));
+    TRY(cp_passage_find_newest(p));
+    if (work->before.version == before) {
+        return OK;
+    }
+    TRY(cp_passage_find_request(p, &p->over)); /* sent again, and done by that leader. */
+    if (p->over) {
+        return OK;
+    }
+    TRY(buf_addf(&work->sentence, "version %" PRIu64 " was published meanwhile, by another leader",
+                 work->before.version));
+    /* Without a base it is only to be sent again. */
+    return FAIL(work->has_base ? E_BASE_CHANGED : E_NOT_LEADER);
+}
+
 struct err cp_step_version(struct cp_passage *p)
 {
-    TRY(cp_leader_fence(p->room->leader, &p->fence)); /* compiling took its time. */
+    TRY(look_again(p));
+    if (p->over) {
+        return cp_step_head(p);
+    }
     TRY(p->room->store->ops->version_hand(p->room->store, &p->fence, &p->work->record.version));
     return keep_sources(p);
 }

@@ -4,10 +4,11 @@ comes back is refused by the database, by KV and by nodes."""
 
 import base64
 import os
+import threading
 import time
 import unittest
 
-from trilane import POLICIES, wait_until
+from trilane import DP, POLICIES, wait_until
 from trio import Trio, WiredTrio
 
 TAKE_OVER_S = 3.0
@@ -15,6 +16,20 @@ TAKE_OVER_S = 3.0
 # killed in controlplane/steps_test.py.
 STEPS = (("sign", "cosign", "chunks", "manifest", "journal", "head", "end")
          if os.environ.get("TRILANE_TEST_LONG") else ("cosign", "journal", "head"))
+
+MORE = b"""
+apiVersion: trilane.dev/v1
+kind: Service
+metadata: {name: more, tenant: acme}
+spec: {}
+"""
+
+
+def files_of(directory):
+    """As the API takes them."""
+    return [{"name": str(path.relative_to(directory)),
+             "content": base64.b64encode(path.read_bytes()).decode()}
+            for path in sorted(directory.rglob("*.*"))]
 
 
 class Failover(unittest.TestCase):
@@ -111,10 +126,8 @@ class Failover(unittest.TestCase):
         self.assertEqual(len(done["record"]["signers"].split(",")), 2)
 
     def test_a_request_is_done_once(self):
-        body = {"files": [{"name": str(path.relative_to(POLICIES)),
-                           "content": base64.b64encode(path.read_bytes()).decode()}
-                          for path in sorted(POLICIES.rglob("*.*"))],
-                "message": "sent twice", "author": "test", "again": True}
+        body = {"files": files_of(POLICIES), "message": "sent twice", "author": "test",
+                "again": True}
         answers = [replica.api("POST", "/api/v1/publish", body,
                                headers={"Idempotency-Key": "request-%s" % self.id()})
                    for replica in self.t.replicas]
@@ -169,6 +182,52 @@ class Steps(unittest.TestCase):
         for step in STEPS:
             with self.subTest(step=step):
                 self.once("stop:", step)
+
+
+class Between(unittest.TestCase):
+    """The row is another's while a publication is made, and comes back before its number."""
+
+    def setUp(self):
+        self.t = Trio(cluster=False, head_interval_ms=200)
+        self.addCleanup(self.t.close)
+        self.gate = self.t.directory / "gate"
+        # The real check, which waits at the gate where there is one.
+        check = self.t.directory / "check"
+        check.write_text('#!/bin/sh\n[ -p "%s" ] && read -r _ < "%s"\nexec "%s" "$@"\n'
+                         % (self.gate, self.gate, DP))
+        check.chmod(0o755)
+        for replica in self.t.replicas:
+            replica.flags["dp-check"] = check
+        self.t.start()
+        self.t.publish("first")
+
+    def test_what_was_published_meanwhile_is_not_written_over(self):
+        last, answers = self.t.leader(), []
+        os.mkfifo(self.gate)
+        body = {"files": files_of(POLICIES), "message": "planned on 1", "author": "test",
+                "base": 1, "again": True}
+        # Other content than the first: what was checked once is not checked again.
+        body["files"].append({"name": "more.yaml", "content": base64.b64encode(MORE).decode()})
+        sender = threading.Thread(
+            target=lambda: answers.append(last.api("POST", "/api/v1/publish", body)))
+        sender.start()
+        gate = os.open(self.gate, os.O_WRONLY)  # returns when the check is there.
+        self.gate.unlink()
+        last.pause()
+        self.t.wait_leader(besides=last)
+        self.t.publish("between")
+        for replica in self.t.replicas:
+            if replica is not last:
+                replica.stop()
+        last.resume()
+        wait_until(last.leads, 10, "it leads again")
+        os.write(gate, b"go\n")
+        os.close(gate)
+        sender.join(30)
+        status, answer = answers[0]
+        self.assertEqual((status, answer["code"]), (409, "BASE_CHANGED"), answer)
+        self.assertIn("version 2 was published meanwhile", answer["message"])
+        self.assertEqual([v["message"] for v in self.t.history()], ["between", "first"])
 
 
 if __name__ == "__main__":
