@@ -7,8 +7,11 @@
 #include <openssl/x509.h>
 #include <string.h>
 
+enum { LOOK_MS = 50 };
+
 struct asking {
     const struct net_ask *ask;
+    CURLM *multi; /* drives 'curl': curl_easy_perform() asks 'gives_up' once a second alone. */
     CURL *curl;
     struct curl_slist *headers;
     struct buf *answer;
@@ -17,6 +20,10 @@ struct asking {
 
 static void asking_free(struct asking *a)
 {
+    if (a->multi != NULL && a->curl != NULL) {
+        (void)curl_multi_remove_handle(a->multi, a->curl);
+    }
+    (void)curl_multi_cleanup(a->multi);
     curl_slist_free_all(a->headers);
     curl_easy_cleanup(a->curl);
 }
@@ -33,13 +40,6 @@ static size_t take(char *bytes, size_t size, size_t count, void *ctx)
     struct asking *a = ctx;
     a->taken = buf_add(a->answer, slice_of(bytes, size * count));
     return err_ok(a->taken) ? size * count : 0;
-}
-
-static int on_progress(void *ctx, curl_off_t a, curl_off_t b, curl_off_t c, curl_off_t d)
-{
-    const struct net_ask *ask = ((const struct asking *)ctx)->ask;
-    (void)a, (void)b, (void)c, (void)d;
-    return ask->gives_up(ask->ctx) ? 1 : 0;
 }
 
 /* In the place of OpenSSL's own verification; libcurl asks for the name afterwards. */
@@ -130,12 +130,30 @@ static struct err set_up(struct asking *a)
     (void)curl_easy_setopt(a->curl, CURLOPT_HTTPHEADER, a->headers);
     (void)curl_easy_setopt(a->curl, CURLOPT_WRITEFUNCTION, take);
     (void)curl_easy_setopt(a->curl, CURLOPT_WRITEDATA, a);
-    if (ask->gives_up != NULL) {
-        (void)curl_easy_setopt(a->curl, CURLOPT_NOPROGRESS, 0L);
-        (void)curl_easy_setopt(a->curl, CURLOPT_XFERINFOFUNCTION, on_progress);
-        (void)curl_easy_setopt(a->curl, CURLOPT_XFERINFODATA, a);
-    }
     return OK;
+}
+
+/* How it ended. */
+static CURLcode transfer(const struct asking *a)
+{
+    const struct net_ask *ask = a->ask;
+    int running = 1;
+    CURLMcode code = curl_multi_add_handle(a->multi, a->curl);
+    while (code == CURLM_OK && running > 0) { /* ends: by 'whole_ms'. */
+        if (ask->gives_up != NULL && ask->gives_up(ask->ctx)) {
+            return CURLE_ABORTED_BY_CALLBACK;
+        }
+        code = curl_multi_perform(a->multi, &running);
+        if (code == CURLM_OK && running > 0) {
+            code = curl_multi_poll(a->multi, /* extra= */ NULL, 0, LOOK_MS, /* out_ready= */ NULL);
+        }
+    }
+    int left = 0;
+    const CURLMsg *done = curl_multi_info_read(a->multi, &left);
+    if (code != CURLM_OK || done == NULL) {
+        return CURLE_OUT_OF_MEMORY;
+    }
+    return done->data.result;
 }
 
 static struct err error_of(const struct asking *a, CURLcode done)
@@ -160,13 +178,13 @@ struct err net_ask(const struct net_ask *ask, unsigned *out_status, struct buf *
                    const char **out_why)
 {
     __attribute__((cleanup(asking_free))) struct asking a = {
-        .ask = ask, .curl = curl_easy_init(), .answer = answer};
+        .ask = ask, .multi = curl_multi_init(), .curl = curl_easy_init(), .answer = answer};
     *out_why = "it could not be asked";
-    if (a.curl == NULL) {
+    if (a.multi == NULL || a.curl == NULL) {
         return FAIL(E_NO_MEMORY);
     }
     TRY(set_up(&a));
-    CURLcode done = curl_easy_perform(a.curl);
+    CURLcode done = transfer(&a);
     if (done != CURLE_OK) {
         *out_why = err_ok(a.taken) ? curl_easy_strerror(done) : err_text(a.taken.code);
         return error_of(&a, done);

@@ -37,7 +37,7 @@ struct net_ask {
     const char *ca_file; /* NULL: the system's. */
     /* Judges the server's chain in the place of a file; its name is asked in any case. NULL: no. */
     bool (*trusts)(const void *ctx, const struct net_chain *sent);
-    bool (*gives_up)(const void *ctx); /* asked at least once a second; NULL: never. */
+    bool (*gives_up)(const void *ctx); /* asked each 50 ms; NULL: never. */
     const void *ctx;
 };
 

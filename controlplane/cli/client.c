@@ -18,8 +18,9 @@
 
 enum { PATH_SIZE = 4096, TOKEN_MAX = 256, ANSWER_MAX = 128 << 20 };
 /* One server is waited for; of several, the next one is asked after some seconds, longer each time:
- * one that was stopped takes connections and answers nothing. */
-enum { CONNECT_MS = 5000, TIMEOUT_MS = 4200000, ATTEMPT_MS = 3000, GIVE_UP_MS = 300000 };
+ * one that was stopped takes connections and answers nothing. The first wait is a little longer
+ * than the leader's row lasts: a server that waits for the next leader has one by then. */
+enum { CONNECT_MS = 5000, TIMEOUT_MS = 4200000, ATTEMPT_MS = 2500, GIVE_UP_MS = 300000 };
 enum { JSON_PARSER_DEPTH = 2048 }; /* jansson takes no deeper text. */
 enum { ID_RANDOM = 16, ID_SIZE = 2 * ID_RANDOM + 1 };
 
