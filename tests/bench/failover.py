@@ -28,6 +28,12 @@ class Watch:
     def epoch(self):
         return self.node.dump()["snapshot"]["epoch"]
 
+    def wait_follows(self, leader):
+        """Until it heard of this leader: what is higher is the next one's."""
+        epoch = leader.json("status")["leader"]["epoch"]
+        trilane.wait_until(lambda: self.epoch() == epoch, 20, "the node to hear the leader", 0.01)
+        return epoch
+
     def wait_above(self, epoch, timeout=20):
         end = time.monotonic() + timeout
         while time.monotonic() < end:
@@ -62,13 +68,20 @@ class Publication(threading.Thread):
             self.problem = problem
 
 
-def trial(trio, watch, kind, number):
+def check_journal(trio, messages):
+    """Nothing was lost, nothing came twice: the newest versions are what was sent, in its order."""
+    found = [version["message"] for version in trio.history()]
+    expected = list(reversed(messages))[:len(found)]
+    assert found == expected, "the journal has %r for %r" % (found[:5], expected[:5])
+
+
+def trial(trio, watch, kind, messages):
     leader = trio.wait_leader()
     index = trio.replicas.index(leader)
+    epoch = watch.wait_follows(leader)
+    message = "%s %d" % (kind, len(messages))
     # Somewhere in the life of the row and of the head.
-    time.sleep((number * 0.137) % 0.6)
-    epoch = watch.epoch()
-    message = "%s %d" % (kind, number)
+    time.sleep((len(messages) * 0.137) % 0.6)
     began = time.monotonic()
     fault_of(trio, index, kind)()
     publication = Publication(trio, message)
@@ -78,8 +91,8 @@ def trial(trio, watch, kind, number):
     assert publication.ended, "%s: %s" % (message, publication.problem)
     trio.wait_leader(besides=leader)
     trio.mend()
-    found = [v for v in trio.history() if v["message"] == message]
-    assert len(found) == 1, "%s: published %d times" % (message, len(found))
+    messages.append(message)
+    check_journal(trio, messages)
     trilane.wait_until(lambda: leader.answers() and not leader.leads(), 20,
                        "the old leader to follow", step=0.02)
     return (headed - began) * 1000, (publication.ended - began) * 1000
@@ -99,12 +112,13 @@ def main():
         stack.callback(trio.close)
         trio.start()
         node = trio.node("node-1").start(status_interval_ms=1000)
-        trio.publish("first")
+        messages = ["first"]
+        trio.publish(messages[0])
         trilane.wait_until(lambda: node.version() == 1, 20, "the node serves it")
         watch = Watch(node)
-        for number in range(TRIALS):
+        for _ in range(TRIALS):
             for kind in KINDS:
-                head_ms, publish_ms = trial(trio, watch, kind, number)
+                head_ms, publish_ms = trial(trio, watch, kind, messages)
                 heads[kind].append(head_ms)
                 publications[kind].append(publish_ms)
     everything = [value for kind in KINDS for value in heads[kind]]
