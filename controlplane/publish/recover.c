@@ -2,6 +2,7 @@
 #include "controlplane/publish/recover.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,8 +12,16 @@
 #include "common/base/scope.h"
 #include "common/snapshot/head.h"
 #include "common/snapshot/set.h"
+#include "controlplane/identity/files.h"
+#include "controlplane/publish/revoked.h"
 
 enum { CONTAINER_MAX = 1 << 20, FOUND_MAX = 8 << 20, ARENA_BLOCK = 256 << 10 };
+
+/* A version that the bucket's head names. */
+struct named {
+    uint64_t version;
+    uint8_t digest[DIGEST_SIZE];
+};
 
 struct recovery {
     struct cp_publish_room *room;
@@ -24,6 +33,8 @@ struct recovery {
     bool found;                  /* the bucket's head names a version above the journal's: */
     uint64_t version;            /* this one, */
     uint8_t digest[DIGEST_SIZE]; /* of this manifest. */
+    struct named ahead[HEAD_TARGETS_MAX]; /* all of those that it names above. */
+    size_t ahead_count;
     struct buf container;
     struct manifest manifest;
     struct snap_set *parts;
@@ -51,6 +62,11 @@ static struct err take_head(struct recovery *r, struct slice bytes)
     for (uint32_t i = 0; i < head.target_count; i++) {
         const struct head_target *target = &head.targets[i];
         see(r, target->version);
+        if (target->version > r->newest) {
+            struct named *named = &r->ahead[r->ahead_count++];
+            named->version = target->version;
+            (void)memcpy(named->digest, target->manifest_digest, sizeof(named->digest));
+        }
         if (target->version > r->newest && target->version > r->version) {
             r->found = true;
             r->version = target->version;
@@ -231,22 +247,143 @@ static struct err remove_head(struct recovery *r)
     return OK;
 }
 
-/* The newest content of the journal under a number above all: as a rollback to it does. */
-static void give_up(struct recovery *r)
+/*
+ * What a version revokes that is given up stays revoked. One whose manifest does not hold was never
+ * published: nothing of it counts. What is signed and cannot be read is not passed over in silence.
+ */
+static struct err add_ahead(struct recovery *r, const struct named *named, struct cp_revoked *out)
 {
-    r->work->result = raise_number(r);
-    if (!err_ok(r->work->result)) {
-        return;
+    auto_manifest struct manifest manifest = {0};
+    auto_buf struct buf container = BUF_MAX(CONTAINER_MAX);
+    struct manifest_wanted wanted = {.version = named->version, .digest = named->digest};
+    char key[SNAP_KEY_SIZE];
+    snap_key_manifest(named->version, named->digest, key);
+    struct err e = get(r, key, &container);
+    if (err_ok(e)) {
+        e = manifest_open(buf_slice(&container), &r->root, &wanted, &manifest);
+        if (e.code == E_MANIFEST_UNSIGNED || e.code == E_MANIFEST_WRONG_KEY) {
+            LOG(LOG_WARN, "recover", "manifest_not_ours", LOG_ERR(e),
+                LOG_U64("version", named->version));
+            return OK;
+        }
     }
-    if (r->newest == 0) {
-        r->work->result = remove_head(r);
-        return;
+    if (err_ok(e)) {
+        e = cp_revoked_add_bucket(out, &r->room->bucket.kv, &manifest);
     }
-    r->work->kind = CP_WORK_ROLLBACK;
-    r->work->target = r->newest;
+    if (!err_ok(e)) {
+        buf_clear(&r->work->sentence);
+        TRY(buf_addf(&r->work->sentence,
+                     "what version %" PRIu64 " revoked cannot be read from the bucket (%s), and "
+                     "would be taken again: purge its key \"head\" to give that up, too",
+                     named->version, err_name(e.code)));
+    }
+    return e;
+}
+
+static struct err find_ahead(struct recovery *r, struct cp_revoked *out)
+{
+    r->work->step = "revocations";
+    for (size_t i = 0; i < r->ahead_count; i++) {
+        TRY(add_ahead(r, &r->ahead[i], out));
+    }
+    return OK;
+}
+
+static struct err take_file(void *ctx, const struct cp_store_file *file)
+{
+    return cp_source_set_add(ctx, file->name, file->bytes);
+}
+
+static struct err print_revoked(const struct recovery *r, const struct cp_revoked *revoked,
+                                struct buf *out)
+{
+    char name[64];
+    char reason[128];
+    (void)snprintf(name, sizeof(name), "given-up-%" PRIu64, r->highest);
+    (void)snprintf(reason, sizeof(reason), "in force when version %" PRIu64 " was given up",
+                   r->highest);
+    return cp_revoked_print(revoked, name, reason, out);
+}
+
+/*
+ * The sources of the journal's newest version, and a Revocation besides of all that is revoked in
+ * it or in what is given up: so every replica makes the same of it, and people see it.
+ */
+static struct err take_sources(struct recovery *r, const struct cp_revoked *revoked)
+{
+    struct cp_publish_room *room = r->room;
+    struct cp_source_set *sources = &r->work->sources;
+    char name[64];
+    auto_buf struct buf text = BUF_MAX(limits.source_file_bytes);
+    (void)snprintf(name, sizeof(name), "given-up-%" PRIu64 ".yaml", r->highest);
+    TRY(room->store->ops->sources_get(room->store, room->environment, r->newest, take_file,
+                                      sources));
+    if (sources->count == 0) {
+        TRY(buf_addf(&r->work->sentence,
+                     "what is given up revokes more than version %" PRIu64
+                     ", whose sources are not here: recover without --give-up, then roll back to "
+                     "%" PRIu64 ", which keeps what is revoked",
+                     r->newest, r->newest));
+        return FAIL(E_CONFLICT);
+    }
+    TRY(print_revoked(r, revoked, &text));
+    return cp_source_set_add(sources, slice_str(name), buf_slice(&text));
+}
+
+/* Where there is nothing to publish, whoever publishes first finds it in a file. */
+static struct err keep_beside(struct recovery *r, const struct cp_revoked *revoked)
+{
+    char path[CP_PATH_SIZE];
+    auto_buf struct buf text = BUF_MAX(limits.source_file_bytes);
+    if (revoked->count == 0) {
+        return OK;
+    }
+    (void)snprintf(path, sizeof(path), "%s/given-up-%" PRIu64 ".yaml", r->room->directory,
+                   r->highest);
+    TRY(print_revoked(r, revoked, &text));
+    struct err e = cp_file_write_new(path, buf_slice(&text));
+    TRY(e.code == E_EXISTS ? OK : e);
+    LOG(LOG_WARN, "recover", "revocations_kept", LOG_STR("file", path),
+        LOG_U64("count", revoked->count));
+    return OK;
+}
+
+/* Runs as a rollback, or as a publication; 'work' tells of it afterwards. */
+static struct err run_as(struct recovery *r, enum cp_work_kind kind)
+{
+    r->work->kind = kind;
     r->work->recovers = true;
     cp_publish_run(r->room, r->work);
     r->work->kind = CP_WORK_RECOVER;
+    return r->work->result;
+}
+
+/* The newest content of the journal under a number above all: as a rollback to it does, unless what
+ * is given up revokes more. */
+static struct err publish_newest(struct recovery *r, struct cp_revoked *ahead)
+{
+    auto_revoked struct cp_revoked newest;
+    cp_revoked_init(&newest);
+    TRY(cp_revoked_add_version(&newest, r->room->store, r->room->environment, r->newest));
+    if (cp_revoked_has_all(&newest, ahead)) {
+        r->work->target = r->newest;
+        return run_as(r, CP_WORK_ROLLBACK);
+    }
+    TRY(cp_revoked_add_version(ahead, r->room->store, r->room->environment, r->newest));
+    TRY(take_sources(r, ahead));
+    LOG(LOG_WARN, "recover", "revocations_kept", LOG_U64("count", ahead->count),
+        LOG_U64("version", r->newest));
+    return run_as(r, CP_WORK_PUBLISH);
+}
+
+static struct err give_up(struct recovery *r)
+{
+    auto_revoked struct cp_revoked ahead;
+    cp_revoked_init(&ahead);
+    TRY(find_ahead(r, &ahead));
+    TRY(r->newest == 0 ? keep_beside(r, &ahead) : OK);
+    TRY(raise_number(r));
+    return r->newest == 0 ? remove_head(r) : publish_newest(r, &ahead);
 }
 
 static void recovery_free(struct recovery *r)
@@ -274,10 +411,8 @@ void cp_recover_run(struct cp_publish_room *room, struct cp_work *work)
     if (err_ok(work->result)) {
         work->result = look(r);
     }
-    if (err_ok(work->result) && work->gives_up) {
-        give_up(r);
-    } else if (err_ok(work->result)) {
-        work->result = adopt(r);
+    if (err_ok(work->result)) {
+        work->result = work->gives_up ? give_up(r) : adopt(r);
     }
     LOG(LOG_WARN, "recover", err_ok(work->result) ? "recovered" : "refused",
         LOG_U64("version", work->record.version), LOG_U64("highest_seen", r->highest),

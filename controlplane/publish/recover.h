@@ -6,7 +6,8 @@
  * all that a node would ask of it: signatures by the root in force, digests of every chunk. Its
  *            sources are not in the bucket: they are published anew when they are next changed.
  *            Giving it up publishes the journal's newest content under a number above everything
- *            that was ever seen. Either way no number comes twice.
+ *            that was ever seen; what the bucket's version revokes besides is kept, as a Revocation
+ *            among the sources. Either way no number comes twice.
  * Threads    the publisher's.
  * Errors     in work->result, with work->step and work->sentence. E_NOT_FOUND: there is nothing to
  *            adopt; MANIFEST_…, CHUNK_…: what lies there is not what was signed.

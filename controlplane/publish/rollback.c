@@ -187,30 +187,37 @@ static struct err split(struct slice raw, struct arena *arena, struct cp_part **
     return OK;
 }
 
-static struct err read_revocations(struct cp_store *store, const char *environment,
-                                   const struct manifest *manifest, struct arena *arena,
-                                   struct cp_compiled *compiled)
+static struct err join_revocations(struct cp_store *store, const char *environment,
+                                   const struct manifest *manifest, struct buf *out)
 {
     struct cp_rollback taken = {0};
-    auto_buf struct buf raw = BUF_MAX(STREAM_RAW_MAX);
-    struct cp_part *parts = NULL;
-    size_t count = 0;
-    struct err e = take_streams(store, environment, manifest, TAKE_REVOCATIONS, arena, &taken);
+    auto_arena struct arena arena;
+    arena_init(&arena, ARENA_BLOCK, (size_t)STREAM_RAW_MAX * 2);
+    struct err e = take_streams(store, environment, manifest, TAKE_REVOCATIONS, &arena, &taken);
     for (size_t i = 0; i < taken.stream_count && err_ok(e); i++) {
-        e = join(&taken.streams[i], &raw);
+        e = join(&taken.streams[i], out);
     }
     cp_rollback_free(&taken);
-    TRY(e);
-    TRY(split(buf_slice(&raw), arena, &parts, &count));
-    return cp_compiled_revoke(compiled, parts, count);
+    return e;
+}
+
+struct err cp_rollback_revoked(struct cp_store *store, const char *environment, uint64_t version,
+                               struct buf *out)
+{
+    auto_manifest struct manifest manifest = {0};
+    TRY(load_manifest(store, environment, version, &manifest));
+    return join_revocations(store, environment, &manifest, out);
 }
 
 struct err cp_rollback_revocations(struct cp_store *store, const char *environment,
                                    uint64_t version, struct cp_compiled *compiled)
 {
-    auto_manifest struct manifest manifest = {0};
-    TRY(load_manifest(store, environment, version, &manifest));
+    auto_buf struct buf raw = BUF_MAX(STREAM_RAW_MAX);
     auto_arena struct arena arena;
+    struct cp_part *parts = NULL;
+    size_t count = 0;
     arena_init(&arena, ARENA_BLOCK, (size_t)STREAM_RAW_MAX * 16);
-    return read_revocations(store, environment, &manifest, &arena, compiled);
+    TRY(cp_rollback_revoked(store, environment, version, &raw));
+    TRY(split(buf_slice(&raw), &arena, &parts, &count));
+    return cp_compiled_revoke(compiled, parts, count);
 }

@@ -40,6 +40,10 @@ MUST_CHECK struct err cp_rollback_load(struct cp_store *store, const struct cp_r
                                        struct arena *arena, struct cp_rollback *out);
 void cp_rollback_free(struct cp_rollback *rollback);
 
+/* Appends the stream of revocations that was published with a version; nothing: it had none. */
+MUST_CHECK struct err cp_rollback_revoked(struct cp_store *store, const char *environment,
+                                          uint64_t version, struct buf *out);
+
 /*
  * Puts the revocations that were published with a version into the place of those of its sources:
  * after a rollback the two differ.
