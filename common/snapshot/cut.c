@@ -82,7 +82,9 @@ struct cutting {
     struct cut_stream *out;
     size_t capacity;
     const struct cut_options *options;
-    struct map before; /* raw bytes to the chunk of options->before that holds them. */
+    struct map before;             /* raw bytes to the chunk of options->before that holds them. */
+    const struct cut_chunk **same; /* for each chunk: that one, or NULL. */
+    size_t same_capacity;
 };
 
 /* Stored as the other version stores it. */
@@ -100,14 +102,16 @@ static struct err chunk_copy(struct cut_chunk *c, const struct cut_chunk *from)
     return OK;
 }
 
+/* Names a chunk by its raw bytes; what it is stored as comes later. */
 static struct err chunk_add(struct cutting *cutting, struct slice raw)
 {
     struct cut_stream *s = cutting->out;
-    const struct cut_options *options = cutting->options;
     if (s->chunk_count == CHUNKS_MAX) {
         return FAIL(E_TOO_LARGE);
     }
     TRY(array_room(&s->chunks, s->chunk_count, &cutting->capacity, sizeof(*s->chunks)));
+    TRY(array_room(&cutting->same, s->chunk_count, &cutting->same_capacity,
+                   sizeof(*cutting->same)));
     struct cut_chunk c = {.raw = raw};
     const struct cut_chunk *same = map_get(&cutting->before, raw);
     if (same != NULL) {
@@ -115,28 +119,44 @@ static struct err chunk_add(struct cutting *cutting, struct slice raw)
     } else {
         ids_digest(raw, c.raw_digest);
     }
-    bool known =
-        options->known != NULL && options->known(options->context, c.raw_digest, &c.stored);
-    if (!known) {
-        TRY(same != NULL ? chunk_copy(&c, same) : chunk_store(&c));
-    }
-    if (!known && same != NULL) {
-        memcpy(c.digest, same->digest, DIGEST_SHORT_SIZE);
-    } else {
-        ids_digest_short(c.stored, c.digest);
-    }
+    cutting->same[s->chunk_count] = same;
     s->chunks[s->chunk_count++] = c;
     return OK;
 }
 
-static struct err stream_digest(struct cut_stream *s)
+static struct err chunk_keep(const struct cut_options *options, const struct cut_chunk *same,
+                             struct cut_chunk *c)
 {
+    bool known =
+        options->known != NULL && options->known(options->context, c->raw_digest, &c->stored);
+    if (!known) {
+        TRY(same != NULL ? chunk_copy(c, same) : chunk_store(c));
+    }
+    if (!known && same != NULL) {
+        memcpy(c->digest, same->digest, DIGEST_SHORT_SIZE);
+    } else {
+        ids_digest_short(c->stored, c->digest);
+    }
+    return OK;
+}
+
+/* What the chunks are stored as, and the digest of the stream. */
+static struct err stream_keep(struct cutting *cutting)
+{
+    struct cut_stream *s = cutting->out;
+    const struct cut_options *options = cutting->options;
     auto_free uint8_t *digests = malloc(s->chunk_count * DIGEST_SIZE + 1);
     if (digests == NULL) {
         return FAIL(E_NO_MEMORY);
     }
     for (size_t i = 0; i < s->chunk_count; i++) {
         memcpy(digests + i * DIGEST_SIZE, s->chunks[i].raw_digest, DIGEST_SIZE);
+    }
+    if (options->look != NULL) {
+        TRY(options->look(options->context, slice_of(digests, s->chunk_count * DIGEST_SIZE)));
+    }
+    for (size_t i = 0; i < s->chunk_count; i++) {
+        TRY(chunk_keep(options, cutting->same[i], &s->chunks[i]));
     }
     cut_raw_digest(digests, s->chunk_count, s->raw_digest);
     return OK;
@@ -177,7 +197,7 @@ static struct err stream_fill(struct cutting *c, struct slice raw)
         }
         raw = slice_from(raw, size);
     }
-    return stream_digest(c->out);
+    return stream_keep(c);
 }
 
 struct err cut_stream(uint32_t kind, struct slice raw, const struct cut_options *options,
@@ -193,6 +213,7 @@ struct err cut_stream(uint32_t kind, struct slice raw, const struct cut_options 
     struct cutting c = {.out = &s, .options = options == NULL ? &none : options};
     struct err e = stream_fill(&c, raw);
     map_free(&c.before);
+    free(c.same);
     if (!err_ok(e)) {
         cut_stream_free(&s);
         return e;

@@ -39,8 +39,13 @@ struct cut_stream {
 typedef bool (*cut_known_fn)(void *context, const uint8_t raw_digest[DIGEST_SIZE],
                              struct slice *stored);
 
+/* Told of the raw digests, 32 bytes each, of a stream's chunks before the first one is asked for:
+ * what is known of them can be read at once. A failure ends the cut. */
+typedef struct err (*cut_look_fn)(void *context, struct slice raw_digests);
+
 struct cut_options {
     cut_known_fn known; /* may be NULL. */
+    cut_look_fn look;   /* may be NULL. */
     void *context;
     /* The same stream of another version, or NULL: what a chunk of it holds is not hashed again,
      * nor stored anew. It is read during the call alone. */

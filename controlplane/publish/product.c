@@ -4,6 +4,8 @@
 #include "common/base/clock.h"
 #include "controlplane/publish/passage.h"
 
+enum { DIGESTS_MAX = 64 << 20 }; /* of two million chunks. */
+
 /* ---- compile, cut ---- */
 
 bool cp_passage_is_taken_over(const struct cp_passage *p)
@@ -119,57 +121,109 @@ struct err cp_step_compile(struct cp_passage *p)
 
 /* ---- cut ---- */
 
-/* Whether a chunk may be published as it is stored; the journal's bytes, if it has some, stay. */
-static struct err fits_journal(struct cp_passage *p, const struct cut_chunk *chunk, bool *out)
+/* Chunks of a plan that the newest publication does not have. */
+struct others {
+    struct cp_passage *p;
+    struct map chunks;      /* raw digests to them. */
+    struct buf raw_digests; /* the same, one behind the other. */
+    bool fit;               /* none is stored in another way in the journal. */
+};
+
+static struct err add_other(struct others *o, const struct cut_chunk *chunk)
 {
-    *out = true;
-    if (cp_passage_is_newest(p, chunk)) {
-        return note_known(p, chunk->raw_digest);
+    struct slice raw_digest = slice_of(chunk->raw_digest, DIGEST_SIZE);
+    if (cp_passage_is_newest(o->p, chunk)) {
+        return note_known(o->p, chunk->raw_digest);
     }
-    auto_buf struct buf bytes = BUF_MAX(CHUNK_RAW_MAX);
-    struct cp_store *store = p->room->store;
-    struct err e = store->ops->chunk_get(store, chunk->raw_digest, &bytes);
-    if (e.code == E_NOT_FOUND) {
-        return OK;
+    TRY(buf_add(&o->raw_digests, raw_digest));
+    return map_put(&o->chunks, raw_digest, (void *)(uintptr_t)chunk, /* out_old= */ NULL);
+}
+
+/* The journal's bytes stay, if it has some. */
+static struct err judge_other(void *ctx, const struct cp_store_chunk *found)
+{
+    struct others *o = ctx;
+    const struct cut_chunk *chunk = map_get(&o->chunks, slice_of(found->raw_digest, DIGEST_SIZE));
+    o->fit = o->fit && chunk != NULL &&
+             memcmp(found->stored_digest, chunk->digest, DIGEST_SHORT_SIZE) == 0;
+    return note_known(o->p, found->raw_digest);
+}
+
+static struct err judge_others(struct others *o, const struct cp_streams *cut)
+{
+    struct cp_store *store = o->p->room->store;
+    for (size_t i = 0; i < cut->count; i++) {
+        for (size_t k = 0; k < cut->streams[i].chunk_count; k++) {
+            TRY(add_other(o, &cut->streams[i].chunks[k]));
+        }
     }
-    TRY(e);
-    uint8_t digest[DIGEST_SHORT_SIZE];
-    ids_digest_short(buf_slice(&bytes), digest);
-    *out = memcmp(digest, chunk->digest, sizeof(digest)) == 0;
-    return note_known(p, chunk->raw_digest);
+    return store->ops->chunks_find(store, buf_slice(&o->raw_digests), judge_other, o);
 }
 
 /* What was cut before holds for its format, as long as the journal has no chunk of it stored in
  * another way. */
 static struct err fits_still(struct cp_passage *p, const struct cp_prepared *found, bool *out)
 {
-    *out = found->cut.format == cp_streams_format(found->compiled, p->work->format);
-    for (size_t i = 0; i < found->cut.count && *out; i++) {
-        for (size_t k = 0; k < found->cut.streams[i].chunk_count && *out; k++) {
-            TRY(fits_journal(p, &found->cut.streams[i].chunks[k], out));
-        }
+    *out = false;
+    if (found->cut.format != cp_streams_format(found->compiled, p->work->format)) {
+        return OK;
     }
-    return OK;
+    struct others others = {.p = p, .raw_digests = BUF_MAX(DIGESTS_MAX), .fit = true};
+    struct err e = judge_others(&others, &found->cut);
+    map_free(&others.chunks);
+    buf_free(&others.raw_digests);
+    *out = err_ok(e) && others.fit;
+    return e;
 }
 
 /* Whose chunks are stored where. */
 struct cutting {
     struct cp_passage *p;
     struct arena *kept;
+    struct map stored; /* raw digests to a struct slice each: what is known, in 'kept'. */
 };
 
-/* Stored bytes that were published before stay as they are, whatever today's zstd would make. */
+static struct err keep_stored(struct cutting *c, const uint8_t raw_digest[DIGEST_SIZE],
+                              struct slice stored)
+{
+    struct slice key;
+    void *bytes = NULL;
+    TRY(arena_dup(c->kept, slice_of(raw_digest, DIGEST_SIZE), &key));
+    TRY(arena_alloc(c->kept, sizeof(struct slice), &bytes));
+    TRY(arena_dup(c->kept, stored, bytes));
+    TRY(map_put(&c->stored, key, bytes, /* out_old= */ NULL));
+    return note_known(c->p, raw_digest);
+}
+
+static struct err keep_found(void *ctx, const struct cp_store_chunk *found)
+{
+    return keep_stored(ctx, found->raw_digest, found->stored);
+}
+
+/* Stored bytes that were published before stay as they are, whatever today's zstd would make: those
+ * of the newest publication when it is at hand, else the journal's. */
+static struct err look_for_known(void *ctx, struct slice raw_digests)
+{
+    struct cutting *c = ctx;
+    struct cp_store *store = c->p->room->store;
+    auto_buf struct buf others = BUF_MAX(DIGESTS_MAX);
+    for (size_t at = 0; at < raw_digests.size; at += DIGEST_SIZE) {
+        struct slice raw_digest = slice_of(raw_digests.ptr + at, DIGEST_SIZE);
+        const struct cut_chunk *before = map_get(&c->p->before_chunks, raw_digest);
+        TRY(before == NULL ? buf_add(&others, raw_digest)
+                           : keep_stored(c, raw_digest.ptr, before->stored));
+    }
+    return store->ops->chunks_find(store, buf_slice(&others), keep_found, c);
+}
+
 static bool find_known(void *ctx, const uint8_t raw_digest[DIGEST_SIZE], struct slice *stored)
 {
     const struct cutting *c = ctx;
-    struct cp_passage *p = c->p;
-    auto_buf struct buf bytes = BUF_MAX(CHUNK_RAW_MAX);
-    const struct cut_chunk *before = map_get(&p->before_chunks, slice_of(raw_digest, DIGEST_SIZE));
-    struct err e = before != NULL
-                       ? buf_add(&bytes, before->stored)
-                       : p->room->store->ops->chunk_get(p->room->store, raw_digest, &bytes);
-    return err_ok(e) && err_ok(arena_dup(c->kept, buf_slice(&bytes), stored)) &&
-           err_ok(note_known(p, raw_digest)); /* else it is stored anew: the same content. */
+    const struct slice *found = map_get(&c->stored, slice_of(raw_digest, DIGEST_SIZE));
+    if (found != NULL) {
+        *stored = *found;
+    }
+    return found != NULL;
 }
 
 static struct err cut_to(struct cp_passage *p, struct cp_streams *out, struct arena *kept)
@@ -177,12 +231,14 @@ static struct err cut_to(struct cp_passage *p, struct cp_streams *out, struct ar
     struct cutting cutting = {.p = p, .kept = kept};
     const struct cp_streams_options options = {.format = p->work->format,
                                                .known = find_known,
+                                               .look = look_for_known,
                                                .context = &cutting,
                                                .before =
                                                    p->before == NULL ? NULL : &p->before->cut};
-    TRY(cp_streams_cut(p->prepared->compiled, &options, out));
-    p->cut = out;
-    return OK;
+    struct err e = cp_streams_cut(p->prepared->compiled, &options, out);
+    map_free(&cutting.stored);
+    p->cut = err_ok(e) ? out : NULL;
+    return e;
 }
 
 /* What was on the shelf is others', too: it stays as it is. */

@@ -27,6 +27,7 @@ static struct err cut_kind(struct cp_streams *s, const struct cp_part *parts, si
         TRY(part_add(&writer, parts[i].key, cp_part_bytes(&parts[i], s->format)));
     }
     const struct cut_options cut = {.known = options->known,
+                                    .look = options->look,
                                     .context = options->context,
                                     .before = find_stream(options->before, parts[0].kind)};
     struct cut_stream *stream = &s->streams[s->count];

@@ -25,6 +25,7 @@ struct cp_streams {
 struct cp_streams_options {
     uint32_t format;    /* that is wished for: see cp_streams_format(). */
     cut_known_fn known; /* stored bytes that are known already; may be NULL. */
+    cut_look_fn look;   /* where they are looked for; may be NULL. */
     void *context;
     const struct cp_streams *before; /* of another version, or NULL: see struct cut_options. */
 };

@@ -331,6 +331,19 @@ static struct err keep_chunk(void *ctx, const struct cp_store_chunk *chunk)
     return OK;
 }
 
+static struct err op_chunks_find(struct cp_store *store, struct slice raw_digests,
+                                 cp_store_chunk_fn *visit, void *ctx)
+{
+    struct cp_store *real = REAL(store);
+    struct visited v = {0};
+    TRY(reach("db.chunks_find"));
+    struct err e = answer(real->ops->chunks_find(real, raw_digests, keep_chunk, &v));
+    for (size_t i = 0; i < v.count && err_ok(e); i++) {
+        e = visit(ctx, &v.chunks[i]);
+    }
+    return e;
+}
+
 static struct err op_chunks_get(struct cp_store *store, const char *environment, uint64_t version,
                                 cp_store_chunk_fn *visit, void *ctx)
 {
@@ -419,6 +432,7 @@ static const struct cp_store_ops ops = {
     .sources_get = op_sources_get,
     .chunk_get = op_chunk_get,
     .chunks_get = op_chunks_get,
+    .chunks_find = op_chunks_find,
     .audit_add = op_audit_add,
     .node_list = op_node_list,
     .root_put = op_root_put,

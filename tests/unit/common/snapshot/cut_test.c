@@ -201,6 +201,57 @@ static void known_chunks_keep_their_stored_bytes(void **state)
     cut_stream_free(&first);
 }
 
+struct look {
+    const struct cut_stream *first;
+    size_t looks;
+    struct err answer;
+};
+
+static struct err look_at_all(void *context, struct slice raw_digests)
+{
+    struct look *look = context;
+    look->looks++;
+    assert_int_equal(raw_digests.size, look->first->chunk_count * DIGEST_SIZE);
+    for (size_t i = 0; i < look->first->chunk_count; i++) {
+        assert_memory_equal(raw_digests.ptr + i * DIGEST_SIZE, look->first->chunks[i].raw_digest,
+                            DIGEST_SIZE);
+    }
+    return look->answer;
+}
+
+static bool asked_after_the_look(void *context, const uint8_t raw_digest[DIGEST_SIZE],
+                                 struct slice *stored)
+{
+    const struct look *look = context;
+    (void)raw_digest;
+    (void)stored;
+    assert_int_equal(look->looks, 1);
+    return false;
+}
+
+static void all_chunks_are_looked_for_at_once(void **state)
+{
+    (void)state;
+    size_t sizes[300];
+    auto_buf struct buf raw = BUF_MAX(1 << 20);
+    struct cut_stream first;
+    struct cut_stream again = {0};
+    for (size_t i = 0; i < 300; i++) {
+        sizes[i] = 300;
+    }
+    stream_of(sizes, 300, &raw);
+    EXPECT_OK(cut_stream(STREAM_BUS, buf_slice(&raw), /* options= */ NULL, &first));
+    struct look look = {.first = &first};
+    const struct cut_options options = {
+        .known = asked_after_the_look, .look = look_at_all, .context = &look, .before = &first};
+    EXPECT_OK(cut_stream(STREAM_BUS, buf_slice(&raw), &options, &again));
+    assert_int_equal(look.looks, 1);
+    cut_stream_free(&again);
+    look = (struct look){.first = &first, .answer = FAIL(E_UNAVAILABLE)};
+    assert_int_equal(cut_stream(STREAM_BUS, buf_slice(&raw), &options, &again).code, E_UNAVAILABLE);
+    cut_stream_free(&first);
+}
+
 static void expect_same_stream(const struct cut_stream *a, const struct cut_stream *b)
 {
     assert_int_equal(a->chunk_count, b->chunk_count);
@@ -347,6 +398,7 @@ int main(void)
         cmocka_unit_test(golden),
         cmocka_unit_test(a_change_changes_few_chunks),
         cmocka_unit_test(known_chunks_keep_their_stored_bytes),
+        cmocka_unit_test(all_chunks_are_looked_for_at_once),
         cmocka_unit_test(what_another_version_holds_is_taken_over),
         cmocka_unit_test(bad_streams_are_not_cut),
         cmocka_unit_test(a_chunk_is_what_it_is_named),
