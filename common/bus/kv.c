@@ -28,8 +28,6 @@ struct write {
 };
 
 static bool name_fits(struct slice name, const char *extra, size_t max);
-static struct err key_subject(const struct kv *kv, const char *prefix, struct slice key,
-                              char out[SUBJECT_SIZE_MAX + 1]);
 static struct err send_write(const struct kv *kv, struct slice key, const struct write *write,
                              uint64_t timeout_ms, uint64_t *out_revision);
 static struct err get_direct(const struct kv *kv, struct slice key, uint64_t timeout_ms,
@@ -163,7 +161,7 @@ static struct err send_write(const struct kv *kv, struct slice key, const struct
     char expected[24];
     struct bus_header headers[3];
     size_t count = 0;
-    TRY(key_subject(kv, "", key, subject));
+    TRY(kv_key_subject(kv, "", key, subject));
     if (write->operation.size > 0) {
         headers[count++] = (struct bus_header){SLICE_LIT("KV-Operation"), write->operation};
     }
@@ -180,12 +178,17 @@ static struct err send_write(const struct kv *kv, struct slice key, const struct
                                    .header_count = count,
                                    .payload = write->value};
     natsMsg *answer = NULL;
-    struct puback ack;
     TRY(bus_request(kv->bus, &request, timeout_ms, &answer));
-    struct err err = puback_decode(
-        slice_of(natsMsg_GetData(answer), (size_t)natsMsg_GetDataLength(answer)), &ack);
+    struct err err = kv_take_ack(
+        slice_of(natsMsg_GetData(answer), (size_t)natsMsg_GetDataLength(answer)), out_revision);
     natsMsg_Destroy(answer);
-    if (!err_ok(err)) {
+    return err;
+}
+
+struct err kv_take_ack(struct slice answer, uint64_t *out_revision)
+{
+    struct puback ack;
+    if (!err_ok(puback_decode(answer, &ack))) {
         return FAIL(E_RESULT_UNKNOWN); /* somebody answered, but not a stream. */
     }
     if (!err_ok(ack.err)) {
@@ -233,7 +236,7 @@ struct err kv_erase(const struct kv *kv, struct slice key, uint64_t revision, ui
     char subject[SUBJECT_SIZE_MAX + 1];
     char purge[KV_BUCKET_MAX + 32];
     char body[SUBJECT_SIZE_MAX + 64];
-    TRY(key_subject(kv, "", key, subject));
+    TRY(kv_key_subject(kv, "", key, subject));
     (void)snprintf(purge, sizeof(purge), "$JS.API.STREAM.PURGE.KV_%s", kv->bucket);
     int size = snprintf(body, sizeof(body), "{\"filter\": \"%s\", \"seq\": %llu}", subject,
                         (unsigned long long)revision + 1);
@@ -313,7 +316,7 @@ static struct err get_direct(const struct kv *kv, struct slice key, uint64_t tim
     char subject[SUBJECT_SIZE_MAX + 1];
     char prefix[KV_API_MAX + KV_BUCKET_MAX + 32];
     (void)snprintf(prefix, sizeof(prefix), "%s.DIRECT.GET.KV_%s.", kv->api, kv->bucket);
-    TRY(key_subject(kv, prefix, key, subject));
+    TRY(kv_key_subject(kv, prefix, key, subject));
     natsMsg *answer = NULL;
     TRY(bus_request(kv->bus, &(struct bus_outgoing){.subject = slice_str(subject)}, timeout_ms,
                     &answer));
@@ -345,7 +348,7 @@ static struct err get_from_leader(const struct kv *kv, struct slice key, uint64_
     natsMsg *msg = NULL;
     jsErrCode code = 0;
     (void)snprintf(stream, sizeof(stream), "KV_%s", kv->bucket);
-    TRY(key_subject(kv, "", key, subject));
+    TRY(kv_key_subject(kv, "", key, subject));
     bool any = false;
     struct err err = look_inside(kv, stream, timeout_ms / 2, &any);
     if (err_ok(err) && any) {
@@ -388,9 +391,8 @@ static bool name_fits(struct slice name, const char *extra, size_t max)
     return true;
 }
 
-/* Writes <prefix>$KV.<bucket>.<key>. E_USAGE when the key is none. */
-static struct err key_subject(const struct kv *kv, const char *prefix, struct slice key,
-                              char out[SUBJECT_SIZE_MAX + 1])
+struct err kv_key_subject(const struct kv *kv, const char *prefix, struct slice key,
+                          char out[SUBJECT_SIZE_MAX + 1])
 {
     if (!name_fits(key, "-_.=/", KV_KEY_MAX) || !subject_is_valid(key)) {
         return FAIL(E_USAGE);

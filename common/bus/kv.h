@@ -106,6 +106,21 @@ MUST_CHECK struct err kv_get(const struct kv *kv, struct slice key, enum kv_read
 MUST_CHECK struct err kv_put(const struct kv *kv, struct slice key, struct slice value,
                              uint64_t timeout_ms, uint64_t *out_revision);
 
+/* What is to be written under a key. */
+struct kv_item {
+    struct slice key;
+    struct slice value;
+    bool done; /* it was, and its answer came: passed over, and set. */
+};
+
+/*
+ * Writes all of them, as kv_put(), with several on their way at once; in which order is not said.
+ * The first failure ends it: then 'done' says which ones were written for sure. 'timeout_ms' is for
+ * each answer.
+ */
+MUST_CHECK struct err kv_put_all(const struct kv *kv, struct kv_item *items, size_t count,
+                                 uint64_t timeout_ms);
+
 /*
  * Conditions. A bucket of one replica judges them one write after the other. One of several does
  * so by what was stored already, as of nats-server 2.9: of two writes that are on their way at once

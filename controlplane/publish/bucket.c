@@ -1,15 +1,23 @@
 /* bucket: see bucket.h. */
 #include "controlplane/publish/bucket.h"
 
+#include <stdlib.h>
 #include <string.h>
 
+#include "common/base/arena.h"
 #include "common/base/clock.h"
 #include "common/base/limits.h"
 #include "common/base/log.h"
+#include "common/base/scope.h"
 #include "common/base/text.h"
 #include "common/bus/subject.h"
 
-enum { CONTAINER_MAX = 1 << 20 };
+enum {
+    CONTAINER_MAX = 1 << 20,
+    FILL_MAX = 64, /* chunks that are put at once, */
+    FILL_BLOCK = 256 << 10,
+    FILL_BYTES_MAX = FILL_MAX * (CHUNK_RAW_MAX + 4096), /* and what they may weigh. */
+};
 
 struct err cp_bucket_bind(struct cp_bucket *b, struct bus *bus, const char *environment,
                           struct cp_roots *roots)
@@ -66,11 +74,11 @@ static struct err has_root(const struct cp_bucket *b, bool *out)
     return OK;
 }
 
-struct err cp_bucket_prepare(const struct cp_bucket *b, struct buf *why)
+struct err cp_bucket_prepare(const struct cp_bucket *b, struct buf *why, struct stream_info *out)
 {
     struct kv_config config = {
         .history = 1, .max_bytes = limits.bucket_bytes, .replicas = b->replicas};
-    struct err e = kv_ensure(&b->kv, &config, limits.fetch_timeout_ms, why, /* out= */ NULL);
+    struct err e = kv_ensure(&b->kv, &config, limits.fetch_timeout_ms, why, out);
     if (e.code == E_CONFLICT) {
         return FAIL(E_BUCKET_FOREIGN);
     }
@@ -86,17 +94,36 @@ struct err cp_bucket_put_roots(const struct cp_bucket *b, uint64_t version)
     return cp_roots_each(b->roots, version, put_root, &target);
 }
 
-struct err cp_bucket_put_chunk(const struct cp_bucket *b, const uint8_t digest[DIGEST_SHORT_SIZE],
-                               struct slice stored)
+/* What has no answer may have been put: once more does no harm. */
+static struct err put_items(const struct cp_bucket *b, struct kv_item *items, size_t count)
 {
-    char key[SNAP_KEY_SIZE];
-    uint64_t start_ns = clock_boot_ns();
-    snap_key_chunk(digest, key);
-    TRY(put(b, key, stored));
-    if (b->puts != NULL) {
-        cp_puts_note(b->puts, digest, (clock_boot_ns() - start_ns) / 1000000);
+    struct err e = kv_put_all(&b->kv, items, count, limits.fetch_timeout_ms);
+    return e.code == E_RESULT_UNKNOWN ? kv_put_all(&b->kv, items, count, limits.fetch_timeout_ms)
+                                      : e;
+}
+
+struct err cp_bucket_put_chunks(const struct cp_bucket *b, const struct cp_bucket_chunk *chunks,
+                                size_t count)
+{
+    auto_free struct kv_item *items = calloc(count + 1, sizeof(*items));
+    auto_free char *keys = calloc(count + 1, SNAP_KEY_SIZE);
+    if (items == NULL || keys == NULL) {
+        return FAIL(E_NO_MEMORY);
     }
-    return OK;
+    for (size_t i = 0; i < count; i++) {
+        char *key = keys + i * SNAP_KEY_SIZE;
+        snap_key_chunk(chunks[i].digest, key);
+        items[i] = (struct kv_item){.key = slice_str(key), .value = chunks[i].stored};
+    }
+    uint64_t start_ns = clock_boot_ns();
+    struct err e = count == 0 ? OK : put_items(b, items, count);
+    uint64_t age_ms = (clock_boot_ns() - start_ns) / 1000000;
+    for (size_t i = 0; b->puts != NULL && i < count; i++) {
+        if (items[i].done) {
+            cp_puts_note(b->puts, chunks[i].digest, age_ms);
+        }
+    }
+    return e;
 }
 
 static struct err learn_key(void *ctx, struct slice key, const struct kv_entry *entry)
@@ -154,9 +181,44 @@ struct err cp_bucket_has_manifest(const struct cp_bucket *b, const struct cp_rec
     return OK;
 }
 
-static struct err put_stored(void *ctx, const struct cp_store_chunk *chunk)
+/* Chunks of the journal on their way into the bucket. */
+struct filling {
+    const struct cp_bucket *b;
+    struct arena bytes; /* of those that wait. */
+    struct cp_bucket_chunk waiting[FILL_MAX];
+    size_t count;
+};
+
+static struct err flush(struct filling *f)
 {
-    return cp_bucket_put_chunk(ctx, chunk->stored_digest, chunk->stored);
+    struct err e = cp_bucket_put_chunks(f->b, f->waiting, f->count);
+    f->count = 0;
+    arena_free(&f->bytes);
+    arena_init(&f->bytes, FILL_BLOCK, FILL_BYTES_MAX);
+    return e;
+}
+
+static struct err fill(void *ctx, const struct cp_store_chunk *chunk)
+{
+    struct filling *f = ctx;
+    struct slice digest;
+    struct cp_bucket_chunk *next = &f->waiting[f->count];
+    TRY(arena_dup(&f->bytes, slice_of(chunk->stored_digest, DIGEST_SHORT_SIZE), &digest));
+    TRY(arena_dup(&f->bytes, chunk->stored, &next->stored));
+    next->digest = digest.ptr;
+    f->count++;
+    return f->count == FILL_MAX ? flush(f) : OK;
+}
+
+static struct err put_journal(const struct cp_bucket *b, struct cp_store *store,
+                              const char *environment, uint64_t version)
+{
+    struct filling filling = {.b = b};
+    arena_init(&filling.bytes, FILL_BLOCK, FILL_BYTES_MAX);
+    struct err e = store->ops->chunks_get(store, environment, version, fill, &filling);
+    e = err_ok(e) ? flush(&filling) : e;
+    arena_free(&filling.bytes);
+    return e;
 }
 
 struct err cp_bucket_restore(const struct cp_bucket *b, struct cp_store *store,
@@ -166,17 +228,16 @@ struct err cp_bucket_restore(const struct cp_bucket *b, struct cp_store *store,
     if (b->puts != NULL) {
         cp_puts_forget(b->puts); /* it may be another bucket. */
     }
-    TRY(cp_bucket_prepare(b, why));
+    TRY(cp_bucket_prepare(b, why, /* out= */ NULL));
     TRY(cp_bucket_put_roots(b, /* version= */ 0));
     TRY(store->ops->latest(store, environment, &record));
     auto_buf struct buf manifest = BUF_MAX(CONTAINER_MAX);
     TRY(store->ops->load(store, environment, record.version, &record, &manifest));
-    struct cp_bucket target = *b; /* visitors take a context that may be written to. */
-    TRY(store->ops->chunks_get(store, environment, record.version, put_stored, &target));
+    TRY(put_journal(b, store, environment, record.version));
     TRY(cp_bucket_put_manifest(b, &record, buf_slice(&manifest)));
     /* Once more: whoever removed the bucket meanwhile and made one of their own has all that came
      * behind, and then nobody would find anything missing in it, and look at how it was made. */
-    TRY(cp_bucket_prepare(b, why));
+    TRY(cp_bucket_prepare(b, why, /* out= */ NULL));
     *out_version = record.version;
     return OK;
 }

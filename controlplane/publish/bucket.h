@@ -27,8 +27,9 @@ MUST_CHECK struct err cp_bucket_bind(struct cp_bucket *b, struct bus *bus, const
                                      struct cp_roots *roots);
 
 /* Makes the bucket when it is missing, and puts all roots when the one in force is not in it. 'why'
- * may be NULL. */
-MUST_CHECK struct err cp_bucket_prepare(const struct cp_bucket *b, struct buf *why);
+ * and 'out', which says how it was found, may be NULL. */
+MUST_CHECK struct err cp_bucket_prepare(const struct cp_bucket *b, struct buf *why,
+                                        struct stream_info *out);
 
 /* Learns from the bucket which chunks were put lately, unless something is known already. What
  * cannot be learnt is put again. */
@@ -39,9 +40,15 @@ bool cp_bucket_has_chunk(const struct cp_bucket *b, const uint8_t digest[DIGEST_
 /* Puts the known roots from 'version' on. */
 MUST_CHECK struct err cp_bucket_put_roots(const struct cp_bucket *b, uint64_t version);
 
-MUST_CHECK struct err cp_bucket_put_chunk(const struct cp_bucket *b,
-                                          const uint8_t digest[DIGEST_SHORT_SIZE],
-                                          struct slice stored);
+/* What is to be put as "chunk.<digest>"; borrowed. */
+struct cp_bucket_chunk {
+    const uint8_t *digest; /* short, of the stored bytes. */
+    struct slice stored;
+};
+
+/* Puts chunks, many on their way at once; all are there when it returns OK. */
+MUST_CHECK struct err cp_bucket_put_chunks(const struct cp_bucket *b,
+                                           const struct cp_bucket_chunk *chunks, size_t count);
 MUST_CHECK struct err cp_bucket_put_manifest(const struct cp_bucket *b,
                                              const struct cp_record *record,
                                              struct slice container);

@@ -8,6 +8,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/limits.h"
+#include "common/base/scope.h"
 #include "controlplane/publish/passage.h"
 
 enum {
@@ -41,18 +42,16 @@ static bool has_room(const struct stream_info *bucket, uint64_t wanted)
 }
 
 /* A full bucket would take no heads either: some room is left for them, always. */
-static struct err make_room(struct cp_passage *p)
+static struct err make_room(struct cp_passage *p, const struct stream_info *found)
 {
-    const struct kv *kv = &p->room->bucket.kv;
-    struct stream_info bucket;
+    struct stream_info bucket = *found;
     uint64_t removed = 0;
     uint64_t wanted = bytes_to_put(p);
-    TRY(kv_look(kv, limits.fetch_timeout_ms, &bucket));
     if (has_room(&bucket, wanted)) {
         return OK;
     }
     TRY(cp_collector_run(p->room->collector, p->room, &removed));
-    TRY(kv_look(kv, limits.fetch_timeout_ms, &bucket));
+    TRY(kv_look(&p->room->bucket.kv, limits.fetch_timeout_ms, &bucket));
     if (has_room(&bucket, wanted)) {
         return OK;
     }
@@ -63,31 +62,31 @@ static struct err make_room(struct cp_passage *p)
     return FAIL(E_BUCKET_FULL);
 }
 
-static struct err put_stream(struct cp_passage *p, const struct cut_stream *stream)
-{
-    for (size_t i = 0; i < stream->chunk_count; i++) {
-        const struct cut_chunk *chunk = &stream->chunks[i];
-        if (!cp_bucket_has_chunk(&p->room->bucket, chunk->digest)) {
-            TRY(cp_bucket_put_chunk(&p->room->bucket, chunk->digest, chunk->stored));
-        }
-    }
-    return OK;
-}
-
 static struct err put_streams(struct cp_passage *p)
 {
-    for (size_t i = 0; i < p->cut->count; i++) {
-        TRY(put_stream(p, &p->cut->streams[i]));
+    auto_free struct cp_bucket_chunk *missing = calloc(p->work->chunks + 1, sizeof(*missing));
+    size_t count = 0;
+    if (missing == NULL) {
+        return FAIL(E_NO_MEMORY);
     }
-    return OK;
+    for (size_t i = 0; i < p->cut->count; i++) {
+        for (size_t k = 0; k < p->cut->streams[i].chunk_count; k++) {
+            const struct cut_chunk *chunk = &p->cut->streams[i].chunks[k];
+            if (!cp_bucket_has_chunk(&p->room->bucket, chunk->digest)) {
+                missing[count++] = (struct cp_bucket_chunk){chunk->digest, chunk->stored};
+            }
+        }
+    }
+    return cp_bucket_put_chunks(&p->room->bucket, missing, count);
 }
 
 static struct err fill_bucket(struct cp_passage *p)
 {
     buf_clear(&p->work->sentence);
-    TRY(cp_bucket_prepare(&p->room->bucket, &p->work->sentence));
+    struct stream_info bucket;
+    TRY(cp_bucket_prepare(&p->room->bucket, &p->work->sentence, &bucket));
     cp_bucket_learn(&p->room->bucket);
-    TRY(make_room(p));
+    TRY(make_room(p, &bucket));
     struct err e = put_streams(p);
     return e.code == E_BUS_FULL ? FAIL(E_BUCKET_FULL) : e; /* others fill it, too. */
 }

@@ -711,6 +711,18 @@ struct err kv_put(const struct kv *kv, struct slice key, struct slice value, uin
     return send_write(kv, &q, timeout_ms, out_revision);
 }
 
+/* One after the other: whoever is cut off in between has written some of them, as there. */
+struct err kv_put_all(const struct kv *kv, struct kv_item *items, size_t count, uint64_t timeout_ms)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (!items[i].done) {
+            TRY(kv_put(kv, items[i].key, items[i].value, timeout_ms, /* out_revision= */ NULL));
+            items[i].done = true;
+        }
+    }
+    return OK;
+}
+
 struct err kv_create(const struct kv *kv, struct slice key, struct slice value, uint64_t timeout_ms,
                      uint64_t *out_revision)
 {

@@ -2,6 +2,7 @@
 #include "common/bus/kv.h"
 
 #include <nats/nats.h>
+#include <stdio.h>
 
 #include "common/base/clock.h"
 #include "common/base/ids.h"
@@ -407,6 +408,101 @@ static void a_dead_server_is_unavailable(void **state)
     expect(f, "kept", KV_VALUE, "x", revision);
 }
 
+/* ---- several at once ---- */
+
+enum { MANY = 300 }; /* more than are on their way at once. */
+
+static char many_keys[MANY][16];
+
+static void fill_many(struct kv_item items[MANY], const char *value)
+{
+    for (int i = 0; i < MANY; i++) {
+        (void)snprintf(many_keys[i], sizeof(many_keys[i]), "many.%d", i);
+        items[i] = (struct kv_item){.key = slice_str(many_keys[i]), .value = slice_str(value)};
+    }
+}
+
+static struct err count_many(void *ctx, struct slice key, const struct kv_entry *entry)
+{
+    int *count = ctx;
+    *count += entry->state == KV_VALUE && slice_starts(key, SLICE_LIT("many."));
+    return OK;
+}
+
+static void many_are_written_at_once(void **state)
+{
+    struct fixture *f = *state;
+    struct kv_item items[MANY];
+    int count = 0;
+    struct kv_entry entry;
+    auto_buf struct buf value = BUF_MAX(16);
+    fill_many(items, "one");
+    items[7].done = true; /* it is passed over. */
+    assert_int_equal(kv_put_all(&f->kv, items, MANY, WAIT_MS).code, E_OK);
+    assert_int_equal(kv_list(&f->kv, WAIT_MS, count_many, &count).code, E_OK);
+    assert_int_equal(count, MANY - 1);
+    for (int i = 0; i < MANY; i++) {
+        assert_true(items[i].done);
+    }
+    assert_int_equal(
+        kv_get(&f->kv, SLICE_LIT("many.7"), KV_READ_LEADER, WAIT_MS, &value, &entry).code, E_OK);
+    assert_int_equal(entry.state, KV_MISSING);
+    assert_int_equal(kv_put_all(&f->kv, items, 0, WAIT_MS).code, E_OK);
+}
+
+/* What was refused, and what was not sent behind it, is not done. */
+static void the_first_refusal_ends_many(void **state)
+{
+    struct fixture *f = *state;
+    struct kv tiny;
+    struct kv none;
+    struct kv_item items[MANY];
+    uint8_t bytes[1500] = {0};
+    struct kv_config config = {.history = 1, .max_bytes = 8192};
+    assert_int_equal(kv_bind(&tiny, f->bus, SLICE_LIT("tiny-many")).code, E_OK);
+    assert_int_equal(kv_ensure(&tiny, &config, WAIT_MS, NULL, /* out= */ NULL).code, E_OK);
+    fill_many(items, "");
+    for (int i = 0; i < MANY; i++) {
+        items[i].value = slice_of(bytes, sizeof(bytes));
+    }
+    assert_int_equal(kv_put_all(&tiny, items, MANY, WAIT_MS).code, E_BUS_FULL);
+    assert_true(items[0].done);
+    assert_false(items[100].done); /* it was sent, and refused. */
+    assert_false(items[MANY - 1].done);
+    fill_many(items, "one");
+    items[2].key = SLICE_LIT("a..b");
+    assert_int_equal(kv_put_all(&f->kv, items, MANY, WAIT_MS).code, E_USAGE);
+    assert_true(items[1].done); /* what was on its way was waited for. */
+    assert_false(items[3].done);
+    assert_int_equal(kv_bind(&none, f->bus, SLICE_LIT("none")).code, E_OK);
+    fill_many(items, "one");
+    assert_int_equal(kv_put_all(&none, items, 1, WAIT_MS).code, E_UNAVAILABLE);
+}
+
+static void silence_leaves_many_unknown(void **state)
+{
+    struct fixture *f = *state;
+    struct kv_item items[MANY];
+    fill_many(items, "two");
+    nats_server_pause(&f->server);
+    assert_int_equal(kv_put_all(&f->kv, items, MANY, 200).code, E_RESULT_UNKNOWN);
+    nats_server_resume(&f->server);
+    assert_false(items[0].done);
+    assert_int_equal(kv_put_all(&f->kv, items, MANY, WAIT_MS).code, E_OK);
+}
+
+static void a_node_cannot_write_many(void **state)
+{
+    struct fixture *f = *state;
+    struct kv kv;
+    struct kv_item items[MANY];
+    struct bus *node = open_bus(&f->server, "node");
+    assert_int_equal(kv_bind(&kv, node, SLICE_LIT("snap")).code, E_OK);
+    fill_many(items, "bad");
+    assert_int_equal(kv_put_all(&kv, items, 2, 500).code, E_BUS_FORBIDDEN);
+    bus_close(node);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -423,6 +519,10 @@ int main(void)
         cmocka_unit_test(a_missing_bucket_is_no_missing_key),
         cmocka_unit_test(a_node_cannot_write_the_head),
         cmocka_unit_test(silence_is_an_unknown_result),
+        cmocka_unit_test(many_are_written_at_once),
+        cmocka_unit_test(the_first_refusal_ends_many),
+        cmocka_unit_test(silence_leaves_many_unknown),
+        cmocka_unit_test(a_node_cannot_write_many),
         cmocka_unit_test(a_dead_server_is_unavailable),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
