@@ -85,7 +85,11 @@ static struct err load_chunks(struct disk *d, struct snap_set *set)
     struct snap_missing missing;
     size_t at = 0;
     while (snap_set_missing(set, &at, &missing)) {
-        TRY(disk_chunk(d, &missing.name, &bytes));
+        struct err e = disk_chunk(d, &missing.name, &bytes);
+        if (e.code == E_NOT_FOUND) {
+            return FAIL(E_CHUNK_MISSING); /* its record went bad: that is not a disk without any. */
+        }
+        TRY(e);
         TRY(snap_set_add(set, &missing.name, buf_slice(&bytes)));
     }
     TRY(snap_set_close(set));

@@ -199,9 +199,8 @@ static void short_by(struct trial *t, const struct key_pair *key)
 
 static void by_another_role(struct trial *t)
 {
-    short_by(t,
-             world_key(t->world, dice_even(&t->dice) ? KEY_ROLE_HEAD : KEY_ROLE_ROOT,
-                       (size_t)dice_below(&t->dice, 2)));
+    short_by(t, world_key(t->world, dice_even(&t->dice) ? KEY_ROLE_HEAD : KEY_ROLE_ROOT,
+                          (size_t)dice_below(&t->dice, 2)));
 }
 
 /* Dropped, to come, of no root, of a node, or of another world. */

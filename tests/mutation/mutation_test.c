@@ -199,6 +199,7 @@ static void begin_generation(uint64_t generation)
             node_start(&run.nodes[i], &run.worlds[i], directory);
         }
         take(&run.nodes[i], VERSION_OLD);
+        node_proves(&run.nodes[i]);
         take(&run.nodes[i], VERSION_FLOOR);
         plane_begin(run.planes[i], &run.worlds[i]);
     }
@@ -215,8 +216,9 @@ static void end_generation(void)
                    &(struct world_head){.root_version = w->roots[ROOT_NEXT].version,
                                         .key = &w->keys[KEY_ROLE_HEAD][ROOT_AFTER]},
                    &head);
-        node_walks(&run.nodes[i], buf_slice(&w->root_bytes[ROOT_NEXT]), buf_slice(&head),
-                   w->roots[ROOT_NEXT].version);
+        bool withheld = w->generation % 2 == 1; /* heads are, roots are not. */
+        node_walks(&run.nodes[i], buf_slice(&w->root_bytes[ROOT_NEXT]),
+                   withheld ? (struct slice){0} : buf_slice(&head), w->roots[ROOT_NEXT].version);
         run.controls++;
     }
 }
@@ -305,7 +307,9 @@ static void set_up(uint64_t seed)
     ids_init();
     log_level_set(LOG_ERROR);
     run.seed = seed;
-    (void)snprintf(run.directory, sizeof(run.directory), "/tmp/trilane-mutation-XXXXXX");
+    bool in_memory = access("/dev/shm", W_OK) == 0; /* no disk is waited for. */
+    (void)snprintf(run.directory, sizeof(run.directory), "%s/trilane-mutation-XXXXXX",
+                   in_memory ? "/dev/shm" : "/tmp");
     CHECK(mkdtemp(run.directory) != NULL);
     add_kinds();
     for (unsigned i = 0; i < WORLDS; i++) {

@@ -184,8 +184,8 @@ static void take_picture(const struct node *n, struct picture *out)
 
 static bool same_file(const struct file *a, const struct file *b)
 {
-    return a->number == b->number && a->size == b->size &&
-           a->changed.tv_sec == b->changed.tv_sec && a->changed.tv_nsec == b->changed.tv_nsec;
+    return a->number == b->number && a->size == b->size && a->changed.tv_sec == b->changed.tv_sec &&
+           a->changed.tv_nsec == b->changed.tv_nsec;
 }
 
 /* What changed; NULL: nothing but what the refusal itself counts. */
@@ -219,10 +219,10 @@ static void show(struct node *n, struct slice head)
 static _Noreturn void not_taken(const struct node *n, const char *what)
 {
     const struct dp_apply_standing *s = &n->apply->standing;
-    (void)fprintf(stderr,
-                  "control: %s of world %u, generation %llu, is not taken: %s of %s; serves %llu\n",
-                  what, n->world->index, (unsigned long long)n->world->generation,
-                  err_name(s->code), s->object, (unsigned long long)(n->model == NULL ? 0 : dp_model_version(n->model)));
+    (void)fprintf(
+        stderr, "control: %s of world %u, generation %llu, is not taken: %s of %s; serves %llu\n",
+        what, n->world->index, (unsigned long long)n->world->generation, err_name(s->code),
+        s->object, (unsigned long long)(n->model == NULL ? 0 : dp_model_version(n->model)));
     exit(1);
 }
 
@@ -241,9 +241,23 @@ void node_walks(struct node *n, struct slice root, struct slice head, uint64_t r
     char key[SNAP_KEY_SIZE];
     snap_key_root(root_version, key);
     node_lie(n, key, root);
-    show(n, head);
+    if (head.size == 0) {
+        asks = n;
+        dp_apply_roots(n->apply);
+        n->lie_count = 0;
+    } else {
+        show(n, head);
+    }
     if (n->apply->judge.root.version != root_version) {
         not_taken(n, "the valid root");
+    }
+}
+
+void node_proves(struct node *n)
+{
+    dp_apply_prove(n->apply, UINT64_MAX);
+    if (!n->apply->standing.good) {
+        not_taken(n, "what is good");
     }
 }
 

@@ -37,9 +37,13 @@ void node_stop(struct node *n);
 void node_lie(struct node *n, const char *key, struct slice bytes);
 void node_hide(struct node *n, const char *key);
 
-/* Controls: the head must lead to this version, or to this root; else the program ends. */
+/* Controls: the head must lead to this version, or to this root; else the program ends. An empty
+ * head: the root is found without any, as once a minute. */
 void node_takes(struct node *n, struct slice head, uint64_t version);
 void node_walks(struct node *n, struct slice root, struct slice head, uint64_t root_version);
+
+/* What it serves has stood its time: it is the last good version from now on. */
+void node_proves(struct node *n);
 
 /* The head must be no news. */
 void node_knows(struct node *n, struct slice head);

@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "common/base/clock.h"
 #include "common/base/ids.h"
@@ -57,6 +59,8 @@ struct plane {
     struct cp_registrar *registrar;
     struct joiner joiners[JOINERS];
     struct join_token expired;
+    struct buf backup;
+    struct cp_store *empty; /* what backups are restored into. */
 };
 
 static _Noreturn void not_taken(const struct plane *p, const char *what)
@@ -64,6 +68,11 @@ static _Noreturn void not_taken(const struct plane *p, const char *what)
     (void)fprintf(stderr, "control: %s of world %u, generation %llu, is not taken\n", what,
                   p->world->index, (unsigned long long)p->world->generation);
     exit(1);
+}
+
+static void flip(struct trial *t, uint8_t *bytes, size_t size)
+{
+    bytes[dice_below(&t->dice, size)] ^= (uint8_t)(1U << dice_below(&t->dice, 8));
 }
 
 /* ---- statuses ---- */
@@ -382,7 +391,11 @@ static void proposal_changed(struct trial *t)
     const struct version *next = t->world->versions[VERSION_NEXT];
     struct buf *b = body_input(t);
     MUST(buf_add(b, buf_slice(&next->body)));
-    bytes_change(&t->dice, b);
+    if (dice_below(&t->dice, 4) == 0) { /* the version is at its front, under no digest. */
+        flip(t, b->ptr, 3);
+    } else {
+        bytes_change(&t->dice, b);
+    }
     Trilane__Snapshot__V1__Manifest *before =
         trilane__snapshot__v1__manifest__unpack(NULL, next->body.size, next->body.ptr);
     Trilane__Snapshot__V1__Manifest *now =
@@ -681,11 +694,6 @@ static void judge_join(struct trial *t, const struct cp_join_request *r)
     }
 }
 
-static void flip(struct trial *t, uint8_t *bytes, size_t size)
-{
-    bytes[dice_below(&t->dice, size)] ^= (uint8_t)(1U << dice_below(&t->dice, 8));
-}
-
 /* The token of nobody, of another environment, of another name, one that is over, or was used. */
 static void join_by_another_token(struct trial *t)
 {
@@ -707,6 +715,37 @@ static void join_by_another_token(struct trial *t)
     prove_join(p, guest, &r);
     t->wanted = codes[which];
     judge_join(t, &r);
+}
+
+/* Whatever is done to the text that a person carries to a node. Its pin is the node's to ask. */
+static void join_token_changed(struct trial *t)
+{
+    struct plane *p = t->plane;
+    struct joiner *guest = &p->joiners[GUEST];
+    struct buf *text = trial_input(t, "token");
+    struct join_token token;
+    *text = BUF_MAX((size_t)2 * JOIN_TOKEN_MAX);
+    MUST(join_token_print(&guest->token, text));
+    if (dice_even(&t->dice)) { /* a digit for a digit, so that it may be one still. */
+        static const char digits[] = "0123456789abcdef-";
+        text->ptr[dice_below(&t->dice, text->size)] = (uint8_t)digits[dice_below(&t->dice, 17)];
+    } else if (dice_even(&t->dice)) {
+        bytes_change(&t->dice, text);
+    } else {
+        bytes_resize(&t->dice, text);
+    }
+    t->got = join_token_parse(buf_slice(text), &token).code;
+    if (t->got != E_OK) {
+        return;
+    }
+    t->idle = memcmp(token.secret, guest->token.secret, JOIN_SECRET_SIZE) == 0 &&
+              strcmp(token.node, guest->token.node) == 0 &&
+              strcmp(token.environment, guest->token.environment) == 0;
+    if (!t->idle) {
+        struct cp_join_request r = {.token = token, .csr = buf_slice(&guest->csr)};
+        prove_join(p, guest, &r);
+        judge_join(t, &r);
+    }
 }
 
 /* What the proof covers is other than what was proved. */
@@ -929,6 +968,48 @@ static void begin_registrar(struct plane *p)
     expire_one(p);
 }
 
+/* ---- backups ---- */
+
+static void begin_backup(struct plane *p)
+{
+    enum { BACKUP_MAX = 64 << 20 };
+    char url[PATH_SIZE + 32];
+    auto_buf struct buf message = BUF_MAX(1024);
+    auto_close int fd = memfd_create("backup", MFD_CLOEXEC);
+    uint8_t *room = NULL;
+    CHECK(fd >= 0);
+    MUST(p->store->ops->backup(p->store, fd));
+    off_t size = lseek(fd, 0, SEEK_END);
+    CHECK(size > 0);
+    p->backup = BUF_MAX(BACKUP_MAX);
+    MUST(buf_reserve(&p->backup, (size_t)size, &room));
+    CHECK(pread(fd, room, (size_t)size, 0) == size);
+    buf_commit(&p->backup, (size_t)size);
+    (void)snprintf(url, sizeof(url), "sqlite:%s/empty.db", p->directory);
+    MUST(cp_store_open(url, &p->empty, &message));
+}
+
+struct slice plane_backup(struct plane *p)
+{
+    return buf_slice(&p->backup);
+}
+
+enum err_code plane_restore(struct plane *p, int fd)
+{
+    return p->empty->ops->restore(p->empty, fd).code;
+}
+
+/* What was refused left the database empty: the backup still fits in. */
+static void backup_control(struct plane *p)
+{
+    auto_close int fd = memfd_create("backup", MFD_CLOEXEC);
+    CHECK(fd >= 0 && write(fd, p->backup.ptr, p->backup.size) == (ssize_t)p->backup.size);
+    CHECK(lseek(fd, 0, SEEK_SET) == 0);
+    if (plane_restore(p, fd) != E_OK) {
+        not_taken(p, "the valid backup");
+    }
+}
+
 /* ---- a plane ---- */
 
 struct plane *plane_new(const char *directory)
@@ -942,15 +1023,18 @@ struct plane *plane_new(const char *directory)
 void plane_free(struct plane *p)
 {
     cp_roll_free(p->roll);
-    cp_registrar_free(p->registrar);
-    cp_certifier_stop(p->certifier);
-    if (p->store != NULL) {
+    if (p->registrar != NULL) {
+        backup_control(p);
+        cp_registrar_free(p->registrar);
+        cp_certifier_stop(p->certifier);
         cp_store_close(p->store);
+        cp_store_close(p->empty);
     }
     for (size_t i = 0; i < JOINERS; i++) {
         joiner_free(&p->joiners[i]);
     }
     buf_free(&p->own_head);
+    buf_free(&p->backup);
     free(p);
 }
 
@@ -960,6 +1044,7 @@ void plane_begin(struct plane *p, struct world *w)
     if (p->roll == NULL) {
         begin_roll(p);
         begin_registrar(p);
+        begin_backup(p);
     }
     begin_leader(p);
     (void)plane_controls(p);
@@ -1002,6 +1087,7 @@ const struct trial_kind plane_kinds[] = {
      join_by_another_token,
      4,
      {E_TOKEN_UNKNOWN, E_TOKEN_MISMATCH, E_TOKEN_EXPIRED, E_TOKEN_USED}},
+    {"join.token_changed", join_token_changed, 5, {E_MALFORMED, E_TOKEN_UNKNOWN, E_TOKEN_MISMATCH}},
     {"join.unproved", join_unproved, 4, {E_UNAUTHENTICATED}},
     {"join.request_changed",
      join_request_changed,

@@ -17,3 +17,8 @@ void plane_begin(struct plane *p, struct world *w);
 
 /* Valid documents must be taken, or the program ends; how many there were. */
 uint64_t plane_controls(struct plane *p);
+
+/* A backup of its database; restores one into an empty database, which must stay so: OK is not
+ * expected here. */
+struct slice plane_backup(struct plane *p);
+enum err_code plane_restore(struct plane *p, int fd);

@@ -151,11 +151,10 @@ static void one_side(struct trial *t)
 static void by_another_key(struct trial *t)
 {
     struct world *w = t->world;
-    const struct key_pair *others[] = {world_key(w, KEY_ROLE_MANIFEST, 0),
-                                       world_key(w, KEY_ROLE_HEAD, 0),
-                                       &w->keys[KEY_ROLE_ROOT][ROOT_BEFORE],
-                                       &w->keys[KEY_ROLE_ROOT][w->threshold + ROOT_AFTER],
-                                       &w->stranger};
+    const struct key_pair *others[] = {
+        world_key(w, KEY_ROLE_MANIFEST, 0), world_key(w, KEY_ROLE_HEAD, 0),
+        &w->keys[KEY_ROLE_ROOT][ROOT_BEFORE], &w->keys[KEY_ROLE_ROOT][w->threshold + ROOT_AFTER],
+        &w->stranger};
     const struct key_pair *pairs[THRESHOLD_MAX];
     for (size_t i = 0; i < w->threshold; i++) {
         pairs[i] = &w->keys[KEY_ROLE_ROOT][ROOT_NEXT + i];

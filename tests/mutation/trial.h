@@ -17,9 +17,9 @@ enum { TRIAL_INPUTS = 4, TRIAL_WHAT = 96 };
 struct trial {
     struct dice dice;
     struct world *world;
-    struct world *worlds; /* all of them, of one generation. */
-    struct node *node;    /* the world's. */
-    struct plane *plane;  /* the world's control plane. */
+    struct world *worlds;  /* all of them, of one generation. */
+    struct node *node;     /* the world's. */
+    struct plane *plane;   /* the world's control plane. */
     char what[TRIAL_WHAT]; /* was done to the input. */
     /* Of the input, for who wants to see it: borrowed until the trial is judged. */
     struct {
@@ -27,7 +27,8 @@ struct trial {
         struct buf bytes;
     } inputs[TRIAL_INPUTS];
     size_t input_count;
-    enum err_code wanted; /* the one code that this very input must have; E_OK: any of the kind's. */
+    enum err_code
+        wanted; /* the one code that this very input must have; E_OK: any of the kind's. */
     enum err_code got;
     bool idle; /* it came out as a valid document: not counted. */
 };

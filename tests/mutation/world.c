@@ -44,8 +44,8 @@ static struct key_pair pair_of(unsigned world, enum key_role role, uint64_t seri
     struct key_pair pair = {.public = {.role = role}};
     uint8_t secret[crypto_sign_SECRETKEYBYTES];
     char text[64];
-    int size = snprintf(text, sizeof(text), "%u %d %llu", world, (int)role,
-                        (unsigned long long)serial);
+    int size =
+        snprintf(text, sizeof(text), "%u %d %llu", world, (int)role, (unsigned long long)serial);
     ids_digest(slice_of(text, (size_t)size), pair.seed);
     (void)snprintf(pair.public.name, sizeof(pair.public.name), "key-%llu",
                    (unsigned long long)serial);

@@ -1,11 +1,14 @@
 """Hints that end without a word: the connection is well, but the server let the subscription go.
-Polls bring what is new and keep the node fresh, what was lost is counted, and it listens again."""
+Polls bring what is new and keep the node fresh, what was lost is counted, and it listens again. And
+hints by the ten thousand a second from somebody who may write to NATS: ten of them are judged."""
 
 import signal
+import threading
+import time
 import unittest
 
 import trilane
-from trilane import Platform, wait_until
+from trilane import NatsClient, Platform, wait_until
 
 node_permissions = trilane.node_permissions
 
@@ -15,6 +18,30 @@ def deaf_permissions(env, node_id):
     lists = node_permissions(env, node_id)
     lists["subscribe"]["allow"].remove("trilane.%s.head" % env)
     return lists
+
+
+HINTS_PER_SECOND = 10  # the node's default.
+
+
+class Flood(threading.Thread):
+    """The same hint again and again, as fast as NATS takes it."""
+
+    def __init__(self, nats, subject, payload):
+        super().__init__()
+        self.lines = b"PUB %s %d\r\n%s\r\n" % (subject.encode(), len(payload), payload) * 1000
+        self.nats = nats
+        self.sent = 0
+        self.over = threading.Event()
+
+    def run(self):
+        while not self.over.is_set():
+            self.nats.file.write(self.lines)
+            self.nats.flush()
+            self.sent += 1000
+
+    def stop(self):
+        self.over.set()
+        self.join()
 
 
 class Hints(unittest.TestCase):
@@ -55,6 +82,39 @@ class Hints(unittest.TestCase):
         wait_until(lambda: self.heads(node, "hint") > before + 5, 20, "hints again")
         self.assertEqual(node.metric("trilane_bus_reconnects_total"), connects)
         self.assertNotIn("STALE", node.log())
+
+    def flood(self, node, nats, payload):
+        """A publication under a flood reaches the node, which judges no more hints than it does."""
+        version, before = node.version(), node.dump()["snapshot"]["refusals"]
+        start = time.monotonic()
+        flood = Flood(nats, "trilane.%s.head" % self.p.environment, payload)
+        self.addCleanup(flood.over.set)
+        flood.start()
+        self.cp("publish", "--again", "-m", "under a flood", trilane.POLICIES)
+        wait_until(lambda: time.monotonic() > start + 2, 3, "two seconds of it")
+        self.assertEqual(node.version(), version + 1)
+        refusals = node.dump()["snapshot"]["refusals"] - before
+        flood.stop()
+        seconds = time.monotonic() - start
+        self.assertGreater(flood.sent / seconds, 10000)
+        self.assertLessEqual(refusals, HINTS_PER_SECOND * (seconds + 2))
+        self.assertTrue(node.ready())
+
+    def test_ten_thousand_a_second(self):
+        node = self.p.node("node-1").start(poll_interval_ms=500, status_interval_ms=300,
+                                           good_after_ms=100)
+        self.cp("publish", "-m", "one", trilane.POLICIES)
+        bucket = "trilane_%s_snapshots" % self.p.environment
+        with NatsClient(self.p.nats) as nats:
+            old = nats.get(bucket, "head")
+            wait_until(lambda: nats.get(bucket, "head") != old, 5, "the next head")
+            for name, payload, code in (("made up", b"no head" * 30, "HEAD_MALFORMED"),
+                                        ("kept", old, "HEAD_REPLAYED")):
+                with self.subTest(name):
+                    self.flood(node, nats, payload)
+                    self.assertIn("code=" + code, node.log())
+        wait_until(lambda: node.dump()["state"] == "GOOD", 10, "the node to be well again")
+        self.assertEqual(node.metric("trilane_bus_reconnects_total") or 0, 0)
 
 
 if __name__ == "__main__":

@@ -750,6 +750,8 @@ static void damaged_pack_serves_nothing_wrong(void **state)
             assert_same_content(start.set, &versions[start.version.version - 1]);
             snap_set_unref(start.set);
         }
+        /* That would say that nothing was ever applied here. */
+        assert_int_not_equal(err_ok(e) ? start.why.code : e.code, E_NOT_FOUND);
         disk_close(d);
     }
     assert_true(served[2] > 0 && served[1] > 0);
