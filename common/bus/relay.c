@@ -375,10 +375,12 @@ static enum carried empty_down(struct relay *r)
     return CARRIED_SOME;
 }
 
+typedef enum carried (*move_fn)(struct relay *);
+
 /* As far as it goes now, or a number of rounds: then there is more. */
 static enum carried carry(struct relay *r)
 {
-    enum carried (*const moves[])(struct relay *) = {empty_down, fill_down, fill_up, empty_up};
+    static const move_fn moves[] = {empty_down, fill_down, fill_up, empty_up};
     enum carried all = CARRIED_SOME;
     for (int round = 0; round < ROUNDS && all == CARRIED_SOME; round++) {
         all = CARRIED_NOTHING;

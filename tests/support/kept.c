@@ -109,7 +109,7 @@ static void read_manifest(const struct opened *o, struct manifest *out)
 
 void kept_manifest(struct manifest *out)
 {
-    struct opened o;
+    struct opened o = {.dir_fd = -1};
     open_copy(&o);
     read_manifest(&o, out);
     close_copy(&o);
@@ -117,7 +117,7 @@ void kept_manifest(struct manifest *out)
 
 struct snap_set *kept_set(void)
 {
-    struct opened o;
+    struct opened o = {.dir_fd = -1};
     auto_manifest struct manifest manifest = {0};
     struct snap_set *set = NULL;
     struct snap_missing missing;

@@ -230,13 +230,13 @@ static void base64_is_read(void **state)
     }
     static const char alphabet[] =
         "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    uint8_t out[48];
+    uint8_t out[48 + 1] = {0}; /* the last character is looked at with what follows. */
     size_t size = 0;
     assert_true(err_ok(text_unbase64(slice_str(alphabet), out, &size)));
-    assert_int_equal(size, sizeof(out));
+    assert_int_equal(size, 48);
     for (size_t i = 0; i < 64; i++) { /* character i stands for the number i. */
         size_t bit = 6 * i;
-        uint32_t two = (uint32_t)out[bit / 8] << 8 | (bit / 8 + 1 < size ? out[bit / 8 + 1] : 0);
+        uint32_t two = (uint32_t)out[bit / 8] << 8 | out[bit / 8 + 1];
         assert_int_equal(two >> (10 - bit % 8) & 63, i);
     }
 }

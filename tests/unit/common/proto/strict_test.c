@@ -260,17 +260,18 @@ static bool reference_text(const char *const *text)
 static bool reference_field(const ProtobufCMessage *m, const ProtobufCFieldDescriptor *f)
 {
     const uint8_t *member = (const uint8_t *)m + f->offset;
+    const uint8_t *item_at = member;
     size_t count = 1;
     if (f->type != PROTOBUF_C_TYPE_MESSAGE && f->type != PROTOBUF_C_TYPE_STRING) {
         return true;
     }
     if (f->label == PROTOBUF_C_LABEL_REPEATED) {
         memcpy(&count, (const uint8_t *)m + f->quantifier_offset, sizeof(count));
-        memcpy(&member, member, sizeof(member));
+        memcpy(&item_at, member, sizeof(item_at));
     }
     for (size_t i = 0; i < count; i++) {
         const void *item = NULL;
-        memcpy(&item, member + i * sizeof(item), sizeof(item));
+        memcpy(&item, item_at + i * sizeof(item), sizeof(item));
         bool fine = f->type == PROTOBUF_C_TYPE_STRING ? reference_text((const char **)&item)
                                                       : item == NULL || reference_judges(item);
         if (!fine) {
