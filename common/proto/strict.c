@@ -73,6 +73,7 @@ static MUST_CHECK struct err take(struct reading *r, size_t count, size_t size, 
 {
     size_t bytes = 0;
     if (__builtin_mul_overflow(count, size, &bytes) || bytes > r->left) {
+        CHECK(r->rules->malformed != E_OK);
         return FAIL(r->rules->malformed);
     }
     bytes = (bytes + ALIGN - 1) & ~(size_t)(ALIGN - 1);
@@ -282,9 +283,15 @@ static MUST_CHECK struct err read_single(struct reading *r, const ProtobufCField
     return store_item(r, field, bytes, depth, to);
 }
 
+/* Those of a list, as protobuf-c keeps them. */
+struct items {
+    void *at;
+    size_t count;
+};
+
 /* A list of numbers, packed; never empty. */
 static MUST_CHECK struct err read_packed(struct reading *r, const ProtobufCFieldDescriptor *field,
-                                         struct slice *rest, void **out_items, size_t *out_count)
+                                         struct slice *rest, struct items *out)
 {
     CHECK((field->flags & PROTOBUF_C_FIELD_FLAG_PACKED) != 0);
     struct slice packed = {0};
@@ -304,8 +311,7 @@ static MUST_CHECK struct err read_packed(struct reading *r, const ProtobufCField
         TRY(read_varint(r, &packed, &value));
         TRY(store_number(r, field->type, value, items + i * size));
     }
-    *out_items = items;
-    *out_count = count;
+    *out = (struct items){.at = items, .count = count};
     return packed.size == 0 ? OK : FAIL(r->rules->malformed);
 }
 
@@ -327,19 +333,20 @@ static MUST_CHECK struct err count_items(const struct reading *r, struct slice t
 
 static MUST_CHECK struct err read_items(struct reading *r, const ProtobufCFieldDescriptor *field,
                                         struct slice tag, struct slice *rest, int depth,
-                                        void **out_items, size_t *out_count)
+                                        struct items *out)
 {
     uint8_t *items = NULL;
     size_t size = item_size(field->type);
-    TRY(count_items(r, tag, *rest, out_count));
-    TRY(take(r, *out_count, size, (void **)&items));
-    for (size_t i = 0; i < *out_count; i++) {
+    size_t count = 0;
+    TRY(count_items(r, tag, *rest, &count));
+    TRY(take(r, count, size, (void **)&items));
+    for (size_t i = 0; i < count; i++) {
         struct slice bytes = {0};
         *rest = slice_from(*rest, i == 0 ? 0 : tag.size);
         TRY(read_bytes(r, rest, &bytes));
         TRY(store_item(r, field, bytes, depth, items + i * size));
     }
-    *out_items = items;
+    *out = (struct items){.at = items, .count = count};
     return OK;
 }
 
@@ -360,12 +367,11 @@ static MUST_CHECK struct err read_field(struct reading *r, const ProtobufCFieldD
     if (!list) {
         return read_single(r, field, rest, depth, to);
     }
-    void *items = NULL;
-    size_t count = 0;
-    TRY(number ? read_packed(r, field, rest, &items, &count)
-               : read_items(r, field, tag, rest, depth, &items, &count));
-    memcpy(base + field->quantifier_offset, &count, sizeof(count));
-    memcpy(to, &items, sizeof(items));
+    struct items items = {0};
+    TRY(number ? read_packed(r, field, rest, &items)
+               : read_items(r, field, tag, rest, depth, &items));
+    memcpy(base + field->quantifier_offset, &items.count, sizeof(items.count));
+    memcpy(to, &items.at, sizeof(items.at));
     return OK;
 }
 

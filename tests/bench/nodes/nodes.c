@@ -383,10 +383,11 @@ static void do_count(void)
 static void take_commands(void)
 {
     char line[LINE_SIZE];
-    uint64_t version = 0;
-    uint64_t wait_ms = 0;
     while (fgets(line, sizeof(line), stdin) != NULL) {
-        if (sscanf(line, "wait %" SCNu64 " %" SCNu64, &version, &wait_ms) == 2) {
+        if (strncmp(line, "wait ", 5) == 0) {
+            char *rest = NULL;
+            uint64_t version = strtoull(line + 5, &rest, 10);
+            uint64_t wait_ms = strtoull(rest, &rest, 10);
             do_wait(version, wait_ms);
         } else if (strcmp(line, "count\n") == 0) {
             do_count();

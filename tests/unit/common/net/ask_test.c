@@ -62,10 +62,10 @@ static bool is_whole(const struct server *s)
 
 static void serve_line(struct server *s, struct line *l)
 {
-    while ((s->answer == NULL || !is_whole(s)) && s->got_size < GOT_SIZE - 1) {
+    while (s->answer == NULL || !is_whole(s)) {
         int n = line_read(l, s->got + s->got_size, GOT_SIZE - 1 - s->got_size);
         if (n <= 0) {
-            return;
+            return; /* the other side has gone. */
         }
         s->got_size += (size_t)n;
     }

@@ -71,8 +71,8 @@ static void each_refusal_has_its_sentence(void **state)
         "{\"message\": \"m\", \"plan\": 7}",
         "{\"message\": \"m\", \"plan\": \"0123\"}",
         "{\"message\": \"m\", \"plan\": \"0123456789abcdef000000000000000g\"}",
-        "{\"message\": \"m\", \"plan\": \"0123456789abcdef0000000000000000\", \"files\":"
-        " [{\"name\": \"a.yaml\", \"content\": \"aGk=\"}]}",
+        ("{\"message\": \"m\", \"plan\": \"0123456789abcdef0000000000000000\", \"files\":"
+         " [{\"name\": \"a.yaml\", \"content\": \"aGk=\"}]}"),
         "{\"message\": \"m\", \"files\": [1]}",
         "{\"message\": \"m\", \"files\": [{\"name\": \"a.yaml\"}]}",
         "{\"message\": \"m\", \"files\": [{\"name\": \"a.yaml\", \"content\": \"a\"}]}",

@@ -196,8 +196,8 @@ static void the_last_checks_are_known(void **state)
     struct cp_shelf *shelf = new_shelf();
     uint8_t digest[DIGEST_SIZE] = {0};
     assert_false(cp_shelf_has_passed(shelf, digest)); /* zeroes are no name that was noted. */
-    for (uint8_t i = 0; i <= CP_SHELF_CHECKS; i++) {
-        digest[0] = i;
+    for (int i = 0; i <= CP_SHELF_CHECKS; i++) {
+        digest[0] = (uint8_t)i;
         cp_shelf_pass(shelf, digest);
         assert_true(cp_shelf_has_passed(shelf, digest));
     }

@@ -118,7 +118,7 @@ static void diagnose(const char *name, struct cp_reuse *reuse, bool shift, struc
 
 static void expect(const char *name, struct slice text, struct slice wanted)
 {
-    if (!slice_eq(text, wanted)) {
+    if (text.ptr == NULL || wanted.ptr == NULL || !slice_eq(text, wanted)) {
         fail_msg("%s gives\n%.*s\nnot\n%.*s", name, SLICE_ARG(text), SLICE_ARG(wanted));
     }
 }

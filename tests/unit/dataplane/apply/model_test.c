@@ -623,89 +623,70 @@ static void refuses_what_names_nothing(void **state)
     }
 }
 
+static const uint8_t unknown[] = {0x90, 0x03, 0x01}; /* field 50. */
+static const uint8_t cut_off[] = {0x0a, 0x7f, 0x01};
+static const uint8_t said_again[] = {0x1a, 0x04, 'a', 'c', 'm', 'e'}; /* tenant. */
+static const struct {
+    uint32_t stream;
+    enum err_code code;
+    const char *key;
+    struct slice bytes;
+    const char *object;
+} disagreeing[] = {
+    {STREAM_TRANSPORT,
+     E_CAPABILITY_MISSING,
+     "other",
+     {unknown, sizeof(unknown)},
+     "transport other"},
+    {STREAM_TRANSPORT, E_PART_MALFORMED, "other", {cut_off, sizeof(cut_off)}, "transport other"},
+    {STREAM_TRANSPORT, E_PART_MALFORMED, "other", {unknown, 0}, "transport other"},
+    {STREAM_ROUTING, E_PART_MALFORMED, "strange/key", {unknown, 0}, "routing strange/key"},
+    {STREAM_AUTHORISATION, E_PART_MALFORMED, "x", {cut_off, sizeof(cut_off)}, "authorisation x"},
+    {STREAM_LIMITS, E_PART_MALFORMED, "x", {cut_off, sizeof(cut_off)}, "limits x"},
+    {STREAM_SCHEMAS, E_PART_MALFORMED, "x", {cut_off, sizeof(cut_off)}, "schemas x"},
+    {STREAM_EGRESS, E_PART_MALFORMED, "acme/x", {unknown, 0}, "egress acme/x"},
+    {STREAM_TRUST, E_PART_MALFORMED, "service/acme", {unknown, 0}, "trust service/acme"},
+    {STREAM_TRUST, E_PART_MALFORMED, "service/acme/x/y", {unknown, 0}, "trust service/acme/x/y"},
+    {STREAM_TRUST,
+     E_PART_MALFORMED,
+     "service/acme/x",
+     {said_again, sizeof(said_again)},
+     "trust service/acme/x"},
+    {STREAM_REVOCATIONS, E_PART_MALFORMED, "identity/x", {unknown, 0}, "revocations identity/x"},
+    {STREAM_REVOCATIONS, E_PART_MALFORMED, "token/0a", {unknown, 0}, "revocations token/0a"},
+    {STREAM_REVOCATIONS, E_PART_MALFORMED, "type/", {unknown, 0}, "revocations type/"},
+    {STREAM_REVOCATIONS,
+     E_PART_MALFORMED,
+     "certificate/000a",
+     {unknown, 0},
+     "revocations certificate/000a"},
+    {STREAM_REVOCATIONS,
+     E_PART_MALFORMED,
+     "certificate/0A",
+     {unknown, 0},
+     "revocations certificate/0A"},
+    {STREAM_REVOCATIONS,
+     E_CAPABILITY_MISSING,
+     "country/xx",
+     {unknown, 0},
+     "revocations country/xx"},
+    {STREAM_REVOCATIONS,
+     E_CAPABILITY_MISSING,
+     "certificate/0a",
+     {unknown, sizeof(unknown)},
+     "revocations certificate/0a"},
+    {STREAM_BUS, E_PART_MALFORMED, "X.v1", {unknown, 0}, "bus X.v1"},
+    {STREAM_ROUTING, E_PART_MALFORMED, "host/*/x", {unknown, 0}, "routing host/*/x"},
+    {STREAM_ROUTING, E_PART_MALFORMED, "service/acme/x", {unknown, 0}, "routing service/acme/x"},
+};
+
 static void refuses_bytes_and_keys_that_disagree(void **state)
 {
     struct world *w = *state;
-    static const uint8_t unknown[] = {0x90, 0x03, 0x01}; /* field 50. */
-    static const uint8_t cut_off[] = {0x0a, 0x7f, 0x01};
-    static const uint8_t said_again[] = {0x1a, 0x04, 'a', 'c', 'm', 'e'}; /* tenant. */
-    static const struct {
-        uint32_t stream;
-        enum err_code code;
-        const char *key;
-        struct slice bytes;
-        const char *object;
-    } rows[] = {
-        {STREAM_TRANSPORT,
-         E_CAPABILITY_MISSING,
-         "other",
-         {unknown, sizeof(unknown)},
-         "transport other"},
-        {STREAM_TRANSPORT,
-         E_PART_MALFORMED,
-         "other",
-         {cut_off, sizeof(cut_off)},
-         "transport other"},
-        {STREAM_TRANSPORT, E_PART_MALFORMED, "other", {unknown, 0}, "transport other"},
-        {STREAM_ROUTING, E_PART_MALFORMED, "strange/key", {unknown, 0}, "routing strange/key"},
-        {STREAM_AUTHORISATION,
-         E_PART_MALFORMED,
-         "x",
-         {cut_off, sizeof(cut_off)},
-         "authorisation x"},
-        {STREAM_LIMITS, E_PART_MALFORMED, "x", {cut_off, sizeof(cut_off)}, "limits x"},
-        {STREAM_SCHEMAS, E_PART_MALFORMED, "x", {cut_off, sizeof(cut_off)}, "schemas x"},
-        {STREAM_EGRESS, E_PART_MALFORMED, "acme/x", {unknown, 0}, "egress acme/x"},
-        {STREAM_TRUST, E_PART_MALFORMED, "service/acme", {unknown, 0}, "trust service/acme"},
-        {STREAM_TRUST,
-         E_PART_MALFORMED,
-         "service/acme/x/y",
-         {unknown, 0},
-         "trust service/acme/x/y"},
-        {STREAM_TRUST,
-         E_PART_MALFORMED,
-         "service/acme/x",
-         {said_again, sizeof(said_again)},
-         "trust service/acme/x"},
-        {STREAM_REVOCATIONS,
-         E_PART_MALFORMED,
-         "identity/x",
-         {unknown, 0},
-         "revocations identity/x"},
-        {STREAM_REVOCATIONS, E_PART_MALFORMED, "token/0a", {unknown, 0}, "revocations token/0a"},
-        {STREAM_REVOCATIONS, E_PART_MALFORMED, "type/", {unknown, 0}, "revocations type/"},
-        {STREAM_REVOCATIONS,
-         E_PART_MALFORMED,
-         "certificate/000a",
-         {unknown, 0},
-         "revocations certificate/000a"},
-        {STREAM_REVOCATIONS,
-         E_PART_MALFORMED,
-         "certificate/0A",
-         {unknown, 0},
-         "revocations certificate/0A"},
-        {STREAM_REVOCATIONS,
-         E_CAPABILITY_MISSING,
-         "country/xx",
-         {unknown, 0},
-         "revocations country/xx"},
-        {STREAM_REVOCATIONS,
-         E_CAPABILITY_MISSING,
-         "certificate/0a",
-         {unknown, sizeof(unknown)},
-         "revocations certificate/0a"},
-        {STREAM_BUS, E_PART_MALFORMED, "X.v1", {unknown, 0}, "bus X.v1"},
-        {STREAM_ROUTING, E_PART_MALFORMED, "host/*/x", {unknown, 0}, "routing host/*/x"},
-        {STREAM_ROUTING,
-         E_PART_MALFORMED,
-         "service/acme/x",
-         {unknown, 0},
-         "routing service/acme/x"},
-    };
-    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+    for (size_t i = 0; i < sizeof(disagreeing) / sizeof(disagreeing[0]); i++) {
         struct content *c = content_sample(1);
-        content_put_bytes(c, rows[i].stream, rows[i].key, rows[i].bytes);
-        refused(w, c, rows[i].code, rows[i].object);
+        content_put_bytes(c, disagreeing[i].stream, disagreeing[i].key, disagreeing[i].bytes);
+        refused(w, c, disagreeing[i].code, disagreeing[i].object);
         content_free(c);
     }
 }
