@@ -22,6 +22,14 @@ enum {
     STARTS_MAX = 3,     /* so many starts of one version without a sign of life. */
 };
 
+/* A version whose chunks are all in the pack: so is what a set takes over from it. */
+struct disk_whole {
+    bool known;
+    uint8_t digest[DIGEST_SIZE]; /* of its manifest. */
+    uint64_t bytes;              /* of its chunks, each one once. */
+    uint64_t named_bytes;        /* as often as they are named. */
+};
+
 struct disk {
     int dir_fd;
     int lock_fd;
@@ -32,7 +40,8 @@ struct disk {
     struct root root;      /* in force. */
     struct buf root_bytes; /* its container, if it is --trust-root and not yet in the pack. */
     bool floor_rebuilt;
-    bool serves_present; /* the present version was committed or started here. */
+    bool serves_present;     /* the present version was committed or started here. */
+    struct disk_whole whole; /* the one that was committed or started last. */
 };
 
 static bool is_zero(const uint8_t digest[DIGEST_SIZE])
@@ -97,6 +106,40 @@ static struct err load_chunks(struct disk *d, struct snap_set *set)
     return OK;
 }
 
+static bool is_whole(const struct disk *d, const uint8_t *digest)
+{
+    return digest != NULL && d->whole.known && memcmp(d->whole.digest, digest, DIGEST_SIZE) == 0;
+}
+
+/* Looks every chunk up: none may be taken over from a version that is not on disk. */
+static struct err count_chunks(struct disk *d, const struct snap_set *set, uint64_t *out_bytes)
+{
+    struct snap_cursor at = {0};
+    struct chunk_name name;
+    size_t stream = 0;
+    *out_bytes = 0;
+    for (size_t i = 0; i < d->pack.record_count; i++) {
+        d->pack.records[i]->live = false;
+    }
+    while (snap_set_name(set, &stream, &at, &name)) {
+        struct pack_record *r = pack_chunk(&d->pack, name.digest);
+        if (r == NULL) {
+            return FAIL(E_PERSIST_FAILED);
+        }
+        *out_bytes += r->live ? 0 : r->size;
+        r->live = true;
+    }
+    return OK;
+}
+
+static void note_whole(struct disk *d, const struct snap_set *set)
+{
+    struct disk_whole whole = {.known = true, .named_bytes = snap_set_counts(set).stored_bytes};
+    memcpy(whole.digest, snap_set_manifest_digest(set), DIGEST_SIZE);
+    struct err e = count_chunks(d, set, &whole.bytes);
+    d->whole = err_ok(e) ? whole : (struct disk_whole){0};
+}
+
 static struct err load_version(struct disk *d, const struct disk_version *v, struct snap_set **out)
 {
     const struct pack_record *r = pack_manifest(&d->pack, v->digest);
@@ -113,6 +156,7 @@ static struct err load_version(struct disk *d, const struct disk_version *v, str
         snap_set_unref(set);
         return e;
     }
+    note_whole(d, set);
     *out = set;
     return OK;
 }
@@ -383,28 +427,43 @@ static struct err add_root(struct disk *d)
     return stored ? OK : pack_add(&d->pack, PACK_ROOT, buf_slice(&d->root_bytes));
 }
 
-static struct err add_chunks(struct disk *d, const struct snap_set *set)
+/* Appends those that are new. What was taken over from a version that is here whole is here. */
+static struct err add_chunks(struct disk *d, const struct snap_set *set, struct disk_whole *out)
 {
+    struct snap_set_counts counts = snap_set_counts(set);
+    uint64_t gone = d->whole.named_bytes - counts.stored_kept_bytes;
     struct snap_stored chunk;
     size_t at = 0;
+    *out = (struct disk_whole){.known = true, .named_bytes = counts.stored_bytes};
+    memcpy(out->digest, snap_set_manifest_digest(set), DIGEST_SIZE);
+    uint64_t added = 0;
     while (snap_set_stored(set, &at, &chunk)) {
+        added += chunk.name.stored_size;
         if (pack_chunk(&d->pack, chunk.name.digest) != NULL) {
             continue;
         }
         if (chunk.stored.size == 0) {
-            return FAIL(E_PERSIST_FAILED); /* taken over from a version that is not on disk. */
+            return FAIL(E_PERSIST_FAILED);
         }
-        TRY(pack_add(&d->pack, PACK_CHUNK, chunk.stored));
+        TRY(pack_add_named_chunk(&d->pack, chunk.name.digest, chunk.stored));
     }
+    if (!is_whole(d, snap_set_base(set)) || gone > d->whole.bytes) {
+        return count_chunks(d, set, &out->bytes);
+    }
+    out->bytes = d->whole.bytes - gone + added;
     return OK;
 }
 
-static struct err add_apply(struct disk *d, const struct disk_apply *apply)
+static struct err add_apply(struct disk *d, const struct disk_apply *apply, struct disk_whole *out)
 {
+    const struct pack_manifest_name name = {.digest = snap_set_manifest_digest(apply->set),
+                                            .version = snap_set_version(apply->set),
+                                            .root_version = d->root.version,
+                                            .epoch = apply->epoch};
     TRY(add_root(d));
-    TRY(add_chunks(d, apply->set));
-    if (pack_manifest(&d->pack, snap_set_manifest_digest(apply->set)) == NULL) {
-        TRY(pack_add_manifest(&d->pack, apply->manifest, d->root.version, apply->epoch));
+    TRY(add_chunks(d, apply->set, out));
+    if (pack_manifest(&d->pack, name.digest) == NULL) {
+        TRY(pack_add_named_manifest(&d->pack, apply->manifest, &name));
     }
     return disk_step(&d->steps, DISK_PACK_APPENDED);
 }
@@ -460,26 +519,13 @@ static void mark_live(struct disk *d)
     mark_live_version(d, &d->floor.good);
 }
 
-/* Bytes of the pack that this set names: never more than what is live. */
-static uint64_t bytes_named(const struct disk *d, const struct snap_set *set)
-{
-    uint64_t bytes = 0;
-    struct snap_stored chunk;
-    size_t at = 0;
-    while (snap_set_stored(set, &at, &chunk)) {
-        const struct pack_record *r = pack_chunk(&d->pack, chunk.name.digest);
-        bytes += r == NULL ? 0 : r->size;
-    }
-    return bytes;
-}
-
 /*
  * Room is made after a commit; that it cannot be made now does not undo the commit. What is live is
  * read and verified anew, which costs more than all else of an apply: only when it may be little.
  */
-static void compact_if_due(struct disk *d, const struct snap_set *present)
+static void compact_if_due(struct disk *d)
 {
-    if (present != NULL && d->pack.end <= 2 * bytes_named(d, present)) {
+    if (is_whole(d, d->floor.present.digest) && d->pack.end <= 2 * d->whole.bytes) {
         return;
     }
     mark_live(d);
@@ -511,7 +557,8 @@ struct err disk_commit(struct disk *d, const struct disk_apply *apply)
     }
     size_t records = d->pack.record_count;
     uint64_t end = d->pack.end;
-    TRY(append_end(d, add_apply(d, apply), records, end));
+    struct disk_whole whole;
+    TRY(append_end(d, add_apply(d, apply, &whole), records, end));
     struct disk_floor next = floor_after(d, apply);
     struct err e = floor_put(d, &next);
     if (!err_ok(e)) {
@@ -520,7 +567,8 @@ struct err disk_commit(struct disk *d, const struct disk_apply *apply)
         return e;
     }
     d->serves_present = true;
-    compact_if_due(d, apply->set);
+    d->whole = whole;
+    compact_if_due(d);
     return OK;
 }
 
@@ -534,7 +582,7 @@ struct err disk_mark_good(struct disk *d)
     next.starts = 0;
     next.good = next.present;
     TRY(floor_put(d, &next));
-    compact_if_due(d, /* present= */ NULL);
+    compact_if_due(d);
     return OK;
 }
 

@@ -263,33 +263,68 @@ struct pack_record *pack_root(const struct pack *p, uint64_t version)
 
 /* ---- writing ---- */
 
-struct err pack_add(struct pack *p, enum pack_kind kind, struct slice bytes)
+/* Appends a record that has its name. */
+static struct err append(struct pack *p, struct pack_record *r, struct slice bytes)
 {
-    CHECK(bytes.size <= size_max[kind]);
-    struct pack_record r = {.kind = kind, .offset = p->end, .size = (uint32_t)bytes.size};
+    CHECK(bytes.size <= size_max[r->kind]);
+    r->offset = p->end;
+    r->size = (uint32_t)bytes.size;
     uint8_t header[PACK_HEADER_SIZE];
-    header_encode(kind, bytes, header);
-    TRY(record_name(&r, bytes, p->environment));
+    header_encode(r->kind, bytes, header);
     TRY(disk_step(&p->steps, DISK_PACK_APPEND));
-    if (!err_ok(file_write_at(p->fd, slice_of(header, sizeof(header)), p->end)) ||
-        !err_ok(file_write_at(p->fd, bytes, p->end + PACK_HEADER_SIZE))) {
+    if (!err_ok(file_write_two_at(p->fd, slice_of(header, sizeof(header)), bytes, p->end))) {
         return FAIL(E_PERSIST_FAILED);
     }
-    TRY(record_index(p, &r));
+    TRY(record_index(p, r));
     p->end += PACK_HEADER_SIZE + bytes.size;
     return OK;
+}
+
+struct err pack_add(struct pack *p, enum pack_kind kind, struct slice bytes)
+{
+    struct pack_record r = {.kind = kind};
+    TRY(record_name(&r, bytes, p->environment));
+    return append(p, &r, bytes);
+}
+
+struct err pack_add_named_chunk(struct pack *p, const uint8_t digest[DIGEST_SHORT_SIZE],
+                                struct slice stored)
+{
+    struct pack_record r = {.kind = PACK_CHUNK, .key_size = DIGEST_SHORT_SIZE};
+    memcpy(r.key, digest, DIGEST_SHORT_SIZE);
+    return append(p, &r, stored);
+}
+
+static struct err manifest_bytes(struct slice container, uint64_t root_version, uint64_t epoch,
+                                 struct buf *out)
+{
+    uint8_t prefix[MANIFEST_PREFIX];
+    wire_put64(prefix, root_version);
+    wire_put64(prefix + 8, epoch);
+    TRY(buf_add(out, slice_of(prefix, sizeof(prefix))));
+    return buf_add(out, container);
 }
 
 struct err pack_add_manifest(struct pack *p, struct slice container, uint64_t root_version,
                              uint64_t epoch)
 {
-    uint8_t prefix[MANIFEST_PREFIX];
     auto_buf struct buf bytes = BUF_MAX(size_max[PACK_MANIFEST]);
-    wire_put64(prefix, root_version);
-    wire_put64(prefix + 8, epoch);
-    TRY(buf_add(&bytes, slice_of(prefix, sizeof(prefix))));
-    TRY(buf_add(&bytes, container));
+    TRY(manifest_bytes(container, root_version, epoch, &bytes));
     return pack_add(p, PACK_MANIFEST, buf_slice(&bytes));
+}
+
+struct err pack_add_named_manifest(struct pack *p, struct slice container,
+                                   const struct pack_manifest_name *name)
+{
+    auto_buf struct buf bytes = BUF_MAX(size_max[PACK_MANIFEST]);
+    TRY(manifest_bytes(container, name->root_version, name->epoch, &bytes));
+    struct pack_record r = {.kind = PACK_MANIFEST,
+                            .key_size = DIGEST_SIZE,
+                            .version = name->version,
+                            .root_version = name->root_version,
+                            .epoch = name->epoch};
+    memcpy(r.key, name->digest, DIGEST_SIZE);
+    return append(p, &r, buf_slice(&bytes));
 }
 
 struct err pack_sync(struct pack *p)

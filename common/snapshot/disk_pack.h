@@ -63,12 +63,25 @@ struct pack_record *pack_chunk(const struct pack *p, const uint8_t digest[DIGEST
 struct pack_record *pack_manifest(const struct pack *p, const uint8_t digest[DIGEST_SIZE]);
 struct pack_record *pack_root(const struct pack *p, uint64_t version);
 
-/* Appends the bytes of a record: a chunk's stored bytes, a root's container. */
+/* Appends the bytes of a record, whose name is made of them: a chunk's stored bytes, a root's
+ * container. */
 MUST_CHECK struct err pack_add(struct pack *p, enum pack_kind kind, struct slice bytes);
 
 /* Appends a manifest's container with what it was verified by. */
 MUST_CHECK struct err pack_add_manifest(struct pack *p, struct slice container,
                                         uint64_t root_version, uint64_t epoch);
+
+/* The same for bytes that were verified under a name: they are not hashed, nor read, again. */
+struct pack_manifest_name {
+    const uint8_t *digest; /* DIGEST_SIZE bytes. */
+    uint64_t version;
+    uint64_t root_version;
+    uint64_t epoch;
+};
+MUST_CHECK struct err pack_add_named_chunk(struct pack *p, const uint8_t digest[DIGEST_SHORT_SIZE],
+                                           struct slice stored);
+MUST_CHECK struct err pack_add_named_manifest(struct pack *p, struct slice container,
+                                              const struct pack_manifest_name *name);
 
 MUST_CHECK struct err pack_sync(struct pack *p);
 

@@ -2,6 +2,7 @@
 #include "common/snapshot/file.h"
 
 #include <errno.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 struct err file_write_at(int fd, struct slice bytes, uint64_t offset)
@@ -18,6 +19,22 @@ struct err file_write_at(int fd, struct slice bytes, uint64_t offset)
         offset += (size_t)n;
     }
     return OK;
+}
+
+struct err file_write_two_at(int fd, struct slice first, struct slice second, uint64_t offset)
+{
+    const struct iovec both[] = {{(void *)(uintptr_t)first.ptr, first.size},
+                                 {(void *)(uintptr_t)second.ptr, second.size}};
+    ssize_t n = pwritev(fd, both, 2, (off_t)offset);
+    if (n < 0 && errno != EINTR) {
+        return FAIL(E_IO);
+    }
+    size_t done = n < 0 ? 0 : (size_t)n;
+    if (done < first.size) {
+        TRY(file_write_at(fd, slice_from(first, done), offset + done));
+        done = first.size;
+    }
+    return file_write_at(fd, slice_from(second, done - first.size), offset + done);
 }
 
 struct err file_read_at(int fd, void *out, size_t size, uint64_t offset, size_t *out_size)

@@ -1,45 +1,38 @@
-/* Chunks by reference, streams as lists of them, parts as walks over those. */
+/* The open set: what a manifest names is found in the set before, or wanted; then closed into runs.
+ * What is shared by closed sets is in runs.c. */
 #include "common/snapshot/set.h"
 
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/array.h"
 #include "common/base/check.h"
 #include "common/base/map.h"
-#include "common/base/refs.h"
 #include "common/base/scope.h"
+#include "common/snapshot/runs.h"
 
-/* One verified chunk; shared by all sets that hold it. */
-struct chunk {
-    struct refs refs;
-    uint8_t raw_digest[DIGEST_SIZE];
-    uint32_t raw_size;
-    uint8_t raw[];
-};
-
-/* A chunk by its name: each distinct one of a manifest has one slot. */
-struct slot {
+/* A chunk that the set before does not hold; each distinct one has one of these. */
+struct wanted {
     struct chunk_name name;
     uint32_t kind;       /* of the stream that it was first met in. */
-    struct chunk *chunk; /* a reference; NULL while it is missing. */
-    bool kept;           /* taken over from the set before. */
-    uint8_t *stored;     /* owned; NULL when dropped, or taken over. */
+    struct block *block; /* a reference; NULL while it is missing. */
+    uint8_t *stored;     /* owned; NULL when dropped. */
 };
 
-struct place {
-    struct slot *slot;
-    bool kept;      /* the same stream of the set before holds these bytes. */
-    uint8_t *whole; /* owned: a part larger than a chunk, that begins here, in one piece. */
+/* A stretch of a stream while the set is open: a run of the set before, or chunks one by one. */
+struct stretch {
+    struct run *run;        /* a reference; NULL: slots. */
+    struct run_slot *slots; /* owned. */
+    size_t count;
 };
 
-struct stream {
+struct draft {
     uint32_t kind;
     uint32_t format;
     uint8_t raw_digest[DIGEST_SIZE];
-    size_t place_count;
-    struct place *places; /* owned. */
-    size_t head_count;
-    size_t *heads; /* owned: places that begin with a part, ascending. */
+    struct stretch *stretches; /* owned. */
+    size_t count;
+    size_t capacity;
 };
 
 struct snap_set {
@@ -47,31 +40,22 @@ struct snap_set {
     uint64_t version;
     uint8_t content_digest[DIGEST_SIZE];
     uint8_t manifest_digest[DIGEST_SIZE];
-    struct snap_set *previous; /* a reference, until the set is closed. */
-    size_t stream_count;
-    struct stream streams[STREAMS_MAX];
-    size_t slot_count;
-    struct slot *slots; /* owned; as many as chunks are named, at most. */
-    struct map by_name; /* chunk digest to slot. */
-    struct map by_raw;  /* raw digest to slot; filled as chunks come. */
+    uint8_t base_digest[DIGEST_SIZE];
+    bool has_base;
     bool closed;
     struct snap_set_counts counts;
+    size_t stream_count;
+    struct stream *streams[STREAMS_MAX]; /* references; NULL while their draft is open. */
+    struct wanted *wanted;               /* owned. */
+    size_t wanted_count;
+    size_t wanted_capacity;
+    /* Until the set is closed. */
+    struct snap_set *previous; /* a reference. */
+    struct draft *drafts;      /* owned; one a stream. */
+    struct map by_name;        /* chunk digest to the index of what is wanted, and one. */
 };
 
 /* ---- references ---- */
-
-static void chunk_unref(struct chunk *c)
-{
-    if (c != NULL && refs_drop(&c->refs)) {
-        free(c);
-    }
-}
-
-static struct chunk *chunk_ref(struct chunk *c)
-{
-    refs_take(&c->refs);
-    return c;
-}
 
 struct snap_set *snap_set_ref(struct snap_set *s)
 {
@@ -79,13 +63,25 @@ struct snap_set *snap_set_ref(struct snap_set *s)
     return s;
 }
 
-static void stream_free(struct stream *st)
+static void draft_free(struct draft *d)
 {
-    for (size_t i = 0; st->places != NULL && i < st->place_count; i++) {
-        free(st->places[i].whole);
+    for (size_t i = 0; i < d->count; i++) {
+        run_unref(d->stretches[i].run);
+        free(d->stretches[i].slots);
     }
-    free(st->places);
-    free(st->heads);
+    free(d->stretches);
+}
+
+/* What only an open set has. */
+static void drafts_free(struct snap_set *s)
+{
+    for (size_t i = 0; s->drafts != NULL && i < s->stream_count; i++) {
+        draft_free(&s->drafts[i]);
+    }
+    free(s->drafts);
+    s->drafts = NULL;
+    map_free(&s->by_name);
+    snap_set_unref(TAKE_PTR(s->previous));
 }
 
 void snap_set_unref(struct snap_set *s)
@@ -93,21 +89,17 @@ void snap_set_unref(struct snap_set *s)
     if (s == NULL || !refs_drop(&s->refs)) {
         return;
     }
+    drafts_free(s);
     for (size_t i = 0; i < s->stream_count; i++) {
-        stream_free(&s->streams[i]);
+        stream_unref(s->streams[i]);
     }
-    for (size_t i = 0; i < s->slot_count; i++) {
-        chunk_unref(s->slots[i].chunk);
-        free(s->slots[i].stored);
+    for (size_t i = 0; i < s->wanted_count; i++) {
+        block_unref(s->wanted[i].block);
+        free(s->wanted[i].stored);
     }
-    free(s->slots);
-    map_free(&s->by_name);
-    map_free(&s->by_raw);
-    snap_set_unref(s->previous);
+    free(s->wanted);
     free(s);
 }
-
-/* ---- filling ---- */
 
 /* The heap's answer in the words of the table of a node's checks. */
 static struct err memory(struct err e)
@@ -115,92 +107,252 @@ static struct err memory(struct err e)
     return e.code == E_NO_MEMORY ? (struct err){E_OUT_OF_MEMORY, e.where} : e;
 }
 
-static struct err slot_set(struct snap_set *s, struct slot *slot, struct chunk *c)
-{
-    struct slice raw = slice_of(c->raw_digest, DIGEST_SIZE);
-    if (map_get(&s->by_raw, raw) == NULL) {
-        TRY(memory(map_put(&s->by_raw, raw, slot, /* out_old= */ NULL)));
-    }
-    slot->chunk = chunk_ref(c);
-    return OK;
-}
+/* ---- what is wanted ---- */
 
-static struct err slot_take_over(struct snap_set *s, struct slot *slot)
+static struct wanted *wanted_find(const struct snap_set *s, const struct chunk_name *name)
 {
-    if (s->previous == NULL) {
-        return OK;
-    }
-    const struct slot *old =
-        map_get(&s->previous->by_name, slice_of(slot->name.digest, DIGEST_SHORT_SIZE));
-    if (old == NULL || old->chunk == NULL || old->name.raw_size != slot->name.raw_size ||
-        old->name.stored_size != slot->name.stored_size) {
-        return OK;
-    }
-    slot->kept = true;
-    s->counts.chunks_kept++;
-    return slot_set(s, slot, old->chunk);
+    uintptr_t index = (uintptr_t)map_get(&s->by_name, slice_of(name->digest, DIGEST_SHORT_SIZE));
+    return index == 0 ? NULL : &s->wanted[index - 1];
 }
 
 /* One digest with two sizes cannot be true. */
-static struct err slot_find(struct snap_set *s, uint32_t kind, const struct chunk_name *name,
-                            struct slot **out)
+static struct err want(struct snap_set *s, uint32_t kind, struct run_slot *slot)
 {
-    struct slot *slot = map_get(&s->by_name, slice_of(name->digest, DIGEST_SHORT_SIZE));
-    if (slot != NULL) {
-        bool same =
-            slot->name.raw_size == name->raw_size && slot->name.stored_size == name->stored_size;
-        *out = slot;
+    const struct wanted *known = wanted_find(s, &slot->name);
+    if (known != NULL) {
+        bool same = known->name.raw_size == slot->name.raw_size &&
+                    known->name.stored_size == slot->name.stored_size;
+        slot->wanted = (size_t)(known - s->wanted);
         return same ? OK : FAIL(E_MANIFEST_MALFORMED);
     }
-    slot = &s->slots[s->slot_count];
-    *slot = (struct slot){.name = *name, .kind = kind};
-    TRY(memory(map_put(&s->by_name, slice_of(slot->name.digest, DIGEST_SHORT_SIZE), slot,
-                       /* out_old= */ NULL)));
-    s->slot_count++;
-    TRY(slot_take_over(s, slot));
-    *out = slot;
+    TRY(memory(array_room(&s->wanted, s->wanted_count, &s->wanted_capacity, sizeof(*s->wanted))));
+    slot->wanted = s->wanted_count;
+    /* The key lies in the draft, which lives as long as the map. */
+    TRY(memory(map_put(&s->by_name, slice_of(slot->name.digest, DIGEST_SHORT_SIZE),
+                       (void *)(uintptr_t)(s->wanted_count + 1), /* out_old= */ NULL)));
+    s->wanted[s->wanted_count++] = (struct wanted){.name = slot->name, .kind = kind};
     return OK;
 }
 
-static struct err stream_start(struct snap_set *s, const struct manifest_stream *from)
+bool snap_set_missing(const struct snap_set *s, size_t *at, struct snap_missing *out)
 {
-    struct stream *st = &s->streams[s->stream_count];
-    *st = (struct stream){
-        .kind = from->kind, .format = from->format, .place_count = from->chunk_count};
-    memcpy(st->raw_digest, from->raw_digest, DIGEST_SIZE);
-    s->stream_count++;
-    st->places = calloc(from->chunk_count + 1, sizeof(*st->places));
-    st->heads = calloc(from->chunk_count + 1, sizeof(*st->heads));
-    if (st->places == NULL || st->heads == NULL) {
+    for (; *at < s->wanted_count; (*at)++) {
+        const struct wanted *w = &s->wanted[*at];
+        if (w->block == NULL) {
+            *out = (struct snap_missing){.kind = w->kind, .name = w->name};
+            (*at)++;
+            return true;
+        }
+    }
+    return false;
+}
+
+struct err snap_set_add(struct snap_set *s, const struct chunk_name *name, struct slice stored)
+{
+    CHECK(!s->closed);
+    struct wanted *w = wanted_find(s, name);
+    if (w == NULL) {
+        return FAIL(E_CHUNK_TAMPERED); /* nobody asked for it. */
+    }
+    if (w->block != NULL) {
+        return OK;
+    }
+    auto_free uint8_t *copy = malloc(stored.size + 1);
+    if (copy == NULL) {
         return FAIL(E_OUT_OF_MEMORY);
     }
-    for (size_t i = 0; i < from->chunk_count; i++) {
-        struct chunk_name name = manifest_chunk(from, i);
-        TRY(slot_find(s, from->kind, &name, &st->places[i].slot));
+    TRY(block_open(&w->name, stored, &w->block));
+    if (stored.size > 0) {
+        memcpy(copy, stored.ptr, stored.size);
     }
-    s->counts.chunks += from->chunk_count;
-    s->counts.raw_bytes += from->raw_size;
+    w->stored = TAKE_PTR(copy);
     return OK;
 }
 
-static bool is_wanted(const struct manifest_stream *st, bool positions)
+/* ---- opening ---- */
+
+static struct err draft_stretch(struct draft *d, struct stretch **out)
 {
-    return (st->kind == STREAM_POSITIONS) == positions;
+    TRY(memory(array_room(&d->stretches, d->count, &d->capacity, sizeof(*d->stretches))));
+    *out = &d->stretches[d->count++];
+    **out = (struct stretch){0};
+    return OK;
 }
 
-static struct err set_fill(struct snap_set *s, const struct manifest *m, bool positions)
+static struct err draft_run(struct draft *d, struct run *run)
 {
-    size_t chunks = 0;
-    for (size_t i = 0; i < m->stream_count; i++) {
-        chunks += is_wanted(&m->streams[i], positions) ? m->streams[i].chunk_count : 0;
+    struct stretch *stretch = NULL;
+    TRY(draft_stretch(d, &stretch));
+    stretch->run = run_ref(run);
+    return OK;
+}
+
+static struct err draft_slots(struct draft *d, const struct manifest_stream *m, size_t first,
+                              size_t count)
+{
+    struct stretch *stretch = NULL;
+    if (count == 0) {
+        return OK;
     }
-    s->slots = calloc(chunks + 1, sizeof(*s->slots));
-    if (s->slots == NULL) {
+    TRY(draft_stretch(d, &stretch));
+    stretch->slots = calloc(count, sizeof(*stretch->slots));
+    if (stretch->slots == NULL) {
+        return FAIL(E_OUT_OF_MEMORY);
+    }
+    stretch->count = count;
+    for (size_t i = 0; i < count; i++) {
+        stretch->slots[i].name = manifest_chunk(m, first + i);
+    }
+    return OK;
+}
+
+/* Runs of the stream before where the manifest names the same chunks, slots in between. */
+static struct err draft_align(struct draft *d, const struct manifest_stream *m,
+                              const struct stream *old)
+{
+    size_t run_count = old == NULL ? 0 : old->run_count;
+    size_t next = 0;  /* runs before it were taken, or passed over. */
+    size_t slots = 0; /* chunks before 'at' that are in no run. */
+    size_t at = 0;
+    while (at < m->chunk_count) {
+        size_t found = next;
+        while (found < run_count && !run_is_at(old->runs[found], m, at)) {
+            found++;
+        }
+        if (found == run_count) {
+            slots++;
+            at++;
+            continue;
+        }
+        TRY(draft_slots(d, m, at - slots, slots));
+        TRY(draft_run(d, old->runs[found]));
+        at += old->runs[found]->chunk_count;
+        next = found + 1;
+        slots = 0;
+    }
+    return draft_slots(d, m, at - slots, slots);
+}
+
+/* Chunks of the runs that were not taken whole, by name. */
+struct held {
+    struct run_place *places; /* owned. */
+    struct map by_name;       /* to a place. */
+};
+
+static void held_free(struct held *h)
+{
+    free(h->places);
+    map_free(&h->by_name);
+}
+
+static bool draft_has_run(const struct draft *d, const struct run *run)
+{
+    for (size_t i = 0; i < d->count; i++) {
+        if (d->stretches[i].run == run) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static struct err held_fill(struct held *h, const struct draft *d, const struct stream *old)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < old->run_count; i++) {
+        count += old->runs[i]->chunk_count;
+    }
+    h->places = calloc(count + 1, sizeof(*h->places));
+    if (h->places == NULL) {
+        return FAIL(E_OUT_OF_MEMORY);
+    }
+    count = 0;
+    for (size_t i = 0; i < old->run_count; i++) {
+        struct run *run = old->runs[i];
+        for (size_t k = 0; k < run->chunk_count && !draft_has_run(d, run); k++) {
+            struct run_place *place = &h->places[count++];
+            *place = (struct run_place){.run = run, .at = k};
+            struct slice name = slice_of(run->digests + k * DIGEST_SHORT_SIZE, DIGEST_SHORT_SIZE);
+            TRY(memory(map_put(&h->by_name, name, place, /* out_old= */ NULL)));
+        }
+    }
+    return OK;
+}
+
+/* Says of each slot where its bytes are, or that they are wanted. */
+static struct err draft_find(struct snap_set *s, struct draft *d, const struct held *held)
+{
+    for (size_t i = 0; i < d->count; i++) {
+        struct stretch *stretch = &d->stretches[i];
+        for (size_t k = 0; k < stretch->count; k++) {
+            struct run_slot *slot = &stretch->slots[k];
+            const struct run_place *place =
+                map_get(&held->by_name, slice_of(slot->name.digest, DIGEST_SHORT_SIZE));
+            if (place != NULL && run_has(place, &slot->name)) {
+                slot->place = *place;
+                s->counts.chunks_kept++;
+                s->counts.stored_kept_bytes += slot->name.stored_size;
+            } else {
+                TRY(want(s, d->kind, slot));
+            }
+            s->counts.stored_bytes += slot->name.stored_size;
+        }
+        if (stretch->run != NULL) {
+            s->counts.chunks_kept += stretch->run->chunk_count;
+            s->counts.stored_kept_bytes += stretch->run->stored_bytes;
+            s->counts.stored_bytes += stretch->run->stored_bytes;
+        }
+    }
+    return OK;
+}
+
+static bool has_slots(const struct draft *d)
+{
+    for (size_t i = 0; i < d->count; i++) {
+        if (d->stretches[i].run == NULL) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static const struct stream *stream_find(const struct snap_set *s, uint32_t kind)
+{
+    for (size_t i = 0; i < s->stream_count; i++) {
+        if (s->streams[i]->kind == kind) {
+            return s->streams[i];
+        }
+    }
+    return NULL;
+}
+
+static struct err draft_open(struct snap_set *s, const struct manifest_stream *m)
+{
+    struct draft *d = &s->drafts[s->stream_count++];
+    d->kind = m->kind;
+    d->format = m->format;
+    memcpy(d->raw_digest, m->raw_digest, DIGEST_SIZE);
+    s->counts.chunks += m->chunk_count;
+    s->counts.raw_bytes += m->raw_size;
+    const struct stream *old = s->previous == NULL ? NULL : stream_find(s->previous, m->kind);
+    TRY(draft_align(d, m, old));
+    struct held held = {0};
+    struct err e = old != NULL && has_slots(d) ? held_fill(&held, d, old) : OK;
+    if (err_ok(e)) {
+        e = draft_find(s, d, &held);
+    }
+    held_free(&held);
+    return e;
+}
+
+static struct err set_open(struct snap_set *s, const struct manifest *m, bool positions)
+{
+    s->drafts = calloc(m->stream_count + 1, sizeof(*s->drafts));
+    if (s->drafts == NULL) {
         return FAIL(E_OUT_OF_MEMORY);
     }
     for (size_t i = 0; i < m->stream_count; i++) {
-        if (is_wanted(&m->streams[i], positions)) {
-            TRY(stream_start(s, &m->streams[i]));
+        if ((m->streams[i].kind == STREAM_POSITIONS) == positions) {
+            TRY(draft_open(s, &m->streams[i]));
         }
     }
     return OK;
@@ -218,8 +370,12 @@ static struct err set_new(const struct manifest *m, struct snap_set *previous, b
     s->version = m->version;
     memcpy(s->content_digest, m->content_digest, DIGEST_SIZE);
     memcpy(s->manifest_digest, m->digest, DIGEST_SIZE);
-    s->previous = previous == NULL ? NULL : snap_set_ref(previous);
-    struct err e = set_fill(s, m, positions);
+    if (previous != NULL) {
+        s->previous = snap_set_ref(previous);
+        s->has_base = true;
+        memcpy(s->base_digest, previous->manifest_digest, DIGEST_SIZE);
+    }
+    struct err e = set_open(s, m, positions);
     if (!err_ok(e)) {
         snap_set_unref(s);
         return e;
@@ -239,208 +395,111 @@ struct err snap_set_new_positions(const struct manifest *m, struct snap_set *pre
     return set_new(m, previous, /* positions= */ true, out);
 }
 
-bool snap_set_missing(const struct snap_set *s, size_t *at, struct snap_missing *out)
-{
-    for (; *at < s->slot_count; (*at)++) {
-        const struct slot *slot = &s->slots[*at];
-        if (slot->chunk == NULL) {
-            *out = (struct snap_missing){.kind = slot->kind, .name = slot->name};
-            (*at)++;
-            return true;
-        }
-    }
-    return false;
-}
-
-/* Stored anew by another zstd, it may still be a chunk that we hold: share its bytes. */
-static struct chunk *same_raw(const struct snap_set *s, const struct chunk *c)
-{
-    struct slice raw = slice_of(c->raw_digest, DIGEST_SIZE);
-    const struct slot *slot = map_get(&s->by_raw, raw);
-    if (slot == NULL && s->previous != NULL) {
-        slot = map_get(&s->previous->by_raw, raw);
-    }
-    return slot == NULL ? NULL : slot->chunk;
-}
-
-static struct err chunk_new(const struct chunk_name *name, struct slice stored, struct chunk **out)
-{
-    struct chunk *c = malloc(sizeof(*c) + name->raw_size);
-    if (c == NULL) {
-        return FAIL(E_OUT_OF_MEMORY);
-    }
-    refs_init(&c->refs);
-    c->raw_size = name->raw_size;
-    struct err e = chunk_open(stored, name, c->raw, c->raw_digest);
-    if (!err_ok(e)) {
-        free(c);
-        return e;
-    }
-    *out = c;
-    return OK;
-}
-
-struct err snap_set_add(struct snap_set *s, const struct chunk_name *name, struct slice stored)
-{
-    CHECK(!s->closed);
-    struct slot *slot = map_get(&s->by_name, slice_of(name->digest, DIGEST_SHORT_SIZE));
-    if (slot == NULL) {
-        return FAIL(E_CHUNK_TAMPERED); /* nobody asked for it. */
-    }
-    if (slot->chunk != NULL) {
-        return OK;
-    }
-    struct chunk *c = NULL;
-    TRY(chunk_new(&slot->name, stored, &c));
-    auto_free uint8_t *copy = malloc(stored.size);
-    struct chunk *shared = same_raw(s, c);
-    struct err e = copy == NULL ? FAIL(E_OUT_OF_MEMORY) : slot_set(s, slot, shared ? shared : c);
-    chunk_unref(c);
-    TRY(e);
-    memcpy(copy, stored.ptr, stored.size);
-    slot->stored = TAKE_PTR(copy);
-    s->counts.added_bytes += stored.size;
-    return OK;
-}
-
 /* ---- closing ---- */
 
-static struct slice chunk_raw(const struct stream *st, size_t at)
+/* The chunks that were wanted are there: a slot points at its own. */
+static struct err slots_settle(struct snap_set *s, struct draft *d)
 {
-    const struct chunk *c = st->places[at].slot->chunk;
-    return slice_of(c->raw, c->raw_size);
+    for (size_t i = 0; i < d->count; i++) {
+        struct stretch *stretch = &d->stretches[i];
+        for (size_t k = 0; k < stretch->count; k++) {
+            struct run_slot *slot = &stretch->slots[k];
+            if (slot->place.run == NULL) {
+                slot->block = s->wanted[slot->wanted].block;
+            }
+            if (slot->place.run == NULL && slot->block == NULL) {
+                return FAIL(E_CHUNK_MISSING);
+            }
+        }
+    }
+    return OK;
 }
 
-static struct err stream_check_digest(const struct stream *st)
+static struct err check_digest(const struct draft *d)
 {
-    auto_free uint8_t *digests = malloc(st->place_count * DIGEST_SIZE + 1);
+    size_t count = 0;
+    for (size_t i = 0; i < d->count; i++) {
+        const struct stretch *stretch = &d->stretches[i];
+        count += stretch->run == NULL ? stretch->count : stretch->run->chunk_count;
+    }
+    auto_free uint8_t *digests = malloc(count * DIGEST_SIZE + 1);
     if (digests == NULL) {
         return FAIL(E_OUT_OF_MEMORY);
     }
-    for (size_t i = 0; i < st->place_count; i++) {
-        const struct chunk *c = st->places[i].slot->chunk;
-        if (c == NULL) {
-            return FAIL(E_CHUNK_MISSING);
+    uint8_t *to = digests;
+    for (size_t i = 0; i < d->count; i++) {
+        const struct stretch *stretch = &d->stretches[i];
+        if (stretch->run != NULL) {
+            memcpy(to, stretch->run->raw_digests, stretch->run->chunk_count * DIGEST_SIZE);
+            to += stretch->run->chunk_count * DIGEST_SIZE;
         }
-        memcpy(digests + i * DIGEST_SIZE, c->raw_digest, DIGEST_SIZE);
+        for (size_t k = 0; k < stretch->count; k++) {
+            memcpy(to, run_slot_digest(&stretch->slots[k]), DIGEST_SIZE);
+            to += DIGEST_SIZE;
+        }
     }
     uint8_t digest[DIGEST_SIZE];
-    cut_raw_digest(digests, st->place_count, digest);
-    bool same = memcmp(digest, st->raw_digest, DIGEST_SIZE) == 0;
-    return same ? OK : FAIL(E_CHUNK_TAMPERED);
+    cut_raw_digest(digests, count, digest);
+    return memcmp(digest, d->raw_digest, DIGEST_SIZE) == 0 ? OK : FAIL(E_CHUNK_TAMPERED);
 }
 
-/* Pieces of a part that is larger than a chunk: all full, but the last, which ends with it. */
-static struct err span_check(const struct stream *st, size_t at, size_t size, size_t *out_pieces)
+static struct err draft_build(const struct draft *d, struct runs *runs)
 {
-    size_t pieces = (size + CHUNK_RAW_MAX - 1) / CHUNK_RAW_MAX;
-    if (pieces > st->place_count - at) {
-        return FAIL(E_PART_MALFORMED);
-    }
-    for (size_t i = 0; i < pieces; i++) {
-        size_t left = size - i * CHUNK_RAW_MAX;
-        size_t want = left < CHUNK_RAW_MAX ? left : CHUNK_RAW_MAX;
-        if (chunk_raw(st, at + i).size != want) {
-            return FAIL(E_PART_MALFORMED);
+    for (size_t i = 0; i < d->count; i++) {
+        const struct stretch *stretch = &d->stretches[i];
+        if (stretch->run != NULL) {
+            TRY(runs_add_run(runs, stretch->run));
+        } else {
+            TRY(runs_add_slots(runs, stretch->slots, stretch->count));
         }
     }
-    *out_pieces = pieces;
-    return OK;
+    return runs_end(runs);
 }
 
-static struct err span_join(struct stream *st, size_t at, size_t size, size_t pieces)
+/* Nothing of it changed: the stream before is this one, too. */
+static bool is_same(const struct draft *d, const struct stream *old)
 {
-    uint8_t *whole = malloc(size);
-    if (whole == NULL) {
-        return FAIL(E_OUT_OF_MEMORY);
+    bool same = old != NULL && old->format == d->format && old->run_count == d->count &&
+                memcmp(old->raw_digest, d->raw_digest, DIGEST_SIZE) == 0;
+    for (size_t i = 0; same && i < d->count; i++) {
+        same = d->stretches[i].run == old->runs[i];
     }
-    st->places[at].whole = whole;
-    for (size_t i = 0; i < pieces; i++) {
-        struct slice piece = chunk_raw(st, at + i);
-        memcpy(whole + i * CHUNK_RAW_MAX, piece.ptr, piece.size);
-    }
-    return OK;
+    return same;
 }
 
-/* What begins at a chunk: a large part over several, or whole parts to its end. */
-static struct err place_check(struct stream *st, size_t at, struct slice *last, size_t *out_pieces)
+static struct err stream_close(struct snap_set *s, size_t index)
 {
-    struct part p;
-    bool more = true;
-    struct part_iter it = {.rest = chunk_raw(st, at), .last = *last};
-    TRY(part_read_sizes(it.rest, &p));
-    size_t size = (size_t)part_size(&p);
-    *out_pieces = 1;
-    if (size > CHUNK_RAW_MAX) {
-        TRY(span_check(st, at, size, out_pieces));
-        TRY(span_join(st, at, size, *out_pieces));
-        it.rest = slice_of(st->places[at].whole, size);
+    struct draft *d = &s->drafts[index];
+    struct stream *old = NULL;
+    for (size_t i = 0; s->previous != NULL && i < s->previous->stream_count; i++) {
+        old = s->previous->streams[i]->kind == d->kind ? s->previous->streams[i] : old;
     }
-    while (more) {
-        TRY(part_next(&it, &p, &more));
+    if (is_same(d, old)) {
+        s->streams[index] = stream_ref(old);
+        return OK;
     }
-    *last = it.last;
-    return OK;
-}
-
-static struct err stream_check_parts(struct stream *st)
-{
-    struct slice last = {0};
-    size_t pieces = 0;
-    for (size_t at = 0; at < st->place_count; at += pieces) {
-        TRY(place_check(st, at, &last, &pieces));
-        st->heads[st->head_count++] = at;
+    TRY(slots_settle(s, d));
+    TRY(check_digest(d));
+    struct runs runs = {0};
+    struct err e = draft_build(d, &runs);
+    if (err_ok(e)) {
+        e = stream_new(d->kind, d->format, d->raw_digest, &runs, &s->streams[index]);
     }
-    return OK;
-}
-
-static const struct stream *stream_find(const struct snap_set *s, uint32_t kind)
-{
-    for (size_t i = 0; i < s->stream_count; i++) {
-        if (s->streams[i].kind == kind) {
-            return &s->streams[i];
-        }
-    }
-    return NULL;
-}
-
-/* Which chunks the same stream of the set before holds: there, parts were built already. */
-static struct err stream_mark_kept(struct stream *st, const struct stream *old, struct map *seen)
-{
-    for (size_t i = 0; i < old->place_count; i++) {
-        struct chunk *c = old->places[i].slot->chunk;
-        TRY(memory(map_put(seen, slice_of(c->raw_digest, DIGEST_SIZE), c, NULL)));
-    }
-    for (size_t i = 0; i < st->place_count; i++) {
-        const struct chunk *c = st->places[i].slot->chunk;
-        st->places[i].kept = map_get(seen, slice_of(c->raw_digest, DIGEST_SIZE)) != NULL;
-    }
-    return OK;
-}
-
-static struct err stream_close(struct snap_set *s, struct stream *st)
-{
-    TRY(stream_check_digest(st));
-    TRY(stream_check_parts(st));
-    const struct stream *old = s->previous == NULL ? NULL : stream_find(s->previous, st->kind);
-    if (old == NULL || old->format != st->format) {
-        return OK; /* the same bytes may mean something else. */
-    }
-    struct map seen = {0};
-    struct err e = stream_mark_kept(st, old, &seen);
-    map_free(&seen);
-    return e;
+    runs_free(&runs);
+    return memory(e);
 }
 
 struct err snap_set_close(struct snap_set *s)
 {
     CHECK(!s->closed);
     for (size_t i = 0; i < s->stream_count; i++) {
-        TRY(stream_close(s, &s->streams[i]));
+        TRY(stream_close(s, i));
     }
+    for (size_t i = 0; i < s->wanted_count; i++) {
+        block_unref(TAKE_PTR(s->wanted[i].block)); /* runs have their own references. */
+    }
+    drafts_free(s);
     s->closed = true;
-    snap_set_unref(s->previous);
-    s->previous = NULL;
     return OK;
 }
 
@@ -452,43 +511,6 @@ uint32_t snap_set_format(const struct snap_set *s, uint32_t kind)
     return st == NULL ? 0 : st->format;
 }
 
-/* The bytes that begin at a head, and how many chunks they take. */
-static struct slice head_bytes(const struct stream *st, size_t at, size_t *out_pieces)
-{
-    struct slice raw = chunk_raw(st, at);
-    *out_pieces = 1;
-    if (st->places[at].whole == NULL) {
-        return raw;
-    }
-    struct part p;
-    struct err e = part_read_sizes(raw, &p);
-    CHECK(err_ok(e)); /* it was read when the set was closed. */
-    size_t size = (size_t)part_size(&p);
-    *out_pieces = (size + CHUNK_RAW_MAX - 1) / CHUNK_RAW_MAX;
-    return slice_of(st->places[at].whole, size);
-}
-
-static bool stream_next(const struct stream *st, struct snap_cursor *at, struct snap_part *out)
-{
-    if (at->chunk >= st->place_count) {
-        return false;
-    }
-    size_t pieces = 0;
-    struct part p;
-    struct slice bytes = head_bytes(st, at->chunk, &pieces);
-    struct err e = part_read(slice_from(bytes, at->offset), &p);
-    CHECK(err_ok(e)); /* all parts were read when the set was closed. */
-    *out = (struct snap_part){.key = p.key,
-                              .bytes = p.bytes,
-                              .chunk = at->chunk,
-                              .kept = pieces == 1 && st->places[at->chunk].kept};
-    at->offset += (size_t)part_size(&p);
-    if (at->offset == bytes.size) {
-        *at = (struct snap_cursor){.chunk = at->chunk + pieces};
-    }
-    return true;
-}
-
 bool snap_set_next(const struct snap_set *s, uint32_t kind, struct snap_cursor *at,
                    struct snap_part *out)
 {
@@ -497,36 +519,15 @@ bool snap_set_next(const struct snap_set *s, uint32_t kind, struct snap_cursor *
     return st != NULL && stream_next(st, at, out);
 }
 
-/* The last head whose first key is not above 'key'; head_count when all are above. */
-static size_t head_find(const struct stream *st, struct slice key)
-{
-    size_t low = 0;
-    size_t high = st->head_count;
-    while (low < high) {
-        size_t middle = low + (high - low) / 2;
-        struct snap_cursor at = {.chunk = st->heads[middle]};
-        struct snap_part p;
-        bool found = stream_next(st, &at, &p);
-        CHECK(found);
-        if (slice_cmp(p.key, key) <= 0) {
-            low = middle + 1;
-        } else {
-            high = middle;
-        }
-    }
-    return low == 0 ? st->head_count : low - 1;
-}
-
 bool snap_set_find(const struct snap_set *s, uint32_t kind, struct slice key, struct snap_part *out)
 {
     CHECK(s->closed);
     const struct stream *st = stream_find(s, kind);
-    size_t head = st == NULL ? 0 : head_find(st, key);
-    if (st == NULL || head == st->head_count) {
+    struct snap_cursor at = {0};
+    struct snap_part p;
+    if (st == NULL || !stream_seek(st, key, &at)) {
         return false;
     }
-    struct snap_cursor at = {.chunk = st->heads[head]};
-    struct snap_part p;
     while (stream_next(st, &at, &p)) {
         int order = slice_cmp(p.key, key);
         if (order == 0) {
@@ -538,6 +539,19 @@ bool snap_set_find(const struct snap_set *s, uint32_t kind, struct slice key, st
         }
     }
     return false;
+}
+
+bool snap_set_diff(const struct snap_set *before, const struct snap_set *now, uint32_t kind,
+                   struct snap_diff *at, struct snap_change *out)
+{
+    CHECK((before == NULL || before->closed) && now->closed);
+    const struct stream *a = before == NULL ? NULL : stream_find(before, kind);
+    const struct stream *b = stream_find(now, kind);
+    bool whole = at->whole || (a != NULL && b != NULL && a->format != b->format);
+    if (!whole && a == b) {
+        return false;
+    }
+    return stream_diff(a, b, whole, at, out);
 }
 
 uint64_t snap_set_version(const struct snap_set *s)
@@ -555,23 +569,43 @@ const uint8_t *snap_set_manifest_digest(const struct snap_set *s)
     return s->manifest_digest;
 }
 
+const uint8_t *snap_set_base(const struct snap_set *s)
+{
+    return s->has_base ? s->base_digest : NULL;
+}
+
 bool snap_set_stored(const struct snap_set *s, size_t *at, struct snap_stored *out)
 {
-    if (*at >= s->slot_count) {
+    if (*at >= s->wanted_count) {
         return false;
     }
-    const struct slot *slot = &s->slots[(*at)++];
-    out->name = slot->name;
-    out->stored = slice_of(slot->stored, slot->stored == NULL ? 0 : slot->name.stored_size);
+    const struct wanted *w = &s->wanted[(*at)++];
+    out->name = w->name;
+    out->stored = slice_of(w->stored, w->stored == NULL ? 0 : w->name.stored_size);
     return true;
 }
 
 void snap_set_drop_stored(struct snap_set *s)
 {
-    for (size_t i = 0; i < s->slot_count; i++) {
-        free(s->slots[i].stored);
-        s->slots[i].stored = NULL;
+    for (size_t i = 0; i < s->wanted_count; i++) {
+        free(TAKE_PTR(s->wanted[i].stored));
     }
+}
+
+bool snap_set_name(const struct snap_set *s, size_t *stream, struct snap_cursor *at,
+                   struct chunk_name *out)
+{
+    CHECK(s->closed);
+    for (; *stream < s->stream_count; (*stream)++, *at = (struct snap_cursor){0}) {
+        const struct stream *st = s->streams[*stream];
+        for (; at->run < st->run_count; at->run++, at->at = 0) {
+            if (at->at < st->runs[at->run]->chunk_count) {
+                *out = run_name(st->runs[at->run], at->at++);
+                return true;
+            }
+        }
+    }
+    return false;
 }
 
 struct snap_set_counts snap_set_counts(const struct snap_set *s)

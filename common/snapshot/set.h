@@ -1,14 +1,15 @@
 /*
  * set: the verified chunks of one version, and the parts in them.
  *
- * Shape      A set is filled chunk by chunk, then closed: from then on it is immutable. Chunks
- *            are shared between sets by reference, so an apply costs what changed.
+ * Shape      A set is filled chunk by chunk, then closed: from then on it is immutable. A stream is
+ *            a list of runs of some thirty chunks; sets share streams, runs and chunks by
+ * reference, so that a set made from the one before costs what changed, and so does dropping it.
  * Ownership  snap_set_new() gives one reference; snap_set_unref() drops it. Slices of parts live
  *            as long as a reference.
  * Threads    filled by one thread; once closed, any. References are counted atomically.
  * Errors     CHUNK_TAMPERED, CHUNK_BOMB, PART_MALFORMED, OUT_OF_MEMORY.
  * Source     docs/formats.md: a chunk holds whole parts, or is a piece of one that is larger than
- *            a chunk; anything else is PART_MALFORMED.
+ *            a chunk; anything else is PART_MALFORMED. docs/decisions/0080.
  */
 #pragma once
 
@@ -20,8 +21,9 @@
 struct snap_set;
 
 /*
- * A set for a manifest, with every chunk that 'previous' (may be NULL) holds taken over. Streams
- * of kind positions are left out. 'm' is copied where needed and not kept.
+ * A set for a manifest. What the same stream of 'previous' (may be NULL) holds under the same name
+ * is taken over: it was verified when it got there. Streams of kind positions are left out. 'm' is
+ * borrowed until the call returns.
  */
 MUST_CHECK struct err snap_set_new(const struct manifest *m, struct snap_set *previous,
                                    struct snap_set **out);
@@ -54,10 +56,6 @@ MUST_CHECK struct err snap_set_close(struct snap_set *s);
 struct snap_part {
     struct slice key;
     struct slice bytes; /* in one piece, also when it spans chunks. */
-    size_t chunk;       /* index of the (first) chunk in its stream. */
-    bool kept; /* it lies in a chunk that the same stream of 'previous' has, in the same format: a
-                  part of the same key and bytes was built for it. Always false for one that spans
-                  chunks. */
 };
 
 /* The format of a stream; 0 when the set has none of this kind. */
@@ -65,11 +63,35 @@ uint32_t snap_set_format(const struct snap_set *s, uint32_t kind);
 
 /* Walks the parts of a stream: start with *at = {0}; false at the end. */
 struct snap_cursor {
-    size_t chunk;
-    size_t offset;
+    size_t run;
+    size_t block; /* of the run. */
+    size_t at;    /* offset in the block; for names, index of a chunk. */
 };
 bool snap_set_next(const struct snap_set *s, uint32_t kind, struct snap_cursor *at,
                    struct snap_part *out);
+
+/* A part that two sets do not have alike. */
+struct snap_change {
+    struct slice key;
+    struct slice before;
+    struct slice now;
+    bool had; /* 'before' is set. */
+    bool has; /* 'now' is set; with both, their bytes differ. */
+};
+
+/*
+ * Walks what the stream of 'now' has otherwise than that of 'before' (NULL: a set without parts),
+ * keys ascending; false at the end. What both share is not looked at. Start with *at = {0}, or with
+ * 'whole' to be told of every part of both; so it is, too, when the stream's formats differ, and
+ * the same bytes may mean something else.
+ */
+struct snap_diff {
+    struct snap_cursor before;
+    struct snap_cursor now;
+    bool whole;
+};
+bool snap_set_diff(const struct snap_set *before, const struct snap_set *now, uint32_t kind,
+                   struct snap_diff *at, struct snap_change *out);
 
 /* Looks a part up by key; false when there is none. O(log n) over chunks, then a walk of one. */
 bool snap_set_find(const struct snap_set *s, uint32_t kind, struct slice key,
@@ -80,8 +102,11 @@ uint64_t snap_set_version(const struct snap_set *s);
 const uint8_t *snap_set_content_digest(const struct snap_set *s);
 const uint8_t *snap_set_manifest_digest(const struct snap_set *s);
 
-/* Walks the distinct chunks, for the disk: stored bytes of those that were added here, until
-   snap_set_drop_stored(); {NULL, 0} for those taken over. Start with *at = 0. */
+/* Digest of the manifest whose set chunks were taken over from; NULL: there was none. */
+const uint8_t *snap_set_base(const struct snap_set *s);
+
+/* Walks the chunks that were added here, each one once, for the disk: their stored bytes, until
+   snap_set_drop_stored(). Start with *at = 0. */
 struct snap_stored {
     struct chunk_name name;
     struct slice stored;
@@ -89,11 +114,17 @@ struct snap_stored {
 bool snap_set_stored(const struct snap_set *s, size_t *at, struct snap_stored *out);
 void snap_set_drop_stored(struct snap_set *s);
 
-/* How much was added and how much was taken over, for metrics. */
+/* Walks the names of all chunks of a closed set, as often as they are named. Start with *at = {0}
+ * and *stream = 0. */
+bool snap_set_name(const struct snap_set *s, size_t *stream, struct snap_cursor *at,
+                   struct chunk_name *out);
+
+/* How much was added and how much was taken over. */
 struct snap_set_counts {
     size_t chunks;
     size_t chunks_kept;
     uint64_t raw_bytes;
-    uint64_t added_bytes; /* stored bytes of chunks that were added. */
+    uint64_t stored_bytes;      /* of all chunks, as often as they are named. */
+    uint64_t stored_kept_bytes; /* of those that were taken over. */
 };
 struct snap_set_counts snap_set_counts(const struct snap_set *s);

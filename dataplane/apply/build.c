@@ -1,19 +1,17 @@
-/* build: see build.h. The bin, and the way from a set to a model; links are made in link.c. */
+/* build: see build.h. The bin, and the way from one set's model to the next one's; the tables are
+ * link.c's. */
 #include "dataplane/apply/build.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "common/base/array.h"
 #include "common/base/check.h"
 #include "common/base/lock.h"
 #include "common/base/scope.h"
 #include "common/snapshot/format.h"
+#include "dataplane/apply/decode.h"
 #include "dataplane/apply/model_impl.h"
-
-enum { MODEL_ARENA_BLOCK = 64 << 10 };
-
-/* Far above what the format's bounds can lead to: a guard on arithmetic, not a limit. */
-#define MODEL_ARENA_MAX ((size_t)4 << 30)
 
 struct dp_model_bin {
     dp_model_wake_fn *wake;
@@ -53,15 +51,7 @@ void dp_model_bin_free(struct dp_model_bin *bin)
 
 static void model_free(struct dp_model *model)
 {
-    dp_model_unlink(model);
-    for (size_t i = 0; i < DP_MODEL_STREAMS; i++) {
-        struct dp_model_stream *stream = &model->streams[i];
-        for (size_t k = 0; k < stream->count; k++) {
-            dp_part_unref(stream->parts[k].part);
-        }
-        free(stream->parts);
-    }
-    arena_free(&model->arena);
+    dp_model_free_tables(model);
     snap_set_unref(model->set);
     free(model);
 }
@@ -122,10 +112,11 @@ void dp_model_unref(struct dp_model *model)
 
 /* ---- from a set to a model ---- */
 
-static const uint32_t stream_kinds[DP_MODEL_STREAMS] = {
+static const uint32_t stream_kinds[] = {
     STREAM_ROUTING,   STREAM_TRUST,  STREAM_REVOCATIONS, STREAM_AUTHORISATION, STREAM_LIMITS,
     STREAM_TRANSPORT, STREAM_EGRESS, STREAM_SCHEMAS,     STREAM_BUS,
 };
+enum { STREAM_COUNT = sizeof(stream_kinds) / sizeof(stream_kinds[0]) };
 
 bool dp_model_knows_stream(uint32_t kind)
 {
@@ -137,38 +128,6 @@ struct snap_set *dp_model_set(const struct dp_model *model)
     return model->set;
 }
 
-static struct err stream_reserve(struct dp_model_stream *stream)
-{
-    if (stream->count < stream->capacity) {
-        return OK;
-    }
-    size_t capacity = stream->capacity == 0 ? 64 : stream->capacity * 2;
-    void *grown = realloc(stream->parts, capacity * sizeof(*stream->parts));
-    if (grown == NULL) {
-        return FAIL(E_NO_MEMORY);
-    }
-    stream->parts = grown;
-    stream->capacity = capacity;
-    return OK;
-}
-
-/*
- * The part of the same key and bytes in the stream before, or NULL. Both streams ascend, so *at
- * only moves forward. Bytes in a kept chunk are known to be the same without a look at them.
- */
-static struct dp_part *find_kept(const struct dp_model_stream *before, size_t *at,
-                                 const struct snap_part *wanted)
-{
-    while (*at < before->count && slice_cmp(before->parts[*at].key, wanted->key) < 0) {
-        (*at)++;
-    }
-    if (*at == before->count || !slice_eq(before->parts[*at].key, wanted->key)) {
-        return NULL;
-    }
-    bool same = wanted->kept || slice_eq(before->parts[*at].bytes, wanted->bytes);
-    return same ? before->parts[*at].part : NULL;
-}
-
 static void report_object(struct dp_build_report *report, uint32_t stream, struct slice key)
 {
     const char *name = stream_kind_name(stream);
@@ -176,33 +135,187 @@ static void report_object(struct dp_build_report *report, uint32_t stream, struc
                    SLICE_ARG(key));
 }
 
-static struct err build_stream(struct dp_model *model, struct dp_model_stream *stream,
-                               const struct dp_model_stream *before, struct dp_build_report *report)
+/* One part that is otherwise than before. */
+struct change {
+    struct dp_part *old;   /* borrowed of the model before; NULL: it is new. */
+    struct dp_part *fresh; /* a reference; NULL: it is gone. */
+};
+
+/* The way from a model to the next one. */
+struct edit {
+    struct dp_model *model;
+    const struct dp_model *previous; /* NULL: none. */
+    const struct dp_environment *environment;
+    struct change *changes; /* owned. */
+    size_t count;
+    size_t capacity;
+    struct dp_build_report *report;
+};
+
+static void edit_free(struct edit *edit)
 {
-    static const struct dp_model_stream none = {0};
-    struct snap_cursor cursor = {0};
-    struct snap_part found;
-    size_t at = 0;
-    stream->format = snap_set_format(model->set, stream->kind);
-    before =
-        before->format == stream->format ? before : &none; /* bytes mean another thing there. */
-    while (snap_set_next(model->set, stream->kind, &cursor, &found)) {
-        TRY(stream_reserve(stream));
-        struct dp_part *part = find_kept(before, &at, &found);
-        if (part != NULL) {
-            part = dp_part_ref(part);
-        } else {
-            const struct part from = {.key = found.key, .bytes = found.bytes};
-            struct err e = dp_part_new(stream->kind, stream->format, &from, &part);
-            if (!err_ok(e)) {
-                report_object(report, stream->kind, found.key);
-                return e;
-            }
-            report->parts_built++;
+    for (size_t i = 0; i < edit->count; i++) {
+        dp_part_unref(edit->changes[i].fresh);
+    }
+    free(edit->changes);
+}
+
+static struct err change_build(struct edit *edit, uint32_t stream, const struct snap_change *from,
+                               struct change *out)
+{
+    const struct dp_part_from part = {.stream = stream,
+                                      .format = snap_set_format(edit->model->set, stream),
+                                      .part = {.key = from->key, .bytes = from->now},
+                                      .environment = edit->environment};
+    if (from->had) {
+        enum dp_part_kind kind = dp_part_kind(stream, from->key);
+        out->old = trie_get(&edit->previous->parts[kind], from->key);
+        CHECK(out->old != NULL);
+    }
+    if (!from->has) {
+        return OK;
+    }
+    struct err e = dp_part_new(&part, &out->fresh);
+    if (!err_ok(e)) {
+        bool missing =
+            edit->environment == NULL && dp_part_kind(stream, from->key) == DP_PART_CALLER;
+        report_object(edit->report, stream, missing ? DP_ENVIRONMENT_KEY : from->key);
+        return e;
+    }
+    edit->report->parts_built++;
+    return OK;
+}
+
+static bool same_domains(const struct dp_environment *a, const struct dp_environment *b)
+{
+    bool same = a != NULL && b != NULL && slice_eq(a->trust_domain, b->trust_domain) &&
+                a->trust_domain_count == b->trust_domain_count;
+    for (size_t i = 0; same && i < a->trust_domain_count; i++) {
+        same = slice_eq(a->trust_domains[i], b->trust_domains[i]);
+    }
+    return same;
+}
+
+/* Callers are named in the environment's domains, and built anew when these are others: its part
+ * is the first of its stream. */
+static void note_environment(struct edit *edit, const struct change *change, bool *whole)
+{
+    const struct dp_part *any = change->fresh != NULL ? change->fresh : change->old;
+    if (any->kind == DP_PART_ENVIRONMENT) {
+        const struct dp_environment *before = edit->environment;
+        edit->environment = change->fresh == NULL ? NULL : &change->fresh->as.environment;
+        *whole = *whole || !same_domains(before, edit->environment);
+    }
+}
+
+/* Builds what the stream has otherwise than before. */
+static struct err build_stream(struct edit *edit, uint32_t stream)
+{
+    struct snap_set *before = edit->previous == NULL ? NULL : edit->previous->set;
+    struct snap_diff at = {0};
+    struct snap_change found;
+    while (snap_set_diff(before, edit->model->set, stream, &at, &found)) {
+        struct change change = {0};
+        TRY(array_room(&edit->changes, edit->count, &edit->capacity, sizeof(*edit->changes)));
+        TRY(change_build(edit, stream, &found, &change));
+        edit->changes[edit->count++] = change;
+        note_environment(edit, &change, &at.whole);
+    }
+    return OK;
+}
+
+static struct err refuse(struct edit *edit, const struct dp_part *part, struct err e)
+{
+    report_object(edit->report, dp_part_stream_of(part->kind), part->key);
+    return e;
+}
+
+/* What is gone or comes anew is taken out, before anything takes its names. */
+static struct err link_changes(struct edit *edit)
+{
+    for (size_t i = 0; i < edit->count; i++) {
+        if (edit->changes[i].old != NULL) {
+            TRY(dp_model_take(edit->model, edit->changes[i].old));
         }
-        report->parts++;
-        stream->parts[stream->count++] =
-            (struct dp_model_part){.part = part, .key = found.key, .bytes = found.bytes};
+    }
+    for (size_t i = 0; i < edit->count; i++) {
+        struct dp_part *part = edit->changes[i].fresh;
+        struct err e = part == NULL ? OK : dp_model_add(edit->model, part);
+        if (!err_ok(e)) {
+            return refuse(edit, part, e);
+        }
+    }
+    return OK;
+}
+
+static struct err judge_part(void *ctx, struct slice key, void *value)
+{
+    struct edit *edit = ctx;
+    struct err e = dp_model_judge(edit->model, value);
+    (void)key;
+    return err_ok(e) ? OK : refuse(edit, value, e);
+}
+
+static bool is_gone(const struct change *change)
+{
+    return change->old != NULL && dp_model_is_named(change->old->kind) && change->fresh == NULL;
+}
+
+/* What a new part names is looked for; and when something is gone, by whom it is still named. */
+static struct err judge_changes(struct edit *edit)
+{
+    bool gone = false;
+    for (size_t i = 0; i < edit->count; i++) {
+        gone = gone || is_gone(&edit->changes[i]);
+    }
+    for (int kind = 0; kind < DP_PART_KIND_COUNT; kind++) {
+        if (!dp_model_names((enum dp_part_kind)kind)) {
+            continue;
+        }
+        if (gone) {
+            TRY(trie_walk(&edit->model->parts[kind], judge_part, edit));
+        }
+        for (size_t i = 0; i < edit->count && !gone; i++) {
+            struct dp_part *part = edit->changes[i].fresh;
+            if (part != NULL && (int)part->kind == kind) {
+                TRY(judge_part(edit, part->key, part));
+            }
+        }
+    }
+    return OK;
+}
+
+static bool touches_trust(const struct change *change)
+{
+    enum dp_part_kind kind = change->fresh != NULL ? change->fresh->kind : change->old->kind;
+    return kind == DP_PART_EGRESS || kind == DP_PART_TRANSPORT;
+}
+
+static void look_for_trust(struct edit *edit)
+{
+    bool touched = false;
+    for (size_t i = 0; i < edit->count; i++) {
+        touched = touched || touches_trust(&edit->changes[i]);
+    }
+    if (touched) {
+        edit->model->needs_system_trust = dp_model_look_for_trust(edit->model);
+    }
+}
+
+static struct err edit_run(struct edit *edit)
+{
+    for (size_t i = 0; i < STREAM_COUNT; i++) {
+        TRY(build_stream(edit, stream_kinds[i]));
+    }
+    TRY(link_changes(edit));
+    if (edit->model->environment == NULL) {
+        report_object(edit->report, STREAM_TRUST, DP_ENVIRONMENT_KEY);
+        return FAIL(E_PART_MALFORMED);
+    }
+    TRY(judge_changes(edit));
+    look_for_trust(edit);
+    for (size_t i = 0; i < DP_PART_KIND_COUNT; i++) {
+        edit->report->parts += edit->model->parts[i].count;
     }
     return OK;
 }
@@ -210,18 +323,14 @@ static struct err build_stream(struct dp_model *model, struct dp_model_stream *s
 static struct err fill(struct dp_model *model, const struct dp_model *previous,
                        struct dp_build_report *report)
 {
-    static const struct dp_model_stream none = {0};
-    for (size_t i = 0; i < DP_MODEL_STREAMS; i++) {
-        model->streams[i].kind = stream_kinds[i];
-        TRY(build_stream(model, &model->streams[i],
-                         previous == NULL ? &none : &previous->streams[i], report));
+    struct edit edit = {.model = model, .previous = previous, .report = report};
+    dp_model_init_tables(model);
+    if (previous != NULL) {
+        dp_model_copy_tables(model, previous);
+        edit.environment = previous->environment;
     }
-    uint32_t stream = 0;
-    struct slice key = {0};
-    struct err e = dp_model_link(model, &stream, &key);
-    if (!err_ok(e)) {
-        report_object(report, stream, key);
-    }
+    struct err e = edit_run(&edit);
+    edit_free(&edit);
     return e;
 }
 
@@ -237,7 +346,6 @@ struct err dp_model_build(struct dp_model_bin *bin, struct snap_set *set,
     model->bin = bin;
     model->refs = 1;
     model->set = snap_set_ref(set);
-    arena_init(&model->arena, MODEL_ARENA_BLOCK, MODEL_ARENA_MAX);
     struct err e = fill(model, previous, report);
     if (!err_ok(e)) {
         model_free(model);

@@ -1,475 +1,509 @@
 /*
- * link: what parts name, found; and the tables that requests look things up in.
+ * link: the tables that requests look things up in, and whether what parts name is there.
  *
- * A part stands alone; a cluster points at its transport, policy and limits, and these may come
- * from another version than the cluster's own part. So links are made anew for each model: some
- * hash maps and arrays of pointers, cheap beside decoding.
+ * A table is a trie that a model shares with the one before; taking a part out of it and putting
+ * one in costs what these touch. What several parts give together (a host of several groups, a
+ * tenant of several services) is a small thing of its own, made anew by each change.
  */
-#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "common/base/check.h"
 #include "common/base/limits.h"
-#include "common/base/text.h"
-#include "common/snapshot/format.h"
-#include "dataplane/apply/decode.h"
 #include "dataplane/apply/model_impl.h"
-#include "dataplane/request/limit.h"
-#include "dataplane/request/policy.h"
 
-typedef struct err link_fn(struct dp_model *model, const struct dp_model_part *part);
+/* ---- what tables hold ---- */
 
-/* Two parts may not claim one name. */
-static struct err put_once(struct map *map, struct slice key, void *value)
+static void part_take(void *value)
 {
-    if (map_get(map, key) != NULL) {
-        return FAIL(E_PART_MALFORMED);
+    (void)dp_part_ref(value);
+}
+
+static void part_drop(void *value)
+{
+    dp_part_unref(value);
+}
+
+static void tally_take(void *value)
+{
+    ((struct dp_tally *)value)->refs++;
+}
+
+static void tally_drop(void *value)
+{
+    struct dp_tally *tally = value;
+    if (--tally->refs == 0) {
+        free(tally);
     }
-    return map_put(map, key, value, /* out_old= */ NULL);
 }
 
-/* ---- parts that name no other ---- */
-
-static struct err link_environment(struct dp_model *model, const struct dp_model_part *part)
+static void host_take(void *value)
 {
-    model->environment = &part->part->as.environment;
-    return OK;
+    ((struct dp_linked_host *)value)->refs++;
 }
 
-static struct err link_transport(struct dp_model *model, const struct dp_model_part *part)
+static void host_drop(void *value)
 {
-    return put_once(&model->transports, part->key, &part->part->as.transport);
-}
-
-static struct err link_policy(struct dp_model *model, const struct dp_model_part *part)
-{
-    return put_once(&model->policies, part->key, part->part->as.policy);
-}
-
-static struct err link_limits(struct dp_model *model, const struct dp_model_part *part)
-{
-    return put_once(&model->limits, part->key, part->part->as.limits);
-}
-
-static struct err link_schema(struct dp_model *model, const struct dp_model_part *part)
-{
-    return put_once(&model->schemas, part->key, part->part->as.schema);
-}
-
-static struct err add_tenant(struct dp_model *model, struct slice tenant)
-{
-    return map_put(&model->tenants, tenant, model, /* out_old= */ NULL);
-}
-
-/* ---- what is revoked, and callers ---- */
-
-static struct err link_revoked_identity(struct dp_model *model, const struct dp_model_part *part)
-{
-    struct slice spiffe = slice_from(part->key, DP_REVOKED_IDENTITY_PREFIX.size);
-    return map_put(&model->revoked_identities, spiffe, model, /* out_old= */ NULL);
-}
-
-static struct err link_revoked_certificate(struct dp_model *model, const struct dp_model_part *part)
-{
-    struct slice serial = slice_from(part->key, DP_REVOKED_CERTIFICATE_PREFIX.size);
-    return map_put(&model->revoked_serials, serial, model, /* out_old= */ NULL);
-}
-
-static struct err link_revoked_token(struct dp_model *model, const struct dp_model_part *part)
-{
-    struct slice hex = slice_from(part->key, DP_REVOKED_TOKEN_PREFIX.size);
-    uint8_t *digest = NULL;
-    TRY(arena_alloc(&model->arena, DIGEST_SIZE, (void **)&digest));
-    TRY(text_unhex(hex, digest, DIGEST_SIZE));
-    return map_put(&model->revoked_tokens, slice_of(digest, DIGEST_SIZE), model,
-                   /* out_old= */ NULL);
-}
-
-static struct err link_blocked_type(struct dp_model *model, const struct dp_model_part *part)
-{
-    struct slice type = slice_from(part->key, DP_BLOCKED_TYPE_PREFIX.size);
-    return map_put(&model->blocked_types, type, model, /* out_old= */ NULL);
-}
-
-/* A caller of one trust domain. Who was revoked is not found, so that no request pays for asking.
- */
-static struct err add_caller(struct dp_model *model, struct dp_caller *caller)
-{
-    return dp_model_spiffe_revoked(model, caller->spiffe)
-               ? OK
-               : put_once(&model->callers_by_spiffe, caller->spiffe, caller);
-}
-
-static struct err add_tokens(struct dp_model *model, const Trilane__Parts__V1__Caller *m,
-                             struct dp_caller *caller)
-{
-    bool revoked = dp_model_spiffe_revoked(model, caller->spiffe);
-    for (size_t i = 0; i < m->n_token_digests; i++) {
-        struct slice digest = slice_of(m->token_digests[i].data, m->token_digests[i].len);
-        if (revoked) {
-            TRY(map_put(&model->revoked_tokens, digest, model, /* out_old= */ NULL));
-        } else if (!dp_model_token_revoked(model, digest.ptr)) {
-            TRY(put_once(&model->callers_by_token, digest, caller));
-        }
+    struct dp_linked_host *host = value;
+    if (--host->refs == 0) {
+        trie_free(&host->segments);
+        free(host);
     }
-    return OK;
 }
 
-/* "spiffe://<domain>/tenant/<tenant>/service/<service>". */
-static struct err name_caller(struct dp_model *model, struct slice domain, struct dp_caller *caller)
+static void egresses_take(void *value)
 {
-    const struct slice pieces[] = {SLICE_LIT("spiffe://"), domain,
-                                   SLICE_LIT("/tenant/"),  caller->tenant,
-                                   SLICE_LIT("/service/"), caller->service};
-    enum { PIECES = sizeof(pieces) / sizeof(pieces[0]) };
-    size_t size = 0;
-    for (size_t i = 0; i < PIECES; i++) {
-        size += pieces[i].size;
+    ((struct dp_linked_egresses *)value)->refs++;
+}
+
+static void egresses_drop(void *value)
+{
+    struct dp_linked_egresses *egresses = value;
+    if (--egresses->refs == 0) {
+        free(egresses);
     }
-    uint8_t *text = NULL;
-    TRY(arena_alloc(&model->arena, size, (void **)&text));
-    caller->spiffe = slice_of(text, size);
-    caller->domain = domain;
-    for (size_t i = 0; i < PIECES; i++) {
-        (void)memcpy(text, pieces[i].ptr, pieces[i].size);
-        text += pieces[i].size;
+}
+
+static const struct trie_owner part_owner = {part_take, part_drop};
+static const struct trie_owner tally_owner = {tally_take, tally_drop};
+static const struct trie_owner host_owner = {host_take, host_drop};
+static const struct trie_owner egresses_owner = {egresses_take, egresses_drop};
+
+/* ---- all tables ---- */
+
+enum { TABLES_MAX = DP_PART_KIND_COUNT + 11 };
+
+struct tables {
+    struct trie *at[TABLES_MAX];
+};
+
+static struct tables tables_of(struct dp_model *m)
+{
+    struct tables t = {.at = {&m->callers_by_spiffe, &m->callers_by_token, &m->revoked_identities,
+                              &m->revoked_serials, &m->revoked_tokens, &m->blocked_types,
+                              &m->grpc_services, &m->tenants, &m->hosts, &m->topic_names,
+                              &m->egresses}};
+    for (size_t i = 0; i < DP_PART_KIND_COUNT; i++) {
+        t.at[TABLES_MAX - DP_PART_KIND_COUNT + i] = &m->parts[i];
     }
-    return OK;
+    return t;
 }
 
-/* As it is known in one trust domain. */
-static struct err caller_in(struct dp_model *model, const struct dp_caller *from,
-                            struct slice domain, struct dp_caller **out)
+void dp_model_init_tables(struct dp_model *model)
 {
-    TRY(arena_calloc(&model->arena, 1, sizeof(**out), (void **)out));
-    **out = *from;
-    TRY(name_caller(model, domain, *out));
-    return add_caller(model, *out);
-}
-
-static struct err link_caller(struct dp_model *model, const struct dp_model_part *part)
-{
-    const Trilane__Parts__V1__Caller *m = (const void *)part->part->message;
-    const struct dp_environment *environment = model->environment;
-    struct dp_caller *caller = &part->part->as.caller;
-    if (environment == NULL) {
-        return OK; /* dp_model_link() refuses that. */
+    for (size_t i = 0; i < DP_PART_KIND_COUNT; i++) {
+        model->parts[i].owner = &part_owner;
     }
-    if (part->part->format < TRUST_FORMAT_BY_KEY) {
-        TRY(add_caller(model, caller));
-    } else {
-        const struct dp_caller *from = caller;
-        struct dp_caller *other = NULL;
-        TRY(caller_in(model, from, environment->trust_domain, &caller));
-        for (size_t i = 0; i < environment->trust_domain_count; i++) {
-            TRY(caller_in(model, from, environment->trust_domains[i], &other));
-        }
-    }
-    TRY(add_tokens(model, m, caller));
-    return add_tenant(model, caller->tenant);
-}
-
-/* ---- what can be asked for ---- */
-
-static struct dp_target target_of(const struct dp_model *model, struct slice id)
-{
-    return (struct dp_target){
-        .id = id,
-        .policy = map_get(&model->policies, id),
-        .limits = map_get(&model->limits, id),
-    };
-}
-
-/* What holds where no TransportProfile is named: the limits. */
-static struct err usual_transport(struct dp_model *model, const struct dp_transport **out)
-{
-    struct dp_transport *usual = NULL;
-    TRY(arena_calloc(&model->arena, 1, sizeof(*usual), (void **)&usual));
-    *usual = (struct dp_transport){
+    model->grpc_services.owner = &tally_owner;
+    model->tenants.owner = &tally_owner;
+    model->hosts.owner = &host_owner;
+    model->egresses.owner = &egresses_owner;
+    model->usual_transport = (struct dp_transport){
         .timeout_ms = (uint32_t)limits.deadline_default_ms,
         .connect_timeout_ms = (uint32_t)limits.connect_timeout_ms,
         .request_message_bytes = (uint32_t)limits.request_body_bytes,
         .response_message_bytes = (uint32_t)limits.request_body_bytes,
     };
-    *out = usual;
+}
+
+void dp_model_copy_tables(struct dp_model *model, const struct dp_model *from)
+{
+    struct dp_model copy = *from;
+    struct tables to = tables_of(model);
+    struct tables tables = tables_of(&copy);
+    for (size_t i = 0; i < TABLES_MAX; i++) {
+        *to.at[i] = trie_copy(tables.at[i]);
+    }
+    model->environment = from->environment;
+    model->wildcard_hosts = from->wildcard_hosts;
+    model->needs_system_trust = from->needs_system_trust;
+}
+
+void dp_model_free_tables(struct dp_model *model)
+{
+    struct tables tables = tables_of(model);
+    for (size_t i = 0; i < TABLES_MAX; i++) {
+        trie_free(tables.at[i]);
+    }
+}
+
+/* Two parts may not claim one name. */
+static struct err put_once(struct trie *table, struct slice key, void *value)
+{
+    return trie_get(table, key) != NULL ? FAIL(E_PART_MALFORMED) : trie_put(table, key, value);
+}
+
+/* One part more, or one less, gives a name. */
+static struct err tally(struct trie *table, struct slice name, int change)
+{
+    const struct dp_tally *before = trie_get(table, name);
+    size_t users = (before == NULL ? 0 : before->users) + (size_t)change;
+    if (users == 0) {
+        return trie_remove(table, name);
+    }
+    struct dp_tally *now = malloc(sizeof(*now) + name.size);
+    if (now == NULL) {
+        return FAIL(E_NO_MEMORY);
+    }
+    uint8_t *text = (uint8_t *)(now + 1);
+    memcpy(text, name.ptr, name.size);
+    *now = (struct dp_tally){.refs = 1, .users = users, .name = slice_of(text, name.size)};
+    struct err e = trie_put(table, now->name, now);
+    tally_drop(now);
+    return e;
+}
+
+/* ---- environment, callers, what is revoked ---- */
+
+static struct err add_environment(struct dp_model *model, struct dp_part *part)
+{
+    model->environment = &part->as.environment;
     return OK;
 }
 
-static struct err find_transport(struct dp_model *model, const char *name,
-                                 const struct dp_transport **out)
+static struct err take_environment(struct dp_model *model, struct dp_part *part)
 {
-    if (name[0] == '\0') {
-        return usual_transport(model, out);
-    }
-    *out = map_get(&model->transports, slice_str(name));
-    return *out == NULL ? FAIL(E_PART_MALFORMED) : OK;
-}
-
-static struct err link_endpoints(struct dp_model *model, const Trilane__Parts__V1__Cluster *m,
-                                 struct dp_cluster *cluster)
-{
-    struct dp_endpoint *endpoints = NULL;
-    TRY(arena_calloc(&model->arena, m->n_endpoints, sizeof(*endpoints), (void **)&endpoints));
-    for (size_t i = 0; i < m->n_endpoints; i++) {
-        endpoints[i] = (struct dp_endpoint){
-            .address = slice_str(m->endpoints[i]->address),
-            .port = (uint16_t)m->endpoints[i]->port,
-            .weight = m->endpoints[i]->weight,
-        };
-    }
-    cluster->endpoints = endpoints;
-    cluster->endpoint_count = m->n_endpoints;
+    (void)part;
+    model->environment = NULL;
     return OK;
 }
 
-static struct err link_cluster(struct dp_model *model, const struct dp_model_part *part)
+static struct err add_callers(struct dp_model *model, struct dp_part *part)
 {
-    const Trilane__Parts__V1__Cluster *m = (const void *)part->part->message;
-    struct dp_cluster *cluster = NULL;
-    struct slice *services = NULL;
-    TRY(arena_calloc(&model->arena, 1, sizeof(*cluster), (void **)&cluster));
-    TRY(dp_decode_strings(&model->arena, m->grpc_services, m->n_grpc_services, &services));
-    *cluster = (struct dp_cluster){
-        .target = target_of(model, slice_str(m->id)),
-        .tenant = slice_str(m->tenant),
-        .name = slice_str(m->name),
-        .grpc_services = services,
-        .grpc_service_count = m->n_grpc_services,
-    };
-    TRY(find_transport(model, m->transport, &cluster->transport));
-    TRY(link_endpoints(model, m, cluster));
-    for (size_t i = 0; i < m->n_grpc_services; i++) {
-        TRY(map_put(&model->grpc_services, services[i], cluster, /* out_old= */ NULL));
+    const struct dp_callers *callers = &part->as.callers;
+    for (size_t i = 0; i < callers->named_count; i++) {
+        TRY(put_once(&model->callers_by_spiffe, callers->named[i].spiffe, &callers->named[i]));
     }
-    TRY(put_once(&model->clusters, cluster->target.id, cluster));
-    return add_tenant(model, cluster->tenant);
+    for (size_t i = 0; i < callers->token_count; i++) {
+        TRY(put_once(&model->callers_by_token, callers->tokens[i], &callers->named[0]));
+    }
+    return tally(&model->tenants, callers->named[0].tenant, 1);
+}
+
+static struct err take_callers(struct dp_model *model, struct dp_part *part)
+{
+    const struct dp_callers *callers = &part->as.callers;
+    for (size_t i = 0; i < callers->named_count; i++) {
+        TRY(trie_remove(&model->callers_by_spiffe, callers->named[i].spiffe));
+    }
+    for (size_t i = 0; i < callers->token_count; i++) {
+        TRY(trie_remove(&model->callers_by_token, callers->tokens[i]));
+    }
+    return tally(&model->tenants, callers->named[0].tenant, -1);
+}
+
+static struct trie *revoked_table(struct dp_model *model, const struct dp_part *part)
+{
+    return part->kind == DP_PART_REVOKED_IDENTITY      ? &model->revoked_identities
+           : part->kind == DP_PART_REVOKED_CERTIFICATE ? &model->revoked_serials
+           : part->kind == DP_PART_REVOKED_TOKEN       ? &model->revoked_tokens
+                                                       : &model->blocked_types;
+}
+
+static struct err add_revoked(struct dp_model *model, struct dp_part *part)
+{
+    return trie_put(revoked_table(model, part), part->as.revoked, part);
+}
+
+static struct err take_revoked(struct dp_model *model, struct dp_part *part)
+{
+    return trie_remove(revoked_table(model, part), part->as.revoked);
+}
+
+/* ---- what can be asked for ---- */
+
+static struct err tally_cluster(struct dp_model *model, const struct dp_part *part, int change)
+{
+    const struct dp_cluster *cluster = &part->as.cluster;
+    for (size_t i = 0; i < cluster->grpc_service_count; i++) {
+        TRY(tally(&model->grpc_services, cluster->grpc_services[i], change));
+    }
+    return tally(&model->tenants, cluster->tenant, change);
+}
+
+static struct err add_cluster(struct dp_model *model, struct dp_part *part)
+{
+    return tally_cluster(model, part, 1);
+}
+
+static struct err take_cluster(struct dp_model *model, struct dp_part *part)
+{
+    return tally_cluster(model, part, -1);
 }
 
 /* A full name that several majors share finds the highest of them. */
-static struct err add_topic_name(struct dp_model *model, const Trilane__Parts__V1__TopicPart *m,
-                                 struct dp_topic *topic)
+static struct err add_topic(struct dp_model *model, struct dp_part *part)
 {
-    const struct dp_topic *other = map_get(&model->topics, topic->full_name);
-    if (other != NULL && other->major > m->major) {
-        return OK;
-    }
-    return map_put(&model->topics, topic->full_name, topic, /* out_old= */ NULL);
+    struct dp_topic *topic = &part->as.topic;
+    const struct dp_topic *other = trie_get(&model->topic_names, topic->full_name);
+    return other != NULL && other->major > topic->major
+               ? OK
+               : trie_put(&model->topic_names, topic->full_name, topic);
 }
 
-static struct err link_topic(struct dp_model *model, const struct dp_model_part *part)
+struct name_search {
+    const struct dp_topic *gone;
+    struct dp_topic *best; /* NULL: none yet. */
+};
+
+static struct err look_at_topic(void *ctx, struct slice key, void *value)
 {
-    const Trilane__Parts__V1__TopicPart *m = (const void *)part->part->message;
-    struct dp_topic *topic = NULL;
-    struct slice id = {0};
-    TRY(arena_calloc(&model->arena, 1, sizeof(*topic), (void **)&topic));
-    TRY(arena_printf(&model->arena, &id, "topic/%.*s", SLICE_ARG(part->key)));
-    uint64_t bound = limits.envelope_bytes;
-    *topic = (struct dp_topic){
-        .target = target_of(model, id),
-        .type = slice_from(id, DP_TOPIC_PREFIX.size),
-        .major = m->major,
-        .full_name = slice_str(m->full_name),
-        .stream = slice_str(m->stream),
-        .version = slice_str(m->version),
-        .payload_bytes =
-            m->payload_bytes == 0 || m->payload_bytes > bound ? (uint32_t)bound : m->payload_bytes,
-        .schema = map_get(&model->schemas, part->key),
-        .blocked = map_get(&model->blocked_types, part->key) != NULL,
-    };
-    if (topic->schema == NULL) {
-        return FAIL(E_PART_MALFORMED);
+    struct name_search *search = ctx;
+    struct dp_topic *topic = &((struct dp_part *)value)->as.topic;
+    (void)key;
+    if (topic != search->gone && slice_eq(topic->full_name, search->gone->full_name) &&
+        (search->best == NULL || topic->major > search->best->major)) {
+        search->best = topic;
     }
-    TRY(put_once(&model->topics, topic->type, topic));
-    return add_topic_name(model, m, topic);
+    return OK;
+}
+
+static struct err take_topic(struct dp_model *model, struct dp_part *part)
+{
+    struct name_search search = {.gone = &part->as.topic};
+    if (trie_get(&model->topic_names, search.gone->full_name) != search.gone) {
+        return OK;
+    }
+    TRY(trie_walk(&model->parts[DP_PART_TOPIC], look_at_topic, &search));
+    return search.best == NULL ? trie_remove(&model->topic_names, search.gone->full_name)
+                               : trie_put(&model->topic_names, search.best->full_name, search.best);
 }
 
 /* ---- egress ---- */
 
-static struct err add_egress_host(struct dp_model *model, const struct dp_egress *egress,
-                                  const char *host)
+/* The key as a part that is in the list has it. */
+static struct slice own_key(const struct dp_linked_egresses *list, struct slice key)
 {
-    struct slice key = {0};
-    struct dp_linked_egress *linked = NULL;
-    TRY(arena_printf(&model->arena, &key, "%.*s/%s", SLICE_ARG(egress->tenant), host));
-    TRY(arena_calloc(&model->arena, 1, sizeof(*linked), (void **)&linked));
-    if (key.size > DP_EGRESS_KEY_MAX) {
-        return FAIL(E_PART_MALFORMED);
+    const struct dp_egress_part *first = &list->at[0]->as.egress;
+    for (size_t i = 0; i < first->key_count; i++) {
+        if (slice_eq(first->keys[i], key)) {
+            return first->keys[i];
+        }
     }
-    *linked = (struct dp_linked_egress){.egress = egress, .next = map_get(&model->egresses, key)};
-    /* The map keeps the key that it has, which lives as long: both are in the arena. */
-    return map_put(&model->egresses, key, linked, /* out_old= */ NULL);
+    CHECK(false);
+    return key;
 }
 
-static struct err link_egress_lists(struct dp_model *model, const Trilane__Parts__V1__EgressPart *m,
-                                    struct dp_egress *egress)
+/* The list of a host with one part more, or without it. */
+static struct err change_egresses(struct dp_model *model, struct slice key,
+                                  const struct dp_part *part, bool add)
 {
-    static const uint32_t usual_ports[] = {80, 443};
-    struct slice *methods = NULL;
-    struct slice *paths = NULL;
-    struct slice *ranges = NULL;
-    TRY(dp_decode_strings(&model->arena, m->methods, m->n_methods, &methods));
-    TRY(dp_decode_strings(&model->arena, m->paths, m->n_paths, &paths));
-    TRY(dp_decode_strings(&model->arena, m->address_ranges, m->n_address_ranges, &ranges));
-    egress->ports = m->n_ports == 0 ? usual_ports : m->ports;
-    egress->port_count = m->n_ports == 0 ? 2 : m->n_ports;
-    egress->methods = methods;
-    egress->method_count = m->n_methods;
-    egress->paths = paths;
-    egress->path_count = m->n_paths;
-    egress->address_ranges = ranges;
-    egress->address_range_count = m->n_address_ranges;
+    const struct dp_linked_egresses *before = trie_get(&model->egresses, key);
+    size_t count = before == NULL ? 0 : before->count;
+    struct dp_linked_egresses *now = malloc(sizeof(*now) + (count + 1) * sizeof(struct dp_part *));
+    if (now == NULL) {
+        return FAIL(E_NO_MEMORY);
+    }
+    *now = (struct dp_linked_egresses){.refs = 1};
+    bool placed = !add;
+    for (size_t i = 0; i < count; i++) {
+        if (!placed && slice_cmp(before->at[i]->key, part->key) < 0) {
+            now->at[now->count++] = part;
+            placed = true;
+        }
+        if (before->at[i] != part) {
+            now->at[now->count++] = before->at[i];
+        }
+    }
+    if (!placed) {
+        now->at[now->count++] = part;
+    }
+    struct err e = now->count == 0 ? trie_remove(&model->egresses, key)
+                                   : trie_put(&model->egresses, own_key(now, key), now);
+    egresses_drop(now);
+    return e;
+}
+
+static struct err change_egress(struct dp_model *model, const struct dp_part *part, bool add)
+{
+    const struct dp_egress_part *egress = &part->as.egress;
+    for (size_t i = 0; i < egress->key_count; i++) {
+        TRY(change_egresses(model, egress->keys[i], part, add));
+    }
     return OK;
 }
 
-static struct err link_egress(struct dp_model *model, const struct dp_model_part *part)
+static struct err add_egress(struct dp_model *model, struct dp_part *part)
 {
-    const Trilane__Parts__V1__EgressPart *m = (const void *)part->part->message;
-    struct dp_egress *egress = NULL;
-    TRY(arena_calloc(&model->arena, 1, sizeof(*egress), (void **)&egress));
-    *egress = (struct dp_egress){
-        .target = target_of(model, slice_str(m->id)),
-        .tenant = slice_str(m->tenant),
-        .response_bytes = m->response_bytes,
-    };
-    TRY(find_transport(model, m->transport, &egress->transport));
-    model->needs_system_trust |= egress->transport->upstream_tls == 0;
-    TRY(link_egress_lists(model, m, egress));
-    for (size_t i = 0; i < m->n_hosts; i++) {
-        TRY(add_egress_host(model, egress, m->hosts[i]));
-    }
-    return OK;
+    return change_egress(model, part, /* add= */ true);
+}
+
+static struct err take_egress(struct dp_model *model, struct dp_part *part)
+{
+    return change_egress(model, part, /* add= */ false);
 }
 
 /* ---- routes ---- */
 
-static struct err link_targets(struct dp_model *model, const Trilane__Parts__V1__RouteEntry *m,
-                               struct dp_route *route)
+/* A host that begins as the one that is there. */
+static struct err host_change(const struct dp_linked_host *before, struct slice name,
+                              struct dp_linked_host **out)
 {
-    struct dp_weighted *targets = NULL;
-    TRY(arena_calloc(&model->arena, m->n_targets, sizeof(*targets), (void **)&targets));
-    for (size_t i = 0; i < m->n_targets; i++) {
-        targets[i].cluster = map_get(&model->clusters, slice_str(m->targets[i]->cluster));
-        targets[i].weight = m->targets[i]->weight;
-        if (targets[i].cluster == NULL || targets[i].weight == 0) {
-            return FAIL(E_PART_MALFORMED);
-        }
-        route->weight_sum += targets[i].weight;
+    struct dp_linked_host *host = malloc(sizeof(*host) + name.size);
+    if (host == NULL) {
+        return FAIL(E_NO_MEMORY);
     }
-    route->targets = targets;
-    route->target_count = m->n_targets;
+    uint8_t *text = (uint8_t *)(host + 1);
+    memcpy(text, name.ptr, name.size);
+    *host = (struct dp_linked_host){.refs = 1, .name = slice_of(text, name.size)};
+    if (before != NULL) {
+        host->segments = trie_copy(&before->segments);
+        host->any = before->any;
+    }
+    *out = host;
     return OK;
 }
 
-static struct err link_entry(struct dp_model *model, const Trilane__Parts__V1__RouteEntry *m,
-                             const struct dp_route_entry *entry, struct dp_route *out)
+static bool is_wildcard(struct slice name)
 {
-    *out = (struct dp_route){.id = entry->id, .timeout_ms = m->timeout_ms};
-    if (m->transport[0] != '\0') {
-        TRY(find_transport(model, m->transport, &out->transport));
-    }
-    return link_targets(model, m, out);
+    return slice_starts(name, SLICE_LIT("*."));
 }
 
-static struct err find_host(struct dp_model *model, struct slice name, struct dp_linked_host **out)
+static struct err host_put(struct dp_model *model, const struct dp_linked_host *before,
+                           struct dp_linked_host *host)
 {
-    *out = map_get(&model->hosts, name);
-    if (*out != NULL) {
-        return OK;
+    bool empty = host->segments.count == 0 && host->any == NULL;
+    TRY(empty ? trie_remove(&model->hosts, host->name) : trie_put(&model->hosts, host->name, host));
+    if (is_wildcard(host->name)) {
+        model->wildcard_hosts += (before == NULL ? 1 : 0);
+        model->wildcard_hosts -= (empty ? 1 : 0);
     }
-    model->wildcard_hosts |= slice_starts(name, SLICE_LIT("*."));
-    TRY(arena_calloc(&model->arena, 1, sizeof(**out), (void **)out));
-    return map_put(&model->hosts, name, *out, /* out_old= */ NULL);
+    return OK;
 }
 
-static struct err link_routes(struct dp_model *model, const struct dp_model_part *part)
+static struct err change_routes(struct dp_model *model, struct dp_part *part, bool add)
 {
-    const Trilane__Parts__V1__RouteGroup *m = (const void *)part->part->message;
-    const struct dp_route_group *from = &part->part->as.routes;
-    struct dp_linked_group *group = NULL;
-    TRY(arena_calloc(&model->arena, 1, sizeof(*group), (void **)&group));
-    TRY(arena_calloc(&model->arena, from->entry_count, sizeof(*group->routes),
-                     (void **)&group->routes));
-    for (size_t i = 0; i < from->entry_count; i++) {
-        TRY(link_entry(model, m->routes[i], &from->entries[i], &group->routes[i]));
-    }
-    group->from = from;
+    struct dp_route_group *group = &part->as.routes;
+    const struct dp_linked_host *before = trie_get(&model->hosts, group->host);
     struct dp_linked_host *host = NULL;
-    TRY(find_host(model, from->host, &host));
-    if (from->segment.size == 0) {
-        host->any = group;
-        return OK;
+    struct err e = OK;
+    TRY(host_change(before, group->host, &host));
+    if (group->segment.size == 0) {
+        host->any = add ? group : NULL;
+    } else {
+        e = add ? put_once(&host->segments, group->segment, group)
+                : trie_remove(&host->segments, group->segment);
     }
-    return put_once(&host->segments, from->segment, group);
+    if (err_ok(e)) {
+        e = host_put(model, before, host);
+    }
+    host_drop(host);
+    return e;
 }
 
-/* ---- all of them, what is named before what names it ---- */
+static struct err add_routes(struct dp_model *model, struct dp_part *part)
+{
+    return change_routes(model, part, /* add= */ true);
+}
 
-static link_fn *const links[DP_PART_KIND_COUNT] = {
-    [DP_PART_ENVIRONMENT] = link_environment,
-    [DP_PART_REVOKED_IDENTITY] = link_revoked_identity,
-    [DP_PART_REVOKED_CERTIFICATE] = link_revoked_certificate,
-    [DP_PART_REVOKED_TOKEN] = link_revoked_token,
-    [DP_PART_BLOCKED_TYPE] = link_blocked_type,
-    [DP_PART_CALLER] = link_caller,
-    [DP_PART_TRANSPORT] = link_transport,
-    [DP_PART_POLICY] = link_policy,
-    [DP_PART_LIMITS] = link_limits,
-    [DP_PART_SCHEMA] = link_schema,
-    [DP_PART_CLUSTER] = link_cluster,
-    [DP_PART_ROUTES] = link_routes,
-    [DP_PART_TOPIC] = link_topic,
-    [DP_PART_EGRESS] = link_egress,
+static struct err take_routes(struct dp_model *model, struct dp_part *part)
+{
+    return change_routes(model, part, /* add= */ false);
+}
+
+/* ---- what parts name ---- */
+
+static struct err judge_transport(const struct dp_model *model, struct slice name)
+{
+    return dp_model_transport(model, name) == NULL ? FAIL(E_PART_MALFORMED) : OK;
+}
+
+static struct err judge_cluster(const struct dp_model *model, const struct dp_part *part)
+{
+    return judge_transport(model, part->as.cluster.transport);
+}
+
+static struct err judge_routes(const struct dp_model *model, const struct dp_part *part)
+{
+    const struct dp_route_group *group = &part->as.routes;
+    for (size_t i = 0; i < group->entry_count; i++) {
+        const struct dp_route *route = &group->routes[i];
+        TRY(judge_transport(model, route->transport));
+        for (size_t k = 0; k < route->target_count; k++) {
+            if (dp_model_cluster(model, route->targets[k].cluster) == NULL) {
+                return FAIL(E_PART_MALFORMED);
+            }
+        }
+    }
+    return OK;
+}
+
+static struct err judge_topic(const struct dp_model *model, const struct dp_part *part)
+{
+    bool found = trie_get(&model->parts[DP_PART_SCHEMA], part->key) != NULL;
+    return found ? OK : FAIL(E_PART_MALFORMED);
+}
+
+static struct err judge_egress(const struct dp_model *model, const struct dp_part *part)
+{
+    return judge_transport(model, part->as.egress.egress.transport);
+}
+
+static struct err look_at_egress(void *ctx, struct slice key, void *value)
+{
+    const struct dp_model *model = ctx;
+    const struct dp_egress *egress = &((const struct dp_part *)value)->as.egress.egress;
+    (void)key;
+    return dp_model_transport(model, egress->transport)->upstream_tls == 0 ? FAIL(E_EXISTS) : OK;
+}
+
+bool dp_model_look_for_trust(const struct dp_model *model)
+{
+    return !err_ok(
+        trie_walk(&model->parts[DP_PART_EGRESS], look_at_egress, (void *)(uintptr_t)model));
+}
+
+/* ---- all of them ---- */
+
+static const struct link {
+    /* Tables beside the one of its kind; NULL: there are none. */
+    struct err (*add)(struct dp_model *model, struct dp_part *part);
+    struct err (*take)(struct dp_model *model, struct dp_part *part);
+    /* NULL: it names no other part. */
+    struct err (*judge)(const struct dp_model *model, const struct dp_part *part);
+    bool named; /* others name it. */
+} links[DP_PART_KIND_COUNT] = {
+    [DP_PART_ENVIRONMENT] = {add_environment, take_environment, NULL, false},
+    [DP_PART_REVOKED_IDENTITY] = {add_revoked, take_revoked, NULL, false},
+    [DP_PART_REVOKED_CERTIFICATE] = {add_revoked, take_revoked, NULL, false},
+    [DP_PART_REVOKED_TOKEN] = {add_revoked, take_revoked, NULL, false},
+    [DP_PART_BLOCKED_TYPE] = {add_revoked, take_revoked, NULL, false},
+    [DP_PART_CALLER] = {add_callers, take_callers, NULL, false},
+    [DP_PART_TRANSPORT] = {NULL, NULL, NULL, true},
+    [DP_PART_POLICY] = {NULL, NULL, NULL, false},
+    [DP_PART_LIMITS] = {NULL, NULL, NULL, false},
+    [DP_PART_SCHEMA] = {NULL, NULL, NULL, true},
+    [DP_PART_CLUSTER] = {add_cluster, take_cluster, judge_cluster, true},
+    [DP_PART_ROUTES] = {add_routes, take_routes, judge_routes, false},
+    [DP_PART_TOPIC] = {add_topic, take_topic, judge_topic, false},
+    [DP_PART_EGRESS] = {add_egress, take_egress, judge_egress, false},
 };
 
-static struct err link_kind(struct dp_model *model, const struct dp_model_stream *stream,
-                            enum dp_part_kind kind, struct slice *out_key)
+struct err dp_model_add(struct dp_model *model, struct dp_part *part)
 {
-    for (size_t i = 0; i < stream->count; i++) {
-        if (stream->parts[i].part->kind == kind) {
-            *out_key = stream->parts[i].key;
-            TRY(links[kind](model, &stream->parts[i]));
-        }
-    }
-    return OK;
+    TRY(put_once(&model->parts[part->kind], part->key, part));
+    return links[part->kind].add == NULL ? OK : links[part->kind].add(model, part);
 }
 
-struct err dp_model_link(struct dp_model *model, uint32_t *out_stream, struct slice *out_key)
+struct err dp_model_take(struct dp_model *model, struct dp_part *part)
 {
-    for (int kind = 0; kind < DP_PART_KIND_COUNT; kind++) {
-        for (size_t i = 0; i < DP_MODEL_STREAMS; i++) {
-            *out_stream = model->streams[i].kind;
-            TRY(link_kind(model, &model->streams[i], (enum dp_part_kind)kind, out_key));
-        }
+    if (links[part->kind].take != NULL) {
+        TRY(links[part->kind].take(model, part));
     }
-    if (model->environment == NULL) {
-        *out_stream = STREAM_TRUST;
-        *out_key = DP_ENVIRONMENT_KEY;
-        return FAIL(E_PART_MALFORMED);
-    }
-    return OK;
+    return trie_remove(&model->parts[part->kind], part->key);
 }
 
-void dp_model_unlink(struct dp_model *model)
+struct err dp_model_judge(const struct dp_model *model, const struct dp_part *part)
 {
-    size_t at = 0;
-    const struct map_entry *entry;
-    while ((entry = map_next(&model->hosts, &at)) != NULL) {
-        map_free(&((struct dp_linked_host *)entry->value)->segments);
-    }
-    map_free(&model->hosts);
-    map_free(&model->callers_by_spiffe);
-    map_free(&model->callers_by_token);
-    map_free(&model->revoked_identities);
-    map_free(&model->revoked_serials);
-    map_free(&model->revoked_tokens);
-    map_free(&model->blocked_types);
-    map_free(&model->transports);
-    map_free(&model->policies);
-    map_free(&model->limits);
-    map_free(&model->schemas);
-    map_free(&model->clusters);
-    map_free(&model->grpc_services);
-    map_free(&model->tenants);
-    map_free(&model->topics);
-    map_free(&model->egresses);
+    return links[part->kind].judge == NULL ? OK : links[part->kind].judge(model, part);
+}
+
+bool dp_model_is_named(enum dp_part_kind kind)
+{
+    return links[kind].named;
+}
+
+bool dp_model_names(enum dp_part_kind kind)
+{
+    return links[kind].judge != NULL;
 }

@@ -24,20 +24,24 @@ const struct dp_environment *dp_model_environment(const struct dp_model *model)
 
 const struct dp_caller *dp_model_caller_by_spiffe(const struct dp_model *model, struct slice spiffe)
 {
-    return map_get(&model->callers_by_spiffe, spiffe);
+    /* Who was revoked is not found. */
+    return dp_model_spiffe_revoked(model, spiffe) ? NULL
+                                                  : trie_get(&model->callers_by_spiffe, spiffe);
 }
 
 const struct dp_caller *dp_model_caller_by_token(const struct dp_model *model,
                                                  const uint8_t digest[DIGEST_SIZE])
 {
-    return map_get(&model->callers_by_token, slice_of(digest, DIGEST_SIZE));
+    return dp_model_token_revoked(model, digest)
+               ? NULL
+               : trie_get(&model->callers_by_token, slice_of(digest, DIGEST_SIZE));
 }
 
 /* ---- revocations ---- */
 
-static bool has(const struct map *map, struct slice key)
+static bool has(const struct trie *trie, struct slice key)
 {
-    return map->count > 0 && map_get(map, key) != NULL;
+    return trie->count > 0 && trie_get(trie, key) != NULL;
 }
 
 bool dp_model_spiffe_revoked(const struct dp_model *model, struct slice spiffe)
@@ -52,7 +56,14 @@ bool dp_model_serial_revoked(const struct dp_model *model, struct slice serial)
 
 bool dp_model_token_revoked(const struct dp_model *model, const uint8_t digest[DIGEST_SIZE])
 {
-    return has(&model->revoked_tokens, slice_of(digest, DIGEST_SIZE));
+    struct slice key = slice_of(digest, DIGEST_SIZE);
+    if (has(&model->revoked_tokens, key)) {
+        return true;
+    }
+    /* Those of a revoked identity go with it. */
+    const struct dp_caller *caller =
+        model->revoked_identities.count == 0 ? NULL : trie_get(&model->callers_by_token, key);
+    return caller != NULL && dp_model_spiffe_revoked(model, caller->spiffe);
 }
 
 bool dp_model_peer_revoked(const struct dp_model *model, const struct net_identity *peer)
@@ -80,24 +91,67 @@ bool dp_model_revokes(const struct dp_model *model)
 
 /* ---- what is asked for ---- */
 
+static const struct dp_part *find(const struct dp_model *model, enum dp_part_kind kind,
+                                  struct slice key)
+{
+    return trie_get(&model->parts[kind], key);
+}
+
 const struct dp_cluster *dp_model_cluster(const struct dp_model *model, struct slice id)
 {
-    return map_get(&model->clusters, id);
+    const struct dp_part *part = find(model, DP_PART_CLUSTER, id);
+    return part == NULL ? NULL : &part->as.cluster;
+}
+
+const struct dp_transport *dp_model_transport(const struct dp_model *model, struct slice name)
+{
+    if (name.size == 0) {
+        return &model->usual_transport;
+    }
+    const struct dp_part *part = find(model, DP_PART_TRANSPORT, name);
+    return part == NULL ? NULL : &part->as.transport;
+}
+
+const struct dp_policy_target *dp_model_policy(const struct dp_model *model,
+                                               const struct dp_target *target)
+{
+    const struct dp_part *part = find(model, DP_PART_POLICY, target->id);
+    return part == NULL ? NULL : part->as.policy;
+}
+
+const struct dp_limit_target *dp_model_limits(const struct dp_model *model,
+                                              const struct dp_target *target)
+{
+    const struct dp_part *part = find(model, DP_PART_LIMITS, target->id);
+    return part == NULL ? NULL : part->as.limits;
 }
 
 bool dp_model_has_grpc_service(const struct dp_model *model, struct slice name)
 {
-    return map_get(&model->grpc_services, name) != NULL;
+    return trie_get(&model->grpc_services, name) != NULL;
 }
 
 const struct dp_topic *dp_model_topic(const struct dp_model *model, struct slice type)
 {
-    return map_get(&model->topics, type);
+    const struct dp_part *part = find(model, DP_PART_TOPIC, type);
+    return part != NULL ? &part->as.topic : trie_get(&model->topic_names, type);
+}
+
+const struct schema *dp_model_schema(const struct dp_model *model, const struct dp_topic *topic)
+{
+    const struct dp_part *part = find(model, DP_PART_SCHEMA, topic->type);
+    CHECK(part != NULL); /* asked when the model was linked. */
+    return part->as.schema;
+}
+
+bool dp_model_topic_blocked(const struct dp_model *model, const struct dp_topic *topic)
+{
+    return has(&model->blocked_types, topic->type);
 }
 
 bool dp_model_has_tenant(const struct dp_model *model, struct slice tenant)
 {
-    return map_get(&model->tenants, tenant) != NULL;
+    return trie_get(&model->tenants, tenant) != NULL;
 }
 
 /* ---- routes ---- */
@@ -195,17 +249,16 @@ static size_t find_indexed(const struct dp_route_group *group, const struct dp_r
     return find_in_chain(group, group->any, query, best);
 }
 
-static const struct dp_route *find_entry(const struct dp_linked_group *group,
+static const struct dp_route *find_entry(const struct dp_route_group *group,
                                          const struct dp_route_query *query)
 {
     if (group == NULL) {
         return NULL;
     }
-    const struct dp_route_group *from = group->from;
-    size_t found = from->entry_count < DP_ROUTE_INDEX_MIN ? find_linear(from, query)
-                                                          : find_indexed(from, query);
-    CHECK(found <= from->entry_count);
-    return found == from->entry_count ? NULL : &group->routes[found];
+    size_t found = group->entry_count < DP_ROUTE_INDEX_MIN ? find_linear(group, query)
+                                                           : find_indexed(group, query);
+    CHECK(found <= group->entry_count);
+    return found == group->entry_count ? NULL : &group->routes[found];
 }
 
 static struct slice first_segment(struct slice path)
@@ -221,7 +274,7 @@ static const struct dp_route *find_in_host(const struct dp_linked_host *host,
     if (host == NULL) {
         return NULL;
     }
-    const struct dp_linked_group *group = map_get(&host->segments, first_segment(query->path));
+    const struct dp_route_group *group = trie_get(&host->segments, first_segment(query->path));
     const struct dp_route *route = find_entry(group, query);
     return route != NULL ? route : find_entry(host->any, query);
 }
@@ -250,14 +303,14 @@ const struct dp_route *dp_model_route(const struct dp_model *model,
     if (query->path.size == 0 || query->path.ptr[0] != '/') {
         return NULL;
     }
-    const struct dp_route *route = find_in_host(map_get(&model->hosts, query->host), query);
+    const struct dp_route *route = find_in_host(trie_get(&model->hosts, query->host), query);
     uint8_t room[HOST_MAX + 1];
     struct slice rest = query->host;
     struct slice wildcard = {0};
-    while (route == NULL && model->wildcard_hosts && next_wildcard(&rest, room, &wildcard)) {
-        route = find_in_host(map_get(&model->hosts, wildcard), query);
+    while (route == NULL && model->wildcard_hosts > 0 && next_wildcard(&rest, room, &wildcard)) {
+        route = find_in_host(trie_get(&model->hosts, wildcard), query);
     }
-    return route != NULL ? route : find_in_host(map_get(&model->hosts, SLICE_LIT("*")), query);
+    return route != NULL ? route : find_in_host(trie_get(&model->hosts, SLICE_LIT("*")), query);
 }
 
 /* ---- egress ---- */
@@ -282,14 +335,14 @@ static const struct dp_egress *find_egress(const struct dp_model *model, struct 
     memcpy(room, tenant.ptr, tenant.size);
     room[tenant.size] = '/';
     memcpy(room + tenant.size + 1, host.ptr, host.size);
-    const struct dp_linked_egress *first =
-        map_get(&model->egresses, slice_of(room, tenant.size + 1 + host.size));
-    for (const struct dp_linked_egress *e = first; e != NULL; e = e->next) {
-        if (has_port(e->egress, port)) {
-            return e->egress;
+    const struct dp_linked_egresses *all =
+        trie_get(&model->egresses, slice_of(room, tenant.size + 1 + host.size));
+    for (size_t i = 0; all != NULL && i < all->count; i++) {
+        if (has_port(&all->at[i]->as.egress.egress, port)) {
+            return &all->at[i]->as.egress.egress;
         }
     }
-    return first == NULL ? NULL : first->egress;
+    return all == NULL ? NULL : &all->at[0]->as.egress.egress;
 }
 
 const struct dp_egress *dp_model_egress(const struct dp_model *model, struct slice tenant,

@@ -1,12 +1,12 @@
 /*
  * model: one snapshot, built: what every request is served from.
  *
- * Shape      immutable once built. Built parts hang on their chunks and are shared with the models
- *            before and after; the look-up tables and the links between parts are each model's own.
- * Ownership  reference counted; dp_model_unref() of the last reference may be called on any thread
- *            but does the freeing on the apply thread (ARCHITECTURE: the last drop hands back).
- *            What a look-up returns is borrowed and lives as long as the model.
- * Threads    any number of readers without a lock.
+ * Shape      immutable once built. Parts, and the tables that they are looked up in, are shared
+ * with the models before and after as far as they are the same. Parts name each other; whoever has
+ * one part asks the model for the other: what is named is there, unless it may be absent. Ownership
+ * reference counted; dp_model_unref() of the last reference may be called on any thread but does
+ * the freeing on the apply thread (ARCHITECTURE: the last drop hands back). What a look-up returns
+ * is borrowed and lives as long as the model. Threads    any number of readers without a lock.
  * Errors     look-ups return NULL when there is no such thing; building says PART_MALFORMED with
  *            the key of the part.
  * Source     proto/trilane/parts/v1/parts.proto: keys and messages; docs/architecture.md.
@@ -27,9 +27,7 @@ struct net_identity;
 
 /* What may be asked for: a policy and limits stand on it. Every target has one, in every model. */
 struct dp_target {
-    struct slice id;                       /* "service/acme/orders", "topic/User.v2", … */
-    const struct dp_policy_target *policy; /* NULL: no policy names it, so everything is denied. */
-    const struct dp_limit_target *limits;  /* NULL: no limit. */
+    struct slice id; /* "service/acme/orders", "topic/User.v2", … */
 };
 
 struct dp_trait {
@@ -72,7 +70,7 @@ struct dp_cluster {
     struct dp_target target;
     struct slice tenant;
     struct slice name;
-    const struct dp_transport *transport; /* never NULL. */
+    struct slice transport; /* for dp_model_transport(). */
     const struct dp_endpoint *endpoints;
     size_t endpoint_count;             /* may be zero: NO_HEALTHY_ENDPOINT. */
     const struct slice *grpc_services; /* sorted. */
@@ -80,8 +78,8 @@ struct dp_cluster {
 };
 
 struct dp_weighted {
-    const struct dp_cluster *cluster; /* never NULL. */
-    uint32_t weight;                  /* above zero. */
+    struct slice cluster; /* for dp_model_cluster(). */
+    uint32_t weight;      /* above zero. */
 };
 
 struct dp_route {
@@ -89,8 +87,8 @@ struct dp_route {
     const struct dp_weighted *targets; /* at least one. */
     size_t target_count;
     uint64_t weight_sum;
-    const struct dp_transport *transport; /* NULL: the cluster's. */
-    uint32_t timeout_ms;                  /* zero: the transport's. */
+    struct slice transport; /* empty: the cluster's. */
+    uint32_t timeout_ms;    /* zero: the transport's. */
 };
 
 /* A canonical type on the bus. */
@@ -102,16 +100,14 @@ struct dp_topic {
     struct slice stream;
     struct slice version;
     uint32_t payload_bytes; /* never zero. */
-    const struct schema *schema;
-    bool blocked; /* nobody publishes or reads it. */
 };
 
 /* A group of destinations outside. */
 struct dp_egress {
     struct dp_target target;
     struct slice tenant;
-    const struct dp_transport *transport;
-    const uint32_t *ports; /* never none. */
+    struct slice transport; /* for dp_model_transport(). */
+    const uint32_t *ports;  /* never none. */
     size_t port_count;
     const struct slice *methods; /* none: all but CONNECT. */
     size_t method_count;
@@ -183,11 +179,27 @@ const struct dp_route *dp_model_route(const struct dp_model *model,
 /* The cluster by id "service/<tenant>/<name>". */
 const struct dp_cluster *dp_model_cluster(const struct dp_model *model, struct slice id);
 
+/* The transport of that name; of an empty one, what holds where no TransportProfile is named: the
+ * limits. Never NULL for a name that a part of the model has. */
+const struct dp_transport *dp_model_transport(const struct dp_model *model, struct slice name);
+
+/* What a target is judged by. NULL: no policy names it, so everything is denied; no limit. */
+const struct dp_policy_target *dp_model_policy(const struct dp_model *model,
+                                               const struct dp_target *target);
+const struct dp_limit_target *dp_model_limits(const struct dp_model *model,
+                                              const struct dp_target *target);
+
 /* Whether some cluster registers this full gRPC service name; for grpc.health.v1. */
 bool dp_model_has_grpc_service(const struct dp_model *model, struct slice name);
 
 /* The topic of "User.v2" or of the full protobuf name. */
 const struct dp_topic *dp_model_topic(const struct dp_model *model, struct slice type);
+
+/* The schema of a topic; never NULL. */
+const struct schema *dp_model_schema(const struct dp_model *model, const struct dp_topic *topic);
+
+/* Whether nobody publishes or reads it. */
+bool dp_model_topic_blocked(const struct dp_model *model, const struct dp_topic *topic);
 
 /*
  * The egress of a tenant that names this host (lower case), exact before the longest wildcard;

@@ -1,53 +1,41 @@
 /*
  * model_impl: what a model is made of; for build.c, link.c and model.c alone.
  *
- * Ownership  'arena' holds all tables and links; parts and set are references.
+ * Ownership  'parts' holds the references to parts; the other tries point into them. A model's set
+ *            is a reference.
  * Threads    written by the apply thread until dp_model_build() returns; then read only, but for
- *            'refs', which the bin's lock guards.
+ *            'refs', which the bin's lock guards. What models share is counted and freed by the
+ *            apply thread.
  */
 #pragma once
 
 #include <stddef.h>
 #include <stdint.h>
 
-#include "common/base/arena.h"
-#include "common/base/map.h"
+#include "common/base/trie.h"
 #include "dataplane/apply/build.h"
 #include "dataplane/apply/part.h"
 
-/* A part of this model, under its key. Key and bytes are borrowed from the model's set. */
-struct dp_model_part {
-    struct dp_part *part; /* one reference. */
-    struct slice key;
-    struct slice bytes;
-};
-
-/* Parts of one stream, keys ascending. */
-struct dp_model_stream {
-    uint32_t kind;
-    uint32_t format; /* 0: the set has no such stream. */
-    struct dp_model_part *parts;
-    size_t count;
-    size_t capacity;
-};
-
-enum { DP_MODEL_STREAMS = 9 };
-
-struct dp_linked_group {
-    const struct dp_route_group *from;
-    struct dp_route *routes; /* one for each entry of 'from', with its links. */
-};
-
-/* The groups of one host, by first segment. */
+/* The groups of one host, by first segment. A change makes a new one. */
 struct dp_linked_host {
-    struct map segments;
-    const struct dp_linked_group *any; /* segment "": any path; NULL: none. */
+    uint32_t refs;
+    struct trie segments;             /* struct dp_route_group, borrowed of its part. */
+    const struct dp_route_group *any; /* segment "": any path; NULL: none. */
+    struct slice name;                /* behind the struct. */
 };
 
-/* One egress under one of its hosts; several may name the same host. */
-struct dp_linked_egress {
-    const struct dp_egress *egress;
-    const struct dp_linked_egress *next;
+/* Egresses of one tenant that name one host, the highest key first. A change makes a new one. */
+struct dp_linked_egresses {
+    uint32_t refs;
+    size_t count; /* never zero. */
+    const struct dp_part *at[];
+};
+
+/* A name that several parts may give, and how many do. A change makes a new one. */
+struct dp_tally {
+    uint32_t refs;
+    size_t users;
+    struct slice name; /* behind the struct. */
 };
 
 struct dp_model {
@@ -55,38 +43,44 @@ struct dp_model {
     struct dp_model *bin_next; /* in the bin's list of dead ones. */
     uint32_t refs;             /* under the bin's lock. */
     struct snap_set *set;
-    struct arena arena;
-    struct dp_model_stream streams[DP_MODEL_STREAMS];
+    struct trie parts[DP_PART_KIND_COUNT];    /* struct dp_part by its key. */
     const struct dp_environment *environment; /* never NULL once built. */
-    struct map callers_by_spiffe;
-    struct map callers_by_token;
-    struct map revoked_identities;
-    struct map revoked_serials;
-    struct map revoked_tokens; /* by digest; those of revoked identities, too. */
-    struct map blocked_types;
-    struct map transports;
-    struct map policies;
-    struct map limits;
-    struct map schemas;
-    struct map clusters;
-    struct map grpc_services;
-    struct map tenants;
-    struct map hosts;    /* struct dp_linked_host; each owns its own map. */
-    bool wildcard_hosts; /* some name in 'hosts' begins with "*.": else there are none to try. */
-    struct map topics;
-    struct map egresses; /* "<tenant>/<host>" to struct dp_linked_egress. */
+    struct dp_transport usual_transport;      /* where none is named. */
+    struct trie callers_by_spiffe;            /* struct dp_caller. */
+    struct trie callers_by_token;             /* by digest. */
+    struct trie revoked_identities;           /* struct dp_part; as are these. */
+    struct trie revoked_serials;
+    struct trie revoked_tokens; /* by digest. */
+    struct trie blocked_types;
+    struct trie grpc_services; /* struct dp_tally. */
+    struct trie tenants;       /* struct dp_tally. */
+    struct trie hosts;         /* struct dp_linked_host. */
+    size_t wildcard_hosts; /* names in 'hosts' that begin with "*.": else there are none to try. */
+    struct trie topic_names; /* full name to the struct dp_topic of the highest major. */
+    struct trie egresses;    /* "<tenant>/<host>" to struct dp_linked_egresses. */
     bool needs_system_trust;
 };
 
-/*
- * Fills tables and links of a model whose streams are filled. On failure *out_key is the key of
- * the part that names what is not there, and *out_stream its stream.
- */
-MUST_CHECK struct err dp_model_link(struct dp_model *model, uint32_t *out_stream,
-                                    struct slice *out_key);
+/* Owns nothing yet: what dp_model_add() puts parts into. */
+void dp_model_init_tables(struct dp_model *model);
 
-/* Frees the tables. */
-void dp_model_unlink(struct dp_model *model);
+/* Starts with what another one has. */
+void dp_model_copy_tables(struct dp_model *model, const struct dp_model *from);
+void dp_model_free_tables(struct dp_model *model);
 
-/* The longest tenant and host that a key of 'egresses' is made of. */
-enum { DP_EGRESS_KEY_MAX = 63 + 1 + 255 };
+/* Takes a part out of all tables; and puts one in, which takes a reference. PART_MALFORMED when
+ * another one claims a name of it; both fail with E_NO_MEMORY, and leave a model to be freed. */
+MUST_CHECK struct err dp_model_take(struct dp_model *model, struct dp_part *part);
+MUST_CHECK struct err dp_model_add(struct dp_model *model, struct dp_part *part);
+
+/* Whether all that a part names is there. PART_MALFORMED. */
+MUST_CHECK struct err dp_model_judge(const struct dp_model *model, const struct dp_part *part);
+
+/* Whether other parts may name one of this kind. */
+bool dp_model_is_named(enum dp_part_kind kind);
+
+/* Whether one of this kind names others. */
+bool dp_model_names(enum dp_part_kind kind);
+
+/* Looks through the egresses for one that is verified against the system's CAs. */
+bool dp_model_look_for_trust(const struct dp_model *model);

@@ -1,11 +1,14 @@
-/* part: see part.h. What a part says of itself is judged here; what it names, in link.c. */
+/* part: see part.h. What a part says of itself is judged here; whether what it names is there, in
+ * link.c. */
 #include "dataplane/apply/part.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/base/check.h"
 #include "common/base/ids.h"
 #include "common/base/limits.h"
+#include "common/base/text.h"
 #include "common/net/tls.h"
 #include "common/proto/strict.h"
 #include "common/snapshot/format.h"
@@ -22,10 +25,10 @@ enum { SERIAL_BYTES_MAX = 20 }; /* RFC 5280, 4.1.2.2. */
 
 /* ---- environment ---- */
 
-static struct err decode_environment(struct slice key, struct dp_part *part)
+static struct err decode_environment(struct dp_part *part, const struct dp_environment *environment)
 {
+    (void)environment;
     const Trilane__Parts__V1__EnvironmentPart *m = (const void *)part->message;
-    (void)key;
     if (m->name[0] == '\0' || m->trust_domain[0] == '\0' || m->security > 1 || m->partitions == 0 ||
         m->partitions > DP_PARTITIONS_MAX || m->n_trust_domains > DP_TRUST_DOMAINS_MAX ||
         (part->format < TRUST_FORMAT_BY_KEY && m->n_trust_domains > 0)) {
@@ -47,10 +50,11 @@ static struct err decode_environment(struct slice key, struct dp_part *part)
 
 /* ---- callers ---- */
 
-static struct err decode_traits(const Trilane__Parts__V1__Caller *m, struct dp_part *part)
+static struct err decode_traits(const Trilane__Parts__V1__Caller *m, struct arena *arena,
+                                struct dp_caller *out)
 {
     struct dp_trait *traits = NULL;
-    TRY(arena_calloc(&part->arena, m->n_traits, sizeof(*traits), (void **)&traits));
+    TRY(arena_calloc(arena, m->n_traits, sizeof(*traits), (void **)&traits));
     for (size_t i = 0; i < m->n_traits; i++) {
         traits[i] =
             (struct dp_trait){slice_str(m->traits[i]->name), slice_str(m->traits[i]->value)};
@@ -59,44 +63,40 @@ static struct err decode_traits(const Trilane__Parts__V1__Caller *m, struct dp_p
             return FAIL(E_PART_MALFORMED);
         }
     }
-    part->as.caller.traits = traits;
-    part->as.caller.trait_count = m->n_traits;
+    out->traits = traits;
+    out->trait_count = m->n_traits;
     return OK;
 }
 
 /* Format 1: the message says again what the key says. */
-static struct err decode_said_caller(struct slice key, struct dp_part *part)
+static struct err decode_said_caller(struct dp_part *part, struct dp_caller *caller)
 {
     const Trilane__Parts__V1__Caller *m = (const void *)part->message;
-    struct dp_caller *caller = &part->as.caller;
-    *caller = (struct dp_caller){
-        .spiffe = slice_str(m->spiffe),
-        .tenant = slice_str(m->tenant),
-        .service = slice_str(m->service),
-    };
+    caller->spiffe = slice_str(m->spiffe);
+    caller->tenant = slice_str(m->tenant);
+    caller->service = slice_str(m->service);
     struct net_spiffe spiffe = {0};
-    if (!err_ok(net_spiffe_parse(caller->spiffe, &spiffe)) || !slice_eq(key, slice_str(m->id))) {
+    if (!err_ok(net_spiffe_parse(caller->spiffe, &spiffe)) ||
+        !slice_eq(part->key, slice_str(m->id))) {
         return FAIL(E_PART_MALFORMED);
     }
     caller->domain = spiffe.trust_domain;
     TRY(arena_printf(&part->arena, &caller->id, "%s/%s", m->tenant, m->service));
-    bool same = slice_starts(key, DP_SERVICE_PREFIX) &&
-                slice_eq(slice_from(key, DP_SERVICE_PREFIX.size), caller->id);
+    bool same = slice_starts(part->key, DP_SERVICE_PREFIX) &&
+                slice_eq(slice_from(part->key, DP_SERVICE_PREFIX.size), caller->id);
     return same ? OK : FAIL(E_PART_MALFORMED);
 }
 
-/* Format 2: the key alone; whom it is known as in which trust domain is told by link.c. */
-static struct err decode_keyed_caller(struct slice key, struct dp_part *part)
+/* Format 2: the key alone. */
+static struct err decode_keyed_caller(struct dp_part *part, struct dp_caller *caller)
 {
     const Trilane__Parts__V1__Caller *m = (const void *)part->message;
-    struct dp_caller *caller = &part->as.caller;
-    *caller = (struct dp_caller){0};
     bool said_again =
         m->id[0] != '\0' || m->spiffe[0] != '\0' || m->tenant[0] != '\0' || m->service[0] != '\0';
-    if (said_again || !slice_starts(key, DP_SERVICE_PREFIX)) {
+    if (said_again || !slice_starts(part->key, DP_SERVICE_PREFIX)) {
         return FAIL(E_PART_MALFORMED);
     }
-    TRY(arena_dup(&part->arena, slice_from(key, DP_SERVICE_PREFIX.size), &caller->id));
+    caller->id = slice_from(part->key, DP_SERVICE_PREFIX.size);
     caller->tenant = slice_head(caller->id, slice_find(caller->id, '/'));
     caller->service = slice_from(caller->id, caller->tenant.size + 1);
     bool whole = caller->tenant.size > 0 && caller->service.size > 0 &&
@@ -104,17 +104,62 @@ static struct err decode_keyed_caller(struct slice key, struct dp_part *part)
     return whole ? OK : FAIL(E_PART_MALFORMED);
 }
 
-static struct err decode_caller(struct slice key, struct dp_part *part)
+/* "spiffe://<domain>/tenant/<tenant>/service/<service>". */
+static struct err name_caller(struct arena *arena, struct slice domain, struct dp_caller *caller)
+{
+    const struct slice pieces[] = {SLICE_LIT("spiffe://"), domain,
+                                   SLICE_LIT("/tenant/"),  caller->tenant,
+                                   SLICE_LIT("/service/"), caller->service};
+    TRY(arena_join(arena, pieces, sizeof(pieces) / sizeof(pieces[0]), &caller->spiffe));
+    return arena_dup(arena, domain, &caller->domain); /* the environment's part may go first. */
+}
+
+static struct err name_callers(struct dp_part *part, const struct dp_caller *base,
+                               const struct dp_environment *environment)
+{
+    struct dp_callers *callers = &part->as.callers;
+    bool keyed = part->format >= TRUST_FORMAT_BY_KEY;
+    size_t count = 1 + (keyed ? environment->trust_domain_count : 0);
+    TRY(arena_calloc(&part->arena, count, sizeof(*callers->named), (void **)&callers->named));
+    callers->named_count = count;
+    for (size_t i = 0; i < count; i++) {
+        callers->named[i] = *base;
+        struct slice domain =
+            i == 0 ? environment->trust_domain : environment->trust_domains[i - 1];
+        if (keyed) {
+            TRY(name_caller(&part->arena, domain, &callers->named[i]));
+        }
+    }
+    return OK;
+}
+
+static struct err decode_tokens(struct dp_part *part)
 {
     const Trilane__Parts__V1__Caller *m = (const void *)part->message;
-    TRY(part->format < TRUST_FORMAT_BY_KEY ? decode_said_caller(key, part)
-                                           : decode_keyed_caller(key, part));
+    struct slice *tokens = NULL;
+    TRY(arena_calloc(&part->arena, m->n_token_digests, sizeof(*tokens), (void **)&tokens));
     for (size_t i = 0; i < m->n_token_digests; i++) {
-        if (m->token_digests[i].len != DIGEST_SIZE) {
+        tokens[i] = slice_of(m->token_digests[i].data, m->token_digests[i].len);
+        if (tokens[i].size != DIGEST_SIZE) {
             return FAIL(E_PART_MALFORMED);
         }
     }
-    return decode_traits(m, part);
+    part->as.callers.tokens = tokens;
+    part->as.callers.token_count = m->n_token_digests;
+    return OK;
+}
+
+static struct err decode_caller(struct dp_part *part, const struct dp_environment *environment)
+{
+    struct dp_caller base = {0};
+    if (environment == NULL) {
+        return FAIL(E_PART_MALFORMED);
+    }
+    TRY(part->format < TRUST_FORMAT_BY_KEY ? decode_said_caller(part, &base)
+                                           : decode_keyed_caller(part, &base));
+    TRY(decode_traits((const void *)part->message, &part->arena, &base));
+    TRY(decode_tokens(part));
+    return name_callers(part, &base, environment);
 }
 
 /* ---- what is revoked: all of it is in the key ---- */
@@ -131,42 +176,59 @@ static bool is_hex(struct slice text, size_t bytes_max)
     return text.size > 0 && text.size % 2 == 0 && text.size <= 2 * bytes_max;
 }
 
-static struct err judge_key(struct dp_part *part, bool holds)
+/* What is revoked lies behind a prefix of the key. */
+static struct err judge_key(struct dp_part *part, struct slice revoked, bool holds)
 {
     proto_free(part->message); /* these may be many. */
     part->message = NULL;
+    part->as.revoked = revoked;
     return holds ? OK : FAIL(E_PART_MALFORMED);
 }
 
-static struct err decode_revoked_identity(struct slice key, struct dp_part *part)
+static struct err decode_revoked_identity(struct dp_part *part,
+                                          const struct dp_environment *environment)
 {
-    struct slice spiffe = slice_from(key, DP_REVOKED_IDENTITY_PREFIX.size);
-    return judge_key(part, slice_starts(spiffe, SLICE_LIT("spiffe://")));
+    (void)environment;
+    struct slice spiffe = slice_from(part->key, DP_REVOKED_IDENTITY_PREFIX.size);
+    return judge_key(part, spiffe, slice_starts(spiffe, SLICE_LIT("spiffe://")));
 }
 
-static struct err decode_revoked_certificate(struct slice key, struct dp_part *part)
+static struct err decode_revoked_certificate(struct dp_part *part,
+                                             const struct dp_environment *environment)
 {
-    struct slice serial = slice_from(key, DP_REVOKED_CERTIFICATE_PREFIX.size);
+    (void)environment;
+    struct slice serial = slice_from(part->key, DP_REVOKED_CERTIFICATE_PREFIX.size);
     bool padded = serial.size > 2 && slice_starts(serial, SLICE_LIT("00"));
-    return judge_key(part, is_hex(serial, SERIAL_BYTES_MAX) && !padded);
+    return judge_key(part, serial, is_hex(serial, SERIAL_BYTES_MAX) && !padded);
 }
 
-static struct err decode_revoked_token(struct slice key, struct dp_part *part)
+static struct err decode_revoked_token(struct dp_part *part,
+                                       const struct dp_environment *environment)
 {
-    struct slice digest = slice_from(key, DP_REVOKED_TOKEN_PREFIX.size);
-    return judge_key(part, is_hex(digest, DIGEST_SIZE) && digest.size == (size_t)2 * DIGEST_SIZE);
+    (void)environment;
+    struct slice hex = slice_from(part->key, DP_REVOKED_TOKEN_PREFIX.size);
+    uint8_t *digest = NULL;
+    TRY(judge_key(part, hex, is_hex(hex, DIGEST_SIZE) && hex.size == (size_t)2 * DIGEST_SIZE));
+    TRY(arena_alloc(&part->arena, DIGEST_SIZE, (void **)&digest));
+    TRY(text_unhex(hex, digest, DIGEST_SIZE));
+    part->as.revoked = slice_of(digest, DIGEST_SIZE);
+    return OK;
 }
 
-static struct err decode_blocked_type(struct slice key, struct dp_part *part)
+static struct err decode_blocked_type(struct dp_part *part,
+                                      const struct dp_environment *environment)
 {
-    return judge_key(part, key.size > DP_BLOCKED_TYPE_PREFIX.size);
+    (void)environment;
+    struct slice type = slice_from(part->key, DP_BLOCKED_TYPE_PREFIX.size);
+    return judge_key(part, type, type.size > 0);
 }
 
 /* A newer release revokes something else by it, which is not passed over. */
-static struct err decode_unknown_revocation(struct slice key, struct dp_part *part)
+static struct err decode_unknown_revocation(struct dp_part *part,
+                                            const struct dp_environment *environment)
 {
-    (void)key;
     (void)part;
+    (void)environment;
     return FAIL(E_CAPABILITY_MISSING);
 }
 
@@ -177,10 +239,11 @@ static uint32_t or_limit(uint32_t value, uint64_t limit)
     return value == 0 || value > limit ? (uint32_t)limit : value;
 }
 
-static struct err decode_transport(struct slice key, struct dp_part *part)
+static struct err decode_transport(struct dp_part *part, const struct dp_environment *environment)
 {
+    (void)environment;
     const Trilane__Parts__V1__Transport *m = (const void *)part->message;
-    if (!slice_eq(key, slice_str(m->id)) || m->upstream_tls > 2) {
+    if (!slice_eq(part->key, slice_str(m->id)) || m->upstream_tls > 2) {
         return FAIL(E_PART_MALFORMED);
     }
     part->as.transport = (struct dp_transport){
@@ -263,92 +326,204 @@ static struct err index_paths(struct dp_route_group *group, struct dp_route_entr
     return OK;
 }
 
-static struct err decode_routes(struct slice key, struct dp_part *part)
+static struct err decode_targets(const Trilane__Parts__V1__RouteEntry *m, struct arena *arena,
+                                 struct dp_route *route)
 {
-    const Trilane__Parts__V1__RouteGroup *m = (const void *)part->message;
-    struct dp_route_group *group = &part->as.routes;
-    *group = (struct dp_route_group){.host = slice_str(m->host), .segment = slice_str(m->segment)};
-    if (!is_group_key(key, group->host, group->segment) || m->n_routes == 0) {
-        return FAIL(E_PART_MALFORMED);
+    struct dp_weighted *targets = NULL;
+    TRY(arena_calloc(arena, m->n_targets, sizeof(*targets), (void **)&targets));
+    for (size_t i = 0; i < m->n_targets; i++) {
+        targets[i].cluster = slice_str(m->targets[i]->cluster);
+        targets[i].weight = m->targets[i]->weight;
+        if (targets[i].weight == 0) {
+            return FAIL(E_PART_MALFORMED);
+        }
+        route->weight_sum += targets[i].weight;
     }
+    route->targets = targets;
+    route->target_count = m->n_targets;
+    return OK;
+}
+
+static struct err decode_group(const Trilane__Parts__V1__RouteGroup *m, struct arena *arena,
+                               struct dp_route_group *group)
+{
     struct dp_route_entry *entries = NULL;
-    TRY(arena_calloc(&part->arena, m->n_routes, sizeof(*entries), (void **)&entries));
+    struct dp_route *routes = NULL;
+    TRY(arena_calloc(arena, m->n_routes, sizeof(*entries), (void **)&entries));
+    TRY(arena_calloc(arena, m->n_routes, sizeof(*routes), (void **)&routes));
     for (size_t i = 0; i < m->n_routes; i++) {
-        TRY(decode_entry(m->routes[i], &part->arena, &entries[i]));
+        TRY(decode_entry(m->routes[i], arena, &entries[i]));
+        routes[i] = (struct dp_route){.id = entries[i].id,
+                                      .transport = slice_str(m->routes[i]->transport),
+                                      .timeout_ms = m->routes[i]->timeout_ms};
+        TRY(decode_targets(m->routes[i], arena, &routes[i]));
     }
     group->entries = entries;
+    group->routes = routes;
     group->entry_count = m->n_routes;
     return m->n_routes < DP_ROUTE_INDEX_MIN ? OK : index_paths(group, entries);
 }
 
-/* ---- clusters, topics, egress: linked straight from their messages ---- */
-
-static struct err decode_cluster(struct slice key, struct dp_part *part)
+static struct err decode_routes(struct dp_part *part, const struct dp_environment *environment)
 {
-    const Trilane__Parts__V1__Cluster *m = (const void *)part->message;
-    struct slice id = {0};
-    TRY(arena_printf(&part->arena, &id, "service/%s/%s", m->tenant, m->name));
-    if (!slice_eq(key, id) || !slice_eq(key, slice_str(m->id))) {
+    (void)environment;
+    const Trilane__Parts__V1__RouteGroup *m = (const void *)part->message;
+    struct dp_route_group *group = &part->as.routes;
+    *group = (struct dp_route_group){.host = slice_str(m->host), .segment = slice_str(m->segment)};
+    if (!is_group_key(part->key, group->host, group->segment) || m->n_routes == 0) {
         return FAIL(E_PART_MALFORMED);
     }
+    return decode_group(m, &part->arena, group);
+}
+
+/* ---- clusters, topics, egress ---- */
+
+static struct err decode_endpoints(const Trilane__Parts__V1__Cluster *m, struct arena *arena,
+                                   struct dp_cluster *cluster)
+{
+    struct dp_endpoint *endpoints = NULL;
+    TRY(arena_calloc(arena, m->n_endpoints, sizeof(*endpoints), (void **)&endpoints));
     for (size_t i = 0; i < m->n_endpoints; i++) {
         const Trilane__Parts__V1__Endpoint *e = m->endpoints[i];
         if (e->address[0] == '\0' || e->port == 0 || e->port > UINT16_MAX || e->weight == 0) {
             return FAIL(E_PART_MALFORMED);
         }
+        endpoints[i] = (struct dp_endpoint){
+            .address = slice_str(e->address), .port = (uint16_t)e->port, .weight = e->weight};
     }
+    cluster->endpoints = endpoints;
+    cluster->endpoint_count = m->n_endpoints;
     return OK;
 }
 
-static struct err decode_topic(struct slice key, struct dp_part *part)
+static struct err decode_cluster(struct dp_part *part, const struct dp_environment *environment)
 {
+    (void)environment;
+    const Trilane__Parts__V1__Cluster *m = (const void *)part->message;
+    struct slice id = {0};
+    struct slice *services = NULL;
+    TRY(arena_printf(&part->arena, &id, "service/%s/%s", m->tenant, m->name));
+    if (!slice_eq(part->key, id) || !slice_eq(part->key, slice_str(m->id))) {
+        return FAIL(E_PART_MALFORMED);
+    }
+    TRY(dp_decode_strings(&part->arena, m->grpc_services, m->n_grpc_services, &services));
+    part->as.cluster = (struct dp_cluster){
+        .target = {.id = part->key},
+        .tenant = slice_str(m->tenant),
+        .name = slice_str(m->name),
+        .transport = slice_str(m->transport),
+        .grpc_services = services,
+        .grpc_service_count = m->n_grpc_services,
+    };
+    return decode_endpoints(m, &part->arena, &part->as.cluster);
+}
+
+static struct err decode_topic(struct dp_part *part, const struct dp_environment *environment)
+{
+    (void)environment;
     const Trilane__Parts__V1__TopicPart *m = (const void *)part->message;
-    struct slice type = {0};
-    TRY(arena_printf(&part->arena, &type, "%s.v%u", m->type, m->major));
-    if (!slice_eq(key, type) || m->full_name[0] == '\0' || m->stream[0] == '\0') {
+    struct slice id = {0};
+    TRY(arena_printf(&part->arena, &id, "topic/%s.v%u", m->type, m->major));
+    struct slice type = slice_from(id, DP_TOPIC_PREFIX.size);
+    if (!slice_eq(part->key, type) || m->full_name[0] == '\0' || m->stream[0] == '\0') {
         return FAIL(E_PART_MALFORMED);
     }
+    part->as.topic = (struct dp_topic){
+        .target = {.id = id},
+        .type = type,
+        .major = m->major,
+        .full_name = slice_str(m->full_name),
+        .stream = slice_str(m->stream),
+        .version = slice_str(m->version),
+        .payload_bytes = or_limit(m->payload_bytes, limits.envelope_bytes),
+    };
     return OK;
 }
 
-static struct err decode_egress(struct slice key, struct dp_part *part)
+static struct err decode_egress_hosts(const Trilane__Parts__V1__EgressPart *m, struct arena *arena,
+                                      struct dp_egress_part *out)
 {
-    const Trilane__Parts__V1__EgressPart *m = (const void *)part->message;
-    struct slice id = slice_str(m->id);
-    if (!slice_starts(id, DP_EGRESS_PREFIX) ||
-        !slice_eq(slice_from(id, DP_EGRESS_PREFIX.size), key) || m->tenant[0] == '\0' ||
-        m->n_hosts == 0) {
-        return FAIL(E_PART_MALFORMED);
+    struct slice *keys = NULL;
+    TRY(arena_calloc(arena, m->n_hosts, sizeof(*keys), (void **)&keys));
+    for (size_t i = 0; i < m->n_hosts; i++) {
+        TRY(arena_printf(arena, &keys[i], "%s/%s", m->tenant, m->hosts[i]));
+        if (keys[i].size > DP_EGRESS_KEY_MAX) {
+            return FAIL(E_PART_MALFORMED);
+        }
     }
+    out->keys = keys;
+    out->key_count = m->n_hosts;
+    return OK;
+}
+
+static struct err decode_egress_lists(const Trilane__Parts__V1__EgressPart *m, struct arena *arena,
+                                      struct dp_egress *egress)
+{
+    static const uint32_t usual_ports[] = {80, 443};
+    struct slice *methods = NULL;
+    struct slice *paths = NULL;
+    struct slice *ranges = NULL;
+    TRY(dp_decode_strings(arena, m->methods, m->n_methods, &methods));
+    TRY(dp_decode_strings(arena, m->paths, m->n_paths, &paths));
+    TRY(dp_decode_strings(arena, m->address_ranges, m->n_address_ranges, &ranges));
     for (size_t i = 0; i < m->n_ports; i++) {
         if (m->ports[i] == 0 || m->ports[i] > UINT16_MAX) {
             return FAIL(E_PART_MALFORMED);
         }
     }
+    egress->ports = m->n_ports == 0 ? usual_ports : m->ports;
+    egress->port_count = m->n_ports == 0 ? 2 : m->n_ports;
+    egress->methods = methods;
+    egress->method_count = m->n_methods;
+    egress->paths = paths;
+    egress->path_count = m->n_paths;
+    egress->address_ranges = ranges;
+    egress->address_range_count = m->n_address_ranges;
     return OK;
+}
+
+static struct err decode_egress(struct dp_part *part, const struct dp_environment *environment)
+{
+    (void)environment;
+    const Trilane__Parts__V1__EgressPart *m = (const void *)part->message;
+    struct slice id = slice_str(m->id);
+    if (!slice_starts(id, DP_EGRESS_PREFIX) ||
+        !slice_eq(slice_from(id, DP_EGRESS_PREFIX.size), part->key) || m->tenant[0] == '\0' ||
+        m->n_hosts == 0) {
+        return FAIL(E_PART_MALFORMED);
+    }
+    part->as.egress.egress = (struct dp_egress){
+        .target = {.id = id},
+        .tenant = slice_str(m->tenant),
+        .transport = slice_str(m->transport),
+        .response_bytes = m->response_bytes,
+    };
+    TRY(decode_egress_lists(m, &part->arena, &part->as.egress.egress));
+    return decode_egress_hosts(m, &part->arena, &part->as.egress);
 }
 
 /* ---- those that keep their own form ---- */
 
-static struct err build_policy(struct slice key, struct slice bytes, struct dp_part *part)
+static struct err build_policy(struct dp_part *part, struct slice bytes)
 {
     TRY(dp_policy_build(bytes, &part->as.policy));
-    return slice_eq(key, dp_policy_target_id(part->as.policy)) ? OK : FAIL(E_PART_MALFORMED);
+    return slice_eq(part->key, dp_policy_target_id(part->as.policy)) ? OK : FAIL(E_PART_MALFORMED);
 }
 
-static struct err build_limits(struct slice key, struct slice bytes, struct dp_part *part)
+static struct err build_limits(struct dp_part *part, struct slice bytes)
 {
     TRY(dp_limit_build(bytes, &part->as.limits));
-    return slice_eq(key, dp_limit_target_id(part->as.limits)) ? OK : FAIL(E_PART_MALFORMED);
+    return slice_eq(part->key, dp_limit_target_id(part->as.limits)) ? OK : FAIL(E_PART_MALFORMED);
 }
 
 /* The tables are a schema's own, so the message is not kept. */
-static struct err decode_schema(struct slice key, struct dp_part *part)
+static struct err decode_schema(struct dp_part *part, const struct dp_environment *environment)
 {
+    (void)environment;
     TRY(schema_build((const void *)part->message, &part->as.schema));
     proto_free(part->message);
     part->message = NULL;
-    return slice_eq(key, schema_type(part->as.schema)) ? OK : FAIL(E_PART_MALFORMED);
+    return slice_eq(part->key, schema_type(part->as.schema)) ? OK : FAIL(E_PART_MALFORMED);
 }
 
 /* ---- all of them ---- */
@@ -358,9 +533,9 @@ struct part_row {
     enum dp_part_kind kind;
     const char *prefix; /* of the key; empty: every key of the stream. */
     /* Either the message is decoded strictly and judged… */
-    struct err (*decode)(struct slice key, struct dp_part *part);
+    struct err (*decode)(struct dp_part *part, const struct dp_environment *environment);
     /* …or the bytes are built as they are. */
-    struct err (*build)(struct slice key, struct slice bytes, struct dp_part *part);
+    struct err (*build)(struct dp_part *part, struct slice bytes);
 };
 
 static const struct part_row rows[] = {
@@ -404,36 +579,54 @@ bool dp_part_stream(uint32_t stream)
     return false;
 }
 
-static struct err fill(const struct part_row *row, uint32_t stream, const struct part *from,
+enum dp_part_kind dp_part_kind(uint32_t stream, struct slice key)
+{
+    const struct part_row *row = find_row(stream, key);
+    return row == NULL ? DP_PART_KIND_COUNT : row->kind;
+}
+
+uint32_t dp_part_stream_of(enum dp_part_kind kind)
+{
+    size_t i = 0;
+    while (rows[i].kind != kind) { /* ends: every kind has a row. */
+        i++;
+    }
+    return rows[i].stream;
+}
+
+static struct err fill(const struct part_row *row, const struct dp_part_from *from,
                        struct dp_part *part)
 {
     if (row->build != NULL) {
-        return row->build(from->key, from->bytes, part);
+        return row->build(part, from->part.bytes);
     }
-    const ProtobufCMessageDescriptor *type = part_message(stream, from->key);
+    const ProtobufCMessageDescriptor *type = part_message(from->stream, part->key);
     if (type == NULL) {
         return FAIL(E_PART_MALFORMED);
     }
-    TRY(part_decode(type, from->bytes, &part->message));
-    return row->decode(from->key, part);
+    TRY(part_decode(type, from->part.bytes, &part->message));
+    return row->decode(part, from->environment);
 }
 
-struct err dp_part_new(uint32_t stream, uint32_t format, const struct part *from,
-                       struct dp_part **out)
+struct err dp_part_new(const struct dp_part_from *from, struct dp_part **out)
 {
-    const struct part_row *row = find_row(stream, from->key);
+    struct slice key = from->part.key;
+    const struct part_row *row = find_row(from->stream, key);
     if (row == NULL) {
         return FAIL(E_PART_MALFORMED);
     }
-    struct dp_part *part = calloc(1, sizeof(*part));
+    struct dp_part *part = calloc(1, sizeof(*part) + key.size);
     if (part == NULL) {
         return FAIL(E_NO_MEMORY);
     }
+    uint8_t *text = (uint8_t *)(part + 1);
+    memcpy(text, key.ptr, key.size);
+    part->key = slice_of(text, key.size);
     part->kind = row->kind;
     part->refs = 1;
-    part->format = format;
+    part->format = from->format;
     arena_init(&part->arena, PART_ARENA_BLOCK, (size_t)PART_MEMORY_FACTOR * PART_MAX);
-    struct err e = fill(row, stream, from, part);
+    struct err e = fill(row, from, part);
     if (!err_ok(e)) {
         dp_part_unref(part);
         return e;

@@ -1,7 +1,8 @@
 /*
  * part: one part of a snapshot, decoded and built as far as it goes without the others.
  *
- * Shape      the decoded message, and what was built from it. Immutable once made.
+ * Shape      the decoded message, and what was built from it; other parts are named. Immutable once
+ *            made, so that models share it.
  * Ownership  counted references; slices of what was built borrow from the part.
  * Threads    references are counted by the apply thread alone; reading by any thread.
  * Errors     PART_MALFORMED, CAPABILITY_MISSING, E_NO_MEMORY.
@@ -20,7 +21,7 @@
 
 #include "trilane/parts/v1/parts.pb-c.h"
 
-/* What a part is; the streams are in order of linking, see link.c. */
+/* What a part is. What names others comes behind them, in the order in which that is judged. */
 enum dp_part_kind {
     DP_PART_ENVIRONMENT,
     DP_PART_REVOKED_IDENTITY,
@@ -44,6 +45,9 @@ enum dp_part_kind {
 #define DP_REVOKED_CERTIFICATE_PREFIX SLICE_LIT("certificate/")
 #define DP_REVOKED_TOKEN_PREFIX SLICE_LIT("token/")
 #define DP_BLOCKED_TYPE_PREFIX SLICE_LIT("type/")
+
+/* The longest key of an egress' host: tenant and host. */
+enum { DP_EGRESS_KEY_MAX = 63 + 1 + 255 };
 
 /* Trust domains beside the environment's own. */
 enum { DP_TRUST_DOMAINS_MAX = 15 };
@@ -75,6 +79,7 @@ struct dp_route_group {
     struct slice host;
     struct slice segment;
     const struct dp_route_entry *entries;
+    const struct dp_route *routes; /* one for each entry. */
     size_t entry_count;
     /* Of a large group; else empty. It belongs to the part, so that models share it. */
     struct map paths;                 /* path to its first entry; the others follow it. */
@@ -82,30 +87,58 @@ struct dp_route_group {
     const struct dp_route_entry *any; /* first of those that take any path, linked likewise. */
 };
 
+/* A service, as it is known in each trust domain of the environment. */
+struct dp_callers {
+    struct dp_caller *named; /* the environment's own domain first; its tokens are that one's. */
+    size_t named_count;
+    const struct slice *tokens; /* digests. */
+    size_t token_count;
+};
+
+struct dp_egress_part {
+    struct dp_egress egress;
+    const struct slice *keys; /* "<tenant>/<host>" of each host; sorted as the hosts are. */
+    size_t key_count;
+};
+
 struct dp_part {
     enum dp_part_kind kind;
     uint32_t refs;
     uint32_t format;           /* of its stream. */
+    struct slice key;          /* its own copy. */
     struct arena arena;        /* of what was built beside the message. */
     ProtobufCMessage *message; /* owned; NULL for those that keep their own form. */
     union {
         struct dp_environment environment;
-        struct dp_caller caller;
+        struct dp_callers callers;
         struct dp_transport transport;
         struct dp_policy_target *policy; /* owned. */
         struct dp_limit_target *limits;  /* owned. */
         struct schema *schema;           /* owned. */
         struct dp_route_group routes;
-        /* cluster, topic and egress are linked straight from their messages; of what is revoked
-         * the key says all. */
+        struct dp_cluster cluster;
+        struct dp_topic topic;
+        struct dp_egress_part egress;
+        struct slice revoked; /* SPIFFE id, serial, type, or a token's digest. */
     } as;
 };
 
 /* Whether a stream of this kind holds parts that are built. */
 bool dp_part_stream(uint32_t stream);
 
-/* Decodes and builds a part of a stream of that format; one reference. */
-MUST_CHECK struct err dp_part_new(uint32_t stream, uint32_t format, const struct part *from,
-                                  struct dp_part **out);
+/* What a part of this key is; DP_PART_KIND_COUNT: nothing that this build knows. And back. */
+enum dp_part_kind dp_part_kind(uint32_t stream, struct slice key);
+uint32_t dp_part_stream_of(enum dp_part_kind kind);
+
+/* What a part is decoded under. */
+struct dp_part_from {
+    uint32_t stream;
+    uint32_t format;
+    struct part part;
+    const struct dp_environment *environment; /* callers are named in its domains; else unused. */
+};
+
+/* Decodes and builds a part; one reference. */
+MUST_CHECK struct err dp_part_new(const struct dp_part_from *from, struct dp_part **out);
 struct dp_part *dp_part_ref(struct dp_part *part);
 void dp_part_unref(struct dp_part *part);

@@ -184,7 +184,8 @@ static MUST_CHECK struct err check_tenant(const struct envelope *envelope, struc
     return agrees ? OK : FAIL(E_TENANT_MISMATCH);
 }
 
-static MUST_CHECK struct err check_payload(const struct dp_topic *topic, struct slice payload,
+static MUST_CHECK struct err check_payload(const struct dp_model *model,
+                                           const struct dp_topic *topic, struct slice payload,
                                            char sentence[SENTENCE_MAX])
 {
     struct schema_fault fault = {0};
@@ -193,7 +194,7 @@ static MUST_CHECK struct err check_payload(const struct dp_topic *topic, struct 
                        payload.size, SLICE_ARG(topic->type), topic->payload_bytes);
         return FAIL(E_MESSAGE_TOO_LARGE);
     }
-    struct err err = schema_check(topic->schema, payload, &fault);
+    struct err err = schema_check(dp_model_schema(model, topic), payload, &fault);
     if (err.code == E_PAYLOAD_MALFORMED) {
         (void)snprintf(sentence, SENTENCE_MAX, "payload of %.*s: field %u of %.*s at byte %zu: %s",
                        SLICE_ARG(topic->type), fault.field, SLICE_ARG(fault.message), fault.offset,
@@ -226,12 +227,12 @@ static MUST_CHECK struct err admit(struct dp_request *rq, struct slice bytes, st
     if (a.topic == NULL) {
         return FAIL(E_TYPE_UNKNOWN);
     }
-    if (a.topic->blocked) {
+    if (dp_model_topic_blocked(rq->model, a.topic)) {
         return FAIL(E_SCHEMA_BLOCKED);
     }
     TRY(check_tenant(&a.envelope, rq->caller->tenant));
     TRY(decide(rq, a.topic, slot->sentence));
-    TRY(check_payload(a.topic, a.envelope.payload, slot->sentence));
+    TRY(check_payload(rq->model, a.topic, a.envelope.payload, slot->sentence));
     if (a.envelope.expires_at_ms != 0 && a.envelope.expires_at_ms <= clock_wall_ms()) {
         return FAIL(E_ENVELOPE_EXPIRED);
     }

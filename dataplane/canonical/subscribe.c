@@ -120,7 +120,7 @@ static MUST_CHECK struct err join(struct canon_subscription *sub, const struct c
     if (topic == NULL) {
         return FAIL(E_TYPE_UNKNOWN);
     }
-    if (topic->blocked) {
+    if (dp_model_topic_blocked(rq->model, topic)) {
         return FAIL(E_SCHEMA_BLOCKED);
     }
     for (size_t i = 0; i < sub->member_count; i++) {
@@ -531,7 +531,7 @@ struct err canon_subscribe_redecide(struct dp_request *rq)
         if (topic == NULL) {
             return FAIL(E_TYPE_UNKNOWN);
         }
-        if (topic->blocked) {
+        if (dp_model_topic_blocked(rq->model, topic)) {
             return FAIL(E_SCHEMA_BLOCKED);
         }
         if (!slice_eq(canon_group_tenant(sub->members[i].group), rq->caller->tenant)) {

@@ -25,7 +25,7 @@ static void look(void *state, bool trust)
 }
 
 /* The same draw gives the same cluster when a request is routed again. */
-static const struct dp_cluster *by_weight(const struct dp_route *route, uint64_t draw)
+static struct slice by_weight(const struct dp_route *route, uint64_t draw)
 {
     uint64_t at = draw % route->weight_sum;
     size_t i = 0;
@@ -48,11 +48,13 @@ static struct err route(struct dp_request *rq)
     if (found == NULL) {
         return FAIL(E_NO_ROUTE);
     }
-    const struct dp_cluster *cluster = by_weight(found, rq->draw);
+    const struct dp_cluster *cluster = dp_model_cluster(rq->model, by_weight(found, rq->draw));
+    CHECK(cluster != NULL); /* the model was judged by it. */
     rq->route = found;
     rq->cluster = cluster;
     rq->target = &cluster->target;
-    rq->transport = found->transport != NULL ? found->transport : cluster->transport;
+    rq->transport = dp_model_transport(rq->model, found->transport.size > 0 ? found->transport
+                                                                            : cluster->transport);
     rq->route_timeout_ms = found->timeout_ms;
     rq->method = rq->in.path;
     rq->verb = DP_VERB_CALL;

@@ -366,7 +366,7 @@ static MUST_CHECK struct err balance_id(const struct dp_cluster *cluster,
                                         struct slice *out)
 {
     struct slice id = cluster->target.id;
-    if (transport == cluster->transport) {
+    if (slice_eq(transport->id, cluster->transport)) {
         *out = id;
         return OK;
     }

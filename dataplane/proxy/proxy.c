@@ -123,7 +123,7 @@ static struct err route(struct dp_request *rq)
         return FAIL(E_EGRESS_METHOD);
     }
     x->egress = egress;
-    rq->transport = egress->transport;
+    rq->transport = dp_model_transport(rq->model, egress->transport);
     rq->verb = DP_VERB_FETCH;
     rq->unbounded = x->to.tunnel;
     if (x->addr_next == 0) {

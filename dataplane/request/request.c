@@ -204,8 +204,9 @@ static struct dp_policy_query policy_query(const struct dp_request *rq)
 static MUST_CHECK struct err authorize(struct dp_request *rq)
 {
     struct dp_policy_query query = policy_query(rq);
-    rq->verdict = dp_policy_cache_decide(rq->pool->decisions, rq->target->policy, &query,
-                                         net_loop_now_ns(rq->pool->loop));
+    rq->verdict =
+        dp_policy_cache_decide(rq->pool->decisions, dp_model_policy(rq->model, rq->target), &query,
+                               net_loop_now_ns(rq->pool->loop));
     dp_request_metrics_decision(rq->pool->metrics, rq->verdict.cached);
     if (rq->in.header_lost) {
         return FAIL(E_NO_MEMORY);
@@ -222,8 +223,9 @@ static enum dp_step_next step_authorize(struct dp_request *rq)
 static MUST_CHECK struct err take_from_limits(struct dp_request *rq)
 {
     struct dp_limit_refusal refusal = {0};
-    struct err err = dp_limit_take(rq->pool->limits, rq->target->limits, rq->method, rq->caller,
-                                   net_loop_now_ns(rq->pool->loop), &refusal);
+    struct err err =
+        dp_limit_take(rq->pool->limits, dp_model_limits(rq->model, rq->target), rq->method,
+                      rq->caller, net_loop_now_ns(rq->pool->loop), &refusal);
     rq->retry_ns = refusal.retry_ns;
     rq->limit = refusal.limit;
     return err;

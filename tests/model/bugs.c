@@ -112,18 +112,15 @@ struct err __wrap_dp_feed_get_head(struct dp_feed *feed, struct buf *out)
     return bugs_is(BUG_no_poll) ? FAIL(E_UNAVAILABLE) : __real_dp_feed_get_head(feed, out);
 }
 
-bool __real_snap_set_next(const struct snap_set *s, uint32_t kind, struct snap_cursor *at,
-                          struct snap_part *out);
-bool __wrap_snap_set_next(const struct snap_set *s, uint32_t kind, struct snap_cursor *at,
-                          struct snap_part *out);
-bool __wrap_snap_set_next(const struct snap_set *s, uint32_t kind, struct snap_cursor *at,
-                          struct snap_part *out)
+bool __real_snap_set_diff(const struct snap_set *before, const struct snap_set *now, uint32_t kind,
+                          struct snap_diff *at, struct snap_change *out);
+bool __wrap_snap_set_diff(const struct snap_set *before, const struct snap_set *now, uint32_t kind,
+                          struct snap_diff *at, struct snap_change *out);
+bool __wrap_snap_set_diff(const struct snap_set *before, const struct snap_set *now, uint32_t kind,
+                          struct snap_diff *at, struct snap_change *out)
 {
-    bool found = __real_snap_set_next(s, kind, at, out);
-    if (found && bugs_is(BUG_parts_mixed) && kind == STREAM_TRANSPORT) {
-        out->kept = true;
-    }
-    return found;
+    bool mixes = bugs_is(BUG_parts_mixed) && before != NULL && kind == STREAM_TRANSPORT;
+    return !mixes && __real_snap_set_diff(before, now, kind, at, out);
 }
 
 /* ---- of replicas ---- */

@@ -79,8 +79,9 @@ const char *content_wrong(const struct dp_model *model, uint64_t number)
         return "an endpoint";
     }
     if (dp_model_cluster(model, SLICE_LIT("service/acme/web")) == NULL ||
-        orders->target.policy == NULL) {
+        dp_model_policy(model, &orders->target) == NULL) {
         return "what never changes";
     }
-    return orders->transport->timeout_ms == timeout_ms(n) ? NULL : "the transport";
+    const struct dp_transport *transport = dp_model_transport(model, orders->transport);
+    return transport->timeout_ms == timeout_ms(n) ? NULL : "the transport";
 }

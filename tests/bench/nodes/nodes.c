@@ -297,11 +297,11 @@ static void start(void)
 
 static void stop_node(struct node *n)
 {
+    dp_apply_stop(n->apply); /* no swap comes behind it. */
     lock_take(&here.shared.lock);
     struct dp_model *model = n->model;
     n->model = NULL;
     lock_drop(&here.shared.lock);
-    dp_apply_stop(n->apply);
     dp_model_unref(model);
     dp_apply_free(n->apply);
     key_pair_wipe(&n->key);

@@ -67,7 +67,7 @@ static struct err lane_route(struct dp_request *rq)
     assert_non_null(c);
     rq->deferred = w.deferred;
     rq->target = w.deferred ? NULL : &c->target;
-    rq->transport = c->transport;
+    rq->transport = dp_model_transport(rq->model, c->transport);
     rq->method = SLICE_LIT("/acme.orders/Get");
     rq->verb = DP_VERB_CALL;
     return OK;
