@@ -124,7 +124,8 @@ static struct err message_to_manifest(const manifest_message *m, struct manifest
     return same ? OK : FAIL(E_MANIFEST_MALFORMED);
 }
 
-struct err manifest_decode(struct slice body, struct manifest *out)
+/* 'digest' is the body's. */
+static struct err decode(struct slice body, const uint8_t digest[DIGEST_SIZE], struct manifest *out)
 {
     if (body.size > MANIFEST_BODY_MAX) {
         return FAIL(E_MANIFEST_MALFORMED);
@@ -136,10 +137,19 @@ struct err manifest_decode(struct slice body, struct manifest *out)
     TRY(proto_decode(&trilane__snapshot__v1__manifest__descriptor, body, &rules, &m));
     struct manifest made = {0};
     TRY(message_to_manifest((const manifest_message *)m, &made));
-    ids_digest(body, made.digest);
+    memcpy(made.digest, digest, DIGEST_SIZE);
     made.owned = TAKE_PTR(m);
     *out = made;
     return OK;
+}
+
+struct err manifest_decode(struct slice body, struct manifest *out)
+{
+    uint8_t digest[DIGEST_SIZE] = {0};
+    if (body.size <= MANIFEST_BODY_MAX) { /* more is not hashed, and refused below. */
+        ids_digest(body, digest);
+    }
+    return decode(body, digest, out);
 }
 
 void manifest_free(struct manifest *m)
@@ -161,7 +171,7 @@ struct err manifest_open(struct slice bytes, const struct root *root,
     }
     TRY(container_verify(&c, &root->ring, KEY_ROLE_MANIFEST, &signers));
     auto_manifest struct manifest m = {0};
-    TRY(manifest_decode(c.body, &m));
+    TRY(decode(c.body, digest, &m));
     if (wanted->version != 0 && m.version != wanted->version) {
         return FAIL(E_MANIFEST_MIXED);
     }
