@@ -36,9 +36,12 @@ static void fill(struct rig *f)
         must(f->ops->sources_put(f->store, &f->fence, version, files, i % 2 == 0 ? 2 : 1));
         struct cp_publication p = rig_publication(version, chunks, i % 2 == 0 ? 1 : 2);
         (void)snprintf(p.record.request, sizeof(p.record.request), "request %d", i);
+        p.record.with_trust = true;
         (void)snprintf(p.record.signers, sizeof(p.record.signers), "key-1,key-2");
         must(f->ops->publish(f->store, &f->fence, &p));
     }
+    struct cp_replica replica = {.manifest_key = {1}, .head_key = {2}, .name = "cp-0"};
+    must(f->ops->replica_put(f->store, "dev", &replica));
     struct cp_proposal proposal = {.version = rig_hand(f)};
     must(f->ops->proposal_put(f->store, &f->fence, &proposal, SLICE_LIT("body")));
     uint8_t digest[DIGEST_SIZE];
@@ -77,6 +80,7 @@ static void check_filled(struct cp_store *store)
     assert_int_equal(record.version, 12);
     assert_string_equal(record.message, "version 12");
     assert_string_equal(record.signers, "key-1,key-2");
+    assert_true(record.with_trust);
     must(ops->find_request(store, "dev", "request 3", &record));
     assert_int_equal(record.version, 4);
     must(ops->sources_get(store, "dev", 11, count_file, &size));
@@ -91,6 +95,10 @@ static void check_filled(struct cp_store *store)
     must_fail(ops->root_put(store, "dev", 1, SLICE_LIT("another")), E_CONFLICT);
     struct cp_join_token token = {.digest = {0}};
     must_fail(ops->token_get(store, "dev", token.digest, &token), E_TOKEN_USED);
+    struct cp_replica replicas[CP_REPLICAS_MAX];
+    must(ops->replica_list(store, "dev", replicas, &size));
+    assert_int_equal(size, 1);
+    assert_string_equal(replicas[0].name, "cp-0");
     struct cp_node node;
     must(ops->node_get(store, "dev", "node-1", &node));
     assert_int_equal(node.status_key[0], 7);

@@ -209,6 +209,40 @@ static struct cp_node node_of(const char *id, uint8_t key)
     return node;
 }
 
+static void put_replica(struct rig *f, const char *environment, uint8_t manifest, uint8_t head,
+                        const char *name)
+{
+    struct cp_replica replica = {.manifest_key = {manifest}, .head_key = {head}};
+    (void)snprintf(replica.name, sizeof(replica.name), "%s", name);
+    must(f->ops->replica_put(f->store, environment, &replica));
+}
+
+static void replicas_are_listed_by_their_keys(void **state)
+{
+    struct rig *f = *state;
+    struct cp_replica found[CP_REPLICAS_MAX];
+    size_t count = 9;
+    must(f->ops->replica_list(f->store, "dev", found, &count));
+    assert_int_equal(count, 0);
+    put_replica(f, "dev", 1, 2, "cp-0");
+    put_replica(f, "dev", 1, 3, "cp-0"); /* another head key; the old one stays a while. */
+    put_replica(f, "dev", 1, 2, "cp-9"); /* the same keys: one row. */
+    put_replica(f, "prod", 5, 6, "cp-0");
+    must(f->ops->replica_list(f->store, "dev", found, &count));
+    assert_int_equal(count, 2);
+    size_t at = found[0].head_key[0] == 2 ? 0 : 1;
+    assert_string_equal(found[at].name, "cp-9");
+    assert_string_equal(found[1 - at].name, "cp-0");
+    assert_int_equal(found[1 - at].head_key[0], 3);
+    assert_in_range(found[at].age_ms, 0, 60000);
+    assert_true(found[at].seen_ms > 1000000000000);
+    for (int i = 0; i < CP_REPLICAS_MAX; i++) { /* no more than there is room for. */
+        put_replica(f, "dev", (uint8_t)(i + 10), 1, "many");
+    }
+    must(f->ops->replica_list(f->store, "dev", found, &count));
+    assert_int_equal(count, CP_REPLICAS_MAX);
+}
+
 static void a_token_enrols_one_node_once(void **state)
 {
     struct rig *f = *state;
@@ -366,6 +400,7 @@ const struct CMUnitTest trio_cases[] = {
     RIG_CASE(proposals_go_with_their_versions),
     RIG_CASE(roots_follow_each_other),
     RIG_CASE(many_roots_are_walked),
+    RIG_CASE(replicas_are_listed_by_their_keys),
     RIG_CASE(a_token_enrols_one_node_once),
     RIG_CASE(a_token_runs_out_and_is_forgotten),
     RIG_CASE(a_node_joins_again_with_a_new_key),

@@ -29,12 +29,12 @@ static json_t *number(uint64_t value)
 json_t *cp_json_record(const struct cp_record *record)
 {
     return json_pack(
-        "{s:o, s:o, s:o, s:o, s:o, s:o, s:I, s:s, s:s, s:s}", "version", number(record->version),
-        "epoch", number(record->epoch), "origin", number(record->origin), "manifest_digest",
-        hex_of(record->manifest_digest, DIGEST_SIZE), "content_digest",
+        "{s:o, s:o, s:o, s:o, s:o, s:o, s:I, s:s, s:s, s:s, s:b}", "version",
+        number(record->version), "epoch", number(record->epoch), "origin", number(record->origin),
+        "manifest_digest", hex_of(record->manifest_digest, DIGEST_SIZE), "content_digest",
         hex_of(record->content_digest, DIGEST_SIZE), "raw_size", number(record->raw_size),
         "created_ms", (json_int_t)record->created_ms, "author", record->author, "message",
-        record->message, "signers", record->signers);
+        record->message, "signers", record->signers, "with_trust", record->with_trust);
 }
 
 json_t *cp_json_node(const struct cp_fleet_node *node)

@@ -13,7 +13,7 @@
 #include "controlplane/api/json.h"
 #include "controlplane/publish/keys.h"
 
-enum { SENTENCE_MAX = 4096, CONTAINER_MAX = 1 << 20 };
+enum { SENTENCE_MAX = 4096, CONTAINER_MAX = 1 << 20, ROOTS_SHOWN = 64 };
 
 /* ---- a root as JSON ---- */
 
@@ -74,6 +74,74 @@ static json_t *json_here(struct cp_publish_room *room, const struct root *root)
                      keys.head_code == E_OK ? "" : err_name(keys.head_code));
 }
 
+static bool is_key(const struct root *root, enum key_role role,
+                   const uint8_t public[KEY_PUBLIC_SIZE])
+{
+    for (uint32_t i = 0; i < root->ring.count; i++) {
+        const struct ring_key *key = &root->ring.keys[i];
+        if (key->role == role && memcmp(key->public, public, KEY_PUBLIC_SIZE) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* What each replica signs with, as it told the store last. */
+static struct err list_replicas(struct cp_publish_room *room, const struct root *root, json_t *out)
+{
+    struct cp_replica replicas[CP_REPLICAS_MAX];
+    size_t count = 0;
+    TRY(room->store->ops->replica_list(room->store, room->environment, replicas, &count));
+    for (size_t i = 0; i < count; i++) {
+        const struct cp_replica *r = &replicas[i];
+        (void)json_array_append_new(
+            out, json_pack("{s:s, s:o, s:o, s:b, s:b, s:I}", "name", r->name, "manifest_key",
+                           json_public(r->manifest_key), "head_key", json_public(r->head_key),
+                           "manifest_known", is_key(root, KEY_ROLE_MANIFEST, r->manifest_key),
+                           "head_known", is_key(root, KEY_ROLE_HEAD, r->head_key), "age_ms",
+                           (json_int_t)r->age_ms));
+    }
+    return OK;
+}
+
+/* The keys of older roots that the one in force does not have: since which root. */
+struct revoked {
+    const struct root *now;
+    struct root before; /* the root before the one that is looked at; version 0: none. */
+    json_t *out;
+};
+
+static struct err add_revoked(struct revoked *r, const struct root *next)
+{
+    for (uint32_t i = 0; i < r->before.ring.count; i++) {
+        const struct ring_key *key = &r->before.ring.keys[i];
+        if (!is_key(next, key->role, key->public) && !is_key(r->now, key->role, key->public)) {
+            json_t *item = json_key(key);
+            (void)json_object_set_new(item, "revoked_by", json_integer((json_int_t)next->version));
+            TRY(json_array_append_new(r->out, item) == 0 ? OK : FAIL(E_NO_MEMORY));
+        }
+    }
+    return OK;
+}
+
+static struct err visit_root(void *ctx, uint64_t version, struct slice container)
+{
+    struct revoked *r = ctx;
+    struct root root;
+    (void)version;
+    TRY(root_open(container, &root));
+    TRY(add_revoked(r, &root));
+    r->before = root;
+    return OK;
+}
+
+static struct err list_revoked(struct cp_publish_room *room, const struct root *now, json_t *out)
+{
+    struct revoked r = {.now = now, .out = out};
+    uint64_t first = now->version > ROOTS_SHOWN ? now->version - ROOTS_SHOWN : 0;
+    return cp_roots_each(room->roots, first, visit_root, &r);
+}
+
 /* Ids of the keys whose signatures the newest manifest carries. */
 static struct err list_signers(struct cp_publish_room *room, json_t *out)
 {
@@ -99,9 +167,18 @@ struct err cp_api_roots(struct cp_publish_room *room, json_t **out)
     struct root root;
     cp_roots_now(room->roots, &root);
     json_t *signers = json_array();
+    json_t *replicas = json_array();
+    json_t *revoked = json_array();
     struct err e = list_signers(room, signers);
-    *out = json_pack("{s:o, s:o, s:o}", "root", cp_json_root(&root), "here", json_here(room, &root),
-                     "newest_signers", signers);
+    if (err_ok(e)) {
+        e = list_replicas(room, &root, replicas);
+    }
+    if (err_ok(e)) {
+        e = list_revoked(room, &root, revoked);
+    }
+    *out = json_pack("{s:o, s:o, s:o, s:o, s:o}", "root", cp_json_root(&root), "here",
+                     json_here(room, &root), "newest_signers", signers, "replicas", replicas,
+                     "revoked", revoked);
     return e;
 }
 

@@ -38,10 +38,11 @@ static void history_line(const json_t *record, json_int_t head_version)
     if (gmtime_r(&seconds, &parts) != NULL) {
         (void)strftime(when, sizeof(when), "%Y-%m-%dT%H:%M:%SZ", &parts);
     }
-    char origin[48] = "";
+    char origin[64] = "";
     if (cli_int(record, "origin") != 0) {
-        (void)snprintf(origin, sizeof(origin), " (content of %" JSON_INTEGER_FORMAT ")",
-                       cli_int(record, "origin"));
+        (void)snprintf(origin, sizeof(origin), " (content of %" JSON_INTEGER_FORMAT "%s)",
+                       cli_int(record, "origin"),
+                       json_is_true(json_object_get(record, "with_trust")) ? ", with trust" : "");
     }
     struct slice message = slice_str(cli_text(record, "message"));
     message = slice_head(message, slice_find(message, '\n'));

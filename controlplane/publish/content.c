@@ -33,13 +33,7 @@ static void take_rollback(struct cp_passage *p, struct cp_rollback *from)
     p->cut = &p->own;
 }
 
-/* The history says of such a rollback what it was, before its reason. */
-static void mark_with_trust(struct cp_work *work)
-{
-    char marked[sizeof(work->message) + sizeof("with trust: ")];
-    (void)snprintf(marked, sizeof(marked), "with trust: %s", work->message);
-    (void)memcpy(work->message, marked, sizeof(work->message) - 1);
-    /* A long reason is cut, but through no character. */
+/* A long reason is cut, but through no character. */
     for (size_t size = strlen(work->message); !text_is_utf8(slice_of(work->message, size));) {
         work->message[--size] = '\0';
     }
@@ -143,9 +137,6 @@ struct err cp_step_load(struct cp_passage *p)
     TRY(load_newest(p));
     if (p->work->kind != CP_WORK_ROLLBACK) {
         return choose_format(p);
-    }
-    if (p->work->with_trust) {
-        mark_with_trust(p->work);
     }
     return load_version(p, p->work->target);
 }

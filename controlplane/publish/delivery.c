@@ -161,6 +161,7 @@ struct err cp_step_journal(struct cp_passage *p)
     struct cp_record *record = &p->work->record;
     record->epoch = p->fence.epoch;
     record->origin = p->work->kind == CP_WORK_ROLLBACK ? p->work->target : 0;
+    record->with_trust = p->work->with_trust;
     (void)memcpy(record->request, p->work->request, sizeof(record->request));
     (void)memcpy(record->author, p->work->author, sizeof(record->author));
     (void)memcpy(record->message, p->work->message, sizeof(record->message));

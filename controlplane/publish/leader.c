@@ -763,7 +763,8 @@ static struct err prepare(struct cp_leader *l, struct buf *message)
     TRY(cp_bucket_bind(&l->on_thread.bucket, l->options.bus, l->options.environment,
                        l->options.roots));
     TRY(cp_store_open(l->options.store, &l->on_thread.store, message));
-    cp_trust_init(&l->on_thread.trust, l->options.environment, l->options.roots, l->options.signer);
+    cp_trust_init(&l->on_thread.trust, l->options.environment, l->options.name, l->options.roots,
+                  l->options.signer);
     l->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     return l->wake_fd < 0 ? FAIL(E_IO) : OK;
 }

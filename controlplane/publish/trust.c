@@ -1,6 +1,9 @@
 /* trust: see trust.h. */
 #include "controlplane/publish/trust.h"
 
+#include <stdio.h>
+#include <string.h>
+
 #include "common/base/clock.h"
 #include "common/base/limits.h"
 #include "common/base/log.h"
@@ -10,13 +13,15 @@ enum {
     SENTENCE_MAX = 4096,
     CONTAINER_MAX = 1 << 20,
     ID_TEXT_SIZE = 2 * KEY_ID_SIZE + 1,
+    TELL_MS = 60000,
     ROOTS_PUT = 8, /* at the beginning of a leadership. */
 };
 
-void cp_trust_init(struct cp_trust *t, const char *environment, struct cp_roots *roots,
-                   struct cp_signer *signer)
+void cp_trust_init(struct cp_trust *t, const char *environment, const char *replica,
+                   struct cp_roots *roots, struct cp_signer *signer)
 {
     *t = (struct cp_trust){.environment = environment,
+                           .replica = replica,
                            .roots = roots,
                            .signer = signer,
                            .said_manifest = true,
@@ -125,6 +130,34 @@ static void judge_keys(struct cp_trust *t)
     warn_of_ends(t);
 }
 
+static bool is_told(const struct cp_trust *t, const struct cp_signer_hello *hello, uint64_t now_ns)
+{
+    return t->told_ns != 0 && now_ns - t->told_ns < UINT64_C(1000000) * TELL_MS &&
+           memcmp(t->told.manifest_public, hello->manifest_public, KEY_PUBLIC_SIZE) == 0 &&
+           memcmp(t->told.head_public, hello->head_public, KEY_PUBLIC_SIZE) == 0;
+}
+
+/* For people, who ask any replica: what cannot be told now is told later. */
+static void tell_keys(struct cp_trust *t, struct cp_store *store)
+{
+    struct cp_signer_hello hello = cp_signer_hello(t->signer);
+    struct cp_replica replica = {.seen_ms = 0};
+    uint64_t now_ns = clock_mono_ns();
+    if (is_told(t, &hello, now_ns)) {
+        return;
+    }
+    (void)memcpy(replica.manifest_key, hello.manifest_public, sizeof(replica.manifest_key));
+    (void)memcpy(replica.head_key, hello.head_public, sizeof(replica.head_key));
+    (void)snprintf(replica.name, sizeof(replica.name), "%s", t->replica);
+    struct err e = store->ops->replica_put(store, t->environment, &replica);
+    if (!err_ok(e)) {
+        LOG(LOG_DEBUG, "trust", "keys_not_told", LOG_ERR(e));
+        return;
+    }
+    t->told = hello;
+    t->told_ns = now_ns;
+}
+
 struct err cp_trust_beat(struct cp_trust *t, struct cp_store *store, bool reload)
 {
     poll_roots(t, store);
@@ -134,6 +167,7 @@ struct err cp_trust_beat(struct cp_trust *t, struct cp_store *store, bool reload
     }
     TRY(watch_signer(t));
     judge_keys(t);
+    tell_keys(t, store);
     return t->keys.head_code == E_OK ? OK : FAIL(t->keys.head_code);
 }
 

@@ -26,11 +26,14 @@
 
 struct cp_trust {
     const char *environment;
+    const char *replica; /* its name, for people. */
     struct cp_roots *roots;
     struct cp_signer *signer;
     /* As of the last beat. */
     struct root root; /* in force. */
     struct cp_keys keys;
+    uint64_t told_ns; /* when the store was told which keys sign here. */
+    struct cp_signer_hello told;
     /* Of the present leadership. */
     uint64_t put_version;    /* newest root that was put into KV; 0: none. */
     uint64_t raised_version; /* root whose floor the versions are above; 0: none. */
@@ -45,10 +48,11 @@ struct cp_trust {
     bool said_root_ends;
 };
 
-void cp_trust_init(struct cp_trust *t, const char *environment, struct cp_roots *roots,
-                   struct cp_signer *signer);
+void cp_trust_init(struct cp_trust *t, const char *environment, const char *replica,
+                   struct cp_roots *roots, struct cp_signer *signer);
 
-/* Takes new roots over, and 'reload': reads the key files anew; then looks after the signer. */
+/* Takes new roots over, tells the store now and then which keys sign here, and 'reload': reads the
+ * key files anew; then looks after the signer. */
 MUST_CHECK struct err cp_trust_beat(struct cp_trust *t, struct cp_store *store, bool reload);
 
 /* A leader's epoch must be above this one: nodes know it from a root, the signer from itself. */

@@ -12,7 +12,7 @@ enum {
 
 #define RECORD_COLUMNS                                                                             \
     "number, epoch, origin, manifest_digest, content_digest, raw_size, created_ms, author,"        \
-    " message, request, signers"
+    " message, request, signers, with_trust"
 
 static void read_record(const struct sql_query *q, struct cp_record *out)
 {
@@ -27,6 +27,7 @@ static void read_record(const struct sql_query *q, struct cp_record *out)
     sql_text(q, 8, out->message, sizeof(out->message));
     sql_text(q, 9, out->request, sizeof(out->request));
     sql_text(q, 10, out->signers, sizeof(out->signers));
+    out->with_trust = sql_number(q, 11) != 0;
 }
 
 /* ---- publishing ---- */
@@ -72,8 +73,8 @@ static struct err insert_row(struct sql *db, const struct publish *p, bool *out)
     sql_begin(&q, db,
               "INSERT INTO journal (environment, number, epoch, origin, manifest, manifest_digest,"
               " content_digest, raw_size, author, message, created_ms, chunks, request,"
-              " signers)"
-              " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, trilane_now(), $11, $12, $13)"
+              " signers, with_trust)"
+              " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, trilane_now(), $11, $12, $13, $14)"
               " ON CONFLICT DO NOTHING RETURNING number");
     sql_bind_text(&q, 1, p->fence->environment);
     sql_bind_number(&q, 2, record->version);
@@ -88,6 +89,7 @@ static struct err insert_row(struct sql *db, const struct publish *p, bool *out)
     sql_bind_bytes(&q, 11, buf_slice(&p->list));
     sql_bind_text(&q, 12, record->request);
     sql_bind_text(&q, 13, record->signers);
+    sql_bind_number(&q, 14, record->with_trust ? 1 : 0);
     TRY(sql_row(&q, out));
     return sql_run(&q);
 }
@@ -249,7 +251,7 @@ struct err cp_op_load(struct cp_store *store, const char *environment, uint64_t 
         return FAIL(E_NOT_FOUND);
     }
     if (manifest != NULL) {
-        TRY(buf_add(manifest, sql_bytes(&q, 11)));
+        TRY(buf_add(manifest, sql_bytes(&q, 12)));
     }
     read_record(&q, out);
     return OK;

@@ -41,6 +41,7 @@ enum {
     CP_SERIAL_MAX = 40,
     CP_COSIGNATURES_MAX = 16,
     CP_SIGNERS_MAX = 1023,
+    CP_REPLICAS_MAX = 64, /* with keys of the last week. */
 };
 
 /* What a leader presents with each write: the row must still be its own. */
@@ -73,6 +74,7 @@ struct cp_record {
     uint64_t version;
     uint64_t epoch;
     uint64_t origin; /* a rollback's content is this version's; 0: its own. */
+    bool with_trust; /* so is what it revokes: what was revoked since then is taken again. */
     uint8_t manifest_digest[DIGEST_SIZE];
     uint8_t content_digest[DIGEST_SIZE];
     uint64_t raw_size;
@@ -121,6 +123,15 @@ struct cp_join_token {
     char labels[CP_LABELS_MAX + 1];
     char author[CP_AUTHOR_MAX + 1];
     int64_t expires_ms;
+};
+
+/* Which keys a replica signs with, as it said last. */
+struct cp_replica {
+    uint8_t manifest_key[32]; /* Ed25519, public. */
+    uint8_t head_key[32];
+    char name[CP_ENVIRONMENT_MAX + 1]; /* for people. */
+    int64_t seen_ms;                   /* the store's to set; */
+    int64_t age_ms;                    /* since then, by the store's clock. */
 };
 
 struct cp_store_chunk {
@@ -248,6 +259,13 @@ struct cp_store_ops {
     /* Calls 'visit' for each root from 'version' on, ascending. */
     struct err (*roots_get)(struct cp_store *store, const char *environment, uint64_t version,
                             cp_store_root_fn *visit, void *ctx);
+
+    /* Notes that a replica signs with these keys now; pairs that nobody noted for a week are
+     * dropped. Reads them, those of the last moment first. */
+    struct err (*replica_put)(struct cp_store *store, const char *environment,
+                              const struct cp_replica *replica);
+    struct err (*replica_list)(struct cp_store *store, const char *environment,
+                               struct cp_replica out[CP_REPLICAS_MAX], size_t *out_count);
 
     /* Keeps a token; E_CONFLICT when its digest is there. Used and expired ones are dropped a week
      * later. */

@@ -110,6 +110,10 @@ struct err cp_op_audit_add(struct cp_store *store, const char *environment,
 struct err cp_op_audit_list(struct cp_store *store, const char *environment, struct cp_audit *out,
                             size_t max, size_t *out_count);
 
+struct err cp_op_replica_put(struct cp_store *store, const char *environment,
+                             const struct cp_replica *replica);
+struct err cp_op_replica_list(struct cp_store *store, const char *environment,
+                              struct cp_replica out[CP_REPLICAS_MAX], size_t *out_count);
 struct err cp_op_root_put(struct cp_store *store, const char *environment, uint64_t version,
                           struct slice container);
 struct err cp_op_roots_get(struct cp_store *store, const char *environment, uint64_t version,

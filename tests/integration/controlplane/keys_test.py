@@ -151,8 +151,8 @@ class Keys(unittest.TestCase):
         store = "sqlite:%s" % (self.p.directory / "shared.db")
         self.c.generate("manifest", "manifest-b")
         self.c.generate("head", "head-b")
-        self.start(store=store)
-        second = self.p.control_plane("cp-b", store=store, trust_root=self.c.root(2),
+        self.start(store=store, replica="one")
+        second = self.p.control_plane("cp-b", store=store, trust_root=self.c.root(2), replica="two",
                                       key_manifest=self.p.keys / "manifest-b.key",
                                       key_head=self.p.keys / "head-b.key")
         self.cp("root", "publish", self.c.next_root(2, "--add",
@@ -164,11 +164,33 @@ class Keys(unittest.TestCase):
         answer = second.json("key", "list")
         self.assertEqual(answer["here"]["code"], "KEY_UNKNOWN")
         self.assertIn("event=head_key code=KEY_UNKNOWN", second.log())
+        for cp in (self.cp, second):
+            self.look_at_the_keys_of_both(cp)
         self.cp.stop()
         status = second.json("status")["leader"]
         self.assertFalse(status["leads"])
         wait_until(lambda: second.json("status")["leader"]["code"] == "KEY_UNKNOWN", 5, "says why")
         self.assertEqual(trilane.http("GET", second.url + "/ready")[0], 503)
+
+    def look_at_the_keys_of_both(self, cp):
+        """Whichever is asked: who signs with what, and what was revoked, though one still has it."""
+        wait_until(lambda: len(self.roots(cp)["replicas"]) == 2, 10, "what both sign with")
+        answer = self.roots(cp)
+        ids = {key["name"]: key["id"] for key in answer["root"]["keys"] + answer["revoked"]}
+        self.assertEqual({r["name"]: (r["manifest_key"], r["head_key"], r["head_known"])
+                          for r in answer["replicas"]},
+                         {"one": (ids["manifest"], ids["head"], True),
+                          "two": (ids["manifest-b"], ids["head-b"], False)})
+        self.assertEqual([(k["name"], k["role"], k["revoked_by"]) for k in answer["revoked"]],
+                         [("head-b", "head", 3)])
+        text = cp("key", "list")
+        for name, end, used in (("manifest", "no end", "one"), ("head", "6d left", "one"),
+                                ("manifest-b", "no end", "two"),
+                                ("head-b", "revoked by 3", "two")):
+            line = "%s +%s +%s *%s" % (ids[name], name, end, used)
+            self.assertRegex(text, line)
+        self.assertIn("two signs with the head key %s, which is not in the root in force\n" %
+                      ids["head-b"], text)
 
     def test_a_replica_starts_with_an_old_root_and_goes_on_from_the_database(self):
         self.start()

@@ -75,6 +75,8 @@ class Rollbacks(unittest.TestCase):
         self.assertEqual(self.asks(), "IDENTITY_REVOKED")
         self.assertEqual(self.changes(1, 3), [KEY + " added"])
         self.assertEqual([c for c in self.changes(2, 3) if "revocation" in c], [])
+        self.assertFalse(self.cp.json("history")["versions"][0]["with_trust"])
+        self.assertIn("back (content of 1)\n", self.cp("history"))
         # A rollback of the rollback, and one to it.
         self.assertEqual(self.rollback("2"), 4)
         self.assertEqual(self.rollback("3"), 5)
@@ -111,7 +113,9 @@ class Rollbacks(unittest.TestCase):
         self.assertEqual(self.asks(), "EGRESS_UNKNOWN")
         self.assertEqual(self.changes(2, 3)[-1], KEY + " lifted: what it refused is taken again")
         newest = self.cp.json("history")["versions"][0]
-        self.assertEqual((newest["origin"], newest["message"]), (1, "with trust: back"))
+        self.assertEqual((newest["origin"], newest["with_trust"], newest["message"]),
+                         (1, True, "back"))
+        self.assertIn("back (content of 1, with trust)\n", self.cp("history"))
         entry = self.cp.api("GET", "/api/v1/audit")[1]["entries"][0]
         self.assertEqual((entry["action"], entry["object"], entry["outcome"]),
                          ("rollback-with-trust", "version 3", "OK"))

@@ -162,7 +162,7 @@ static const char before[] =
     " ('dev', 2, 'b', " D1 ");"
     "INSERT INTO proposal VALUES ('dev', 1, 7, x'00', 1);"
     "INSERT INTO journal VALUES ('dev', 1, 7, 0, x'00', " D0 ", " D0 ", 5, 'ada', 'x', 1),"
-    " ('dev', 2, 7, 1, x'00', " D0 ", " D0 ", 5, 'ada', 'y', 2);"
+    " ('dev', 2, 7, 1, x'00', " D0 ", " D0 ", 5, 'ada', 'with trust: y', 2);"
     "INSERT INTO chunk VALUES (" D0 ", zeroblob(16), 3, CAST('c0' AS BLOB)),"
     " (" D1 ", zeroblob(16), 3, CAST('c1' AS BLOB)),"
     " (" D2 ", zeroblob(16), 3, CAST('c2' AS BLOB));"
@@ -201,6 +201,17 @@ static void take_row(struct cp_store *store, struct cp_lease *out)
     assert_int_equal(store->ops->lease_take(store, &wish, out).code, E_OK);
 }
 
+/* A rollback's message said so: now a column does, and what was written stays. */
+static void check_trust(struct cp_store *store)
+{
+    struct cp_record record;
+    assert_int_equal(store->ops->load(store, "dev", 1, &record, NULL).code, E_OK);
+    assert_false(record.with_trust);
+    assert_int_equal(store->ops->load(store, "dev", 2, &record, NULL).code, E_OK);
+    assert_true(record.with_trust);
+    assert_string_equal(record.message, "with trust: y");
+}
+
 static void a_database_of_the_release_before_is_brought_up(void **state)
 {
     (void)state;
@@ -213,6 +224,7 @@ static void a_database_of_the_release_before_is_brought_up(void **state)
     check_version(store, 1, "a=one ", "c0 c2 ");
     check_version(store, 2, "a=one b=two ", "c1 c0 c0 ");
     check_version(store, 3, "", "");
+    check_trust(store);
     take_row(store, &lease);
     assert_true(lease.held);
     assert_int_equal(lease.epoch, 8);
