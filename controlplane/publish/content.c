@@ -1,11 +1,9 @@
 /* content: what a publication is made of, and what is known of the newest one: the step load. */
 #include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "common/base/limits.h"
-#include "common/base/text.h"
 #include "controlplane/publish/passage.h"
 #include "controlplane/publish/reach.h"
 #include "controlplane/publish/rollback.h"
@@ -31,12 +29,6 @@ static void take_rollback(struct cp_passage *p, struct cp_rollback *from)
     (void)memcpy(p->own.streams, from->streams, from->stream_count * sizeof(from->streams[0]));
     from->stream_count = 0;
     p->cut = &p->own;
-}
-
-/* A long reason is cut, but through no character. */
-    for (size_t size = strlen(work->message); !text_is_utf8(slice_of(work->message, size));) {
-        work->message[--size] = '\0';
-    }
 }
 
 /* A rollback takes the old content byte for byte: it does not compile it again. */
