@@ -175,6 +175,21 @@ static MUST_CHECK struct err check_switch(const struct setting_row *row, const c
     return OK;
 }
 
+/* What a flag says, behind what the same flag said before. */
+static char *listed(const char *before, const char *text)
+{
+    size_t size = strlen(before) + strlen(text) + 2;
+    char *both = malloc(size);
+    CHECK(both != NULL);
+    (void)snprintf(both, size, "%s,%s", before, text);
+    return both;
+}
+
+static bool is_list(const struct settings *s, size_t index)
+{
+    return index < s->row_count && s->rows[index].kind == SETTING_LIST;
+}
+
 static MUST_CHECK struct err set(struct settings *s, size_t index, const char *text,
                                  enum origin origin, const char *place, struct buf *message)
 {
@@ -187,8 +202,10 @@ static MUST_CHECK struct err set(struct settings *s, size_t index, const char *t
     } else if (s->rows[index].kind == SETTING_FLAG) {
         TRY(check_switch(&s->rows[index], text, place, message));
     }
+    bool more = is_list(s, index) && origin == ORIGIN_FLAG && value->origin == ORIGIN_FLAG;
+    char *next = more ? listed(value->text, text) : slice_dup(slice_str(text));
     free(value->text);
-    value->text = slice_dup(slice_str(text));
+    value->text = next;
     value->origin = origin;
     return OK;
 }

@@ -17,7 +17,11 @@
 #include "common/base/buf.h"
 #include "common/base/err.h"
 
-enum setting_kind { SETTING_TEXT, SETTING_FLAG };
+enum setting_kind {
+    SETTING_TEXT, /* of several flags the last one holds. */
+    SETTING_FLAG,
+    SETTING_LIST, /* with commas; several flags are one list. */
+};
 
 struct setting_row {
     const char *name;  /* "nats-urls". */

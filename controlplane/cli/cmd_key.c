@@ -85,11 +85,11 @@ const struct cli_command cli_command_key_generate = {
 
 static const struct setting_row root_rows[] = {
     {"environment", "NAME", NULL, "name of the environment", SETTING_TEXT},
-    {"roots", "FILE,…", NULL, "private root keys: they are in the root and sign it", SETTING_TEXT},
+    {"roots", "FILE,…", NULL, "private root keys: they are in the root and sign it", SETTING_LIST},
     {"signers", "FILE,…", NULL, "private root keys of the root before, which sign it, too",
-     SETTING_TEXT},
-    {"manifests", "FILE,…", NULL, "public keys that may sign manifests", SETTING_TEXT},
-    {"heads", "FILE,…", NULL, "public keys that may sign heads", SETTING_TEXT},
+     SETTING_LIST},
+    {"manifests", "FILE,…", NULL, "public keys that may sign manifests", SETTING_LIST},
+    {"heads", "FILE,…", NULL, "public keys that may sign heads", SETTING_LIST},
     {"version", "NUMBER", "1", "of the root: one above the one in force", SETTING_TEXT},
     {"threshold-roots", "NUMBER", "0", "root keys that must sign; 0: all of them", SETTING_TEXT},
     {"threshold-manifests", "NUMBER", "1", "manifest keys that must sign", SETTING_TEXT},

@@ -83,8 +83,8 @@ const struct cli_command cli_command_key_list = {
 
 static const struct setting_row rotate_rows[] = {
     {"add", "FILE,…", "", "public keys to add; a head key that is there gets a new end",
-     SETTING_TEXT},
-    {"drop", "KEY,…", "", "keys to take away: NAME, ROLE:NAME or id", SETTING_TEXT},
+     SETTING_LIST},
+    {"drop", "KEY,…", "", "keys to take away: NAME, ROLE:NAME or id", SETTING_LIST},
     DRAFT_ROWS,
 };
 static const struct setting_row revoke_rows[] = {DRAFT_ROWS};

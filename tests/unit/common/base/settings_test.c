@@ -15,6 +15,7 @@ static const struct setting_row rows[] = {
     {"nats-urls", "URL,...", "nats://127.0.0.1:4222", "where NATS is", SETTING_TEXT},
     {"data-dir", "DIR", NULL, "where state is kept", SETTING_TEXT},
     {"keep", NULL, NULL, "keep it running", SETTING_FLAG},
+    {"drop", "KEY,...", "", "keys to take away", SETTING_LIST},
 };
 enum { ROWS = sizeof(rows) / sizeof(rows[0]) };
 
@@ -107,6 +108,16 @@ static void the_last_flag_wins(void **state)
     (void)state;
     check_value(ARGS("--data-dir=a", "--data_dir=b"), "data-dir", "b");
     check_value(ARGS("--data-dir="), "data-dir", "");
+}
+
+static void flags_of_a_list_add_up(void **state)
+{
+    (void)state;
+    const char *config = config_path;
+    check_value(ARGS("--drop=a", "--drop", "b,c", "--drop=d"), "drop", "a,b,c,d");
+    write_config("drop: from-file\n");
+    check_value(ARGS("--config", config), "drop", "from-file");
+    check_value(ARGS("--drop=a", "--config", config), "drop", "a");
 }
 
 static void files_have_comments_and_quotes(void **state)
@@ -270,11 +281,17 @@ int main(void)
     (void)close(fd);
 #define TEST(name) cmocka_unit_test_teardown(name, tear_down)
     const struct CMUnitTest tests[] = {
-        TEST(each_place_beats_the_one_below), TEST(the_last_flag_wins),
-        TEST(files_have_comments_and_quotes), TEST(arguments_are_left_over),
-        TEST(switches_are_true_or_false),     TEST(a_wrong_name_is_answered_by_the_nearest),
-        TEST(what_is_missing_is_said),        TEST(limits_are_settings_with_bounds),
-        TEST(limits_go_by_their_short_names), TEST(a_config_file_has_a_bound),
+        TEST(each_place_beats_the_one_below),
+        TEST(the_last_flag_wins),
+        TEST(flags_of_a_list_add_up),
+        TEST(files_have_comments_and_quotes),
+        TEST(arguments_are_left_over),
+        TEST(switches_are_true_or_false),
+        TEST(a_wrong_name_is_answered_by_the_nearest),
+        TEST(what_is_missing_is_said),
+        TEST(limits_are_settings_with_bounds),
+        TEST(limits_go_by_their_short_names),
+        TEST(a_config_file_has_a_bound),
         TEST(help_shows_rows_and_limits),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
