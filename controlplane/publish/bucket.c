@@ -11,6 +11,7 @@
 #include "common/base/scope.h"
 #include "common/base/text.h"
 #include "common/bus/subject.h"
+#include "controlplane/publish/sealed.h"
 
 enum {
     CONTAINER_MAX = 1 << 20,
@@ -230,9 +231,9 @@ struct err cp_bucket_restore(const struct cp_bucket *b, struct cp_store *store,
     }
     TRY(cp_bucket_prepare(b, why, /* out= */ NULL));
     TRY(cp_bucket_put_roots(b, /* version= */ 0));
-    TRY(store->ops->latest(store, environment, &record));
-    auto_buf struct buf manifest = BUF_MAX(CONTAINER_MAX);
-    TRY(store->ops->load(store, environment, record.version, &record, &manifest));
+    const struct cp_sealed_place place = {b->roots, store, environment};
+    auto_buf struct buf manifest = BUF_MAX(CP_SEALED_CONTAINER_MAX);
+    TRY(cp_sealed_newest(&place, &record, &manifest));
     TRY(put_journal(b, store, environment, record.version));
     TRY(cp_bucket_put_manifest(b, &record, buf_slice(&manifest)));
     /* Once more: whoever removed the bucket meanwhile and made one of their own has all that came

@@ -13,11 +13,9 @@ struct err cp_passage_take_file(void *ctx, const struct cp_store_file *file)
     return cp_source_set_add(ctx, file->name, file->bytes);
 }
 
-static struct err open_manifest(struct slice container, struct manifest *out)
+static struct cp_sealed_place place_of(const struct cp_passage *p)
 {
-    struct container c;
-    TRY(container_read(container, CONTAINER_MANIFEST, /* environment= */ NULL, &c));
-    return manifest_decode(c.body, out);
+    return (struct cp_sealed_place){p->room->roots, p->room->store, p->room->environment};
 }
 
 static void take_rollback(struct cp_passage *p, struct cp_rollback *from)
@@ -31,19 +29,24 @@ static void take_rollback(struct cp_passage *p, struct cp_rollback *from)
     p->cut = &p->own;
 }
 
+static bool is_of_chunks(struct err e)
+{
+    return e.code == E_CHUNK_TAMPERED || e.code == E_CHUNK_MISSING || e.code == E_CHUNK_BOMB;
+}
+
 /* A rollback takes the old content byte for byte: it does not compile it again. */
 static struct err load_version(struct cp_passage *p, uint64_t version)
 {
     struct cp_store *store = p->room->store;
-    const struct cp_rollback_wish wish = {.environment = p->room->environment,
-                                          .target = version,
-                                          .newest = p->work->before.version,
-                                          .with_trust = p->work->with_trust};
+    const struct cp_sealed_place place = place_of(p);
+    const struct cp_rollback_wish wish = {
+        .target = version, .newest = p->work->before.version, .with_trust = p->work->with_trust};
     struct cp_rollback rollback;
-    struct err e = cp_rollback_load(store, &wish, &p->kept, &rollback);
+    struct err e = cp_rollback_load(&place, &wish, &p->kept, &rollback);
     if (err_ok(e)) {
         take_rollback(p, &rollback);
     }
+    const uint64_t at = rollback.at;
     cp_rollback_free(&rollback);
     if (e.code == E_NOT_FOUND) {
         TRY(buf_addf(&p->work->sentence, "version %" PRIu64 " was never published, or is too old",
@@ -56,22 +59,28 @@ static struct err load_version(struct cp_passage *p, uint64_t version)
                      "publish its sources instead",
                      version));
     }
+    if (cp_sealed_is_none(e) || is_of_chunks(e)) {
+        TRY(buf_addf(&p->work->sentence,
+                     "version %" PRIu64 " of the journal is not what a threshold of keys signed%s",
+                     at, at == version ? "" : ": publish sources, then go back"));
+    }
     TRY(e);
     return store->ops->sources_get(store, p->room->environment, version, cp_passage_take_file,
                                    &p->work->sources);
 }
 
-/* What positions are held against, and what a publication puts over itself. */
+/* What content and positions are held against, and what a publication puts over itself. A row that
+ * nobody signed is nothing of that: what comes is new. */
 static struct err load_newest(struct cp_passage *p)
 {
     if (p->work->before.version == 0) {
         return OK;
     }
-    auto_buf struct buf container = BUF_MAX(CP_CONTAINER_MAX);
+    const struct cp_sealed_place place = place_of(p);
     struct cp_record record;
-    TRY(p->room->store->ops->load(p->room->store, p->room->environment, p->work->before.version,
-                                  &record, &container));
-    TRY(open_manifest(buf_slice(&container), &p->newest));
+    struct err e =
+        cp_sealed_load(&place, p->work->before.version, &record, /* container= */ NULL, &p->newest);
+    TRY(cp_sealed_is_none(e) ? OK : e);
     for (size_t i = 0; i < p->newest.stream_count; i++) {
         const struct manifest_stream *stream = &p->newest.streams[i];
         for (size_t k = 0; k < stream->chunk_count; k++) {

@@ -337,6 +337,8 @@ static struct err hold(struct cp_leader *l)
 
 struct beat {
     struct cp_record record; /* what the head shall point at. */
+    bool holds;              /* or it is to be signed anew. */
+    struct err refused;      /* why the newest row of the journal is not it. */
     struct kv_entry found;
     struct buf bytes; /* what lies under "head"; then the new head's container. */
 };
@@ -619,17 +621,6 @@ static struct err put_roots(struct cp_leader *l)
     return e;
 }
 
-/* Once heads go out: what they point at may have to be signed anew. */
-static struct err watch_newest(struct cp_leader *l, const struct cp_record *newest)
-{
-    bool holds = true;
-    TRY(cp_trust_newest(&l->on_thread.trust, l->on_thread.store, newest, &holds));
-    if (!holds) {
-        l->options.republish(l->options.ctx);
-    }
-    return OK;
-}
-
 /*
  * Heads of a thief who has a head key and sends them as hints alone lie nowhere; but nodes say
  * which head they accepted last. An order above ours is answered as a foreign head in KV: by the
@@ -672,6 +663,14 @@ static struct err read_newest(struct cp_leader *l, struct beat *b)
     return OK;
 }
 
+/* A row that no threshold signed is pointed at by no head: nodes stay fresh on the one below it. */
+static struct err judge_newest(struct cp_leader *l, struct beat *b)
+{
+    struct err e = cp_trust_newest(&l->on_thread.trust, l->on_thread.store, &b->record, &b->holds);
+    b->refused = e.code == E_MANIFEST_UNSIGNED ? e : OK;
+    return e.code == E_MANIFEST_UNSIGNED ? OK : e;
+}
+
 static struct err beat_in(struct cp_leader *l, struct beat *b)
 {
     TRY(watch_trust(l)); /* without a signer that nodes believe, another may lead. */
@@ -682,7 +681,8 @@ static struct err beat_in(struct cp_leader *l, struct beat *b)
     TRY(leads);
     TRY(raise_versions(l));
     TRY(heed_nodes(l));
-    l->on_thread.own.version_max = b->record.version;
+    l->on_thread.own.version_max = b->record.version; /* of the journal, whatever the row is. */
+    TRY(judge_newest(l, b));
     l->on_thread.bus_asked = true;
     if (bus_state(l->options.bus) != BUS_CONNECTED) {
         return FAIL(E_BUS_UNAVAILABLE);
@@ -697,12 +697,16 @@ static struct err beat_in(struct cp_leader *l, struct beat *b)
     if (is_silence(e)) {
         TRY(hint_alone(l, b));
     }
-    return err_ok(e) && b->record.version != 0 ? watch_newest(l, &b->record) : e;
+    TRY(e);
+    if (!b->holds) { /* once heads go out. */
+        l->options.republish(l->options.ctx);
+    }
+    return b->refused;
 }
 
 static void beat(struct cp_leader *l)
 {
-    struct beat b = {.bytes = BUF_MAX(FOUND_MAX)};
+    struct beat b = {.holds = true, .bytes = BUF_MAX(FOUND_MAX)};
     _Static_assert(HEAD_CONTAINER_MAX < FOUND_MAX, "a head fits where it is read");
     l->on_thread.bus_asked = false;
     struct err e = beat_in(l, &b);

@@ -32,7 +32,7 @@ struct cp_passage {
     const struct cp_streams *cut; /* what is published: 'own', or of 'prepared'; NULL: not yet. */
     struct arena kept;            /* stored bytes of 'own'; raw digests that are known. */
     struct map known;             /* raw digests that the journal knows. */
-    struct manifest newest;       /* of the newest publication; zero: none. */
+    struct manifest newest;       /* of the newest publication; zero: none, or nobody signed it. */
     struct map newest_chunks;     /* names of its chunks. */
     struct buf body;              /* of the manifest. */
     struct cp_proposal proposal;  /* that is cosigned. */

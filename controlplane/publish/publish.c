@@ -135,7 +135,8 @@ struct err cp_publish_compiled(struct cp_publish_room *room, uint64_t version,
     if (record.origin == 0) {
         return OK;
     }
-    e = cp_rollback_revocations(room->store, room->environment, version, *out);
+    const struct cp_sealed_place place = {room->roots, room->store, room->environment};
+    e = cp_rollback_revocations(&place, version, *out);
     if (!err_ok(e)) {
         cp_compiled_free(*out);
         *out = NULL;

@@ -362,14 +362,15 @@ static struct err run_as(struct recovery *r, enum cp_work_kind kind)
  * is given up revokes more. */
 static struct err publish_newest(struct recovery *r, struct cp_revoked *ahead)
 {
+    const struct cp_sealed_place place = {r->room->roots, r->room->store, r->room->environment};
     auto_revoked struct cp_revoked newest;
     cp_revoked_init(&newest);
-    TRY(cp_revoked_add_version(&newest, r->room->store, r->room->environment, r->newest));
+    TRY(cp_revoked_add_version(&newest, &place, r->newest));
     if (cp_revoked_has_all(&newest, ahead)) {
         r->work->target = r->newest;
         return run_as(r, CP_WORK_ROLLBACK);
     }
-    TRY(cp_revoked_add_version(ahead, r->room->store, r->room->environment, r->newest));
+    TRY(cp_revoked_add_version(ahead, &place, r->newest));
     TRY(take_sources(r, ahead));
     LOG(LOG_WARN, "recover", "revocations_kept", LOG_U64("count", ahead->count),
         LOG_U64("version", r->newest));

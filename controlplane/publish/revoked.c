@@ -69,11 +69,11 @@ static struct err add_stream(struct cp_revoked *set, struct slice raw)
     return OK;
 }
 
-struct err cp_revoked_add_version(struct cp_revoked *set, struct cp_store *store,
-                                  const char *environment, uint64_t version)
+struct err cp_revoked_add_version(struct cp_revoked *set, const struct cp_sealed_place *place,
+                                  uint64_t version)
 {
     auto_buf struct buf raw = BUF_MAX(STREAM_RAW_MAX);
-    TRY(cp_rollback_revoked(store, environment, version, &raw));
+    TRY(cp_rollback_revoked(place, version, &raw));
     return add_stream(set, buf_slice(&raw));
 }
 

@@ -18,7 +18,7 @@
 #include "common/base/err.h"
 #include "common/bus/kv.h"
 #include "common/snapshot/manifest.h"
-#include "controlplane/store/store.h"
+#include "controlplane/publish/sealed.h"
 
 struct cp_revoked {
     struct arena arena;
@@ -32,8 +32,8 @@ void cp_revoked_free(struct cp_revoked *set);
 #define auto_revoked __attribute__((cleanup(cp_revoked_free)))
 
 /* Adds what a version of the journal was published with. */
-MUST_CHECK struct err cp_revoked_add_version(struct cp_revoked *set, struct cp_store *store,
-                                             const char *environment, uint64_t version);
+MUST_CHECK struct err cp_revoked_add_version(struct cp_revoked *set,
+                                             const struct cp_sealed_place *place, uint64_t version);
 
 /* Adds what a manifest names, whose signatures hold; its chunks are in the bucket. */
 MUST_CHECK struct err cp_revoked_add_bucket(struct cp_revoked *set, const struct kv *kv,

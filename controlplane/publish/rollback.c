@@ -5,20 +5,15 @@
 #include <string.h>
 
 #include "common/base/scope.h"
-#include "common/snapshot/container.h"
 #include "common/snapshot/parts.h"
 
-enum { CONTAINER_MAX = 1 << 20, ARENA_BLOCK = 64 << 10 };
+enum { ARENA_BLOCK = 64 << 10 };
 
-static struct err load_manifest(struct cp_store *store, const char *environment, uint64_t version,
+static struct err load_manifest(const struct cp_sealed_place *place, uint64_t version,
                                 struct manifest *out)
 {
-    auto_buf struct buf bytes = BUF_MAX(CONTAINER_MAX);
     struct cp_record record;
-    struct container c;
-    TRY(store->ops->load(store, environment, version, &record, &bytes));
-    TRY(container_read(buf_slice(&bytes), CONTAINER_MANIFEST, /* environment= */ NULL, &c));
-    return manifest_decode(c.body, out);
+    return cp_sealed_load(place, version, &record, /* container= */ NULL, out);
 }
 
 /* ---- chunks of the journal ---- */
@@ -38,7 +33,8 @@ struct taker {
     enum taken taken;
     size_t stream; /* of the manifest: the next chunk's; */
     size_t chunk;
-    size_t to; /* of 'out': where the stream goes. */
+    size_t to;    /* of 'out': where the stream goes. */
+    uint8_t *raw; /* room for one chunk's raw bytes. */
 };
 
 static struct err begin_stream(struct taker *t, const struct manifest_stream *from)
@@ -69,38 +65,82 @@ static struct err begin_streams(struct taker *t)
     return OK;
 }
 
-/* The journal has a version's chunks in the order of its manifest. */
-static struct err take_chunk(void *ctx, const struct cp_store_chunk *row)
+/* A chunk is what the manifest names, and the bytes of the row are just that. */
+static struct err open_chunk(const struct taker *t, const struct cp_store_chunk *row,
+                             const struct chunk_name *name, struct cut_chunk *out)
 {
-    struct taker *t = ctx;
+    TRY(chunk_open(row->stored, name, t->raw, out->raw_digest));
+    if (memcmp(out->raw_digest, row->raw_digest, sizeof(out->raw_digest)) != 0) {
+        return FAIL(E_CHUNK_TAMPERED);
+    }
+    out->raw.size = name->raw_size;
+    (void)memcpy(out->digest, name->digest, sizeof(out->digest));
+    return arena_dup(t->arena, row->stored, &out->stored);
+}
+
+static void skip_ended(struct taker *t)
+{
     const struct manifest *m = t->manifest;
     while (t->stream < m->stream_count && t->chunk == m->streams[t->stream].chunk_count) {
         t->to += is_taken(t->taken, m->streams[t->stream].kind);
         t->stream++;
         t->chunk = 0;
     }
+}
+
+/* The journal has a version's chunks in the order of its manifest. */
+static struct err take_chunk(void *ctx, const struct cp_store_chunk *row)
+{
+    struct taker *t = ctx;
+    const struct manifest *m = t->manifest;
+    skip_ended(t);
     if (t->stream == m->stream_count) {
-        return FAIL(E_IO);
+        return FAIL(E_CHUNK_TAMPERED); /* more of them than were signed. */
     }
     size_t at = t->chunk++;
     if (!is_taken(t->taken, m->streams[t->stream].kind)) {
         return OK;
     }
-    struct cut_chunk *chunk = &t->out->streams[t->to].chunks[at];
-    chunk->raw.size = row->raw_size;
-    (void)memcpy(chunk->raw_digest, row->raw_digest, sizeof(chunk->raw_digest));
-    (void)memcpy(chunk->digest, row->stored_digest, sizeof(chunk->digest));
-    return arena_dup(t->arena, row->stored, &chunk->stored);
+    const struct chunk_name name = manifest_chunk(&m->streams[t->stream], at);
+    return open_chunk(t, row, &name, &t->out->streams[t->to].chunks[at]);
 }
 
-static struct err take_streams(struct cp_store *store, const char *environment,
-                               const struct manifest *manifest, enum taken taken,
-                               struct arena *arena, struct cp_rollback *out)
+/* All chunks of a stream, in this order, and no other. */
+static struct err check_stream(const struct cut_stream *stream)
 {
+    uint8_t digest[DIGEST_SIZE];
+    auto_free uint8_t *digests = malloc(stream->chunk_count * DIGEST_SIZE + 1);
+    if (digests == NULL) {
+        return FAIL(E_NO_MEMORY);
+    }
+    for (size_t i = 0; i < stream->chunk_count; i++) {
+        (void)memcpy(digests + i * DIGEST_SIZE, stream->chunks[i].raw_digest, DIGEST_SIZE);
+    }
+    cut_raw_digest(digests, stream->chunk_count, digest);
+    return memcmp(digest, stream->raw_digest, DIGEST_SIZE) == 0 ? OK : FAIL(E_CHUNK_TAMPERED);
+}
+
+static struct err take_streams(const struct cp_sealed_place *place, const struct manifest *manifest,
+                               enum taken taken, struct arena *arena, struct cp_rollback *out)
+{
+    const size_t first = out->stream_count;
+    auto_free uint8_t *raw = malloc(CHUNK_RAW_MAX);
+    if (raw == NULL) {
+        return FAIL(E_NO_MEMORY);
+    }
     struct taker t = {
-        .out = out, .arena = arena, .manifest = manifest, .taken = taken, .to = out->stream_count};
+        .out = out, .arena = arena, .manifest = manifest, .taken = taken, .to = first, .raw = raw};
     TRY(begin_streams(&t));
-    return store->ops->chunks_get(store, environment, manifest->version, take_chunk, &t);
+    TRY(place->store->ops->chunks_get(place->store, place->environment, manifest->version,
+                                      take_chunk, &t));
+    skip_ended(&t);
+    if (t.stream < manifest->stream_count) {
+        return FAIL(E_CHUNK_MISSING);
+    }
+    for (size_t i = first; i < out->stream_count; i++) {
+        TRY(check_stream(&out->streams[i]));
+    }
+    return OK;
 }
 
 /* ---- the content ---- */
@@ -112,29 +152,31 @@ static int kind_cmp(const void *x, const void *y)
     return (a->kind > b->kind) - (a->kind < b->kind);
 }
 
-static struct err keep_newest(struct cp_store *store, const struct cp_rollback_wish *wish,
-                              struct arena *arena, struct cp_rollback *out)
+static struct err keep_newest(const struct cp_sealed_place *place,
+                              const struct cp_rollback_wish *wish, struct arena *arena,
+                              struct cp_rollback *out)
 {
     auto_manifest struct manifest newest = {0};
     const uint64_t bit = (uint64_t)CAPABILITY_REVOCATIONS;
-    TRY(load_manifest(store, wish->environment, wish->newest, &newest));
+    out->at = wish->newest;
+    TRY(load_manifest(place, wish->newest, &newest));
     out->capabilities = (out->capabilities & ~bit) | (newest.capabilities & bit);
     return manifest_stream(&newest, STREAM_REVOCATIONS) == NULL
                ? OK
-               : take_streams(store, wish->environment, &newest, TAKE_REVOCATIONS, arena, out);
+               : take_streams(place, &newest, TAKE_REVOCATIONS, arena, out);
 }
 
-struct err cp_rollback_load(struct cp_store *store, const struct cp_rollback_wish *wish,
-                            struct arena *arena, struct cp_rollback *out)
+struct err cp_rollback_load(const struct cp_sealed_place *place,
+                            const struct cp_rollback_wish *wish, struct arena *arena,
+                            struct cp_rollback *out)
 {
-    *out = (struct cp_rollback){0};
+    *out = (struct cp_rollback){.at = wish->target};
     auto_manifest struct manifest old = {0};
-    TRY(load_manifest(store, wish->environment, wish->target, &old));
+    TRY(load_manifest(place, wish->target, &old));
     out->capabilities = old.capabilities;
-    TRY(take_streams(store, wish->environment, &old, wish->with_trust ? TAKE_ALL : TAKE_OTHERS,
-                     arena, out));
+    TRY(take_streams(place, &old, wish->with_trust ? TAKE_ALL : TAKE_OTHERS, arena, out));
     if (!wish->with_trust) {
-        TRY(keep_newest(store, wish, arena, out));
+        TRY(keep_newest(place, wish, arena, out));
         qsort(out->streams, out->stream_count, sizeof(out->streams[0]), kind_cmp);
     }
     const struct manifest_plan plan = {.streams = out->streams, .stream_count = out->stream_count};
@@ -187,13 +229,13 @@ static struct err split(struct slice raw, struct arena *arena, struct cp_part **
     return OK;
 }
 
-static struct err join_revocations(struct cp_store *store, const char *environment,
+static struct err join_revocations(const struct cp_sealed_place *place,
                                    const struct manifest *manifest, struct buf *out)
 {
     struct cp_rollback taken = {0};
     auto_arena struct arena arena;
     arena_init(&arena, ARENA_BLOCK, (size_t)STREAM_RAW_MAX * 2);
-    struct err e = take_streams(store, environment, manifest, TAKE_REVOCATIONS, &arena, &taken);
+    struct err e = take_streams(place, manifest, TAKE_REVOCATIONS, &arena, &taken);
     for (size_t i = 0; i < taken.stream_count && err_ok(e); i++) {
         e = join(&taken.streams[i], out);
     }
@@ -201,23 +243,23 @@ static struct err join_revocations(struct cp_store *store, const char *environme
     return e;
 }
 
-struct err cp_rollback_revoked(struct cp_store *store, const char *environment, uint64_t version,
+struct err cp_rollback_revoked(const struct cp_sealed_place *place, uint64_t version,
                                struct buf *out)
 {
     auto_manifest struct manifest manifest = {0};
-    TRY(load_manifest(store, environment, version, &manifest));
-    return join_revocations(store, environment, &manifest, out);
+    TRY(load_manifest(place, version, &manifest));
+    return join_revocations(place, &manifest, out);
 }
 
-struct err cp_rollback_revocations(struct cp_store *store, const char *environment,
-                                   uint64_t version, struct cp_compiled *compiled)
+struct err cp_rollback_revocations(const struct cp_sealed_place *place, uint64_t version,
+                                   struct cp_compiled *compiled)
 {
     auto_buf struct buf raw = BUF_MAX(STREAM_RAW_MAX);
     auto_arena struct arena arena;
     struct cp_part *parts = NULL;
     size_t count = 0;
     arena_init(&arena, ARENA_BLOCK, (size_t)STREAM_RAW_MAX * 16);
-    TRY(cp_rollback_revoked(store, environment, version, &raw));
+    TRY(cp_rollback_revoked(place, version, &raw));
     TRY(split(buf_slice(&raw), &arena, &parts, &count));
     return cp_compiled_revoke(compiled, parts, count);
 }

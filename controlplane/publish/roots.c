@@ -24,6 +24,7 @@ struct cp_roots {
         struct root newest GUARDED; /* in force. */
         bool has_floor GUARDED;
         struct root_floor floor GUARDED; /* of the newest root that has one. */
+        uint64_t trusted GUARDED;        /* version of the first one, trusted by its file. */
         size_t count GUARDED;            /* versions are oldest.version + index. */
         struct buf containers[CP_ROOTS_MAX] GUARDED;
     } shared;
@@ -190,6 +191,7 @@ static struct err take(struct cp_roots *roots, const struct root *root, struct b
     if (roots->shared.count == 0) {
         roots->shared.oldest = *root;
         roots->shared.newest = *root;
+        roots->shared.trusted = root->version;
         roots->shared.has_floor = root->has_floor;
         roots->shared.floor = root->floor;
         roots->shared.containers[roots->shared.count++] = *copy;
@@ -287,14 +289,45 @@ bool cp_roots_floor(struct cp_roots *roots, struct root_floor *out)
     return has_floor;
 }
 
-bool cp_roots_reach(struct cp_roots *roots, struct slice manifest)
+struct opening {
+    struct slice container;
+    const struct manifest_wanted *wanted;
+    struct manifest *out;
+};
+
+/* E_EXISTS ends the visit: it is open. */
+static struct err open_by(void *ctx, uint64_t version, struct slice container)
+{
+    (void)version;
+    const struct opening *o = ctx;
+    struct root root;
+    TRY(root_open(container, &root));
+    struct err e = manifest_open(o->container, &root, o->wanted, o->out);
+    bool unsigned_ = e.code == E_MANIFEST_UNSIGNED || e.code == E_MANIFEST_WRONG_KEY;
+    return err_ok(e) ? FAIL(E_EXISTS) : unsigned_ ? OK : e;
+}
+
+struct err cp_roots_open(struct cp_roots *roots, struct slice container,
+                         const struct manifest_wanted *wanted, struct manifest *out,
+                         bool *out_in_force)
 {
     struct root root;
-    struct container c;
-    struct container_signers signers;
     cp_roots_now(roots, &root);
-    return err_ok(container_read(manifest, CONTAINER_MANIFEST, roots->environment, &c)) &&
-           err_ok(container_verify(&c, &root.ring, KEY_ROLE_MANIFEST, &signers));
+    struct err e = manifest_open(container, &root, wanted, out);
+    bool in_force = err_ok(e);
+    if (e.code == E_MANIFEST_UNSIGNED || e.code == E_MANIFEST_WRONG_KEY) {
+        struct opening opening = {.container = container, .wanted = wanted, .out = out};
+        lock_take(&roots->shared.lock);
+        uint64_t trusted = roots->shared.trusted;
+        lock_drop(&roots->shared.lock);
+        struct err found = cp_roots_each(roots, trusted, open_by, &opening);
+        e = found.code == E_EXISTS ? OK : err_ok(found) ? e : found;
+    }
+    TRY(e);
+    if (out_in_force != NULL) {
+        *out_in_force = in_force;
+    }
+    return OK;
 }
 
 /* ---- the database ---- */

@@ -11,6 +11,7 @@
 
 #include "common/base/buf.h"
 #include "common/base/err.h"
+#include "common/snapshot/manifest.h"
 #include "common/snapshot/root.h"
 #include "controlplane/signer/signer.h"
 #include "controlplane/store/store.h"
@@ -57,8 +58,16 @@ MUST_CHECK struct err cp_roots_judge(struct cp_roots *roots, struct slice contai
 /* The floor of the newest known root that has one; false when none has. */
 bool cp_roots_floor(struct cp_roots *roots, struct root_floor *out);
 
-/* Whether a manifest carries the signatures that the root in force asks for. */
-bool cp_roots_reach(struct cp_roots *roots, struct slice manifest);
+/*
+ * Opens a manifest with the signatures that the root in force asks for, or one before it did, back
+ * to the first of the files: what a threshold signed once was content by the rules of its time. A
+ * root from before the files vouches for nothing: whoever writes to the database can make one that
+ * ours would follow. '*out_in_force' (may be NULL): whether the one in force would do. Errors as
+ * manifest_open().
+ */
+MUST_CHECK struct err cp_roots_open(struct cp_roots *roots, struct slice container,
+                                    const struct manifest_wanted *wanted, struct manifest *out,
+                                    bool *out_in_force);
 
 /*
  * At the start: takes over what the database has, and puts there what it lacks. CONFLICT when it

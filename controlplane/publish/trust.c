@@ -8,10 +8,10 @@
 #include "common/base/limits.h"
 #include "common/base/log.h"
 #include "common/base/text.h"
+#include "controlplane/publish/sealed.h"
 
 enum {
     SENTENCE_MAX = 4096,
-    CONTAINER_MAX = 1 << 20,
     ID_TEXT_SIZE = 2 * KEY_ID_SIZE + 1,
     TELL_MS = 60000,
     ROOTS_PUT = 8, /* at the beginning of a leadership. */
@@ -186,6 +186,7 @@ void cp_trust_lead(struct cp_trust *t)
     t->put_version = 0;
     t->raised_version = 0;
     t->judged_root = 0;
+    t->unsigned_version = 0;
 }
 
 struct err cp_trust_put(struct cp_trust *t, const struct cp_bucket *bucket)
@@ -215,23 +216,65 @@ struct err cp_trust_raise(struct cp_trust *t, struct cp_store *store, const stru
     return OK;
 }
 
-struct err cp_trust_newest(struct cp_trust *t, struct cp_store *store,
-                           const struct cp_record *newest, bool *out_holds)
+/* The row is that of the last judgement, and so is the root. */
+static bool held_before(const struct cp_trust *t, const struct cp_record *newest)
+{
+    return t->judged_root == t->root.version && t->judged_version == newest->version &&
+           memcmp(t->judged_digest, newest->manifest_digest, DIGEST_SIZE) == 0;
+}
+
+/* Said once a row. What is below it is looked for once a leadership. */
+static struct err fall_back(struct cp_trust *t, const struct cp_sealed_place *place,
+                            struct cp_record *newest, struct err why)
+{
+    if (t->said_unsigned != newest->version) {
+        t->said_unsigned = newest->version;
+        LOG(LOG_ERROR, "trust", "journal_row_unsigned", LOG_U64("version", newest->version),
+            LOG_ERR(why),
+            LOG_STR("text", "no threshold of keys signed this row: somebody else writes to the "
+                            "database, or it is damaged; the next publication stands above it"));
+    }
+    if (t->unsigned_version != newest->version) {
+        struct cp_record below = {0};
+        struct err e = cp_sealed_newest(place, &below, /* container= */ NULL);
+        if (!err_ok(e)) {
+            TRY(e.code == E_NOT_FOUND ? OK : e);
+            below = (struct cp_record){0};
+        }
+        t->unsigned_version = newest->version;
+        t->fallback = below;
+    }
+    *newest = t->fallback;
+    return FAIL(E_MANIFEST_UNSIGNED);
+}
+
+struct err cp_trust_newest(struct cp_trust *t, struct cp_store *store, struct cp_record *newest,
+                           bool *out_holds)
 {
     struct root_floor floor = {0};
+    const struct cp_sealed_place place = {t->roots, store, t->environment};
     *out_holds = true;
-    if (newest->version == 0 ||
-        (t->judged_root == t->root.version && t->judged_version == newest->version)) {
+    if (newest->version == 0 || held_before(t, newest)) {
         return OK;
     }
-    auto_buf struct buf manifest = BUF_MAX(CONTAINER_MAX);
+    auto_buf struct buf container = BUF_MAX(CP_SEALED_CONTAINER_MAX);
+    auto_manifest struct manifest manifest = {0};
     struct cp_record record;
-    TRY(store->ops->load(store, t->environment, newest->version, &record, &manifest));
+    bool in_force = false;
+    TRY(store->ops->load(store, t->environment, newest->version, &record, &container));
+    const struct manifest_wanted wanted = {.version = newest->version,
+                                           .digest = newest->manifest_digest};
+    struct err e = cp_roots_open(t->roots, buf_slice(&container), &wanted, &manifest, &in_force);
+    if (cp_sealed_is_none(e)) {
+        return fall_back(t, &place, newest, e);
+    }
+    TRY(e);
     (void)cp_roots_floor(t->roots, &floor);
-    *out_holds = newest->version >= floor.version && cp_roots_reach(t->roots, buf_slice(&manifest));
+    *out_holds = newest->version >= floor.version && in_force;
     if (*out_holds) {
         t->judged_root = t->root.version;
         t->judged_version = newest->version;
+        (void)memcpy(t->judged_digest, newest->manifest_digest, DIGEST_SIZE);
     }
     return OK;
 }

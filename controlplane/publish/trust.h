@@ -37,10 +37,14 @@ struct cp_trust {
     /* Of the present leadership. */
     uint64_t put_version;    /* newest root that was put into KV; 0: none. */
     uint64_t raised_version; /* root whose floor the versions are above; 0: none. */
-    uint64_t judged_root;    /* root and version of the last cp_trust_newest() that held. */
+    uint64_t judged_root;    /* root, version and digest of the last cp_trust_newest() that held. */
     uint64_t judged_version;
+    uint8_t judged_digest[DIGEST_SIZE];
+    uint64_t unsigned_version; /* the last row that nobody signed; 0: none. */
+    struct cp_record fallback; /* the newest publication below it. */
     /* What was said: each change once. */
     uint64_t files_version; /* root at which the key files were read last. */
+    uint64_t said_unsigned; /* version of a row. */
     enum err_code said_poll;
     enum err_code said_head;
     bool said_manifest;
@@ -68,7 +72,12 @@ MUST_CHECK struct err cp_trust_put(struct cp_trust *t, const struct cp_bucket *b
 MUST_CHECK struct err cp_trust_raise(struct cp_trust *t, struct cp_store *store,
                                      const struct cp_fence *fence);
 
-/* Whether the newest publication holds under the root in force: its manifest carries enough
- * signatures of keys that are still in it, and its version is not below the floor. */
+/*
+ * Judges the newest row of the journal. '*out_holds': it holds under the root in force, which is to
+ * say that its manifest carries enough signatures of keys that are still in it, and that its
+ * version is not below the floor; else its content is to be published anew.
+ * A row that no root's threshold signed is no publication: E_MANIFEST_UNSIGNED, and 'newest' is the
+ * newest one below it (version 0: there is none).
+ */
 MUST_CHECK struct err cp_trust_newest(struct cp_trust *t, struct cp_store *store,
-                                      const struct cp_record *newest, bool *out_holds);
+                                      struct cp_record *newest, bool *out_holds);

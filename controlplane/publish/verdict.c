@@ -63,9 +63,9 @@ struct err cp_step_compare(struct cp_passage *p)
         record->raw_size += p->cut->streams[i].raw_size;
         p->work->chunks += p->cut->streams[i].chunk_count;
     }
-    p->work->is_same = p->work->before.version != 0 &&
-                       memcmp(record->content_digest, p->work->before.content_digest,
-                              sizeof(record->content_digest)) == 0;
+    p->work->is_same =
+        p->newest.version != 0 && memcmp(record->content_digest, p->newest.content_digest,
+                                         sizeof(record->content_digest)) == 0;
     p->work->is_unchanged = p->work->is_same && same_positions(p);
     if (p->work->kind == CP_WORK_PUBLISH && p->work->is_unchanged && !p->work->again) {
         p->work->record = p->work->before; /* it is published already: that ends well. */

@@ -318,35 +318,79 @@ static void the_newest_floor_is_known(void **state)
     assert_int_equal(floor.version, 7);
 }
 
-static void a_manifest_reaches_by_keys_that_are_still_there(void **state)
+/* ---- manifests ---- */
+
+/* A manifest by one key. */
+static void seal_manifest(const struct key_pair *key, struct buf *out)
+{
+    auto_buf struct buf body = BUF_MAX(MANIFEST_BODY_MAX);
+    struct container_signature signature;
+    uint8_t environment[ENVIRONMENT_SIZE];
+    const struct manifest_plan plan_of = {.version = 7, .made_at_ms = 1};
+    snap_environment(SLICE_LIT("test"), environment);
+    EXPECT_OK(manifest_encode(&plan_of, &body));
+    EXPECT_OK(container_sign(CONTAINER_MANIFEST, environment, buf_slice(&body), key, &signature));
+    EXPECT_OK(
+        container_seal(CONTAINER_MANIFEST, environment, buf_slice(&body), &signature, 1, out));
+}
+
+static enum err_code opened(struct slice container, uint64_t version, bool *out_in_force)
+{
+    auto_manifest struct manifest manifest = {0};
+    const struct manifest_wanted wanted = {.version = version};
+    struct err e = cp_roots_open(f.live, container, &wanted, &manifest, out_in_force);
+    return e.code;
+}
+
+/* Root 'version' with a manifest key of its own. */
+static void seal_with_manifest_key(uint64_t version, const struct key_pair *manifest,
+                                   struct buf *out)
+{
+    const struct key_pair kept = f.manifest;
+    f.manifest = *manifest;
+    seal_step(version, out);
+    f.manifest = kept;
+}
+
+static void a_manifest_is_opened_by_keys_that_were_there(void **state)
 {
     (void)state;
     auto_buf struct buf manifest = BUF_MAX(1 << 20);
+    auto_buf struct buf strange = BUF_MAX(1 << 20);
     auto_buf struct buf second = {0};
-    struct container_signature signature;
-    const uint8_t *environment = NULL;
+    struct key_pair other;
+    struct key_pair stranger;
+    bool in_force = false;
+    EXPECT_OK(key_pair_new(KEY_ROLE_MANIFEST, SLICE_LIT("other"), &other));
+    EXPECT_OK(key_pair_new(KEY_ROLE_MANIFEST, SLICE_LIT("stranger"), &stranger));
+    seal_manifest(&f.manifest, &manifest);
+    seal_manifest(&stranger, &strange);
+    seal_with_manifest_key(2, &other, &second);
     start(1, 0);
-    environment = cp_roots_environment(f.live);
-    EXPECT_OK(container_sign(CONTAINER_MANIFEST, environment, SLICE_LIT("body"), &f.manifest,
-                             &signature));
-    EXPECT_OK(container_seal(CONTAINER_MANIFEST, environment, SLICE_LIT("body"), &signature, 1,
-                             &manifest));
-    assert_true(cp_roots_reach(f.live, buf_slice(&manifest)));
-    assert_false(cp_roots_reach(f.live, SLICE_LIT("no manifest")));
+    assert_int_equal(opened(buf_slice(&manifest), 7, &in_force), E_OK);
+    assert_true(in_force);
+    assert_int_equal(opened(buf_slice(&manifest), 8, &in_force), E_MANIFEST_MIXED);
+    assert_int_equal(opened(SLICE_LIT("no manifest"), 7, &in_force), E_MANIFEST_MALFORMED);
+    EXPECT_OK(cp_roots_take(f.live, buf_slice(&second), NULL));
+    assert_int_equal(opened(buf_slice(&manifest), 7, &in_force), E_OK);
+    assert_false(in_force);
+    assert_int_equal(opened(buf_slice(&manifest), 8, &in_force), E_MANIFEST_MIXED);
+    assert_int_equal(opened(buf_slice(&strange), 7, &in_force), E_MANIFEST_UNSIGNED);
+}
+
+/* Whoever writes to the database can write a root that ours would follow, with any manifest key. */
+static void a_root_from_before_the_files_vouches_for_no_manifest(void **state)
+{
+    (void)state;
+    auto_buf struct buf manifest = BUF_MAX(1 << 20);
+    auto_buf struct buf first = {0};
     struct key_pair other;
     EXPECT_OK(key_pair_new(KEY_ROLE_MANIFEST, SLICE_LIT("other"), &other));
-    struct root next = {.version = 2, .not_after_ms = clock_wall_ms() + 1000000};
-    (void)snprintf(next.environment, sizeof(next.environment), "test");
-    EXPECT_OK(root_add_key(&next, &f.keys[2].public, 0));
-    EXPECT_OK(root_add_key(&next, &other.public, 0));
-    EXPECT_OK(root_add_key(&next, &f.head.public, 0));
-    for (int i = 0; i < ROOT_ROLE_COUNT; i++) {
-        next.ring.thresholds[i] = 1;
-    }
-    const struct key_pair *both[] = {&f.keys[2], &f.keys[1]};
-    seal(&next, both, 2, &second);
-    EXPECT_OK(cp_roots_take(f.live, buf_slice(&second), NULL));
-    assert_false(cp_roots_reach(f.live, buf_slice(&manifest)));
+    seal_manifest(&other, &manifest);
+    seal_with_manifest_key(1, &other, &first);
+    start(2, 0);
+    EXPECT_OK(cp_roots_take(f.live, buf_slice(&first), NULL));
+    assert_int_equal(opened(buf_slice(&manifest), 7, NULL), E_MANIFEST_UNSIGNED);
 }
 
 /* ---- the database ---- */
@@ -509,7 +553,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(many_take_at_once, setup, teardown),
         cmocka_unit_test_setup_teardown(a_root_is_judged_before_it_is_taken, setup, teardown),
         cmocka_unit_test_setup_teardown(the_newest_floor_is_known, setup, teardown),
-        cmocka_unit_test_setup_teardown(a_manifest_reaches_by_keys_that_are_still_there, setup,
+        cmocka_unit_test_setup_teardown(a_manifest_is_opened_by_keys_that_were_there, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(a_root_from_before_the_files_vouches_for_no_manifest, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(a_database_gets_what_it_lacks_and_gives_the_rest,
                                         setup_store, teardown_store),

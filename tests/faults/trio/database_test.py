@@ -1,0 +1,109 @@
+"""What somebody wrote into the database by SQL alone is neither signed nor pointed at, and gets no
+token; nor is what its disk made of a chunk."""
+
+import hashlib
+import unittest
+
+from trilane import wait_until
+from trio import Trio
+
+PLATFORM = """
+apiVersion: trilane.dev/v1
+kind: Environment
+metadata: {name: demo}
+spec: {security: dev, trustDomain: trilane.test}
+---
+apiVersion: trilane.dev/v1
+kind: Service
+metadata: {name: web, tenant: acme}
+spec: {traits: {turn: "%s"}}
+"""
+
+
+class Written(unittest.TestCase):
+    """Each test begins with a publication of its own, and leaves one that holds as the newest."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.t = Trio(cluster=False, head_interval_ms=200, status_interval_ms=500,
+                     forward_wait_ms=1000)
+        cls.addClassCleanup(cls.t.close)
+        cls.t.start()
+        cls.leader = cls.t.leader()
+        cls.sql = staticmethod(cls.t.postgres.sql)
+
+    def setUp(self):
+        self.version = self.publish(self.id())
+
+    def sources(self, turn):
+        return self.t.write_policies({"platform.yaml": PLATFORM % turn})
+
+    def publish(self, turn):
+        """At the leader, signed by two: the version."""
+        answer = self.leader.json("publish", "--wait", "no", "-m", "m", self.sources(turn))
+        self.assertEqual(len(answer["record"]["signers"].split(",")), 2, answer)
+        return answer["record"]["version"]
+
+    def post_rollback(self, version):
+        _, answer = self.leader.api("POST", "/api/v1/rollback",
+                                    {"version": version, "message": "m", "author": "test"})
+        return answer
+
+    def next_of_newest(self):
+        """A manifest that says the content of the newest as the version behind it, with the
+        signatures of that; its body, and the digest of the body; in hex."""
+        manifest = bytearray.fromhex(self.sql(
+            "SELECT encode(manifest, 'hex') FROM journal WHERE number = %d" % self.version)[0][0])
+        body = 32 + 72 * manifest[7]
+        self.assertEqual(manifest[body:body + 2], bytes((8, self.version)))
+        manifest[body + 1] += 1
+        digest = hashlib.blake2b(manifest[body:], digest_size=32)
+        return manifest.hex(), manifest[body:].hex(), digest.hexdigest()
+
+    def insert_unsigned(self):
+        """A row behind the newest; number and digest are right, signatures are not."""
+        manifest, _, digest = self.next_of_newest()
+        self.sql("BEGIN; INSERT INTO version (environment, number, epoch, handed_ms)"
+                 " SELECT environment, {0} + 1, epoch, 0 FROM version WHERE number = {0};"
+                 " INSERT INTO journal (environment, number, epoch, origin, manifest,"
+                 " manifest_digest, content_digest, raw_size, author, message, created_ms, chunks)"
+                 " SELECT environment, {0} + 1, epoch, 0, '\\x{1}', '\\x{2}', content_digest,"
+                 " raw_size, 'mallory', 'by SQL', 0, chunks FROM journal WHERE number = {0};"
+                 " UPDATE newest SET published = {0} + 1; COMMIT"
+                 .format(self.version, manifest, digest))
+
+    def test_a_row_of_the_journal_that_nobody_signed(self):
+        node = self.t.node("node-1").start(good_after_ms=100, status_interval_ms=300,
+                                           poll_interval_ms=500)
+        wait_until(lambda: node.version() == self.version, 10, "the node serves it")
+        self.insert_unsigned()
+        wait_until(lambda: "journal_row_unsigned" in self.leader.log(), 10, "the leader says so")
+        wait_until(lambda: self.leader.json("status")["leader"]["code"] == "MANIFEST_UNSIGNED", 10,
+                   "so does its status")
+        # Of an older version the revocations of the newest would be kept: nor is that done.
+        for version in (self.version + 1, self.version):
+            answer = self.post_rollback(version)
+            self.assertEqual(answer["code"], "MANIFEST_UNSIGNED", answer)
+            self.assertIn("version %d of the journal" % (self.version + 1), answer["message"])
+        sequence = node.dump()["snapshot"]["sequence"]
+        wait_until(lambda: node.dump()["snapshot"]["sequence"] > sequence, 10, "heads still come")
+        self.assertEqual(node.version(), self.version)
+        self.assertNotIn("MANIFEST", node.log())
+        # The same content is news beside a row that counts for nothing: it is published.
+        self.assertEqual(self.publish(self.id()), self.version + 2)
+        wait_until(lambda: node.version() == self.version + 2, 10, "the node serves it")
+        wait_until(self.leader.leads, 10, "all is well again")
+        self.assertEqual(self.t.history()[0]["version"], self.version + 2)
+
+    def test_a_chunk_of_the_journal_that_was_changed(self):
+        newest = self.publish("another")
+        self.sql("UPDATE chunk SET stored = set_byte(stored, length(stored) - 1,"
+                 " get_byte(stored, length(stored) - 1) # 1) WHERE raw_digest IN"
+                 " (SELECT raw_digest FROM chunk_use WHERE last_number = %d)" % self.version)
+        answer = self.post_rollback(self.version)
+        self.assertEqual(answer["code"], "CHUNK_TAMPERED", answer)
+        self.assertEqual(self.t.history()[0]["version"], newest)
+
+
+if __name__ == "__main__":
+    unittest.main()
