@@ -201,7 +201,7 @@
     X(COSIGNERS_MISSING, 14, 503, SELF, "too few replicas signed the proposal in time",            \
       "start another replica and publish again, or sign with the break-glass key")                 \
     X(COSIGN_REFUSED, 9, 409, SELF, "a replica made something else of the same sources",           \
-      "see its log; all replicas must run one release")                                            \
+      "see its log; all replicas must run one release and have one token")                                            \
     X(IDENTITY_REVOKED, 16, 401, CALLER, "the caller's identity was revoked",                      \
       "ask the platform's operators for a new one")                                                \
     X(BUCKET_FULL, 8, 507, SELF,                                                                   \

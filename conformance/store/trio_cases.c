@@ -40,12 +40,19 @@ static void the_newest_unpublished_proposal_is_open(void **state)
     must_fail(f->ops->proposal_open(f->store, "dev", &found, NULL), E_NOT_FOUND);
     must(propose(f, &(struct cp_proposal){.version = rig_hand(f)}, "one"));
     check_open(f, 1, "one");
-    must(propose(f, &(struct cp_proposal){.version = rig_hand(f), .origin = 5, .with_trust = true},
+    must(propose(f,
+                 &(struct cp_proposal){.version = rig_hand(f),
+                                       .origin = 5,
+                                       .with_trust = true,
+                                       .sources_digest = {7},
+                                       .warrant = {8}},
                  "two"));
     check_open(f, 2, "two");
     must(f->ops->proposal_open(f->store, "dev", &found, NULL));
     assert_int_equal(found.origin, 5);
     assert_true(found.with_trust);
+    assert_int_equal(found.sources_digest[0], 7);
+    assert_int_equal(found.warrant[0], 8);
     struct cp_publication p = rig_publication(2, NULL, 0);
     must(f->ops->publish(f->store, &f->fence, &p));
     must_fail(f->ops->proposal_open(f->store, "dev", &found, NULL), E_NOT_FOUND);

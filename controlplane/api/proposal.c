@@ -28,7 +28,11 @@ static struct err read_open(struct cp_publish_room *room, struct open_proposal *
                                         &out->body));
     ids_digest(buf_slice(&out->body), out->digest);
     cp_roots_now(room->roots, &out->root);
-    return OK;
+    /* Who signs it by hand may take our word for what it is. */
+    return cp_warrant_holds(room->warrant_key, room->environment, &out->proposal,
+                            buf_slice(&out->body))
+               ? OK
+               : FAIL(E_COSIGN_REFUSED);
 }
 
 static json_t *hex(const uint8_t *bytes, size_t size)

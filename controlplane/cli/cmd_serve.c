@@ -91,6 +91,7 @@ struct serve {
     char signer_state[PATH_SIZE];
     char address[CP_ADDRESS_MAX + 1]; /* of the API, for other replicas. */
     char token[TOKEN_MAX];
+    struct cp_warrant_key warrant_key; /* of it. */
     int lock_fd;
     struct cp_roots *roots;
     struct cp_signer *signer;
@@ -250,6 +251,8 @@ static struct err prepare_files(struct serve *s)
         TRY(err_ok(made) ? OK : say_errno(s, "token-file", s->token_path));
     }
     TRY(say(s, read_token(s), s->token_path));
+    TRY(say(s, cp_warrant_key_make(slice_str(s->token), s->environment, &s->warrant_key),
+            s->token_path));
     return find_check(s);
 }
 
@@ -385,6 +388,7 @@ static struct err make_threads(struct serve *s)
                                    .bus = s->bus,
                                    .roots = s->roots,
                                    .signer = s->signer,
+                                   .warrant_key = &s->warrant_key,
                                    .leader = s->leader,
                                    .fleet = s->fleet,
                                    .shelf = s->shelf,
@@ -599,6 +603,7 @@ static void stop(struct serve *s)
     cp_signer_stop(s->signer);
     cp_roots_free(s->roots);
     sodium_memzero(s->token, sizeof(s->token));
+    sodium_memzero(&s->warrant_key, sizeof(s->warrant_key));
     scope_close(&s->lock_fd);
     buf_free(&s->message);
 }

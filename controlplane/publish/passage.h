@@ -88,5 +88,9 @@ struct manifest_plan cp_passage_manifest(const struct cp_passage *p, uint64_t ve
 
 /* ---- proposal ---- */
 
+/* Digest of the sources of this work, as cp_store_sources_digest(). */
+MUST_CHECK struct err cp_passage_sources_digest(const struct cp_passage *p,
+                                                uint8_t out[DIGEST_SIZE]);
+
 /* Leaves beside the proposal why it was not signed. */
 void cp_passage_tell_refusal(struct cp_passage *p);

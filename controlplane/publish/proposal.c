@@ -9,12 +9,14 @@
 
 #include "common/base/limits.h"
 #include "common/base/log.h"
+#include "common/base/scope.h"
 #include "controlplane/publish/cosign.h"
 #include "controlplane/publish/passage.h"
 
 /* ---- version, propose, sign ---- */
 
-static struct err keep_sources(struct cp_passage *p)
+/* The files of the sources, for whoever frees them. */
+static struct err list_files(const struct cp_passage *p, struct cp_store_file **out, size_t *count)
 {
     const struct cp_prepared *prepared = p->prepared; /* NULL: a rollback. */
     const struct cp_source_set *set = p->work->has_plan ? &prepared->sources : &p->work->sources;
@@ -27,10 +29,26 @@ static struct err keep_sources(struct cp_passage *p)
                                           .bytes = set->files[i].bytes,
                                           .digest = prepared == NULL ? NULL : prepared->digests[i]};
     }
-    struct err e = p->room->store->ops->sources_put(p->room->store, &p->fence,
-                                                    p->work->record.version, files, set->count);
-    free(files);
-    return e;
+    *out = files;
+    *count = set->count;
+    return OK;
+}
+
+struct err cp_passage_sources_digest(const struct cp_passage *p, uint8_t out[DIGEST_SIZE])
+{
+    auto_free struct cp_store_file *files = NULL;
+    size_t count = 0;
+    TRY(list_files(p, &files, &count));
+    return cp_store_sources_digest(files, count, out);
+}
+
+static struct err keep_sources(struct cp_passage *p)
+{
+    auto_free struct cp_store_file *files = NULL;
+    size_t count = 0;
+    TRY(list_files(p, &files, &count));
+    return p->room->store->ops->sources_put(p->room->store, &p->fence, p->work->record.version,
+                                            files, count);
 }
 
 /*
@@ -74,9 +92,13 @@ struct err cp_step_propose(struct cp_passage *p)
     TRY(manifest_encode(&plan, &p->body));
     ids_digest(buf_slice(&p->body), p->work->record.manifest_digest);
     struct cp_proposal proposal = {.version = p->work->record.version,
+                                   .epoch = p->fence.epoch,
                                    .origin =
                                        p->work->kind == CP_WORK_ROLLBACK ? p->work->target : 0,
                                    .with_trust = p->work->with_trust};
+    TRY(cp_passage_sources_digest(p, proposal.sources_digest));
+    cp_warrant_proposal(p->room->warrant_key, p->room->environment, &proposal, buf_slice(&p->body),
+                        proposal.warrant);
     TRY(p->room->store->ops->proposal_put(p->room->store, &p->fence, &proposal,
                                           buf_slice(&p->body)));
     cp_cosign_hint(p->room->bus, p->room->environment);

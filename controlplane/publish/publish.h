@@ -15,6 +15,7 @@
 #include "controlplane/publish/collect.h"
 #include "controlplane/publish/leader.h"
 #include "controlplane/publish/shelf.h"
+#include "controlplane/publish/warrant.h"
 #include "controlplane/publish/work.h"
 
 /* Who takes a step. */
@@ -60,7 +61,8 @@ struct cp_publish_room {
     struct cp_store *store; /* this thread's. */
     struct bus *bus;
     struct cp_roots *roots;
-    struct cp_signer *signer; /* NULL in a room that only validates and plans. */
+    struct cp_signer *signer;                 /* NULL in a room that only validates and plans; */
+    const struct cp_warrant_key *warrant_key; /* so is this. */
     struct cp_leader *leader;
     struct cp_fleet *fleet;
     struct cp_bucket bucket;          /* bound by the worker, replicas apart. */

@@ -120,5 +120,14 @@ struct err cp_step_open(struct cp_passage *p)
     p->work->record.version = p->proposal.version;
     p->work->target = p->proposal.origin;
     p->work->with_trust = p->proposal.with_trust;
-    return p->over ? OK : cp_passage_find_newest(p);
+    if (p->over) {
+        return OK;
+    }
+    if (!cp_warrant_holds(p->room->warrant_key, p->room->environment, &p->proposal,
+                          buf_slice(&p->body))) {
+        TRY(buf_add_str(&p->work->sentence,
+                        "the proposal is not of a replica that has this one's token"));
+        return FAIL(E_COSIGN_REFUSED);
+    }
+    return cp_passage_find_newest(p);
 }

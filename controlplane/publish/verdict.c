@@ -12,8 +12,22 @@
 
 /* ---- agree ---- */
 
+/* They came by the database; the proposal says which ones the leader was sent. */
+static struct err judge_sources(struct cp_passage *p)
+{
+    uint8_t digest[DIGEST_SIZE];
+    TRY(cp_passage_sources_digest(p, digest));
+    if (memcmp(digest, p->proposal.sources_digest, sizeof(digest)) == 0) {
+        return OK;
+    }
+    TRY(buf_add_str(&p->work->sentence,
+                    "the sources in the database are not the ones that the leader was sent"));
+    return FAIL(E_COSIGN_REFUSED);
+}
+
 struct err cp_step_agree(struct cp_passage *p)
 {
+    TRY(judge_sources(p));
     struct manifest_plan mine = cp_passage_manifest(p, p->proposal.version);
     return cp_cosign_agree(buf_slice(&p->body), &mine, &p->work->sentence);
 }

@@ -15,7 +15,8 @@ static struct err insert_body(struct sql *db, const struct proposal *p)
     auto_sql struct sql_query q;
     sql_begin(&q, db,
               "INSERT INTO proposal (environment, number, epoch, origin, with_trust, body,"
-              " body_digest, at_ms) VALUES ($1, $2, $3, $4, $5, $6, $7, trilane_now())"
+              " body_digest, at_ms, sources_digest, warrant)"
+              " VALUES ($1, $2, $3, $4, $5, $6, $7, trilane_now(), $8, $9)"
               " ON CONFLICT (environment, number) DO NOTHING");
     sql_bind_text(&q, 1, p->fence->environment);
     sql_bind_number(&q, 2, p->proposal->version);
@@ -24,6 +25,8 @@ static struct err insert_body(struct sql *db, const struct proposal *p)
     sql_bind_number(&q, 5, p->proposal->with_trust ? 1 : 0);
     sql_bind_bytes(&q, 6, p->body);
     sql_bind_bytes(&q, 7, slice_of(p->digest, DIGEST_SIZE));
+    sql_bind_bytes(&q, 8, slice_of(p->proposal->sources_digest, DIGEST_SIZE));
+    sql_bind_bytes(&q, 9, slice_of(p->proposal->warrant, CP_WARRANT_SIZE));
     return sql_run(&q);
 }
 
@@ -60,7 +63,8 @@ struct err cp_op_proposal_open(struct cp_store *store, const char *environment,
 {
     auto_sql struct sql_query q;
     sql_begin(&q, cp_db(store),
-              "SELECT p.number, p.epoch, p.origin, p.with_trust, p.at_ms, p.body FROM proposal p"
+              "SELECT p.number, p.epoch, p.origin, p.with_trust, p.at_ms, p.body,"
+              " p.sources_digest, p.warrant FROM proposal p"
               " JOIN leader l ON l.environment = p.environment AND l.epoch = p.epoch"
               " WHERE p.environment = $1 AND p.number > coalesce("
               "(SELECT max(j.number) FROM journal j WHERE j.environment = $1), 0)"
@@ -79,6 +83,8 @@ struct err cp_op_proposal_open(struct cp_store *store, const char *environment,
                                 .origin = sql_number(&q, 2),
                                 .with_trust = sql_number(&q, 3) != 0,
                                 .proposed_ms = (int64_t)sql_number(&q, 4)};
+    sql_copy(&q, 6, out->sources_digest, sizeof(out->sources_digest));
+    sql_copy(&q, 7, out->warrant, sizeof(out->warrant));
     return OK;
 }
 

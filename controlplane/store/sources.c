@@ -80,6 +80,20 @@ static struct err digest_rows(struct sources *s)
     return OK;
 }
 
+struct err cp_store_sources_digest(const struct cp_store_file *files, size_t count,
+                                   uint8_t out[DIGEST_SIZE])
+{
+    auto_free struct row *rows = calloc(count + 1, sizeof(*rows));
+    if (rows == NULL) {
+        return FAIL(E_NO_MEMORY);
+    }
+    struct sources s = {.rows = rows, .count = count};
+    TRY(fill_rows(&s, files));
+    TRY(digest_rows(&s));
+    (void)memcpy(out, s.digest, DIGEST_SIZE);
+    return OK;
+}
+
 /* ---- in the transaction ---- */
 
 /* The version must have been handed out and have no sources yet, and no later one may have. */

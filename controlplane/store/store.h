@@ -42,6 +42,7 @@ enum {
     CP_COSIGNATURES_MAX = 16,
     CP_SIGNERS_MAX = 1023,
     CP_REPLICAS_MAX = 64, /* with keys of the last week. */
+    CP_WARRANT_SIZE = 32,
 };
 
 /* What a leader presents with each write: the row must still be its own. */
@@ -93,6 +94,8 @@ struct cp_proposal {
     uint64_t origin;     /* content of this version; 0: compiled from the version's own sources. */
     bool with_trust;     /* of a rollback: what only ever tightens goes back, too. */
     int64_t proposed_ms; /* the store's to set. */
+    uint8_t sources_digest[DIGEST_SIZE]; /* as cp_store_sources_digest(). */
+    uint8_t warrant[CP_WARRANT_SIZE];    /* controlplane/publish/warrant.h. */
 };
 
 /* What a replica, or who has the break-glass key, made of a proposal. */
@@ -300,6 +303,12 @@ struct cp_store_ops {
 struct cp_store {
     const struct cp_store_ops *ops;
 };
+
+/* Digest of names and bytes of files, in whatever order they come; E_CONFLICT when two have one
+ * name.
+ */
+MUST_CHECK struct err cp_store_sources_digest(const struct cp_store_file *files, size_t count,
+                                              uint8_t out[DIGEST_SIZE]);
 
 /*
  * Opens "sqlite:FILE" (made when missing) or "postgresql://…" and brings its schema up to this

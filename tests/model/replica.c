@@ -81,6 +81,7 @@ static void republish(void *ctx)
 
 static struct err make_workers(struct replica *r, struct buf *message)
 {
+    static const struct cp_warrant_key key = {.bytes = "the token that all of them have"};
     TRY(cp_shelf_new(&r->shelf));
     struct cp_publish_room room = {.environment = WORLD_ENVIRONMENT,
                                    .dp_check = "off",
@@ -88,6 +89,7 @@ static struct err make_workers(struct replica *r, struct buf *message)
                                    .bus = r->bus,
                                    .roots = r->roots,
                                    .signer = r->signer,
+                                   .warrant_key = &key,
                                    .leader = r->leader,
                                    .fleet = r->fleet,
                                    .shelf = r->shelf,

@@ -104,6 +104,38 @@ class Written(unittest.TestCase):
         self.assertEqual(answer["code"], "CHUNK_TAMPERED", answer)
         self.assertEqual(self.t.history()[0]["version"], newest)
 
+    def test_a_proposal_that_no_replica_made(self):
+        """The sources of the newest, and a body that says just what they are: each replica would
+        make the same of them. Who inserts it has no token."""
+        _, body, digest = self.next_of_newest()
+        self.sql("BEGIN; INSERT INTO version (environment, number, epoch, handed_ms,"
+                 " sources_digest) SELECT v.environment, v.number + 1, l.epoch, 0, v.sources_digest"
+                 " FROM version v, leader l WHERE v.number = {0};"
+                 " INSERT INTO proposal (environment, number, epoch, origin, with_trust, body,"
+                 " body_digest, at_ms, sources_digest, warrant) SELECT p.environment, p.number + 1,"
+                 " l.epoch, 0, 0, '\\x{1}', '\\x{2}', 0, p.sources_digest, p.warrant"
+                 " FROM proposal p, leader l WHERE p.number = {0}; COMMIT"
+                 .format(self.version, body, digest))
+        judged = "SELECT code, sentence FROM cosignature WHERE number = %d" % (self.version + 1)
+        wait_until(lambda: len(self.sql(judged)) == 2, 10, "both followers judge it")
+        for code, sentence in self.sql(judged):
+            self.assertEqual(code, "COSIGN_REFUSED")
+            self.assertIn("has this one's token", sentence)
+        shown = self.leader.run("proposal", "show")  # nor is it shown to who signs by hand.
+        self.assertIn("COSIGN_REFUSED", shown.stdout + shown.stderr)
+
+    def test_sources_that_were_changed_on_their_way(self):
+        """By a comment alone: the content is the same, and still they are not what was sent."""
+        self.sql("CREATE FUNCTION change() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+                 " NEW.bytes := NEW.bytes || '\\x23'; RETURN NEW; END $$; CREATE TRIGGER change"
+                 " BEFORE INSERT ON source FOR EACH ROW EXECUTE FUNCTION change()")
+        done = self.leader.run("publish", "--wait", "no", "-m", "m", self.sources("changed"))
+        self.sql("DROP TRIGGER change ON source")
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn("COSIGN_REFUSED", done.stderr)
+        self.assertIn("not the ones that the leader was sent", done.stderr)
+        self.publish("unchanged")
+
 
 if __name__ == "__main__":
     unittest.main()

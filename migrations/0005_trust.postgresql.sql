@@ -1,0 +1,6 @@
+-- What shows that a row was written by a replica, and not by whoever can write to the database.
+
+-- Of the sources as the request brought them; and a keyed digest of all that the row says. Empty:
+-- of a release before, which is signed by nobody any more.
+ALTER TABLE proposal ADD COLUMN sources_digest bytea NOT NULL DEFAULT '';
+ALTER TABLE proposal ADD COLUMN warrant bytea NOT NULL DEFAULT '';
