@@ -4,3 +4,6 @@
 -- of a release before, which is signed by nobody any more.
 ALTER TABLE proposal ADD COLUMN sources_digest BLOB NOT NULL DEFAULT x'';
 ALTER TABLE proposal ADD COLUMN warrant BLOB NOT NULL DEFAULT x'';
+
+-- Of what was asked for under the request's id. Empty: of a release before.
+ALTER TABLE journal ADD COLUMN request_digest BLOB NOT NULL DEFAULT x'';

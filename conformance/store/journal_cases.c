@@ -413,12 +413,14 @@ static void a_request_publishes_once(void **state)
     struct cp_record record;
     struct cp_publication p = rig_publication(rig_hand(f), NULL, 0);
     (void)snprintf(p.record.request, sizeof(p.record.request), "build-77");
+    p.record.request_digest[31] = 9;
     must(f->ops->publish(f->store, &f->fence, &p));
     (void)rig_publish(f, NULL, 0); /* publications without an id do not meet. */
     (void)rig_publish(f, NULL, 0);
     must(f->ops->find_request(f->store, "dev", "build-77", &record));
     assert_int_equal(record.version, 1);
     assert_string_equal(record.request, "build-77");
+    assert_int_equal(record.request_digest[31], 9);
     must_fail(f->ops->find_request(f->store, "dev", "build-78", &record), E_NOT_FOUND);
     must_fail(f->ops->find_request(f->store, "prod", "build-77", &record), E_NOT_FOUND);
     must_fail(f->ops->find_request(f->store, "dev", "", &record), E_NOT_FOUND);

@@ -163,6 +163,9 @@ struct err cp_step_journal(struct cp_passage *p)
     record->origin = p->work->kind == CP_WORK_ROLLBACK ? p->work->target : 0;
     record->with_trust = p->work->with_trust;
     (void)memcpy(record->request, p->work->request, sizeof(record->request));
+    if (record->request[0] != '\0' && !p->work->recovers) {
+        TRY(cp_passage_request_digest(p, record->request_digest));
+    }
     (void)memcpy(record->author, p->work->author, sizeof(record->author));
     (void)memcpy(record->message, p->work->message, sizeof(record->message));
     struct cp_publication publication = {.record = *record,

@@ -23,6 +23,7 @@ struct cp_passage {
     struct cp_publish_room *room;
     struct cp_work *work;
     struct cp_fence fence;
+    uint8_t asked[DIGEST_SIZE];   /* of what the request says, but for its sources. */
     struct cp_prepared *prepared; /* compiled, and cut unless it must be cut anew; NULL: not yet,
                                      or it takes over another version's content. */
     bool found;                   /* 'prepared' was on the shelf. */
@@ -59,8 +60,12 @@ CP_PUBLISH_STEPS(X)
 
 /* ---- turn ---- */
 
-/* A request that came before was answered by what it did then: the sender did not hear of it. */
+/* A request that came before was answered by what it did then: the sender did not hear of it.
+ * E_CONFLICT when another one came under its id. */
 MUST_CHECK struct err cp_passage_find_request(struct cp_passage *p, bool *out_found);
+/* Digest of what was asked for, the id apart. */
+MUST_CHECK struct err cp_passage_request_digest(const struct cp_passage *p,
+                                                uint8_t out[DIGEST_SIZE]);
 /* What is newest now: the base, and whose revocations a rollback keeps. */
 MUST_CHECK struct err cp_passage_find_newest(struct cp_passage *p);
 /* Id of the manifest key of this replica's signer. */

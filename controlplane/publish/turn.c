@@ -1,5 +1,6 @@
 /* turn: whether it is this publication's turn: the steps base, lead and open. */
 #include <inttypes.h>
+#include <sodium.h>
 #include <string.h>
 
 #include "controlplane/publish/passage.h"
@@ -8,17 +9,71 @@ enum { BUS_GRACE_MS = 1000 };
 
 /* ---- base, lead ---- */
 
+/* Which version was seen before is no part of it: nor is how long to wait. */
+static void note_asked(struct cp_passage *p)
+{
+    const struct cp_work *work = p->work;
+    const uint64_t numbers[] = {(uint64_t)work->kind, work->target, work->with_trust, work->again,
+                                work->has_plan};
+    crypto_generichash_state state;
+    (void)crypto_generichash_init(&state, NULL, 0, DIGEST_SIZE);
+    (void)crypto_generichash_update(&state, (const uint8_t *)numbers, sizeof(numbers));
+    (void)crypto_generichash_update(&state, work->plan, sizeof(work->plan));
+    (void)crypto_generichash_update(&state, (const uint8_t *)work->author,
+                                    strlen(work->author) + 1);
+    (void)crypto_generichash_update(&state, (const uint8_t *)work->message,
+                                    strlen(work->message) + 1);
+    (void)crypto_generichash_final(&state, p->asked, DIGEST_SIZE);
+}
+
+struct err cp_passage_request_digest(const struct cp_passage *p, uint8_t out[DIGEST_SIZE])
+{
+    uint8_t both[2 * DIGEST_SIZE] = {0};
+    (void)memcpy(both, p->asked, DIGEST_SIZE);
+    if (p->work->kind == CP_WORK_PUBLISH && !p->work->has_plan) {
+        TRY(cp_passage_sources_digest(p, both + DIGEST_SIZE));
+    }
+    ids_digest(slice_of(both, sizeof(both)), out);
+    return OK;
+}
+
+/* One of a release before, or of a recovery, does not say what it was: it is believed. */
+static struct err judge_request(struct cp_passage *p, const struct cp_record *record)
+{
+    static const uint8_t unknown[DIGEST_SIZE];
+    uint8_t digest[DIGEST_SIZE];
+    if (p->work->recovers) {
+        return OK; /* what it publishes depends on what it found. */
+    }
+    TRY(cp_passage_request_digest(p, digest));
+    if (memcmp(record->request_digest, digest, DIGEST_SIZE) == 0 ||
+        memcmp(record->request_digest, unknown, DIGEST_SIZE) == 0) {
+        return OK;
+    }
+    TRY(buf_addf(&p->work->sentence,
+                 "the id of this request is that of version %" PRIu64 ", which was another one",
+                 record->version));
+    return FAIL(E_CONFLICT);
+}
+
 struct err cp_passage_find_request(struct cp_passage *p, bool *out_found)
 {
     struct cp_work *work = p->work;
+    struct cp_record record;
     *out_found = false;
     if (work->request[0] == '\0') {
         return OK;
     }
     struct err e = p->room->store->ops->find_request(p->room->store, p->room->environment,
-                                                     work->request, &work->record);
-    *out_found = err_ok(e);
-    return e.code == E_NOT_FOUND ? OK : e;
+                                                     work->request, &record);
+    if (e.code == E_NOT_FOUND) {
+        return OK;
+    }
+    TRY(e);
+    TRY(judge_request(p, &record));
+    work->record = record;
+    *out_found = true;
+    return OK;
 }
 
 struct err cp_passage_find_newest(struct cp_passage *p)
@@ -50,6 +105,7 @@ static struct err take_plan(struct cp_passage *p)
 struct err cp_step_base(struct cp_passage *p)
 {
     struct cp_work *work = p->work;
+    note_asked(p);
     TRY(cp_passage_find_request(p, &p->over));
     if (p->over) {
         return cp_step_head(p);

@@ -12,7 +12,7 @@ enum {
 
 #define RECORD_COLUMNS                                                                             \
     "number, epoch, origin, manifest_digest, content_digest, raw_size, created_ms, author,"        \
-    " message, request, signers, with_trust"
+    " message, request, signers, with_trust, request_digest"
 
 static void read_record(const struct sql_query *q, struct cp_record *out)
 {
@@ -28,6 +28,7 @@ static void read_record(const struct sql_query *q, struct cp_record *out)
     sql_text(q, 9, out->request, sizeof(out->request));
     sql_text(q, 10, out->signers, sizeof(out->signers));
     out->with_trust = sql_number(q, 11) != 0;
+    sql_copy(q, 12, out->request_digest, sizeof(out->request_digest));
 }
 
 /* ---- publishing ---- */
@@ -73,8 +74,8 @@ static struct err insert_row(struct sql *db, const struct publish *p, bool *out)
     sql_begin(&q, db,
               "INSERT INTO journal (environment, number, epoch, origin, manifest, manifest_digest,"
               " content_digest, raw_size, author, message, created_ms, chunks, request,"
-              " signers, with_trust)"
-              " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, trilane_now(), $11, $12, $13, $14)"
+              " signers, with_trust, request_digest) VALUES"
+              " ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, trilane_now(), $11, $12, $13, $14, $15)"
               " ON CONFLICT DO NOTHING RETURNING number");
     sql_bind_text(&q, 1, p->fence->environment);
     sql_bind_number(&q, 2, record->version);
@@ -90,6 +91,7 @@ static struct err insert_row(struct sql *db, const struct publish *p, bool *out)
     sql_bind_text(&q, 12, record->request);
     sql_bind_text(&q, 13, record->signers);
     sql_bind_number(&q, 14, record->with_trust ? 1 : 0);
+    sql_bind_bytes(&q, 15, slice_of(record->request_digest, DIGEST_SIZE));
     TRY(sql_row(&q, out));
     return sql_run(&q);
 }
@@ -251,7 +253,7 @@ struct err cp_op_load(struct cp_store *store, const char *environment, uint64_t 
         return FAIL(E_NOT_FOUND);
     }
     if (manifest != NULL) {
-        TRY(buf_add(manifest, sql_bytes(&q, 12)));
+        TRY(buf_add(manifest, sql_bytes(&q, 13)));
     }
     read_record(&q, out);
     return OK;

@@ -83,7 +83,8 @@ struct cp_record {
     char author[CP_AUTHOR_MAX + 1];
     char message[CP_MESSAGE_MAX + 1];
     char request[CP_REQUEST_MAX + 1]; /* the sender's own id of it, never used twice; "": none. */
-    char signers[CP_SIGNERS_MAX + 1]; /* names of the keys under its manifest, "cp-0,cp-2". */
+    uint8_t request_digest[DIGEST_SIZE]; /* of what was asked under it; zeroes: it is not known. */
+    char signers[CP_SIGNERS_MAX + 1];    /* names of the keys under its manifest, "cp-0,cp-2". */
 };
 
 /* A manifest body that waits for signatures. The newest one above the newest publication is open,

@@ -1,5 +1,6 @@
 """The API's doors: token, Host, Origin, content type, methods, TLS, and what every program serves."""
 
+import base64
 import os
 import ssl
 import stat
@@ -7,6 +8,18 @@ import unittest
 
 import trilane
 from trilane import Platform, free_port, http, wait_until
+
+PLATFORM = """
+apiVersion: trilane.dev/v1
+kind: Environment
+metadata: {name: demo}
+spec: {security: dev, trustDomain: trilane.test}
+---
+apiVersion: trilane.dev/v1
+kind: Service
+metadata: {name: web, tenant: acme}
+spec: {traits: {turn: "%s"}}
+"""
 
 
 class Api(unittest.TestCase):
@@ -48,7 +61,7 @@ class Api(unittest.TestCase):
     def test_routes(self):
         self.assertEqual(self.code("GET", "/api/v1/nothing"), (404, "NOT_FOUND"))
         self.assertEqual(self.code("DELETE", "/api/v1/status"), (405, "METHOD_NOT_ALLOWED"))
-        self.assertEqual(self.code("GET", "/api/v1/versions/1"), (404, "NEVER_PUBLISHED"))
+        self.assertEqual(self.code("GET", "/api/v1/versions/99"), (404, "NEVER_PUBLISHED"))
         self.assertEqual(self.code("GET", "/api/v1/versions/x"), (404, "NOT_FOUND"))
         self.assertEqual(self.code("GET", "/api/v1/history?max=x"), (400, "USAGE"))
         self.assertEqual(self.code("GET", "/api/v1/history?max=2"), (200, None))
@@ -60,6 +73,39 @@ class Api(unittest.TestCase):
         status, answer = self.cp.api("POST", "/api/v1/publish", {"message": "m", "fils": []})
         self.assertEqual((status, answer["code"]), (400, "USAGE"))
         self.assertIn("fils", answer["message"])
+
+    def test_an_id_is_of_one_request(self):
+        """Sent again it is answered by what it did; another one under its id is refused."""
+        def post(path, key="deploy", **body):
+            body = {"message": "m", "author": "a", **body}
+            status, answer = self.cp.api("POST", "/api/v1/" + path, body,
+                                         headers={"Idempotency-Key": key} if key else {})
+            return status, answer.get("code") or answer["record"]["version"]
+
+        def files(turn):
+            return [{"name": "p.yaml",
+                     "content": base64.b64encode((PLATFORM % turn).encode()).decode()}]
+
+        self.assertEqual(post("publish", files=files("one")), (200, 1))
+        self.assertEqual(post("publish", files=files("one")), (200, 1))
+        self.assertEqual(post("publish", files=files("one"), base=0), (200, 1))
+        conflict = (409, "CONFLICT")
+        self.assertEqual(post("publish", files=files("two")), conflict)
+        self.assertEqual(post("publish", files=files("one"), message="n"), conflict)
+        self.assertEqual(post("publish", files=files("one"), author="b"), conflict)
+        self.assertEqual(post("publish", files=files("one"), again=True), conflict)
+        self.assertEqual(post("rollback", version=1), conflict)
+        self.assertEqual(len(self.cp.json("history")["versions"]), 1)
+        self.assertEqual(post("publish", key=None, files=files("two")), (200, 2))
+        trust = {"version": 1, "with_trust": True, "confirm": 1}
+        self.assertEqual(post("rollback", key="back", **trust), (200, 3))
+        self.assertEqual(post("rollback", key="back", **trust), (200, 3))
+        self.assertEqual(post("rollback", key="back", version=1), conflict)
+        _, plan = self.cp.api("POST", "/api/v1/plan", {"files": files("three")})
+        self.assertEqual(post("publish", key="planned", plan=plan["plan"]), (200, 4))
+        self.assertEqual(post("publish", key="planned", plan=plan["plan"]), (200, 4))
+        self.assertEqual(post("publish", key="planned", files=files("three")), conflict)
+        self.assertEqual(len(self.cp.json("history")["versions"]), 4)
 
     def test_health_and_metrics(self):
         for path in ("/health", "/healthz", "/ready"):
