@@ -7,3 +7,6 @@ ALTER TABLE proposal ADD COLUMN warrant BLOB NOT NULL DEFAULT x'';
 
 -- Of what was asked for under the request's id. Empty: of a release before.
 ALTER TABLE journal ADD COLUMN request_digest BLOB NOT NULL DEFAULT x'';
+
+-- Of the address: followers send the token there. Empty: of a release before.
+ALTER TABLE leader ADD COLUMN warrant BLOB NOT NULL DEFAULT x'';

@@ -19,9 +19,11 @@ static void renewing_keeps_the_epoch(void **state)
     struct rig *f = *state;
     struct cp_lease_wish wish = rig_wish(1, 60000);
     struct cp_lease lease = {0};
+    wish.warrant[31] = 9;
     must(f->ops->lease_take(f->store, &wish, &lease));
     assert_true(lease.held);
     assert_int_equal(lease.epoch, 1);
+    assert_int_equal(lease.warrant[31], 9);
 }
 
 static void a_second_holder_waits_until_the_row_runs_out(void **state)

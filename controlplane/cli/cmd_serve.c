@@ -366,6 +366,7 @@ static struct err make_threads(struct serve *s)
                                        .bus = s->bus,
                                        .roots = s->roots,
                                        .signer = s->signer,
+                                       .warrant_key = &s->warrant_key,
                                        .restore = restore,
                                        .republish = republish,
                                        .heard = heard,

@@ -64,6 +64,7 @@ struct cp_leader {
         bool bus_asked;       /* in this beat. */
         bool deaf;            /* NATS has been silent for long. */
         bool content_checked; /* the bucket was held against the journal. */
+        bool said_address;    /* that the row's is nobody's word. */
         enum err_code said;   /* last state that was logged: each change once. */
         struct cp_trust trust;
     } on_thread;
@@ -98,15 +99,30 @@ static bool is_stopping(struct cp_leader *l)
     return stopping;
 }
 
+/* The caller's token is sent there: not to where whoever writes to the database would have it. */
+static const char *address_of(struct cp_leader *l, const struct cp_lease *lease)
+{
+    bool holds = lease->address[0] == '\0' ||
+                 cp_warrant_names(l->options.warrant_key, l->options.environment, lease);
+    if (!holds && !l->on_thread.said_address) {
+        LOG(LOG_ERROR, "leader", "address_not_warranted", LOG_STR("holder", lease->name),
+            LOG_STR("address", lease->address),
+            LOG_STR("text", "not the word of a replica that has this one's token: nothing is sent "
+                            "there"));
+    }
+    l->on_thread.said_address = !holds;
+    return holds ? lease->address : "";
+}
+
 static void note_lease(struct cp_leader *l, const struct cp_lease *lease)
 {
+    const char *address = address_of(l, lease);
     lock_take(&l->shared.lock);
     l->shared.renewed_ns = l->on_thread.renewed_ns;
     l->shared.status.leads = l->on_thread.renewed_ns != 0;
     l->shared.status.epoch = lease->epoch;
     (void)snprintf(l->shared.status.holder, sizeof(l->shared.status.holder), "%s", lease->name);
-    (void)snprintf(l->shared.status.address, sizeof(l->shared.status.address), "%s",
-                   lease->address);
+    (void)snprintf(l->shared.status.address, sizeof(l->shared.status.address), "%s", address);
     l->shared.status.vacant = !lease->held && lease->expires_ms <= lease->now_ms;
     lock_drop(&l->shared.lock);
 }
@@ -290,6 +306,7 @@ static struct err renew(struct cp_leader *l, uint64_t epoch_above)
                                  .lease_ms = limits.lease_ms,
                                  .epoch_above = epoch_above};
     (void)memcpy(wish.holder, l->holder, sizeof(wish.holder));
+    cp_warrant_address(l->options.warrant_key, wish.environment, wish.address, wish.warrant);
     uint64_t asked_ns = clock_mono_ns(); /* before the question: never later than the truth. */
     struct cp_lease lease = {0};
     struct err e = l->on_thread.store->ops->lease_take(l->on_thread.store, &wish, &lease);

@@ -23,6 +23,7 @@
 #include "controlplane/publish/bucket.h"
 #include "controlplane/publish/keys.h"
 #include "controlplane/publish/roots.h"
+#include "controlplane/publish/warrant.h"
 #include "controlplane/signer/signer.h"
 #include "controlplane/store/store.h"
 
@@ -46,6 +47,7 @@ struct cp_leader_options {
     struct bus *bus;
     struct cp_roots *roots;
     struct cp_signer *signer;
+    const struct cp_warrant_key *warrant_key;
     cp_leader_restore_fn *restore;
     cp_leader_heard_fn *heard;   /* NULL: nobody is asked. */
     cp_leader_follow_fn *follow; /* NULL: nobody is told. */
@@ -85,7 +87,8 @@ struct cp_leader_status {
     int64_t head_at_ms;                      /* wall clock of that write. */
     enum err_code code;                      /* why no head goes out; E_OK: it does. */
     char holder[CP_ENVIRONMENT_MAX + 1];     /* name of who leads. */
-    char address[CP_ADDRESS_MAX + 1];        /* of the API of who leads; "": none. */
+    char address[CP_ADDRESS_MAX + 1];        /* of the API of who leads; "": none, or it is not a
+                                                replica's word. */
     bool vacant;                             /* the row had run out when it was seen last. */
     uint64_t newest_version;                 /* of the journal; 0: none. */
     char newest_signers[CP_SIGNERS_MAX + 1]; /* of that one. */

@@ -13,6 +13,7 @@ enum {
 
 static const char key_tag[] = "trilane.dev/warrant/1";
 static const char proposal_tag[] = "trilane.dev/proposal/1";
+static const char address_tag[] = "trilane.dev/address/1";
 
 struct err cp_warrant_key_make(struct slice token, const char *environment,
                                struct cp_warrant_key *out)
@@ -55,6 +56,26 @@ void cp_warrant_proposal(const struct cp_warrant_key *key, const char *environme
     (void)crypto_generichash_update(&state, proposal->sources_digest, DIGEST_SIZE);
     (void)crypto_generichash_update(&state, body_digest, DIGEST_SIZE);
     (void)crypto_generichash_final(&state, out, CP_WARRANT_SIZE);
+}
+
+void cp_warrant_address(const struct cp_warrant_key *key, const char *environment,
+                        const char *address, uint8_t out[CP_WARRANT_SIZE])
+{
+    crypto_generichash_state state;
+    CHECK(key != NULL);
+    (void)crypto_generichash_init(&state, key->bytes, sizeof(key->bytes), CP_WARRANT_SIZE);
+    (void)crypto_generichash_update(&state, (const uint8_t *)address_tag, sizeof(address_tag));
+    (void)crypto_generichash_update(&state, (const uint8_t *)environment, strlen(environment) + 1);
+    (void)crypto_generichash_update(&state, (const uint8_t *)address, strlen(address) + 1);
+    (void)crypto_generichash_final(&state, out, CP_WARRANT_SIZE);
+}
+
+bool cp_warrant_names(const struct cp_warrant_key *key, const char *environment,
+                      const struct cp_lease *lease)
+{
+    uint8_t wanted[CP_WARRANT_SIZE];
+    cp_warrant_address(key, environment, lease->address, wanted);
+    return sodium_memcmp(wanted, lease->warrant, sizeof(wanted)) == 0;
 }
 
 bool cp_warrant_holds(const struct cp_warrant_key *key, const char *environment,

@@ -34,6 +34,14 @@ void cp_warrant_proposal(const struct cp_warrant_key *key, const char *environme
                          const struct cp_proposal *proposal, struct slice body,
                          uint8_t out[CP_WARRANT_SIZE]);
 
-/* Whether the one of its row is that. */
+/* The warrant of the address of a leader's API, to which followers send the token. */
+void cp_warrant_address(const struct cp_warrant_key *key, const char *environment,
+                        const char *address, uint8_t out[CP_WARRANT_SIZE]);
+
+/* Whether a lease bears it. */
+bool cp_warrant_names(const struct cp_warrant_key *key, const char *environment,
+                      const struct cp_lease *lease);
+
+/* Whether the warrant of a proposal's row is that. */
 bool cp_warrant_holds(const struct cp_warrant_key *key, const char *environment,
                       const struct cp_proposal *proposal, struct slice body);

@@ -29,8 +29,8 @@ enum { FLUSH_BYTES = 64 << 10 };
 /* clang-format off */
 const struct cp_backup_table cp_backup_tables[CP_BACKUP_TABLES] = {
     /* Who holds the row is a process that is not the restored one's: it comes back run out. */
-    {"leader", 64, 1, 6, {T("environment"), N("epoch"), {"holder", SQL_BYTES, true}, T("name"),
-                          T("address"), {"expires_ms", SQL_NUMBER, true}}},
+    {"leader", 64, 1, 7, {T("environment"), N("epoch"), {"holder", SQL_BYTES, true}, T("name"),
+                          T("address"), {"expires_ms", SQL_NUMBER, true}, B("warrant")}},
     {"version", 256, 2, 5, {T("environment"), N("number"), N("epoch"), N("handed_ms"),
                             B("sources_digest")}},
     {"newest", 64, 1, 4, {T("environment"), N("published"), N("sources"), N("oldest")}},

@@ -16,7 +16,7 @@ static struct err read_row(struct sql *db, const char *environment, struct cp_le
 {
     auto_sql struct sql_query q;
     sql_begin(&q, db,
-              "SELECT epoch, expires_ms, trilane_now(), name, address, holder FROM leader"
+              "SELECT epoch, expires_ms, trilane_now(), name, address, holder, warrant FROM leader"
               " WHERE environment = $1");
     sql_bind_text(&q, 1, environment);
     bool found = false;
@@ -30,6 +30,7 @@ static struct err read_row(struct sql *db, const char *environment, struct cp_le
     sql_text(&q, 3, out->name, sizeof(out->name));
     sql_text(&q, 4, out->address, sizeof(out->address));
     sql_copy(&q, 5, holder, CP_HOLDER_SIZE);
+    sql_copy(&q, 6, out->warrant, sizeof(out->warrant));
     return OK;
 }
 
@@ -42,12 +43,13 @@ static struct err take(struct sql *db, void *ctx)
         /* Renewed by its holder even when it ran out: nobody took it in between. An end further
          * off than any lease is long was written by a clock that was put right since. */
         sql_begin(&q, db,
-                  "INSERT INTO leader (environment, epoch, holder, name, address, expires_ms)"
-                  " VALUES ($1, $5 + 1, $2, $3, $6, trilane_now() + $4)"
+                  "INSERT INTO leader (environment, epoch, holder, name, address, expires_ms,"
+                  " warrant) VALUES ($1, $5 + 1, $2, $3, $6, trilane_now() + $4, $8)"
                   " ON CONFLICT (environment) DO UPDATE SET"
                   " epoch = CASE WHEN leader.holder = $2 AND leader.epoch > $5 THEN leader.epoch"
                   "              WHEN leader.epoch > $5 THEN leader.epoch + 1 ELSE $5 + 1 END,"
-                  " holder = $2, name = $3, address = $6, expires_ms = trilane_now() + $4"
+                  " holder = $2, name = $3, address = $6, expires_ms = trilane_now() + $4,"
+                  " warrant = $8"
                   " WHERE leader.holder = $2 OR leader.expires_ms <= trilane_now()"
                   " OR leader.expires_ms > trilane_now() + $7");
         sql_bind_text(&q, 1, wish->environment);
@@ -57,6 +59,7 @@ static struct err take(struct sql *db, void *ctx)
         sql_bind_number(&q, 5, wish->epoch_above);
         sql_bind_text(&q, 6, wish->address);
         sql_bind_number(&q, 7, LEASE_MAX_MS);
+        sql_bind_bytes(&q, 8, slice_of(wish->warrant, sizeof(wish->warrant)));
         TRY(sql_run(&q));
     }
     uint8_t holder[CP_HOLDER_SIZE];

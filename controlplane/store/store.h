@@ -55,10 +55,11 @@ struct cp_fence {
 struct cp_lease_wish {
     const char *environment;
     uint8_t holder[CP_HOLDER_SIZE];
-    const char *name;     /* for people: which replica. */
-    const char *address;  /* of its API, for followers: "https://…"; "": none. */
-    uint64_t lease_ms;    /* the row runs out after this. */
-    uint64_t epoch_above; /* take an epoch above this one; 0: keep the present one. */
+    const char *name;                 /* for people: which replica. */
+    const char *address;              /* of its API, for followers: "https://…"; "": none. */
+    uint8_t warrant[CP_WARRANT_SIZE]; /* of the address: controlplane/publish/warrant.h. */
+    uint64_t lease_ms;                /* the row runs out after this. */
+    uint64_t epoch_above;             /* take an epoch above this one; 0: keep the present one. */
 };
 
 struct cp_lease {
@@ -68,6 +69,7 @@ struct cp_lease {
     int64_t now_ms;                    /* the database's clock at that moment. */
     char name[CP_ENVIRONMENT_MAX + 1]; /* of the holder. */
     char address[CP_ADDRESS_MAX + 1];  /* of the holder's API; "": none. */
+    uint8_t warrant[CP_WARRANT_SIZE];  /* of the address. */
 };
 
 /* A publication, without its bytes. */

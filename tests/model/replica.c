@@ -79,9 +79,10 @@ static void republish(void *ctx)
     cp_worker_republish(r->publisher);
 }
 
+static const struct cp_warrant_key warrant_key = {.bytes = "the token that all of them have"};
+
 static struct err make_workers(struct replica *r, struct buf *message)
 {
-    static const struct cp_warrant_key key = {.bytes = "the token that all of them have"};
     TRY(cp_shelf_new(&r->shelf));
     struct cp_publish_room room = {.environment = WORLD_ENVIRONMENT,
                                    .dp_check = "off",
@@ -89,7 +90,7 @@ static struct err make_workers(struct replica *r, struct buf *message)
                                    .bus = r->bus,
                                    .roots = r->roots,
                                    .signer = r->signer,
-                                   .warrant_key = &key,
+                                   .warrant_key = &warrant_key,
                                    .leader = r->leader,
                                    .fleet = r->fleet,
                                    .shelf = r->shelf,
@@ -124,6 +125,7 @@ static struct err make(struct replica *r, struct buf *message)
                                        .bus = r->bus,
                                        .roots = r->roots,
                                        .signer = r->signer,
+                                       .warrant_key = &warrant_key,
                                        .restore = restore,
                                        .republish = republish,
                                        .heard = heard,

@@ -2,6 +2,8 @@
 token; nor is what its disk made of a chunk."""
 
 import hashlib
+import socket
+import threading
 import unittest
 
 from trilane import wait_until
@@ -135,6 +137,35 @@ class Written(unittest.TestCase):
         self.assertIn("COSIGN_REFUSED", done.stderr)
         self.assertIn("not the ones that the leader was sent", done.stderr)
         self.publish("unchanged")
+
+    def test_an_address_that_no_replica_gave(self):
+        """A follower sends what it is asked on to the leader, with the token: not to whoever says in
+        the database that it leads."""
+        heard = []
+        server = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(server.close)
+
+        def listen():
+            try:
+                connection, _ = server.accept()
+                heard.append(connection.recv(4096))
+                connection.close()
+            except OSError:
+                pass  # the end.
+        threading.Thread(target=listen, daemon=True).start()
+        follower = self.t.followers()[0]
+        self.sql("CREATE FUNCTION lure() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+                 " NEW.address := 'http://127.0.0.1:%d'; RETURN NEW; END $$; CREATE TRIGGER lure"
+                 " BEFORE UPDATE ON leader FOR EACH ROW EXECUTE FUNCTION lure()"
+                 % server.getsockname()[1])
+        self.addCleanup(self.sql, "DROP TRIGGER lure ON leader")
+        wait_until(lambda: self.sql("SELECT address FROM leader")[0][0].endswith(
+            ":%d" % server.getsockname()[1]), 10, "the address is another")
+        # The follower looks a few times a second; until it does, it knows the right one.
+        wait_until(lambda: "NOT_LEADER" in follower.run(
+            "publish", "--wait", "no", "-m", "m", self.sources("lured")).stderr, 10, "no address")
+        self.assertIn("address_not_warranted", follower.log())
+        self.assertEqual(heard, [])
 
 
 if __name__ == "__main__":

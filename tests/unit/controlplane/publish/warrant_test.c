@@ -56,11 +56,25 @@ static void every_word_counts(void **state)
     assert_false(cp_warrant_holds(&other, "demo", &good, body));
 }
 
+static void an_address_is_of_its_leader(void **state)
+{
+    (void)state;
+    const struct cp_warrant_key key = make("sixteen letters!", "demo");
+    struct cp_lease lease = {.address = "https://cp-1:7800"};
+    assert_false(cp_warrant_names(&key, "demo", &lease));
+    cp_warrant_address(&key, "demo", "https://cp-1:7800", lease.warrant);
+    assert_true(cp_warrant_names(&key, "demo", &lease));
+    assert_false(cp_warrant_names(&key, "prod", &lease));
+    lease.address[8] = 'x';
+    assert_false(cp_warrant_names(&key, "demo", &lease));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_key_is_of_token_and_environment),
         cmocka_unit_test(every_word_counts),
+        cmocka_unit_test(an_address_is_of_its_leader),
     };
     ids_init();
     return cmocka_run_group_tests(tests, NULL, NULL);
