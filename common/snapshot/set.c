@@ -255,24 +255,31 @@ static bool draft_has_run(const struct draft *d, const struct run *run)
     return false;
 }
 
+static struct err held_add(struct held *h, size_t *count, struct run *run)
+{
+    for (size_t i = 0; i < run->chunk_count; i++) {
+        struct run_place *place = &h->places[(*count)++];
+        *place = (struct run_place){.run = run, .at = i};
+        struct slice name = slice_of(run->digests + i * DIGEST_SHORT_SIZE, DIGEST_SHORT_SIZE);
+        TRY(memory(map_put(&h->by_name, name, place, /* out_old= */ NULL)));
+    }
+    return OK;
+}
+
 static struct err held_fill(struct held *h, const struct draft *d, const struct stream *old)
 {
+    size_t room = 0;
     size_t count = 0;
     for (size_t i = 0; i < old->run_count; i++) {
-        count += old->runs[i]->chunk_count;
+        room += old->runs[i]->chunk_count;
     }
-    h->places = calloc(count + 1, sizeof(*h->places));
+    h->places = malloc((room + 1) * sizeof(*h->places));
     if (h->places == NULL) {
         return FAIL(E_OUT_OF_MEMORY);
     }
-    count = 0;
     for (size_t i = 0; i < old->run_count; i++) {
-        struct run *run = old->runs[i];
-        for (size_t k = 0; k < run->chunk_count && !draft_has_run(d, run); k++) {
-            struct run_place *place = &h->places[count++];
-            *place = (struct run_place){.run = run, .at = k};
-            struct slice name = slice_of(run->digests + k * DIGEST_SHORT_SIZE, DIGEST_SHORT_SIZE);
-            TRY(memory(map_put(&h->by_name, name, place, /* out_old= */ NULL)));
+        if (!draft_has_run(d, old->runs[i])) {
+            TRY(held_add(h, &count, old->runs[i]));
         }
     }
     return OK;

@@ -615,7 +615,7 @@ struct err dp_part_new(const struct dp_part_from *from, struct dp_part **out)
     if (row == NULL) {
         return FAIL(E_PART_MALFORMED);
     }
-    struct dp_part *part = calloc(1, sizeof(*part) + key.size);
+    struct dp_part *part = calloc(1, sizeof(*part) + key.size + 1); /* a NUL is behind the key. */
     if (part == NULL) {
         return FAIL(E_NO_MEMORY);
     }

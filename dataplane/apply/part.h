@@ -105,7 +105,7 @@ struct dp_part {
     enum dp_part_kind kind;
     uint32_t refs;
     uint32_t format;           /* of its stream. */
-    struct slice key;          /* its own copy. */
+    struct slice key;          /* its own copy; a NUL is behind it. */
     struct arena arena;        /* of what was built beside the message. */
     ProtobufCMessage *message; /* owned; NULL for those that keep their own form. */
     union {
