@@ -4,28 +4,10 @@ that are newest, or, with trust, with those of its version."""
 import threading
 import unittest
 
+import turns
 from other_node import FORMER, OtherNode
 from trilane import wait_until
 from trio import Trio
-
-PLATFORM = """
-apiVersion: trilane.dev/v1
-kind: Environment
-metadata: {name: demo}
-spec: {security: dev, trustDomain: trilane.test}
----
-apiVersion: trilane.dev/v1
-kind: Service
-metadata: {name: web, tenant: acme}
-spec: {traits: {turn: "%s"}}
-"""
-REVOCATION = """
----
-apiVersion: trilane.dev/v1
-kind: Revocation
-metadata: {name: one}
-spec: {certificates: ["0A"]}
-"""
 
 
 class Cosigned(unittest.TestCase):
@@ -35,7 +17,7 @@ class Cosigned(unittest.TestCase):
         self.t.start()
 
     def sources(self, turn, more=""):
-        return self.t.write_policies({"platform.yaml": PLATFORM % turn + more})
+        return turns.write(self.t, turn, more)
 
     def command(self, *args):
         """At whoever leads: the version, once two have signed."""
@@ -51,7 +33,7 @@ class Cosigned(unittest.TestCase):
 
     def test_rollbacks(self):
         self.command("publish", self.sources("first"))
-        self.command("publish", self.sources("second", REVOCATION))
+        self.command("publish", self.sources("second", turns.REVOCATION))
         kept = self.command("rollback", "1")["record"]["version"]
         self.assertEqual(self.revoked(kept), ["certificate/0a"])
         lifted = self.command("rollback", "--with-trust", "--yes-really", "1", "1")["record"]

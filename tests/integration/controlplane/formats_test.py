@@ -6,29 +6,11 @@ import subprocess
 import unittest
 
 import trilane
+import turns
 from other_node import ALL, FORMER, OtherNode
 from trilane import Platform, wait_until
 
 GOLDEN = trilane.SOURCE / "tests" / "golden" / "snapshot-1"
-
-PLATFORM = """
-apiVersion: trilane.dev/v1
-kind: Environment
-metadata: {name: dev}
-spec: {security: dev, trustDomain: trilane.test%s}
----
-apiVersion: trilane.dev/v1
-kind: Service
-metadata: {name: web, tenant: acme}
-spec: {traits: {turn: "%d"}}
-"""
-REVOCATION = """
----
-apiVersion: trilane.dev/v1
-kind: Revocation
-metadata: {name: one}
-spec: {certificates: ["0A"]}
-"""
 
 
 class Programs(unittest.TestCase):
@@ -71,7 +53,7 @@ class Fleet(unittest.TestCase):
 
     def sources(self, domains="", more=""):
         self.turn += 1
-        return self.p.write_policies({"platform.yaml": PLATFORM % (domains, self.turn) + more})
+        return turns.write(self.p, self.turn, more, environment=domains)
 
     def publish(self, **sources):
         """Publishes; (version, format), once the real node serves it."""
@@ -109,7 +91,7 @@ class Fleet(unittest.TestCase):
         self.assertEqual(self.cp.json("diff", str(former[0]), str(former[0]))["diff"]["changes"],
                          [])
 
-        said = self.refused("publish", "-m", "m", self.sources(more=REVOCATION))
+        said = self.refused("publish", "-m", "m", self.sources(more=turns.REVOCATION))
         self.assertIn("node other cannot do REVOCATIONS", said)
         said = self.refused("publish", "-m", "m", self.sources(domains=", trustDomains: [b.test]"))
         self.assertIn("node other cannot do TRUST_DOMAINS nor read snapshot format 2, it speaks 1",
@@ -128,7 +110,7 @@ class Fleet(unittest.TestCase):
         self.other.silence()  # who is silent holds nothing up,
         wait_until(lambda: not [n for n in self.cp.json("status")["nodes"]
                                 if n["node"] == "other" and n["live"]], what="it to be silent")
-        newest = self.publish(more=REVOCATION, domains=", trustDomains: [b.test]")
+        newest = self.publish(more=turns.REVOCATION, domains=", trustDomains: [b.test]")
         self.assertEqual(newest[1], 2)
         # and what was written for it is still read. Its revocations are the newest ones.
         back = self.served(self.cp.json("rollback", "-m", "back", "--wait", "no",
@@ -153,7 +135,7 @@ class Fleet(unittest.TestCase):
         self.listed(2)
         done = subprocess.Popen([trilane.CP, "publish", "--server", self.cp.url, "--token-file",
                                  self.cp.data / "token", "-m", "m", "--timeout", "10",
-                                 self.sources(more=REVOCATION)], stdout=subprocess.PIPE,
+                                 self.sources(more=turns.REVOCATION)], stdout=subprocess.PIPE,
                                 stderr=subprocess.STDOUT, text=True)
         wait_until(lambda: self.node.version() == 2, what="the real node to serve it")
         self.other.speaks(2, code="CAPABILITY_MISSING")
