@@ -9,6 +9,7 @@ It asks for a password over TCP (scram-sha-256); url() carries it. Nothing is sy
 tests kill processes, not machines. As root it runs as postgres or nobody, since it refuses root.
 """
 
+import atexit
 import os
 import pathlib
 import pwd
@@ -19,7 +20,7 @@ import subprocess
 import tempfile
 import urllib.parse
 
-from trilane import Process, die_with_parent, free_port, wait_until
+from trilane import Process, free_port, wait_until
 
 USER = "trilane"
 CONFIGURATION = """
@@ -56,11 +57,13 @@ def _server_user():
 class Postgres(Process):
     """The server. start() and stop() may be repeated: port and data stay until close()."""
 
+    password = secrets.token_hex(16)  # of all that this process makes.
+    _fresh = None                     # a directory with the data of one that never ran.
+
     def __init__(self, name="postgres", database="trilane", port=None):
         base = pathlib.Path(tempfile.mkdtemp(prefix="trilane-pg-"))
         self.database = database
         self.port = port or free_port()
-        self.password = secrets.token_hex(16)
         self.data = base / "data"
         self.paused = False
         self._user = _server_user()
@@ -82,35 +85,45 @@ class Postgres(Process):
             return {}
         return {"user": self._user.pw_uid, "group": self._user.pw_gid, "extra_groups": []}
 
-    def _environment(self):
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("PG")}
-        return dict(environment, **self.env)
+    def variables(self):
+        return {k: v for k, v in super().variables().items() if not k.startswith("PG")}
+
+    def surroundings(self):
+        return dict(self._identity(), cwd=self.directory)
 
     def _initialise(self):
+        """The first of a process is made, the others are copies of what it was then."""
+        if self._user is not None:
+            os.chown(self.directory, self._user.pw_uid, self._user.pw_gid)
+        if Postgres._fresh is None:
+            Postgres._fresh = pathlib.Path(tempfile.mkdtemp(prefix="trilane-pg-fresh-"))
+            atexit.register(shutil.rmtree, Postgres._fresh, ignore_errors=True)
+            self._make()
+            shutil.copytree(self.data, Postgres._fresh / "data")
+        else:
+            shutil.copytree(Postgres._fresh / "data", self.data)
+            self._own()
+        with open(self.data / "postgresql.conf", "a", encoding="ascii") as configuration:
+            configuration.write(CONFIGURATION % (self.port, self.directory))
+
+    def _own(self):
+        """What root copied is the server's."""
+        for path in [self.data, *self.data.rglob("*")] if self._user is not None else []:
+            os.chown(path, self._user.pw_uid, self._user.pw_gid)
+
+    def _make(self):
         password = self.directory / "password"
         password.touch(mode=0o600)
         password.write_text(self.password)
         if self._user is not None:
-            for path in (self.directory, password):
-                os.chown(path, self._user.pw_uid, self._user.pw_gid)
+            os.chown(password, self._user.pw_uid, self._user.pw_gid)
         done = subprocess.run(
             ["initdb", "--no-sync", "--no-instructions", "-D", str(self.data), "-U", USER,
              "-A", "scram-sha-256", "--pwfile", str(password), "-E", "UTF8", "--locale", "C"],
-            capture_output=True, text=True, cwd=self.directory, env=self._environment(),
-            check=False, **self._identity())
+            capture_output=True, text=True, env=self.variables(), check=False,
+            **self.surroundings())
         assert done.returncode == 0, done.stdout + done.stderr
         password.unlink()
-        with open(self.data / "postgresql.conf", "a", encoding="ascii") as configuration:
-            configuration.write(CONFIGURATION % (self.port, self.directory))
-
-    def spawn(self, extra=()):
-        with open(self.log_path, "ab") as log:
-            # The signal of die_with_parent() is set behind the change of user, which clears it.
-            self.popen = subprocess.Popen(self.argv + [str(part) for part in extra], stdout=log,
-                                          stderr=log, stdin=subprocess.DEVNULL, cwd=self.directory,
-                                          env=self._environment(), preexec_fn=die_with_parent,
-                                          **self._identity())
-        return self
 
     def start(self):
         self.spawn()
@@ -185,7 +198,7 @@ class Postgres(Process):
                             database="postgres"))
 
     def _psql(self, text, database):
-        environment = dict(self._environment(), PGPASSWORD=self.password, PGCONNECT_TIMEOUT="5")
+        environment = dict(self.variables(), PGPASSWORD=self.password, PGCONNECT_TIMEOUT="5")
         return subprocess.run(
             ["psql", "-X", "-q", "-A", "-t", "-F", "\t", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1",
              "-p", str(self.port), "-U", USER, "-d", database, "-c", text],

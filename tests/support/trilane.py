@@ -37,6 +37,7 @@ POLICIES = SOURCE / "policies"
 # take one between its choice and its use.
 PORTS = range(10000, 24000)
 PR_SET_PDEATHSIG = 1
+SAID_S = 2.0  # a node that reaches NATS says its first status at once.
 COMMAND_GROUPS = ("identity", "key", "proposal", "root")  # whose commands are two words.
 
 _given_ports = {}  # to what keeps tests that run beside this one from it.
@@ -116,13 +117,21 @@ class Process:
         self.popen = None
         self.paused = False
 
+    def variables(self):
+        """Of the program."""
+        return dict(os.environ, **self.env)
+
+    def surroundings(self):
+        """For subprocess: where the program runs, and as whom."""
+        return {}
+
     def spawn(self, extra=()):
-        env = dict(os.environ)
-        env.update(self.env)
         with open(self.log_path, "ab") as log:
+            # The signal of die_with_parent() is set behind a change of user, which clears it.
             self.popen = subprocess.Popen(self.argv + [str(part) for part in extra], stdout=log,
-                                          stderr=log, stdin=subprocess.DEVNULL, env=env,
-                                          preexec_fn=die_with_parent)
+                                          stderr=log, stdin=subprocess.DEVNULL,
+                                          env=self.variables(), preexec_fn=die_with_parent,
+                                          **self.surroundings())
         return self
 
     def log(self):
@@ -335,6 +344,10 @@ class NatsClient:
                 self._send(b"UNSUB 1")
                 return body[skipped:]
 
+    def has(self, bucket):
+        """Whether there is such a bucket."""
+        return "error" not in json.loads(self.request("$JS.API.STREAM.INFO.KV_" + bucket))
+
     def get(self, bucket, key):
         """The bytes under a key, or None."""
         answer = json.loads(self.request("$JS.API.STREAM.MSG.GET.KV_" + bucket, json.dumps(
@@ -486,31 +499,35 @@ class Node(Process):
     def start(self, wait=True, **flags):
         merged = dict(self.flags)
         merged.update({name.replace("_", "-"): value for name, value in flags.items()})
+        before = self._status() if wait else None
         self.spawn(["--%s=%s" % item for item in merged.items() if item[1] is not None])
         if wait:
             self.wait_healthy()
+            self._wait_said(before or b"")
         return self
 
     def wait_healthy(self, timeout=20):
         def up():
             assert self.alive(), "trilane-dp ended:\n" + self.log()[-4000:]
             return http("GET", self.admin + "/health")[0] == 200
-        wait_until(up, timeout, "trilane-dp's /health")
-        self._settle()
+        wait_until(up, timeout, "trilane-dp's /health", step=0.02)
 
-    def _settle(self):
-        """Gives it a moment to reach NATS and say its first status: a publication waits for the
-        nodes that are known by then. Where it cannot, it is a test's matter."""
-        end = time.monotonic() + 2
-        while time.monotonic() < end and self.alive():
-            try:
-                if json.loads(http("GET", self.admin + "/dump", timeout=1)[2])["bus"][
-                        "state"] == "connected":
-                    time.sleep(0.1)
-                    return
-            except (OSError, KeyError, ValueError):
-                pass
-            time.sleep(0.02)
+    def _status(self):
+        """What it said last, as it lies in the bucket; empty: nothing. None: there is no bucket, or
+        no NATS that answers a test, where it could lie."""
+        bucket = "trilane_%s_nodes" % self.platform.environment
+        try:
+            with NatsClient(self.platform.nats) as nats:
+                return (nats.get(bucket, self.node_id) or b"") if nats.has(bucket) else None
+        except (OSError, StopIteration, AssertionError):
+            return None
+
+    def _wait_said(self, before):
+        """Until its first status is there, for a publication waits for the nodes that are known by
+        then. Where it is not said, it is a test's matter."""
+        end = time.monotonic() + SAID_S
+        while self.alive() and self._status() == before and time.monotonic() < end:
+            time.sleep(0.01)
 
     def ready(self):
         try:
@@ -569,6 +586,11 @@ class Platform:
         self.close()
 
     def close(self):
+        """Ours are asked to end all at once, before what they stand on does."""
+        for program in self.programs:
+            if isinstance(program, (ControlPlane, Node)):
+                program.resume()
+                program.signal(signal.SIGTERM)
         for program in reversed(self.programs):
             program.stop(timeout=10)
         shutil.rmtree(self.directory, ignore_errors=True)
