@@ -25,9 +25,9 @@ class Bucket(unittest.TestCase):
         self.cp.start(head_interval_ms=100, **flags)
         wait_until(self.cp.leads, 10, "a leader\n" + self.cp.log()[-2000:])
 
-    def publish_one(self):
+    def publish_one(self, **flags):
         self.p.nats.start()
-        self.start()
+        self.start(**flags)
         node = self.p.node("node-1").start(good_after_ms=100, status_interval_ms=300,
                                            poll_interval_ms=200)
         self.cp("publish", "-m", "one", trilane.POLICIES)
@@ -243,7 +243,7 @@ class Bucket(unittest.TestCase):
                     self.assertIn("code=ROOT_" + name.upper(), fresh.log())
 
     def test_nats_down_at_start(self):
-        self.cp.start(head_interval_ms=100)
+        self.cp.start(head_interval_ms=100, forward_wait_ms=500)
         wait_until(lambda: self.cp.json("status")["leader"]["code"] == "BUS_UNAVAILABLE", 10,
                    "BUS_UNAVAILABLE")
         self.assertEqual(trilane.http("GET", self.cp.url + "/ready")[0], 503)
@@ -259,7 +259,7 @@ class Bucket(unittest.TestCase):
                          "what was refused took no number")
 
     def test_nats_away_for_a_while(self):
-        node = self.publish_one()
+        node = self.publish_one(forward_wait_ms=500)
         self.p.nats.kill()
         wait_until(lambda: self.cp.json("status")["leader"]["code"] != "", 10, "no head goes out")
         self.cp("publish", "--again", "-m", "no bus", trilane.POLICIES, code=3)
