@@ -100,6 +100,15 @@ class Trio(Platform):
             return leader if leader is not besides else None
         return wait_until(led, timeout, "a leader", step=0.02)
 
+    def wait_followed(self, leader, timeout=20):
+        """Until all the others know that they follow it."""
+        def follows(replica):
+            told = json.loads(http("GET", replica.url + "/api/v1/status", timeout=2)[2])["leader"]
+            return told["holder"] == leader.name and told["code"] == "NOT_LEADER"
+        for replica in self.replicas:
+            if replica is not leader:
+                wait_until(lambda r=replica: follows(r), timeout, replica.name + " to follow", 0.02)
+
     def followers(self):
         leader = self.leader()
         return [replica for replica in self.replicas if replica is not leader]

@@ -2,34 +2,13 @@
 within three seconds, nothing that was answered is lost, nothing is published twice, and one that
 comes back is refused by the database, by KV and by nodes."""
 
-import base64
-import os
-import threading
 import time
 import unittest
 
-from trilane import DP, POLICIES, wait_until
-from trio import Trio, WiredTrio
+from trilane import POLICIES, wait_until
+from trio import WiredTrio
 
 TAKE_OVER_S = 3.0
-# Some of what is done after a number was handed out, or all of it: with one replica each step is
-# killed in controlplane/steps_test.py.
-STEPS = (("sign", "cosign", "chunks", "manifest", "journal", "head", "end")
-         if os.environ.get("TRILANE_TEST_LONG") else ("cosign", "journal", "head"))
-
-MORE = b"""
-apiVersion: trilane.dev/v1
-kind: Service
-metadata: {name: more, tenant: acme}
-spec: {}
-"""
-
-
-def files_of(directory):
-    """As the API takes them."""
-    return [{"name": str(path.relative_to(directory)),
-             "content": base64.b64encode(path.read_bytes()).decode()}
-            for path in sorted(directory.rglob("*.*"))]
 
 
 class Failover(unittest.TestCase):
@@ -53,6 +32,7 @@ class Failover(unittest.TestCase):
     def setUp(self):
         self.t.mend()
         self.leader = self.t.wait_leader()
+        self.t.wait_followed(self.leader)
         self.index = self.t.replicas.index(self.leader)
         self.orders = []
 
@@ -134,100 +114,6 @@ class Failover(unittest.TestCase):
         self.assertEqual({status for status, _ in answers}, {200}, answers)
         self.assertEqual(len({answer["record"]["version"] for _, answer in answers}), 1)
         self.published_once("sent twice")
-
-
-class Steps(unittest.TestCase):
-    """The leader dies, or is stopped, before each step: the sender's command goes on to another
-    replica, with the id of its request."""
-
-    def setUp(self):
-        self.t = Trio(cluster=False, head_interval_ms=200)
-        self.addCleanup(self.t.close)
-        self.t.start()
-        self.t.publish("first")
-
-    def lead_with_fault(self, fault):
-        """Has a replica lead that meets the fault in its next publication."""
-        leader = self.t.leader()
-        leader.stop()
-        leader.start(fault_step=fault)
-        for other in self.t.replicas:
-            if other is not leader:
-                other.pause()
-        wait_until(leader.leads, 10, "the one with the fault leads")
-        for other in self.t.replicas:
-            other.resume()
-        return leader
-
-    def once(self, fault, step):
-        leader = self.lead_with_fault(fault + step)
-        message = "%s%s" % (fault, step)
-        version = self.t.publish(message)
-        if fault:
-            leader.paused = True
-            wait_until(lambda: self.t.wait_leader(besides=leader), 10, "another leads")
-            leader.resume()
-            wait_until(lambda: not leader.leads(), 10, "it is refused")
-        found = [v["version"] for v in self.t.history() if v["message"] == message]
-        self.assertEqual(found, [version])
-        leader.stop()
-        leader.start()
-
-    def test_killed_at_each_step(self):
-        for step in STEPS:
-            with self.subTest(step=step):
-                self.once("", step)
-
-    def test_stopped_at_each_step(self):
-        for step in STEPS:
-            with self.subTest(step=step):
-                self.once("stop:", step)
-
-
-class Between(unittest.TestCase):
-    """The row is another's while a publication is made, and comes back before its number."""
-
-    def setUp(self):
-        self.t = Trio(cluster=False, head_interval_ms=200)
-        self.addCleanup(self.t.close)
-        self.gate = self.t.directory / "gate"
-        # The real check, which waits at the gate where there is one.
-        check = self.t.directory / "check"
-        check.write_text('#!/bin/sh\n[ -p "%s" ] && read -r _ < "%s"\nexec "%s" "$@"\n'
-                         % (self.gate, self.gate, DP))
-        check.chmod(0o755)
-        for replica in self.t.replicas:
-            replica.flags["dp-check"] = check
-        self.t.start()
-        self.t.publish("first")
-
-    def test_what_was_published_meanwhile_is_not_written_over(self):
-        last, answers = self.t.leader(), []
-        os.mkfifo(self.gate)
-        body = {"files": files_of(POLICIES), "message": "planned on 1", "author": "test",
-                "base": 1, "again": True}
-        # Other content than the first: what was checked once is not checked again.
-        body["files"].append({"name": "more.yaml", "content": base64.b64encode(MORE).decode()})
-        sender = threading.Thread(
-            target=lambda: answers.append(last.api("POST", "/api/v1/publish", body)))
-        sender.start()
-        gate = os.open(self.gate, os.O_WRONLY)  # returns when the check is there.
-        self.gate.unlink()
-        last.pause()
-        self.t.wait_leader(besides=last)
-        self.t.publish("between")
-        for replica in self.t.replicas:
-            if replica is not last:
-                replica.stop()
-        last.resume()
-        wait_until(last.leads, 10, "it leads again")
-        os.write(gate, b"go\n")
-        os.close(gate)
-        sender.join(30)
-        status, answer = answers[0]
-        self.assertEqual((status, answer["code"]), (409, "BASE_CHANGED"), answer)
-        self.assertIn("version 2 was published meanwhile", answer["message"])
-        self.assertEqual([v["message"] for v in self.t.history()], ["between", "first"])
 
 
 if __name__ == "__main__":
