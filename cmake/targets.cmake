@@ -26,7 +26,7 @@ function(trilane_unit_test path)
         add_dependencies(threaded_tests ${name})
     endif()
     set_tests_properties(${name} PROPERTIES LABELS "${labels}" TIMEOUT ${ARG_TIMEOUT}
-        ENVIRONMENT "TRILANE_SOURCE_DIR=${PROJECT_SOURCE_DIR};TRILANE_BUILD_DIR=${CMAKE_BINARY_DIR}")
+        COST ${ARG_TIMEOUT} ENVIRONMENT "TRILANE_SOURCE_DIR=${PROJECT_SOURCE_DIR};TRILANE_BUILD_DIR=${CMAKE_BINARY_DIR}")
 endfunction()
 
 # trilane_fuzzer(NAME LINKS lib ...): tests/fuzz/NAME_fuzz.c, corpus in tests/fuzz/corpus/NAME.
@@ -66,8 +66,9 @@ function(trilane_python_test path)
         list(APPEND labels threaded)
         add_dependencies(threaded_tests trilane-cp trilane-dp)
     endif()
+    # Those that may take longest start first.
     set_tests_properties(${name} PROPERTIES LABELS "${labels}" TIMEOUT ${ARG_TIMEOUT}
-        SKIP_RETURN_CODE 77 ENVIRONMENT
+        COST ${ARG_TIMEOUT} SKIP_RETURN_CODE 77 ENVIRONMENT
         "TRILANE_SOURCE_DIR=${PROJECT_SOURCE_DIR};TRILANE_BUILD_DIR=${CMAKE_BINARY_DIR};PYTHONPATH=${PROJECT_SOURCE_DIR}/tests/support")
 endfunction()
 
