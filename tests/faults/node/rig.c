@@ -384,8 +384,10 @@ static void open_bus(struct rig *r)
 void rig_start(struct rig *r)
 {
     char path[PATH_SIZE];
+    const char *base = getenv("TMPDIR"); /* NOLINT(concurrency-mt-unsafe): before any thread. */
     *r = (struct rig){.epoch = 1};
-    (void)snprintf(r->directory, sizeof(r->directory), "/tmp/trilane-faults-XXXXXX");
+    (void)snprintf(r->directory, sizeof(r->directory), "%s/trilane-faults-XXXXXX",
+                   base == NULL ? "/tmp" : base);
     CHECK(mkdtemp(r->directory) != NULL);
     publisher_init(&r->publisher);
     write_root(r);

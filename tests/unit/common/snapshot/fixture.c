@@ -195,8 +195,8 @@ void fx_seal_head(const struct fx *f, const struct head *h, struct buf *out)
 
 void fx_directory(char out[256])
 {
-    const char *build = getenv("TRILANE_BUILD_DIR");
-    (void)snprintf(out, 256, "%s/snapshot-test-XXXXXX", build == NULL ? "/tmp" : build);
+    const char *base = getenv("TMPDIR");
+    (void)snprintf(out, 256, "%s/trilane-snapshot-XXXXXX", base == NULL ? "/tmp" : base);
     assert_non_null(mkdtemp(out));
 }
 
