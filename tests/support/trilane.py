@@ -281,17 +281,27 @@ class NatsClient:
         self.socket = socket.create_connection(("127.0.0.1", nats.port), 5)
         self.file = self.socket.makefile("rwb")
         self.errors = []
+        try:
+            self._greet(user.encode())
+        except OSError:
+            self.__exit__(None, None, None)
+            raise
+
+    def _greet(self, user):
         self.file.readline()  # INFO
         self._send(b'CONNECT {"verbose":false,"pedantic":false,"user":"%s","pass":"%s-secret"}'
-                   % (user.encode(), user.encode()))
+                   % (user, user))
         self.flush()
 
     def __enter__(self):
         return self
 
     def __exit__(self, kind, problem, trace):
-        self.file.close()
         self.socket.close()
+        try:
+            self.file.close()
+        except OSError:
+            pass  # what was still to be written has nowhere to go.
 
     def _send(self, line, payload=None):
         self.file.write(line + b"\r\n")
@@ -305,7 +315,6 @@ class NatsClient:
         while True:
             line = self.file.readline()
             if not line or line.startswith(b"-ERR 'Authorization"):
-                self.__exit__(None, None, None)
                 raise PermissionError("NATS does not let %s in" % self.user)
             if line.startswith(b"-ERR"):
                 self.errors.append(line.decode().strip())
