@@ -143,7 +143,7 @@ static void tell_keys(struct cp_trust *t, struct cp_store *store)
     struct cp_signer_hello hello = cp_signer_hello(t->signer);
     struct cp_replica replica = {.seen_ms = 0};
     uint64_t now_ns = clock_mono_ns();
-    if (is_told(t, &hello, now_ns)) {
+    if (t->said_poll != E_OK || is_told(t, &hello, now_ns)) { /* who is silent is asked once. */
         return;
     }
     (void)memcpy(replica.manifest_key, hello.manifest_public, sizeof(replica.manifest_key));

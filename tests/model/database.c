@@ -364,6 +364,13 @@ static struct err op_root_put(struct cp_store *store, const char *environment, u
     WRITE("db.root_put", real->ops->root_put(real, environment, version, container), (void)0);
 }
 
+static struct err op_replica_put(struct cp_store *store, const char *environment,
+                                 const struct cp_replica *replica)
+{
+    struct cp_store *real = REAL(store);
+    WRITE("db.replica_put", real->ops->replica_put(real, environment, replica), (void)0);
+}
+
 struct kept_root {
     uint64_t version;
     struct slice container;
@@ -436,6 +443,7 @@ static const struct cp_store_ops ops = {
     .audit_add = op_audit_add,
     .node_list = op_node_list,
     .root_put = op_root_put,
+    .replica_put = op_replica_put,
     .roots_get = op_roots_get,
 };
 
