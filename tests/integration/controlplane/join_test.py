@@ -33,6 +33,23 @@ def certificate(node):
     return x509.load_pem_x509_certificate((node.identity / "cert.pem").read_bytes())
 
 
+def fields(body):
+    """The fields of a protobuf message: (number, number or bytes)."""
+    def varint(at):
+        number = shift = 0
+        while body[at] & 0x80:
+            number |= (body[at] & 0x7f) << shift
+            at, shift = at + 1, shift + 7
+        return number | body[at] << shift, at + 1
+    at = 0
+    while at < len(body):
+        tag, at = varint(at)
+        value, at = varint(at)
+        if tag & 7 == 2:
+            value, at = body[at:at + value], at + value
+        yield tag >> 3, value
+
+
 def found_in_memory(pid, wanted):
     """Names of those of 'wanted' whose bytes are in what a process has written to."""
     found = set()
@@ -308,6 +325,16 @@ class Joining(unittest.TestCase):
         self.assertIn('the certificate says "zone=eu-2"', node.log())
         node.start(**flags)
         self.assertEqual(node.dump()["identity"], {"joined": False, "labels": "zone=eu-2"})
+
+    def test_the_seed_is_the_least_that_a_head_names(self):
+        """A seed above its target's version would lock a node out of what is meant for it."""
+        self.leader("publish", "-m", "seeded", "--again", self.p.write_policies(SOURCES))
+        answer = post(self.cp, "/api/v1/join", Joiner("demo", token(self.cp, "least")).join_body())[1]
+        with NatsClient(self.p.nats) as nats:
+            head = nats.get("trilane_demo_snapshots", "head")
+        body = head[32 + 72 * head[7]:]
+        targets = [dict(fields(target)) for number, target in fields(body) if number == 4]
+        self.assertEqual(answer["seed"]["version"], min(t[2] for t in targets))
 
     def test_the_seed_is_its_floor(self):
         """An older version, signed and in time, moves no node that joined after it."""
