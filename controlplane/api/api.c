@@ -139,7 +139,11 @@ static void answer_nodes(struct cp_api *api, struct http1_exchange *x)
         (void)json_array_append_new(list, cp_json_node(&nodes[i]));
     }
     free(nodes);
-    respond_json(x, 200, json_pack("{s:o}", "nodes", list));
+    struct cp_leader_status leader;
+    cp_leader_status(api->options.leader, &leader);
+    respond_json(x, 200,
+                 json_pack("{s:o, s:I}", "nodes", list, "newest_version",
+                           (json_int_t)leader.newest_version));
 }
 
 /* ---- what workers answer ---- */

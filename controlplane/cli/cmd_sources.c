@@ -269,12 +269,22 @@ static int show_and_wait(const struct cli *cli, json_t *answer, uint64_t timeout
     return shown == CLI_DONE ? code : shown;
 }
 
+static bool knows_wait(const struct cli *cli)
+{
+    const char *wait = settings_get(cli->settings, "wait");
+    if (strcmp(wait, "yes") == 0 || strcmp(wait, "no") == 0) {
+        return true;
+    }
+    cli_say("error: USAGE: --wait is \"%s\"; expected yes or no; --timeout says how long", wait);
+    return false;
+}
+
 /* Sends, shows what was published, and waits for the nodes. Takes 'body'. */
 static int send_and_wait(const struct cli *cli, const char *path, json_t *body)
 {
     uint64_t timeout_s = 0;
     uint64_t sign_s = 0;
-    if (body == NULL || !add_words(cli, body) ||
+    if (body == NULL || !add_words(cli, body) || !knows_wait(cli) ||
         !cli_number(cli, "timeout", 0, 86400, &timeout_s) ||
         !cli_number(cli, "sign-timeout", 1, 3600, &sign_s)) {
         json_decref(body);

@@ -13,14 +13,21 @@ enum { STEP_MS = 50, TELL_MS = 5000 };
 /* How a node stands to a version. */
 enum standing { RUNS, REFUSES, LAGS, NO_MATTER };
 
-static enum standing standing_of(const json_t *node, uint64_t version)
+/* A node that runs a version above the newest has it from a history that is lost. */
+struct wanted {
+    uint64_t version;
+    uint64_t newest; /* 0: nobody said. */
+};
+
+static enum standing standing_of(const json_t *node, const struct wanted *wanted)
 {
     const char *state = cli_text(node, "state");
     if (!json_is_true(json_object_get(node, "live")) || strcmp(state, "DRAINING") == 0) {
         return NO_MATTER; /* gone, or going. */
     }
     uint64_t has = (uint64_t)cli_int(node, "version");
-    if (has >= version) {
+    bool is_known = has == wanted->version || wanted->newest == 0 || has <= wanted->newest;
+    if (has >= wanted->version && is_known) {
         return RUNS;
     }
     return strcmp(state, "REFUSED") == 0 ? REFUSES : LAGS;
@@ -30,21 +37,21 @@ struct count {
     size_t of[NO_MATTER + 1];
 };
 
-static struct count count_nodes(const json_t *nodes, uint64_t version)
+static struct count count_nodes(const json_t *nodes, const struct wanted *wanted)
 {
     struct count count = {0};
     for (size_t i = 0; i < json_array_size(nodes); i++) {
-        count.of[standing_of(json_array_get(nodes, i), version)]++;
+        count.of[standing_of(json_array_get(nodes, i), wanted)]++;
     }
     return count;
 }
 
 /* "  node-2: REFUSED CHUNK_MISSING chunk.…: a chunk is not in the bucket; runs version 3" */
-static void name_laggards(const json_t *nodes, uint64_t version)
+static void name_laggards(const json_t *nodes, const struct wanted *wanted)
 {
     for (size_t i = 0; i < json_array_size(nodes); i++) {
         const json_t *node = json_array_get(nodes, i);
-        enum standing standing = standing_of(node, version);
+        enum standing standing = standing_of(node, wanted);
         if (standing != REFUSES && standing != LAGS) {
             continue;
         }
@@ -59,7 +66,7 @@ static void name_laggards(const json_t *nodes, uint64_t version)
     }
 }
 
-static int finish(json_t *nodes, uint64_t version, struct count count, json_t *out)
+static int finish(json_t *nodes, const struct wanted *wanted, struct count count, json_t *out)
 {
     size_t behind = count.of[REFUSES] + count.of[LAGS];
     if (behind == 0 && count.of[RUNS] == 0) {
@@ -68,8 +75,8 @@ static int finish(json_t *nodes, uint64_t version, struct count count, json_t *o
         cli_say("live on %zu node%s", count.of[RUNS], count.of[RUNS] == 1 ? "" : "s");
     } else {
         cli_say("error: NOT_LIVE: %zu of %zu live nodes do not run version %" PRIu64, behind,
-                behind + count.of[RUNS], version);
-        name_laggards(nodes, version);
+                behind + count.of[RUNS], wanted->version);
+        name_laggards(nodes, wanted);
     }
     if (out != NULL) {
         (void)json_object_set_new(out, "live", json_boolean(behind == 0));
@@ -89,21 +96,23 @@ int cli_wait_live(const struct cli *cli, uint64_t version, uint64_t timeout_s, j
             return cli_refused(cli, e, answer);
         }
         json_t *nodes = json_object_get(answer, "nodes");
-        struct count count = count_nodes(nodes, version);
+        const struct wanted wanted = {.version = version,
+                                      .newest = (uint64_t)cli_int(answer, "newest_version")};
+        struct count count = count_nodes(nodes, &wanted);
         bool over = count.of[REFUSES] + count.of[LAGS] == 0 || clock_mono_ns() >= end_ns;
         /* A refusal is final only when nobody is still on the way: one that lacks a chunk asks
          * again, and gets it with the next restore. */
         over = over || (count.of[LAGS] == 0 && count.of[REFUSES] > 0 &&
                         clock_mono_ns() + timeout_s * 500000000 >= end_ns);
         if (over) {
-            int code = finish(nodes, version, count, out);
+            int code = finish(nodes, &wanted, count, out);
             json_decref(answer);
             return code;
         }
         if (clock_mono_ns() >= tell_ns) {
             cli_say("waiting: %zu nodes run version %" PRIu64 ", not yet:", count.of[RUNS],
                     version);
-            name_laggards(nodes, version);
+            name_laggards(nodes, &wanted);
             tell_ns = clock_mono_ns() + (uint64_t)TELL_MS * 1000000;
         }
         json_decref(answer);

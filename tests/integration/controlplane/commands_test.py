@@ -14,7 +14,7 @@ import threading
 import unittest
 
 import trilane
-from trilane import CP, Platform, free_port, wait_until
+from trilane import CP, NatsClient, Platform, free_port, wait_until
 
 
 def run(*args, env=None):
@@ -46,6 +46,7 @@ class Offline(unittest.TestCase):
         self.check(2, "expected table, json or yaml", "status", "--output", "xml")
         self.check(2, "needs a DIRECTORY", "validate")
         self.check(2, ": -m needs a value", "publish", "-m")
+        self.check(2, "expected yes or no", "publish", "-m", "m", "--wait", "10", trilane.POLICIES)
         self.check(1, 'is called "NOPE"', "help", "NOPE")
         self.assertNotIn("did you mean", run("status", "--bogus").stderr)
 
@@ -333,6 +334,30 @@ class Online(unittest.TestCase):
         self.assertIn("NO HEAD GOES OUT", done.stdout)
         self.assertIn("next: trilane-cp help BUS_UNAVAILABLE", done.stderr)
         self.cp("publish", "--again", "-m", "m", self.sources, code=3)
+
+
+class Lost(unittest.TestCase):
+    """A control plane that begins anew, below what its nodes serve."""
+
+    def test_nodes_that_are_ahead_do_not_run_what_is_published(self):
+        p = Platform()
+        self.addCleanup(p.close)
+        cp = p.control_plane().start(head_interval_ms=200)
+        wait_until(cp.leads, 10, "a leader")
+        node = p.node("node-1").start(good_after_ms=100, status_interval_ms=300)
+        for turn in ("one", "two"):
+            cp("publish", "--again", "-m", turn, trilane.POLICIES)
+        cp.stop()
+        for path in list(cp.data.glob("store.db*")) + [cp.data / "signer.state"]:
+            path.unlink()
+        with NatsClient(p.nats) as nats:
+            nats.destroy("trilane_demo_snapshots")
+        cp.start(head_interval_ms=200)
+        wait_until(cp.leads, 10, "a leader")
+        done = cp.run("publish", "--timeout", "8", "-m", "again one", trilane.POLICIES)
+        self.assertEqual(done.returncode, 4, done.stdout + done.stderr)
+        self.assertIn("node-1: REFUSED SNAPSHOT_REPLAYED", done.stderr)
+        self.assertEqual(node.version(), 2)
 
 
 if __name__ == "__main__":
