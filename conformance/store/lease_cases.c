@@ -231,6 +231,7 @@ static void numbers_can_be_raised(void **state)
     must(f->ops->version_raise(f->store, &f->fence, 0));
     assert_int_equal(rig_hand(f), 43);
     must_fail(f->ops->version_raise(f->store, &f->fence, INT64_MAX), E_TOO_LARGE);
+    must_fail(f->ops->version_raise(f->store, &f->fence, INT64_MAX / 2 + 1), E_TOO_LARGE);
     (void)rig_take_over(f, 2);
     must_fail(f->ops->version_raise(f->store, &f->fence, 100), E_NOT_LEADER);
 }

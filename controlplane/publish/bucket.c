@@ -222,6 +222,24 @@ static struct err put_journal(const struct cp_bucket *b, struct cp_store *store,
     return e;
 }
 
+struct err cp_bucket_has_sealed(const struct cp_bucket *b, uint64_t version,
+                                const uint8_t digest[DIGEST_SIZE], uint64_t timeout_ms, bool *out)
+{
+    char key[SNAP_KEY_SIZE];
+    struct kv_entry entry;
+    auto_buf struct buf value = BUF_MAX(CONTAINER_MAX);
+    auto_manifest struct manifest manifest = {0};
+    const struct manifest_wanted wanted = {.version = version, .digest = digest};
+    snap_key_manifest(version, digest, key);
+    TRY(kv_get(&b->kv, slice_str(key), KV_READ_LEADER, timeout_ms, &value, &entry));
+    struct err e = entry.state != KV_VALUE
+                       ? FAIL(E_MANIFEST_UNSIGNED)
+                       : cp_roots_open(b->roots, buf_slice(&value), &wanted, &manifest,
+                                       /* out_in_force= */ NULL);
+    *out = err_ok(e);
+    return cp_sealed_is_none(e) ? OK : e;
+}
+
 struct err cp_bucket_restore(const struct cp_bucket *b, struct cp_store *store,
                              const char *environment, uint64_t *out_version, struct buf *why)
 {

@@ -57,6 +57,11 @@ MUST_CHECK struct err cp_bucket_put_manifest(const struct cp_bucket *b,
 MUST_CHECK struct err cp_bucket_has_manifest(const struct cp_bucket *b,
                                              const struct cp_record *record, bool *out);
 
+/* Whether a manifest of that number and digest lies there that a threshold of keys signed. */
+MUST_CHECK struct err cp_bucket_has_sealed(const struct cp_bucket *b, uint64_t version,
+                                           const uint8_t digest[DIGEST_SIZE], uint64_t timeout_ms,
+                                           bool *out);
+
 /* Puts everything of the newest publication again, from the journal; 'why' as cp_bucket_prepare().
  */
 MUST_CHECK struct err cp_bucket_restore(const struct cp_bucket *b, struct cp_store *store,

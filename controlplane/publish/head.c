@@ -12,14 +12,15 @@ static struct err open_head(const struct root *root, struct slice bytes, struct 
     return head_decode(c->body, out);
 }
 
-static uint64_t highest_target(const struct head *head)
+static void find_highest(const struct head *head, struct cp_head_judged *out)
 {
-    uint64_t highest = 0;
     for (uint32_t i = 0; i < head->target_count; i++) {
-        uint64_t version = head->targets[i].version;
-        highest = version > highest ? version : highest;
+        const struct head_target *target = &head->targets[i];
+        if (target->version > out->version_max) {
+            out->version_max = target->version;
+            (void)memcpy(out->digest, target->manifest_digest, DIGEST_SIZE);
+        }
     }
-    return highest;
 }
 
 static enum cp_head_verdict judge_order(const struct head *head, const struct container *c,
@@ -53,7 +54,7 @@ void cp_head_judge(const struct root *root, struct slice bytes, const struct cp_
         return;
     }
     out->epoch = head.epoch;
-    out->version_max = highest_target(&head);
-    out->verdict =
-        out->version_max > own->version_max ? CP_HEAD_BEHIND : judge_order(&head, &c, own);
+    find_highest(&head, out);
+    out->order = judge_order(&head, &c, own);
+    out->verdict = out->version_max > own->version_max ? CP_HEAD_BEHIND : out->order;
 }

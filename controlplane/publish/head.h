@@ -29,14 +29,17 @@ enum cp_head_verdict {
     CP_HEAD_LOWER,
     CP_HEAD_JUMP,
     CP_HEAD_FOREIGN, /* valid and not ours: the next epoch above it is taken. */
-    CP_HEAD_BEHIND,  /* valid, and names a version that the database does not know. */
+    CP_HEAD_BEHIND,  /* valid, and names a version that the database does not know: if anybody ever
+                        published that, which its manifest tells. */
     CP_HEAD_VERDICT_COUNT,
 };
 
 struct cp_head_judged {
     enum cp_head_verdict verdict;
-    uint64_t epoch;       /* of a foreign one. */
-    uint64_t version_max; /* highest that a valid head names. */
+    uint64_t epoch;              /* of a foreign one. */
+    uint64_t version_max;        /* highest that a valid head names, */
+    uint8_t digest[DIGEST_SIZE]; /* and its manifest's. */
+    enum cp_head_verdict order;  /* what it is by its order alone. */
 };
 
 /* Judges the bytes under "head". Time is not asked: nodes remember an expired order, too. */

@@ -329,7 +329,8 @@ static struct err renew(struct cp_leader *l, uint64_t epoch_above)
     l->on_thread.renewed_ns = lease.held ? asked_ns : 0;
     if (lease.held && lease.epoch != l->on_thread.lease_epoch) {
         l->on_thread.lease_epoch = lease.epoch;
-        l->on_thread.own = (struct cp_head_own){.epoch = lease.epoch};
+        l->on_thread.own =
+            (struct cp_head_own){.epoch = lease.epoch, .version_max = l->on_thread.own.version_max};
         l->on_thread.revision = 0;
         l->on_thread.content_checked = false;
         cp_trust_lead(&l->on_thread.trust);
@@ -410,6 +411,28 @@ static struct err settle(struct cp_leader *l, const struct cp_head_judged *judge
     return FAIL(E_IO);
 }
 
+/*
+ * A head key alone can name any version: that somebody published it is told by its manifest, which
+ * was put before its head, or by our own signer. What nobody signed is no sign of a database that
+ * is behind: such a head is answered by its order.
+ */
+static struct err judge_behind(struct cp_leader *l, struct cp_head_judged *judged)
+{
+    bool is_sealed = false;
+    if (judged->verdict != CP_HEAD_BEHIND ||
+        cp_signer_hello(l->options.signer).version >= judged->version_max) {
+        return OK;
+    }
+    TRY(cp_bucket_has_sealed(&l->on_thread.bucket, judged->version_max, judged->digest,
+                             kv_timeout_ms(), &is_sealed));
+    if (!is_sealed) {
+        LOG(LOG_WARN, "leader", "head_of_nothing", LOG_U64("version", judged->version_max),
+            LOG_STR("text", "a head key of ours signed a head that names what nobody published"));
+        judged->verdict = judged->order;
+    }
+    return OK;
+}
+
 static struct err read_and_judge(struct cp_leader *l, struct beat *b)
 {
     l->on_thread.revision = 0;
@@ -426,6 +449,7 @@ static struct err read_and_judge(struct cp_leader *l, struct beat *b)
     if (b->found.state == KV_VALUE) {
         cp_head_judge(&l->on_thread.root, buf_slice(&b->bytes), &l->on_thread.own, &judged);
     }
+    TRY(judge_behind(l, &judged));
     if (judged.verdict != CP_HEAD_OURS) {
         l->on_thread.head_ns = 0;
     }

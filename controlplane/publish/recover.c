@@ -15,7 +15,12 @@
 #include "controlplane/identity/files.h"
 #include "controlplane/publish/revoked.h"
 
-enum { CONTAINER_MAX = 1 << 20, FOUND_MAX = 8 << 20, ARENA_BLOCK = 256 << 10 };
+enum {
+    CONTAINER_MAX = 1 << 20,
+    FOUND_MAX = 8 << 20,
+    ARENA_BLOCK = 256 << 10,
+    AHEAD_MAX = 1 << 20, /* versions, above what we know of ourselves. */
+};
 
 /* A version that the bucket's head names. */
 struct named {
@@ -51,6 +56,20 @@ static void see(struct recovery *r, uint64_t version)
     r->highest = version > r->highest ? version : r->highest;
 }
 
+/*
+ * Numbers are used up for ever, so neither a head, for which one key is enough, nor a node makes
+ * them jump: what is further ahead than publications are is for --above to say.
+ */
+static void believe(struct recovery *r, uint64_t version)
+{
+    if (version > r->highest && version - r->highest > AHEAD_MAX) {
+        LOG(LOG_WARN, "recover", "version_not_believed", LOG_U64("version", version),
+            LOG_U64("highest", r->highest));
+        return;
+    }
+    see(r, version);
+}
+
 static struct err take_head(struct recovery *r, struct slice bytes)
 {
     struct container c;
@@ -61,7 +80,7 @@ static struct err take_head(struct recovery *r, struct slice bytes)
     TRY(head_decode(c.body, &head));
     for (uint32_t i = 0; i < head.target_count; i++) {
         const struct head_target *target = &head.targets[i];
-        see(r, target->version);
+        believe(r, target->version);
         if (target->version > r->newest) {
             struct named *named = &r->ahead[r->ahead_count++];
             named->version = target->version;
@@ -104,12 +123,13 @@ static struct err look(struct recovery *r)
         return e;
     }
     r->newest = err_ok(e) ? r->work->before.version : 0;
+    see(r, r->newest);
+    see(r, cp_signer_hello(room->signer).version);
+    see(r, r->work->above);
     TRY(look_at_bucket(r));
     (void)cp_fleet_wait_read(room->fleet, limits.fetch_timeout_ms);
     cp_fleet_order(room->fleet, &order);
-    see(r, order.version);
-    see(r, cp_signer_hello(room->signer).version);
-    see(r, r->work->above);
+    believe(r, order.version);
     return OK;
 }
 

@@ -69,8 +69,8 @@ struct err cp_op_version_raise(struct cp_store *store, const struct cp_fence *fe
                                uint64_t version)
 {
     struct number number = {.fence = fence, .version = version};
-    if (version >= CP_STILL) {
-        return FAIL(E_TOO_LARGE); /* there would be no number above it. */
+    if (version > CP_STILL / 2) {
+        return FAIL(E_TOO_LARGE); /* there must be numbers above it, and many. */
     }
     if (version == 0) {
         return OK;

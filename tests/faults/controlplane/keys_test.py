@@ -146,6 +146,19 @@ class Thieves(unittest.TestCase):
         self.at(4)
         self.traffic_flowed()
 
+    def test_a_leaked_head_key_names_what_nobody_published(self):
+        """Heads go on, and no number is used up: one key alone says nothing of what there is."""
+        self.begin()
+        make = self.heads_of(forge.Key(self.p.keys / "head.key"))
+        epoch = self.thief.order()[0] + 3
+        self.thief.put("head", make(epoch, version=2 ** 62, digest=bytes(32)))
+        wait_until(lambda: self.thief.order()[0] == epoch + 1, 10, "the leader's next epoch")
+        self.assertIn("head_of_nothing", self.cp.log())
+        self.assertEqual(self.cp.json("status")["leader"]["code"], "")
+        self.publish(2)
+        self.at(2)
+        self.traffic_flowed()
+
     def test_a_leaked_manifest_key_besides(self):
         """With both keys a thief's content is served until the root that takes them away; a version
         far ahead is healed by its floor."""

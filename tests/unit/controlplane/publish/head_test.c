@@ -17,6 +17,7 @@ struct fixture {
     struct key_pair manifest_key;
     struct key_pair stranger;
     struct cp_head_own own;
+    struct cp_head_judged judged;
     struct buf bytes;
 };
 
@@ -77,9 +78,8 @@ static void seal(struct fixture *f, uint64_t epoch, uint64_t sequence, uint64_t 
 
 static enum cp_head_verdict judge(struct fixture *f)
 {
-    struct cp_head_judged judged;
-    cp_head_judge(&f->root, buf_slice(&f->bytes), &f->own, &judged);
-    return judged.verdict;
+    cp_head_judge(&f->root, buf_slice(&f->bytes), &f->own, &f->judged);
+    return f->judged.verdict;
 }
 
 static void remember(struct fixture *f)
@@ -134,6 +134,11 @@ static void a_version_above_the_database_means_that_it_is_behind(void **state)
     struct fixture *f = *state;
     seal(f, 4, 1, 8, &f->head_key); /* whatever its order. */
     assert_int_equal(judge(f), CP_HEAD_BEHIND);
+    assert_int_equal(f->judged.version_max, 8);
+    assert_int_equal(f->judged.order, CP_HEAD_LOWER); /* what it is if nobody published that. */
+    seal(f, 6, 1, 8, &f->head_key);
+    assert_int_equal(judge(f), CP_HEAD_BEHIND);
+    assert_int_equal(f->judged.order, CP_HEAD_FOREIGN);
 }
 
 static void a_strangers_signature_counts_for_nothing(void **state)
