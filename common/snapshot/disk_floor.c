@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <xxhash.h>
 
@@ -104,11 +105,24 @@ struct err disk_floor_read(int dir_fd, const uint8_t environment[ENVIRONMENT_SIZ
     return floor_decode(bytes, environment, out);
 }
 
+/* It has its size, or none; unless something else stood in the floor's place before, and came here
+ * when the two were exchanged: written over, that would be no floor. */
+static int open_aside(int dir_fd)
+{
+    int flags = O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW;
+    struct stat info;
+    auto_close int fd = openat(dir_fd, FLOOR_ASIDE, flags, 0600);
+    if (fd >= 0 && fstat(fd, &info) == 0 && S_ISREG(info.st_mode) && info.st_size <= FLOOR_SIZE) {
+        return TAKE_FD(fd);
+    }
+    (void)unlinkat(dir_fd, FLOOR_ASIDE, 0);
+    return openat(dir_fd, FLOOR_ASIDE, flags | O_EXCL, 0600);
+}
+
 static struct err write_aside(int dir_fd, struct slice bytes, const struct disk_steps *steps)
 {
     TRY(disk_step(steps, DISK_FLOOR_CREATE));
-    int flags = O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW; /* it has its size, or none. */
-    auto_close int fd = openat(dir_fd, FLOOR_ASIDE, flags, 0600);
+    auto_close int fd = open_aside(dir_fd);
     if (fd < 0) {
         return FAIL(E_PERSIST_FAILED);
     }

@@ -234,6 +234,6 @@ const struct trial_kind chunk_kinds[] = {
     {"chunk.swapped", swapped, 30, {E_CHUNK_TAMPERED}},
     {"chunk.bomb", bomb, 2, {E_CHUNK_BOMB, E_CHUNK_TAMPERED}},
     {"part.signed_nonsense", signed_parts, 2, {E_PART_MALFORMED, E_CAPABILITY_MISSING}},
-    {"part.signed_order", signed_order, 2, {E_PART_MALFORMED}},
+    {"part.signed_order", signed_order, 2, {E_PART_MALFORMED, TRIAL_RARE, E_CAPABILITY_MISSING}},
     {.name = NULL},
 };

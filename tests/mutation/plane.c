@@ -263,7 +263,9 @@ static void begin_roll(struct plane *p)
     p->now = (struct cp_roll_now){.mono_ns = 1000000 * MS, .wall_ms = clock_wall_ms()};
     MUST(cp_roll_new(p->world->environment, p->directory, &p->roll));
     for (size_t i = 0; i < REPORTERS; i++) {
-        MUST(key_pair_new(KEY_ROLE_NODE, slice_str(reporter_names[i]), &p->reporters[i]));
+        p->reporters[i] = world_pair(p->world->index, KEY_ROLE_NODE, i);
+        (void)snprintf(p->reporters[i].public.name, sizeof(p->reporters[i].public.name), "%s",
+                       reporter_names[i]);
         (void)snprintf(members[i].id, sizeof(members[i].id), "%s", reporter_names[i]);
         memcpy(members[i].status_key, p->reporters[i].public.bytes, KEY_PUBLIC_SIZE);
         members[i].removed = i == REMOVED_REPORTER;
@@ -1092,7 +1094,7 @@ const struct trial_kind plane_kinds[] = {
     {"join.request_changed",
      join_request_changed,
      4,
-     {E_UNAUTHENTICATED, E_MALFORMED, E_UNSUPPORTED}},
+     {E_UNAUTHENTICATED, E_MALFORMED, TRIAL_RARE, E_UNSUPPORTED}},
     {"renewal.replayed", renewal_replayed, 4, {E_RENEWAL_REPLAYED}},
     {"renewal.of_another_time", renewal_of_another_time, 4, {E_CLOCK_SKEW}},
     {"renewal.unproved", renewal_unproved, 8, {E_UNAUTHENTICATED}},

@@ -48,13 +48,16 @@ struct world *trial_other(struct trial *t);
 
 typedef void trial_fn(struct trial *t);
 
-enum { TRIAL_CODES = 8 };
+enum { TRIAL_CODES = 10 };
+
+/* Codes behind it may never come. */
+#define TRIAL_RARE E_COUNT
 
 struct trial_kind {
     const char *name;
     trial_fn *run;
     unsigned weight;                  /* how often, against the others. */
-    enum err_code codes[TRIAL_CODES]; /* what it may be refused for, and each is seen. */
+    enum err_code codes[TRIAL_CODES]; /* what it may be refused for; each up to TRIAL_RARE comes. */
 };
 
 /* Ends with a kind without a name. */

@@ -39,7 +39,7 @@ void must_(struct err e, const char *file, int line)
 
 /* ---- keys ---- */
 
-static struct key_pair pair_of(unsigned world, enum key_role role, uint64_t serial)
+struct key_pair world_pair(unsigned world, enum key_role role, uint64_t serial)
 {
     struct key_pair pair = {.public = {.role = role}};
     uint8_t secret[crypto_sign_SECRETKEYBYTES];
@@ -58,12 +58,12 @@ static void make_keys(struct world *w)
     enum { LATE = 1000000, STRANGER, NODE };
     for (int role = 0; role < ROOT_ROLE_COUNT; role++) {
         for (size_t i = 0; i < WORLD_KEYS; i++) {
-            w->keys[role][i] = pair_of(w->index, (enum key_role)role, w->generation + i);
+            w->keys[role][i] = world_pair(w->index, (enum key_role)role, w->generation + i);
         }
     }
-    w->late = pair_of(w->index, KEY_ROLE_HEAD, LATE);
-    w->stranger = pair_of(w->index, KEY_ROLE_HEAD, STRANGER);
-    w->node = pair_of(w->index, KEY_ROLE_NODE, NODE);
+    w->late = world_pair(w->index, KEY_ROLE_HEAD, LATE);
+    w->stranger = world_pair(w->index, KEY_ROLE_HEAD, STRANGER);
+    w->node = world_pair(w->index, KEY_ROLE_NODE, NODE);
 }
 
 size_t world_key_count(const struct world *w, enum key_role role)

@@ -4,7 +4,7 @@
  *
  * Shape      a world goes on by generations. In each, every role drops its oldest key for a new
  *            one, the root is the next, the epoch is higher, and there are five new versions. Keys
- *            and contents come from world and generation alone.
+ *            and contents come from world and generation alone; times are the clock's.
  * Ownership  world_begin() makes a generation in place of the one before; world_end() frees it.
  */
 #pragma once
@@ -61,6 +61,9 @@ struct world {
 
 void world_begin(struct world *w, unsigned index, uint64_t generation);
 void world_end(struct world *w);
+
+/* The pair of a world, a role and a number: the same one in every run. */
+struct key_pair world_pair(unsigned world, enum key_role role, uint64_t serial);
 
 /* How many keys of a role a root has. */
 size_t world_key_count(const struct world *w, enum key_role role);

@@ -1,4 +1,4 @@
-"""Publications that follow each other faster than nodes take them: 1,000 in a minute (--long), fewer
+"""Publications that follow each other faster than nodes take them: 1,000 on end (--long), fewer
 otherwise, under calls. Nodes skip what is past, never go back, and all end on the newest, soon; no
 call fails, nothing is refused, and nothing grows: neither memory, nor files, nor the bucket."""
 
@@ -119,7 +119,8 @@ class Storm(unittest.TestCase):
         version = self.cp.json("status")["leader"]["head_version"]
         for number in range(1, count + 1):
             if number % FILES_EVERY == 0:
-                self.cp("publish", "--again", "-m", "storm", self.sources[number // FILES_EVERY % 2])
+                sources = self.sources[number // FILES_EVERY % 2]
+                self.cp("publish", "--again", "-m", "storm", sources)
                 version += 1
             else:
                 version = self.go_back_to(version - 1)
@@ -138,7 +139,8 @@ class Storm(unittest.TestCase):
 
     def statuses(self):
         with NatsClient(self.p.nats) as nats:
-            info = json.loads(nats.request("$JS.API.STREAM.INFO.KV_trilane_%s_nodes" % self.p.environment))
+            info = json.loads(nats.request(
+                "$JS.API.STREAM.INFO.KV_trilane_%s_nodes" % self.p.environment))
         return info["state"]["last_seq"]
 
     def manifests(self):
@@ -184,7 +186,8 @@ class Storm(unittest.TestCase):
             thread.start()
             self.addCleanup(thread.over.set)
         wait_until(lambda: all(thread.done > 20 for thread in calls), 20, "calls that are answered")
-        sizes, statuses, epoch = self.sizes(), self.statuses(), self.nodes[0].dump()["snapshot"]["epoch"]
+        sizes, statuses = self.sizes(), self.statuses()
+        epoch = self.nodes[0].dump()["snapshot"]["epoch"]
         fleet_applies, applies = self.fleet.counts()["applies"], self.applies()
 
         version, seconds = self.storm(COUNT)

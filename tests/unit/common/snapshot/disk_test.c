@@ -684,6 +684,17 @@ static void torn_tail_is_cut_off(void **state)
     fx_remove_directory(directory);
 }
 
+/* In place of a file, a link to another directory's. */
+static void put_link(const char *directory, const char *other, const char *name)
+{
+    char path[512];
+    char target[512];
+    (void)snprintf(path, sizeof(path), "%s/%s", directory, name);
+    (void)snprintf(target, sizeof(target), "%s/%s", other, name);
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(symlink(target, path), 0);
+}
+
 /* Every bit of the floor: it is rebuilt from the highest manifest, never from zero. */
 static void damaged_floor_is_rebuilt(void **state)
 {
@@ -717,6 +728,59 @@ static void damaged_floor_is_rebuilt(void **state)
     }
     d = open_alone(directory);
     assert_int_equal(start_version(d), 2);
+    disk_close(d);
+    fx_remove_directory(directory);
+}
+
+/* An older floor and pack of the same node, to which somebody had links lead. */
+static void links_are_not_followed(void **state)
+{
+    (void)state;
+    char directory[256];
+    char old[256];
+    fx_directory(directory);
+    fx_directory(old);
+    make_first_good(old);
+    make_first_good(directory);
+    struct disk *d = open_alone(directory);
+    EXPECT_OK(apply(d, &versions[1]));
+    disk_close(d);
+    put_link(directory, old, "floor");
+    d = open_alone(directory);
+    assert_true(disk_notes(d).floor_rebuilt);
+    assert_int_equal(start_version(d), 2);
+    EXPECT_OK(disk_mark_good(d)); /* and it is written over as often as need be. */
+    EXPECT_OK(apply(d, &versions[2]));
+    EXPECT_OK(disk_mark_good(d));
+    disk_close(d);
+    put_link(directory, old, "pack");
+    struct disk_options options = options_of(directory);
+    EXPECT(disk_open(&options, &d), E_IO);
+    fx_remove_directory(old);
+    fx_remove_directory(directory);
+}
+
+/* A floor that is longer than one, and is written over by turns with the next. */
+static void a_longer_floor_does_not_come_back(void **state)
+{
+    (void)state;
+    char directory[256];
+    auto_buf struct buf floor = BUF_MAX(4096);
+    fx_directory(directory);
+    make_first_good(directory);
+    read_file(directory, "floor", &floor);
+    EXPECT_OK(buf_add_str(&floor, "and more"));
+    write_file(directory, "floor", buf_slice(&floor));
+    struct disk *d = open_alone(directory);
+    assert_true(disk_notes(d).floor_rebuilt);
+    for (size_t i = 1; i < VERSIONS; i++) {
+        EXPECT_OK(apply(d, &versions[i]));
+    }
+    EXPECT_OK(disk_mark_good(d));
+    disk_close(d);
+    d = open_alone(directory);
+    assert_false(disk_notes(d).floor_rebuilt);
+    assert_int_equal(start_version(d), VERSIONS);
     disk_close(d);
     fx_remove_directory(directory);
 }
@@ -973,6 +1037,8 @@ int main(void)
         cmocka_unit_test(a_full_file_system),
         cmocka_unit_test(torn_tail_is_cut_off),
         cmocka_unit_test(damaged_floor_is_rebuilt),
+        cmocka_unit_test(links_are_not_followed),
+        cmocka_unit_test(a_longer_floor_does_not_come_back),
         cmocka_unit_test(damaged_pack_serves_nothing_wrong),
         cmocka_unit_test(garbage_is_collected),
         cmocka_unit_test(garbage_is_collected_before_anything_is_good),
