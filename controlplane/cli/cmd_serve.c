@@ -221,12 +221,24 @@ static struct err find_address(struct serve *s)
                                                           : say(s, FAIL(E_TOO_LARGE), "advertise");
 }
 
+/* Who may write there puts an older memory under the signer, or a token of their own. */
+static struct err make_data(struct serve *s)
+{
+    struct stat at;
+    if ((mkdir(s->data, 0700) != 0 && errno != EEXIST) || stat(s->data, &at) != 0) {
+        return say_errno(s, "data-dir", s->data);
+    }
+    if ((at.st_mode & S_IWOTH) != 0) {
+        TRY(buf_addf(&s->message, "data-dir: everybody may write to %s: chmod 700 it", s->data));
+        return FAIL(E_USAGE);
+    }
+    return OK;
+}
+
 static struct err prepare_files(struct serve *s)
 {
     TRY(find_address(s));
-    if (mkdir(s->data, 0700) != 0 && errno != EEXIST) {
-        return say_errno(s, "data-dir", s->data);
-    }
+    TRY(make_data(s));
     char path[PATH_SIZE];
     TRY(path_in_data(s, NULL, "lock", path));
     s->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);

@@ -160,6 +160,16 @@ class Offline(unittest.TestCase):
         self.assertEqual(done.returncode, 2)
         self.assertIn("chmod 600", done.stderr)
 
+    def test_a_directory_that_everybody_may_write_to(self):
+        data = self.p.directory / "open-data"
+        data.mkdir()
+        data.chmod(0o777)
+        done = run("serve", "--environment=demo", "--trust-root=%s" % self.p.root,
+                   "--data-dir=%s" % data, "--key-manifest=x", "--key-head=x")
+        self.assertEqual(done.returncode, 2)
+        self.assertIn("chmod 700", done.stderr)
+        self.assertEqual(list(data.iterdir()), [])
+
     def test_keys_are_not_overwritten(self):
         out = self.p.directory / "fresh"
         names = ("root.key", "root.pub")
