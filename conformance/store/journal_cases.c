@@ -166,9 +166,20 @@ static void old_publications_go_and_their_numbers_stay(void **state)
     struct cp_store_chunk later = rig_chunk("later");
     (void)rig_publish(f, &first, 1);
     (void)rig_publish(f, &later, 1);
-    (void)rig_publish(f, &later, 1);
-    limits.history_versions = kept;
     struct cp_record record;
+    struct cp_publication third = rig_publication(rig_hand(f), &later, 1);
+    must(f->ops->publish(f->store, &f->fence, &third));
+    must(f->ops->load(f->store, "dev", 1, &record, NULL)); /* publishing waits for no dropping. */
+    bool any = false;
+    struct cp_fence lost = f->fence;
+    lost.epoch++;
+    must_fail(f->ops->drop_old(f->store, &lost, &any), E_NOT_LEADER);
+    must(f->ops->load(f->store, "dev", 1, &record, NULL));
+    must(f->ops->drop_old(f->store, &f->fence, &any));
+    assert_true(any);
+    must(f->ops->drop_old(f->store, &lost, &any)); /* there is nothing to write. */
+    assert_false(any);
+    limits.history_versions = kept;
     must_fail(f->ops->load(f->store, "dev", 1, &record, NULL), E_NOT_FOUND);
     must(f->ops->load(f->store, "dev", 2, &record, NULL));
     struct buf text = BUF_MAX(64);
@@ -344,7 +355,10 @@ static void sources_go_with_their_versions(void **state)
         uint64_t version = rig_hand(f);
         put_sources(f, version, i == 0 ? "ab" : "b", "one");
         struct cp_publication p = rig_publication(version, NULL, 0);
+        bool any = false;
         must(f->ops->publish(f->store, &f->fence, &p));
+        must(f->ops->drop_old(f->store, &f->fence, &any));
+        assert_int_equal(any, i >= 2);
     }
     put_sources(f, rig_hand(f), "bc", "one");
     limits.history_versions = 1000;

@@ -162,6 +162,8 @@ uint64_t rig_publish(struct rig *f, const struct cp_store_chunk *chunks, size_t 
     uint64_t version = rig_hand(f);
     struct cp_publication p = rig_publication(version, chunks, count);
     must(f->ops->publish(f->store, &f->fence, &p));
+    bool any = false;
+    must(f->ops->drop_old(f->store, &f->fence, &any));
     return version;
 }
 

@@ -8,6 +8,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/limits.h"
+#include "common/base/log.h"
 #include "common/base/scope.h"
 #include "controlplane/publish/passage.h"
 
@@ -181,10 +182,22 @@ struct err cp_step_journal(struct cp_passage *p)
     return found ? OK : e;
 }
 
+/* What could not be dropped goes with the next publication. */
+static void drop_old(struct cp_passage *p)
+{
+    struct cp_store *store = p->room->store;
+    bool any = false;
+    struct err e = p->committed ? store->ops->drop_old(store, &p->fence, &any) : OK;
+    if (!err_ok(e)) {
+        LOG(LOG_WARN, "publish", "drop_failed", LOG_ERR(e));
+    }
+}
+
 /* It is published already: a head that takes longer is told, not refused. */
 struct err cp_step_head(struct cp_passage *p)
 {
     cp_leader_wake(p->room->leader);
     p->work->in_head = cp_leader_wait_head(p->room->leader, p->work->record.version, HEAD_WAIT_MS);
+    drop_old(p);
     return OK;
 }

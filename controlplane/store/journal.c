@@ -2,7 +2,6 @@
 #include <string.h>
 
 #include "common/base/limits.h"
-#include "common/base/log.h"
 #include "controlplane/store/store_in.h"
 
 enum {
@@ -126,6 +125,30 @@ static struct err publish(struct sql *db, void *ctx)
     return cp_chunks_put(db, p->fence->environment, p->publication, buf_slice(&p->before));
 }
 
+static struct err publish_now(struct cp_store *store, struct publish *p)
+{
+    const struct cp_publication *publication = p->publication;
+    uint64_t bytes = publication->manifest.size;
+    for (size_t i = 0; i < publication->chunk_count; i++) {
+        bytes += publication->chunks[i].stored.size;
+        TRY(buf_add(&p->list, slice_of(publication->chunks[i].raw_digest, DIGEST_SIZE)));
+    }
+    return cp_write(store, &(struct cp_write){.fence = p->fence, .bytes = bytes}, publish, p);
+}
+
+struct err cp_op_publish(struct cp_store *store, const struct cp_fence *fence,
+                         const struct cp_publication *publication)
+{
+    struct publish p = {.fence = fence,
+                        .publication = publication,
+                        .list = BUF_MAX(LIST_BYTES_MAX),
+                        .before = BUF_MAX(LIST_BYTES_MAX)};
+    struct err e = publish_now(store, &p);
+    buf_free(&p.list);
+    buf_free(&p.before);
+    return e;
+}
+
 /* ---- dropping what is beyond limits.history_versions; the numbers stay handed out ---- */
 
 struct drop {
@@ -162,10 +185,19 @@ static struct err drop(struct sql *db, void *ctx)
     return cp_uses_drop(db, &cp_source_uses, d->environment, d->oldest);
 }
 
-static struct err drop_old(struct cp_store *store, const struct cp_fence *fence)
+struct err cp_op_drop_old(struct cp_store *store, const struct cp_fence *fence, bool *out_any)
 {
+    *out_any = false;
     struct drop d = {.environment = fence->environment};
     uint64_t last_of_step = 0;
+    uint64_t first_beyond = 0;
+    TRY(find_number(cp_db(store),
+                    "SELECT number FROM journal WHERE environment = $1"
+                    " ORDER BY number DESC LIMIT 1 OFFSET $2",
+                    fence->environment, limits.history_versions, &first_beyond));
+    if (first_beyond == 0) {
+        return OK;
+    }
     TRY(find_number(cp_db(store),
                     "SELECT number FROM journal WHERE environment = $1"
                     " ORDER BY number DESC LIMIT 1 OFFSET $2",
@@ -174,40 +206,9 @@ static struct err drop_old(struct cp_store *store, const struct cp_fence *fence)
                     "SELECT number FROM journal WHERE environment = $1"
                     " ORDER BY number LIMIT 1 OFFSET $2",
                     fence->environment, DROPPED_MAX, &last_of_step));
-    if (d.oldest == 0) {
-        return OK;
-    }
     d.oldest = last_of_step != 0 && last_of_step < d.oldest ? last_of_step : d.oldest;
-    return cp_write(store, &(struct cp_write){.fence = fence}, drop, &d);
-}
-
-static struct err publish_now(struct cp_store *store, struct publish *p)
-{
-    const struct cp_publication *publication = p->publication;
-    uint64_t bytes = publication->manifest.size;
-    for (size_t i = 0; i < publication->chunk_count; i++) {
-        bytes += publication->chunks[i].stored.size;
-        TRY(buf_add(&p->list, slice_of(publication->chunks[i].raw_digest, DIGEST_SIZE)));
-    }
-    return cp_write(store, &(struct cp_write){.fence = p->fence, .bytes = bytes}, publish, p);
-}
-
-struct err cp_op_publish(struct cp_store *store, const struct cp_fence *fence,
-                         const struct cp_publication *publication)
-{
-    struct publish p = {.fence = fence,
-                        .publication = publication,
-                        .list = BUF_MAX(LIST_BYTES_MAX),
-                        .before = BUF_MAX(LIST_BYTES_MAX)};
-    struct err e = publish_now(store, &p);
-    buf_free(&p.list);
-    buf_free(&p.before);
-    TRY(e);
-    /* It is published. What could not be dropped goes with the next one. */
-    e = drop_old(store, fence);
-    if (!err_ok(e)) {
-        LOG(LOG_WARN, "store", "drop_failed", LOG_ERR(e));
-    }
+    TRY(cp_write(store, &(struct cp_write){.fence = fence}, drop, &d));
+    *out_any = true;
     return OK;
 }
 

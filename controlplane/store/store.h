@@ -221,11 +221,14 @@ struct cp_store_ops {
                               struct cp_cosignature out[CP_COSIGNATURES_MAX], size_t *out_count);
     /*
      * Commits the journal row with its chunks: the publication. E_CONFLICT when the version has
-     * one, when a higher version was published, or when the request's id is taken. Behind it drops
-     * what is beyond limits.history_versions, some versions at a time.
+     * one, when a higher version was published, or when the request's id is taken.
      */
     struct err (*publish)(struct cp_store *store, const struct cp_fence *fence,
                           const struct cp_publication *publication);
+    /* Drops what is beyond limits.history_versions, some versions at a time: for each publication
+     * once, when nobody waits for it any more. Where there is nothing (*out_any is false) nothing
+     * is written, and no fence asked. */
+    struct err (*drop_old)(struct cp_store *store, const struct cp_fence *fence, bool *out_any);
 
     /* The publication that a request's id made; E_NOT_FOUND when none did. */
     struct err (*find_request)(struct cp_store *store, const char *environment, const char *request,

@@ -241,6 +241,20 @@ static struct err op_publish(struct cp_store *store, const struct cp_fence *fenc
                  ledger_published(real, &publication->record));
 }
 
+/* A fence is asked where something is written: not when there is nothing to drop. */
+static struct err op_drop_old(struct cp_store *store, const struct cp_fence *fence, bool *out_any)
+{
+    struct cp_store *real = REAL(store);
+    TRY(reach("db.drop_old"));
+    TRY(is_lost());
+    struct cp_fence shown = fence_of(real, fence);
+    struct err e = real->ops->drop_old(real, &shown, out_any);
+    if (err_ok(e) && *out_any) {
+        ledger_fenced(real, fence, "db.drop_old");
+    }
+    return answer_write(e);
+}
+
 static struct err op_find_request(struct cp_store *store, const char *environment,
                                   const char *request, struct cp_record *out)
 {
@@ -432,6 +446,7 @@ static const struct cp_store_ops ops = {
     .cosign_put = op_cosign_put,
     .cosign_list = op_cosign_list,
     .publish = op_publish,
+    .drop_old = op_drop_old,
     .find_request = op_find_request,
     .latest = op_latest,
     .load = op_load,

@@ -1,11 +1,15 @@
 """What was planned is published as it was planned: by its id or by the same sources, without being
-compiled or checked again; and not when something else was published since, or when it is gone."""
+compiled or checked again; and not when something else was published since, or when it is gone.
+What a publication pushes out of the history is dropped behind it."""
 
 import shutil
 import unittest
 
 import trilane
 from trilane import Platform, wait_until
+
+
+HISTORY = 6  # versions that are kept.
 
 
 class Planned(unittest.TestCase):
@@ -21,7 +25,8 @@ class Planned(unittest.TestCase):
         check = cls.p.directory / "check"
         check.write_text('#!/bin/sh\necho run >> "%s"\nexec "%s" "$@"\n' % (cls.checks, trilane.DP))
         check.chmod(0o755)
-        cls.cp = cls.p.control_plane().start(head_interval_ms=200, dp_check=check)
+        cls.cp = cls.p.control_plane().start(head_interval_ms=200, dp_check=check,
+                                              history_versions=HISTORY)
         wait_until(cls.cp.leads, 10, "a leader")
         cls.cp("publish", "-m", "first", cls.sources)
 
@@ -87,6 +92,14 @@ class Planned(unittest.TestCase):
         done = self.cp.json("publish", "-m", "all the same", "--plan", plan["plan"], "--base",
                             str(self.newest()))
         self.assertEqual(done["record"]["content_digest"], plan["record"]["content_digest"])
+
+    def test_old_ones_go(self):
+        for rate in range(300, 300 + HISTORY):
+            self.edit("rate: %d/s" % rate)
+            plan = self.cp.json("plan", self.sources)
+            self.cp("publish", "-m", "one more", "--plan", plan["plan"])
+        versions = [row["version"] for row in self.cp.json("history")["versions"]]
+        self.assertEqual(versions, list(range(versions[0], versions[0] - HISTORY, -1)))
 
     def test_gone(self):
         for plan in ("0" * 32, "7" * 32):
