@@ -116,7 +116,7 @@ class Statuses(unittest.TestCase):
         # It is itself again as soon as that ends.
         wait_until(lambda: self.shown("edge-1").get("live") and
                    self.shown("edge-1")["age_ms"] < 2000, 10, "its own status")
-        self.assertTrue(self.cp.leads())
+        wait_until(self.cp.leads, 10, "it leads")
 
     def test_names_that_nobody_has(self):
         node = self.node("edge-1")
