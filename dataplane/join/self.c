@@ -143,8 +143,8 @@ static struct err take_text(struct slice *rest, const char *name, char *out, siz
 {
     struct slice value = {0};
     TRY(take_line(rest, name, &value));
-    if (value.size == 0 || value.size >= size) {
-        return FAIL(E_MALFORMED);
+    if (value.size == 0 || value.size >= size || slice_find(value, '\0') != value.size) {
+        return FAIL(E_MALFORMED); /* what is behind a NUL would be lost without a word. */
     }
     memcpy(out, value.ptr, value.size);
     out[value.size] = '\0';

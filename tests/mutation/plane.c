@@ -854,12 +854,13 @@ static void renewal_replayed(struct trial *t)
 {
     struct plane *p = t->plane;
     uint64_t count = p->joiners[MEMBER].count;
-    bool early = dice_even(&t->dice);
-    struct renewal n = {.of = MEMBER,
-                        .at_ms = clock_wall_ms(),
-                        .count = early ? dice_between(&t->dice, 1, count)
-                                       : (UINT64_C(1) << NET_SERIAL_COUNT_BITS) +
-                                             dice_below(&t->dice, UINT64_C(1) << 50)};
+    uint64_t which = dice_below(&t->dice, 3); /* the present one, an older one, no count. */
+    if (which == 1) {
+        count = dice_between(&t->dice, 1, count);
+    } else if (which == 2) {
+        count = (UINT64_C(1) << NET_SERIAL_COUNT_BITS) + dice_below(&t->dice, UINT64_C(1) << 50);
+    }
+    struct renewal n = {.of = MEMBER, .at_ms = clock_wall_ms(), .count = count};
     struct cp_renew_request r = renew_request(p, &n);
     judge_renewal(t, &r);
 }
