@@ -94,7 +94,10 @@ static struct err fill_bucket(struct cp_passage *p)
 
 static struct err put_manifest(struct cp_passage *p)
 {
-    return cp_bucket_put_manifest(&p->room->bucket, &p->work->record, buf_slice(&p->container));
+    struct err e =
+        cp_bucket_put_manifest(&p->room->bucket, &p->work->record, buf_slice(&p->container));
+    /* The chunks just went in: a stream that somebody takes away says that it cannot store. */
+    return e.code == E_BUS_FULL ? FAIL(E_UNAVAILABLE) : e;
 }
 
 /*

@@ -7,7 +7,8 @@
  * OpenSSL draws (join tokens, keys of certificates): a failing one is written out as it was.
  *
  * mutation_test SEED FIRST COUNT          inputs FIRST to FIRST + COUNT - 1; with TRILANE_TEST_LONG
- *                                         50 times as many, from FIRST * 50 on
+ *                                         50 times as many, from FIRST * 50 on, where no
+ *                                         sanitizer slows them
  * mutation_test --input SEED NUMBER [KIND] one of them alone, and says what it was
  */
 #include <inttypes.h>
@@ -23,6 +24,7 @@
 
 #include "tests/mutation/node.h"
 #include "tests/mutation/plane.h"
+#include "tests/support/counts.h"
 
 enum {
     GENERATION_INPUTS = 4000, /* of all worlds. */
@@ -355,8 +357,7 @@ int main(int argc, char **argv)
         (void)fprintf(stderr, "usage: mutation_test SEED FIRST COUNT\n");
         return 2;
     }
-    bool is_long = getenv("TRILANE_TEST_LONG") != NULL; /* NOLINT(concurrency-mt-unsafe) */
-    uint64_t factor = is_long ? LONG_FACTOR : 1;
+    uint64_t factor = counts_far() ? LONG_FACTOR : 1;
     set_up(strtoull(argv[1], NULL, 10));
     run_inputs(strtoull(argv[2], NULL, 10) * factor, strtoull(argv[3], NULL, 10) * factor);
     bool tight = figures();
