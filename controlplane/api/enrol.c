@@ -10,6 +10,7 @@
 #include "common/base/text.h"
 #include "controlplane/api/json.h"
 #include "controlplane/identity/grant.h"
+#include "controlplane/publish/sealed.h"
 
 enum {
     MESSAGE_MAX = 1024,
@@ -206,15 +207,17 @@ static uint64_t larger(uint64_t a, uint64_t b)
  * The floor that the node begins with: the newest publication, and the epoch of the leader's row.
  * A floor in the root in force stands above both, since the leader may not have followed it yet.
  * A node never goes below its floor, so this must be the least version that any target of a head
- * may give it. Heads have one target, every node, and it is the newest publication (leader.c); with
- * targets that differ it is the least of them: docs/decisions/0070-joining.md.
+ * may give it. Heads have one target, every node, and it is the newest publication that a threshold
+ * signed (leader.c); with targets that differ it is the least of them:
+ * docs/decisions/0070-joining.md.
  */
 static struct err make_seed(struct cp_publish_room *room, json_t **out)
 {
     struct cp_record latest = {.version = 0};
     struct cp_lease lease = {.epoch = 0};
     struct root root;
-    struct err e = room->store->ops->latest(room->store, room->environment, &latest);
+    const struct cp_sealed_place place = {room->roots, room->store, room->environment};
+    struct err e = cp_sealed_newest(&place, &latest, /* container= */ NULL);
     TRY(e.code == E_NOT_FOUND ? OK : e);
     e = room->store->ops->lease_read(room->store, room->environment, &lease);
     TRY(e.code == E_NOT_FOUND ? OK : e);

@@ -34,10 +34,13 @@ struct err cp_sealed_newest(const struct cp_sealed_place *place, struct cp_recor
                                        &count));
         for (size_t i = 0; i < count; i++) {
             auto_manifest struct manifest manifest = {0};
-            struct err e = cp_sealed_load(place, page[i].version, out, container, &manifest);
-            if (err_ok(e) || !cp_sealed_is_none(e)) {
-                return e;
+            struct cp_record record;
+            struct err e = cp_sealed_load(place, page[i].version, &record, container, &manifest);
+            if (err_ok(e)) {
+                *out = record;
+                return OK;
             }
+            TRY(cp_sealed_is_none(e) ? OK : e);
             below = page[i].version;
         }
     }

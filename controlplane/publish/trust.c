@@ -237,10 +237,7 @@ static struct err fall_back(struct cp_trust *t, const struct cp_sealed_place *pl
     if (t->unsigned_version != newest->version) {
         struct cp_record below = {0};
         struct err e = cp_sealed_newest(place, &below, /* container= */ NULL);
-        if (!err_ok(e)) {
-            TRY(e.code == E_NOT_FOUND ? OK : e);
-            below = (struct cp_record){0};
-        }
+        TRY(e.code == E_NOT_FOUND ? OK : e);
         t->unsigned_version = newest->version;
         t->fallback = below;
     }

@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import socket
+import sqlite3
 import ssl
 import stat
 import threading
@@ -360,6 +361,30 @@ class Joining(unittest.TestCase):
             for cp in (self.cp, self.other):
                 cp.signal(18)  # SIGCONT.
         wait_until(lambda: node.version() == version + 1, 15, "the version that it joined with")
+
+
+class Seed(unittest.TestCase):
+    def test_no_row_that_nobody_signed(self):
+        """Heads go out for the newest publication that a threshold signed: so is the floor."""
+        p = Platform()
+        self.addCleanup(p.close)
+        cp = p.control_plane(ca=p.identities).start(head_interval_ms=200)
+        wait_until(cp.leads, 10, "a leader")
+        cp("publish", "--wait", "no", "-m", "one", p.write_policies(SOURCES))
+        store = sqlite3.connect(cp.data / "store.db", timeout=10)
+        self.addCleanup(store.close)
+        with store:
+            store.execute("INSERT INTO version (environment, number, epoch, handed_ms)"
+                          " SELECT environment, 1000, epoch, 0 FROM version")
+            store.execute(
+                "INSERT INTO journal (environment, number, epoch, origin, manifest,"
+                " manifest_digest, content_digest, raw_size, author, message, created_ms, chunks)"
+                " SELECT environment, 1000, epoch, 0, manifest, manifest_digest, content_digest,"
+                " raw_size, 'mallory', 'by SQL', 0, chunks FROM journal")
+        node = JoinedNode(p, "seeded").joined(cp)
+        self.assertIn("version: 1\n", (node.identity / "joined").read_text())
+        node.start(**NODE)
+        wait_until(lambda: node.version() == 1, 15, "the version that was signed")
 
 
 class Limits(unittest.TestCase):
