@@ -8,8 +8,8 @@
 #include "dataplane/apply/apply_impl.h"
 #include "dataplane/request/metrics.h"
 
-/* Roots taken in one walk; the next head, or the next minute, goes on from there. */
-enum { WALK_MAX = 16 };
+/* Roots taken in one walk, the next asking goes on from there; and roots looked at for the last. */
+enum { WALK_MAX = 16, AHEAD_MAX = 1024 };
 
 /* ---- roots ---- */
 
@@ -27,23 +27,47 @@ static void root_bytes_free(struct root_bytes *b)
 
 #define auto_root_bytes __attribute__((cleanup(root_bytes_free)))
 
+/* The root behind the one reached; NOT_FOUND: that was the last one. */
+static struct err next_root(struct dp_apply *a, struct root_walk *walk, struct buf *bytes)
+{
+    *bytes = BUF_MAX(CONTAINER_HEADER_SIZE + ROOT_BODY_MAX +
+                     CONTAINER_SIGNATURES_MAX * CONTAINER_SIGNATURE_SIZE);
+    char key[SNAP_KEY_SIZE];
+    snap_key_root(walk->at.version + 1, key);
+    TRY(dp_feed_get(&a->feed, key, bytes));
+    return root_walk_step(walk, buf_slice(bytes));
+}
+
 static struct err gather_roots(struct dp_apply *a, struct root_walk *walk, struct root_bytes *bytes)
 {
-    while (walk->steps < WALK_MAX) {
-        struct buf *b = &bytes->at[walk->steps];
-        *b = BUF_MAX(CONTAINER_HEADER_SIZE + ROOT_BODY_MAX +
-                     CONTAINER_SIGNATURES_MAX * CONTAINER_SIGNATURE_SIZE);
-        char key[SNAP_KEY_SIZE];
-        snap_key_root(walk->at.version + 1, key);
-        struct err e = dp_feed_get(&a->feed, key, b);
-        if (e.code == E_NOT_FOUND) {
-            return OK;
-        }
-        TRY(e);
-        bytes->slices[walk->steps] = buf_slice(b);
-        TRY(root_walk_step(walk, buf_slice(b)));
+    struct err e = OK;
+    while (err_ok(e) && walk->steps < WALK_MAX) {
+        size_t at = walk->steps;
+        e = next_root(a, walk, &bytes->at[at]);
+        bytes->slices[at] = buf_slice(&bytes->at[at]);
     }
-    return OK;
+    return e.code == E_NOT_FOUND ? OK : e;
+}
+
+/* From where a full walk ends to the last root that there is; none of them is kept. */
+static struct err look_ahead(struct dp_apply *a, struct root_walk *walk)
+{
+    struct err e = OK;
+    while (err_ok(e) && walk->steps < AHEAD_MAX) {
+        auto_buf struct buf bytes = {0};
+        e = next_root(a, walk, &bytes);
+    }
+    return e.code == E_NOT_FOUND ? OK : e;
+}
+
+/* The end is asked of the last root that there is: those before it are but the way to it, whether
+ * they fit into this walk or not. */
+static struct err check_end(struct dp_apply *a, const struct root_walk *walk)
+{
+    struct root_walk last = *walk;
+    struct err why = walk->steps == WALK_MAX ? look_ahead(a, &last) : OK;
+    struct err over = root_walk_end(&last, clock_wall_ms(), (int64_t)limits.clock_tolerance_ms);
+    return err_ok(over) || err_ok(why) ? over : why;
 }
 
 static struct err walk_roots(struct dp_apply *a)
@@ -56,7 +80,7 @@ static struct err walk_roots(struct dp_apply *a)
     if (walk.steps == 0) {
         return why;
     }
-    TRY(root_walk_end(&walk, clock_wall_ms(), (int64_t)limits.clock_tolerance_ms));
+    TRY(check_end(a, &walk));
     struct err e = disk_walk(a->disk, &walk, bytes.slices);
     if (disk_root_version(a->disk) == walk.at.version) {
         judge_walk(&a->judge, &walk); /* both go on from the same root, whatever failed. */

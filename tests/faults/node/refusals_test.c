@@ -593,6 +593,57 @@ static void a_new_root_is_walked_to(void **state)
     assert_int_equal(now.root_version, rig.publisher.root.version);
 }
 
+/* So many roots behind the present one; all are over, but for the last one if it is 'good'. The
+ * nearest is put last: a node finds all of them, or none. */
+static void put_roots(struct publisher *p, size_t count, bool good)
+{
+    enum { ROOTS_MAX = 20 };
+    struct buf roots[ROOTS_MAX] = {0};
+    uint64_t first = p->root.version + 1;
+    int64_t end_ms = p->root.not_after_ms;
+    CHECK(count <= ROOTS_MAX);
+    for (size_t i = 0; i < count; i++) {
+        bool last = i + 1 == count;
+        roots[i] = BUF_MAX((size_t)2 * ROOT_BODY_MAX);
+        p->root.not_after_ms = last && good ? end_ms : clock_wall_ms() - 86400000;
+        publisher_next_root(p, /* floor= */ NULL, &roots[i]);
+    }
+    for (size_t i = count; i-- > 0;) {
+        char key[SNAP_KEY_SIZE];
+        snap_key_root(first + i, key);
+        publisher_put(&rig.snapshots, key, buf_slice(&roots[i]));
+        buf_free(&roots[i]);
+    }
+}
+
+/* More than fit into one walk. */
+enum { MANY_ROOTS = 19 };
+
+/* Of many roots that are all over none is taken. */
+static void many_roots_that_are_over(void **state)
+{
+    (void)state;
+    struct publisher late = rig.publisher;
+    put_roots(&late, MANY_ROOTS - 1, /* good= */ false);
+    send_head((struct head_plan){.sequence = rig.sequence + 1, .root_version = late.root.version});
+    refused_as(E_ROOT_EXPIRED);
+    struct rig_dump now;
+    assert_true(rig_dump(&rig, &now));
+    assert_int_equal(now.root_version, before.root_version);
+}
+
+/* A node that was away for long: whatever is over on the way, the end is asked of the last. */
+static void many_roots_are_walked_over(void **state)
+{
+    (void)state;
+    put_roots(&rig.publisher, MANY_ROOTS, /* good= */ true);
+    rig_publish(&rig);
+    rig_wait_version(&rig, rig.version);
+    struct rig_dump now;
+    assert_true(rig_dump(&rig, &now));
+    assert_int_equal(now.root_version, rig.publisher.root.version);
+}
+
 /* A new version by one way alone; the metric says which one it was. */
 static void publish_by(enum rig_way way, const char *line)
 {
@@ -691,6 +742,8 @@ int main(void)
         CASE(part_unknown_field),
         CASE(bucket_purged_and_recreated),
         CASE(a_new_root_is_walked_to),
+        CASE(many_roots_that_are_over),
+        CASE(many_roots_are_walked_over),
         CASE(a_hint_alone_moves_a_node),
         CASE(a_poll_finds_what_no_hint_told),
         CASE(a_hint_that_a_poll_overtook_is_no_replay),
