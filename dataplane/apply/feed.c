@@ -8,6 +8,10 @@
 /* Hints that wait while the apply thread fetches; one comes in two seconds. */
 enum { HINT_QUEUE = 1024 };
 
+/* How long heads wait for the answer to a status: who listens has heard it by then, and it is said
+ * again with the next heartbeat. */
+static const uint64_t status_answer_ms = 250;
+
 static struct err listen(struct dp_feed *feed, struct bus_subscription **out)
 {
     return bus_subscribe(feed->bus, subject_slice(&feed->head), /* group= */ (struct slice){0},
@@ -107,5 +111,7 @@ struct err dp_feed_put_status(struct dp_feed *feed, struct slice node, struct sl
     if (!dp_feed_connected(feed)) {
         return FAIL(E_UNAVAILABLE);
     }
-    return kv_put(&feed->nodes, node, status, limits.fetch_timeout_ms, /* out_revision= */ NULL);
+    uint64_t wait_ms =
+        limits.fetch_timeout_ms < status_answer_ms ? limits.fetch_timeout_ms : status_answer_ms;
+    return kv_put(&feed->nodes, node, status, wait_ms, /* out_revision= */ NULL);
 }

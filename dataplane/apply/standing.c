@@ -252,7 +252,10 @@ void dp_standing_report(struct dp_apply *a, uint64_t now_ns)
     a->report_ns = now_ns + dp_jitter_ns(limits.status_interval_ms);
     if (!err_ok(e)) {
         LOG(LOG_WARN, "apply", "status-not-sent", LOG_ERR(e));
-        /* Not at once again: the bus may be in trouble. */
+    }
+    if (!err_ok(e) && e.code != E_RESULT_UNKNOWN) {
+        /* Not at once again: the bus may be in trouble. What has no answer was sent, and a server
+         * that is slow is not asked more often for it. */
         a->report_ns = now_ns + dp_jitter_ns(limits.status_interval_ms / 10 + 1);
     }
 }

@@ -253,6 +253,50 @@ static void nats_lost_during_an_apply(void **state)
     rig_traffic_end(&rig);
 }
 
+/* Takes the nodes' bucket away, and listens in its place: a status has no answer. */
+static void lose_nodes_bucket(struct queue *heard, struct bus_subscription **out)
+{
+    char subject[KV_BUCKET_MAX + 32];
+    (void)snprintf(subject, sizeof(subject), "$KV.%s.>", rig.nodes.bucket);
+    assert_true(err_ok(queue_init(heard, 1, /* wake= */ NULL, /* wake_ctx= */ NULL)));
+    struct slice all = slice_str(subject);
+    assert_true(err_ok(bus_subscribe(rig.bus, all, (struct slice){0}, heard, NULL, out)));
+    char delete[KV_BUCKET_MAX + 32];
+    (void)snprintf(delete, sizeof(delete), "$JS.API.STREAM.DELETE.KV_%s", rig.nodes.bucket);
+    struct bus_outgoing message = {.subject = slice_str(delete)};
+    assert_true(err_ok(bus_publish(rig.bus, &message)));
+}
+
+static void wait_log(const char *text)
+{
+    uint64_t until_ns = clock_mono_ns() + UINT64_C(10000000000);
+    while (!rig_log_has(&rig, text)) {
+        assert_true(clock_mono_ns() < until_ns);
+        pause_ms(10);
+    }
+}
+
+static void a_status_without_an_answer_holds_up_no_head(void **state)
+{
+    (void)state;
+    struct queue heard;
+    struct bus_subscription *subscription = NULL;
+    rig_node_kill(&rig);
+    rig.fetch_timeout_ms = 5000;
+    rig_node_start(&rig, NULL);
+    rig_wait_version(&rig, 1);
+    lose_nodes_bucket(&heard, &subscription);
+    wait_log("event=status-not-sent");
+    for (int i = 0; i < 3; i++) {
+        rig_publish(&rig);
+        uint64_t start_ns = clock_mono_ns();
+        rig_wait_version(&rig, rig.version);
+        assert_true(clock_mono_ns() - start_ns < UINT64_C(2000000000));
+    }
+    bus_unsubscribe(rig.bus, subscription);
+    queue_free(&heard, bus_message_drop);
+}
+
 /* ---- a release before ---- */
 
 /* Publishes a version that asks for what no release can do yet, and stores it as a node of that
@@ -336,6 +380,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(starts_with_all_else_dead, set_up, tear_down),
         cmocka_unit_test_setup_teardown(nats_away_and_back, set_up, tear_down),
         cmocka_unit_test_setup_teardown(nats_lost_during_an_apply, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_status_without_an_answer_holds_up_no_head, set_up,
+                                        tear_down),
         cmocka_unit_test_setup_teardown(a_downgraded_node_waits, set_up, tear_down),
         cmocka_unit_test_setup_teardown(many_versions_in_a_row, set_up, tear_down),
     };

@@ -204,6 +204,7 @@ void rig_node_start(struct rig *r, const char *fault)
     char listen[64];
     char admin[64];
     char log[PATH_SIZE];
+    char fetch[64];
     CHECK(build != NULL);
     (void)snprintf(program, sizeof(program), "%s/trilane-dp", build);
     (void)snprintf(data, sizeof(data), "--data-dir=%s/data", r->directory);
@@ -212,6 +213,7 @@ void rig_node_start(struct rig *r, const char *fault)
     (void)snprintf(nats, sizeof(nats), "--nats-urls=nats://127.0.0.1:%u", r->nats_port);
     (void)snprintf(listen, sizeof(listen), "--listen=127.0.0.1:%u", r->listen_port);
     (void)snprintf(admin, sizeof(admin), "--listen-admin=127.0.0.1:%u", r->admin_port);
+    (void)snprintf(fetch, sizeof(fetch), "--fetch-timeout-ms=%u", r->fetch_timeout_ms);
     log_path(r, log);
     char *argv[] = {program,
                     publisher_text("serve"),
@@ -224,7 +226,7 @@ void rig_node_start(struct rig *r, const char *fault)
                     publisher_text("--good-after-ms=100"),
                     publisher_text("--status-interval-ms=200"),
                     publisher_text("--stale-after-ms=2000"),
-                    publisher_text("--fetch-timeout-ms=500"),
+                    fetch,
                     publisher_text("--hints-per-second=1000"),
                     data,
                     root,
@@ -385,7 +387,7 @@ void rig_start(struct rig *r)
 {
     char path[PATH_SIZE];
     const char *base = getenv("TMPDIR"); /* NOLINT(concurrency-mt-unsafe): before any thread. */
-    *r = (struct rig){.epoch = 1};
+    *r = (struct rig){.epoch = 1, .fetch_timeout_ms = 500};
     (void)snprintf(r->directory, sizeof(r->directory), "%s/trilane-faults-XXXXXX",
                    base == NULL ? "/tmp" : base);
     CHECK(mkdtemp(r->directory) != NULL);

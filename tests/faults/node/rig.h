@@ -37,9 +37,10 @@ struct rig {
     struct kv snapshots;
     struct kv nodes;
     uint64_t epoch;
-    uint64_t sequence;       /* of the last honest head. */
-    uint64_t version;        /* of the last honest version. */
-    uint64_t file_bytes_max; /* RLIMIT_FSIZE of the node; 0: none. */
+    uint64_t sequence;         /* of the last honest head. */
+    uint64_t version;          /* of the last honest version. */
+    uint64_t file_bytes_max;   /* RLIMIT_FSIZE of the node; 0: none. */
+    unsigned fetch_timeout_ms; /* of the node. */
 };
 
 void rig_start(struct rig *r);
