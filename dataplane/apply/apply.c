@@ -136,13 +136,32 @@ static void count_head(struct dp_apply *a, const char *way)
     metrics_add(a->config.shard, metrics_series(a->config.metrics, DP_METRIC_HEADS, &label), 1);
 }
 
-/* A poll may overtake a hint, on the way or while it waits for its time; and while a bucket was
- * silent heads came as hints alone. Neither is a replay. */
-static bool is_late(const struct dp_apply *a, const struct dp_apply_turn *t)
+/* Whether what a poll found is but behind. A bucket whose leader changes, whose server came back or
+ * that takes no writes for a while has an older head than the hints brought; where it has nothing
+ * else until a node would be STALE by it, somebody keeps it so. */
+static bool is_behind(struct dp_apply *a)
 {
-    bool hint = strcmp(t->way, "hint") == 0 && clock_mono_ns() < a->late_ns;
-    bool poll = strcmp(t->way, "poll") == 0 && a->poll_failed;
-    return t->judged.err.code == E_HEAD_REPLAYED && (hint || poll);
+    uint64_t now_ns = clock_mono_ns();
+    if (a->replayed_ns == 0) {
+        a->replayed_ns = now_ns;
+        LOG(LOG_INFO, "apply", "head-behind", LOG_U64("epoch", a->judge.epoch),
+            LOG_U64("sequence", a->judge.sequence));
+    }
+    return a->has_accepted && now_ns - a->replayed_ns < limits.stale_after_ms * NS_PER_MS;
+}
+
+/* A poll may overtake a hint, on the way or while it waits for its time, and be behind the hints.
+ * Neither is a replay. */
+static bool is_late(struct dp_apply *a, const struct dp_apply_turn *t)
+{
+    bool replayed = t->judged.err.code == E_HEAD_REPLAYED;
+    if (strcmp(t->way, "hint") == 0) {
+        return replayed && clock_mono_ns() < a->late_ns;
+    }
+    if (!replayed) {
+        a->replayed_ns = 0;
+    }
+    return replayed && is_behind(a);
 }
 
 static struct err step_judge(struct dp_apply *a, struct dp_apply_turn *t)

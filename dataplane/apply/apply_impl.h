@@ -84,8 +84,8 @@ struct dp_apply {
     bool mark_failed;     /* its mark could not be written; said so in the log. */
     uint64_t retry_ns;    /* when the target is tried again; 0: not waiting. */
     uint64_t poll_ns;
-    uint64_t late_ns; /* until then a hint may be older than the head that a poll brought. */
-    bool poll_failed; /* the last one: what lies in KV may be older than the hints since. */
+    uint64_t late_ns;     /* until then a hint may be older than the head that a poll brought. */
+    uint64_t replayed_ns; /* since when polls bring but older heads; 0: the last one did not. */
     uint64_t roots_ns;
     uint64_t root_asked_ns;  /* when a root was asked for that is not there. */
     struct err root_refused; /* why the last asking led to none, when it was there. */

@@ -121,11 +121,7 @@ static void do_poll(struct dp_apply *a, uint64_t now_ns)
     a->poll_ns = clock_mono_ns() + dp_jitter_ns(limits.poll_interval_ms);
     if (err_ok(e)) {
         poll_head(a, buf_slice(&head));
-        a->poll_failed = false;
-        return;
-    }
-    a->poll_failed = e.code == E_UNAVAILABLE;
-    if (e.code == E_TOO_LARGE) {
+    } else if (e.code == E_TOO_LARGE) {
         dp_standing_refuse(a, FAIL(E_HEAD_MALFORMED), "head");
     }
 }

@@ -87,8 +87,9 @@ struct dp_request_pool;
     X(SNAPSHOT_LIVE, "trilane_snapshots_live", GAUGE, 0, 0, "Snapshots in memory.", NULL, NULL,    \
       NULL)                                                                                        \
     X(HEADS, "trilane_heads_total", COUNTER, 8, 0,                                                 \
-      "Heads accepted, by how they came; late: hints that a poll had overtaken.", "way", NULL,     \
-      NULL)                                                                                        \
+      "Heads accepted, by how they came; late: hints that a poll had overtaken, and polls behind " \
+      "them.",                                                                                     \
+      "way", NULL, NULL)                                                                           \
     X(CONTACT_AGE, "trilane_head_contact_age_seconds", GAUGE, 0, 0.001,                            \
       "Since the last head was accepted; -0.001: never.", NULL, NULL, NULL)                        \
     X(CONTENT_AGE, "trilane_head_content_age_seconds", GAUGE, 0, 0.001,                            \

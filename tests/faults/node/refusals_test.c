@@ -696,6 +696,28 @@ static void a_hint_that_a_poll_overtook_is_no_replay(void **state)
     assert_string_equal(now.code, "");
 }
 
+/* Where NATS is behind, a poll finds a head that was: that is said when it stays so, not before. */
+static void a_bucket_that_is_behind_is_no_replay_at_once(void **state)
+{
+    (void)state;
+    const char *late = "trilane_heads_total{way=\"late\"}";
+    double counted = rig_metric(&rig, late);
+    uint64_t start_ns = clock_mono_ns();
+    rig.way = RIG_PUT;
+    send_head((struct head_plan){.sequence = rig.sequence - 1});
+    wait_above(late, counted + 2);
+    struct rig_dump now = {0};
+    assert_true(rig_dump(&rig, &now));
+    assert_int_equal(now.refusals, before.refusals);
+    assert_string_equal(now.code, "");
+    rig_wait_refusal(&rig, "HEAD_REPLAYED", before.refusals);
+    assert_true(clock_mono_ns() - start_ns >= UINT64_C(2000000000)); /* --stale-after-ms. */
+    rig.way = RIG_BOTH;
+    rig_publish(&rig);
+    rig_wait_version(&rig, rig.version);
+    rig_wait_state(&rig, "GOOD");
+}
+
 #define CASE(name) cmocka_unit_test_setup(name, look)
 
 int main(void)
@@ -747,6 +769,7 @@ int main(void)
         CASE(a_hint_alone_moves_a_node),
         CASE(a_poll_finds_what_no_hint_told),
         CASE(a_hint_that_a_poll_overtook_is_no_replay),
+        CASE(a_bucket_that_is_behind_is_no_replay_at_once),
     };
     return cmocka_run_group_tests(tests, set_up_all, tear_down_all);
 }
