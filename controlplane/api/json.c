@@ -315,8 +315,8 @@ static bool is_known_member(const char *name, enum cp_work_kind kind)
         {"give_up", 1U << CP_WORK_RECOVER},
         {"above", 1U << CP_WORK_RECOVER},
         {"version", 1U << CP_WORK_ROLLBACK},
-        {"with_trust", 1U << CP_WORK_ROLLBACK},
-        {"confirm", 1U << CP_WORK_ROLLBACK},
+        {"with_trust", 1U << CP_WORK_ROLLBACK | 1U << CP_WORK_RECOVER},
+        {"confirm", 1U << CP_WORK_ROLLBACK | 1U << CP_WORK_RECOVER},
     };
     for (size_t i = 0; i < sizeof(members) / sizeof(members[0]); i++) {
         if (strcmp(name, members[i].name) == 0) {
@@ -337,13 +337,19 @@ static struct err read_flag(const json_t *body, const char *name, bool *out, str
     return OK;
 }
 
-/* What lifts revocations is asked for twice. */
+/* What lifts revocations is asked for twice: of a recovery, by the version that is given up. */
 static struct err read_trust(const json_t *body, struct cp_work *work)
 {
     bool confirms = false;
     uint64_t confirmed = 0;
     TRY(read_flag(body, "with_trust", &work->with_trust, work));
     TRY(read_number(body, "confirm", &confirms, &confirmed, work));
+    if (work->kind == CP_WORK_RECOVER) {
+        work->target = confirmed;
+    }
+    if (work->with_trust && work->kind == CP_WORK_RECOVER && !work->gives_up) {
+        return refuse(work, "\"with_trust\" belongs to \"give_up\"");
+    }
     if (work->with_trust && (!confirms || confirmed != work->target)) {
         return refuse(work, "\"confirm\": expected the version once more: \"with_trust\" lifts "
                             "what was revoked since then");

@@ -317,13 +317,10 @@ static void restore(void *ctx)
     cp_worker_restore(s->publisher);
 }
 
-static void heard(void *ctx, uint64_t *out_epoch, uint64_t *out_sequence)
+static void heard(void *ctx, struct cp_fleet_order *out)
 {
     struct serve *s = ctx;
-    struct cp_fleet_order order;
-    cp_fleet_order(s->fleet, &order);
-    *out_epoch = order.epoch;
-    *out_sequence = order.sequence;
+    cp_fleet_order(s->fleet, out);
 }
 
 static void follow(void *ctx)

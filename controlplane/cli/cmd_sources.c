@@ -43,6 +43,10 @@ static const struct setting_row recover_rows[] = {
     {"give-up", NULL, NULL, "publish the database's newest content anew, above what the bucket has",
      SETTING_FLAG},
     {"above", "VERSION", "0", "hand out only numbers above this one, too", SETTING_TEXT},
+    {"with-trust", NULL, NULL,
+     "what was revoked since then is taken again, where it cannot be read", SETTING_FLAG},
+    {"yes-really", "VERSION", "0", "the version that is given up, once more: for --with-trust",
+     SETTING_TEXT},
     PUBLISH_ROWS,
 };
 
@@ -371,8 +375,22 @@ static int recover(const struct cli *cli)
         return CLI_USAGE;
     }
     bool gives_up = settings_flag(cli->settings, "give-up");
-    return send_and_wait(cli, "/api/v1/recover",
-                         json_pack("{s:b, s:I}", "give_up", gives_up, "above", (json_int_t)above));
+    bool with_trust = settings_flag(cli->settings, "with-trust");
+    uint64_t given_up = 0;
+    if (!cli_number(cli, "yes-really", 0, INT64_MAX, &given_up)) {
+        return CLI_USAGE;
+    }
+    if (with_trust != (given_up > 0) || (with_trust && !gives_up)) {
+        cli_say("error: USAGE: --with-trust goes with --give-up, and is asked for twice: "
+                "--yes-really VERSION, the one whose revocations cannot be read");
+        return CLI_USAGE;
+    }
+    json_t *body = json_pack("{s:b, s:I}", "give_up", gives_up, "above", (json_int_t)above);
+    if (with_trust) {
+        (void)json_object_set_new(body, "with_trust", json_true());
+        (void)json_object_set_new(body, "confirm", json_integer((json_int_t)given_up));
+    }
+    return send_and_wait(cli, "/api/v1/recover", body);
 }
 
 /* ---- the table's rows ---- */

@@ -411,16 +411,34 @@ static struct err settle(struct cp_leader *l, const struct cp_head_judged *judge
     return FAIL(E_IO);
 }
 
+/* What nodes say of heads and versions; zeroes: nothing. */
+static struct cp_fleet_order heard(struct cp_leader *l)
+{
+    struct cp_fleet_order order = {0};
+    if (l->options.heard != NULL) {
+        l->options.heard(l->options.ctx, &order);
+    }
+    return order;
+}
+
+/* Whether our signer, or a node that serves it, knows a version that the database does not. */
+static bool is_known_elsewhere(struct cp_leader *l, const struct cp_head_judged *judged)
+{
+    uint64_t served = heard(l).version;
+    return cp_signer_hello(l->options.signer).version >= judged->version_max ||
+           (served > l->on_thread.own.version_max && served <= judged->version_max);
+}
+
 /*
  * A head key alone can name any version: that somebody published it is told by its manifest, which
- * was put before its head, or by our own signer. What nobody signed is no sign of a database that
- * is behind: such a head is answered by its order.
+ * was put before its head, by our own signer, or by nodes that serve what the database has not.
+ * What none of them knows is no sign of a database that is behind: such a head is answered by its
+ * order.
  */
 static struct err judge_behind(struct cp_leader *l, struct cp_head_judged *judged)
 {
     bool is_sealed = false;
-    if (judged->verdict != CP_HEAD_BEHIND ||
-        cp_signer_hello(l->options.signer).version >= judged->version_max) {
+    if (judged->verdict != CP_HEAD_BEHIND || is_known_elsewhere(l, judged)) {
         return OK;
     }
     TRY(cp_bucket_has_sealed(&l->on_thread.bucket, judged->version_max, judged->digest,
@@ -671,19 +689,15 @@ static struct err put_roots(struct cp_leader *l)
 static struct err heed_nodes(struct cp_leader *l)
 {
     const struct cp_head_own *own = &l->on_thread.own;
-    uint64_t epoch = 0;
-    uint64_t sequence = 0;
-    if (l->options.heard == NULL) {
-        return OK;
-    }
-    l->options.heard(l->options.ctx, &epoch, &sequence);
-    bool above = epoch > own->epoch || (epoch == own->epoch && sequence > own->sequence);
-    if (!above || epoch > own->epoch + HEARD_AHEAD_MAX) {
+    struct cp_fleet_order said = heard(l);
+    bool above =
+        said.epoch > own->epoch || (said.epoch == own->epoch && said.sequence > own->sequence);
+    if (!above || said.epoch > own->epoch + HEARD_AHEAD_MAX) {
         return OK;
     }
     COUNT_HEAD(l, foreign);
-    LOG(LOG_WARN, "leader", "foreign_head_at_nodes", LOG_U64("epoch", epoch),
-        LOG_U64("sequence", sequence));
+    LOG(LOG_WARN, "leader", "foreign_head_at_nodes", LOG_U64("epoch", said.epoch),
+        LOG_U64("sequence", said.sequence));
     return renew(l, own->epoch);
 }
 

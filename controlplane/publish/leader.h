@@ -20,6 +20,7 @@
 #include <stdint.h>
 
 #include "common/base/err.h"
+#include "controlplane/fleet/fleet.h"
 #include "controlplane/publish/bucket.h"
 #include "controlplane/publish/keys.h"
 #include "controlplane/publish/roots.h"
@@ -34,7 +35,7 @@ struct cp_leader;
 typedef void cp_leader_restore_fn(void *ctx);
 
 /* The highest order of a head that a live node says it accepted; zeroes: none. */
-typedef void cp_leader_heard_fn(void *ctx, uint64_t *out_epoch, uint64_t *out_sequence);
+typedef void cp_leader_heard_fn(void *ctx, struct cp_fleet_order *out);
 
 /* This replica follows: called at each look at the row, a few times a second. */
 typedef void cp_leader_follow_fn(void *ctx);

@@ -290,13 +290,20 @@ static struct err add_ahead(struct recovery *r, const struct named *named, struc
     if (err_ok(e)) {
         e = cp_revoked_add_bucket(out, &r->room->bucket.kv, &manifest);
     }
-    if (!err_ok(e)) {
-        buf_clear(&r->work->sentence);
-        TRY(buf_addf(&r->work->sentence,
-                     "what version %" PRIu64 " revoked cannot be read from the bucket (%s), and "
-                     "would be taken again: purge its key \"head\" to give that up, too",
-                     named->version, err_name(e.code)));
+    if (err_ok(e)) {
+        return OK;
     }
+    if (r->work->with_trust && r->work->target == named->version) {
+        LOG(LOG_WARN, "recover", "revocations_given_up", LOG_ERR(e),
+            LOG_U64("version", named->version));
+        return OK;
+    }
+    buf_clear(&r->work->sentence);
+    TRY(buf_addf(&r->work->sentence,
+                 "what version %" PRIu64 " revoked cannot be read from the bucket (%s), and would "
+                 "be taken again: --give-up --with-trust --yes-really %" PRIu64
+                 " gives that up, too",
+                 named->version, err_name(e.code), named->version));
     return e;
 }
 

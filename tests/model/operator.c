@@ -122,22 +122,36 @@ static void check_answer(const struct api_call *call)
     }
 }
 
+/* One try; a version whose revocations are lost is named by the answer. */
+static bool recover_once(bool gives_up, uint64_t *lost)
+{
+    static const struct slice names_it = SLICE_INIT("what version ");
+    char request[32];
+    (void)snprintf(request, sizeof(request), "recover-%s-%u", self()->name, ++self()->recoveries);
+    struct replica *r = pick_replica();
+    struct api_call *call = new_call(CP_WORK_RECOVER, request);
+    call->work.gives_up = gives_up;
+    call->work.with_trust = *lost > 0;
+    call->work.target = *lost;
+    *lost = 0;
+    if (!ask(r, call)) {
+        return true;
+    }
+    note_answer(r, call);
+    struct slice said = buf_slice(&call->work.sentence);
+    if (slice_starts(said, names_it)) {
+        *lost = strtoull((const char *)said.ptr + names_it.size, NULL, 10);
+    }
+    return err_ok(call->work.result);
+}
+
+/* Takes what is missing; else gives it up; else with what it revoked. */
 static void recover(void)
 {
-    for (int give_up = 0; give_up < 2; give_up++) {
-        char request[32];
-        (void)snprintf(request, sizeof(request), "recover-%s-%u", self()->name,
-                       ++self()->recoveries);
-        struct replica *r = pick_replica();
-        struct api_call *call = new_call(CP_WORK_RECOVER, request);
-        call->work.gives_up = give_up == 1;
-        if (!ask(r, call)) {
-            return;
-        }
-        note_answer(r, call);
-        if (err_ok(call->work.result)) {
-            return;
-        }
+    uint64_t lost = 0;
+    if (!recover_once(/* gives_up= */ false, &lost) && !recover_once(/* gives_up= */ true, &lost) &&
+        lost > 0) {
+        (void)recover_once(/* gives_up= */ true, &lost);
     }
 }
 

@@ -58,13 +58,10 @@ static void restore(void *ctx)
     cp_worker_restore(r->publisher);
 }
 
-static void heard(void *ctx, uint64_t *out_epoch, uint64_t *out_sequence)
+static void heard(void *ctx, struct cp_fleet_order *out)
 {
     struct replica *r = ctx;
-    struct cp_fleet_order order;
-    cp_fleet_order(r->fleet, &order);
-    *out_epoch = order.epoch;
-    *out_sequence = order.sequence;
+    cp_fleet_order(r->fleet, out);
 }
 
 static void follow(void *ctx)

@@ -81,9 +81,10 @@ class Thieves(unittest.TestCase):
         return (node or self.nodes[0]).dump()["snapshot"]
 
     def insist(self, head, condition, what):
-        """Sends a hint until each node acted on it: of those that come at once it takes one."""
+        """Sends a hint until each node acted on it: of those that come at once it takes one. What is
+        to be above the leader's order is made anew each time: the leader answers by an epoch."""
         def met(node):
-            self.thief.hint(head)
+            self.thief.hint(head() if callable(head) else head)
             return condition(node)
         for node in self.nodes:
             wait_until(lambda n=node: met(n), 15, "%s: %s" % (node.node_id, what), step=0.02)
@@ -118,12 +119,15 @@ class Thieves(unittest.TestCase):
         key = forge.Key(self.p.keys / "head.key")
         make = self.heads_of(key)
         # It can point at nothing older, and at nothing that it signed itself.
-        epoch = self.thief.order()[0] + 1
-        self.refused(make(epoch, 1, version=first[0], digest=first[1]), "SNAPSHOT_REPLAYED")
+        def above():
+            return self.thief.order()[0] + 1
+        self.refused(lambda: make(above(), 1, version=first[0], digest=first[1]),
+                     "SNAPSHOT_REPLAYED")
         own, digest = forge.manifest_again("dev", [key], self.thief.newest_manifest()[2], 3)
         self.thief.put("manifest.3.%s" % digest.hex(), own)
-        self.refused(make(epoch, 2, version=3, digest=digest), "MANIFEST_WRONG_KEY")
+        self.refused(lambda: make(above(), 2, version=3, digest=digest), "MANIFEST_WRONG_KEY")
         # But it can use epochs up, at most 2^20 a head, and lock the leader out.
+        epoch = above()
         for _ in range(3):
             epoch += forge.EPOCH_JUMP
             self.insist(make(epoch), lambda n, e=epoch: self.snapshot(n)["epoch"] == e, "the epoch")

@@ -145,10 +145,14 @@ class GivingUp(unittest.TestCase):
         done = self.cp.run("recover", "--give-up", "-m", "too early")
         self.assertEqual(done.returncode, 1, done.stderr)
         self.assertIn("what version 2 revoked cannot be read", done.stderr)
-        self.assertIn('purge its key "head"', done.stderr)
+        self.assertIn("--give-up --with-trust --yes-really 2 gives that up, too", done.stderr)
+        once = self.cp.run("recover", "--give-up", "--with-trust", "-m", "asked once")
+        self.assertEqual(once.returncode, 2, once.stderr)
+        other = self.cp.run("recover", "--give-up", "--with-trust", "--yes-really", "1", "-m", "x")
+        self.assertIn("what version 2 revoked cannot be read", other.stderr)
         self.assertEqual(len(self.cp.json("history")["versions"]), 1)
-        self.purge("head")  # as it says.
-        self.assertEqual(self.give_up()["origin"], 1)
+        record = self.give_up("--with-trust", "--yes-really", "2")
+        self.assertEqual((record["origin"], record["with_trust"]), (1, True))
 
     def test_an_empty_database_keeps_it_in_a_file(self):
         self.publish(1)
