@@ -34,6 +34,11 @@ int64_t clock_wall_ms(void)
            atomic_load_explicit(&shift_wall_ms, memory_order_relaxed);
 }
 
+uint64_t clock_thread_ns(void)
+{
+    return (uint64_t)read_ns(CLOCK_THREAD_CPUTIME_ID);
+}
+
 void clock_shift_for_test(int64_t mono_ns, int64_t wall_ms)
 {
     atomic_store(&shift_mono_ns, mono_ns);

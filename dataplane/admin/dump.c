@@ -68,10 +68,14 @@ json_t *dp_dump_ready(const struct dp_admin_config *c, const struct slice *tenan
 /* ---- /dump ---- */
 
 /* Of the turns that workers' loops spent on swaps; by buckets, so at most an eighth too much. */
-static json_t *longest_turn_us(const struct dp_admin_config *c)
+static json_t *turns(const struct dp_admin_config *c, enum dp_metric metric)
 {
-    metrics_id turns = metrics_plain(c->metrics, DP_METRIC_SNAPSHOT_TURN);
-    return number(metrics_percentile(c->metrics, turns, 100) / 1000);
+    metrics_id id = metrics_plain(c->metrics, metric);
+    json_t *o = json_object();
+    set(o, "median", json_real((double)metrics_percentile(c->metrics, id, 50) / 1000));
+    set(o, "p99_9", json_real((double)metrics_percentile(c->metrics, id, 99.9) / 1000));
+    set(o, "longest", json_real((double)metrics_percentile(c->metrics, id, 100) / 1000));
+    return o;
 }
 
 static json_t *snapshot(const struct dp_apply_status *s)
@@ -177,7 +181,8 @@ json_t *dp_dump_node(const struct dp_admin_config *c)
     set(o, "code", json_string(s.code == E_OK ? "" : err_name(s.code)));
     set(o, "object", json_string(s.object));
     set(o, "snapshot", snapshot(&s));
-    set(json_object_get(o, "snapshot"), "longest_turn_us", longest_turn_us(c));
+    set(json_object_get(o, "snapshot"), "turn_us", turns(c, DP_METRIC_SNAPSHOT_TURN));
+    set(json_object_get(o, "snapshot"), "turn_cpu_us", turns(c, DP_METRIC_SNAPSHOT_TURN_CPU));
     set(o, "workers", workers(c));
     set(o, "identity", identity(c));
     set(o, "bus", bus(c));

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "common/base/buf.h"
 #include "common/base/lock.h"
@@ -64,7 +65,8 @@ struct dp_apply_standing {
 
 struct dp_apply {
     struct dp_apply_config config;
-    int wake_fd; /* eventfd. */
+    int wake_fd;        /* eventfd. */
+    _Atomic bool woken; /* it was written to, and not read yet: one write is enough. */
     pthread_t thread;
     struct disk *disk;
     struct dp_feed feed;

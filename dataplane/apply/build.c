@@ -2,24 +2,24 @@
  * link.c's. */
 #include "dataplane/apply/build.h"
 
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "common/base/array.h"
 #include "common/base/check.h"
-#include "common/base/lock.h"
 #include "common/base/scope.h"
 #include "common/snapshot/format.h"
 #include "dataplane/apply/decode.h"
 #include "dataplane/apply/model_impl.h"
 
+/* No lock: a worker lets go of a model in the middle of its turn. */
 struct dp_model_bin {
     dp_model_wake_fn *wake;
     void *wake_ctx;
     struct {
-        struct lock lock;
-        struct dp_model *dead GUARDED; /* nobody refers to these. */
-        size_t live GUARDED;           /* all that were made and not freed. */
+        _Atomic(struct dp_model *) dead; /* nobody refers to these; newest first. */
+        atomic_size_t live;              /* all that were made and not freed. */
     } shared;
 };
 
@@ -33,7 +33,6 @@ struct err dp_model_bin_new(dp_model_wake_fn *wake, void *wake_ctx, struct dp_mo
     }
     bin->wake = wake;
     bin->wake_ctx = wake_ctx;
-    lock_init(&bin->shared.lock);
     *out = bin;
     return OK;
 }
@@ -45,7 +44,6 @@ void dp_model_bin_free(struct dp_model_bin *bin)
     }
     (void)dp_model_bin_sweep(bin);
     CHECK(dp_model_bin_live(bin) == 0);
-    lock_free(&bin->shared.lock);
     free(bin);
 }
 
@@ -58,9 +56,7 @@ static void model_free(struct dp_model *model)
 
 size_t dp_model_bin_sweep(struct dp_model_bin *bin)
 {
-    lock_take(&bin->shared.lock);
-    struct dp_model *dead = TAKE_PTR(bin->shared.dead);
-    lock_drop(&bin->shared.lock);
+    struct dp_model *dead = atomic_exchange(&bin->shared.dead, NULL);
     size_t freed = 0;
     while (dead != NULL) {
         struct dp_model *next = dead->bin_next;
@@ -68,44 +64,31 @@ size_t dp_model_bin_sweep(struct dp_model_bin *bin)
         dead = next;
         freed++;
     }
-    lock_take(&bin->shared.lock);
-    bin->shared.live -= freed;
-    lock_drop(&bin->shared.lock);
+    atomic_fetch_sub(&bin->shared.live, freed);
     return freed;
 }
 
 size_t dp_model_bin_live(struct dp_model_bin *bin)
 {
-    lock_take(&bin->shared.lock);
-    size_t live = bin->shared.live;
-    lock_drop(&bin->shared.lock);
-    return live;
+    return atomic_load(&bin->shared.live);
 }
 
 struct dp_model *dp_model_ref(struct dp_model *model)
 {
-    lock_take(&model->bin->shared.lock);
-    CHECK(model->refs > 0);
-    model->refs++;
-    lock_drop(&model->bin->shared.lock);
+    refs_take(&model->refs);
     return model;
 }
 
 void dp_model_unref(struct dp_model *model)
 {
-    if (model == NULL) {
+    if (model == NULL || !refs_drop(&model->refs)) {
         return;
     }
     struct dp_model_bin *bin = model->bin;
-    lock_take(&bin->shared.lock);
-    CHECK(model->refs > 0);
-    bool last = --model->refs == 0;
-    if (last) {
-        model->bin_next = bin->shared.dead;
-        bin->shared.dead = model;
+    model->bin_next = atomic_load(&bin->shared.dead);
+    while (!atomic_compare_exchange_weak(&bin->shared.dead, &model->bin_next, model)) {
     }
-    lock_drop(&bin->shared.lock);
-    if (last && bin->wake != NULL) {
+    if (bin->wake != NULL) {
         bin->wake(bin->wake_ctx);
     }
 }
@@ -344,16 +327,14 @@ struct err dp_model_build(struct dp_model_bin *bin, struct snap_set *set,
         return FAIL(E_OUT_OF_MEMORY);
     }
     model->bin = bin;
-    model->refs = 1;
+    refs_init(&model->refs);
     model->set = snap_set_ref(set);
     struct err e = fill(model, previous, report);
     if (!err_ok(e)) {
         model_free(model);
         return e.code == E_NO_MEMORY ? (struct err){E_OUT_OF_MEMORY, e.where} : e;
     }
-    lock_take(&bin->shared.lock);
-    bin->shared.live++;
-    lock_drop(&bin->shared.lock);
+    atomic_fetch_add(&bin->shared.live, 1);
     *out = model;
     return OK;
 }

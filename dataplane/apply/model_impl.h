@@ -4,14 +4,15 @@
  * Ownership  'parts' holds the references to parts; the other tries point into them. A model's set
  *            is a reference.
  * Threads    written by the apply thread until dp_model_build() returns; then read only, but for
- *            'refs', which the bin's lock guards. What models share is counted and freed by the
- *            apply thread.
+ *            'refs', and 'bin_next' once there are none. What models share is counted and freed by
+ *            the apply thread.
  */
 #pragma once
 
 #include <stddef.h>
 #include <stdint.h>
 
+#include "common/base/refs.h"
 #include "common/base/trie.h"
 #include "dataplane/apply/build.h"
 #include "dataplane/apply/part.h"
@@ -41,7 +42,7 @@ struct dp_tally {
 struct dp_model {
     struct dp_model_bin *bin;
     struct dp_model *bin_next; /* in the bin's list of dead ones. */
-    uint32_t refs;             /* under the bin's lock. */
+    struct refs refs;
     struct snap_set *set;
     struct trie parts[DP_PART_KIND_COUNT];    /* struct dp_part by its key. */
     const struct dp_environment *environment; /* never NULL once built. */

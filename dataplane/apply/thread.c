@@ -1,6 +1,7 @@
 /* thread: when the apply thread does what. It sleeps until a hint, a timer, or a wake-up. */
 #include <errno.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
@@ -34,6 +35,9 @@ enum { APPLY_NICE = 10 };
 static void wake(void *ctx)
 {
     struct dp_apply *a = ctx;
+    if (atomic_exchange(&a->woken, true)) {
+        return;
+    }
     uint64_t one = 1;
     while (write(a->wake_fd, &one, sizeof(one)) < 0 && errno == EINTR) {
     }
@@ -67,6 +71,7 @@ static void sleep_until_due(struct dp_apply *a)
     if (poll(&fd, 1, timeout_ms) == 1) {
         uint64_t count = 0;
         (void)!read(a->wake_fd, &count, sizeof(count));
+        atomic_store(&a->woken, false); /* behind the read, before a look at what is due. */
     }
 }
 
@@ -143,11 +148,19 @@ static bool stop_or_drain(struct dp_apply *a)
     return stop;
 }
 
+/* Both are the calling thread's own on Linux, and wishes. Woken as a batch it takes the core from
+ * nobody: not from a worker that wakes it in the middle of a swap, nor from one that answers. */
+static void give_way(void)
+{
+    const struct sched_param none = {.sched_priority = 0};
+    (void)sched_setscheduler(0, SCHED_BATCH, &none);
+    (void)setpriority(PRIO_PROCESS, 0, APPLY_NICE);
+}
+
 static void *thread_main(void *ctx)
 {
     struct dp_apply *a = ctx;
-    /* On Linux this is the calling thread's own. */
-    (void)setpriority(PRIO_PROCESS, 0, APPLY_NICE);
+    give_way();
     dp_apply_disk(a);
     while (!stop_or_drain(a)) {
         uint64_t now_ns = clock_mono_ns();

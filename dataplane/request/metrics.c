@@ -21,6 +21,7 @@ struct latency_place {
     const struct dp_caller *caller; /* NULL: free. */
     const struct dp_target *target;
     uint64_t method; /* hash. */
+    uint64_t epoch;  /* of all places, when it was put; another one: forgotten. */
     metrics_id id;
 };
 
@@ -31,6 +32,8 @@ struct dp_request_metrics {
     metrics_id decisions[2]; /* by cached. */
     metrics_id redecided[2]; /* by going on. */
     metrics_id turn;
+    metrics_id turn_cpu;
+    uint64_t epoch;
     struct lane_series {
         const struct dp_lane *lane; /* NULL: free. */
         metrics_id codes[E_COUNT];  /* 0: not made yet. */
@@ -60,6 +63,7 @@ struct err dp_request_metrics_new(struct metrics *metrics, struct metrics_shard 
     m->redecided[0] = one_label(metrics, DP_METRIC_REDECIDED, "ended");
     m->redecided[1] = one_label(metrics, DP_METRIC_REDECIDED, "goes_on");
     m->turn = metrics_plain(metrics, DP_METRIC_SNAPSHOT_TURN);
+    m->turn_cpu = metrics_plain(metrics, DP_METRIC_SNAPSHOT_TURN_CPU);
     *out = m;
     return OK;
 }
@@ -90,11 +94,13 @@ static metrics_id latency_series(struct dp_request_metrics *m, const struct dp_r
     uint64_t method = map_hash(rq->method);
     uint64_t place = method ^ ((uintptr_t)rq->caller >> 4) ^ ((uintptr_t)rq->target >> 6);
     struct latency_place *at = &m->places[place % LATENCY_PLACES];
-    if (at->caller != rq->caller || at->target != rq->target || at->method != method) {
+    if (at->caller != rq->caller || at->target != rq->target || at->method != method ||
+        at->epoch != m->epoch) {
         const struct slice values[] = {rq->method, rq->caller->id, rq->target->id};
         *at = (struct latency_place){.caller = rq->caller,
                                      .target = rq->target,
                                      .method = method,
+                                     .epoch = m->epoch,
                                      .id = metrics_series(m->set, DP_METRIC_RPC_LATENCY, values)};
     }
     return at->id;
@@ -119,14 +125,18 @@ void dp_request_metrics_add(struct dp_request_metrics *m, const struct dp_reques
 
 void dp_request_metrics_clear(struct dp_request_metrics *m)
 {
-    for (size_t i = 0; i < LATENCY_PLACES; i++) {
-        m->places[i] = (struct latency_place){0};
-    }
+    m->epoch++;
 }
 
-void dp_request_metrics_turn(struct dp_request_metrics *m, uint64_t started_ns)
+struct dp_metrics_turn dp_request_metrics_turn_begin(void)
 {
-    metrics_record(m->shard, m->turn, clock_mono_ns() - started_ns);
+    return (struct dp_metrics_turn){.mono_ns = clock_mono_ns(), .thread_ns = clock_thread_ns()};
+}
+
+void dp_request_metrics_turn_end(struct dp_request_metrics *m, const struct dp_metrics_turn *turn)
+{
+    metrics_record(m->shard, m->turn_cpu, clock_thread_ns() - turn->thread_ns);
+    metrics_record(m->shard, m->turn, clock_mono_ns() - turn->mono_ns);
 }
 
 void dp_request_metrics_open(struct dp_request_metrics *m, int by)

@@ -82,6 +82,8 @@ struct dp_request_pool;
     X(SNAPSHOT_TURN, "trilane_snapshot_turn_seconds", HISTOGRAM, 0, 0.000000001,                   \
       "Turns of a worker's loop spent on a swap: adopting it, deciding open requests anew.", NULL, \
       NULL, NULL)                                                                                  \
+    X(SNAPSHOT_TURN_CPU, "trilane_snapshot_turn_cpu_seconds", HISTOGRAM, 0, 0.000000001,           \
+      "What the worker itself had of a core in those turns.", NULL, NULL, NULL)                    \
     X(SNAPSHOT_FETCHED, "trilane_snapshot_fetched_bytes_total", COUNTER, 0, 0,                     \
       "Bytes of manifests and chunks fetched.", NULL, NULL, NULL)                                  \
     X(SNAPSHOT_LIVE, "trilane_snapshots_live", GAUGE, 0, 0, "Snapshots in memory.", NULL, NULL,    \
@@ -127,8 +129,15 @@ void dp_request_metrics_add(struct dp_request_metrics *m, const struct dp_reques
 /* Forgets the series of callers and targets: after every swap. */
 void dp_request_metrics_clear(struct dp_request_metrics *m);
 
-/* A turn of the loop was spent on a swap since 'started_ns' (monotonic). */
-void dp_request_metrics_turn(struct dp_request_metrics *m, uint64_t started_ns);
+/* When a turn began: by the clock, and by what the worker had of a core. */
+struct dp_metrics_turn {
+    uint64_t mono_ns;
+    uint64_t thread_ns;
+};
+
+/* Around what a turn of the loop spends on a swap; both on the worker's thread. */
+struct dp_metrics_turn dp_request_metrics_turn_begin(void);
+void dp_request_metrics_turn_end(struct dp_request_metrics *m, const struct dp_metrics_turn *turn);
 
 /* Open requests moved by 'by'; a decision was made; an open request was decided anew. */
 void dp_request_metrics_open(struct dp_request_metrics *m, int by);

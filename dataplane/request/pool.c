@@ -14,6 +14,7 @@
 #include "common/base/clock.h"
 #include "common/base/ids.h"
 #include "common/base/limits.h"
+#include "common/base/scope.h"
 #include "dataplane/request/identity.h"
 #include "dataplane/request/metrics.h"
 
@@ -65,7 +66,8 @@ static void unpin(struct dp_request_pool *pool, struct dp_generation *generation
     }
     *at = generation->next;
     dp_model_unref(generation->model);
-    free(generation);
+    free(pool->generation_spare);
+    pool->generation_spare = generation;
 }
 
 void dp_request_pool_free(struct dp_request_pool *pool)
@@ -82,6 +84,7 @@ void dp_request_pool_free(struct dp_request_pool *pool)
         unpin(pool, pool->generation);
     }
     CHECK(pool->generations == NULL);
+    free(pool->generation_spare);
     dp_policy_cache_free(pool->decisions);
     dp_identity_memo_free(pool->identities);
 }
@@ -89,11 +92,12 @@ void dp_request_pool_free(struct dp_request_pool *pool)
 void dp_request_pool_adopt(struct dp_request_pool *pool, struct dp_model *model)
 {
     CHECK(model != NULL);
-    struct dp_generation *generation = calloc(1, sizeof(*generation));
-    CHECK(generation != NULL);
-    generation->model = model;
-    generation->pins = 1;
-    generation->next = pool->generations;
+    struct dp_generation *generation = TAKE_PTR(pool->generation_spare);
+    if (generation == NULL) {
+        generation = malloc(sizeof(*generation));
+        CHECK(generation != NULL);
+    }
+    *generation = (struct dp_generation){.model = model, .pins = 1, .next = pool->generations};
     pool->generations = generation;
     struct dp_generation *before = pool->generation;
     pool->generation = generation;
@@ -165,13 +169,13 @@ static void redecide_next(struct dp_request_pool *pool)
 static void redecide_some(struct net_timer *timer, void *ctx)
 {
     struct dp_request_pool *pool = ctx;
-    uint64_t started_ns = clock_mono_ns();
+    struct dp_metrics_turn turn = dp_request_metrics_turn_begin();
     uint64_t spent_ns = 0;
     while (pool->redecide_at != NULL && spent_ns < REDECIDE_NS) {
         redecide_next(pool);
-        spent_ns = clock_mono_ns() - started_ns;
+        spent_ns = clock_mono_ns() - turn.mono_ns;
     }
-    dp_request_metrics_turn(pool->metrics, started_ns);
+    dp_request_metrics_turn_end(pool->metrics, &turn);
     if (pool->redecide_at != NULL) {
         net_timer_arm(pool->loop, timer, 1);
     }

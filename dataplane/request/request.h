@@ -162,16 +162,17 @@ struct dp_request {
 
 /* Requests of one worker, and what they stand on. */
 struct dp_request_pool {
-    struct net_loop *loop;               /* borrowed. */
-    struct dp_policy_cache *decisions;   /* owned. */
-    struct dp_identity_memo *identities; /* owned. */
-    struct dp_limit_table *limits;       /* borrowed: the node's. */
-    struct dp_access_log *access_log;    /* borrowed; NULL: no lines. */
-    struct dp_request_metrics *metrics;  /* borrowed: the worker's. */
-    void *lanes[DP_LANE_COUNT];          /* what each lane's start() gave. */
-    struct dp_generation *generation;    /* in force; NULL: no snapshot yet. */
-    struct dp_generation *generations;   /* all that are alive, newest first. */
-    struct dp_request *open;             /* every open request, newest first. */
+    struct net_loop *loop;                  /* borrowed. */
+    struct dp_policy_cache *decisions;      /* owned. */
+    struct dp_identity_memo *identities;    /* owned. */
+    struct dp_limit_table *limits;          /* borrowed: the node's. */
+    struct dp_access_log *access_log;       /* borrowed; NULL: no lines. */
+    struct dp_request_metrics *metrics;     /* borrowed: the worker's. */
+    void *lanes[DP_LANE_COUNT];             /* what each lane's start() gave. */
+    struct dp_generation *generation;       /* in force; NULL: no snapshot yet. */
+    struct dp_generation *generations;      /* all that are alive, newest first. */
+    struct dp_generation *generation_spare; /* the next one's memory; NULL: none. */
+    struct dp_request *open;                /* every open request, newest first. */
     struct dp_request *free;
     struct net_timer redecide_timer; /* armed while open requests are of an older model. */
     struct dp_request *redecide_at;  /* the next one that may be; NULL: none. */

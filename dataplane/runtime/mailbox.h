@@ -4,11 +4,13 @@
  * Shape      one place: a newer model replaces one that was not taken yet. The worker takes it
  *            between two turns of its loop.
  * Ownership  the mailbox owns the reference that it holds; a taken one is the taker's.
- * Threads    _put() and _version(): any; _take() and _adopted(): the worker.
+ * Threads    _put() and _version(): any; _take() and _adopted(): the worker, which waits for no
+ *            lock: who puts may be preempted by the very worker that it wakes.
  * Errors     none: a loop that takes no task now is asked again with the next _put() or _version().
  */
 #pragma once
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -21,13 +23,15 @@ struct dp_mailbox {
     struct net_loop *loop; /* set by dp_mailbox_init(); borrowed. */
     struct net_task task;  /* queued on the loop while 'posted'. */
     struct {
-        struct lock lock;
-        struct dp_model *waiting GUARDED; /* owned; NULL: none. */
-        bool posted GUARDED;
+        _Atomic(struct dp_model *) waiting; /* owned; NULL: none. */
+        _Atomic bool posted;
+        _Atomic uint64_t version;    /* that the worker serves; 0: none. */
+        _Atomic uint64_t content_ns; /* boot clock, when a head last named it; 0: never. */
+    } shared;                        /* any thread. */
+    struct {
+        struct lock lock; /* while the loop is posted to. */
         bool closed GUARDED;
-        uint64_t version GUARDED;    /* that the worker serves; 0: none. */
-        uint64_t content_ns GUARDED; /* boot clock, when a head last named it; 0: never. */
-    } shared;
+    } posters; /* any thread but the worker. */
 };
 
 /* 'arrived' runs on the loop when there is something to take. */

@@ -61,6 +61,8 @@ static void walked(struct dp_worker *w)
 static void walk(struct net_timer *timer, void *ctx)
 {
     struct dp_worker *w = ctx;
+    struct dp_metrics_turn turn = dp_request_metrics_turn_begin();
+    bool swap = !w->peers.trust;
     size_t batch = w->peers.trust ? TRUST_BATCH : BATCH;
     for (size_t i = 0; i < batch && w->peers.next != NULL; i++) {
         struct dp_caller_conn *c = w->peers.next;
@@ -74,6 +76,9 @@ static void walk(struct net_timer *timer, void *ctx)
         net_timer_arm(w->loop, timer, 1);
     } else {
         walked(w);
+    }
+    if (swap) {
+        dp_request_metrics_turn_end(w->metrics, &turn);
     }
 }
 

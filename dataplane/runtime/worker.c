@@ -295,7 +295,8 @@ static void tick(struct net_timer *timer, void *ctx)
 
 /* ---- models ---- */
 
-/* A strict environment takes no cleartext: its ports are closed until a model allows it again. */
+/* A strict environment takes no cleartext: its ports are closed until a model allows it again, and
+ * who came by them goes when it begins. */
 static void open_or_close_clear_ports(struct dp_worker *w, bool strict)
 {
     for (size_t i = 0; i < DP_PORT_COUNT; i++) {
@@ -309,7 +310,9 @@ static void open_or_close_clear_ports(struct dp_worker *w, bool strict)
             dp_port_reopen(port);
         }
     }
-    for (struct dp_caller_conn *c = w->callers; strict && c != NULL;) {
+    bool begins = strict && !w->strict;
+    w->strict = strict;
+    for (struct dp_caller_conn *c = w->callers; begins && c != NULL;) {
         struct dp_caller_conn *next = c->next;
         if (!dp_port_is_tls(c->port->id)) {
             dp_caller_conn_drain(c);
@@ -333,7 +336,7 @@ static void model_arrived(struct net_task *task, void *ctx)
 {
     (void)task;
     struct dp_worker *w = ctx;
-    uint64_t started_ns = clock_mono_ns();
+    struct dp_metrics_turn turn = dp_request_metrics_turn_begin();
     struct dp_model *model = dp_mailbox_take(&w->mailbox);
     if (model == NULL) {
         return;
@@ -347,7 +350,7 @@ static void model_arrived(struct net_task *task, void *ctx)
     dp_health_changed(w);
     dp_mailbox_adopted(&w->mailbox, version);
     w->config->adopted(w->config->ctx);
-    dp_request_metrics_turn(w->metrics, started_ns);
+    dp_request_metrics_turn_end(w->metrics, &turn);
 }
 
 /* ---- connections that another worker accepted ---- */

@@ -1,4 +1,5 @@
-"""swap: microseconds of the longest turn of a worker's loop that was spent on a swap.
+"""swap: microseconds of the longest turn of a worker's loop that was spent on a swap, by the clock;
+beside it by the worker's own CPU time, which nobody else on the core can make longer.
 
 100 swaps a second for a minute in all, between two versions that differ in one rule of 1,000, while
 the node answers half of what it can. Each round a node starts, answers for a while in peace, then
@@ -124,7 +125,8 @@ def one_round(stack, platform, publisher, directory, echo_pid, number, rate):
     assert node.stop() == 0, node.log()[-3000:]
     return rate, {"still": still, "swapped": swapped, "published": published,
                   "applies": snapshot["applies"] - applies, "refusals": snapshot["refusals"],
-                  "longest_turn_us": snapshot["longest_turn_us"], "log_dropped": dropped,
+                  "turn_us": snapshot["turn_us"], "turn_cpu_us": snapshot["turn_cpu_us"],
+                  "log_dropped": dropped,
                   "judged": judge.result()}
 
 
@@ -163,7 +165,11 @@ def main():
     quiet = bench.Quiet()
     rate, rows = measure()
     state = quiet.report()
-    row = bench.spread([r["longest_turn_us"] for r in rows])
+    row = bench.spread([r["turn_us"]["longest"] for r in rows])
+    for kind, suffix in (("turn_us", "us"), ("turn_cpu_us", "cpu_us")):
+        row["longest_" + suffix] = max(r[kind]["longest"] for r in rows)
+        row["p99_9_" + suffix] = max(r[kind]["p99_9"] for r in rows)
+        row["median_" + suffix] = bench.spread([r[kind]["median"] for r in rows])["median"]
     row["swaps"] = sum(r["applies"] for r in rows)
     row["swaps_per_s"] = round(row["swaps"] / sum(r["published"]["seconds"] for r in rows), 1)
     row["decisions"] = sum(r["judged"]["lines"] for r in rows)
@@ -175,6 +181,9 @@ def main():
     bench.write("swap", "us", "lower", ROUNDS, row, {"off": {"p99_us": off["median"]}}, {}, {
         "rules": RULES, "rate": rate, "swaps_per_second": SWAPS_PER_SECOND, "machine": state,
         "all": rows})
+    print("turns: longest %.1f us by the clock, %.1f us of CPU; p99.9 %.1f and %.1f us; median %.1f "
+          "and %.1f us" % tuple(row[figure + suffix] for figure in ("longest_", "p99_9_", "median_")
+                                for suffix in ("us", "cpu_us")))
     print("%d swaps (%.1f/s), %d decisions, %d of them mixed, %d errors; p99 %.0f us, without "
           "swaps %.0f us: %.3f" % (row["swaps"], row["swaps_per_s"], row["decisions"],
                                    row["mixed"], row["errors"], row["p99_us"], off["median"],

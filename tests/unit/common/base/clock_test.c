@@ -42,12 +42,28 @@ static void shifts_move_the_clocks(void **state)
     assert_true(clock_wall_ms() - wall > -60000);
 }
 
+/* It stands still while the thread sleeps, which the monotonic one does not. */
+static void a_threads_clock_counts_what_it_worked(void **state)
+{
+    (void)state;
+    const struct timespec rest = {.tv_nsec = 20 * 1000000};
+    uint64_t thread = clock_thread_ns();
+    uint64_t mono = clock_mono_ns();
+    assert_int_equal(nanosleep(&rest, NULL), 0);
+    assert_true(clock_thread_ns() - thread < clock_mono_ns() - mono);
+    thread = clock_thread_ns();
+    for (mono = clock_mono_ns(); clock_mono_ns() - mono < 2000000;) {
+    }
+    assert_true(clock_thread_ns() > thread);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(monotonic_clocks_do_not_go_back),
         cmocka_unit_test(the_wall_clock_is_the_systems),
         cmocka_unit_test(shifts_move_the_clocks),
+        cmocka_unit_test(a_threads_clock_counts_what_it_worked),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -898,6 +898,26 @@ static void last_reference_on_any_thread(void **state)
     assert_int_equal(dp_model_bin_sweep(w->bin), 1);
 }
 
+/* All that are let go of at once come into the bin, while it is swept. */
+static void the_last_references_of_many_models(void **state)
+{
+    struct world *w = *state;
+    enum { ROUNDS = 5, MODELS = 4 };
+    for (size_t round = 0; round < ROUNDS; round++) {
+        pthread_t threads[MODELS];
+        for (size_t i = 0; i < MODELS; i++) {
+            struct dp_model *model = sample_model(w);
+            assert_int_equal(pthread_create(&threads[i], NULL, drop_references, model), 0);
+        }
+        while (dp_model_bin_live(w->bin) > 0) {
+            (void)dp_model_bin_sweep(w->bin);
+        }
+        for (size_t i = 0; i < MODELS; i++) {
+            assert_int_equal(pthread_join(threads[i], NULL), 0);
+        }
+    }
+}
+
 /* What an edit costs at 3,500 groups: it follows the edit. */
 static void links_fast(void **state)
 {
@@ -947,6 +967,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(refuses_bytes_and_keys_that_disagree, set_up, tear_down),
         cmocka_unit_test_setup_teardown(an_edited_model_is_as_a_new_one, set_up, tear_down),
         cmocka_unit_test_setup_teardown(last_reference_on_any_thread, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(the_last_references_of_many_models, set_up, tear_down),
         cmocka_unit_test_setup_teardown(links_fast, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

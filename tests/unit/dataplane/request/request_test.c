@@ -426,6 +426,7 @@ static void a_turn_decides_for_a_bounded_time(void **state)
         assert_non_null(open[i]);
     }
     metrics_id turns = metrics_plain(w.metrics, DP_METRIC_SNAPSHOT_TURN);
+    metrics_id turns_cpu = metrics_plain(w.metrics, DP_METRIC_SNAPSHOT_TURN_CPU);
     int64_t before = metrics_value(w.metrics, turns);
     w.route_takes_ns = DECISION_NS;
     adopt(/* allows: */ true);
@@ -433,6 +434,7 @@ static void a_turn_decides_for_a_bounded_time(void **state)
     w.route_takes_ns = 0;
     /* So many fit into the time, at most: a real clock runs beside the one that is moved. */
     assert_true(metrics_value(w.metrics, turns) - before >= (COUNT + AT_ONCE - 1) / AT_ONCE);
+    assert_int_equal(metrics_value(w.metrics, turns_cpu), metrics_value(w.metrics, turns));
     for (size_t i = 0; i < COUNT; i++) {
         assert_int_equal(dp_model_version(open[i]->model), 2);
         dp_request_done(open[i], OK);
