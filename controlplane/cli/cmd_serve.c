@@ -282,7 +282,7 @@ static struct err start_roots(struct serve *s)
     struct cp_store *store = NULL;
     TRY(cp_roots_new(settings_get(s->cli->settings, "trust-root"), s->environment, &s->roots,
                      &s->message));
-    TRY(cp_store_open(s->store, &store, &s->message));
+    TRY(cp_store_await(s->store, &store, &s->message));
     struct err e = cp_roots_exchange(s->roots, store, s->environment, &s->message);
     cp_store_close(store);
     return e;

@@ -326,7 +326,7 @@ static struct err prepare(struct cp_fleet *f, struct buf *message)
     struct subject bucket;
     char subject[SUBJECT_SIZE_MAX + 1];
     TRY(cp_roll_new(f->options.environment, f->options.node_keys, &f->roll));
-    TRY(cp_store_open(f->options.store, &f->store, message));
+    TRY(cp_store_await(f->options.store, &f->store, message));
     TRY(subject_bucket_nodes(slice_str(f->options.environment), &bucket));
     TRY(kv_bind(&f->kv, f->options.bus, subject_slice(&bucket)));
     (void)snprintf(subject, sizeof(subject), "$KV.%.400s.>", bucket.text);

@@ -42,6 +42,7 @@ static struct err put(const struct cp_bucket *b, const char *key, struct slice v
 
 struct root_look {
     const struct cp_bucket *b;
+    uint64_t version;
     bool there;
 };
 
@@ -52,11 +53,14 @@ static struct err put_root(void *ctx, uint64_t version, struct slice container)
     return put(ctx, key, container);
 }
 
-/* Compares a root with what lies in its place. */
+/* Compares the root that is looked for with what lies in its place. */
 static struct err compare_root(void *ctx, uint64_t version, struct slice container)
 {
     struct root_look *look = ctx;
     char key[SNAP_KEY_SIZE];
+    if (version != look->version) {
+        return OK;
+    }
     snap_key_root(version, key);
     auto_buf struct buf value = BUF_MAX(CONTAINER_MAX);
     struct kv_entry entry;
@@ -66,11 +70,10 @@ static struct err compare_root(void *ctx, uint64_t version, struct slice contain
     return OK;
 }
 
-/* Roots are put in order: where the newest lies, the others do, unless somebody took them away. */
-static struct err has_root(const struct cp_bucket *b, bool *out)
+struct err cp_bucket_has_root(const struct cp_bucket *b, uint64_t version, bool *out)
 {
-    struct root_look look = {.b = b};
-    TRY(cp_roots_each(b->roots, cp_roots_version(b->roots), compare_root, &look));
+    struct root_look look = {.b = b, .version = version};
+    TRY(cp_roots_each(b->roots, version, compare_root, &look));
     *out = look.there;
     return OK;
 }
@@ -84,8 +87,9 @@ struct err cp_bucket_prepare(const struct cp_bucket *b, struct buf *why, struct 
         return FAIL(E_BUCKET_FOREIGN);
     }
     TRY(e);
+    /* Roots are put in order: where the newest lies, the others do, unless they were taken away. */
     bool there = false;
-    TRY(has_root(b, &there));
+    TRY(cp_bucket_has_root(b, cp_roots_version(b->roots), &there));
     return there ? OK : cp_bucket_put_roots(b, /* version= */ 0);
 }
 

@@ -37,6 +37,8 @@ void cp_bucket_learn(const struct cp_bucket *b);
 
 /* Whether a chunk lies there, put so lately that it need not be put again. */
 bool cp_bucket_has_chunk(const struct cp_bucket *b, const uint8_t digest[DIGEST_SHORT_SIZE]);
+/* Whether a known root lies in the bucket. */
+MUST_CHECK struct err cp_bucket_has_root(const struct cp_bucket *b, uint64_t version, bool *out);
 /* Puts the known roots from 'version' on. */
 MUST_CHECK struct err cp_bucket_put_roots(const struct cp_bucket *b, uint64_t version);
 

@@ -821,7 +821,7 @@ static struct err prepare(struct cp_leader *l, struct buf *message)
     TRY(subject_head(slice_str(l->options.environment), &l->hint));
     TRY(cp_bucket_bind(&l->on_thread.bucket, l->options.bus, l->options.environment,
                        l->options.roots));
-    TRY(cp_store_open(l->options.store, &l->on_thread.store, message));
+    TRY(cp_store_await(l->options.store, &l->on_thread.store, message));
     cp_trust_init(&l->on_thread.trust, l->options.environment, l->options.name, l->options.roots,
                   l->options.signer);
     l->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

@@ -35,6 +35,7 @@ struct recovery {
     struct root root;            /* in force. */
     uint64_t newest;             /* version in the journal; 0: none. */
     uint64_t highest;            /* that was seen anywhere: bucket, nodes, signer. */
+    uint64_t served;             /* highest that a live node says it serves. */
     bool found;                  /* the bucket's head names a version above the journal's: */
     uint64_t version;            /* this one, */
     uint8_t digest[DIGEST_SIZE]; /* of this manifest. */
@@ -130,6 +131,7 @@ static struct err look(struct recovery *r)
     (void)cp_fleet_wait_read(room->fleet, limits.fetch_timeout_ms);
     cp_fleet_order(room->fleet, &order);
     believe(r, order.version);
+    r->served = order.version;
     return OK;
 }
 
@@ -239,6 +241,13 @@ static struct err adopt(struct recovery *r)
     if (!r->found) {
         TRY(buf_addf(&r->work->sentence,
                      "the bucket's head names no version above the journal's %" PRIu64, r->newest));
+        return FAIL(E_NOT_FOUND);
+    }
+    if (r->served > r->version) { /* they would refuse what is adopted. */
+        TRY(buf_addf(&r->work->sentence,
+                     "nodes serve version %" PRIu64 ", which the bucket has lost, too: it names "
+                     "version %" PRIu64 "; --give-up publishes above both",
+                     r->served, r->version));
         return FAIL(E_NOT_FOUND);
     }
     TRY(read_manifest(r));

@@ -194,10 +194,15 @@ struct err cp_trust_put(struct cp_trust *t, const struct cp_bucket *bucket)
     if (t->put_version == t->root.version) {
         return OK;
     }
-    /* The first time the newest ones, of which the leader before may have put none: nodes are a few
-     * behind. All of them are put when the bucket is filled. */
+    /* The first time the newest ones, of which the leader before may have put none; and those
+     * before them, too, unless the last of these lies there. */
     uint64_t newest = t->root.version;
     uint64_t first = newest > ROOTS_PUT ? newest - ROOTS_PUT + 1 : 1;
+    if (t->put_version == 0 && first > 1) {
+        bool there = false;
+        TRY(cp_bucket_has_root(bucket, first - 1, &there));
+        first = there ? first : 1;
+    }
     TRY(cp_bucket_put_roots(bucket, t->put_version == 0 ? first : t->put_version + 1));
     t->put_version = t->root.version;
     return OK;

@@ -238,7 +238,7 @@ static struct err prepare(struct cp_worker *w, const char *store, struct buf *me
 {
     TRY(cp_bucket_bind(&w->room.bucket, w->room.bus, w->room.environment, w->room.roots));
     w->room.bucket.puts = &w->puts;
-    TRY(cp_store_open(store, &w->room.store, message));
+    TRY(cp_store_await(store, &w->room.store, message));
     TRY(cp_reuse_new(&w->room.reuse));
     w->started = pthread_create(&w->thread, NULL, run, w) == 0;
     return w->started ? OK : FAIL(E_IO);

@@ -10,7 +10,6 @@
  * serialise that a server's own settings bring about, are run again a few times by sql_transact().
  */
 #include <inttypes.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,8 +27,6 @@ enum {
     OID_TEXT = 25,
     MIGRATE_MS = 60000, /* for one migration, and for who waits for another replica's. */
     SETUP_MAX = 1024,
-    BEGIN_TRIES = 5,
-    BEGIN_PAUSE_MS = 200,
 };
 #define MIGRATE_LOCK "4968313046518273" /* whoever migrates holds it; any number of our own. */
 
@@ -545,18 +542,6 @@ static const struct sql_driver postgres_driver = {
     .bytes = bytes,
 };
 
-/* A server that is busy, or just comes up, is asked more than once by who begins. */
-static struct err begin_patiently(struct postgres *p, struct buf *message)
-{
-    struct err e = ensure(p, message);
-    for (unsigned tries = 1; e.code == E_UNAVAILABLE && tries < BEGIN_TRIES; tries++) {
-        (void)poll(NULL, 0, BEGIN_PAUSE_MS);
-        buf_clear(message);
-        e = ensure(p, message);
-    }
-    return e;
-}
-
 struct err sql_postgres_open(const char *url, struct sql **out, struct buf *message)
 {
     struct postgres *p = calloc(1, sizeof(*p));
@@ -569,7 +554,7 @@ struct err sql_postgres_open(const char *url, struct sql **out, struct buf *mess
         free(p);
         return e;
     }
-    e = begin_patiently(p, message);
+    e = ensure(p, message);
     if (!err_ok(e)) {
         close_postgres(&p->sql);
         if (message->size == 0) {

@@ -323,6 +323,10 @@ MUST_CHECK struct err cp_store_sources_digest(const struct cp_store_file *files,
  * that is lost later is connected to again by the next operation.
  */
 MUST_CHECK struct err cp_store_open(const char *url, struct cp_store **out, struct buf *message);
+
+/* The same for a server that begins: a database that is busy, or just comes up, is asked again for
+ * ten seconds. */
+MUST_CHECK struct err cp_store_await(const char *url, struct cp_store **out, struct buf *message);
 /* Whether others on the way could read what travels to a database, or answer in its place: over TCP
  * without sslmode verify-ca or verify-full, by the URL or by libpq's environment. */
 bool cp_store_url_is_clear(const char *url);

@@ -39,6 +39,12 @@ int64_t clock_wall_ms(void)
     return sim_wall_ms(sim_clock());
 }
 
+/* What a thread works is no part of the simulation. */
+uint64_t clock_thread_ns(void)
+{
+    return sim_mono_ns(sim_clock());
+}
+
 int __wrap_clock_gettime(clockid_t id, struct timespec *out);
 int __wrap_clock_gettime(clockid_t id, struct timespec *out)
 {

@@ -19,6 +19,8 @@
 #include "common/base/clock.h"
 #include "common/base/scope.h"
 
+#include "tests/support/ports.h"
+
 enum { READY_MS = 20000, LOOK_MS = 10, PATH_SIZE = NATS_SERVER_TEXT_MAX + 32 };
 
 static struct sockaddr_in loopback(uint16_t port)
@@ -28,21 +30,10 @@ static struct sockaddr_in loopback(uint16_t port)
     return to;
 }
 
-static uint16_t free_port(void)
-{
-    auto_close int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    struct sockaddr_in at = loopback(0);
-    socklen_t size = sizeof(at);
-    CHECK(fd >= 0);
-    CHECK(bind(fd, (struct sockaddr *)&at, size) == 0);
-    CHECK(getsockname(fd, (struct sockaddr *)&at, &size) == 0);
-    return ntohs(at.sin_port);
-}
-
 void nats_server_init(struct nats_server *s, const char *extra)
 {
     const char *base = getenv("TMPDIR"); /* NOLINT(concurrency-mt-unsafe): before any thread. */
-    *s = (struct nats_server){.port = free_port()};
+    *s = (struct nats_server){.port = test_free_port()};
     (void)snprintf(s->directory, sizeof(s->directory), "%s/trilane-nats-XXXXXX",
                    base == NULL ? "/tmp" : base);
     CHECK(mkdtemp(s->directory) != NULL);

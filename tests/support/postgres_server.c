@@ -27,19 +27,9 @@
 #include "common/base/scope.h"
 #include "common/base/text.h"
 
-enum { READY_MS = 30000, END_MS = 10000, LOOK_MS = 10, PATH_SIZE = 512, PROCESSES_MAX = 128 };
+#include "tests/support/ports.h"
 
-static uint16_t free_port(void)
-{
-    auto_close int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    struct sockaddr_in at = {.sin_family = AF_INET};
-    at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    socklen_t size = sizeof(at);
-    CHECK(fd >= 0);
-    CHECK(bind(fd, (struct sockaddr *)&at, size) == 0);
-    CHECK(getsockname(fd, (struct sockaddr *)&at, &size) == 0);
-    return ntohs(at.sin_port);
-}
+enum { READY_MS = 30000, END_MS = 10000, LOOK_MS = 10, PATH_SIZE = 512, PROCESSES_MAX = 128 };
 
 static void look_later(void)
 {
@@ -231,7 +221,7 @@ void postgres_server_init(struct postgres_server *s)
 {
     uint8_t random[16];
     const char *base = getenv("TMPDIR"); /* NOLINT(concurrency-mt-unsafe): before any thread. */
-    *s = (struct postgres_server){.port = free_port()};
+    *s = (struct postgres_server){.port = test_free_port()};
     (void)snprintf(s->directory, sizeof(s->directory), "%s/trilane-pg-XXXXXX",
                    base == NULL ? "/tmp" : base);
     CHECK(mkdtemp(s->directory) != NULL);

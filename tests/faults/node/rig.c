@@ -24,6 +24,8 @@
 #include "common/bus/subject.h"
 #include "dataplane/admin/ask.h"
 
+#include "tests/support/ports.h"
+
 enum { WAIT_MS = 20000, STEP_MS = 10, TEXT_MAX = 4 << 20, PATH_SIZE = 256 };
 
 #define HEAD_MAX (CONTAINER_HEADER_SIZE + HEAD_BODY_MAX + CONTAINER_SIGNATURE_SIZE)
@@ -81,17 +83,6 @@ static void pause_ms(long ms)
 }
 
 /* ---- processes ---- */
-
-static uint16_t free_port(void)
-{
-    auto_close int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t size = sizeof(a);
-    CHECK(fd >= 0);
-    CHECK(bind(fd, (struct sockaddr *)&a, size) == 0);
-    CHECK(getsockname(fd, (struct sockaddr *)&a, &size) == 0);
-    return ntohs(a.sin_port);
-}
 
 /* Runs a program with its output in a file that is appended to. */
 static pid_t spawn(const struct rig *r, const char *log, char *const argv[], const char *fault)
@@ -396,10 +387,10 @@ void rig_start(struct rig *r)
     must(r, key_pair_new(KEY_ROLE_NODE, SLICE_LIT("node-1"), &r->node_key), "node key");
     (void)snprintf(path, sizeof(path), "%s/node.key", r->directory);
     must(r, key_file_write(path, &r->node_key), "node key's file");
-    r->nats_port = free_port();
-    r->admin_port = free_port();
-    r->listen_port = free_port();
-    r->echo_port = free_port();
+    r->nats_port = test_free_port();
+    r->admin_port = test_free_port();
+    r->listen_port = test_free_port();
+    r->echo_port = test_free_port();
     open_bus(r);
     rig_nats_start(r);
     rig_buckets(r);
