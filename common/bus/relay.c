@@ -27,6 +27,7 @@
 enum {
     DIRECTION_SIZE = 64 << 10,
     ACCEPT_MS = 5000,
+    DRAIN_MS = 1000,
     ROUNDS = 64, /* of carrying, before the end is looked for. */
     WHY_SIZE = 128,
 };
@@ -49,7 +50,8 @@ struct relay {
     struct direction up;   /* to the server. */
     struct direction down; /* begins with the INFO line. */
     short remote_events;   /* what the session waits for. */
-    char why[WHY_SIZE];    /* of the end, when the session knows it. */
+    bool remote_gone;
+    char why[WHY_SIZE]; /* of the end, when the session knows it. */
     pthread_t thread;
     bool started;
 };
@@ -314,6 +316,7 @@ static enum carried session_result(struct relay *r, int result)
         (void)crypto_failure(r->why, sizeof(r->why), "TLS");
     }
     ERR_clear_error();
+    r->remote_gone = true;
     return CARRIED_END;
 }
 
@@ -410,6 +413,26 @@ static bool wait_turn(const struct relay *r, bool more, bool *local_gone)
     return fds[2].revents != 0;
 }
 
+/* What nats.c wrote before it closed goes out, too; whatever still comes down is for nobody. A
+ * server that takes nothing more is waited for a second. */
+static void drain(struct relay *r)
+{
+    uint64_t deadline_ns = clock_mono_ns() + (uint64_t)DRAIN_MS * 1000000;
+    bool more = true;
+    while (!r->remote_gone && (more || waiting(&r->up) > 0) && clock_mono_ns() < deadline_ns) {
+        r->remote_events = 0;
+        more = more && fill_up(r) != CARRIED_END;
+        enum carried sent = empty_up(r);
+        struct pollfd fds[] = {
+            {.fd = r->remote, .events = r->remote_events},
+            {.fd = more && waiting(&r->up) == 0 ? r->local : -1, .events = POLLIN}};
+        if (sent == CARRIED_NOTHING && (more || waiting(&r->up) > 0)) {
+            (void)poll(fds, 2, DRAIN_MS);
+            r->remote_gone = (fds[0].revents & (POLLHUP | POLLERR)) != 0;
+        }
+    }
+}
+
 static void *run(void *ctx)
 {
     struct relay *r = ctx;
@@ -426,8 +449,9 @@ static void *run(void *ctx)
     bool woken = false;
     while (carried != CARRIED_END && !woken) { /* ends: with either side, or by relay_close(). */
         woken = wait_turn(r, carried == CARRIED_SOME, &local_gone);
-        carried = carry(r); /* what nats.c wrote before it closed goes out, too. */
+        carried = carry(r);
     }
+    drain(r);
     (void)SSL_shutdown(r->ssl); /* says goodbye, and does not wait for an answer. */
     ERR_clear_error();
     (void)shutdown(r->local, SHUT_RDWR); /* nats.c learns it now. */

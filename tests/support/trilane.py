@@ -71,6 +71,13 @@ def free_port():
         return port
 
 
+def files_of(directory):
+    """As the API takes them."""
+    return [{"name": str(path.relative_to(directory)),
+             "content": base64.b64encode(path.read_bytes()).decode()}
+            for path in sorted(directory.rglob("*.*"))]
+
+
 def die_with_parent():
     """In a child, before it runs its program: a test that is killed leaves nothing behind."""
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -159,14 +159,17 @@ spec:
         wait_until(cp.leads, 10, "a leader")
         node = self.p.node("node-1").start(status_interval_ms=300, poll_interval_ms=200,
                                            good_after_ms=100)
-        end = time.monotonic() + 3
-        published = 0
-        while time.monotonic() < end:
+        began, published = time.monotonic(), 0
+
+        def collected():
+            return cp.metric("trilane_collected_objects_total")
+        # On a busy machine few publications fit three seconds.
+        while time.monotonic() < began + 3 or (collected() <= 4 and time.monotonic() < began + 30):
             answer = self.publish(cp, published % 3 + 1)
             published += 1
             self.assertEqual(answer["record"]["version"], published)
         self.assertEqual(node.version(), published)
-        self.assertGreater(cp.metric("trilane_collected_objects_total"), 4)
+        self.assertGreater(collected(), 4)
         self.assertNotIn("MISSING", node.log())
         self.fresh_node_reaches(published)
 

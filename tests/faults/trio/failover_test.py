@@ -5,7 +5,7 @@ comes back is refused by the database, by KV and by nodes."""
 import time
 import unittest
 
-from trilane import POLICIES, wait_until
+from trilane import POLICIES, files_of, wait_until
 from trio import WiredTrio
 
 TAKE_OVER_S = 3.0

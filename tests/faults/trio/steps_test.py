@@ -6,7 +6,7 @@ import os
 import threading
 import unittest
 
-from trilane import DP, POLICIES, wait_until
+from trilane import DP, POLICIES, files_of, wait_until
 from trio import Trio
 
 # Some of what is done after a number was handed out, or all of it: with one replica each step is
@@ -21,13 +21,6 @@ kind: Service
 metadata: {name: more, tenant: acme}
 spec: {}
 """
-
-
-def files_of(directory):
-    """As the API takes them."""
-    return [{"name": str(path.relative_to(directory)),
-             "content": base64.b64encode(path.read_bytes()).decode()}
-            for path in sorted(directory.rglob("*.*"))]
 
 
 class Steps(unittest.TestCase):
