@@ -584,11 +584,13 @@ static bool is_silence(struct err e)
 
 /*
  * A publication's head is written on the revision of our own last one, without a look: whatever
- * came in between is a conflict, and is judged then. A look is never older than a renewal.
+ * came in between is a conflict, and is judged then. A look is never older than a renewal. Nothing
+ * lower than what we pointed at is published: it is a database that went back, and is held against
+ * the bucket.
  */
 static struct err find_head(struct cp_leader *l, struct beat *b)
 {
-    bool published = b->record.version != l->on_thread.pointed_at;
+    bool published = b->record.version > l->on_thread.pointed_at;
     if (!published || l->on_thread.revision == 0 || !is_recent(l->on_thread.looked_ns)) {
         return read_and_judge(l, b);
     }
