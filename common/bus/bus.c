@@ -17,6 +17,7 @@
  */
 #include "common/bus/bus.h"
 
+#include <openssl/crypto.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -29,6 +30,13 @@
 #include "common/bus/dial.h"
 #include "common/bus/jetstream.h"
 #include "common/bus/subject.h"
+
+/* Threads of nats.c end when they like, and each gives back what OpenSSL keeps for it: at the exit
+ * of the program that must not be gone yet. The system takes it all. */
+__attribute__((constructor)) static void keep_openssl(void)
+{
+    CHECK(OPENSSL_init_crypto(OPENSSL_INIT_NO_ATEXIT, /* settings= */ NULL) == 1);
+}
 
 enum { DOWN_GRACE_MS = 1000, SERVERS_MAX = 16 };
 
