@@ -207,11 +207,6 @@ struct err subject_bucket_nodes(struct slice environment, struct subject *out)
     return bucket(environment, SLICE_LIT("_nodes"), out);
 }
 
-struct err subject_bucket_leader(struct slice environment, struct subject *out)
-{
-    return bucket(environment, SLICE_LIT("_leader"), out);
-}
-
 struct err subject_key_manifest(uint64_t version, struct slice digest, struct subject *out)
 {
     struct subject s = {0};

@@ -72,10 +72,9 @@ MUST_CHECK struct err subject_pull(struct slice stream, struct slice durable, st
 MUST_CHECK struct err subject_durable(struct slice environment, struct slice consumer,
                                       struct slice view, struct subject *out);
 
-/* Buckets: trilane_<env>_snapshots, trilane_<env>_nodes, trilane_<env>_leader. */
+/* Buckets: trilane_<env>_snapshots, trilane_<env>_nodes. */
 MUST_CHECK struct err subject_bucket_snapshots(struct slice environment, struct subject *out);
 MUST_CHECK struct err subject_bucket_nodes(struct slice environment, struct subject *out);
-MUST_CHECK struct err subject_bucket_leader(struct slice environment, struct subject *out);
 
 /* Keys of the snapshot bucket; digests are given as bytes and written as hex. */
 MUST_CHECK struct err subject_key_manifest(uint64_t version, struct slice digest,

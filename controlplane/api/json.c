@@ -1,6 +1,7 @@
 /* json: see json.h. */
 #include "controlplane/api/json.h"
 
+#include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -142,6 +143,17 @@ json_t *cp_json_error(struct err e, const struct cp_work *work)
         (void)json_object_set_new(value, "diagnostics_text", text_of(&work->diagnostics_text));
     }
     return value;
+}
+
+json_t *cp_json_base64(struct slice bytes)
+{
+    size_t size = sodium_base64_encoded_len(bytes.size, sodium_base64_VARIANT_ORIGINAL);
+    auto_free char *text = malloc(size);
+    if (text == NULL) {
+        return NULL;
+    }
+    (void)sodium_bin2base64(text, size, bytes.ptr, bytes.size, sodium_base64_VARIANT_ORIGINAL);
+    return json_string(text);
 }
 
 struct err cp_json_write(json_t *value, struct buf *out)

@@ -31,5 +31,8 @@ MUST_CHECK struct err cp_json_read_work(struct slice body, struct cp_work *work)
  * terminals. */
 bool cp_json_is_line(const json_t *value, size_t max);
 
+/* Bytes as base64 with padding (RFC 4648, 4); NULL: no memory. The caller's. */
+json_t *cp_json_base64(struct slice bytes);
+
 /* Appends the text of 'value' and drops it. E_NO_MEMORY for NULL. */
 MUST_CHECK struct err cp_json_write(json_t *value, struct buf *out);

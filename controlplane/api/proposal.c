@@ -2,7 +2,6 @@
 #include "controlplane/api/proposal.h"
 
 #include <inttypes.h>
-#include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,17 +41,6 @@ static json_t *hex(const uint8_t *bytes, size_t size)
     return json_string(text);
 }
 
-static json_t *base64(struct slice bytes)
-{
-    size_t size = sodium_base64_encoded_len(bytes.size, sodium_base64_VARIANT_ORIGINAL);
-    auto_free char *text = malloc(size);
-    if (text == NULL) {
-        return NULL;
-    }
-    (void)sodium_bin2base64(text, size, bytes.ptr, bytes.size, sodium_base64_VARIANT_ORIGINAL);
-    return json_string(text);
-}
-
 /* ---- shown ---- */
 
 static json_t *signature_of(const struct root *root, const struct cp_cosignature *c)
@@ -83,7 +71,7 @@ struct err cp_api_proposal(struct cp_publish_room *room, json_t **out)
             "version", (json_int_t)open.proposal.version, "epoch", (json_int_t)open.proposal.epoch,
             "origin", (json_int_t)open.proposal.origin, "with_trust", open.proposal.with_trust,
             "proposed_ms", (json_int_t)open.proposal.proposed_ms, "manifest_digest",
-            hex(open.digest, sizeof(open.digest)), "body", base64(buf_slice(&open.body)),
+            hex(open.digest, sizeof(open.digest)), "body", cp_json_base64(buf_slice(&open.body)),
             "threshold", (json_int_t)open.root.ring.thresholds[KEY_ROLE_MANIFEST], "signatures",
             signatures);
     }

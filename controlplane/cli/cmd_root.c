@@ -1,12 +1,12 @@
 /* cmd_root: root show, root sign, root publish: the next root on its way, from hand to hand and to
  * the control plane. */
 #include <inttypes.h>
-#include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "common/base/scope.h"
+#include "controlplane/api/json.h"
 #include "controlplane/api/root.h"
 #include "controlplane/cli/client.h"
 #include "controlplane/cli/commands.h"
@@ -180,17 +180,6 @@ static const struct setting_row publish_rows[] = {
     CLI_SERVER_ROWS,
 };
 
-static json_t *base64_of(struct slice bytes)
-{
-    size_t size = sodium_base64_encoded_len(bytes.size, sodium_base64_VARIANT_ORIGINAL);
-    auto_free char *text = malloc(size);
-    if (text == NULL) {
-        return NULL;
-    }
-    (void)sodium_bin2base64(text, size, bytes.ptr, bytes.size, sodium_base64_VARIANT_ORIGINAL);
-    return json_string(text);
-}
-
 /* The replica that was asked may not be able to go on under it: then its keys are next. */
 static void published_table(const json_t *value)
 {
@@ -211,8 +200,8 @@ static int send(const struct cli *cli, const struct cp_draft *draft)
     char account[64];
     const char *author = settings_get(cli->settings, "author");
     cli_account(account, sizeof(account));
-    json_t *body = json_pack("{s:o, s:s}", "root", base64_of(buf_slice(&draft->bytes)), "author",
-                             author == NULL ? account : author);
+    json_t *body = json_pack("{s:o, s:s}", "root", cp_json_base64(buf_slice(&draft->bytes)),
+                             "author", author == NULL ? account : author);
     json_t *answer = NULL;
     struct err e = cli_call(cli, "/api/v1/roots", body, &answer);
     json_decref(body);

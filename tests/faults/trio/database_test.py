@@ -6,20 +6,9 @@ import socket
 import threading
 import unittest
 
+import turns
 from trilane import wait_until
 from trio import Trio
-
-PLATFORM = """
-apiVersion: trilane.dev/v1
-kind: Environment
-metadata: {name: demo}
-spec: {security: dev, trustDomain: trilane.test}
----
-apiVersion: trilane.dev/v1
-kind: Service
-metadata: {name: web, tenant: acme}
-spec: {traits: {turn: "%s"}}
-"""
 
 
 class Written(unittest.TestCase):
@@ -38,7 +27,7 @@ class Written(unittest.TestCase):
         self.version = self.publish(self.id())
 
     def sources(self, turn):
-        return self.t.write_policies({"platform.yaml": PLATFORM % turn})
+        return turns.write(self.t, turn)
 
     def publish(self, turn):
         """At the leader, signed by two: the version."""

@@ -7,19 +7,8 @@ import stat
 import unittest
 
 import trilane
+import turns
 from trilane import Platform, free_port, http, wait_until
-
-PLATFORM = """
-apiVersion: trilane.dev/v1
-kind: Environment
-metadata: {name: demo}
-spec: {security: dev, trustDomain: trilane.test}
----
-apiVersion: trilane.dev/v1
-kind: Service
-metadata: {name: web, tenant: acme}
-spec: {traits: {turn: "%s"}}
-"""
 
 
 class Api(unittest.TestCase):
@@ -83,8 +72,9 @@ class Api(unittest.TestCase):
             return status, answer.get("code") or answer["record"]["version"]
 
         def files(turn):
+            text = turns.PLATFORM % (self.p.environment, "", turn)
             return [{"name": "p.yaml",
-                     "content": base64.b64encode((PLATFORM % turn).encode()).decode()}]
+                     "content": base64.b64encode(text.encode()).decode()}]
 
         self.assertEqual(post("publish", files=files("one")), (200, 1))
         self.assertEqual(post("publish", files=files("one")), (200, 1))

@@ -83,7 +83,6 @@ static void others(void **state)
     assert_int_equal(subject_durable(env, SLICE_LIT("a_b"), none, &s).code, E_MALFORMED);
     expect(subject_bucket_snapshots(env, &s), &s, "trilane_prod_snapshots");
     expect(subject_bucket_nodes(env, &s), &s, "trilane_prod_nodes");
-    expect(subject_bucket_leader(env, &s), &s, "trilane_prod_leader");
     assert_int_equal(subject_bucket_nodes(SLICE_LIT("a.b"), &s).code, E_MALFORMED);
     expect(subject_key_manifest(12, slice_of(digest, 2), &s), &s, "manifest.12.ab01");
     expect(subject_key_chunk(slice_of(digest, 2), &s), &s, "chunk.ab01");
