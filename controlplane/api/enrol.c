@@ -208,7 +208,7 @@ static uint64_t larger(uint64_t a, uint64_t b)
  * A floor in the root in force stands above both, since the leader may not have followed it yet.
  * A node never goes below its floor, so this must be the least version that any target of a head
  * may give it. Heads have one target, every node, and it is the newest publication that a threshold
- * signed (leader.c); with targets that differ it is the least of them:
+ * signed (point.c); with targets that differ it is the least of them:
  * docs/decisions/0070-joining.md.
  */
 static struct err make_seed(struct cp_publish_room *room, json_t **out)

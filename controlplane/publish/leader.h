@@ -1,18 +1,20 @@
 /*
  * leader: holds the leader's row and keeps the head alive.
  *
- * Shape      one thread. A leader renews the row four times in its life and judges what lies under
- *            "head" in KV each time; every limits.head_interval_ms, and at once when something is
- *            new or wrong, it signs the next head, puts it by compare-and-set (for a publication:
- * on the revision of its own last one) and sends it whole as the hint. It touches no other key:
- * what the head points at is put by the publisher. A follower looks at the row, the sooner the
- * nearer its end is. A replica to which NATS does not answer leaves the row to the others. Units
- * milliseconds. Ownership  cp_leader_new() gives a leader that cp_leader_free() ends; all in the
- * options is borrowed until then, but for the store, which the leader opens for itself. Threads all
- * calls from any thread. Errors     E_NOT_LEADER from cp_leader_fence(): the row is another's, or
- * the last renewal is not young any more. E_STORE_BEHIND: the bucket names a version above the
- * database's. Source     docs/formats.md, "Publishing"; head.c has what is done with what lies in
- * KV.
+ * Shape      one thread. A leader renews the row four times in its life and judges what lies
+ *            under "head" in KV each time; every limits.head_interval_ms, and at once when
+ *            something is new or wrong, it signs the next head, puts it by compare-and-set (for a
+ *            publication: on the revision of its own last one) and sends it whole as the hint. It
+ *            touches no other key: what the head points at is put by the publisher. A follower
+ *            looks at the row, the sooner the nearer its end is. A replica to which NATS does not
+ *            answer leaves the row to the others.
+ * Units      milliseconds.
+ * Ownership  cp_leader_new() gives a leader that cp_leader_free() ends; all in the options is
+ *            borrowed until then, but for the store, which the leader opens for itself.
+ * Threads    all calls from any thread.
+ * Errors     E_NOT_LEADER from cp_leader_fence(): the row is another's, or the last renewal is
+ *            not young any more. E_STORE_BEHIND: the bucket names a version above the database's.
+ * Source     docs/formats.md, "Publishing"; head.c has what is done with what lies in KV.
  */
 #pragma once
 
