@@ -49,12 +49,13 @@ function(trilane_fuzzer name)
     endif()
 endfunction()
 
-# trilane_python_test(PATH LABEL integration|faults|conformance [TIMEOUT seconds] [THREADED]): PATH is
-# below the project's folder, without ".py"; run by Debian's own python, in which its packages are
-# found. It imports tests/support/trilane.py; exit 0 passes, 77 is a skip whose last line says why.
-# THREADED ones run with binaries under TSan, too.
+# trilane_python_test(PATH LABEL integration|faults|conformance [TIMEOUT seconds] [THREADED]
+# [COUNTED TARGETS...]): PATH is below the project's folder, without ".py"; run by Debian's own
+# python, in which its packages are found. It imports tests/support/trilane.py; exit 0 passes, 77 is
+# a skip whose last line says why. THREADED ones run with binaries under TSan, too; COUNTED ones count
+# far with the TARGETS of preset counts.
 function(trilane_python_test path)
-    cmake_parse_arguments(ARG "THREADED" "LABEL;TIMEOUT" "" ${ARGN})
+    cmake_parse_arguments(ARG "THREADED" "LABEL;TIMEOUT" "COUNTED" ${ARGN})
     string(REGEX REPLACE "^tests/" "" name ${path})
     string(REPLACE "/" "." name ${name})
     add_test(NAME ${name} COMMAND /usr/bin/python3 -B ${PROJECT_SOURCE_DIR}/${path}.py)
@@ -65,6 +66,10 @@ function(trilane_python_test path)
     if(ARG_THREADED)
         list(APPEND labels threaded)
         add_dependencies(threaded_tests trilane-cp trilane-dp)
+    endif()
+    if(ARG_COUNTED)
+        list(APPEND labels counted)
+        add_dependencies(counted_tests ${ARG_COUNTED})
     endif()
     # Those that may take longest start first.
     set_tests_properties(${name} PROPERTIES LABELS "${labels}" TIMEOUT ${ARG_TIMEOUT}

@@ -83,6 +83,11 @@ def die_with_parent():
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def counts_far():
+    """Whether this run of a test is the one that counts far: tests/support/counts.h."""
+    return bool(os.environ.get("TRILANE_TEST_LONG")) and BUILD.name == "counts"
+
+
 def wait_until(condition, timeout=15.0, what="the condition", step=0.05):
     """Polls until condition() is true and returns what it gave; AssertionError when it never is."""
     end = time.monotonic() + timeout
