@@ -318,18 +318,83 @@ static void a_removed_node_is_listed_and_never_renewed(void **state)
     struct rig *f = *state;
     struct cp_join_token token = make_token(f, 1, "node-1", 60000);
     struct cp_node node = node_of("node-1", 9);
-    must_fail(f->ops->node_renew(f->store, "dev", "node-1", "0b", 6000), E_NOT_FOUND);
+    struct cp_node next = node_of("node-1", 9);
+    (void)snprintf(next.serial, sizeof(next.serial), "0b");
+    next.not_after_ms = 6000;
+    must_fail(f->ops->node_renew(f->store, "dev", &next), E_NOT_FOUND);
     must_fail(f->ops->node_remove(f->store, "dev", "node-1"), E_NOT_FOUND);
     must(f->ops->node_enrol(f->store, "dev", token.digest, &node));
-    must(f->ops->node_renew(f->store, "dev", "node-1", "0b", 6000));
+    must(f->ops->node_renew(f->store, "dev", &next));
     must(f->ops->node_get(f->store, "dev", "node-1", &node));
     assert_string_equal(node.serial, "0b");
     assert_int_equal(node.not_after_ms, 6000);
     must(f->ops->node_remove(f->store, "dev", "node-1"));
-    must_fail(f->ops->node_renew(f->store, "dev", "node-1", "0c", 7000), E_NOT_FOUND);
+    (void)snprintf(next.serial, sizeof(next.serial), "0c");
+    must_fail(f->ops->node_renew(f->store, "dev", &next), E_NOT_FOUND);
     must(f->ops->node_get(f->store, "dev", "node-1", &node));
     assert_int_equal(node.state, CP_NODE_REMOVED);
     assert_string_equal(node.serial, "0b");
+}
+
+/* ---- certificates ---- */
+
+struct serials {
+    char text[256]; /* "0a 0b ", those that were removed with a '!' behind. */
+    struct cp_certificate last;
+};
+
+static struct err add_serial(void *ctx, const struct cp_certificate *certificate)
+{
+    struct serials *s = ctx;
+    size_t size = strlen(s->text);
+    (void)snprintf(s->text + size, sizeof(s->text) - size, "%s%s ", certificate->serial,
+                   certificate->removed ? "!" : "");
+    s->last = *certificate;
+    return OK;
+}
+
+static struct serials serials_of(struct rig *f, const char *node)
+{
+    struct serials s = {.text = ""};
+    must(node != NULL ? f->ops->certificates_of(f->store, "dev", node, add_serial, &s)
+                      : f->ops->certificates_removed(f->store, "dev", add_serial, &s));
+    return s;
+}
+
+static void a_nodes_certificates_are_kept_to_their_end(void **state)
+{
+    struct rig *f = *state;
+    struct cp_join_token token = make_token(f, 1, "node-1", 60000);
+    struct cp_join_token other = make_token(f, 2, "node-2", 60000);
+    struct cp_node node = node_of("node-1", 9);
+    struct cp_node second = node_of("node-2", 8);
+    node.not_after_ms = second.not_after_ms = now_ms(f) + 60000;
+    (void)memset(node.warrant, 7, sizeof(node.warrant));
+    must(f->ops->node_enrol(f->store, "dev", token.digest, &node));
+    (void)snprintf(second.serial, sizeof(second.serial), "2a");
+    must(f->ops->node_enrol(f->store, "dev", other.digest, &second));
+    (void)snprintf(node.serial, sizeof(node.serial), "0b");
+    must(f->ops->node_renew(f->store, "dev", &node));
+    (void)snprintf(node.serial, sizeof(node.serial), "0c");
+    node.not_after_ms = now_ms(f) - 1000; /* over already. */
+    must(f->ops->node_renew(f->store, "dev", &node));
+    struct serials found = serials_of(f, "node-1");
+    assert_string_equal(found.text, "0a 0b ");
+    assert_string_equal(found.last.node, "node-1");
+    assert_int_equal(found.last.not_after_ms, second.not_after_ms);
+    assert_memory_equal(found.last.warrant, node.warrant, sizeof(node.warrant));
+    assert_string_equal(serials_of(f, NULL).text, "");
+    (void)memset(found.last.removal, 9, sizeof(found.last.removal));
+    must(f->ops->certificate_remove(f->store, "dev", &found.last));
+    must_fail(f->ops->certificate_remove(f->store, "prod", &found.last), E_NOT_FOUND);
+    assert_string_equal(serials_of(f, "node-1").text, "0a 0b! ");
+    struct serials removed = serials_of(f, NULL);
+    assert_string_equal(removed.text, "0b! ");
+    assert_memory_equal(removed.last.removal, found.last.removal, sizeof(found.last.removal));
+    must(f->ops->node_remove(f->store, "dev", "node-1"));
+    must_fail(f->ops->node_renew(f->store, "dev", &node), E_NOT_FOUND);
+    assert_string_equal(serials_of(f, "node-1").text, "0a 0b! "); /* nothing was given out. */
+    assert_string_equal(serials_of(f, "node-2").text, "2a ");
 }
 
 static struct err count_node(void *ctx, const struct cp_node *node)
@@ -412,6 +477,7 @@ const struct CMUnitTest trio_cases[] = {
     RIG_CASE(a_token_runs_out_and_is_forgotten),
     RIG_CASE(a_node_joins_again_with_a_new_key),
     RIG_CASE(a_removed_node_is_listed_and_never_renewed),
+    RIG_CASE(a_nodes_certificates_are_kept_to_their_end),
     RIG_CASE(nodes_are_listed_by_id),
     RIG_CASE(audit_is_newest_first),
     RIG_CASE(audit_takes_lines_of_several_replicas),

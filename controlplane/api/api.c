@@ -189,6 +189,7 @@ static void hand_over(struct cp_api *api, struct http1_exchange *x, enum cp_call
     call->ctx = api;
     call->forward = &api->options.forward;
     call->registrar = api->options.registrar;
+    call->publisher = api->options.publisher;
     call->first = numbers[0];
     call->second = numbers[1];
     e = cp_worker_push(worker_of(api, kind), &call->task);

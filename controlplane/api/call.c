@@ -242,7 +242,7 @@ static struct err dispatch(struct cp_call *call, struct cp_publish_room *room, j
     case CP_CALL_RENEW:
         return cp_enrol_renew(call->registrar, room, buf_slice(&call->body), out);
     case CP_CALL_REMOVE:
-        return cp_enrol_remove(call->registrar, room, buf_slice(&call->body), out);
+        return cp_enrol_depart(room, buf_slice(&call->body), call->forwarded, out);
     case CP_CALL_VALIDATE:
     case CP_CALL_PLAN:
     case CP_CALL_PUBLISH:
@@ -268,6 +268,8 @@ static const char *path_of(enum cp_call_kind kind)
         return "/api/v1/recover";
     case CP_CALL_PLAN:
         return "/api/v1/plan";
+    case CP_CALL_REMOVE:
+        return "/api/v1/identities/remove";
     default:
         return "/api/v1/publish";
     }
@@ -275,7 +277,8 @@ static const char *path_of(enum cp_call_kind kind)
 
 bool cp_call_writes(enum cp_call_kind kind)
 {
-    return kind == CP_CALL_PUBLISH || kind == CP_CALL_ROLLBACK || kind == CP_CALL_RECOVER;
+    return kind == CP_CALL_PUBLISH || kind == CP_CALL_ROLLBACK || kind == CP_CALL_RECOVER ||
+           kind == CP_CALL_REMOVE;
 }
 
 /* Between two leaders there is none for a moment, and the one that answers may just have lost the
@@ -355,10 +358,8 @@ static bool is_planned_elsewhere(struct cp_call *call, struct cp_publish_room *r
     return false;
 }
 
-static void answer_here(struct cp_call *call, struct cp_publish_room *room)
+static void write_answer(struct cp_call *call, struct err e, json_t *value)
 {
-    json_t *value = NULL;
-    struct err e = dispatch(call, room, &value);
     if (!err_ok(e) && json_object_get(value, "code") == NULL) {
         json_decref(value);
         value = cp_json_error(e, /* work= */ NULL);
@@ -371,13 +372,47 @@ static void answer_here(struct cp_call *call, struct cp_publish_room *room)
     }
 }
 
-static void run(struct cp_task *task, struct cp_publish_room *room)
+static void answer_here(struct cp_call *call, struct cp_publish_room *room)
 {
-    struct cp_call *call = (struct cp_call *)task;
+    json_t *value = NULL;
+    struct err e = dispatch(call, room, &value);
+    write_answer(call, e, value);
+}
+
+/* A removal holds at once, on any replica; publishing it is the publisher's, who may be at work.
+ * True when it has gone on to him: from then on the call is his. */
+static bool is_handed_on(struct cp_call *call, struct cp_publish_room *room)
+{
+    json_t *value = NULL;
+    struct err e =
+        cp_enrol_remove(call->registrar, room, buf_slice(&call->body), call->forwarded, &value);
+    if (err_ok(e)) {
+        call->begun = true;
+        e = cp_worker_push(call->publisher, &call->task);
+        if (err_ok(e)) {
+            return true;
+        }
+    }
+    write_answer(call, e, value);
+    return false;
+}
+
+static void answer(struct cp_call *call, struct cp_publish_room *room)
+{
     bool answered = cp_call_writes(call->kind) ? is_answered_elsewhere(call, room)
                                                : is_planned_elsewhere(call, room);
     if (!answered) {
         answer_here(call, room);
+    }
+}
+
+static void run(struct cp_task *task, struct cp_publish_room *room)
+{
+    struct cp_call *call = (struct cp_call *)task;
+    if (call->kind != CP_CALL_REMOVE || call->begun) {
+        answer(call, room);
+    } else if (is_handed_on(call, room)) {
+        return;
     }
     struct err posted = net_loop_post(call->loop, &call->done);
     while (posted.code == E_QUEUE_FULL) {

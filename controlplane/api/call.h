@@ -51,6 +51,8 @@ struct cp_call {
     char request[CP_REQUEST_MAX + 1]; /* its id: the caller's, or one that we gave it. */
     struct buf authorization;         /* of the caller; wiped. */
     struct cp_registrar *registrar;
+    struct cp_worker *publisher; /* who goes on with it, when somebody else began. */
+    bool begun;                  /* by the doorman: the rest is the publisher's. */
     struct buf body;
     uint64_t first;  /* version, from, before. */
     uint64_t second; /* to, max. */

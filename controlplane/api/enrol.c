@@ -6,10 +6,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/clock.h"
 #include "common/base/scope.h"
 #include "common/base/text.h"
 #include "controlplane/api/json.h"
 #include "controlplane/identity/grant.h"
+#include "controlplane/identity/vouch.h"
+#include "controlplane/publish/departure.h"
 #include "controlplane/publish/sealed.h"
 
 enum {
@@ -319,27 +322,97 @@ struct err cp_enrol_renew(struct cp_registrar *registrar, struct cp_publish_room
 
 /* ---- nodes ---- */
 
-struct err cp_enrol_remove(struct cp_registrar *registrar, struct cp_publish_room *room,
-                           struct slice body, json_t **out)
+enum { REMOVED_NODE, REMOVED_AUTHOR, REMOVED_COUNT };
+
+static struct err read_removal(struct slice body, struct member m[REMOVED_COUNT], json_t **asked,
+                               struct buf *message)
 {
-    enum { NODE, AUTHOR, COUNT };
-    struct member m[COUNT] = {{.name = "node", .max = CP_ENVIRONMENT_MAX},
-                              {.name = "author", .max = CP_AUTHOR_MAX, .optional = true}};
+    m[REMOVED_NODE] = (struct member){.name = "node", .max = CP_ENVIRONMENT_MAX};
+    m[REMOVED_AUTHOR] = (struct member){.name = "author", .max = CP_AUTHOR_MAX, .optional = true};
+    TRY(read_body(body, m, REMOVED_COUNT, asked, message));
+    return check_author(&m[REMOVED_AUTHOR], message);
+}
+
+struct err cp_enrol_remove(struct cp_registrar *registrar, struct cp_publish_room *room,
+                           struct slice body, bool is_retold, json_t **out)
+{
+    struct member m[REMOVED_COUNT];
     auto_json json_t *asked = NULL;
     auto_buf struct buf message = BUF_MAX(MESSAGE_MAX);
-    struct err e = read_body(body, m, COUNT, &asked, &message);
+    struct cp_departure departure;
+    struct err e = read_removal(body, m, &asked, &message);
     if (err_ok(e)) {
-        e = check_author(&m[AUTHOR], &message);
-    }
-    if (err_ok(e)) {
-        e = cp_registrar_remove(registrar, room->store, m[NODE].text, m[AUTHOR].text, &message);
+        e = cp_registrar_remove(registrar, room->store, m[REMOVED_NODE].text,
+                                m[REMOVED_AUTHOR].text, is_retold, &departure, &message);
     }
     if (!err_ok(e)) {
         return refused(e, &message, out);
     }
     cp_fleet_refresh(room->fleet); /* its status is refused from now on, not from the next look. */
-    *out = json_pack("{s:s, s:b}", "node", m[NODE].text, "removed", 1);
     return OK;
+}
+
+/* Its certificate that no replica vouches for, so that nothing of it is published; "": none. */
+struct unvouched {
+    const struct cp_publish_room *room;
+    struct cp_node node;
+    bool any;
+};
+
+static struct err judge_unvouched(void *ctx, const struct cp_certificate *certificate)
+{
+    struct unvouched *u = ctx;
+    bool ours = strcmp(certificate->serial, u->node.serial) == 0 &&
+                cp_vouched_removed(u->room->warrant_key->bytes, u->room->environment, certificate);
+    u->any = u->any && !ours;
+    return OK;
+}
+
+static struct err find_unvouched(struct cp_publish_room *room, const char *node, json_t *answer)
+{
+    struct cp_store *store = room->store;
+    struct unvouched u = {.room = room};
+    TRY(store->ops->node_get(store, room->environment, node, &u.node));
+    u.any = u.node.serial[0] != '\0' && u.node.not_after_ms > clock_wall_ms();
+    TRY(store->ops->certificates_of(store, room->environment, node, judge_unvouched, &u));
+    (void)json_object_set_new(answer, "unvouched", json_string(u.any ? u.node.serial : ""));
+    return OK;
+}
+
+/* The removal holds whatever came of publishing it. */
+static json_t *departed_json(const char *node, const struct cp_work *work)
+{
+    const bool published = err_ok(work->result) && !work->is_unchanged;
+    json_t *answer = json_pack(
+        "{s:s, s:b, s:b, s:I}", "node", node, "removed", 1, "published", published, "version",
+        err_ok(work->result) ? (json_int_t)work->record.version : (json_int_t)0);
+    if (!err_ok(work->result)) {
+        json_t *why = cp_json_error(work->result, work);
+        (void)json_object_update(answer, why);
+        json_decref(why);
+    }
+    return answer;
+}
+
+struct err cp_enrol_depart(struct cp_publish_room *room, struct slice body, bool is_retold,
+                           json_t **out)
+{
+    struct member m[REMOVED_COUNT];
+    auto_json json_t *asked = NULL;
+    auto_buf struct buf message = BUF_MAX(MESSAGE_MAX);
+    struct cp_work work;
+    TRY(read_removal(body, m, &asked, &message));
+    cp_work_init(&work, CP_WORK_ROLLBACK);
+    (void)snprintf(work.author, sizeof(work.author), "%s", m[REMOVED_AUTHOR].text);
+    cp_departure_run(room, m[REMOVED_NODE].text, &work);
+    struct err e = work.result;
+    if (is_retold && e.code == E_NOT_LEADER) {
+        cp_work_free(&work);
+        return e;
+    }
+    *out = departed_json(m[REMOVED_NODE].text, &work);
+    cp_work_free(&work);
+    return find_unvouched(room, m[REMOVED_NODE].text, *out);
 }
 
 static struct err add_node(void *ctx, const struct cp_node *node)

@@ -25,5 +25,16 @@ typedef struct err cp_enrol_fn(struct cp_registrar *registrar, struct cp_publish
 cp_enrol_fn cp_enrol_token;
 cp_enrol_fn cp_enrol_join;
 cp_enrol_fn cp_enrol_renew;
-cp_enrol_fn cp_enrol_remove;
 cp_enrol_fn cp_enrol_list;
+
+/*
+ * Removing has two halves. The doorman takes the node out of the store, on whichever replica it was
+ * asked: *out is the refusal, or NULL. 'is_retold': another replica did so before it sent the call
+ * here. The publisher then has the leader publish it, and makes the answer: the removal holds also
+ * when that failed. E_NOT_LEADER, with nothing in *out, when a call was sent here and this replica
+ * leads no more.
+ */
+MUST_CHECK struct err cp_enrol_remove(struct cp_registrar *registrar, struct cp_publish_room *room,
+                                      struct slice body, bool is_retold, json_t **out);
+MUST_CHECK struct err cp_enrol_depart(struct cp_publish_room *room, struct slice body,
+                                      bool is_retold, json_t **out);

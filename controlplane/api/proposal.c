@@ -12,6 +12,7 @@
 #include "common/snapshot/manifest.h"
 #include "controlplane/api/json.h"
 #include "controlplane/publish/cosign.h"
+#include "controlplane/publish/removals.h"
 
 struct open_proposal {
     struct cp_proposal proposal;
@@ -51,6 +52,17 @@ static json_t *signature_of(const struct root *root, const struct cp_cosignature
                      c->code == E_OK ? "" : err_name(c->code), "message", c->sentence);
 }
 
+/* Whoever makes the content of sources of theirs has all but this file. */
+static struct err take_carried(void *ctx, const struct cp_store_file *file)
+{
+    json_t **out = ctx;
+    if (slice_eq(file->name, CP_REMOVALS_FILE)) {
+        json_decref(*out);
+        *out = json_stringn((const char *)file->bytes.ptr, file->bytes.size);
+    }
+    return OK;
+}
+
 struct err cp_api_proposal(struct cp_publish_room *room, json_t **out)
 {
     struct cp_cosignature found[CP_COSIGNATURES_MAX];
@@ -61,20 +73,27 @@ struct err cp_api_proposal(struct cp_publish_room *room, json_t **out)
         e = room->store->ops->cosign_list(room->store, room->environment, open.proposal.version,
                                           found, &count);
     }
+    json_t *carried = json_string("");
+    if (err_ok(e)) {
+        e = room->store->ops->sources_get(room->store, room->environment, open.proposal.version,
+                                          take_carried, &carried);
+    }
     if (err_ok(e)) {
         json_t *signatures = json_array();
         for (size_t i = 0; i < count; i++) {
             (void)json_array_append_new(signatures, signature_of(&open.root, &found[i]));
         }
-        *out = json_pack(
-            "{s:s, s:I, s:I, s:I, s:b, s:I, s:o, s:o, s:I, s:o}", "environment", room->environment,
-            "version", (json_int_t)open.proposal.version, "epoch", (json_int_t)open.proposal.epoch,
-            "origin", (json_int_t)open.proposal.origin, "with_trust", open.proposal.with_trust,
-            "proposed_ms", (json_int_t)open.proposal.proposed_ms, "manifest_digest",
-            hex(open.digest, sizeof(open.digest)), "body", cp_json_base64(buf_slice(&open.body)),
-            "threshold", (json_int_t)open.root.ring.thresholds[KEY_ROLE_MANIFEST], "signatures",
-            signatures);
+        *out = json_pack("{s:s, s:I, s:I, s:I, s:b, s:I, s:o, s:o, s:I, s:o, s:O}", "environment",
+                         room->environment, "version", (json_int_t)open.proposal.version, "epoch",
+                         (json_int_t)open.proposal.epoch, "origin",
+                         (json_int_t)open.proposal.origin, "with_trust", open.proposal.with_trust,
+                         "proposed_ms", (json_int_t)open.proposal.proposed_ms, "manifest_digest",
+                         hex(open.digest, sizeof(open.digest)), "body",
+                         cp_json_base64(buf_slice(&open.body)), "threshold",
+                         (json_int_t)open.root.ring.thresholds[KEY_ROLE_MANIFEST], "signatures",
+                         signatures, "carried", carried);
     }
+    json_decref(carried);
     buf_free(&open.body);
     return e;
 }

@@ -132,9 +132,43 @@ const struct cli_command cli_command_identity_list = {
 
 /* ---- identity remove ---- */
 
+/* What becomes of its channels. */
 static void removed_table(const json_t *value)
 {
-    (void)printf("removed %s\n", cli_text(value, "node"));
+    const char *node = cli_text(value, "node");
+    const json_int_t version = cli_int(value, "version");
+    (void)printf("removed %s\n", node);
+    if (json_is_true(json_object_get(value, "published"))) {
+        (void)printf("version %" JSON_INTEGER_FORMAT " ends its channels\n", version);
+    } else if (cli_text(value, "code")[0] != '\0') {
+        return; /* tell_removed() says why. */
+    } else if (version == 0) {
+        (void)printf("nothing is published yet: the first version revokes its certificates\n");
+    } else {
+        (void)printf("nothing was left to publish: version %" JSON_INTEGER_FORMAT
+                     " has what there is to revoke\n",
+                     version);
+    }
+}
+
+/* The node is out; that its channels stay open for now is a failure nevertheless. */
+static int tell_removed(const struct cli *cli, json_t *answer)
+{
+    const bool failed = cli_text(answer, "code")[0] != '\0';
+    const char *unvouched = cli_text(answer, "unvouched");
+    if (failed) {
+        cli_say("error: %s: its certificates are not revoked yet: %s", cli_text(answer, "code"),
+                cli_text(answer, "message"));
+        cli_say("the next publication of whatever kind revokes them; so does this command again");
+    }
+    if (unvouched[0] != '\0') {
+        cli_say("warning: its certificate %s was given out by a release before, or under another "
+                "token of the API: it is good until its end, or until a Revocation of it is "
+                "published",
+                unvouched);
+    }
+    int code = cli_result(cli, answer, removed_table); /* it ends 'answer'. */
+    return failed && code == CLI_DONE ? CLI_REFUSED : code;
 }
 
 static int remove_node(const struct cli *cli)
@@ -152,10 +186,8 @@ static int remove_node(const struct cli *cli)
     if (!err_ok(e)) {
         return cli_refused(cli, e, answer);
     }
-    int code = cli_result(cli, answer, removed_table);
-    cli_say("its status counts no more and its certificate is not renewed; the one that it has is "
-            "good until its end, or until a Revocation of its identity is published");
-    cli_next("trilane-cp identity list");
+    int code = tell_removed(cli, answer);
+    cli_next(code == CLI_DONE ? "trilane-cp identity list" : "trilane-cp status");
     return code;
 }
 CLI_RUN(remove_node)
@@ -163,7 +195,7 @@ CLI_RUN(remove_node)
 const struct cli_command cli_command_identity_remove = {
     .name = "identity remove",
     .args = "NODE",
-    .summary = "removes a node: nothing of it is taken any more",
+    .summary = "removes a node: nothing of it is taken any more, and its channels end",
     CLI_ROWS(remove_rows),
     .arg_max = 1,
     .run = remove_node_run,

@@ -12,6 +12,7 @@
 #include "controlplane/cli/client.h"
 #include "controlplane/cli/commands.h"
 #include "controlplane/publish/cosign.h"
+#include "controlplane/publish/removals.h"
 #include "controlplane/publish/streams.h"
 
 static const struct setting_row show_rows[] = {CLI_SERVER_ROWS};
@@ -104,6 +105,19 @@ static struct err agree_compiled(struct signing *s, const struct cp_compiled *co
     return e;
 }
 
+/* What the control plane adds to the sources only tightens; it is said how much it is. */
+static struct err add_carried(struct signing *s, struct cp_source_set *set)
+{
+    auto_removals struct cp_removals carried = {.items = NULL};
+    struct slice text = slice_str(cli_text(s->proposal, "carried"));
+    if (text.size == 0) {
+        return OK;
+    }
+    TRY(cp_removals_parse(text, &carried));
+    cli_say("with the revocation of %zu certificates of nodes that were removed", carried.count);
+    return cp_source_set_add(set, CP_REMOVALS_FILE, text);
+}
+
 /* Makes the same content of the sources at hand, in the format that is proposed: nobody signs what
  * they have not seen. */
 static struct err agree(struct signing *s, uint32_t format)
@@ -115,6 +129,9 @@ static struct err agree(struct signing *s, uint32_t format)
     cp_source_set_init(&set);
     cp_diags_init(&diags, &set);
     struct err e = cp_source_set_load(&set, path, &s->sentence);
+    if (err_ok(e)) {
+        e = add_carried(s, &set);
+    }
     if (err_ok(e)) {
         e = cp_compile_set(&set, &diags, &(struct cp_compile_options){0}, &compiled);
     }

@@ -343,7 +343,8 @@ static struct err make_registrar(struct serve *s)
                                            .certifier = s->certifier,
                                            .tls_cert =
                                                tls ? settings_get(settings, "tls-cert") : NULL,
-                                           .attestor = &cp_attest_token};
+                                           .attestor = &cp_attest_token,
+                                           .vouch_key = s->warrant_key.bytes};
     return say(s, cp_registrar_new(&options, &s->registrar), "registrar");
 }
 

@@ -18,6 +18,7 @@
 struct entry {
     struct slice key;
     struct slice reason;
+    uint64_t removed_until_ms; /* 0: the sources alone say how long. */
     struct cp_pos at;
 };
 
@@ -29,11 +30,11 @@ struct entries {
 
 static MUST_CHECK struct err add_entry(struct cp_compiler *c, struct entries *entries,
                                        const char *what, const struct cp_text *value,
-                                       struct slice reason)
+                                       const struct cp_revocation *r)
 {
     TRY(array_room(&entries->items, entries->count, &entries->capacity, sizeof(struct entry)));
     struct entry *entry = &entries->items[entries->count++];
-    *entry = (struct entry){.reason = reason, .at = value->at};
+    *entry = (struct entry){.reason = r->reason.text, .at = value->at};
     return arena_printf(c->arena, &entry->key, "%s/%.*s", what, SLICE_ARG(value->text));
 }
 
@@ -58,32 +59,37 @@ static MUST_CHECK struct err serial(struct cp_compiler *c, const struct cp_text 
 static MUST_CHECK struct err add_all(struct cp_compiler *c, struct entries *entries,
                                      const struct cp_revocation *r)
 {
-    struct slice reason = r->reason.text;
     for (size_t i = 0; i < r->identities.count; i++) {
-        TRY(add_entry(c, entries, "identity", &r->identities.items[i], reason));
+        TRY(add_entry(c, entries, "identity", &r->identities.items[i], r));
     }
     for (size_t i = 0; i < r->certificates.count; i++) {
         struct cp_text number;
         TRY(serial(c, &r->certificates.items[i], &number));
-        TRY(add_entry(c, entries, "certificate", &number, reason));
+        TRY(add_entry(c, entries, "certificate", &number, r));
+        entries->items[entries->count - 1].removed_until_ms = r->removed_until_ms;
     }
     for (size_t i = 0; i < r->tokens.count; i++) {
         struct cp_text digest = r->tokens.items[i];
         digest.text = slice_from(digest.text, DIGEST_FRONT.size);
-        TRY(add_entry(c, entries, "token", &digest, reason));
+        TRY(add_entry(c, entries, "token", &digest, r));
     }
     for (size_t i = 0; i < r->types.count; i++) {
-        TRY(add_entry(c, entries, "type", &r->types.items[i], reason));
+        TRY(add_entry(c, entries, "type", &r->types.items[i], r));
     }
     return OK;
 }
 
-/* By key; of equal ones by reason, so that which file is read first changes nothing. */
+/* By key; of equal ones the longest first, then by reason, so that which file is read first changes
+ * nothing. */
 static int entry_cmp(const void *x, const void *y)
 {
     const struct entry *a = x;
     const struct entry *b = y;
     int order = slice_cmp(a->key, b->key);
+    if (order == 0) {
+        order = (a->removed_until_ms < b->removed_until_ms) -
+                (a->removed_until_ms > b->removed_until_ms);
+    }
     return order != 0 ? order : slice_cmp(a->reason, b->reason);
 }
 
@@ -115,13 +121,14 @@ static MUST_CHECK struct err collect(struct cp_compiler *c, struct entries *out)
 
 static MUST_CHECK struct err emit_all(struct cp_compiler *c, const struct entries *entries)
 {
-    Trilane__Parts__V1__Revocation part;
-    trilane__parts__v1__revocation__init(&part);
     for (size_t i = 0; i < entries->count; i++) {
         const struct entry *entry = &entries->items[i];
         if (i > 0 && slice_eq(entry->key, entries->items[i - 1].key)) {
             continue;
         }
+        Trilane__Parts__V1__Revocation part;
+        trilane__parts__v1__revocation__init(&part);
+        part.removed_until_ms = (int64_t)entry->removed_until_ms;
         TRY(cp_emit(c, CP_PART_REVOCATIONS, entry->key, &part.base, entry->at));
         TRY(c->inventory ? add_item(c->out->revocations, entry->key, entry->reason) : OK);
     }

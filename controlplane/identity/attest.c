@@ -73,8 +73,7 @@ static struct err enrol(struct cp_store *store, const struct cp_evidence *eviden
                         const struct cp_attested *attested, const struct cp_node *node)
 {
     if (attested->again) {
-        struct err e = store->ops->node_renew(store, evidence->environment, node->id, node->serial,
-                                              node->not_after_ms);
+        struct err e = store->ops->node_renew(store, evidence->environment, node);
         return e.code == E_NOT_FOUND ? FAIL(E_NODE_REMOVED) : e;
     }
     uint8_t digest[DIGEST_SIZE];

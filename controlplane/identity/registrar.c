@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/array.h"
 #include "common/base/clock.h"
 #include "common/base/limits.h"
 #include "common/base/lock.h"
@@ -230,17 +231,76 @@ struct err cp_registrar_invite(struct cp_registrar *r, struct cp_store *store,
 
 /* ---- removing ---- */
 
-struct err cp_registrar_remove(struct cp_registrar *r, struct cp_store *store, const char *node,
-                               const char *author, struct buf *message)
+/* The certificates of a node that are not over, and that a replica gave out. */
+struct given {
+    const struct cp_registrar *r;
+    const char *present; /* serial of the one that it has now. */
+    struct cp_certificate *items;
+    size_t count;
+    size_t capacity;
+    bool has_present;
+};
+
+static struct err take_given(void *ctx, const struct cp_certificate *certificate)
 {
-    struct err e = text_is_name(slice_str(node)) ? OK : FAIL(E_USAGE);
-    if (err_ok(e)) {
-        e = store->ops->node_remove(store, r->options.environment, node);
+    struct given *g = ctx;
+    if (!cp_vouched_given(g->r->options.vouch_key, g->r->options.environment, certificate)) {
+        LOG(LOG_WARN, "identity", "certificate_unvouched", LOG_STR("node", certificate->node),
+            LOG_STR("serial", certificate->serial));
+        return OK;
     }
+    TRY(array_room(&g->items, g->count, &g->capacity, sizeof(*g->items)));
+    g->items[g->count++] = *certificate;
+    g->has_present = g->has_present || strcmp(certificate->serial, g->present) == 0;
+    return OK;
+}
+
+static struct err remove_given(struct cp_registrar *r, struct cp_store *store, struct given *g)
+{
+    const char *environment = r->options.environment;
+    for (size_t i = 0; i < g->count; i++) {
+        struct cp_certificate *c = &g->items[i];
+        if (!cp_vouched_removed(r->options.vouch_key, environment, c)) {
+            cp_vouch_removed(r->options.vouch_key, environment, c, c->removal);
+            TRY(store->ops->certificate_remove(store, environment, c));
+        }
+    }
+    return OK;
+}
+
+/* The row first: from then on nothing more is given out. */
+static struct err remove_all(struct cp_registrar *r, struct cp_store *store, const char *name,
+                             struct cp_departure *out)
+{
+    struct cp_node node;
+    const char *environment = r->options.environment;
+    TRY(text_is_name(slice_str(name)) ? OK : FAIL(E_USAGE));
+    TRY(store->ops->node_get(store, environment, name, &node));
+    TRY(store->ops->node_remove(store, environment, name));
+    struct given given = {.r = r, .present = node.serial};
+    struct err e = store->ops->certificates_of(store, environment, name, take_given, &given);
+    if (err_ok(e)) {
+        e = remove_given(r, store, &given);
+    }
+    *out = (struct cp_departure){.again = node.state == CP_NODE_REMOVED,
+                                 .certificates = given.count,
+                                 .unvouched = !given.has_present && node.serial[0] != '\0' &&
+                                              node.not_after_ms > clock_wall_ms()};
+    free(given.items);
+    return e;
+}
+
+struct err cp_registrar_remove(struct cp_registrar *r, struct cp_store *store, const char *node,
+                               const char *author, bool is_retold, struct cp_departure *out,
+                               struct buf *message)
+{
+    struct err e = remove_all(r, store, node, out);
     struct cp_audit entry = entry_of("identity remove", author, e);
     (void)snprintf(entry.object, sizeof(entry.object), "%.63s", node);
-    tell(r, store, &entry, e);
-    if (err_ok(e)) {
+    if (!err_ok(e) || !out->again || !is_retold) {
+        tell(r, store, &entry, e);
+    }
+    if (err_ok(e) && !out->again) {
         COUNT(r, removed);
     }
     if (e.code == E_NOT_FOUND) {
@@ -274,6 +334,10 @@ static struct err make_leaf(struct cp_registrar *r, struct slice csr, uint64_t c
     (void)snprintf(out->labels, sizeof(out->labels), "%.*s", SLICE_ARG(grant.labels));
     (void)snprintf(node->serial, sizeof(node->serial), "%s", out->leaf.serial);
     node->not_after_ms = out->leaf.not_after_ms;
+    struct cp_certificate certificate = {.not_after_ms = node->not_after_ms};
+    (void)memcpy(certificate.node, node->id, sizeof(certificate.node));
+    (void)memcpy(certificate.serial, node->serial, sizeof(certificate.serial));
+    cp_vouch_given(r->options.vouch_key, r->options.environment, &certificate, node->warrant);
     return OK;
 }
 
@@ -397,7 +461,7 @@ static struct err renew(struct cp_registrar *r, struct cp_store *store,
     TRY(e);
     TRY(judge_renewal(r, request, &node, message));
     TRY(make_leaf(r, request->csr, request->count, &node, out, message));
-    e = store->ops->node_renew(store, environment, node.id, node.serial, node.not_after_ms);
+    e = store->ops->node_renew(store, environment, &node);
     return e.code == E_NOT_FOUND ? FAIL(E_NODE_REMOVED) : e;
 }
 

@@ -15,6 +15,7 @@
 
 #include "controlplane/identity/attest.h"
 #include "controlplane/identity/certifier.h"
+#include "controlplane/identity/vouch.h"
 
 enum { CP_TOKEN_TTL_MIN_S = 1, CP_TOKEN_TTL_MAX_S = 30 * 86400 };
 
@@ -25,6 +26,7 @@ struct cp_registrar_options {
     struct cp_certifier *certifier; /* NULL: nobody joins here. */
     const char *tls_cert; /* chain of the API's certificate, which tokens pin; NULL: none. */
     const struct cp_attestor *attestor;
+    const uint8_t *vouch_key; /* CP_VOUCH_KEY_SIZE bytes. */
 };
 
 MUST_CHECK struct err cp_registrar_new(const struct cp_registrar_options *options,
@@ -63,10 +65,20 @@ MUST_CHECK struct err cp_registrar_invite(struct cp_registrar *r, struct cp_stor
                                           struct buf *out_token, int64_t *out_expires_ms,
                                           struct buf *message);
 
-/* Removes a node: E_NOT_FOUND when none of that name joined. */
+/* What a removal found. */
+struct cp_departure {
+    bool again;          /* it was removed already. */
+    size_t certificates; /* that are not over: whoever publishes next revokes them. */
+    bool unvouched;      /* its present certificate is none that a replica vouches for: it was given
+                            out by a release before, or under another token of the API. */
+};
+
+/* Removes a node, with all the certificates that it was given: E_NOT_FOUND when none of that name
+ * joined. Doing it again does what is left. 'is_retold': it was removed, and audited, at another
+ * replica: what changes nothing leaves no line. */
 MUST_CHECK struct err cp_registrar_remove(struct cp_registrar *r, struct cp_store *store,
-                                          const char *node, const char *author,
-                                          struct buf *message);
+                                          const char *node, const char *author, bool is_retold,
+                                          struct cp_departure *out, struct buf *message);
 
 /* ---- nodes ---- */
 

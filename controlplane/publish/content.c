@@ -65,7 +65,7 @@ static struct err load_version(struct cp_passage *p, uint64_t version)
                      at, at == version ? "" : ": publish sources, then go back"));
     }
     TRY(e);
-    return store->ops->sources_get(store, p->room->environment, version, cp_passage_take_file,
+    return store->ops->sources_get(store, p->room->environment, version, cp_passage_take_others,
                                    &p->work->sources);
 }
 
@@ -120,11 +120,13 @@ static struct err load_proposed(struct cp_passage *p)
     TRY(manifest_decode(buf_slice(&p->body), &proposed));
     p->work->format = manifest_format(&proposed);
     if (p->proposal.origin != 0) {
-        return load_version(p, p->proposal.origin);
+        TRY(load_version(p, p->proposal.origin));
+        return cp_passage_take_carried(p);
     }
     TRY(load_newest(p));
-    return store->ops->sources_get(store, p->room->environment, p->proposal.version,
-                                   cp_passage_take_file, &p->work->sources);
+    TRY(store->ops->sources_get(store, p->room->environment, p->proposal.version,
+                                cp_passage_take_file, &p->work->sources));
+    return cp_passage_take_carried(p);
 }
 
 struct err cp_step_load(struct cp_passage *p)
@@ -136,8 +138,6 @@ struct err cp_step_load(struct cp_passage *p)
         return load_proposed(p);
     }
     TRY(load_newest(p));
-    if (p->work->kind != CP_WORK_ROLLBACK) {
-        return choose_format(p);
-    }
-    return load_version(p, p->work->target);
+    TRY(p->work->kind != CP_WORK_ROLLBACK ? choose_format(p) : load_version(p, p->work->target));
+    return cp_passage_carry(p);
 }

@@ -143,7 +143,9 @@ static void fill_row(struct cp_passage *p, const struct cut_chunk *chunk)
     (void)memcpy(row->raw_digest, chunk->raw_digest, sizeof(row->raw_digest));
     (void)memcpy(row->stored_digest, chunk->digest, sizeof(row->stored_digest));
     struct slice key = slice_of(row->raw_digest, sizeof(row->raw_digest));
-    if (p->work->kind == CP_WORK_ROLLBACK || map_get(&p->known, key) != NULL) {
+    bool taken_over =
+        chunk->raw.ptr == NULL; /* from another version: its raw bytes are not here. */
+    if (taken_over || map_get(&p->known, key) != NULL) {
         row->stored = (struct slice){0}; /* the journal has it. */
         return;
     }

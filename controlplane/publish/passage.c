@@ -25,6 +25,7 @@ struct err cp_passage_new(struct cp_publish_room *room, struct cp_work *work,
 void cp_passage_free(struct cp_passage *p)
 {
     cp_streams_free(&p->own);
+    cp_removals_free(&p->removals);
     cp_prepared_unref(p->prepared);
     cp_prepared_unref(p->before);
     manifest_free(&p->newest);

@@ -16,6 +16,7 @@
 #include "common/snapshot/manifest.h"
 #include "controlplane/publish/prepared.h"
 #include "controlplane/publish/publish.h"
+#include "controlplane/publish/removals.h"
 
 enum { CP_CONTAINER_MAX = 1 << 20 };
 
@@ -35,6 +36,7 @@ struct cp_passage {
     struct map known;             /* raw digests that the journal knows. */
     struct manifest newest;       /* of the newest publication; zero: none, or nobody signed it. */
     struct map newest_chunks;     /* names of its chunks. */
+    struct cp_removals removals;  /* that this publication says; its sources have them as a file. */
     struct buf body;              /* of the manifest. */
     struct cp_proposal proposal;  /* that is cosigned. */
     struct container_signature signature; /* this replica's. */
@@ -82,6 +84,16 @@ MUST_CHECK struct err cp_passage_take_file(void *ctx, const struct cp_store_file
 MUST_CHECK struct err cp_passage_list_nodes(struct cp_passage *p, struct cp_fleet_node **out,
                                             size_t *count);
 
+/* ---- carry ---- */
+
+/* Adds what is to be carried to the sources of this work, or sees that its plan has just that. */
+MUST_CHECK struct err cp_passage_carry(struct cp_passage *p);
+/* Takes what the sources of a proposal carry: of a rollback, those that came with it; and judges
+ * that what is in force stays so. E_COSIGN_REFUSED. */
+MUST_CHECK struct err cp_passage_take_carried(struct cp_passage *p);
+/* A cp_store_file_fn as cp_passage_take_file(), which passes over what another version carried. */
+MUST_CHECK struct err cp_passage_take_others(void *ctx, const struct cp_store_file *file);
+
 /* ---- product ---- */
 
 /* Whether the content is an older version's, byte for byte. */
@@ -93,8 +105,11 @@ struct manifest_plan cp_passage_manifest(const struct cp_passage *p, uint64_t ve
 
 /* ---- proposal ---- */
 
-/* Digest of the sources of this work, as cp_store_sources_digest(). */
+/* Digest of the sources of this work, as cp_store_sources_digest(); and of what the request brought
+ * of them: what is carried is not the sender's. */
 MUST_CHECK struct err cp_passage_sources_digest(const struct cp_passage *p,
+                                                uint8_t out[DIGEST_SIZE]);
+MUST_CHECK struct err cp_passage_brought_digest(const struct cp_passage *p,
                                                 uint8_t out[DIGEST_SIZE]);
 
 /* Leaves beside the proposal why it was not signed. */

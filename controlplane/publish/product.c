@@ -2,7 +2,9 @@
 #include <string.h>
 
 #include "common/base/clock.h"
+#include "common/snapshot/cut.h"
 #include "controlplane/publish/passage.h"
+#include "controlplane/publish/rollback.h"
 
 enum { DIGESTS_MAX = 64 << 20 }; /* of two million chunks. */
 
@@ -254,11 +256,77 @@ static struct err cut_found(struct cp_passage *p)
     return cut_to(p, &p->own, &p->kept);
 }
 
+/* The stream of revocations that a rollback takes over. */
+static struct err taken_revocations(struct cp_passage *p, struct buf *out)
+{
+    const struct cp_work *work = p->work;
+    const struct cp_sealed_place place = {p->room->roots, p->room->store, p->room->environment};
+    bool any = (work->capabilities & CAPABILITY_REVOCATIONS) != 0;
+    return any ? cp_rollback_revoked(&place, work->with_trust ? work->target : work->before.version,
+                                     out)
+               : OK;
+}
+
+/* Makes a place for a stream of this kind, or the one that it has; kinds ascend. */
+static struct err make_place(struct cp_streams *own, uint32_t kind, size_t *out)
+{
+    size_t at = 0;
+    while (at < own->count && own->streams[at].kind < kind) {
+        at++;
+    }
+    *out = at;
+    if (at < own->count && own->streams[at].kind == kind) {
+        cut_stream_free(&own->streams[at]);
+        return OK;
+    }
+    if (own->count == STREAMS_MAX) {
+        return FAIL(E_TOO_LARGE);
+    }
+    (void)memmove(&own->streams[at + 1], &own->streams[at],
+                  (own->count - at) * sizeof(own->streams[0]));
+    own->streams[at] = (struct cut_stream){.kind = kind};
+    own->count++;
+    return OK;
+}
+
+/* What is taken over byte for byte has no raw bytes here, so their places are free. */
+static struct err cut_revocations(struct cp_passage *p, struct buf *raw)
+{
+    size_t at = 0;
+    struct cutting cutting = {.p = p, .kept = &p->kept};
+    const struct cut_options options = {
+        .known = find_known, .look = look_for_known, .context = &cutting};
+    struct cut_stream *stream = NULL;
+    TRY(make_place(&p->own, CP_PART_REVOCATIONS, &at));
+    stream = &p->own.streams[at];
+    p->own.raw[0] = *raw;
+    *raw = (struct buf){0};
+    struct err e = cut_stream(CP_PART_REVOCATIONS, buf_slice(&p->own.raw[0]), &options, stream);
+    map_free(&cutting.stored);
+    stream->format = stream_format(CP_PART_REVOCATIONS, p->own.format);
+    return e;
+}
+
+/* What is carried is added to the revocations that are taken over. */
+static struct err add_carried(struct cp_passage *p)
+{
+    auto_buf struct buf taken = BUF_MAX(STREAM_RAW_MAX);
+    auto_buf struct buf merged = BUF_MAX(STREAM_RAW_MAX);
+    bool changed = false;
+    if (p->removals.count == 0) {
+        return OK;
+    }
+    TRY(taken_revocations(p, &taken));
+    TRY(cp_removals_merge(&p->removals, buf_slice(&taken), &merged, &changed));
+    p->work->capabilities |= (uint64_t)CAPABILITY_REVOCATIONS;
+    return changed ? cut_revocations(p, &merged) : OK;
+}
+
 /* What the content cannot be said in is not chosen; cp_step_reach() names who cannot read it. */
 struct err cp_step_cut(struct cp_passage *p)
 {
     if (cp_passage_is_taken_over(p)) {
-        return OK;
+        return add_carried(p);
     }
     TRY(p->found ? cut_found(p) : cut_to(p, &p->prepared->cut, &p->prepared->kept));
     p->work->format = p->cut->format;

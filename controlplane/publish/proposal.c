@@ -15,8 +15,12 @@
 
 /* ---- version, propose, sign ---- */
 
+/* Which of the sources are meant. */
+enum which { ALL_OF_THEM, BROUGHT };
+
 /* The files of the sources, for whoever frees them. */
-static struct err list_files(const struct cp_passage *p, struct cp_store_file **out, size_t *count)
+static struct err list_files(const struct cp_passage *p, enum which which,
+                             struct cp_store_file **out, size_t *count)
 {
     const struct cp_prepared *prepared = p->prepared; /* NULL: a rollback. */
     const struct cp_source_set *set = p->work->has_plan ? &prepared->sources : &p->work->sources;
@@ -24,29 +28,44 @@ static struct err list_files(const struct cp_passage *p, struct cp_store_file **
     if (files == NULL) {
         return FAIL(E_NO_MEMORY);
     }
+    size_t listed = 0;
     for (size_t i = 0; i < set->count; i++) {
-        files[i] = (struct cp_store_file){.name = set->files[i].name,
-                                          .bytes = set->files[i].bytes,
-                                          .digest = prepared == NULL ? NULL : prepared->digests[i]};
+        if (which == BROUGHT && slice_eq(set->files[i].name, CP_REMOVALS_FILE)) {
+            continue;
+        }
+        files[listed++] =
+            (struct cp_store_file){.name = set->files[i].name,
+                                   .bytes = set->files[i].bytes,
+                                   .digest = prepared == NULL ? NULL : prepared->digests[i]};
     }
     *out = files;
-    *count = set->count;
+    *count = listed;
     return OK;
+}
+
+static struct err digest(const struct cp_passage *p, enum which which, uint8_t out[DIGEST_SIZE])
+{
+    auto_free struct cp_store_file *files = NULL;
+    size_t count = 0;
+    TRY(list_files(p, which, &files, &count));
+    return cp_store_sources_digest(files, count, out);
 }
 
 struct err cp_passage_sources_digest(const struct cp_passage *p, uint8_t out[DIGEST_SIZE])
 {
-    auto_free struct cp_store_file *files = NULL;
-    size_t count = 0;
-    TRY(list_files(p, &files, &count));
-    return cp_store_sources_digest(files, count, out);
+    return digest(p, ALL_OF_THEM, out);
+}
+
+struct err cp_passage_brought_digest(const struct cp_passage *p, uint8_t out[DIGEST_SIZE])
+{
+    return digest(p, BROUGHT, out);
 }
 
 static struct err keep_sources(struct cp_passage *p)
 {
     auto_free struct cp_store_file *files = NULL;
     size_t count = 0;
-    TRY(list_files(p, &files, &count));
+    TRY(list_files(p, ALL_OF_THEM, &files, &count));
     return p->room->store->ops->sources_put(p->room->store, &p->fence, p->work->record.version,
                                             files, count);
 }

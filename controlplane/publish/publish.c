@@ -123,7 +123,8 @@ struct err cp_publish_compiled(struct cp_publish_room *room, uint64_t version,
     cp_diags_init(&diags, &set);
     e = room->store->ops->sources_get(room->store, room->environment, version, cp_passage_take_file,
                                       &set);
-    if (err_ok(e) && set.count == 0) {
+    const bool adopted = set.count == (cp_source_set_find(&set, CP_REMOVALS_FILE) != NULL);
+    if (err_ok(e) && adopted) { /* its own sources are not here. */
         e = FAIL(E_NOT_FOUND);
     }
     if (err_ok(e)) {

@@ -13,6 +13,7 @@
 #include "common/snapshot/head.h"
 #include "common/snapshot/set.h"
 #include "controlplane/identity/files.h"
+#include "controlplane/publish/passage.h"
 #include "controlplane/publish/revoked.h"
 
 enum {
@@ -325,11 +326,6 @@ static struct err find_ahead(struct recovery *r, struct cp_revoked *out)
     return OK;
 }
 
-static struct err take_file(void *ctx, const struct cp_store_file *file)
-{
-    return cp_source_set_add(ctx, file->name, file->bytes);
-}
-
 static struct err print_revoked(const struct recovery *r, const struct cp_revoked *revoked,
                                 struct buf *out)
 {
@@ -352,8 +348,8 @@ static struct err take_sources(struct recovery *r, const struct cp_revoked *revo
     char name[64];
     auto_buf struct buf text = BUF_MAX(limits.source_file_bytes);
     (void)snprintf(name, sizeof(name), "given-up-%" PRIu64 ".yaml", r->highest);
-    TRY(room->store->ops->sources_get(room->store, room->environment, r->newest, take_file,
-                                      sources));
+    TRY(room->store->ops->sources_get(room->store, room->environment, r->newest,
+                                      cp_passage_take_others, sources));
     if (sources->count == 0) {
         TRY(buf_addf(&r->work->sentence,
                      "what is given up revokes more than version %" PRIu64

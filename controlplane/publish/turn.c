@@ -31,7 +31,7 @@ struct err cp_passage_request_digest(const struct cp_passage *p, uint8_t out[DIG
     uint8_t both[2 * DIGEST_SIZE] = {0};
     (void)memcpy(both, p->asked, DIGEST_SIZE);
     if (p->work->kind == CP_WORK_PUBLISH && !p->work->has_plan) {
-        TRY(cp_passage_sources_digest(p, both + DIGEST_SIZE));
+        TRY(cp_passage_brought_digest(p, both + DIGEST_SIZE));
     }
     ids_digest(slice_of(both, sizeof(both)), out);
     return OK;

@@ -652,6 +652,13 @@ static const struct cp_field revocation_fields[] = {
      .form = CP_FORM_VALUE,
      .offset = offsetof(struct cp_revocation, reason),
      .help = "Why, for people: it is shown when the resource comes into force."},
+    {.name = "removedUntilMs",
+     .type = CP_TYPE_COUNT,
+     .min = 1,
+     .max = 1ULL << 53,
+     .offset = offsetof(struct cp_revocation, removed_until_ms),
+     .help = "What `identity remove` writes: Unix time in ms, until which each later publication "
+             "goes on revoking the certificates, whether its sources say so or not."},
 };
 
 static const struct cp_kind_row kind_rows[CP_KIND_COUNT] = {

@@ -290,6 +290,7 @@ struct cp_revocation {
     struct cp_texts tokens;       /* "blake2b:<64 hex>". */
     struct cp_texts types;        /* "Greeting.v1". */
     struct cp_text reason;
+    uint64_t removed_until_ms; /* of its certificates; 0: they are of no removed node. */
 };
 
 struct cp_resources {

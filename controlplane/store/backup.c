@@ -54,6 +54,8 @@ const struct cp_backup_table cp_backup_tables[CP_BACKUP_TABLES] = {
                            N("seen_ms")}},
     {"node", 256, 2, 8, {T("environment"), T("id"), T("state"), B("status_key"), T("labels"),
                          T("serial"), N("not_after_ms"), N("enrolled_ms")}},
+    {"certificate", 256, 2, 7, {T("environment"), T("serial"), T("node"), N("not_after_ms"),
+                                B("warrant"), N("removed_ms"), B("removal")}},
     {"join_token", 256, 2, 7, {T("environment"), B("digest"), T("node"), T("labels"), T("author"),
                                N("expires_ms"), N("used_ms")}},
     {"audit", 256, 1, 8, {N("seq"), T("environment"), N("at_ms"), T("actor"), T("action"),

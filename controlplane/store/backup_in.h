@@ -20,7 +20,7 @@ enum {
     CP_BACKUP_FORMAT = 1,
     CP_BACKUP_DIGEST = 32,
     CP_BACKUP_COLUMNS_MAX = 16,
-    CP_BACKUP_TABLES = 15,
+    CP_BACKUP_TABLES = 16,
 };
 
 enum cp_backup_item { CP_BACKUP_TABLE = 1, CP_BACKUP_ROW = 2, CP_BACKUP_END = 3 };

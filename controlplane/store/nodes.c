@@ -225,7 +225,8 @@ static struct err enrol(struct sql *db, void *ctx)
     sql_bind_text(&q, 5, node->labels);
     sql_bind_text(&q, 6, node->serial);
     sql_bind_number(&q, 7, (uint64_t)node->not_after_ms);
-    return sql_run(&q);
+    TRY(sql_run(&q));
+    return cp_certificate_put(db, e->environment, node);
 }
 
 struct err cp_op_node_enrol(struct cp_store *store, const char *environment,
@@ -235,42 +236,44 @@ struct err cp_op_node_enrol(struct cp_store *store, const char *environment,
     return cp_write(store, &(struct cp_write){.bytes = 1}, enrol, &e);
 }
 
-struct renewal {
+struct change {
     const char *environment;
-    const char *id;
-    const char *serial;
-    int64_t not_after_ms;
+    const struct cp_node *node;
 };
 
 static struct err renew(struct sql *db, void *ctx)
 {
-    const struct renewal *r = ctx;
+    const struct change *c = ctx;
     auto_sql struct sql_query q;
     sql_begin(&q, db,
               "UPDATE node SET serial = $4, not_after_ms = $5"
               " WHERE environment = $1 AND id = $2 AND state = $3 RETURNING id");
-    sql_bind_text(&q, 1, r->environment);
-    sql_bind_text(&q, 2, r->id);
+    sql_bind_text(&q, 1, c->environment);
+    sql_bind_text(&q, 2, c->node->id);
     sql_bind_text(&q, 3, enrolled);
-    sql_bind_text(&q, 4, r->serial);
-    sql_bind_number(&q, 5, (uint64_t)r->not_after_ms);
+    sql_bind_text(&q, 4, c->node->serial);
+    sql_bind_number(&q, 5, (uint64_t)c->node->not_after_ms);
     bool found = false;
     TRY(sql_row(&q, &found));
     TRY(sql_run(&q));
-    return found ? OK : FAIL(E_NOT_FOUND);
+    return found ? cp_certificate_put(db, c->environment, c->node) : FAIL(E_NOT_FOUND);
 }
 
-struct err cp_op_node_renew(struct cp_store *store, const char *environment, const char *id,
-                            const char *serial, int64_t not_after_ms)
+struct err cp_op_node_renew(struct cp_store *store, const char *environment,
+                            const struct cp_node *node)
 {
-    struct renewal r = {
-        .environment = environment, .id = id, .serial = serial, .not_after_ms = not_after_ms};
-    return cp_write(store, &(struct cp_write){.bytes = 1}, renew, &r);
+    struct change c = {.environment = environment, .node = node};
+    return cp_write(store, &(struct cp_write){.bytes = 1}, renew, &c);
 }
+
+struct removal {
+    const char *environment;
+    const char *id;
+};
 
 static struct err remove_node(struct sql *db, void *ctx)
 {
-    const struct renewal *r = ctx;
+    const struct removal *r = ctx;
     auto_sql struct sql_query q;
     sql_begin(&q, db, "UPDATE node SET state = $3 WHERE environment = $1 AND id = $2 RETURNING id");
     sql_bind_text(&q, 1, r->environment);
@@ -284,6 +287,6 @@ static struct err remove_node(struct sql *db, void *ctx)
 
 struct err cp_op_node_remove(struct cp_store *store, const char *environment, const char *id)
 {
-    struct renewal r = {.environment = environment, .id = id};
+    struct removal r = {.environment = environment, .id = id};
     return cp_write(store, &(struct cp_write){0}, remove_node, &r);
 }

@@ -48,6 +48,9 @@ static const struct cp_store_ops operations = {
     .node_list = cp_op_node_list,
     .node_renew = cp_op_node_renew,
     .node_remove = cp_op_node_remove,
+    .certificates_of = cp_op_certificates_of,
+    .certificates_removed = cp_op_certificates_removed,
+    .certificate_remove = cp_op_certificate_remove,
     .backup = cp_op_backup,
     .restore = cp_op_restore,
 };

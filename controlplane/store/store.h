@@ -115,11 +115,22 @@ enum cp_node_state { CP_NODE_ENROLLED, CP_NODE_REMOVED };
 struct cp_node {
     char id[CP_ENVIRONMENT_MAX + 1];
     enum cp_node_state state;
-    uint8_t status_key[32];         /* Ed25519, public. */
-    char labels[CP_LABELS_MAX + 1]; /* "name=value,…", names ascending; "": none. */
-    char serial[CP_SERIAL_MAX + 1]; /* of its present certificate, hex; "": not from our CA. */
-    int64_t not_after_ms;           /* of that certificate; 0: none. */
-    int64_t enrolled_ms;            /* the store's to set, once. */
+    uint8_t status_key[32];           /* Ed25519, public. */
+    char labels[CP_LABELS_MAX + 1];   /* "name=value,…", names ascending; "": none. */
+    char serial[CP_SERIAL_MAX + 1];   /* of its present certificate, hex; "": not from our CA. */
+    int64_t not_after_ms;             /* of that certificate; 0: none. */
+    int64_t enrolled_ms;              /* the store's to set, once. */
+    uint8_t warrant[CP_WARRANT_SIZE]; /* of that certificate; written, not read: cp_certificate. */
+};
+
+/* What our CA gave a node. */
+struct cp_certificate {
+    char node[CP_ENVIRONMENT_MAX + 1];
+    char serial[CP_SERIAL_MAX + 1]; /* hex. */
+    int64_t not_after_ms;
+    uint8_t warrant[CP_WARRANT_SIZE]; /* that it was given: controlplane/identity/vouch.h. */
+    bool removed;                     /* its node was removed since; */
+    uint8_t removal[CP_WARRANT_SIZE]; /* and that a replica was told so. */
 };
 
 /* A right to join once. */
@@ -174,6 +185,7 @@ typedef struct err cp_store_file_fn(void *ctx, const struct cp_store_file *file)
 typedef struct err cp_store_chunk_fn(void *ctx, const struct cp_store_chunk *chunk);
 typedef struct err cp_store_root_fn(void *ctx, uint64_t version, struct slice container);
 typedef struct err cp_store_node_fn(void *ctx, const struct cp_node *node);
+typedef struct err cp_store_certificate_fn(void *ctx, const struct cp_certificate *certificate);
 
 struct cp_store;
 
@@ -283,8 +295,9 @@ struct cp_store_ops {
     /* Reads a token that may still be used: E_TOKEN_UNKNOWN, E_TOKEN_USED, E_TOKEN_EXPIRED. */
     struct err (*token_get)(struct cp_store *store, const char *environment,
                             const uint8_t digest[DIGEST_SIZE], struct cp_join_token *out);
-    /* Uses a token up and enrols its node, both or neither; a node of that name is replaced, its
-     * old key with it. The same errors, and E_USAGE when the token is another node's. */
+    /* Uses a token up and enrols its node, with its certificate, all or nothing; a node of that
+     * name is replaced, its old key with it. The same errors, and E_USAGE when the token is another
+     * node's. */
     struct err (*node_enrol)(struct cp_store *store, const char *environment,
                              const uint8_t digest[DIGEST_SIZE], const struct cp_node *node);
     /* E_NOT_FOUND. */
@@ -292,11 +305,21 @@ struct cp_store_ops {
                            struct cp_node *out);
     struct err (*node_list)(struct cp_store *store, const char *environment,
                             cp_store_node_fn *visit, void *ctx);
-    /* Notes a new certificate of an enrolled node; E_NOT_FOUND when it is none, or removed. */
-    struct err (*node_renew)(struct cp_store *store, const char *environment, const char *id,
-                             const char *serial, int64_t not_after_ms);
+    /* Notes a new certificate of an enrolled node (its id, and what it says of the certificate);
+     * E_NOT_FOUND when it is none, or removed. */
+    struct err (*node_renew)(struct cp_store *store, const char *environment,
+                             const struct cp_node *node);
     /* Removes a node: it is listed as removed, and nothing of it is taken any more. E_NOT_FOUND. */
     struct err (*node_remove)(struct cp_store *store, const char *environment, const char *id);
+    /* Calls 'visit' for each certificate that is not over: of a node, or all that were removed.
+     * Those that are over for a day are dropped with the next new one. */
+    struct err (*certificates_of)(struct cp_store *store, const char *environment, const char *node,
+                                  cp_store_certificate_fn *visit, void *ctx);
+    struct err (*certificates_removed)(struct cp_store *store, const char *environment,
+                                       cp_store_certificate_fn *visit, void *ctx);
+    /* Marks one as removed, with its removal's warrant; E_NOT_FOUND. */
+    struct err (*certificate_remove)(struct cp_store *store, const char *environment,
+                                     const struct cp_certificate *certificate);
 
     /* Writes everything that a control plane needs as a stream of bytes, as of one moment; and
      * reads it into an empty store of either kind: E_CONFLICT when it is not empty, E_MALFORMED

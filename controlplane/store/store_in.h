@@ -130,9 +130,19 @@ struct err cp_op_node_get(struct cp_store *store, const char *environment, const
                           struct cp_node *out);
 struct err cp_op_node_list(struct cp_store *store, const char *environment, cp_store_node_fn *visit,
                            void *ctx);
-struct err cp_op_node_renew(struct cp_store *store, const char *environment, const char *id,
-                            const char *serial, int64_t not_after_ms);
+struct err cp_op_node_renew(struct cp_store *store, const char *environment,
+                            const struct cp_node *node);
 struct err cp_op_node_remove(struct cp_store *store, const char *environment, const char *id);
+
+struct err cp_op_certificates_of(struct cp_store *store, const char *environment, const char *node,
+                                 cp_store_certificate_fn *visit, void *ctx);
+struct err cp_op_certificates_removed(struct cp_store *store, const char *environment,
+                                      cp_store_certificate_fn *visit, void *ctx);
+struct err cp_op_certificate_remove(struct cp_store *store, const char *environment,
+                                    const struct cp_certificate *certificate);
+/* Keeps a node's certificate, within the transaction that gives it out; "": it has none. */
+MUST_CHECK struct err cp_certificate_put(struct sql *db, const char *environment,
+                                         const struct cp_node *node);
 
 struct err cp_op_backup(struct cp_store *store, int fd);
 struct err cp_op_restore(struct cp_store *store, int fd);

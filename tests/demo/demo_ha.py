@@ -21,15 +21,6 @@ JOINER = 3  # the number of the node that joins and leaves.
 API_TLS_PORT = 9443
 CALL_PAUSE_S = 0.005
 QUIET_MS = 3000  # no head for so long: more than one was missed.
-REVOCATION = """---
-apiVersion: trilane.dev/v1
-kind: Revocation
-metadata:
-  name: left
-spec:
-  reason: the node left
-  identities: ["%s"]
-"""
 
 
 class HaWorld(world.World):
@@ -255,12 +246,11 @@ class HaDemo(demo.Demo):
         ready = self.callers.grpc.ChannelConnectivity.READY
         own = Connection(channel, ready)
         callers = Connection(self.callers.channels[JOINER], ready)
-        self.trio.followers()[0]("identity remove", node.node_id)
+        done = self.trio.followers()[0].json("identity remove", node.node_id)
+        assert done["published"], done
         trilane.wait_until(lambda: self.codes(node) == {"NODE_REMOVED"}, 20, "all to refuse it")
         self.members.remove(node.node_id)
-        self.revoke("spiffe://%s/node/%s" % (world.TRUST_DOMAIN, node.node_id))
-        done = self.publish_at(self.trio.leader(), node.node_id + " left")
-        self.wait_version(done["record"]["version"])
+        self.wait_version(done["version"])
         trilane.wait_until(own.ended, 20, "its channel to %s to end" % peer.node_id)
         assert peer.metric("trilane_connections_ended_total") == 1
         code = self.callers.refusal(*call, timeout=5)[2].get("x-trilane-code")
@@ -269,7 +259,8 @@ class HaDemo(demo.Demo):
         self.caller.skipped.add(JOINER)
         assert node.stop() == 0, node.log()[-1000:]
         trilane.wait_until(callers.ended, 20, "its callers to be sent away")
-        return ("removed %s, revoked its identity, and stopped it (SIGTERM)" % node.node_id,
+        return ("removed %s, which published version %d, and stopped it (SIGTERM)" % (
+            node.node_id, done["version"]),
                 "all replicas refuse its statuses (NODE_REMOVED); %s sent GOAWAY and closed the "
                 "channel that stood on its certificate, and takes no other (%s); it sent its own "
                 "callers away and ended with 0; %d calls answered, none failed" % (
@@ -403,10 +394,6 @@ class HaDemo(demo.Demo):
 
     def codes(self, node):
         return {n.get("code") for n in self.told(node)}
-
-    def revoke(self, identity):
-        path = self.world.policies / "platform" / "revocations.yaml"
-        path.write_text(path.read_text() + REVOCATION % identity)
 
     def answers(self, k):
         try:

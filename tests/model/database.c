@@ -431,6 +431,13 @@ static struct err op_node_list(struct cp_store *store, const char *environment,
     READ("db.node_list", real->ops->node_list(real, environment, visit, ctx));
 }
 
+static struct err op_certificates_removed(struct cp_store *store, const char *environment,
+                                          cp_store_certificate_fn *visit, void *ctx)
+{
+    struct cp_store *real = REAL(store);
+    READ("db.certificates_removed", real->ops->certificates_removed(real, environment, visit, ctx));
+}
+
 /* What the simulated replicas do not ask for is not here: a NULL that is called says so. */
 static const struct cp_store_ops ops = {
     .name = "model",
@@ -457,6 +464,7 @@ static const struct cp_store_ops ops = {
     .chunks_find = op_chunks_find,
     .audit_add = op_audit_add,
     .node_list = op_node_list,
+    .certificates_removed = op_certificates_removed,
     .root_put = op_root_put,
     .replica_put = op_replica_put,
     .roots_get = op_roots_get,

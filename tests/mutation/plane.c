@@ -30,6 +30,8 @@ enum { PATH_SIZE = 512, CONTAINER_MAX = 2 * HEAD_BODY_MAX, TOKEN_DAYS_MS = 86400
 /* Who reports: two that are enrolled, one that was removed. */
 enum { REPORTER, OTHER_REPORTER, REMOVED_REPORTER, REPORTERS };
 
+static const uint8_t vouch_key[CP_VOUCH_KEY_SIZE] = {1};
+
 /* Who joins: a guest that has not yet, a member that has, one that was removed since. */
 enum { GUEST, MEMBER, REMOVED_MEMBER, JOINERS };
 
@@ -956,7 +958,8 @@ static void begin_registrar(struct plane *p)
     MUST(cp_certifier_start(&certifier, &p->certifier, &message));
     struct cp_registrar_options options = {.environment = p->world->environment,
                                            .certifier = p->certifier,
-                                           .attestor = &cp_attest_token};
+                                           .attestor = &cp_attest_token,
+                                           .vouch_key = vouch_key};
     MUST(cp_registrar_new(&options, &p->registrar));
     for (size_t i = 0; i < JOINERS; i++) {
         struct joiner *j = &p->joiners[i];
@@ -967,7 +970,9 @@ static void begin_registrar(struct plane *p)
             j->count = member_count(p, names[i]);
         }
     }
-    MUST(cp_registrar_remove(p->registrar, p->store, "removed", "ada", &message));
+    struct cp_departure departure;
+    MUST(cp_registrar_remove(p->registrar, p->store, "removed", "ada", /* is_retold= */ false,
+                             &departure, &message));
     expire_one(p);
 }
 

@@ -130,10 +130,15 @@ static void every_operation_ends_well(enum cut how)
     struct cp_node node = {.id = "node-1", .status_key = {1}};
     cut(how);
     must(ops->node_enrol(store, "dev", token.digest, &node));
+    (void)snprintf(node.serial, sizeof(node.serial), "0a");
+    node.not_after_ms = 1;
     cut(how);
-    must(ops->node_renew(store, "dev", "node-1", "0a", 1));
+    must(ops->node_renew(store, "dev", &node));
     cut(how);
     must(ops->node_remove(store, "dev", "node-1"));
+    const struct cp_certificate certificate = {.serial = "0a"};
+    cut(how);
+    must(ops->certificate_remove(store, "dev", &certificate));
     struct cp_audit line = {.actor = "ada"};
     cut(how);
     must(ops->audit_add(store, "dev", &line));

@@ -44,6 +44,29 @@ static bool has_capability(const struct fixture *f)
     return (cp_compiled_capabilities(f->compiled) & (uint64_t)CAPABILITY_REVOCATIONS) != 0;
 }
 
+/* Bytes of the part of a certificate: empty unless it says until when. */
+static size_t bytes_of(const struct fixture *f, const char *key)
+{
+    const struct cp_part *part = fixture_part(f, CP_PART_REVOCATIONS, key);
+    assert_non_null(part);
+    return part->bytes.size;
+}
+
+static void a_removed_nodes_certificate_says_until_when(void **state)
+{
+    (void)state;
+    struct fixture f;
+    make(&f, REVOCATION("a", "certificates: ['40aa', '40bb']")
+                 REVOCATION("b", "removedUntilMs: 3600000, certificates: ['40BB', '40cc'],"
+                                 " types: [Order.v2]")
+                     REVOCATION("c", "removedUntilMs: 1, certificates: ['40bb']"));
+    assert_int_equal(bytes_of(&f, "certificate/40aa"), 0);
+    assert_int_equal(bytes_of(&f, "type/Order.v2"), 0); /* certificates alone have an end. */
+    assert_int_equal(bytes_of(&f, "certificate/40bb"), bytes_of(&f, "certificate/40cc"));
+    assert_true(bytes_of(&f, "certificate/40cc") > 0);
+    fixture_free(&f);
+}
+
 static void each_entry_is_a_part(void **state)
 {
     (void)state;
@@ -240,6 +263,7 @@ int main(void)
     ids_init();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_entry_is_a_part),
+        cmocka_unit_test(a_removed_nodes_certificate_says_until_when),
         cmocka_unit_test(without_any_there_is_no_stream),
         cmocka_unit_test(several_may_list_the_same),
         cmocka_unit_test(what_is_no_entry_is_refused),

@@ -26,6 +26,7 @@ static struct cp_registrar *registrars[2];
 static char program[4096];
 static uint8_t environment_id[ENVIRONMENT_SIZE];
 static char said[1024]; /* the last message. */
+static const uint8_t vouch_key[CP_VOUCH_KEY_SIZE] = {1};
 
 /* A node's keys, and its token. */
 struct joiner {
@@ -400,22 +401,34 @@ static void a_renewal_is_the_nodes_own_and_of_now(void **state)
     joiner_free(&other);
 }
 
+static enum err_code remove_node(const char *node, struct cp_departure *out, struct buf *message)
+{
+    return cp_registrar_remove(registrars[1], stores[1], node, "ada", /* is_retold= */ false, out,
+                               message)
+        .code;
+}
+
 static void a_removed_node_stays_out(void **state)
 {
     (void)state;
     struct joiner j = joiner_of("node-13");
     struct buf message = BUF_MAX(1024);
     assert_int_equal(join(0, &j, NULL), E_OK);
-    assert_int_equal(cp_registrar_remove(registrars[1], stores[1], "node-13", "ada", &message).code,
-                     E_OK);
+    struct cp_departure departure;
+    assert_int_equal(remove_node("node-13", &departure, &message), E_OK);
+    assert_false(departure.again);
+    assert_int_equal(departure.certificates, 1);
+    assert_false(departure.unvouched);
     assert_string_equal(last_audit().action, "identity remove");
     assert_string_equal(last_audit().actor, "ada");
     struct cp_renew_request request =
         renewal_of(&j, clock_wall_ms(), (uint64_t)clock_wall_ms() + 100000);
     assert_int_equal(send_renewal(0, &request), E_NODE_REMOVED);
     assert_int_equal(join(0, &j, NULL), E_NODE_REMOVED);
-    assert_int_equal(cp_registrar_remove(registrars[1], stores[1], "nobody", "ada", &message).code,
-                     E_NOT_FOUND);
+    assert_int_equal(remove_node("node-13", &departure, &message), E_OK);
+    assert_true(departure.again);
+    assert_int_equal(departure.certificates, 1);
+    assert_int_equal(remove_node("nobody", &departure, &message), E_NOT_FOUND);
     assert_true(message.size > 0);
     buf_free(&message);
     struct joiner again = joiner_of("node-13"); /* a new token lets it in again. */
@@ -449,8 +462,8 @@ static void refusals_do_not_fill_the_audit(void **state)
 static void without_a_ca_nobody_joins(void **state)
 {
     (void)state;
-    struct cp_registrar_options options = {.environment = ENVIRONMENT,
-                                           .attestor = &cp_attest_token};
+    struct cp_registrar_options options = {
+        .environment = ENVIRONMENT, .attestor = &cp_attest_token, .vouch_key = vouch_key};
     struct cp_registrar *r = NULL;
     struct buf message = BUF_MAX(1024);
     struct joiner j = joiner_of("node-15");
@@ -498,8 +511,10 @@ static void start(const char *tls_cert)
     (void)snprintf(ca, sizeof(ca), "%s/ca", directory);
     (void)snprintf(url, sizeof(url), "sqlite:%s/store.db", directory);
     struct cp_certifier_options certifier = {.program = program, .ca = ca};
-    struct cp_registrar_options options = {
-        .environment = ENVIRONMENT, .tls_cert = tls_cert, .attestor = &cp_attest_token};
+    struct cp_registrar_options options = {.environment = ENVIRONMENT,
+                                           .tls_cert = tls_cert,
+                                           .attestor = &cp_attest_token,
+                                           .vouch_key = vouch_key};
     for (size_t i = 0; i < 2; i++) {
         CHECK(err_ok(cp_store_open(url, &stores[i], &message)));
         CHECK(err_ok(cp_certifier_start(&certifier, &certifiers[i], &message)));

@@ -1,0 +1,56 @@
+/* vouch: see vouch.h. */
+#include "controlplane/identity/vouch.h"
+
+#include <sodium.h>
+#include <string.h>
+
+#include "common/base/check.h"
+
+static const char given_tag[] = "trilane.dev/certificate/1";
+static const char removed_tag[] = "trilane.dev/removal/1";
+
+static void vouch(const uint8_t key[CP_VOUCH_KEY_SIZE], const char *tag, const char *environment,
+                  const struct cp_certificate *c, uint8_t out[CP_WARRANT_SIZE])
+{
+    const char *const texts[] = {tag, environment, c->node, c->serial};
+    crypto_generichash_state state;
+    uint8_t end[8];
+    CHECK(key != NULL);
+    (void)crypto_generichash_init(&state, key, CP_VOUCH_KEY_SIZE, CP_WARRANT_SIZE);
+    for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
+        (void)crypto_generichash_update(&state, (const uint8_t *)texts[i], strlen(texts[i]) + 1);
+    }
+    for (size_t i = 0; i < sizeof(end); i++) {
+        end[i] = (uint8_t)((uint64_t)c->not_after_ms >> (8 * i));
+    }
+    (void)crypto_generichash_update(&state, end, sizeof(end));
+    (void)crypto_generichash_final(&state, out, CP_WARRANT_SIZE);
+}
+
+void cp_vouch_given(const uint8_t key[CP_VOUCH_KEY_SIZE], const char *environment,
+                    const struct cp_certificate *certificate, uint8_t out[CP_WARRANT_SIZE])
+{
+    vouch(key, given_tag, environment, certificate, out);
+}
+
+void cp_vouch_removed(const uint8_t key[CP_VOUCH_KEY_SIZE], const char *environment,
+                      const struct cp_certificate *certificate, uint8_t out[CP_WARRANT_SIZE])
+{
+    vouch(key, removed_tag, environment, certificate, out);
+}
+
+bool cp_vouched_given(const uint8_t key[CP_VOUCH_KEY_SIZE], const char *environment,
+                      const struct cp_certificate *certificate)
+{
+    uint8_t wanted[CP_WARRANT_SIZE];
+    vouch(key, given_tag, environment, certificate, wanted);
+    return sodium_memcmp(wanted, certificate->warrant, sizeof(wanted)) == 0;
+}
+
+bool cp_vouched_removed(const uint8_t key[CP_VOUCH_KEY_SIZE], const char *environment,
+                        const struct cp_certificate *certificate)
+{
+    uint8_t wanted[CP_WARRANT_SIZE];
+    vouch(key, removed_tag, environment, certificate, wanted);
+    return certificate->removed && sodium_memcmp(wanted, certificate->removal, sizeof(wanted)) == 0;
+}

@@ -1,0 +1,154 @@
+/* carry: see carry.h; and what a passage does with it. */
+#include "controlplane/publish/carry.h"
+
+#include <string.h>
+
+#include "common/base/clock.h"
+#include "common/base/limits.h"
+#include "common/base/log.h"
+#include "controlplane/identity/vouch.h"
+#include "controlplane/publish/passage.h"
+#include "controlplane/publish/rollback.h"
+
+_Static_assert((int)CP_VOUCH_KEY_SIZE == (int)CP_WARRANT_KEY_SIZE, "one key for both");
+
+/* ---- what there is ---- */
+
+/* What is at hand was published under this digest, by this process: it is not read again. */
+static bool is_at_hand(struct cp_publish_room *room, const struct cp_record *publication,
+                       int64_t now_ms, struct cp_removals *out, struct err *result)
+{
+    struct cp_prepared *found = cp_shelf_published(room->shelf, publication->manifest_digest);
+    if (found == NULL) {
+        return false;
+    }
+    *result = cp_removals_add_compiled(out, found->compiled, now_ms);
+    cp_prepared_unref(found);
+    return true;
+}
+
+struct err cp_carry_published(struct cp_publish_room *room, const struct cp_record *publication,
+                              int64_t now_ms, struct cp_removals *out)
+{
+    struct err e = OK;
+    const struct cp_sealed_place place = {room->roots, room->store, room->environment};
+    if (publication->version == 0 || is_at_hand(room, publication, now_ms, out, &e)) {
+        return e;
+    }
+    auto_manifest struct manifest manifest = {0};
+    struct cp_record record;
+    e = cp_sealed_load(&place, publication->version, &record, /* container= */ NULL, &manifest);
+    if (cp_sealed_is_none(e)) {
+        return OK;
+    }
+    TRY(e);
+    if (manifest_stream(&manifest, STREAM_REVOCATIONS) == NULL) {
+        return OK;
+    }
+    auto_buf struct buf raw = BUF_MAX(STREAM_RAW_MAX);
+    TRY(cp_rollback_revoked(&place, publication->version, &raw));
+    return cp_removals_add_stream(out, buf_slice(&raw), now_ms);
+}
+
+struct looking {
+    const struct cp_publish_room *room;
+    struct cp_removals *out;
+    int64_t now_ms;
+};
+
+static struct err add_removed(void *ctx, const struct cp_certificate *certificate)
+{
+    struct looking *l = ctx;
+    const struct cp_publish_room *room = l->room;
+    if (!cp_vouched_removed(room->warrant_key->bytes, room->environment, certificate)) {
+        LOG(LOG_WARN, "publish", "removal_unvouched", LOG_STR("node", certificate->node),
+            LOG_STR("serial", certificate->serial));
+        return OK;
+    }
+    return cp_removals_add(l->out, slice_str(certificate->serial), certificate->not_after_ms,
+                           l->now_ms);
+}
+
+struct err cp_carry_removed(struct cp_publish_room *room, int64_t now_ms, struct cp_removals *out)
+{
+    struct looking l = {.room = room, .out = out, .now_ms = now_ms};
+    return room->store->ops->certificates_removed(room->store, room->environment, add_removed, &l);
+}
+
+/* ---- a publication of ours ---- */
+
+struct err cp_passage_take_others(void *ctx, const struct cp_store_file *file)
+{
+    return slice_eq(file->name, CP_REMOVALS_FILE) ? OK : cp_passage_take_file(ctx, file);
+}
+
+/* What was planned has what there was to carry then. */
+static struct err judge_plan(struct cp_passage *p, struct slice text)
+{
+    const struct cp_source_file *file = cp_source_set_find(&p->prepared->sources, CP_REMOVALS_FILE);
+    if (slice_eq(file == NULL ? (struct slice){0} : file->bytes, text)) {
+        return OK;
+    }
+    TRY(buf_add_str(&p->work->sentence, "a node was removed since it was planned"));
+    return FAIL(E_PLAN_GONE);
+}
+
+struct err cp_passage_carry(struct cp_passage *p)
+{
+    const int64_t now_ms = clock_wall_ms();
+    auto_buf struct buf text = BUF_MAX(limits.source_file_bytes);
+    TRY(cp_carry_published(p->room, &p->work->before, now_ms, &p->removals));
+    TRY(cp_carry_removed(p->room, now_ms, &p->removals));
+    TRY(cp_removals_print(&p->removals, &text));
+    if (p->work->has_plan) {
+        return judge_plan(p, buf_slice(&text));
+    }
+    if (cp_source_set_find(&p->work->sources, CP_REMOVALS_FILE) != NULL) {
+        TRY(buf_addf(&p->work->sentence,
+                     "%.*s: the control plane writes this file; take it out of the sources",
+                     SLICE_ARG(CP_REMOVALS_FILE)));
+        return FAIL(E_SOURCE_INVALID);
+    }
+    return p->removals.count == 0
+               ? OK
+               : cp_source_set_add(&p->work->sources, CP_REMOVALS_FILE, buf_slice(&text));
+}
+
+/* ---- a proposal ---- */
+
+static struct err take_carried(void *ctx, const struct cp_store_file *file)
+{
+    return slice_eq(file->name, CP_REMOVALS_FILE) ? cp_passage_take_file(ctx, file) : OK;
+}
+
+/* Whoever leads adds; what is in force he does not take out, rollbacks with trust included. What is
+ * about to end is left to his clock. */
+static struct err judge_carried(struct cp_passage *p)
+{
+    auto_removals struct cp_removals wanted = {.items = NULL};
+    const int64_t soon_ms = clock_wall_ms() + (int64_t)limits.clock_tolerance_ms;
+    TRY(cp_carry_published(p->room, &p->work->before, soon_ms, &wanted));
+    if (cp_removals_has_all(&p->removals, &wanted)) {
+        return OK;
+    }
+    TRY(buf_add_str(&p->work->sentence, "it lifts what was revoked of nodes that were removed"));
+    return FAIL(E_COSIGN_REFUSED);
+}
+
+struct err cp_passage_take_carried(struct cp_passage *p)
+{
+    struct cp_store *store = p->room->store;
+    if (p->proposal.origin != 0) {
+        TRY(store->ops->sources_get(store, p->room->environment, p->proposal.version, take_carried,
+                                    &p->work->sources));
+    }
+    const struct cp_source_file *file = cp_source_set_find(&p->work->sources, CP_REMOVALS_FILE);
+    struct err e = file == NULL ? OK : cp_removals_parse(file->bytes, &p->removals);
+    if (e.code == E_MALFORMED) {
+        TRY(buf_addf(&p->work->sentence, "%.*s is not as a replica writes it",
+                     SLICE_ARG(CP_REMOVALS_FILE)));
+        return FAIL(E_COSIGN_REFUSED);
+    }
+    TRY(e);
+    return judge_carried(p);
+}

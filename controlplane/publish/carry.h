@@ -1,0 +1,23 @@
+/*
+ * carry: which removals the next publication says, whatever it is made of.
+ *
+ * Shape      Two halves. What the newest publication says already is carried on to its end: that is
+ *            signed, so nobody takes it out by writing to the database. What was removed since then
+ *            is in the store, where each row bears the warrant of a replica: so nobody puts
+ * anything in by that. Threads    the room's. Errors     those of the store, of sealed.h and of
+ * rollback.h. Source     docs/decisions/0091-removal-is-published.md.
+ */
+#pragma once
+
+#include "controlplane/publish/publish.h"
+#include "controlplane/publish/removals.h"
+
+/* Adds what a publication (of version 0: none) says and is not over. A row that nobody signed says
+ * nothing. */
+MUST_CHECK struct err cp_carry_published(struct cp_publish_room *room,
+                                         const struct cp_record *publication, int64_t now_ms,
+                                         struct cp_removals *out);
+/* Adds what the store has of removals; those that nobody vouches for are passed over, and logged.
+ */
+MUST_CHECK struct err cp_carry_removed(struct cp_publish_room *room, int64_t now_ms,
+                                       struct cp_removals *out);
