@@ -204,6 +204,9 @@ static struct err do_work(struct cp_call *call, struct cp_publish_room *room, st
         } else {
             cp_publish_run(room, work);
         }
+        if (!call->forwarded) { /* the replica that sent it looks for another leader. */
+            cp_publish_explain(room, work);
+        }
         if (cp_call_writes(call->kind)) {
             keep_audit(room, work);
         }

@@ -405,6 +405,9 @@ struct err cp_enrol_depart(struct cp_publish_room *room, struct slice body, bool
     cp_work_init(&work, CP_WORK_ROLLBACK);
     (void)snprintf(work.author, sizeof(work.author), "%s", m[REMOVED_AUTHOR].text);
     cp_departure_run(room, m[REMOVED_NODE].text, &work);
+    if (!is_retold) {
+        cp_publish_explain(room, &work);
+    }
     struct err e = work.result;
     if (is_retold && e.code == E_NOT_LEADER) {
         cp_work_free(&work);

@@ -135,6 +135,9 @@ json_t *cp_json_error(struct err e, const struct cp_work *work)
     if (value == NULL || work == NULL) {
         return value;
     }
+    if (work->deposed) {
+        (void)json_object_set_new(value, "leads", json_false());
+    }
     if (work->step[0] != '\0') {
         (void)json_object_set_new(value, "step", json_string(work->step));
     }

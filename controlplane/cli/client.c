@@ -182,11 +182,12 @@ static struct err call_one(const struct cli *cli, struct slice server, const str
     return perform(cli, &r, &ask, out);
 }
 
-/* Whether another server may know better: this one was not reached, broke off, or has no leader. */
-static bool is_worth_another(struct err e)
+/* Whether another server may know better: this one was not reached, broke off, or has no leader,
+ * whatever keeps it from leading itself. */
+static bool is_worth_another(struct err e, const json_t *answer)
 {
     return e.code == E_UNAVAILABLE || e.code == E_TIMEOUT || e.code == E_NOT_LEADER ||
-           e.code == E_DRAINING;
+           e.code == E_DRAINING || json_is_false(json_object_get(answer, "leads"));
 }
 
 /* Each server once, until one knows. */
@@ -194,7 +195,7 @@ static struct err call_each(const struct cli *cli, struct slice servers,
                             const struct asking *asking, json_t **out)
 {
     struct err e = FAIL(E_UNAVAILABLE);
-    for (struct slice rest = servers; rest.size > 0 && is_worth_another(e);) {
+    for (struct slice rest = servers; rest.size > 0 && is_worth_another(e, *out);) {
         struct slice server = slice_head(rest, slice_find(rest, ','));
         rest = slice_from(rest, server.size + 1);
         json_decref(*out);

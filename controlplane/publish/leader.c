@@ -32,7 +32,7 @@ static bool is_stopping(struct cp_leader *l)
     return stopping;
 }
 
-static void note_state(struct cp_leader *l, struct err e)
+void cp_leader_note_state(struct cp_leader *l, struct err e)
 {
     lock_take(&l->shared.lock);
     l->shared.status.code = e.code;
@@ -194,7 +194,7 @@ static void beat(struct cp_leader *l)
     if (e.code == E_SIGNER_REFUSED) {
         CP_COUNT_HEAD(l, refused);
     }
-    note_state(l, e);
+    cp_leader_note_state(l, e);
     buf_free(&b.bytes);
 }
 

@@ -77,6 +77,11 @@ struct cp_leader_beat {
         lock_drop(&(l)->shared.lock);                                                              \
     } while (0)
 
+/* ---- leader.c ---- */
+
+/* Keeps why no head goes out, or that one does, and logs each change. */
+void cp_leader_note_state(struct cp_leader *l, struct err e);
+
 /* ---- lease.c ---- */
 
 /* Takes or renews the row, unless it is fresh. */

@@ -99,6 +99,7 @@ struct err cp_leader_step_down(struct cp_leader *l, struct err why)
 {
     struct cp_lease lease = {0};
     struct cp_store *store = l->on_thread.store;
+    cp_leader_note_state(l, why); /* whoever sees that we do not lead sees why. */
     if (l->on_thread.renewed_ns != 0) {
         cp_leader_let_go(l);
     }
@@ -240,6 +241,7 @@ struct err cp_leader_renew(struct cp_leader *l, uint64_t epoch_above)
         struct cp_fence fence = {.environment = l->options.environment, .epoch = lease.epoch};
         (void)memcpy(fence.holder, l->holder, sizeof(fence.holder));
         l->on_thread.renewed_ns = 0;
+        cp_leader_note_state(l, FAIL(E_CLOCK_SKEW)); /* whoever sees that we do not lead sees why. */
         note_lease(l, &lease);
         TRY(l->on_thread.store->ops->lease_drop(l->on_thread.store, &fence));
         return FAIL(E_CLOCK_SKEW);

@@ -109,6 +109,21 @@ void cp_publish_run(struct cp_publish_room *room, struct cp_work *work)
     cp_passage_free(p);
 }
 
+void cp_publish_explain(struct cp_publish_room *room, struct cp_work *work)
+{
+    struct cp_leader_status status;
+    cp_leader_status(room->leader, &status);
+    if (work->result.code != E_NOT_LEADER || status.leads || status.code == E_OK ||
+        status.code == E_NOT_LEADER) {
+        return;
+    }
+    buf_clear(&work->sentence);
+    struct err said =
+        buf_addf(&work->sentence, "this replica does not lead: %s", err_text(status.code));
+    work->result = err_ok(said) ? FAIL(status.code) : said;
+    work->deposed = true;
+}
+
 struct err cp_publish_compiled(struct cp_publish_room *room, uint64_t version,
                                struct cp_compiled **out)
 {

@@ -86,3 +86,7 @@ MUST_CHECK struct err cp_publish_compiled(struct cp_publish_room *room, uint64_t
 
 /* Runs the steps of the work's kind. */
 void cp_publish_run(struct cp_publish_room *room, struct cp_work *work);
+
+/* Where a work ended with E_NOT_LEADER, and something keeps this replica from leading, puts that in
+ * its place: whoever asked cannot see it otherwise. */
+void cp_publish_explain(struct cp_publish_room *room, struct cp_work *work);

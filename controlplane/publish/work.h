@@ -43,6 +43,7 @@ struct cp_work {
     char message[CP_MESSAGE_MAX + 1];
     /* Answered. */
     struct err result;
+    bool deposed;           /* the result is what keeps this replica from leading. */
     const char *step;       /* at which it was refused; a literal. */
     struct buf sentence;    /* about a refusal; may be empty. */
     struct buf diagnostics; /* JSON array; empty: none. */

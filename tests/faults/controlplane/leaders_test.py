@@ -170,7 +170,10 @@ class Signer(unittest.TestCase):
                    "SIGNER_GONE")
         done = self.cp.run("publish", "--again", "-m", "two", trilane.POLICIES)
         self.assertEqual(done.returncode, 3, done.stderr)
-        self.assertRegex(done.stderr, "SIGNER_GONE|NOT_LEADER")
+        self.assertIn("error: SIGNER_GONE: this replica does not lead: ", done.stderr)
+        self.assertNotIn("NOT_LEADER", done.stderr)
+        audit = self.cp.api("GET", "/api/v1/audit")[1]["entries"][0]
+        self.assertEqual((audit["action"], audit["outcome"]), ("publish", "SIGNER_GONE"))
         wait_until(lambda: not self.cp.json("status")["leader"]["leads"], 10, "the row to run out")
         self.assertEqual(trilane.http("GET", self.cp.url + "/ready")[0], 503)
         away.rename(key)

@@ -177,6 +177,9 @@ class Drills(unittest.TestCase):
         other.pause()
         wait_until(lambda: leader.json("status")["leader"]["code"] == "CLOCK_SKEW", 20,
                    "it to say why it does not lead")
+        done = leader.run("publish", "--again", "-m", "by nobody", POLICIES)
+        self.assertEqual(done.returncode, 1, done.stderr)
+        self.assertIn("error: CLOCK_SKEW: this replica does not lead: ", done.stderr)
         other.resume()
         self.t.wait_leader(besides=leader)
         self.assertLess(other.json("status")["leader"]["epoch"], epoch + 4, "epochs are not used up")
