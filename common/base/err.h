@@ -201,7 +201,7 @@
     X(COSIGNERS_MISSING, 14, 503, SELF, "too few replicas signed the proposal in time",            \
       "start another replica and publish again, or sign with the break-glass key")                 \
     X(COSIGN_REFUSED, 9, 409, SELF, "a replica made something else of the same sources",           \
-      "see its log; all replicas must run one release and have one token")                                            \
+      "see its log; all replicas must run one release and have one token")                         \
     X(IDENTITY_REVOKED, 16, 401, CALLER, "the caller's identity was revoked",                      \
       "ask the platform's operators for a new one")                                                \
     X(BUCKET_FULL, 8, 507, SELF,                                                                   \
@@ -227,7 +227,9 @@
     X(PLAN_GONE, 5, 410, CALLER, "this plan is not at hand any more",                              \
       "plan again, or publish the sources")                                                        \
     X(CA_EXPIRED, 9, 503, SELF, "the authority that certifies nodes is past its time",             \
-      "put another one into the directory of --ca: docs/operations.md, nodes that join")
+      "put another one into the directory of --ca: docs/operations.md, nodes that join")           \
+    X(STORE_LOCKED, 14, 503, PEER, "another session holds a lock in the database",                 \
+      "end that session (pg_stat_activity, pg_locks): what it holds up goes on by itself")
 
 enum err_fault { ERR_FAULT_NOBODY, ERR_FAULT_CALLER, ERR_FAULT_PEER, ERR_FAULT_SELF };
 

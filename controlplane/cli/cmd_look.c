@@ -213,6 +213,9 @@ static void leader_lines(const json_t *value)
     if (!follows(leader) && err_find(cli_text(leader, "code"), &code) && code != E_OK) {
         (void)printf("NO HEAD GOES OUT: %s: %s\n", err_name(code), err_text(code));
     }
+    if (err_find(cli_text(leader, "store_code"), &code) && code != E_OK) {
+        (void)printf("HEADS NAME WHAT WAS READ BEFORE: %s: %s\n", err_name(code), err_text(code));
+    }
     if (err_find(cli_text(value, "bucket_code"), &code) && code != E_OK) {
         (void)printf("THE BUCKET LACKS CONTENT: %s: %s\n", err_name(code), err_text(code));
     }
@@ -250,6 +253,7 @@ static const char *worst_code(const json_t *value)
     const json_t *leader = json_object_get(value, "leader");
     const char *code = follows(leader) ? "" : cli_text(leader, "code");
     const json_t *nodes = json_object_get(value, "nodes");
+    code = code[0] == '\0' ? cli_text(leader, "store_code") : code;
     code = code[0] == '\0' ? cli_text(value, "bucket_code") : code;
     for (size_t i = 0; code[0] == '\0' && i < json_array_size(nodes); i++) {
         const json_t *node = json_array_get(nodes, i);

@@ -120,15 +120,51 @@ static struct err heed_nodes(struct cp_leader *l)
     return cp_leader_renew(l, own->epoch);
 }
 
-static struct err read_newest(struct cp_leader *l, struct cp_leader_beat *b)
+/* Each change is logged once. */
+static void note_store(struct cp_leader *l, struct err e)
 {
-    struct err e =
-        l->on_thread.store->ops->latest(l->on_thread.store, l->options.environment, &b->record);
+    lock_take(&l->shared.lock);
+    bool changed = l->shared.status.store_code != e.code;
+    l->shared.status.store_code = e.code;
+    lock_drop(&l->shared.lock);
+    if (changed) {
+        LOG(err_ok(e) ? LOG_INFO : LOG_WARN, "leader",
+            err_ok(e) ? "journal_read" : "journal_not_read", LOG_ERR(e),
+            LOG_U64("version", l->on_thread.newest.version),
+            LOG_STR("text", err_ok(e) ? "heads name the newest version again"
+                                      : "heads go on, for the version that was read before"));
+    }
+}
+
+/*
+ * A session that keeps the journal locked, a backup or somebody's hand, holds up whoever publishes.
+ * Heads need not wait for it: as long as the row is ours, what was read under it is the newest but
+ * for what our own publisher commits meanwhile, and no node goes back by an older one.
+ */
+static struct err read_journal(struct cp_leader *l, struct cp_record *out)
+{
+    struct cp_store *store = l->on_thread.store;
+    const uint64_t epoch = l->on_thread.renewed_ns == 0 ? 0 : l->on_thread.lease_epoch;
+    struct err e = store->ops->latest(store, l->options.environment, out);
+    if (e.code == E_STORE_LOCKED && epoch != 0 && l->on_thread.newest_epoch == epoch) {
+        *out = l->on_thread.newest;
+        note_store(l, e);
+        return OK;
+    }
     if (e.code == E_NOT_FOUND) {
-        b->record = (struct cp_record){0};
+        *out = (struct cp_record){0};
     } else {
         TRY(e);
     }
+    l->on_thread.newest = *out;
+    l->on_thread.newest_epoch = epoch;
+    note_store(l, OK);
+    return OK;
+}
+
+static struct err read_newest(struct cp_leader *l, struct cp_leader_beat *b)
+{
+    TRY(read_journal(l, &b->record));
     lock_take(&l->shared.lock);
     struct cp_leader_status *status = &l->shared.status;
     status->newest_version = b->record.version;
@@ -241,6 +277,8 @@ static struct err prepare(struct cp_leader *l, struct buf *message)
     TRY(cp_bucket_bind(&l->on_thread.bucket, l->options.bus, l->options.environment,
                        l->options.roots));
     TRY(cp_store_await(l->options.store, &l->on_thread.store, message));
+    /* A wait for a lock leaves time to renew the row, or to let it go. */
+    l->on_thread.store->ops->set_lock_wait(l->on_thread.store, limits.lease_ms / CP_LEASE_RENEWALS);
     cp_trust_init(&l->on_thread.trust, l->options.environment, l->options.name, l->options.roots,
                   l->options.signer);
     l->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

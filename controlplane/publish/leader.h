@@ -89,6 +89,8 @@ struct cp_leader_status {
     uint64_t head_version;                   /* that KV's head points at; 0: none of ours yet. */
     int64_t head_at_ms;                      /* wall clock of that write. */
     enum err_code code;                      /* why no head goes out; E_OK: it does. */
+    enum err_code store_code;                /* why heads name what was read before; E_OK: they do
+                                                not: they name the newest. */
     char holder[CP_ENVIRONMENT_MAX + 1];     /* name of who leads. */
     char address[CP_ADDRESS_MAX + 1];        /* of the API of who leads; "": none, or it is not a
                                                 replica's word. */

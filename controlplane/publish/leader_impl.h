@@ -35,21 +35,23 @@ struct cp_leader {
         struct root root;    /* in force at this beat. */
         uint64_t renewed_ns; /* monotonic, of the last renewal; 0: the row is not ours. */
         uint64_t lease_epoch;
-        uint64_t expires_ns;  /* monotonic: when the row that was last seen runs out. */
-        uint64_t head_ns;     /* monotonic: when the next head is due. */
-        uint64_t signed_ns;   /* monotonic: when the last one was signed. */
-        uint64_t pointed_at;  /* version that KV's head of ours names. */
-        uint64_t revision;    /* of that head, as of our last write; 0: not known. */
-        uint64_t looked_ns;   /* monotonic: when it was last read and judged. */
-        uint64_t heard_ns;    /* monotonic: of NATS' last answer, */
-        uint64_t kv_ns;       /* and of JetStream's. */
-        uint64_t taken_ns;    /* monotonic: since when the row is ours. */
-        uint64_t left_ns;     /* monotonic: when it was left to others. */
-        bool bus_asked;       /* in this beat. */
-        bool deaf;            /* NATS has been silent for long. */
-        bool content_checked; /* the bucket was held against the journal. */
-        bool said_address;    /* that the row's is nobody's word. */
-        enum err_code said;   /* last state that was logged: each change once. */
+        uint64_t expires_ns;     /* monotonic: when the row that was last seen runs out. */
+        uint64_t head_ns;        /* monotonic: when the next head is due. */
+        uint64_t signed_ns;      /* monotonic: when the last one was signed. */
+        uint64_t pointed_at;     /* version that KV's head of ours names. */
+        uint64_t revision;       /* of that head, as of our last write; 0: not known. */
+        uint64_t looked_ns;      /* monotonic: when it was last read and judged. */
+        uint64_t heard_ns;       /* monotonic: of NATS' last answer, */
+        uint64_t kv_ns;          /* and of JetStream's. */
+        uint64_t taken_ns;       /* monotonic: since when the row is ours. */
+        uint64_t left_ns;        /* monotonic: when it was left to others. */
+        bool bus_asked;          /* in this beat. */
+        bool deaf;               /* NATS has been silent for long. */
+        bool content_checked;    /* the bucket was held against the journal. */
+        struct cp_record newest; /* of the journal, as it was read last, */
+        uint64_t newest_epoch;   /* while we led this epoch; 0: it was not. */
+        bool said_address;       /* that the row's is nobody's word. */
+        enum err_code said;      /* last state that was logged: each change once. */
         struct cp_trust trust;
     } on_thread;
     struct {

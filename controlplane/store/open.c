@@ -13,8 +13,15 @@ static void close_store(struct cp_store *store)
     free(s);
 }
 
+static void set_lock_wait(struct cp_store *store, uint64_t wait_ms)
+{
+    struct sql *db = cp_db(store);
+    db->driver->set_lock_wait(db, wait_ms);
+}
+
 static const struct cp_store_ops operations = {
     .close = close_store,
+    .set_lock_wait = set_lock_wait,
     .lease_take = cp_op_lease_take,
     .lease_drop = cp_op_lease_drop,
     .lease_read = cp_op_lease_read,

@@ -18,6 +18,7 @@ enum sql_mode {
 struct sql_driver {
     const char *name; /* "sqlite". */
     void (*close)(struct sql *db);
+    void (*set_lock_wait)(struct sql *db, uint64_t wait_ms); /* as in store.h. */
 
     /*
      * Begins a transaction. A writing one first holds the schema's number fast and returns

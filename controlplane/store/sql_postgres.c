@@ -34,6 +34,7 @@ struct postgres {
     struct sql sql; /* first: a struct sql is cast to its driver's. */
     struct pg_link link;
     bool is_fresh; /* the connection was made for the statement that runs. */
+    uint64_t lock_wait_ms;
 };
 
 static struct postgres *of(struct sql *db)
@@ -50,21 +51,21 @@ struct verdict {
 };
 
 static const struct verdict verdicts[] = {
-    {"TL001", E_NOT_LEADER, SQL_NO_ACCIDENT},  /* trilane_fence() */
-    {"40001", E_UNAVAILABLE, SQL_COLLISION},   /* serialization_failure */
-    {"40P01", E_UNAVAILABLE, SQL_COLLISION},   /* deadlock_detected */
-    {"23", E_CONFLICT, SQL_NO_ACCIDENT},       /* integrity constraint violation */
-    {"22003", E_TOO_LARGE, SQL_NO_ACCIDENT},   /* numeric_value_out_of_range */
-    {"22", E_MALFORMED, SQL_NO_ACCIDENT},      /* data exception */
-    {"54", E_TOO_LARGE, SQL_NO_ACCIDENT},      /* program limit exceeded */
-    {"53100", E_STORE_FULL, SQL_NO_ACCIDENT},  /* disk_full */
-    {"53", E_UNAVAILABLE, SQL_NO_ACCIDENT},    /* insufficient resources */
-    {"57014", E_UNAVAILABLE, SQL_NO_ACCIDENT}, /* query_canceled */
-    {"55P03", E_UNAVAILABLE, SQL_NO_ACCIDENT}, /* lock_timeout */
-    {"25006", E_UNAVAILABLE, SQL_LOST},        /* read only: it became a standby */
-    {"25P03", E_UNAVAILABLE, SQL_LOST},        /* idle_in_transaction_session_timeout */
-    {"57P", E_UNAVAILABLE, SQL_LOST},          /* shut down, crashed, starting, dropped */
-    {"08", E_UNAVAILABLE, SQL_LOST},           /* connection exception */
+    {"TL001", E_NOT_LEADER, SQL_NO_ACCIDENT},   /* trilane_fence() */
+    {"40001", E_UNAVAILABLE, SQL_COLLISION},    /* serialization_failure */
+    {"40P01", E_UNAVAILABLE, SQL_COLLISION},    /* deadlock_detected */
+    {"23", E_CONFLICT, SQL_NO_ACCIDENT},        /* integrity constraint violation */
+    {"22003", E_TOO_LARGE, SQL_NO_ACCIDENT},    /* numeric_value_out_of_range */
+    {"22", E_MALFORMED, SQL_NO_ACCIDENT},       /* data exception */
+    {"54", E_TOO_LARGE, SQL_NO_ACCIDENT},       /* program limit exceeded */
+    {"53100", E_STORE_FULL, SQL_NO_ACCIDENT},   /* disk_full */
+    {"53", E_UNAVAILABLE, SQL_NO_ACCIDENT},     /* insufficient resources */
+    {"57014", E_UNAVAILABLE, SQL_NO_ACCIDENT},  /* query_canceled */
+    {"55P03", E_STORE_LOCKED, SQL_NO_ACCIDENT}, /* lock_timeout */
+    {"25006", E_UNAVAILABLE, SQL_LOST},         /* read only: it became a standby */
+    {"25P03", E_UNAVAILABLE, SQL_LOST},         /* idle_in_transaction_session_timeout */
+    {"57P", E_UNAVAILABLE, SQL_LOST},           /* shut down, crashed, starting, dropped */
+    {"08", E_UNAVAILABLE, SQL_LOST},            /* connection exception */
 };
 
 static struct err judge_state(struct postgres *p, const PGresult *result, const char *state)
@@ -304,7 +305,7 @@ static struct err set_up(struct postgres *p)
                    "SET client_min_messages = warning;"
                    "SELECT set_config('synchronous_commit', 'on', false) WHERE"
                    " current_setting('synchronous_commit') IN ('off', 'local', 'remote_write')",
-                   limits.store_timeout_ms * 3 / 4, limits.store_timeout_ms * PG_TIMER_STEPS,
+                   p->lock_wait_ms, limits.store_timeout_ms * PG_TIMER_STEPS,
                    limits.store_timeout_ms / 2);
     return ask_text(p, text, limits.store_timeout_ms, /* out= */ NULL);
 }
@@ -529,8 +530,21 @@ static void close_postgres(struct sql *db)
     free(p);
 }
 
+static void set_lock_wait(struct sql *db, uint64_t wait_ms)
+{
+    struct postgres *p = of(db);
+    char text[64];
+    p->lock_wait_ms = wait_ms;
+    (void)snprintf(text, sizeof(text), "SET lock_timeout = %" PRIu64, wait_ms);
+    if (p->link.conn != NULL &&
+        !err_ok(ask_text(p, text, limits.store_timeout_ms, /* out= */ NULL))) {
+        pg_link_drop(&p->link, "its session could not be set up"); /* the next one is. */
+    }
+}
+
 static const struct sql_driver postgres_driver = {
     .name = "postgresql",
+    .set_lock_wait = set_lock_wait,
     .close = close_postgres,
     .begin = begin,
     .commit = commit,
@@ -549,6 +563,7 @@ struct err sql_postgres_open(const char *url, struct sql **out, struct buf *mess
         return FAIL(E_NO_MEMORY);
     }
     p->sql.driver = &postgres_driver;
+    p->lock_wait_ms = limits.store_timeout_ms * 3 / 4;
     struct err e = pg_link_init(&p->link, url, message);
     if (!err_ok(e)) {
         free(p);

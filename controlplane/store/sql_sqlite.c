@@ -291,7 +291,15 @@ static void close_sqlite(struct sql *db)
     free(db);
 }
 
+/* Whoever else has the file open is a replica, or a test: transactions are short. */
+static void set_lock_wait(struct sql *db, uint64_t wait_ms)
+{
+    (void)db;
+    (void)wait_ms;
+}
+
 static const struct sql_driver sqlite_driver = {
+    .set_lock_wait = set_lock_wait,
     .name = "sqlite",
     .close = close_sqlite,
     .begin = begin,

@@ -10,9 +10,10 @@
  * Errors     E_NOT_FOUND when there is no such row; E_NOT_LEADER when the fence does not hold (any
  *            write of a leader); E_CONFLICT when a row is there already; E_MALFORMED for text that
  *            is not UTF-8 or has a NUL; E_TOO_LARGE; E_STORE_FULL when the disk is full;
- *            E_STORE_NEWER when a newer release has migrated the database meanwhile; E_UNAVAILABLE
- *            when the database stays locked, is silent or cannot be reached; E_IO.
- *            After a failure nothing of the operation is in the database, but for
+ *            E_STORE_NEWER when a newer release has migrated the database meanwhile; E_STORE_LOCKED
+ *            when another session of PostgreSQL holds what is needed for longer than we wait;
+ *            E_UNAVAILABLE when SQLite stays locked, or the database is silent or cannot be
+ * reached; E_IO. After a failure nothing of the operation is in the database, but for
  *            E_RESULT_UNKNOWN: the connection broke while the commit was on its way. Reading
  *            tells; where doing it again does no harm, the store does so itself.
  * Source     docs/formats.md, "Publishing"; migrations/.
@@ -192,6 +193,9 @@ struct cp_store;
 struct cp_store_ops {
     const char *name; /* "sqlite", "postgresql". */
     void (*close)(struct cp_store *store);
+    /* From now on waits so long, and no longer, for what another session has locked. SQLite, which
+     * has nobody's sessions but ours, waits as before. */
+    void (*set_lock_wait)(struct cp_store *store, uint64_t wait_ms);
 
     /*
      * Takes the leader's row if it is free, run out or the wisher's own; renews it. A row that

@@ -431,6 +431,12 @@ static struct err op_node_list(struct cp_store *store, const char *environment,
     READ("db.node_list", real->ops->node_list(real, environment, visit, ctx));
 }
 
+static void op_set_lock_wait(struct cp_store *store, uint64_t wait_ms)
+{
+    struct cp_store *real = REAL(store);
+    real->ops->set_lock_wait(real, wait_ms);
+}
+
 static struct err op_certificates_removed(struct cp_store *store, const char *environment,
                                           cp_store_certificate_fn *visit, void *ctx)
 {
@@ -465,6 +471,7 @@ static const struct cp_store_ops ops = {
     .audit_add = op_audit_add,
     .node_list = op_node_list,
     .certificates_removed = op_certificates_removed,
+    .set_lock_wait = op_set_lock_wait,
     .root_put = op_root_put,
     .replica_put = op_replica_put,
     .roots_get = op_roots_get,

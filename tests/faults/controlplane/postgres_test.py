@@ -96,6 +96,59 @@ class ControlPlanesOnPostgres(unittest.TestCase):
         cp("publish", "--again", "-m", "two", trilane.POLICIES)
         self.assertEqual(self.versions(cp), [(2, "two"), (1, "one")])
 
+    def lock(self, table):
+        """Another session, which holds the table for five seconds; when it has it."""
+        def hold():
+            self.sql("BEGIN; LOCK TABLE %s IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(5); COMMIT"
+                     % table)
+        session = threading.Thread(target=hold)
+        session.start()
+        self.addCleanup(session.join)
+        wait_until(lambda: self.pg.sql(
+            "SELECT 1 FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND granted AND relation ="
+            " '%s.%s'::regclass" % (self.schema, table)), 5, "the lock", step=0.01)
+        return session
+
+    def test_a_journal_that_another_session_locks(self):
+        """Heads go on for what was read before, nodes stay fresh; whoever publishes is told why."""
+        cp = self.control_plane("cp")
+        wait_until(cp.leads, 10, "it leads")
+        node = self.p.node("node-1").start(good_after_ms=100, status_interval_ms=300,
+                                           stale_after_ms=2000)
+        cp("publish", "-m", "one", trilane.POLICIES)
+        epoch = cp.json("status")["leader"]["epoch"]
+        session = self.lock("journal")
+        before = cp.metric("trilane_heads_total")
+        wait_until(lambda: cp.metric("trilane_heads_total") > before + 2, 4, "heads to go on")
+        self.assertEqual(cp.json("status")["leader"]["store_code"], "STORE_LOCKED")
+        self.assertIn("HEADS NAME WHAT WAS READ BEFORE: STORE_LOCKED", cp("status"))
+        done = cp.run("publish", "--again", "-m", "two", trilane.POLICIES)
+        self.assertEqual(done.returncode, 3, done.stderr)
+        self.assertIn("error: STORE_LOCKED: ", done.stderr)
+        self.assertTrue(session.is_alive(), "all that was while it was locked")
+        session.join()
+        cp("publish", "--again", "-m", "three", trilane.POLICIES)
+        wait_until(lambda: node.version() == cp.json("history")["versions"][0]["version"], 10,
+                   "the node to serve it")
+        self.assertNotIn("STALE", node.log())
+        leader = cp.json("status")["leader"]
+        self.assertEqual((leader["epoch"], leader["store_code"], leader["code"]), (epoch, "", ""))
+        self.assertIn("event=journal_not_read code=STORE_LOCKED", cp.log())
+        self.assertIn("event=journal_read code=OK", cp.log())
+
+    def test_a_leaders_row_that_another_session_locks(self):
+        """It cannot be renewed, so it is let go in time, and the status says why."""
+        cp = self.control_plane("cp")
+        wait_until(cp.leads, 10, "it leads")
+        cp("publish", "-m", "one", trilane.POLICIES)
+        session = self.lock("leader")
+        wait_until(lambda: not cp.leads(), 2 * LEASE["lease_ms"] / 1000, "it leads no more")
+        wait_until(lambda: cp.json("status")["leader"]["code"] == "STORE_LOCKED", 2, "the reason")
+        self.assertTrue(session.is_alive(), "all that was while it was locked")
+        session.join()
+        wait_until(cp.leads, 10, "it leads again")
+        cp("publish", "--again", "-m", "two", trilane.POLICIES)
+
     def test_a_leader_stopped_at_any_point_is_succeeded(self):
         first, second = self.control_plane("first"), None
         wait_until(first.leads, 10, "the first leads")
