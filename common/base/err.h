@@ -229,7 +229,10 @@
     X(CA_EXPIRED, 9, 503, SELF, "the authority that certifies nodes is past its time",             \
       "put another one into the directory of --ca: docs/operations.md, nodes that join")           \
     X(STORE_LOCKED, 14, 503, PEER, "another session holds a lock in the database",                 \
-      "end that session (pg_stat_activity, pg_locks): what it holds up goes on by itself")
+      "end that session (pg_stat_activity, pg_locks): what it holds up goes on by itself")         \
+    X(CONTENT_UNANSWERED, 14, 503, PEER,                                                           \
+      "a read of a manifest or chunk had no answer: nobody knows whether it is there",             \
+      "look at NATS, and at what the node's user may read; the node asks again")
 
 enum err_fault { ERR_FAULT_NOBODY, ERR_FAULT_CALLER, ERR_FAULT_PEER, ERR_FAULT_SELF };
 

@@ -36,6 +36,8 @@
     X(good_after_ms, 10000, 10, 600000, "ms",                                                      \
       "an applied snapshot is GOOD when it lived this long")                                       \
     X(fetch_timeout_ms, 5000, 50, 60000, "ms", "one read of manifest, chunk or root")              \
+    X(content_push_bytes, 256 << 10, 0, 8 << 20, "bytes",                                          \
+      "what a version adds is sent beside the hint up to this; 0: never")                          \
     X(status_interval_ms, 10000, 50, 60000, "ms", "a node's status heartbeat, +-20 %")             \
     X(status_rest_ms, 250, 0, 60000, "ms",                                                         \
       "least time between two statuses of a node, however often it changes")                       \

@@ -13,6 +13,8 @@
  *  - its reader and its writers use one TLS session without a lock (mended in 3.11): nats.c talks
  * in clear to a relay of ours, which alone speaks TLS. A server that asks for TLS where none is
  *    configured is not followed.
+ *  - each natsMsg_Destroy() wakes a thread of the process that frees the message: they are
+ * destroyed some at a time (message_spend()).
  *  - pings every two minutes: five seconds here, so that a silent server is noticed within 15.
  */
 #include "common/bus/bus.h"
@@ -80,6 +82,7 @@ struct err bus_open(const struct bus_config *config, struct bus **out)
         return FAIL(E_NO_MEMORY);
     }
     lock_init(&bus->shared.lock);
+    lock_init(&bus->spent.lock);
     pthread_condattr_t monotonic;
     CHECK(pthread_condattr_init(&monotonic) == 0);
     CHECK(pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC) == 0);
@@ -349,8 +352,10 @@ static void tear_down(struct bus *bus)
     for (size_t i = 0; i < count; i++) {
         free((void *)(uintptr_t)*texts[i]); /* NOLINT(performance-no-int-to-ptr): it is ours. */
     }
+    message_spend_all(bus);
     (void)pthread_cond_destroy(&bus->shared.wake);
     (void)pthread_cond_destroy(&bus->shared.changed);
+    lock_free(&bus->spent.lock);
     lock_free(&bus->shared.lock);
     free(bus);
 }

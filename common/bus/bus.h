@@ -147,6 +147,17 @@ MUST_CHECK struct err bus_publish(struct bus *bus, const struct bus_outgoing *me
 MUST_CHECK struct err bus_subscribe(struct bus *bus, struct slice subject, struct slice group,
                                     struct queue *queue, void *ctx, struct bus_subscription **out);
 
+/*
+ * The same without a queue: messages wait with the connection until they are taken, at most
+ * 'messages' of them and 'bytes' in all; what does not fit is dropped. Nothing runs and nobody is
+ * woken when one arrives.
+ */
+MUST_CHECK struct err bus_subscribe_waiting(struct bus *bus, struct slice subject, size_t messages,
+                                            size_t bytes, struct bus_subscription **out);
+
+/* Takes the oldest that waits, or NULL; never waits for the network. The subscriber's thread. */
+struct bus_message *bus_take(struct bus_subscription *sub);
+
 /* Ends it and waits for a callback that runs now; frees 'sub'. Accepts NULL. */
 void bus_unsubscribe(struct bus *bus, struct bus_subscription *sub);
 

@@ -20,7 +20,13 @@
 #include "common/bus/dial.h"
 #include "common/bus/relay.h"
 
-enum { BUS_INBOX_SIZE = 64, BUS_WRITE_DEADLINE_MS = 5000 };
+enum {
+    BUS_INBOX_SIZE = 64,
+    BUS_WRITE_DEADLINE_MS = 5000,
+    BUS_SPENT_MAX =
+        32, /* messages that are done with, and their bytes, before they are given back. */
+    BUS_SPENT_BYTES = 256 << 10,
+};
 
 /* ---- messages ---- */
 
@@ -33,6 +39,11 @@ MUST_CHECK struct err message_copy(natsMsg *from, void *ctx, struct bus_message 
 
 /* What a message weighs in bounds of bytes. */
 size_t message_bytes(const struct bus_outgoing *message);
+
+/* Takes a message of nats.c's that is done with, and gives it back with others; NULL is none. */
+void message_spend(struct bus *bus, natsMsg *msg);
+/* Gives all of them back. */
+void message_spend_all(struct bus *bus);
 
 /* ---- publishes without an ack ---- */
 
@@ -86,6 +97,8 @@ struct bus_subscription {
     char *subject;
     char *group; /* NULL: none. */
     void *ctx;
+    int waiting_messages; /* of bus_subscribe_waiting(); 0: it is none of these. */
+    int waiting_bytes;
     struct {
         struct grave *live; /* on the present connection; NULL: not yet. */
     } on_thread;            /* the bus' thread's alone. */
@@ -94,7 +107,8 @@ struct bus_subscription {
         struct bus *bus GUARDED;     /* NULL: ended, callbacks do nothing. */
         struct queue *queue GUARDED; /* NULL: answers to publishes. */
         struct publisher *publisher GUARDED;
-        unsigned references GUARDED; /* the owner's, and one a nats.c subscription. */
+        unsigned references GUARDED; /* the owner's, and one a nats.c subscription with a thread. */
+        natsSubscription *waiting GUARDED; /* where messages wait; NULL: on no connection. */
     } shared;
     atomic_bool ended;
 };
@@ -134,6 +148,12 @@ struct bus {
         unsigned server;     /* under TLS: whose turn it is. */
         struct relay *relay; /* of the present connection; NULL: in clear. */
     } on_thread;
+    struct {
+        struct lock lock;
+        natsMsg *messages[BUS_SPENT_MAX] GUARDED;
+        size_t count GUARDED;
+        size_t bytes GUARDED;
+    } spent;
     struct {
         struct lock lock;
         pthread_cond_t wake;    /* of the bus' thread. */

@@ -181,7 +181,7 @@ static struct err send_write(const struct kv *kv, struct slice key, const struct
     TRY(bus_request(kv->bus, &request, timeout_ms, &answer));
     struct err err = kv_take_ack(
         slice_of(natsMsg_GetData(answer), (size_t)natsMsg_GetDataLength(answer)), out_revision);
-    natsMsg_Destroy(answer);
+    message_spend(kv->bus, answer);
     return err;
 }
 
@@ -321,7 +321,7 @@ static struct err get_direct(const struct kv *kv, struct slice key, uint64_t tim
     TRY(bus_request(kv->bus, &(struct bus_outgoing){.subject = slice_str(subject)}, timeout_ms,
                     &answer));
     struct err err = take_direct(answer, value, out);
-    natsMsg_Destroy(answer);
+    message_spend(kv->bus, answer);
     return err;
 }
 
@@ -368,7 +368,7 @@ static struct err get_from_leader(const struct kv *kv, struct slice key, uint64_
                                  .time_ms = natsMsg_GetTime(msg) / ns_per_ms};
         err = take_entry(msg, value, &entry);
         *out = err_ok(err) ? entry : *out;
-        natsMsg_Destroy(msg);
+        message_spend(kv->bus, msg);
     }
     return err;
 }

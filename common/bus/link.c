@@ -439,7 +439,7 @@ static void send_core(struct bus *bus, natsConnection *nc, natsMsg *msg)
     } else {
         bus->counters.dropped_out++;
     }
-    natsMsg_Destroy(msg);
+    message_spend(bus, msg);
 }
 
 /* The connection if it is up: nats.c holds its lock while it dials, so it is not asked. */

@@ -147,6 +147,49 @@ struct err message_copy(natsMsg *from, void *ctx, struct bus_message **out)
     return err;
 }
 
+/* ---- what is done with ---- */
+
+/* Under the lock: 'out' takes what waits, when it is as much as may. */
+static size_t take_spent(struct bus *bus, size_t count_max, size_t bytes_max,
+                         natsMsg *out[BUS_SPENT_MAX]) REQUIRES(bus->spent.lock)
+{
+    size_t count = bus->spent.count;
+    if (count < count_max && bus->spent.bytes < bytes_max) {
+        return 0;
+    }
+    memcpy((void *)out, (void *)bus->spent.messages, count * sizeof(out[0]));
+    bus->spent.count = 0;
+    bus->spent.bytes = 0;
+    return count;
+}
+
+void message_spend(struct bus *bus, natsMsg *msg)
+{
+    natsMsg *over[BUS_SPENT_MAX];
+    if (msg == NULL) {
+        return;
+    }
+    lock_take(&bus->spent.lock);
+    bus->spent.messages[bus->spent.count++] = msg;
+    bus->spent.bytes += (size_t)natsMsg_GetDataLength(msg);
+    size_t count = take_spent(bus, BUS_SPENT_MAX, BUS_SPENT_BYTES, over);
+    lock_drop(&bus->spent.lock);
+    for (size_t i = 0; i < count; i++) {
+        natsMsg_Destroy(over[i]);
+    }
+}
+
+void message_spend_all(struct bus *bus)
+{
+    natsMsg *over[BUS_SPENT_MAX];
+    lock_take(&bus->spent.lock);
+    size_t count = take_spent(bus, /* count_max= */ 0, /* bytes_max= */ 0, over);
+    lock_drop(&bus->spent.lock);
+    for (size_t i = 0; i < count; i++) {
+        natsMsg_Destroy(over[i]);
+    }
+}
+
 void bus_message_free(struct bus_message *message)
 {
     free(message);

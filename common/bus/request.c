@@ -75,7 +75,7 @@ struct err bus_request(struct bus *bus, const struct bus_outgoing *request, uint
         err = bus_blame(bus, forbidden, natsMsg_GetSubject(msg), err);
     }
     bus_release(bus);
-    natsMsg_Destroy(msg);
+    message_spend(bus, msg);
     return err;
 }
 

@@ -102,6 +102,14 @@ struct err subject_head(struct slice environment, struct subject *out)
     return done(&s, out);
 }
 
+struct err subject_content(struct slice environment, struct subject *out)
+{
+    struct subject s;
+    TRY(begin(&s, environment));
+    TRY(add_text(&s, SLICE_LIT("content")));
+    return done(&s, out);
+}
+
 struct err subject_proposal(struct slice environment, struct subject *out)
 {
     struct subject s;

@@ -53,6 +53,8 @@ MUST_CHECK struct err subject_events(struct slice environment, struct subject *o
 MUST_CHECK struct err subject_frame(const struct subject_event *event, struct subject *out);
 /* trilane.<env>.head */
 MUST_CHECK struct err subject_head(struct slice environment, struct subject *out);
+/* trilane.<env>.content : what a version adds, beside the hint. */
+MUST_CHECK struct err subject_content(struct slice environment, struct subject *out);
 /* trilane.<env>.proposal : a hint among replicas that one waits for signatures. */
 MUST_CHECK struct err subject_proposal(struct slice environment, struct subject *out);
 /* trilane.<env>.quarantine.<stream>.<consumer>; both empty: trilane.<env>.quarantine.> */

@@ -2,6 +2,7 @@
  * subscription: from a subject of nats.c to a queue of ours. A subscription lives over connections;
  * on each it has a subscription of nats.c's, with a thread of nats.c's that calls on_message().
  */
+#include <limits.h>
 #include <stdlib.h>
 
 #include "common/base/check.h"
@@ -10,6 +11,21 @@
 #include "common/bus/subject.h"
 
 static const uint64_t grave_ns = UINT64_C(10000000000);
+
+static void add_to_list(struct bus *bus, struct bus_subscription *sub, struct queue *queue)
+{
+    lock_take(&sub->shared.lock);
+    sub->shared.bus = bus;
+    sub->shared.queue = queue;
+    sub->shared.references = 2; /* the list's and the caller's. */
+    lock_drop(&sub->shared.lock);
+    lock_take(&bus->shared.lock);
+    sub->next = bus->shared.subscriptions;
+    bus->shared.subscriptions = sub;
+    lock_drop(&bus->shared.lock);
+    atomic_store(&bus->subscriptions_changed, true);
+    bus_signal(bus);
+}
 
 struct err bus_subscribe(struct bus *bus, struct slice subject, struct slice group,
                          struct queue *queue, void *ctx, struct bus_subscription **out)
@@ -23,19 +39,64 @@ struct err bus_subscribe(struct bus *bus, struct slice subject, struct slice gro
         return FAIL(E_NO_MEMORY);
     }
     sub->ctx = ctx;
-    lock_take(&sub->shared.lock);
-    sub->shared.bus = bus;
-    sub->shared.queue = queue;
-    sub->shared.references = 2; /* the list's and the caller's. */
-    lock_drop(&sub->shared.lock);
-    lock_take(&bus->shared.lock);
-    sub->next = bus->shared.subscriptions;
-    bus->shared.subscriptions = sub;
-    lock_drop(&bus->shared.lock);
-    atomic_store(&bus->subscriptions_changed, true);
-    bus_signal(bus);
+    add_to_list(bus, sub, queue);
     *out = sub;
     return OK;
+}
+
+struct err bus_subscribe_waiting(struct bus *bus, struct slice subject, size_t messages,
+                                 size_t bytes, struct bus_subscription **out)
+{
+    bool fits = messages > 0 && messages <= INT_MAX && bytes > 0 && bytes <= INT_MAX;
+    if (!subject_is_valid(subject) || !fits) {
+        return FAIL(E_MALFORMED);
+    }
+    struct bus_subscription *sub = subscription_new(subject, /* group= */ (struct slice){0});
+    if (sub == NULL) {
+        return FAIL(E_NO_MEMORY);
+    }
+    sub->waiting_messages = (int)messages;
+    sub->waiting_bytes = (int)bytes;
+    add_to_list(bus, sub, /* queue= */ NULL);
+    *out = sub;
+    return OK;
+}
+
+/* Under the subscription's lock, so that the bus is there; NULL: it is not any more. */
+static void give_back(struct bus *bus, natsMsg *msg)
+{
+    if (bus == NULL) {
+        natsMsg_Destroy(msg);
+    } else {
+        message_spend(bus, msg);
+    }
+}
+
+/* Another message that waits, or NULL: none, or the connection is gone. */
+static natsMsg *take_waiting(natsSubscription *waiting)
+{
+    natsMsg *msg = NULL;
+    natsStatus s = natsSubscription_NextMsg(&msg, waiting, /* timeout= */ 0);
+    if (s == NATS_SLOW_CONSUMER) { /* says once that some did not fit. */
+        s = natsSubscription_NextMsg(&msg, waiting, /* timeout= */ 0);
+    }
+    return s == NATS_OK ? msg : NULL;
+}
+
+struct bus_message *bus_take(struct bus_subscription *sub)
+{
+    struct bus_message *copy = NULL;
+    lock_take(&sub->shared.lock);
+    struct bus *bus = sub->shared.bus;
+    natsMsg *msg = sub->shared.waiting == NULL ? NULL : take_waiting(sub->shared.waiting);
+    if (msg != NULL && bus != NULL) {
+        bool copied = err_ok(message_copy(msg, sub->ctx, &copy));
+        bus->counters.messages_in += copied;
+        bus->counters.dropped_in += !copied;
+    }
+    give_back(bus, msg);
+    lock_drop(&sub->shared.lock);
+    return copy;
 }
 
 /* From here on callbacks find nothing to do; one that runs now is waited for. */
@@ -127,8 +188,8 @@ static void on_message(natsConnection *nc, natsSubscription *live, natsMsg *msg,
     } else if (bus != NULL) {
         deliver_answer(sub->shared.publisher, msg);
     }
+    give_back(bus, msg);
     lock_drop(&sub->shared.lock);
-    natsMsg_Destroy(msg);
 }
 
 /* nats.c's thread of this subscription: its last call. */
@@ -137,30 +198,56 @@ static void on_complete(void *ctx)
     subscription_release(ctx);
 }
 
+static natsStatus subscribe_called(struct bus_subscription *sub, natsConnection *nc,
+                                   natsSubscription **out)
+{
+    lock_take(&sub->shared.lock);
+    sub->shared.references++; /* nats.c's, until on_complete(). */
+    lock_drop(&sub->shared.lock);
+    natsStatus s =
+        sub->group == NULL
+            ? natsConnection_Subscribe(out, nc, sub->subject, on_message, sub)
+            : natsConnection_QueueSubscribe(out, nc, sub->subject, sub->group, on_message, sub);
+    if (s != NATS_OK) {
+        subscription_release(sub);
+        return s;
+    }
+    (void)natsSubscription_SetPendingLimits(*out, (int)limits.bus_queue,
+                                            (int)limits.bus_inbox_bytes);
+    /* It fails only on one that is closed already; then the reference is not given back, since
+     * nobody says when its thread is done. */
+    (void)natsSubscription_SetOnCompleteCB(*out, on_complete, sub);
+    return NATS_OK;
+}
+
+/* Without a thread of nats.c's: messages wait in its list. */
+static natsStatus subscribe_waiting(struct bus_subscription *sub, natsConnection *nc,
+                                    natsSubscription **out)
+{
+    natsStatus s = natsConnection_SubscribeSync(out, nc, sub->subject);
+    if (s != NATS_OK) {
+        return s;
+    }
+    (void)natsSubscription_SetPendingLimits(*out, sub->waiting_messages, sub->waiting_bytes);
+    lock_take(&sub->shared.lock);
+    sub->shared.waiting = *out;
+    lock_drop(&sub->shared.lock);
+    return NATS_OK;
+}
+
 static void go_live(struct bus *bus, struct bus_subscription *sub, natsConnection *nc)
 {
     struct grave *grave = calloc(1, sizeof(*grave));
     if (grave == NULL) {
         return; /* tried again with the next turn. */
     }
-    lock_take(&sub->shared.lock);
-    sub->shared.references++; /* nats.c's, until on_complete(). */
-    lock_drop(&sub->shared.lock);
-    natsStatus s = sub->group == NULL
-                       ? natsConnection_Subscribe(&grave->sub, nc, sub->subject, on_message, sub)
-                       : natsConnection_QueueSubscribe(&grave->sub, nc, sub->subject, sub->group,
-                                                       on_message, sub);
+    natsStatus s = sub->waiting_messages == 0 ? subscribe_called(sub, nc, &grave->sub)
+                                              : subscribe_waiting(sub, nc, &grave->sub);
     if (s != NATS_OK) {
         bus->counters.errors++;
-        subscription_release(sub);
         free(grave);
         return;
     }
-    (void)natsSubscription_SetPendingLimits(grave->sub, (int)limits.bus_queue,
-                                            (int)limits.bus_inbox_bytes);
-    /* It fails only on one that is closed already; then the reference is not given back, since
-     * nobody says when its thread is done. */
-    (void)natsSubscription_SetOnCompleteCB(grave->sub, on_complete, sub);
     sub->on_thread.live = grave;
 }
 
@@ -204,6 +291,9 @@ void subscription_bury(struct bus *bus, struct bus_subscription *sub)
         return;
     }
     sub->on_thread.live = NULL;
+    lock_take(&sub->shared.lock);
+    sub->shared.waiting = NULL;
+    lock_drop(&sub->shared.lock);
     (void)natsSubscription_Unsubscribe(grave->sub);
     grave->since_ns = clock_mono_ns();
     grave->next = bus->on_thread.graves;

@@ -10,6 +10,7 @@
 #include "common/base/limits.h"
 #include "common/base/log.h"
 #include "common/base/scope.h"
+#include "common/snapshot/bundle.h"
 #include "controlplane/publish/passage.h"
 
 enum {
@@ -128,9 +129,52 @@ struct err cp_step_chunks(struct cp_passage *p)
     return patiently(p, fill_bucket);
 }
 
+/* ---- what it adds, beside the hint ---- */
+
+/* The manifest and those chunks that the newest publication lacks; positions are asked for by hand.
+ * E_USAGE: more than goes into one. */
+static struct err bundle_added(const struct cp_passage *p, struct buf *out)
+{
+    struct bundle_value values[BUNDLE_VALUES_MAX];
+    char keys[BUNDLE_VALUES_MAX][SNAP_KEY_SIZE];
+    size_t count = 1;
+    snap_key_manifest(p->work->record.version, p->work->record.manifest_digest, keys[0]);
+    values[0] = (struct bundle_value){slice_str(keys[0]), buf_slice(&p->container)};
+    for (size_t i = 0; i < p->cut->count; i++) {
+        const struct cut_stream *stream = &p->cut->streams[i];
+        for (size_t k = 0; stream->kind != STREAM_POSITIONS && k < stream->chunk_count; k++) {
+            const struct cut_chunk *chunk = &stream->chunks[k];
+            if (cp_passage_is_newest(p, chunk)) {
+                continue;
+            }
+            if (count == BUNDLE_VALUES_MAX) {
+                return FAIL(E_USAGE);
+            }
+            snap_key_chunk(chunk->digest, keys[count]);
+            values[count] = (struct bundle_value){slice_str(keys[count]), chunk->stored};
+            count++;
+        }
+    }
+    return bundle_write(values, count, out);
+}
+
+/* A help and no more: nodes that hear it need not read the bucket for what the hint names. */
+static void give_beside(const struct cp_passage *p)
+{
+    auto_buf struct buf bundle = BUF_MAX((size_t)limits.content_push_bytes);
+    struct err e = bundle_added(p, &bundle);
+    if (err_ok(e)) {
+        cp_leader_beside(p->room->leader, p->work->record.version, &bundle);
+    } else {
+        LOG(LOG_DEBUG, "publish", "too_much_to_push", LOG_ERR(e));
+    }
+}
+
 struct err cp_step_manifest(struct cp_passage *p)
 {
-    return patiently(p, put_manifest);
+    TRY(patiently(p, put_manifest));
+    give_beside(p);
+    return OK;
 }
 
 /* ---- journal, head ---- */

@@ -274,6 +274,7 @@ static void *run(void *ctx)
 static struct err prepare(struct cp_leader *l, struct buf *message)
 {
     TRY(subject_head(slice_str(l->options.environment), &l->hint));
+    TRY(subject_content(slice_str(l->options.environment), &l->content));
     TRY(cp_bucket_bind(&l->on_thread.bucket, l->options.bus, l->options.environment,
                        l->options.roots));
     TRY(cp_store_await(l->options.store, &l->on_thread.store, message));
@@ -329,6 +330,9 @@ void cp_leader_free(struct cp_leader *leader)
     }
     cp_store_close(leader->on_thread.store);
     scope_close(&leader->wake_fd);
+    lock_take(&leader->shared.lock);
+    buf_free(&leader->shared.beside);
+    lock_drop(&leader->shared.lock);
     lock_free(&leader->shared.lock);
     free(leader);
 }
@@ -355,6 +359,17 @@ void cp_leader_reload(struct cp_leader *leader)
     leader->shared.reload = true;
     lock_drop(&leader->shared.lock);
     cp_leader_wake(leader);
+}
+
+void cp_leader_beside(struct cp_leader *leader, uint64_t version, struct buf *content)
+{
+    lock_take(&leader->shared.lock);
+    struct buf before = leader->shared.beside;
+    leader->shared.beside = *content;
+    leader->shared.beside_version = version;
+    lock_drop(&leader->shared.lock);
+    *content = (struct buf){0};
+    buf_free(&before);
 }
 
 void cp_leader_wake(struct cp_leader *leader)

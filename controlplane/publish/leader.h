@@ -117,6 +117,12 @@ MUST_CHECK struct err cp_leader_fence(struct cp_leader *leader, struct cp_fence 
 /* Reads the signer's key files anew, soon: trust.h. */
 void cp_leader_reload(struct cp_leader *leader);
 
+/*
+ * What is sent right before the hint of a version, for nodes that listen: a help and no more. Takes
+ * the bytes; those of the version before are let go.
+ */
+void cp_leader_beside(struct cp_leader *leader, uint64_t version, struct buf *content);
+
 /* A version was published: the next beat comes now. */
 void cp_leader_wake(struct cp_leader *leader);
 

@@ -23,7 +23,8 @@ enum {
 
 struct cp_leader {
     struct cp_leader_options options;
-    struct subject hint; /* trilane.<env>.head */
+    struct subject hint;    /* trilane.<env>.head */
+    struct subject content; /* trilane.<env>.content */
     uint8_t holder[CP_HOLDER_SIZE];
     pthread_t thread;
     bool started;
@@ -59,7 +60,9 @@ struct cp_leader {
         bool stopping GUARDED;
         uint64_t renewed_ns GUARDED;
         struct cp_leader_status status GUARDED;
-        bool reload GUARDED; /* the key files shall be read anew. */
+        bool reload GUARDED;             /* the key files shall be read anew. */
+        uint64_t beside_version GUARDED; /* whose hint 'beside' goes with; 0: none. */
+        struct buf beside GUARDED;
     } shared;
 };
 

@@ -200,15 +200,39 @@ static struct err put(struct cp_leader *l, struct cp_leader_beat *b)
     return e;
 }
 
-/* The head itself, so that a node needs no read. A lost hint is what the poll is for. */
-static void hint(struct cp_leader *l, const struct cp_leader_beat *b)
+/* What goes beside the hint of a version, once; empty: nothing. */
+static struct buf take_beside(struct cp_leader *l, uint64_t version)
 {
-    struct bus_outgoing message = {.subject = subject_slice(&l->hint),
-                                   .payload = buf_slice(&b->bytes)};
+    struct buf content = {0};
+    lock_take(&l->shared.lock);
+    if (l->shared.beside_version == version) {
+        content = l->shared.beside;
+        l->shared.beside = (struct buf){0};
+        l->shared.beside_version = 0;
+    }
+    lock_drop(&l->shared.lock);
+    return content;
+}
+
+static void send(struct cp_leader *l, const struct subject *subject, struct slice payload)
+{
+    struct bus_outgoing message = {.subject = subject_slice(subject), .payload = payload};
     struct err e = bus_publish(l->options.bus, &message);
     if (!err_ok(e)) {
-        LOG(LOG_DEBUG, "leader", "hint_failed", LOG_ERR(e));
+        LOG(LOG_DEBUG, "leader", "not_sent", LOG_SLICE("subject", message.subject), LOG_ERR(e));
     }
+}
+
+/* The head itself, so that a node needs no read. A lost hint is what the poll is for. What the
+ * version adds goes first: both reach a node with one packet, and the hint finds the other there.
+ */
+static void hint(struct cp_leader *l, const struct cp_leader_beat *b)
+{
+    auto_buf struct buf content = take_beside(l, b->record.version);
+    if (content.size > 0) {
+        send(l, &l->content, buf_slice(&content));
+    }
+    send(l, &l->hint, buf_slice(&b->bytes));
 }
 
 static bool head_is_due(const struct cp_leader *l, const struct cp_leader_beat *b)

@@ -332,6 +332,8 @@ static struct err step_swap(struct dp_apply *a, struct dp_apply_turn *t)
     a->fell_back = false;
     read_system_trust(t->model);
     serve(a, TAKE_PTR(t->model));
+    dp_fetch_forget(a, t);
+    dp_standing_spread(a);
     dp_standing_settle(a);
     metrics_add(a->config.shard, metrics_plain(a->config.metrics, DP_METRIC_SNAPSHOT_APPLIES), 1);
     return OK;

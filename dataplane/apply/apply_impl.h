@@ -70,6 +70,7 @@ struct dp_apply {
     pthread_t thread;
     struct disk *disk;
     struct dp_feed feed;
+    uint64_t counted_bytes; /* of the feed's, in the metric. */
     struct dp_model_bin *bin;
     struct judge judge;
     struct head_node node;
@@ -134,6 +135,8 @@ void dp_apply_prove(struct dp_apply *a, uint64_t now_ns);
 MUST_CHECK struct err dp_fetch_roots(struct dp_apply *a);
 MUST_CHECK struct err dp_fetch_manifest(struct dp_apply *a, struct dp_apply_turn *t);
 MUST_CHECK struct err dp_fetch_chunks(struct dp_apply *a, struct dp_apply_turn *t);
+/* The target is served: what was pushed of it, and before it, is let go. */
+void dp_fetch_forget(struct dp_apply *a, const struct dp_apply_turn *t);
 
 /* ---- standing.c ---- */
 
@@ -145,6 +148,9 @@ void dp_standing_settle(struct dp_apply *a);
 
 /* Looks at workers and ages; logs and reports what changed. */
 void dp_standing_update(struct dp_apply *a);
+
+/* The node swapped: unless its status is due already, it rests for a moment. */
+void dp_standing_spread(struct dp_apply *a);
 
 /* Sends the status, on change and as a heartbeat. */
 void dp_standing_report(struct dp_apply *a, uint64_t now_ns);

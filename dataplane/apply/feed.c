@@ -1,6 +1,8 @@
 /* feed: see feed.h. */
 #include "dataplane/apply/feed.h"
 
+#include <string.h>
+
 #include "common/base/limits.h"
 #include "common/bus/subject.h"
 #include "common/snapshot/format.h"
@@ -18,6 +20,20 @@ static struct err listen(struct dp_feed *feed, struct bus_subscription **out)
                          &feed->queue, /* ctx= */ NULL, out);
 }
 
+/* A user that may not subscribe to it hears nothing: the server says so, and nothing else comes of
+ * it. */
+static struct err listen_to_pushes(struct dp_feed *feed, struct slice environment)
+{
+    struct subject content;
+    size_t bytes = (size_t)limits.content_push_bytes;
+    if (bytes == 0) {
+        return OK;
+    }
+    TRY(subject_content(environment, &content));
+    return bus_subscribe_waiting(feed->bus, subject_slice(&content), FEED_PUSHES,
+                                 FEED_PUSHES * bytes, &feed->contents);
+}
+
 static struct err bind(struct dp_feed *feed, const struct dp_feed_from *from)
 {
     struct subject snapshots;
@@ -28,7 +44,12 @@ static struct err bind(struct dp_feed *feed, const struct dp_feed_from *from)
     TRY(kv_bind_imported(&feed->snapshots, feed->bus, subject_slice(&snapshots),
                          from->bucket_api == NULL ? KV_API : from->bucket_api));
     TRY(kv_bind(&feed->nodes, feed->bus, subject_slice(&nodes)));
-    return listen(feed, &feed->hints);
+    TRY(listen_to_pushes(feed, from->environment));
+    struct err e = listen(feed, &feed->hints);
+    if (!err_ok(e)) {
+        bus_unsubscribe(feed->bus, feed->contents);
+    }
+    return e;
 }
 
 struct err dp_feed_init(struct dp_feed *feed, const struct dp_feed_from *from, queue_wake_fn *wake,
@@ -46,13 +67,78 @@ struct err dp_feed_init(struct dp_feed *feed, const struct dp_feed_from *from, q
     return e;
 }
 
+/* ---- pushes ---- */
+
+/* The oldest 'count' of them. */
+static void drop_pushes(struct dp_feed *feed, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        bus_message_free(feed->pushes[i].message);
+    }
+    feed->push_count -= count;
+    memmove(feed->pushes, feed->pushes + count, feed->push_count * sizeof(feed->pushes[0]));
+}
+
+static void keep_push(struct dp_feed *feed, struct bus_message *message)
+{
+    if (feed->push_count == FEED_PUSHES) {
+        drop_pushes(feed, 1);
+    }
+    struct dp_feed_push *push = &feed->pushes[feed->push_count];
+    push->message = message;
+    bool fits = message->payload.size <= limits.content_push_bytes;
+    if (fits && err_ok(bundle_read(message->payload, &push->bundle))) {
+        feed->push_count++;
+    } else {
+        bus_message_free(message);
+    }
+}
+
+void dp_feed_hear(struct dp_feed *feed)
+{
+    for (size_t i = 0; feed->contents != NULL && i < FEED_PUSHES; i++) {
+        struct bus_message *message = bus_take(feed->contents);
+        if (message == NULL) {
+            return;
+        }
+        feed->bytes += message->payload.size;
+        keep_push(feed, message);
+    }
+}
+
+/* The push that has a key, the newest first, as its number from 1 on; 0: none has. */
+static size_t find_push(const struct dp_feed *feed, const char *key, struct slice *out)
+{
+    size_t at = feed->push_count;
+    while (at > 0 && !bundle_find(&feed->pushes[at - 1].bundle, slice_str(key), out)) {
+        at--;
+    }
+    return at;
+}
+
+bool dp_feed_pushed(const struct dp_feed *feed, const char *key, struct buf *out)
+{
+    struct slice value;
+    return find_push(feed, key, &value) > 0 && err_ok(buf_add(out, value));
+}
+
+void dp_feed_forget(struct dp_feed *feed, const char *key)
+{
+    struct slice value;
+    drop_pushes(feed, find_push(feed, key, &value));
+}
+
 void dp_feed_free(struct dp_feed *feed)
 {
     if (feed->bus != NULL) {
         bus_unsubscribe(feed->bus, feed->hints);
+        bus_unsubscribe(feed->bus, feed->contents);
     }
+    drop_pushes(feed, feed->push_count);
     queue_free(&feed->queue, bus_message_drop);
 }
+
+/* ---- hints ---- */
 
 struct bus_message *dp_feed_hint(struct dp_feed *feed)
 {

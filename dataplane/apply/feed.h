@@ -2,7 +2,9 @@
  * feed: what the bus brings to the apply thread: hints, and values of the snapshot bucket.
  *
  * Shape      hints arrive as plain messages in a bounded queue; values are read by key and waited
- *            for. NATS may be away at any time, also from the start.
+ *            for. What a version adds is pushed beside its hint, too: the last pushes are kept, and
+ *            looked into first; they prove nothing. NATS may be away at any time, also from the
+ *            start.
  * Units      bytes, milliseconds.
  * Ownership  the feed borrows the bus, which must outlive it.
  * Threads    the apply thread; 'wake' is called on the bus' thread.
@@ -20,15 +22,28 @@
 #include "common/bus/bus.h"
 #include "common/bus/kv.h"
 #include "common/bus/subject.h"
+#include "common/snapshot/bundle.h"
+
+/* Pushes that are kept, and that wait to be looked into: one comes with each publication, and a
+ * node may be some behind. */
+enum { FEED_PUSHES = 4 };
+
+struct dp_feed_push {
+    struct bus_message *message;
+    struct bundle bundle; /* what is in it. */
+};
 
 struct dp_feed {
     struct bus *bus;     /* borrowed; NULL: this node has no bus, and stays with what is on disk. */
     struct subject head; /* that hints come on. */
     struct bus_subscription *hints;
-    struct queue queue; /* of struct bus_message. */
+    struct queue queue;                      /* of struct bus_message. */
+    struct bus_subscription *contents;       /* NULL: pushes are not listened to. */
+    struct dp_feed_push pushes[FEED_PUSHES]; /* oldest first. */
+    size_t push_count;
     struct kv snapshots;
     struct kv nodes;
-    uint64_t bytes; /* fetched so far. */
+    uint64_t bytes; /* fetched so far, or pushed. */
 };
 
 struct dp_feed_from {
@@ -44,6 +59,16 @@ void dp_feed_free(struct dp_feed *feed);
 
 /* The latest hint that arrived, or NULL; the older ones are dropped. The caller frees it. */
 struct bus_message *dp_feed_hint(struct dp_feed *feed);
+
+/* From here on the pushes that arrived are looked into, too; what is no bundle is none. */
+void dp_feed_hear(struct dp_feed *feed);
+
+/* Appends what was pushed for a key of the snapshot bucket: a stranger's bytes, until they are
+ * judged. False: nothing was, or it does not fit. */
+bool dp_feed_pushed(const struct dp_feed *feed, const char *key, struct buf *out);
+
+/* The pushes up to the one that has this key are of no use any more. */
+void dp_feed_forget(struct dp_feed *feed, const char *key);
 
 /* Subscribes to hints anew: the server may have let the subscription go and not said so. */
 void dp_feed_listen_again(struct dp_feed *feed);

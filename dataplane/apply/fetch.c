@@ -100,10 +100,12 @@ struct err dp_fetch_roots(struct dp_apply *a)
 
 /* ---- the manifest ---- */
 
-/* Whatever kept us from reading it, it is not there for us. */
+/* What the bucket answers is one thing, that it answers another. */
 static struct err missing_as(struct err e, enum err_code code)
 {
-    return err_ok(e) || e.code == E_NO_MEMORY ? e : (struct err){code, e.where};
+    bool answered = e.code == E_NOT_FOUND || e.code == E_TOO_LARGE;
+    bool keeps = err_ok(e) || e.code == E_NO_MEMORY;
+    return keeps ? e : (struct err){answered ? code : E_CONTENT_UNANSWERED, e.where};
 }
 
 /* A stream that this build makes nothing of may restrict: it is not passed over. */
@@ -119,17 +121,32 @@ static struct err check_streams(const struct manifest *m, char *object)
     return OK;
 }
 
+static struct err open_manifest(struct dp_apply *a, struct dp_apply_turn *t)
+{
+    struct manifest_wanted wanted = {
+        .version = t->target->version,
+        .digest = t->target->manifest_digest,
+    };
+    return manifest_open(buf_slice(&t->manifest_bytes), &a->judge.root, &wanted, &t->manifest);
+}
+
+/* One that was pushed and is not the signed one is as if none had been. */
+static bool is_pushed_manifest(struct dp_apply *a, struct dp_apply_turn *t, const char *key)
+{
+    dp_feed_hear(&a->feed);
+    return dp_feed_pushed(&a->feed, key, &t->manifest_bytes) && err_ok(open_manifest(a, t));
+}
+
 struct err dp_fetch_manifest(struct dp_apply *a, struct dp_apply_turn *t)
 {
     char key[SNAP_KEY_SIZE];
     snap_key_manifest(t->target->version, t->target->manifest_digest, key);
     (void)snprintf(t->object, sizeof(t->object), "%.*s", STATUS_OBJECT_MAX, key);
-    TRY(missing_as(dp_feed_get(&a->feed, key, &t->manifest_bytes), E_MANIFEST_MISSING));
-    struct manifest_wanted wanted = {
-        .version = t->target->version,
-        .digest = t->target->manifest_digest,
-    };
-    TRY(manifest_open(buf_slice(&t->manifest_bytes), &a->judge.root, &wanted, &t->manifest));
+    if (!is_pushed_manifest(a, t, key)) {
+        buf_clear(&t->manifest_bytes);
+        TRY(missing_as(dp_feed_get(&a->feed, key, &t->manifest_bytes), E_MANIFEST_MISSING));
+        TRY(open_manifest(a, t));
+    }
     TRY(manifest_check_capabilities(&t->manifest, CAPABILITIES_HERE));
     return check_streams(&t->manifest, t->object);
 }
@@ -147,6 +164,11 @@ static struct err fetch_chunk(struct dp_apply *a, struct dp_apply_turn *t,
     buf_clear(&stored);
     char key[SNAP_KEY_SIZE];
     snap_key_chunk(missing->name.digest, key);
+    if (dp_feed_pushed(&a->feed, key, &stored) &&
+        err_ok(snap_set_add(t->set, &missing->name, buf_slice(&stored)))) {
+        return OK;
+    }
+    buf_clear(&stored);
     (void)snprintf(t->object, sizeof(t->object), "%.*s", STATUS_OBJECT_MAX, key);
     struct err e = dp_feed_get(&a->feed, key, &stored);
     if (e.code == E_TOO_LARGE) {
@@ -156,18 +178,30 @@ static struct err fetch_chunk(struct dp_apply *a, struct dp_apply_turn *t,
     return snap_set_add(t->set, &missing->name, buf_slice(&stored));
 }
 
+/* Of all that came since it was said before: roots, too, and pushes that were of no use. */
+static void count_fetched(struct dp_apply *a)
+{
+    metrics_add(a->config.shard, metrics_plain(a->config.metrics, DP_METRIC_SNAPSHOT_FETCHED),
+                (int64_t)(a->feed.bytes - a->counted_bytes));
+    a->counted_bytes = a->feed.bytes;
+}
+
 struct err dp_fetch_chunks(struct dp_apply *a, struct dp_apply_turn *t)
 {
     struct snap_set *held = a->model == NULL ? NULL : dp_model_set(a->model);
     TRY(snap_set_new(&t->manifest, held, &t->set));
-    uint64_t before = a->feed.bytes;
     struct snap_missing missing;
     size_t at = 0;
     while (snap_set_missing(t->set, &at, &missing)) {
         TRY(fetch_chunk(a, t, &missing));
     }
-    uint64_t fetched = a->feed.bytes - before + t->manifest_bytes.size;
-    metrics_add(a->config.shard, metrics_plain(a->config.metrics, DP_METRIC_SNAPSHOT_FETCHED),
-                (int64_t)fetched);
+    count_fetched(a);
     return snap_set_close(t->set);
+}
+
+void dp_fetch_forget(struct dp_apply *a, const struct dp_apply_turn *t)
+{
+    char key[SNAP_KEY_SIZE];
+    snap_key_manifest(t->target->version, t->target->manifest_digest, key);
+    dp_feed_forget(&a->feed, key);
 }

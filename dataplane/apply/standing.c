@@ -229,6 +229,21 @@ static struct err send_status(struct dp_apply *a)
     return dp_feed_put_status(&a->feed, a->config.node, buf_slice(&sealed));
 }
 
+/*
+ * A publication reaches all nodes at once. Their swaps come before their words of it, which come
+ * one after the other, rather than all into the moment in which the hint is still under way.
+ */
+void dp_standing_spread(struct dp_apply *a)
+{
+    uint64_t spread_ns = limits.status_rest_ms * NS_PER_MS / 5;
+    uint32_t random = 0;
+    ids_quick(&random, sizeof(random));
+    uint64_t at_ns = clock_mono_ns() + spread_ns / 2 + random % (spread_ns + 1);
+    if (!a->report_due && at_ns > a->report_rest_ns) {
+        a->report_rest_ns = at_ns;
+    }
+}
+
 /* Not while workers are between two models, nor without NATS. */
 static bool may_report(const struct dp_apply *a)
 {

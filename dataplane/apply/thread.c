@@ -84,6 +84,8 @@ static void do_hint(struct dp_apply *a)
     if (latest != NULL) {
         bus_message_free(a->hint);
         a->hint = latest;
+        dp_feed_hear(
+            &a->feed); /* also of versions that are none of ours: the next ones find room. */
     }
     uint64_t now_ns = clock_mono_ns();
     if (a->hint == NULL || now_ns < a->hint_ns) {

@@ -51,7 +51,8 @@ struct bus_subscription {
     uint64_t life;
     struct nats_link *link;
     char subject[SUBJECT_MAX];
-    struct queue *queue;
+    struct queue *queue;         /* NULL: messages wait until they are taken. */
+    struct bus_message *waiting; /* the newest, of those. */
     void *ctx;
     bool dead;
     bool ended;
@@ -330,6 +331,11 @@ static void push(void *ctx)
 {
     struct delivery *d = ctx;
     struct bus_message *m = make_message(d->subject, d->payload, d->to->ctx);
+    if (d->to->queue == NULL) {
+        free(d->to->waiting);
+        d->to->waiting = m;
+        return;
+    }
     if (!err_ok(queue_push(d->to->queue, m))) {
         free(m);
     }
@@ -424,6 +430,22 @@ struct err bus_subscribe(struct bus *bus, struct slice subject, struct slice gro
     nats.subscriptions[nats.subscription_count++] = s;
     *out = s;
     return OK;
+}
+
+struct err bus_subscribe_waiting(struct bus *bus, struct slice subject, size_t messages,
+                                 size_t bytes, struct bus_subscription **out)
+{
+    (void)messages;
+    (void)bytes;
+    return bus_subscribe(bus, subject, /* group= */ (struct slice){0}, /* queue= */ NULL,
+                         /* ctx= */ NULL, out);
+}
+
+struct bus_message *bus_take(struct bus_subscription *sub)
+{
+    struct bus_message *m = sub->waiting;
+    sub->waiting = NULL;
+    return m;
 }
 
 void bus_unsubscribe(struct bus *bus, struct bus_subscription *sub)

@@ -196,7 +196,8 @@ def control_plane_permissions(env):
     snapshots, nodes = "trilane_%s_snapshots" % env, "trilane_%s_nodes" % env
     return {
         "publish": {"allow": [
-            "$KV.%s.>" % snapshots, "trilane.%s.head" % env, "trilane.%s.proposal" % env,
+            "$KV.%s.>" % snapshots, "trilane.%s.head" % env, "trilane.%s.content" % env,
+            "trilane.%s.proposal" % env,
             "$JS.API.STREAM.INFO.KV_" + snapshots, "$JS.API.STREAM.CREATE.KV_" + snapshots,
             "$JS.API.STREAM.MSG.GET.KV_" + snapshots, "$JS.API.STREAM.UPDATE.KV_" + snapshots,
             "$JS.API.STREAM.PURGE.KV_" + snapshots,
@@ -226,7 +227,7 @@ def node_permissions(env, node_id, api="$JS.API"):
             "$JS.API.CONSUMER.DURABLE.CREATE.%s.*" % events,
             "$JS.API.CONSUMER.MSG.NEXT.%s.*" % events, "$JS.ACK.%s.>" % events]},
         "subscribe": {"allow": ["_INBOX.%s.>" % node_id, "trilane.%s.head" % env,
-                                "trilane.%s.deliver.*" % env]},
+                                "trilane.%s.content" % env, "trilane.%s.deliver.*" % env]},
     }
 
 

@@ -71,8 +71,8 @@ struct node {
     char state_dir[PATH_SIZE];
     struct key_pair key;
     struct dp_apply *apply;
-    struct dp_model *model; /* what its workers would serve; under the lock of 'here', as is */
-    uint64_t version;       /* its version. */
+    struct dp_model *model;   /* what its workers would serve; under the lock of 'here'. */
+    _Atomic uint64_t version; /* its version; written under that lock. */
 };
 
 struct swap {
@@ -177,10 +177,7 @@ static void fresh(void *ctx, uint64_t content_ns)
 static uint64_t served(void *ctx)
 {
     const struct node *n = ctx;
-    lock_take(&here.shared.lock);
-    uint64_t version = n->version;
-    lock_drop(&here.shared.lock);
-    return version;
+    return n->version;
 }
 
 /* ---- set up ---- */

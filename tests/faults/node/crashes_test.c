@@ -241,7 +241,7 @@ static void nats_lost_during_an_apply(void **state)
     rig_publish(&rig);
     pause_ms(300);
     rig_nats_kill(&rig);
-    rig_wait_refusal(&rig, "CHUNK_MISSING", 0);
+    rig_wait_refusal(&rig, "CONTENT_UNANSWERED", 0);
     assert_true(rig_ready(&rig));
     struct rig_dump d;
     assert_true(rig_dump(&rig, &d));

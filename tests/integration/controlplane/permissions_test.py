@@ -92,7 +92,8 @@ spec: {security: dev, trustDomain: trilane.test}
         before = self.stored()
         keys = ("head", "manifest.1." + DIGEST, "chunk." + DIGEST, "root.1", "root.2", "any")
         publishes = ["$KV.%s.%s" % (SNAPSHOTS, key) for key in keys]
-        publishes += ["trilane.%s.head" % ENVIRONMENT, "$JS.API.STREAM.CREATE.KV_" + SNAPSHOTS]
+        publishes += ["trilane.%s.head" % ENVIRONMENT, "trilane.%s.content" % ENVIRONMENT,
+                      "$JS.API.STREAM.CREATE.KV_" + SNAPSHOTS]
         publishes += everything_of("KV_" + SNAPSHOTS)
         publishes += ["$JS.API.CONSUMER.CREATE.KV_" + SNAPSHOTS,
                       "$JS.API.CONSUMER.DURABLE.CREATE.KV_%s.x" % SNAPSHOTS]

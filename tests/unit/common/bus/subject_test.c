@@ -70,6 +70,7 @@ static void others(void **state)
     struct slice none = {0};
     uint8_t digest[] = {0xab, 0x01};
     expect(subject_head(env, &s), &s, "trilane.prod.head");
+    expect(subject_content(env, &s), &s, "trilane.prod.content");
     expect(subject_proposal(env, &s), &s, "trilane.prod.proposal");
     expect(subject_quarantine(env, SLICE_LIT("TRILANE_EVENTS"), SLICE_LIT("prod_mail"), &s), &s,
            "trilane.prod.quarantine.TRILANE_EVENTS.prod_mail");
