@@ -76,6 +76,10 @@ static void give_back(struct bus *bus, natsMsg *msg)
 static natsMsg *take_waiting(natsSubscription *waiting)
 {
     natsMsg *msg = NULL;
+    uint64_t count = 0;
+    if (natsSubscription_QueuedMsgs(waiting, &count) != NATS_OK || count == 0) {
+        return NULL; /* nats.c writes a text for each failure. */
+    }
     natsStatus s = natsSubscription_NextMsg(&msg, waiting, /* timeout= */ 0);
     if (s == NATS_SLOW_CONSUMER) { /* says once that some did not fit. */
         s = natsSubscription_NextMsg(&msg, waiting, /* timeout= */ 0);

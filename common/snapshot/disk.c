@@ -519,11 +519,9 @@ static void mark_live(struct disk *d)
     mark_live_version(d, &d->floor.good);
 }
 
-/*
- * Room is made after a commit; that it cannot be made now does not undo the commit. What is live is
- * read and verified anew, which costs more than all else of an apply: only when it may be little.
- */
-static void compact_if_due(struct disk *d)
+/* What is live is read and verified anew, which costs more than all else of an apply: only when it
+ * may be little. */
+void disk_make_room(struct disk *d)
 {
     if (is_whole(d, d->floor.present.digest) && d->pack.end <= 2 * d->whole.bytes) {
         return;
@@ -568,7 +566,6 @@ struct err disk_commit(struct disk *d, const struct disk_apply *apply)
     }
     d->serves_present = true;
     d->whole = whole;
-    compact_if_due(d);
     return OK;
 }
 
@@ -582,7 +579,7 @@ struct err disk_mark_good(struct disk *d)
     next.starts = 0;
     next.good = next.present;
     TRY(floor_put(d, &next));
-    compact_if_due(d);
+    disk_make_room(d);
     return OK;
 }
 

@@ -100,6 +100,12 @@ struct disk_apply {
  */
 MUST_CHECK struct err disk_commit(struct disk *d, const struct disk_apply *apply);
 
+/*
+ * Writes the pack anew when more than half of it is garbage. Behind a commit, and behind the swap:
+ * nobody waits for it, and what fails is tried again with the next.
+ */
+void disk_make_room(struct disk *d);
+
 /* The present version is good. PERSIST_FAILED: try again later. */
 MUST_CHECK struct err disk_mark_good(struct disk *d);
 

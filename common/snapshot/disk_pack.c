@@ -41,7 +41,7 @@ static const uint32_t size_max[PACK_KIND_COUNT] = {
     [PACK_ROOT] = CONTAINER_HEADER_SIZE + SIGNATURES_BYTES + ROOT_BODY_MAX,
 };
 
-enum { RECORD_MAX = 1 << 20 }; /* above each size_max. */
+enum { RECORD_MAX = 1 << 20, COPY_ROOM = PACK_HEADER_SIZE + RECORD_MAX }; /* above each size_max. */
 
 static uint64_t record_checksum(const uint8_t *header, struct slice bytes)
 {
@@ -370,40 +370,66 @@ struct err pack_read(const struct pack *p, const struct pack_record *r, struct b
 
 /* ---- compaction ---- */
 
+static size_t record_size(const struct pack_record *r)
+{
+    return PACK_HEADER_SIZE + (size_t)r->size;
+}
+
 uint64_t pack_live_bytes(const struct pack *p)
 {
     uint64_t sum = 0;
     for (size_t i = 0; i < p->record_count; i++) {
         const struct pack_record *r = p->records[i];
-        sum += r->live ? PACK_HEADER_SIZE + (uint64_t)r->size : 0;
+        sum += r->live ? record_size(r) : 0;
     }
     return sum;
 }
 
-/* Copies a record as it is, checksum and all; a bad one would be found out when it is read. */
-static struct err copy_record(const struct pack *p, const struct pack_record *r, int to,
-                              uint64_t offset, uint8_t *room)
+/* Live records that lie one behind the other from the first on, as many as the room takes: most of
+ * a pack stays. Their bytes; *at goes behind them. */
+static size_t live_run(const struct pack *p, size_t *at)
+{
+    size_t size = 0;
+    uint64_t first = p->records[*at]->offset;
+    for (; *at < p->record_count; ++*at) {
+        const struct pack_record *r = p->records[*at];
+        bool adjoins = r->live && r->offset == first + size;
+        if (!adjoins || (size > 0 && size + record_size(r) > COPY_ROOM)) {
+            break;
+        }
+        size += record_size(r);
+    }
+    return size;
+}
+
+/* Copies records as they are, checksums and all; a bad one would be found out when it is read. */
+static struct err copy_run(const struct pack *p, uint8_t *room, size_t size, uint64_t from, int to,
+                           uint64_t offset)
 {
     size_t got = 0;
-    size_t size = PACK_HEADER_SIZE + (size_t)r->size;
     TRY(disk_step(&p->steps, DISK_COMPACT_WRITE));
-    TRY(file_read_at(p->fd, room, size, r->offset, &got));
+    TRY(file_read_at(p->fd, room, size, from, &got));
     bool written = got == size && err_ok(file_write_at(to, slice_of(room, size), offset));
     return written ? OK : FAIL(E_PERSIST_FAILED);
 }
 
 static struct err copy_live(const struct pack *p, int to, uint64_t *out_end)
 {
-    auto_free uint8_t *room = malloc(PACK_HEADER_SIZE + RECORD_MAX);
+    auto_free uint8_t *room = malloc(COPY_ROOM);
     if (room == NULL) {
         return FAIL(E_OUT_OF_MEMORY);
     }
     uint64_t end = 0;
-    for (size_t i = 0; i < p->record_count; i++) {
-        if (p->records[i]->live) {
-            TRY(copy_record(p, p->records[i], to, end, room));
-            end += PACK_HEADER_SIZE + (uint64_t)p->records[i]->size;
+    size_t at = 0;
+    while (at < p->record_count) { /* ends: each turn goes on by a record at least. */
+        const struct pack_record *first = p->records[at];
+        if (!first->live) {
+            at++;
+            continue;
         }
+        size_t size = live_run(p, &at);
+        TRY(copy_run(p, room, size, first->offset, to, end));
+        end += size;
     }
     TRY(disk_step(&p->steps, DISK_COMPACT_SYNC));
     *out_end = end;
@@ -419,7 +445,7 @@ static void index_compacted(struct pack *p)
         struct pack_record *r = p->records[i];
         if (r->live) {
             r->offset = end;
-            end += PACK_HEADER_SIZE + (uint64_t)r->size;
+            end += record_size(r);
             p->records[count++] = r;
             continue;
         }

@@ -24,7 +24,7 @@
     X(FLOOR_DIR_SYNC, "before the directory is synced")                                            \
     X(FLOOR_DONE, "after the commit")                                                              \
     X(COMPACT_CREATE, "before the new pack is made")                                               \
-    X(COMPACT_WRITE, "before a record is copied")                                                  \
+    X(COMPACT_WRITE, "before live records are copied")                                             \
     X(COMPACT_SYNC, "before the new pack is synced")                                               \
     X(COMPACT_RENAME, "before it takes the place of the old one")                                  \
     X(COMPACT_DIR_SYNC, "before the directory is synced")                                          \

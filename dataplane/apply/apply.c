@@ -336,6 +336,7 @@ static struct err step_swap(struct dp_apply *a, struct dp_apply_turn *t)
     dp_standing_spread(a);
     dp_standing_settle(a);
     metrics_add(a->config.shard, metrics_plain(a->config.metrics, DP_METRIC_SNAPSHOT_APPLIES), 1);
+    disk_make_room(a->disk);
     return OK;
 }
 

@@ -92,6 +92,7 @@ static void apply(struct node *n, struct publisher *p, const struct version *v)
     uint64_t persist_ns = clock_mono_ns();
     const struct disk_apply to_disk = {.manifest = buf_slice(&v->manifest), .set = set, .epoch = 1};
     bench_must(disk_commit(n->disk, &to_disk), "persist");
+    disk_make_room(n->disk);
     snap_set_drop_stored(set);
     double persist_ms = bench_ms(persist_ns);
     double ms = bench_ms(start_ns);

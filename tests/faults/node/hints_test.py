@@ -1,6 +1,9 @@
 """Hints that end without a word: the connection is well, but the server let the subscription go.
 Polls bring what is new and keep the node fresh, what was lost is counted, and it listens again. And
-hints by the ten thousand a second from somebody who may write to NATS: ten of them are judged."""
+hints by the ten thousand a second from somebody who may write to NATS: ten of them are judged.
+
+What is pushed beside a hint spares a node its reads, so that it follows without the right to any;
+without the right to hear pushes it reads; and a flood of pushes holds nothing up."""
 
 import signal
 import threading
@@ -17,6 +20,21 @@ def deaf_permissions(env, node_id):
     """Those of a node, but for hearing heads."""
     lists = node_permissions(env, node_id)
     lists["subscribe"]["allow"].remove("trilane.%s.head" % env)
+    return lists
+
+
+def pushes_alone(env, node_id):
+    """Those of a node, but for reading the snapshot bucket."""
+    lists = node_permissions(env, node_id)
+    lists["publish"]["allow"] = [s for s in lists["publish"]["allow"]
+                                 if "GET.KV_trilane_%s_snapshots" % env not in s]
+    return lists
+
+
+def no_pushes(env, node_id):
+    """Those of a node, but for hearing what is pushed beside hints."""
+    lists = node_permissions(env, node_id)
+    lists["subscribe"]["allow"].remove("trilane.%s.content" % env)
     return lists
 
 
@@ -115,6 +133,51 @@ class Hints(unittest.TestCase):
             self.assertTrue(self.heads(node, "late") > late or "code=HEAD_REPLAYED" in node.log())
         wait_until(lambda: node.dump()["state"] == "GOOD", 10, "the node to be well again")
         self.assertEqual(node.metric("trilane_bus_reconnects_total") or 0, 0)
+
+    def test_pushes_are_enough(self):
+        """A node that may not read the bucket: what it fetches it can only have been pushed."""
+        node = self.p.node("node-1").start(status_interval_ms=300, good_after_ms=100)
+        self.cp("publish", "-m", "one", trilane.POLICIES)
+        self.allow(pushes_alone)
+        fetched = node.metric("trilane_snapshot_fetched_bytes_total")
+        self.cp("publish", "--again", "-m", "two", trilane.POLICIES)
+        self.assertEqual(node.version(), 2)
+        self.assertGreater(node.metric("trilane_snapshot_fetched_bytes_total"), fetched + 100)
+        self.assertEqual(node.dump()["snapshot"]["refusals"], 0)
+        self.cp.stop()
+        self.cp = self.p.control_plane().start(head_interval_ms=100, content_push_bytes=0)
+        wait_until(self.cp.leads, 10, "a leader")
+        self.cp("publish", "--again", "--wait", "no", "-m", "three", trilane.POLICIES)
+        wait_until(lambda: node.dump()["snapshot"]["last_refusal"] == "CONTENT_UNANSWERED", 10,
+                   "the node to miss what it may not read")
+        self.allow(node_permissions)
+        wait_until(lambda: node.version() == 3, 10, "the node to read it")
+
+    def test_pushes_that_are_not_heard(self):
+        """It reads what others are pushed, and says nothing of it."""
+        self.allow(no_pushes)
+        node = self.p.node("node-1").start(status_interval_ms=300, good_after_ms=100)
+        for number in (1, 2):
+            self.cp("publish", "--again", "-m", str(number), trilane.POLICIES)
+            self.assertEqual(node.version(), number)
+        self.assertEqual(node.dump()["snapshot"]["refusals"], 0)
+        self.assertNotIn("level=warn", node.log())
+
+    def test_a_flood_of_pushes(self):
+        node = self.p.node("node-1").start(status_interval_ms=300, good_after_ms=100)
+        self.cp("publish", "-m", "one", trilane.POLICIES)
+        with NatsClient(self.p.nats) as nats:
+            for payload in (b"no bundle" * 100, b"TRLB\x01\0\x01\0\x01\0\0\x10\0\0k" + b"x" * 4096):
+                version = node.version()
+                flood = Flood(nats, "trilane.%s.content" % self.p.environment, payload)
+                self.addCleanup(flood.over.set)
+                flood.start()
+                wait_until(lambda: flood.sent > 2000, 10, "a flood")
+                self.cp("publish", "--again", "-m", "under a flood", trilane.POLICIES)
+                self.assertEqual(node.version(), version + 1)
+                flood.stop()
+        self.assertEqual(node.dump()["snapshot"]["refusals"], 0)
+        self.assertTrue(node.ready())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
 /* bus: connects when it can, says how it is, and passes core messages, on a real nats-server. */
+#include <poll.h>
+
 #include "common/base/ids.h"
 #include "common/base/limits.h"
 #include "common/bus/bus.h"
@@ -99,6 +101,69 @@ static void passes_messages_to_queues(void **state)
     bus_unsubscribe(bus, all);
     bus_close(bus);
     queue_free(&inbox, bus_message_drop);
+    nats_server_free(&server);
+}
+
+static struct bus_message *wait_taken(struct bus_subscription *sub)
+{
+    struct bus_message *m = NULL;
+    for (int ms = 0; m == NULL && ms < WAIT_MS; ms++) {
+        m = bus_take(sub);
+        (void)poll(NULL, 0, m == NULL);
+    }
+    assert_non_null(m);
+    return m;
+}
+
+static void messages_wait_until_they_are_taken(void **state)
+{
+    (void)state;
+    enum { MESSAGES = 2, BYTES = 1000 };
+    static const uint8_t large[BYTES + 1];
+    struct nats_server server;
+    struct bus_subscription *sub = NULL;
+    struct bus_outgoing numbered[] = {
+        {.subject = SLICE_LIT("w"), .payload = SLICE_LIT("1")},
+        {.subject = SLICE_LIT("w"), .payload = SLICE_LIT("2")},
+        {.subject = SLICE_LIT("w"), .payload = SLICE_LIT("3")},
+    };
+    struct bus_outgoing too_large = {.subject = SLICE_LIT("w"),
+                                     .payload = slice_of(large, sizeof(large))};
+    nats_server_init(&server, NULL);
+    nats_server_start(&server);
+    struct bus *bus = open_bus(&server, NULL);
+    struct slice subject = SLICE_LIT("w");
+    assert_int_equal(bus_subscribe_waiting(bus, SLICE_LIT("a b"), 1, 1, &sub).code, E_MALFORMED);
+    assert_int_equal(bus_subscribe_waiting(bus, subject, 0, 1, &sub).code, E_MALFORMED);
+    assert_int_equal(bus_subscribe_waiting(bus, subject, MESSAGES, BYTES, &sub).code, E_OK);
+    assert_null(bus_take(sub));
+    assert_int_equal(bus_wait_connected(bus, WAIT_MS).code, E_OK);
+    for (size_t i = 0; i < sizeof(numbered) / sizeof(numbered[0]); i++) {
+        assert_int_equal(bus_publish(bus, &numbered[i]).code, E_OK);
+    }
+    struct bus_stats stats = {0};
+    while (stats.slow_consumer == 0) { /* ends: there is no room for the third. */
+        bus_stats(bus, &stats);
+    }
+    for (size_t i = 0; i < MESSAGES; i++) {
+        struct bus_message *m = wait_taken(sub);
+        assert_true(slice_eq(m->payload, numbered[i].payload));
+        bus_message_free(m);
+    }
+    assert_null(bus_take(sub));
+    assert_int_equal(bus_publish(bus, &too_large).code, E_OK);
+    assert_int_equal(bus_publish(bus, &numbered[2]).code, E_OK);
+    struct bus_message *third = wait_taken(sub);
+    assert_true(slice_eq(third->payload, numbered[2].payload));
+    bus_message_free(third);
+    nats_server_kill(&server); /* it goes on with the next connection. */
+    wait_down(bus);
+    nats_server_start(&server);
+    assert_int_equal(bus_wait_connected(bus, WAIT_MS).code, E_OK);
+    assert_int_equal(bus_publish(bus, &numbered[0]).code, E_OK);
+    bus_message_free(wait_taken(sub));
+    bus_unsubscribe(bus, sub);
+    bus_close(bus);
     nats_server_free(&server);
 }
 
@@ -230,6 +295,7 @@ int main(void)
         cmocka_unit_test(a_bus_that_never_connects_closes),
         cmocka_unit_test(refuses_wrong_settings),
         cmocka_unit_test(passes_messages_to_queues),
+        cmocka_unit_test(messages_wait_until_they_are_taken),
         cmocka_unit_test(a_group_shares_and_an_ended_subscription_hears_nothing),
         cmocka_unit_test(tells_each_change_and_subscribes_anew),
         cmocka_unit_test(a_refused_login_is_tried_again),

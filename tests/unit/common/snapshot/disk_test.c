@@ -58,7 +58,9 @@ static struct err commit(struct disk *d, const struct fx_version *v, struct snap
     (void)v;
     const struct disk_apply apply = {
         .manifest = buf_slice(&v->container), .set = set, .epoch = v->manifest.version + 10};
-    return disk_commit(d, &apply);
+    TRY(disk_commit(d, &apply));
+    disk_make_room(d); /* as behind a swap. */
+    return OK;
 }
 
 static struct err apply(struct disk *d, const struct fx_version *v)
