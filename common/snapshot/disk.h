@@ -38,7 +38,7 @@ struct disk_options {
     struct slice trust_root;    /* a root container; empty: none is given. */
     struct disk_seed seed;      /* all zero: the node did not join. */
     int lock_fd;                /* handed over by another process; -1: none. */
-    disk_hook_fn hook;          /* NULL but in tests. */
+    disk_hook_fn hook;          /* called before each step; NULL: nobody is. */
     void *hook_context;
 };
 

@@ -131,7 +131,7 @@ static struct err write_aside(int dir_fd, struct slice bytes, const struct disk_
         return FAIL(E_PERSIST_FAILED);
     }
     TRY(disk_step(steps, DISK_FLOOR_SYNC));
-    return fdatasync(fd) == 0 ? OK : FAIL(E_PERSIST_FAILED);
+    return err_ok(file_sync(fd)) ? OK : FAIL(E_PERSIST_FAILED);
 }
 
 /*

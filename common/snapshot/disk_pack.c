@@ -330,7 +330,7 @@ struct err pack_add_named_manifest(struct pack *p, struct slice container,
 struct err pack_sync(struct pack *p)
 {
     TRY(disk_step(&p->steps, DISK_PACK_SYNC));
-    return fdatasync(p->fd) == 0 ? OK : FAIL(E_PERSIST_FAILED);
+    return err_ok(file_sync(p->fd)) ? OK : FAIL(E_PERSIST_FAILED);
 }
 
 /*

@@ -34,7 +34,7 @@
 enum disk_step { DISK_STEP_LIST(DISK_STEP_ENUM_) DISK_STEP_COUNT };
 #undef DISK_STEP_ENUM_
 
-/* Called at each step by tests: zero goes on, an errno makes the step fail with it. */
+/* Called at each step: zero goes on, an errno makes the step fail with it. */
 typedef int (*disk_hook_fn)(void *context, enum disk_step step);
 
 struct disk_steps {

@@ -2,6 +2,7 @@
 #include "common/snapshot/file.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -35,6 +36,13 @@ struct err file_write_two_at(int fd, struct slice first, struct slice second, ui
         done = first.size;
     }
     return file_write_at(fd, slice_from(second, done - first.size), offset + done);
+}
+
+struct err file_sync(int fd)
+{
+    /* Not every file system has this one; whatever fails is told by the other. */
+    (void)sync_file_range(fd, /* offset= */ 0, /* nbytes, to the end: */ 0, SYNC_FILE_RANGE_WRITE);
+    return fdatasync(fd) == 0 ? OK : FAIL(E_IO);
 }
 
 struct err file_read_at(int fd, void *out, size_t size, uint64_t offset, size_t *out_size)

@@ -49,6 +49,7 @@ static void run(struct dp_apply *a, struct dp_apply_turn *t, size_t first)
 {
     for (size_t i = first; i < STEP_COUNT && !t->over; i++) {
         struct err e = dp_fault(steps[i].name);
+        dp_apply_yield(a);
         uint64_t start_ns = clock_mono_ns();
         if (err_ok(e)) {
             e = steps[i].run(a, t);
@@ -83,6 +84,7 @@ static void walk(struct dp_apply *a, struct dp_apply_turn *t, size_t first)
 {
     t->manifest_bytes = BUF_MAX(CONTAINER_HEADER_SIZE + MANIFEST_BODY_MAX +
                                 CONTAINER_SIGNATURES_MAX * CONTAINER_SIGNATURE_SIZE);
+    a->walk_ns = clock_mono_ns();
     run(a, t, first);
     if (t->later || t->failed) {
         a->retry_ns = clock_mono_ns() + (t->later ? ROOM_RETRY_NS : RETRY_NS);

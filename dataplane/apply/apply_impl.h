@@ -82,6 +82,7 @@ struct dp_apply {
     bool waits_for_room;    /* said so in the log. */
     bool fell_back;         /* the model is the last good one, below the floor. */
     struct dp_apply_standing standing;
+    uint64_t walk_ns;     /* when the last walk began, monotonic. */
     uint64_t accepted_ns; /* monotonic, of the head that led here. */
     uint64_t good_ns;     /* when the version is good, monotonic; 0: not waiting for it. */
     bool mark_failed;     /* its mark could not be written; said so in the log. */
@@ -137,6 +138,11 @@ MUST_CHECK struct err dp_fetch_manifest(struct dp_apply *a, struct dp_apply_turn
 MUST_CHECK struct err dp_fetch_chunks(struct dp_apply *a, struct dp_apply_turn *t);
 /* The target is served: what was pushed of it, and before it, is let go. */
 void dp_fetch_forget(struct dp_apply *a, const struct dp_apply_turn *t);
+
+/* ---- thread.c ---- */
+
+/* Between two pieces of work: whoever else waits for the core goes first. */
+void dp_apply_yield(struct dp_apply *a);
 
 /* ---- standing.c ---- */
 

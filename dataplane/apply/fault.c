@@ -41,12 +41,11 @@ struct err dp_fault(const char *point)
     return slice_eq(action, SLICE_LIT("error")) ? FAIL(E_IO) : OK;
 }
 
-int dp_fault_disk(void *context, enum disk_step step)
+int dp_fault_disk(enum disk_step step)
 {
 #define X(name, text) [DISK_##name] = #name,
     static const char *const names[DISK_STEP_COUNT] = {DISK_STEP_LIST(X)};
 #undef X
-    (void)context;
     char point[POINT_MAX];
     (void)snprintf(point, sizeof(point), "disk.%s", names[step]);
     for (char *c = point; *c != '\0'; c++) {

@@ -19,14 +19,17 @@
 #ifdef TRILANE_FAULTS
 MUST_CHECK struct err dp_fault(const char *point);
 
-/* For struct disk_options. */
-int dp_fault_disk(void *context, enum disk_step step);
-#define DP_FAULT_DISK dp_fault_disk
+/* What a disk step is to fail with; 0: nothing. */
+int dp_fault_disk(enum disk_step step);
 #else
 static inline struct err dp_fault(const char *point)
 {
     (void)point;
     return OK;
 }
-#define DP_FAULT_DISK NULL
+static inline int dp_fault_disk(enum disk_step step)
+{
+    (void)step;
+    return 0;
+}
 #endif

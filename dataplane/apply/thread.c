@@ -30,6 +30,10 @@ enum { DEAF_POLLS = 3 };
 /* Background work gives way to the workers. */
 enum { APPLY_NICE = 10 };
 
+/* For so long a walk lets others go first between its pieces: an edit is applied by then. What
+ * takes longer has its share of a core, however busy that is. */
+#define PATIENCE_NS (UINT64_C(20) * NS_PER_MS)
+
 /* ---- sleeping ---- */
 
 static void wake(void *ctx)
@@ -159,9 +163,27 @@ static void give_way(void)
     (void)setpriority(PRIO_PROCESS, 0, APPLY_NICE);
 }
 
+/*
+ * A thread that has used less than its share is owed the rest, and then a worker that wakes up
+ * waits for it, however low its priority. Who yields gives up what it is owed.
+ */
+void dp_apply_yield(struct dp_apply *a)
+{
+    if (clock_mono_ns() - a->walk_ns < PATIENCE_NS) {
+        (void)sched_yield();
+    }
+}
+
+static int at_disk_step(void *ctx, enum disk_step step)
+{
+    dp_apply_yield(ctx);
+    return dp_fault_disk(step);
+}
+
 static void *thread_main(void *ctx)
 {
     struct dp_apply *a = ctx;
+    (void)pthread_setname_np(pthread_self(), "apply");
     give_way();
     dp_apply_disk(a);
     while (!stop_or_drain(a)) {
@@ -197,7 +219,8 @@ static struct err open_disk(struct dp_apply *a)
         .trust_root = a->config.trust_root,
         .seed = a->config.seed,
         .lock_fd = -1,
-        .hook = DP_FAULT_DISK,
+        .hook = at_disk_step,
+        .hook_context = a,
     };
     TRY(disk_open(&options, &a->disk));
     disk_judge(a->disk, &a->judge);

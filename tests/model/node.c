@@ -98,12 +98,11 @@ static void note_synced(struct node *n, enum disk_step step)
     }
 }
 
-int dp_fault_disk(void *context, enum disk_step step)
+int dp_fault_disk(enum disk_step step)
 {
 #define X(name, text) [DISK_##name] = "disk." #name,
     static const char *const labels[DISK_STEP_COUNT] = {DISK_STEP_LIST(X)};
 #undef X
-    (void)context;
     struct node *n = node_self();
     note_synced(n, step);
     sim_point(labels[step]);

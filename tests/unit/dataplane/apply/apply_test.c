@@ -1,5 +1,6 @@
 /* Proves that the apply thread serves its disk without a bus, says how it stands, gives models
- * back, and owns its directory alone. What it does with heads is in tests/faults/node. */
+ * back, owns its directory alone, and lets others go first for a while. What it does with heads is
+ * in tests/faults/node. */
 #include "dataplane/apply/apply.h"
 
 #include <ftw.h>
@@ -9,8 +10,10 @@
 #include <string.h>
 #include <time.h>
 
+#include "common/base/clock.h"
 #include "common/base/lock.h"
 #include "common/snapshot/disk.h"
+#include "dataplane/apply/apply_impl.h"
 #include "dataplane/request/metrics.h"
 
 #include "tests/support/cmocka.h"
@@ -224,6 +227,28 @@ static void needs_a_root(void **state)
     assert_int_equal(start(&apply).code, E_ROOT_MISSING);
 }
 
+static size_t yields;
+
+int __wrap_sched_yield(void);
+
+int __wrap_sched_yield(void)
+{
+    yields++;
+    return 0;
+}
+
+static void lets_others_go_first_for_a_while(void **state)
+{
+    (void)state;
+    struct dp_apply apply = {.walk_ns = clock_mono_ns()};
+    yields = 0;
+    dp_apply_yield(&apply);
+    assert_int_equal(yields, 1);
+    apply.walk_ns -= UINT64_C(1000000000);
+    dp_apply_yield(&apply);
+    assert_int_equal(yields, 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -232,6 +257,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(has_nothing_to_serve, set_up, tear_down),
         cmocka_unit_test_setup_teardown(owns_its_directory, set_up, tear_down),
         cmocka_unit_test_setup_teardown(needs_a_root, set_up, tear_down),
+        cmocka_unit_test(lets_others_go_first_for_a_while),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
