@@ -113,7 +113,9 @@ class Demo:
     def start(self):
         w = self.world
         w.nats.start()
-        w.cp.start()
+        # Nodes read all from the bucket, where somebody overwrites it later: what is sent beside the
+        # hint would have them swap all the same.
+        w.cp.start(content_push_bytes=0)
         trilane.wait_until(self.leads, what="the control plane to lead")
         for node in w.nodes:
             node.start()

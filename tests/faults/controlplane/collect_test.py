@@ -226,7 +226,7 @@ spec:
 
     def test_a_full_bucket(self):
         """Room is made by collecting, a publication that fits nowhere is refused, heads go on."""
-        flags = dict(QUICK, collect_interval_ms=3600000, collect_age_ms=5000, chunk_fresh_ms=2000,
+        flags = dict(QUICK, collect_interval_ms=3600000, collect_age_ms=10000, chunk_fresh_ms=5000,
                      bucket_bytes=16 << 20)
         cp = self.control_plane(flags=flags)
         wait_until(cp.leads, 10, "a leader")
@@ -244,7 +244,7 @@ spec:
             wait_until(lambda: cp.json("status")["leader"]["sequence"] > sequence + 5, 10,
                        "heads to go on")
             wait_until(lambda: cp.run("publish", "--again", "-m", "fits", self.write(2)).returncode
-                       == 0, 15, "the junk to be old enough", step=0.5)
+                       == 0, 30, "the junk to be old enough", step=0.5)
             self.assertGreater(self.room(nats), 1 << 20)
             self.assertGreater(cp.metric("trilane_collected_objects_total"), 0)
         self.fresh_node_reaches(cp.json("history")["versions"][0]["version"])

@@ -12,7 +12,7 @@ import trilane
 from postgres import Postgres
 from trilane import Platform, wait_until
 
-LEASE = {"head_interval_ms": 100, "lease_ms": 1500, "store_timeout_ms": 600}
+LEASE = {"head_interval_ms": 100, "lease_ms": 1500, "store_timeout_ms": 600, "forward_wait_ms": 2000}
 
 
 class ControlPlanesOnPostgres(unittest.TestCase):

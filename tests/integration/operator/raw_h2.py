@@ -85,7 +85,8 @@ class Upstream:
         self.port = self.listener.getsockname()[1]
         self.sockets = []
         self.peers = []
-        threading.Thread(target=self._accept, daemon=True).start()
+        self.acceptor = threading.Thread(target=self._accept, daemon=True)
+        self.acceptor.start()
 
     def _accept(self):
         while True:
@@ -104,10 +105,12 @@ class Upstream:
         """Leaves as RFC 9113, 6.8 would have it: what comes before the second GOAWAY is answered.
         True when every connection ended so."""
         self.listener.shutdown(socket.SHUT_RDWR)  # wakes accept(), so that no connection follows.
+        self.acceptor.join()
         self.listener.close()
-        for peer in self.peers:
+        peers = [peer for peer in self.peers if not peer.left]
+        for peer in peers:
             peer.drain()
-        return all([peer.ended.wait(timeout) for peer in self.peers])
+        return all([peer.ended.wait(timeout) for peer in peers])
 
     def stop(self):
         self.listener.close()
@@ -132,6 +135,7 @@ class _Peer:
         self.open = {}
         self.lock = threading.Lock()  # of the socket's sending side.
         self.final = None             # the last stream that is answered, once we leave.
+        self.left = False             # the client went before that.
         self.ended = threading.Event()
 
     def flush(self):
@@ -158,6 +162,7 @@ class _Peer:
             while True:
                 data = self.sock.recv(65536)
                 if not data:
+                    self.left = self.final is None
                     return
                 for event in self.h2.receive_data(data):
                     self._event(event)
