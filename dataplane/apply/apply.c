@@ -91,6 +91,9 @@ static void walk(struct dp_apply *a, struct dp_apply_turn *t, size_t first)
     }
     turn_free(t);
     dp_standing_update(a);
+    if (t->swapped) {
+        disk_make_room(a->disk); /* nobody waits for it any more. */
+    }
 }
 
 void dp_apply_head(struct dp_apply *a, struct slice bytes, const char *way)
@@ -338,7 +341,7 @@ static struct err step_swap(struct dp_apply *a, struct dp_apply_turn *t)
     dp_standing_spread(a);
     dp_standing_settle(a);
     metrics_add(a->config.shard, metrics_plain(a->config.metrics, DP_METRIC_SNAPSHOT_APPLIES), 1);
-    disk_make_room(a->disk);
+    t->swapped = true;
     return OK;
 }
 

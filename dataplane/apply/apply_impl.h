@@ -31,9 +31,10 @@ struct dp_apply_turn {
     struct snap_set *set;
     struct dp_model *model;
     struct dp_build_report report;
-    bool over;   /* nothing is left to do. */
-    bool failed; /* the target was refused: try it again. */
-    bool later;  /* try the target again in a moment; nothing was refused. */
+    bool over;    /* nothing is left to do. */
+    bool failed;  /* the target was refused: try it again. */
+    bool later;   /* try the target again in a moment; nothing was refused. */
+    bool swapped; /* it is served now. */
 };
 
 /* What the node says of itself, before ages are read. */

@@ -1,5 +1,6 @@
 /* Proves which state a node says it is in: the order of precedence, and both ages at their bounds;
  * and that the apply thread does not stay awake for a status that cannot be sent. */
+#include "common/base/clock.h"
 #include "common/base/limits.h"
 #include "dataplane/apply/apply_impl.h"
 
@@ -84,6 +85,37 @@ static void jitter_is_a_fifth(void **state)
     assert_true(most <= 1200 * MS && most > 1190 * MS);
 }
 
+static void the_word_of_a_swap_is_spread(void **state)
+{
+    (void)state;
+    uint64_t spread_ns = limits.status_rest_ms * MS / 5;
+    uint64_t least = UINT64_MAX;
+    uint64_t most = 0;
+    for (int i = 0; i < 2000; i++) {
+        struct dp_apply a = {.report_due = false};
+        uint64_t start_ns = clock_mono_ns();
+        dp_standing_spread(&a);
+        assert_true(a.report_rest_ns >= start_ns + spread_ns / 2);
+        assert_true(a.report_rest_ns <= clock_mono_ns() + spread_ns / 2 + spread_ns);
+        uint64_t ns = a.report_rest_ns - start_ns;
+        least = ns < least ? ns : least;
+        most = ns > most ? ns : most;
+    }
+    assert_true(most - least > spread_ns / 2);
+}
+
+/* Else a node whose versions follow each other would never say one. */
+static void what_is_due_is_not_put_off(void **state)
+{
+    (void)state;
+    struct dp_apply due = {.report_due = true, .report_rest_ns = 7};
+    dp_standing_spread(&due);
+    assert_int_equal(due.report_rest_ns, 7);
+    struct dp_apply rests = {.report_rest_ns = UINT64_MAX};
+    dp_standing_spread(&rests);
+    assert_int_equal(rests.report_rest_ns, UINT64_MAX);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -92,6 +124,8 @@ int main(void)
         cmocka_unit_test(content_has_an_age_of_its_own),
         cmocka_unit_test(a_status_that_cannot_be_sent_is_not_due),
         cmocka_unit_test(jitter_is_a_fifth),
+        cmocka_unit_test(the_word_of_a_swap_is_spread),
+        cmocka_unit_test(what_is_due_is_not_put_off),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
