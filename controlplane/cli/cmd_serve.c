@@ -24,6 +24,7 @@
 #include "common/base/log.h"
 #include "common/base/scope.h"
 #include "common/base/text.h"
+#include "common/bus/user.h"
 #include "common/net/ask.h"
 #include "common/net/timer.h"
 #include "controlplane/api/api.h"
@@ -39,6 +40,9 @@ static const struct setting_row rows[] = {
     {"data-dir", "DIRECTORY", CP_DATA_DIR, "where the server keeps its files", SETTING_TEXT},
     {"nats-urls", "URL,…", "nats://127.0.0.1:4222", "servers of the bus", SETTING_TEXT},
     {"nats-creds", "FILE", NULL, "credentials for the bus", SETTING_TEXT},
+    {"nats-user-file", "FILE", NULL,
+     "\"user:password\" for the bus, mode 0600: in a URL on the command line everybody reads it",
+     SETTING_TEXT},
     {"nats-ca", "FILE", NULL, "CA of the NATS servers; with it TLS is required", SETTING_TEXT},
     {"nats-cert", "FILE", NULL, "certificate chain for NATS; needs nats-key", SETTING_TEXT},
     {"nats-key", "FILE", NULL, "its private key", SETTING_TEXT},
@@ -348,6 +352,15 @@ static struct err make_registrar(struct serve *s)
     return say(s, cp_registrar_new(&options, &s->registrar), "registrar");
 }
 
+static struct err read_user(struct serve *s, const char *path, struct bus_user *out)
+{
+    struct err e = bus_user_read(path, out);
+    if (!err_ok(e)) {
+        TRY(buf_addf(&s->message, "nats-user-file: %s: %s", path, bus_user_why(e)));
+    }
+    return e;
+}
+
 static struct err start_bus(struct serve *s)
 {
     char name[128];
@@ -360,6 +373,13 @@ static struct err start_bus(struct serve *s)
                                 .tls_key = settings_get(s->cli->settings, "nats-key"),
                                 .name = name,
                                 .inbox_prefix = "_INBOX.trilane-cp"};
+    auto_bus_user struct bus_user user = {.name = ""};
+    const char *user_file = settings_get(s->cli->settings, "nats-user-file");
+    if (user_file != NULL) {
+        TRY(read_user(s, user_file, &user));
+        config.user = user.name;
+        config.password = user.password;
+    }
     if ((config.tls_cert == NULL) != (config.tls_key == NULL)) {
         return say(s, FAIL(E_USAGE), "nats-cert and nats-key go together");
     }

@@ -18,6 +18,7 @@
 #include "common/base/limits.h"
 #include "common/base/lock.h"
 #include "common/base/log.h"
+#include "common/bus/user.h"
 #include "common/net/ask.h"
 #include "common/net/listener.h"
 #include "common/net/tls.h"
@@ -208,20 +209,9 @@ static struct err open_sockets(struct dp_node *n, struct buf *message)
     return OK;
 }
 
-static struct err open_shared(struct dp_node *n, struct buf *message)
+static struct err open_bus(struct dp_node *n, struct buf *message)
 {
     const struct dp_options *o = &n->options;
-    /* A shard a worker, one of the apply thread, one of the admin's, one of the renewal's. */
-    TRY(metrics_new(dp_metric_families, DP_METRIC_COUNT, o->workers + 3, &n->metrics));
-    TRY(dp_limit_table_new((size_t)limits.rate_cells, &n->limits));
-    TRY(dp_spread_new(o->workers, (size_t)limits.connections, &n->spread));
-    if (o->access_log != NULL) {
-        struct err e = dp_access_writer_new(o->access_log, &n->access);
-        if (!err_ok(e)) {
-            TRY(buf_addf(message, "access-log: %s: cannot be written", o->access_log));
-            return e;
-        }
-    }
     if (o->nats_urls == NULL) {
         return OK;
     }
@@ -238,7 +228,34 @@ static struct err open_shared(struct dp_node *n, struct buf *message)
         .tls_key = o->nats_key,
         .inbox_prefix = inbox,
     };
+    auto_bus_user struct bus_user user = {.name = ""};
+    if (o->nats_user_file != NULL) {
+        struct err e = bus_user_read(o->nats_user_file, &user);
+        if (!err_ok(e)) {
+            TRY(buf_addf(message, "nats-user-file: %s: %s", o->nats_user_file, bus_user_why(e)));
+            return e;
+        }
+        config.user = user.name;
+        config.password = user.password;
+    }
     return bus_open(&config, &n->bus);
+}
+
+static struct err open_shared(struct dp_node *n, struct buf *message)
+{
+    const struct dp_options *o = &n->options;
+    /* A shard a worker, one of the apply thread, one of the admin's, one of the renewal's. */
+    TRY(metrics_new(dp_metric_families, DP_METRIC_COUNT, o->workers + 3, &n->metrics));
+    TRY(dp_limit_table_new((size_t)limits.rate_cells, &n->limits));
+    TRY(dp_spread_new(o->workers, (size_t)limits.connections, &n->spread));
+    if (o->access_log != NULL) {
+        struct err e = dp_access_writer_new(o->access_log, &n->access);
+        if (!err_ok(e)) {
+            TRY(buf_addf(message, "access-log: %s: cannot be written", o->access_log));
+            return e;
+        }
+    }
+    return open_bus(n, message);
 }
 
 static struct err init_workers(struct dp_node *n, struct net_tls_trust *trust)

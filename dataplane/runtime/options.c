@@ -32,6 +32,9 @@ const struct setting_row dp_node_settings[] = {
     {"trust-root", "FILE", NULL, "the root container that trust begins with; as it joined", TEXT},
     {"nats-urls", "URL,…", NULL, "NATS servers; without, the node serves what is on disk", TEXT},
     {"nats-creds", "FILE", NULL, "NATS credentials", TEXT},
+    {"nats-user-file", "FILE", NULL,
+     "\"user:password\" for NATS, mode 0600: in a URL on the command line everybody reads it",
+     TEXT},
     {"nats-ca", "FILE", NULL, "CA of the NATS servers; with it TLS is required", TEXT},
     {"nats-cert", "FILE", NULL, "certificate chain for NATS; needs nats-key", TEXT},
     {"nats-key", "FILE", NULL, "its private key, PEM", TEXT},
@@ -397,6 +400,7 @@ static void read_plain(const struct settings *s, struct dp_options *o)
     o->dns_servers = settings_get(s, "dns-servers");
     o->nats_urls = settings_get(s, "nats-urls");
     o->nats_creds = settings_get(s, "nats-creds");
+    o->nats_user_file = settings_get(s, "nats-user-file");
     o->nats_ca = settings_get(s, "nats-ca");
     o->nats_bucket_api = settings_get(s, "nats-bucket-api");
     o->nats_cert = settings_get(s, "nats-cert");

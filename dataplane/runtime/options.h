@@ -46,6 +46,7 @@ struct dp_options {
     uint32_t nats_replicas;
     const char *nats_bucket_api;
     const char *nats_creds;
+    const char *nats_user_file; /* "user:password", for us alone to read; NULL: none. */
     const char *nats_ca;
     const char *nats_cert; /* with nats_key. */
     const char *nats_key;

@@ -41,6 +41,7 @@ class HaWorld(world.World):
                 "listen": "127.0.0.1:%d" % replica.port, "listen-tls": self.api_tls(k),
                 "tls-cert": api["cert"], "tls-key": api["key"], "tls-ca": self.platform.ca,
                 "ca": self.platform.identities})
+            self.hidden(replica, replica.name)
         return self.platform.replicas[0]
 
     def api_tls(self, k):

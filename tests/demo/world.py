@@ -129,7 +129,7 @@ class World:
         cp = self.platform.control_plane()
         cp.port = self.port(9080)
         cp.flags["listen"] = "127.0.0.1:%d" % cp.port
-        return cp
+        return self.hidden(cp, "cp")
 
     def _node(self, k):
         return self.place(self.platform.node("node-%d" % k), k)
@@ -138,7 +138,10 @@ class World:
         """Gives a node the ports of number k."""
         node.ports = {name: self.port(port) + 100 * k for name, port in NODE_PORTS.items()}
         node.flags.update({name: "127.0.0.1:%d" % p for name, p in node.ports.items()})
-        return node
+        return self.hidden(node, node.node_id)
+
+    def hidden(self, program, name):
+        return trilane.hide_nats_user(program, self.platform.directory / "nats-users" / name)
 
     def _services(self):
         env = {"PYTHONPATH": str(GENERATED), "PYTHONUNBUFFERED": "1"}

@@ -16,6 +16,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import shutil
 import signal
 import socket
@@ -388,6 +389,17 @@ class NatsClient:
     def destroy(self, bucket):
         answer = json.loads(self.request("$JS.API.STREAM.DELETE.KV_" + bucket))
         assert answer.get("success"), answer
+
+
+def hide_nats_user(program, path):
+    """Its NATS user goes from the URLs, which ps shows, into a file that it alone reads."""
+    urls = str(program.flags["nats-urls"])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch(mode=0o600)
+    path.write_text(re.search("//([^@/]+)@", urls).group(1) + "\n")
+    program.flags["nats-urls"] = re.sub("//[^@/]+@", "//", urls)
+    program.flags["nats-user-file"] = path
+    return program
 
 
 class ControlPlane(Process):

@@ -1,6 +1,7 @@
 """The life of `trilane-cp serve` by its signals: a drain, a drain that is forced, certificates read
 anew, and a second start on what the first one left."""
 
+import pathlib
 import signal
 import socket
 import ssl
@@ -38,6 +39,34 @@ class Serve(unittest.TestCase):
         open_request.sendall(b'"files":[]' + b" " * 88 + b"}")
         self.assertIn(b"DRAINING", open_request.recv(4096), "what was open is answered")
         self.assertEqual(cp.wait(), 0)
+
+    def test_the_nats_user_is_in_a_file(self):
+        """It is on no command line, both programs take it, and a file that others read is refused."""
+        users = self.p.directory / "users"
+        programs = [trilane.hide_nats_user(one, users / name) for name, one in (
+            ("cp", self.p.control_plane()), ("node", self.p.node("node-1")))]
+        cp, node = programs
+        cp.start(head_interval_ms=100)
+        wait_until(cp.leads, 10, "a leader")
+        node.start(good_after_ms=100)
+        cp("publish", "-m", "one", trilane.POLICIES)
+        self.assertEqual(node.version(), 1)
+        for program in programs:
+            line = pathlib.Path("/proc/%d/cmdline" % program.popen.pid).read_bytes()
+            self.assertIn(b"nats-urls", line)
+            self.assertNotIn(b"-secret", line)
+            self.assertNotIn("-secret", program.log())
+            self.assertEqual(program.stop(), 0)
+        for program in programs:
+            path = program.flags["nats-user-file"]
+            for mode, text, said in ((0o640, "cp:x\n", "nobody else may read; chmod 600"),
+                                     (0o600, "no colon\n", "expected \"user:password\"")):
+                path.chmod(mode)
+                path.write_text(text)
+                program.start(wait=False)
+                self.assertNotEqual(program.wait(), 0)
+                self.assertIn("nats-user-file: %s: " % path, program.log())
+                self.assertIn(said, program.log())
 
     def test_a_drain_has_an_end(self):
         """The request never ends: graceful_timeout_ms ends it, and that is still a clean stop."""
