@@ -20,6 +20,7 @@ import contextlib
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -40,16 +41,7 @@ RATE_TRIES = 3
 LEAD_SECONDS = 1  # publications go on so much longer than what is measured.
 APPLY_US = 600    # of CPU for a swap, until it was measured.
 
-# Lines, and those of them whose rule is not their version's: "rule-<version mod 2>".
-JUDGE = r"""
-{ lines++
-  if (match($0, / version=[0-9]+/)) { version = substr($0, RSTART + 9, RLENGTH - 9); seen[version] }
-  else { broken++; next }
-  if (index($0, " rule=bench/echo/rule-" (version % 2) " ") == 0) mixed++ }
-END { for (v in seen) versions++
-  printf "{\"lines\": %d, \"mixed\": %d, \"broken\": %d, \"versions\": %d}\n",
-         lines, mixed, broken, versions }
-"""
+DECIDED = re.compile(r" rule=bench/echo/rule-(\d) .* version=(\d+) ")
 
 # Works for so many microseconds each 10 ms.
 BUSY = r"""
@@ -108,10 +100,21 @@ class Publisher:
 
 
 def judge(path):
-    """What of an access log mixed versions. The log is read when nothing is measured."""
-    out = subprocess.run(["mawk", JUDGE, str(path)], stdout=subprocess.PIPE, text=True, check=True)
+    """The lines of an access log, those that say no version, and those whose rule is not their
+    version's: "rule-<version mod 2>". The log is read when nothing is measured."""
+    lines = mixed = broken = 0
+    versions = set()
+    with open(path, encoding="ascii") as file:
+        for line in file:
+            lines += 1
+            found = DECIDED.search(line)
+            if found is None:
+                broken += 1
+                continue
+            versions.add(found[2])
+            mixed += int(found[1]) != int(found[2]) % 2
     path.unlink()
-    return json.loads(out.stdout)
+    return {"lines": lines, "mixed": mixed, "broken": broken, "versions": len(versions)}
 
 
 def apply_seconds(pid):
