@@ -239,6 +239,9 @@ int cli_refused(const struct cli *cli, struct err e, json_t *answer)
         cli_say("  at step: %s", cli_text(answer, "step"));
     }
     cli_next("trilane-cp help %s", err_name(e.code));
+    if (json_is_false(json_object_get(answer, "leads"))) {
+        code = CLI_UNREACHABLE; /* there is nobody who could do it, for whatever reason. */
+    }
     if (answer != NULL && cli->format != CLI_TABLE) {
         (void)cli_result(cli, answer, drop_table);
     } else {

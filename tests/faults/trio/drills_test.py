@@ -178,7 +178,7 @@ class Drills(unittest.TestCase):
         wait_until(lambda: leader.json("status")["leader"]["code"] == "CLOCK_SKEW", 20,
                    "it to say why it does not lead")
         done = leader.run("publish", "--again", "-m", "by nobody", POLICIES)
-        self.assertEqual(done.returncode, 1, done.stderr)
+        self.assertEqual(done.returncode, 3, done.stderr)
         self.assertIn("error: CLOCK_SKEW: this replica does not lead: ", done.stderr)
         other.resume()
         self.t.wait_leader(besides=leader)
