@@ -1,6 +1,9 @@
 """A removed node is revoked by a publication that two of three sign, whichever replica was asked; where
 nobody signs it the removal holds, and whatever is published next revokes it."""
 
+import ctypes
+import ctypes.util
+import hashlib
 import threading
 import unittest
 
@@ -8,6 +11,20 @@ import turns
 from joining import JoinedNode
 from trilane import wait_until
 from trio import Trio
+
+
+def warrant(token, environment, numbers, sources_digest, body):
+    """As a replica that has the token writes it: controlplane/publish/warrant.c."""
+    sodium = ctypes.CDLL(ctypes.util.find_library("sodium"))
+    salt = hashlib.blake2b(b"trilane.dev/warrant/1\0" + environment.encode(), digest_size=16)
+    key = ctypes.create_string_buffer(32)
+    assert sodium.crypto_pwhash(key, ctypes.c_ulonglong(32), token, ctypes.c_ulonglong(len(token)),
+                                salt.digest(), ctypes.c_ulonglong(2), ctypes.c_size_t(16 << 20),
+                                ctypes.c_int(2)) == 0
+    said = b"trilane.dev/proposal/1\0" + environment.encode() + b"\0"
+    said += b"".join(number.to_bytes(8, "little") for number in numbers)
+    said += sources_digest + hashlib.blake2b(body, digest_size=32).digest()
+    return hashlib.blake2b(said, key=key.raw, digest_size=32).hexdigest()
 
 
 class Removed(unittest.TestCase):
@@ -61,6 +78,26 @@ class Removed(unittest.TestCase):
                                           "1")["record"]
             self.assertEqual(len(record["signers"].split(",")), 2, record)
             self.assertEqual(self.revoked(record["version"]), revoked)
+
+    def test_a_leader_that_would_let_it_back_in(self):
+        """A proposal with trust, of a replica that has the token, which leaves the removal out."""
+        self.join("edge-1")
+        newest = self.t.leader().json("identity remove", "edge-1")["version"]
+        sql = self.t.postgres.sql
+        body = bytes.fromhex(sql("SELECT encode(body, 'hex') FROM proposal WHERE number = 1")[0][0])
+        epoch = int(sql("SELECT epoch FROM leader")[0][0])
+        bears = warrant(b"t" * 32, self.t.environment, (newest + 1, epoch, 1, 1), bytes(32), body)
+        sql("BEGIN; INSERT INTO version (environment, number, epoch, handed_ms)"
+            " SELECT environment, {0}, {1}, 0 FROM version WHERE number = 1;"
+            " INSERT INTO proposal (environment, number, epoch, origin, with_trust, body, body_digest,"
+            " at_ms, sources_digest, warrant) SELECT environment, {0}, {1}, 1, 1, body, body_digest, 0,"
+            " '\\x{2}', '\\x{3}' FROM proposal WHERE number = 1; COMMIT"
+            .format(newest + 1, epoch, bytes(32).hex(), bears))
+        judged = "SELECT code, sentence FROM cosignature WHERE number = %d" % (newest + 1)
+        wait_until(lambda: len(sql(judged)) == 2, 10, "both followers judge it")
+        for code, sentence in sql(judged):
+            self.assertEqual((code, sentence), (
+                "COSIGN_REFUSED", "it lifts what was revoked of nodes that were removed"))
 
     def test_one_is_left(self):
         serial = self.join("edge-1")
