@@ -102,7 +102,7 @@ class Removal(unittest.TestCase):
         self.assertEqual(len(self.audit("publish-removal", "edge-1")), 1)
 
     def test_all_that_it_was_given(self):
-        """Renewed, it has two certificates that hold; by a new token it gets one that stays."""
+        """It joined twice, and has two certificates that hold; by a third token it gets one that stays."""
         node = self.join("edge-3")
         old = self.p.directory / "edge-3-old"
         old.mkdir()
