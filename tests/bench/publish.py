@@ -42,6 +42,7 @@ STORM_SECONDS = float(os.environ.get("TRILANE_BENCH_SECONDS", "10"))
 SMALL = 1000                 # routes, and rules, of the small platform.
 PROCESSES = max(NODES // 10, 1)
 CONTROL_PLANE = {"source_cache_bytes": 2 << 30}  # two plans beside the newest publication.
+BUNDLE_FRAME = 8 + 6         # of what goes beside a hint, around one key and value: bundle.h.
 HINTS = 1000                 # hints a second that a node judges: the storm is past the default.
 STEP = re.compile(r"module=(publish|apply) event=step step=(\w+) code=OK .*us=(\d+)")
 
@@ -102,10 +103,10 @@ class Rig:
         return {name: bench.cpu_seconds(pids) for name, pids in self.pids().items()}
 
     def manifest_bytes(self, record):
-        """Size of a version's manifest as it lies in the bucket."""
+        """Size of a version's manifest, as it goes beside the hint under its key."""
+        key = "manifest.%d.%s" % (record["version"], record["manifest_digest"])
         with trilane.NatsClient(self.platform.nats) as nats:
-            return len(nats.get("trilane_bench_snapshots", "manifest.%d.%s" % (
-                record["version"], record["manifest_digest"])))
+            return BUNDLE_FRAME + len(key) + len(nats.get("trilane_bench_snapshots", key))
 
 
 def last_swap(swaps, version):
