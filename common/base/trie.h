@@ -1,14 +1,16 @@
 /*
  * trie: byte-string keys to pointers, where a copy costs nothing and a change what it touches.
  *
- * Shape      a hash trie of 32 ways. Copies share nodes; a change makes the nodes between the root
- *            and its place anew unless nobody else has them, and leaves all other copies as they
- *            are. XXH3-64 with the seed of map.h.
- * Ownership  keys are borrowed and live as long as a copy that has them. Values are borrowed, too,
- *            unless the trie has an owner: then each node that holds one has a reference of its
- * own. Threads    any number of readers. All that changes, copies or frees tries that share nodes
- * is done by one thread: references are plain counts. Errors     E_NO_MEMORY; the trie says the
- * same as before. Source     P. Bagwell, "Ideal Hash Trees", 2001.
+ * Shape      a hash trie of 32 ways. Copies share nodes; a change makes the nodes between the
+ *            root and its place anew unless nobody else has them, and leaves all other copies as
+ *            they are. XXH3-64 with the seed of map.h.
+ * Ownership  keys are borrowed and live as long as a copy that has them. Values are borrowed,
+ *            too, unless the trie has an owner: then each node that holds one has a reference of
+ *            its own.
+ * Threads    any number of readers. All that changes, copies or frees tries that share nodes is
+ *            done by one thread: references are plain counts.
+ * Errors     E_NO_MEMORY; the trie says the same as before.
+ * Source     P. Bagwell, "Ideal Hash Trees", 2001.
  */
 #pragma once
 

@@ -4,14 +4,15 @@
  * Shape      nats.c talks in clear to a socket of loopback, whose other end is a thread of this
  *            process that carries the bytes to the server and back under TLS. It is there because
  *            libnats up to 3.10 reads and writes one TLS session from two threads without a lock;
- *            here one thread alone touches the session, whichever libnats is installed.
- *            A relay is one connection: it takes one, from this process, and ends with it.
+ *            here one thread alone touches the session, whichever libnats is installed. A relay
+ *            is one connection: it takes one, from this process, and ends with it.
  * Units      milliseconds.
  * Ownership  relay_open() gives a relay that relay_close() ends.
  * Threads    one owner; it waits in relay_open() and relay_close().
- * Errors     E_UNAVAILABLE, E_TIMEOUT: the server; E_CRYPTO: files, or the handshake; E_NOT_FOUND:
- * a file; E_MALFORMED: it does not begin as a NATS server does. 'why' gets a sentence. Source
- * docs.nats.io, "Client protocol": INFO comes in clear, the handshake behind it.
+ * Errors     E_UNAVAILABLE, E_TIMEOUT: the server; E_CRYPTO: files, or the handshake;
+ *            E_NOT_FOUND: a file; E_MALFORMED: it does not begin as a NATS server does. 'why'
+ *            gets a sentence.
+ * Source     docs.nats.io, "Client protocol": INFO comes in clear, the handshake behind it.
  */
 #pragma once
 

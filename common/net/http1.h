@@ -9,10 +9,11 @@
  *            end; slices of a body until the input's end.
  * Threads    one owner at a time.
  * Errors     E_MALFORMED (the syntax), E_PROTOCOL_ERROR (framing that is ambiguous or not
- *            allowed), E_HEADERS_TOO_LARGE (store or fields are full), E_HTTP_VERSION
- *            (none of HTTP/1), E_UNSUPPORTED (a transfer coding but chunked). After an error the
- * parser is dead. Source     RFC 9112, RFC 9110. Stricter where smuggling hides: no bare CR or LF,
- * no obs-fold, no Content-Length beside Transfer-Encoding, no list of equal lengths, no chunked in
+ *            allowed), E_HEADERS_TOO_LARGE (store or fields are full), E_HTTP_VERSION (none of
+ *            HTTP/1), E_UNSUPPORTED (a transfer coding but chunked). After an error the parser is
+ *            dead.
+ * Source     RFC 9112, RFC 9110. Stricter where smuggling hides: no bare CR or LF, no obs-fold,
+ *            no Content-Length beside Transfer-Encoding, no list of equal lengths, no chunked in
  *            HTTP/1.0, one Host exactly.
  */
 #pragma once

@@ -3,9 +3,11 @@
  *
  * Shape      GET /api/v1/proposal gives the manifest body as it is to be signed, and who signed;
  *            POST /api/v1/proposal/sign takes one signature, by a manifest key of the root in
- * force. Threads    the reader's: the publisher is the one that waits. Errors     E_NOT_FOUND when
- * no proposal is open; E_MANIFEST_WRONG_KEY, E_MANIFEST_UNSIGNED for a signature that counts for
- * nothing. Source     docs/operations.md, "Break-glass".
+ *            force.
+ * Threads    the reader's: the publisher is the one that waits.
+ * Errors     E_NOT_FOUND when no proposal is open; E_MANIFEST_WRONG_KEY, E_MANIFEST_UNSIGNED for
+ *            a signature that counts for nothing.
+ * Source     docs/operations.md, "Break-glass".
  */
 #pragma once
 

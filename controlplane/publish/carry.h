@@ -1,11 +1,13 @@
 /*
  * carry: which removals the next publication says, whatever it is made of.
  *
- * Shape      Two halves. What the newest publication says already is carried on to its end: that is
- *            signed, so nobody takes it out by writing to the database. What was removed since then
- *            is in the store, where each row bears the warrant of a replica: so nobody puts
- * anything in by that. Threads    the room's. Errors     those of the store, of sealed.h and of
- * rollback.h. Source     docs/decisions/0091-removal-is-published.md.
+ * Shape      Two halves. What the newest publication says already is carried on to its end: that
+ *            is signed, so nobody takes it out by writing to the database. What was removed since
+ *            then is in the store, where each row bears the warrant of a replica: so nobody puts
+ *            anything in by that.
+ * Threads    the room's.
+ * Errors     those of the store, of sealed.h and of rollback.h.
+ * Source     docs/decisions/0091-removal-is-published.md.
  */
 #pragma once
 

@@ -2,14 +2,16 @@
  * cosign: the signatures under a proposal, and the replica that gives its own.
  *
  * Shape      The leader writes the manifest body as a proposal, signs it, and gathers: it reads
- * what the others left beside the proposal until the threshold of the root in force is reached.
- * Each other replica has a cosigner: told by a hint over NATS, and by its own look a few times a
- * second, it makes the same content of the same sources and signs the leader's bytes, if they say
- * just that; or it says why it does not. Units      milliseconds. Ownership  a cosigner borrows its
- * worker and the bus until cp_cosigner_free(). Threads    gathering on the publisher's; a cosigner
- * may be woken from any. Errors     E_COSIGNERS_MISSING when too few signed in time;
- * E_COSIGN_REFUSED when a replica made something else of the sources; E_DRAINING when the process
- * ends. Source     docs/formats.md, "Publishing".
+ *            what the others left beside the proposal until the threshold of the root in force is
+ *            reached. Each other replica has a cosigner: told by a hint over NATS, and by its own
+ *            look a few times a second, it makes the same content of the same sources and signs
+ *            the leader's bytes, if they say just that; or it says why it does not.
+ * Units      milliseconds.
+ * Ownership  a cosigner borrows its worker and the bus until cp_cosigner_free().
+ * Threads    gathering on the publisher's; a cosigner may be woken from any.
+ * Errors     E_COSIGNERS_MISSING when too few signed in time; E_COSIGN_REFUSED when a replica
+ *            made something else of the sources; E_DRAINING when the process ends.
+ * Source     docs/formats.md, "Publishing".
  */
 #pragma once
 

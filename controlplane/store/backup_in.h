@@ -2,13 +2,14 @@
  * backup_in: the stream of a backup, for backup.c and restore.c.
  *
  * Shape      Numbers little-endian. Opening: "TRLNBACK", format (u32), number of the schema that
- *            was read (u32). Then items, each after its kind (one byte):
- *              1 table: its name, the number of its columns (u8), each a kind (u8: 1 number, 2
- * text, 3 bytes) and a name; names are a size (u8) and text; 2 row of the last table: for each
- * column a number (u64), or a size (u32) and bytes; 3 end: the number of rows in all (u64), then
- * BLAKE2b-256 of every byte before it. Tables come in an order in which each row finds what it
- * refers to. A column that a reader does not know is from a newer release; one that is missing gets
- * its default. Source     docs/control-plane.md, "The store".
+ *            was read (u32). Then items, each after its kind (one byte): 1 table: its name, the
+ *            number of its columns (u8), each a kind (u8: 1 number, 2 text, 3 bytes) and a name;
+ *            names are a size (u8) and text; 2 row of the last table: for each column a number
+ *            (u64), or a size (u32) and bytes; 3 end: the number of rows in all (u64), then
+ *            BLAKE2b-256 of every byte before it. Tables come in an order in which each row finds
+ *            what it refers to. A column that a reader does not know is from a newer release; one
+ *            that is missing gets its default.
+ * Source     docs/control-plane.md, "The store".
  */
 #pragma once
 

@@ -3,12 +3,14 @@
  *
  * Shape      where to connect (a URL with one or several hosts), and the connection, if there is
  *            one. Each call has a deadline on the monotonic clock; past it the connection is
- * closed, since nobody knows what is under way on it. Ownership  pg_link_free() closes and frees
- * what pg_link_init() made. Results are the caller's. Threads    one thread a link. Errors
- * E_UNAVAILABLE; link->is_lost tells a connection that broke from one that was silent. What is
- * logged or told never holds the password. Source     PostgreSQL's manual, libpq: PQconnectPoll,
- * asynchronous commands, pipelines. libpq's own connect_timeout and its walk through several hosts
- * work for blocking calls alone.
+ *            closed, since nobody knows what is under way on it.
+ * Ownership  pg_link_free() closes and frees what pg_link_init() made. Results are the caller's.
+ * Threads    one thread a link.
+ * Errors     E_UNAVAILABLE; link->is_lost tells a connection that broke from one that was silent.
+ *            What is logged or told never holds the password.
+ * Source     PostgreSQL's manual, libpq: PQconnectPoll, asynchronous commands, pipelines. libpq's
+ *            own connect_timeout and its walk through several hosts work for blocking calls
+ *            alone.
  */
 #pragma once
 

@@ -1,17 +1,19 @@
 /*
  * sql: statements with bound values, over either database.
  *
- * Shape      sql_begin(&q, db, "… $1 …"), sql_bind_*(&q, 1, …), sql_row(&q, &found), sql_*(&q, 0).
- *            Reads may stand alone; whatever writes goes through sql_transact(). What the dialects
- *            say differently stands behind functions of one name in both: trilane_now() is the
- *            database's clock in ms, one value a statement; trilane_fence() is what ends a fenced
- *            transaction. The drivers are behind sql_driver.h.
+ * Shape      sql_begin(&q, db, "… $1 …"), sql_bind_*(&q, 1, …), sql_row(&q, &found), sql_*(&q,
+ *            0). Reads may stand alone; whatever writes goes through sql_transact(). What the
+ *            dialects say differently stands behind functions of one name in both: trilane_now()
+ *            is the database's clock in ms, one value a statement; trilane_fence() is what ends a
+ *            fenced transaction. The drivers are behind sql_driver.h.
  * Ownership  whoever opens a connection closes it; a query is ended when it leaves scope
- * (auto_sql). Threads    one thread a connection. Errors     the first failure of a query sticks:
- * binding after it does nothing, and sql_row() returns it. E_CONFLICT (a constraint), E_MALFORMED
- * (text that is not UTF-8, or has a NUL), E_TOO_LARGE, E_STORE_FULL, E_STORE_NEWER, E_UNAVAILABLE
- * (locked or silent past the time allowed, or the connection broke), E_NO_MEMORY, E_IO (logged in
- * the database's own words).
+ *            (auto_sql).
+ * Threads    one thread a connection.
+ * Errors     the first failure of a query sticks: binding after it does nothing, and sql_row()
+ *            returns it. E_CONFLICT (a constraint), E_MALFORMED (text that is not UTF-8, or has a
+ *            NUL), E_TOO_LARGE, E_STORE_FULL, E_STORE_NEWER, E_UNAVAILABLE (locked or silent past
+ *            the time allowed, or the connection broke), E_NO_MEMORY, E_IO (logged in the
+ *            database's own words).
  */
 #pragma once
 

@@ -6,10 +6,10 @@
  *            tables and links between parts are each model's own.
  * Ownership  a model has a reference to its set. dp_model_build() gives the first reference to
  *            the model; when the last one goes, the model waits in the bin for
- * dp_model_bin_sweep(). Threads    one thread builds and sweeps: the apply thread. References may
- * be dropped on any. Errors     PART_MALFORMED and CAPABILITY_MISSING name the part in the report;
- * OUT_OF_MEMORY. Source     ARCHITECTURE, "Apply is atomic": parts in unchanged chunks are taken
- * over, built.
+ *            dp_model_bin_sweep().
+ * Threads    one thread builds and sweeps: the apply thread. References may be dropped on any.
+ * Errors     PART_MALFORMED and CAPABILITY_MISSING name the part in the report; OUT_OF_MEMORY.
+ * Source     ARCHITECTURE, "Apply is atomic": parts in unchanged chunks are taken over, built.
  */
 #pragma once
 

@@ -2,11 +2,13 @@
  * model: one snapshot, built: what every request is served from.
  *
  * Shape      immutable once built. Parts, and the tables that they are looked up in, are shared
- * with the models before and after as far as they are the same. Parts name each other; whoever has
- * one part asks the model for the other: what is named is there, unless it may be absent. Ownership
- * reference counted; dp_model_unref() of the last reference may be called on any thread but does
- * the freeing on the apply thread (ARCHITECTURE: the last drop hands back). What a look-up returns
- * is borrowed and lives as long as the model. Threads    any number of readers without a lock.
+ *            with the models before and after as far as they are the same. Parts name each other;
+ *            whoever has one part asks the model for the other: what is named is there, unless it
+ *            may be absent.
+ * Ownership  reference counted; dp_model_unref() of the last reference may be called on any
+ *            thread but does the freeing on the apply thread (ARCHITECTURE: the last drop hands
+ *            back). What a look-up returns is borrowed and lives as long as the model.
+ * Threads    any number of readers without a lock.
  * Errors     look-ups return NULL when there is no such thing; building says PART_MALFORMED with
  *            the key of the part.
  * Source     proto/trilane/parts/v1/parts.proto: keys and messages; docs/architecture.md.

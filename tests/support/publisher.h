@@ -3,7 +3,9 @@
  * also such as no honest publisher makes.
  *
  * Shape      content is a list of parts; it is cut, signed under a version, and pointed at by
- * heads. Ownership  what publisher_*() makes is freed by the matching _free(). Threads    one.
+ *            heads.
+ * Ownership  what publisher_*() makes is freed by the matching _free().
+ * Threads    one.
  * Errors     a test that cannot make its bytes is over: everything aborts.
  */
 #pragma once

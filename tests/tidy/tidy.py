@@ -33,6 +33,7 @@ LANES = {"operator", "canonical", "proxy"}
 BELOW_LANES = {"apply", "request"}
 
 HEADER_FIELDS = ["Shape", "Units", "Ownership", "Threads", "Errors", "Source"]
+RUN_IN = re.compile(r"^ \* .*[.:] (%s)(  +|$)" % "|".join(HEADER_FIELDS), re.MULTILINE)
 HEADER_TOPS = ("common", "controlplane", "dataplane")
 BANNED = re.compile(r"\b(strcpy|strcat|sprintf|vsprintf|gets|atoi|atol|atoll|atof|strtok|rand|srand"
                     r"|alloca)\s*\(")
@@ -113,6 +114,8 @@ def header_problem(path, text):
     known = [f for f in fields if f in HEADER_FIELDS]
     if known != sorted(known, key=HEADER_FIELDS.index) or len(known) != len(set(known)):
         return "fields come once each, in the order: " + " ".join(HEADER_FIELDS)
+    if RUN_IN.search(opening):
+        return "a field begins a line: the formatter wraps what is too long into running text"
     if "#pragma once" not in text:
         return "a header has #pragma once"
     return None
