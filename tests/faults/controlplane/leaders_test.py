@@ -26,6 +26,12 @@ def signer_of(cp):
     return None
 
 
+def states_of(cp):
+    """Of its threads: all go on until one of them takes a SIGSTOP for all."""
+    tasks = pathlib.Path("/proc/%d/task" % cp.popen.pid)
+    return {(t / "stat").read_text().rsplit(")", 1)[1].split()[0] for t in tasks.iterdir()}
+
+
 class Leaders(unittest.TestCase):
     def setUp(self):
         self.p = Platform()
@@ -50,6 +56,7 @@ class Leaders(unittest.TestCase):
         """A process that is stopped within one keeps SQLite's lock: see docs/operations.md."""
         while True:
             cp.signal(signal.SIGSTOP)
+            wait_until(lambda: states_of(cp) == {"T"}, 5, "it stands still", step=0.0005)
             db = sqlite3.connect(database, timeout=0, isolation_level=None)
             try:
                 db.execute("BEGIN IMMEDIATE")
@@ -115,7 +122,10 @@ class Leaders(unittest.TestCase):
             wait_until(lambda: db.execute("SELECT max(number) FROM version").fetchone()[0] == 2, 20,
                        "the number to be handed out", step=0.0005)
         self.stop_between_transactions(self.first, handed)
-        wait_until(self.second.leads, 10, "the second leads")
+        try:
+            wait_until(self.second.leads, 10, "the second leads")
+        except AssertionError as problem:
+            raise AssertionError(self.second.log()[-3000:]) from problem
         newest = self.second.json("history")["versions"][0]["version"]
         self.second("publish", "--again", "-m", "mine", trilane.POLICIES)
         self.first.signal(signal.SIGCONT)

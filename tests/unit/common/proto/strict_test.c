@@ -16,6 +16,8 @@
 #include "trilane/parts/v1/parts.pb-c.h"
 #include "trilane/snapshot/v1/snapshot.pb-c.h"
 
+enum { FIELD_NUMBER_MAX = 0x1fffffff }; /* of protobuf: 2^29 - 1. */
+
 #define TYPE (&trilane__parts__v1__route_group__descriptor)
 
 /* The allocator of the program, with one call that fails: see --wrap in CMakeLists.txt. */
@@ -284,7 +286,8 @@ static bool reference_field(const ProtobufCMessage *m, const ProtobufCFieldDescr
 static bool reference_judges(const ProtobufCMessage *m)
 {
     for (unsigned i = 0; i < m->n_unknown_fields; i++) {
-        if (m->unknown_fields[i].tag < PROTO_IGNORABLE_FIELD) {
+        uint32_t tag = m->unknown_fields[i].tag; /* protobuf-c reads some that there cannot be. */
+        if (tag < PROTO_IGNORABLE_FIELD || tag > FIELD_NUMBER_MAX) {
             return false;
         }
     }
