@@ -1,17 +1,17 @@
 /*
  * ask: one HTTP request to a server and its whole answer, for what is off the way of requests.
  *
- * Shape      a GET, or a POST of JSON, over libcurl. What we want of it holds for all who ask: http
- *            and https alone, TLS 1.2 or later with the server's certificate and name judged, no
- *            proxy of the environment, no redirect followed, bounded times, and an answer that ends
- *            at its buffer's bound.
+ * Shape      a GET, or a POST of JSON, over libcurl. What we want of it holds for all who ask:
+ *            http and https alone, TLS 1.2 or later with the server's certificate and name
+ *            judged, no proxy of the environment, no redirect followed, bounded times, and an
+ *            answer that ends at its buffer's bound.
  * Units      milliseconds.
  * Ownership  what is in struct net_ask is borrowed for the call; the answer is the caller's.
  * Threads    any that may wait; net_ask_init() before the first one.
- * Errors     E_UNAVAILABLE: not reached, or broken off. E_TIMEOUT. E_UNAUTHENTICATED: the server's
- *            certificate is not trusted, or is of another name. E_TOO_LARGE: the answer is.
- * E_CLOSED: given up. E_MALFORMED: a header of more than one line. E_UNSUPPORTED: this libcurl
- *            stands on another TLS than OpenSSL, and cannot ask 'trusts'.
+ * Errors     E_UNAVAILABLE: not reached, or broken off. E_TIMEOUT. E_UNAUTHENTICATED: the
+ *            server's certificate is not trusted, or is of another name. E_TOO_LARGE: the answer
+ *            is. E_CLOSED: given up. E_MALFORMED: a header of more than one line. E_UNSUPPORTED:
+ *            this libcurl stands on another TLS than OpenSSL, and cannot ask 'trusts'.
  * Source     docs/threats.md, "Joining"; libcurl-security(3).
  */
 #pragma once

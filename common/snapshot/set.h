@@ -1,9 +1,10 @@
 /*
  * set: the verified chunks of one version, and the parts in them.
  *
- * Shape      A set is filled chunk by chunk, then closed: from then on it is immutable. A stream is
- *            a list of runs of some thirty chunks; sets share streams, runs and chunks by
- * reference, so that a set made from the one before costs what changed, and so does dropping it.
+ * Shape      A set is filled chunk by chunk, then closed: from then on it is immutable. A stream
+ *            is a list of runs of some thirty chunks; sets share streams, runs and chunks by
+ *            reference, so that a set made from the one before costs what changed, and so does
+ *            dropping it.
  * Ownership  snap_set_new() gives one reference; snap_set_unref() drops it. Slices of parts live
  *            as long as a reference.
  * Threads    filled by one thread; once closed, any. References are counted atomically.

@@ -2,7 +2,7 @@
  * rig: what the cases of the store's suite share.
  *
  * Shape      each case gets a database of its own, with a leader in environment "dev" whose fence
- * is at hand. A case runs over each kind of database and knows neither.
+ *            is at hand. A case runs over each kind of database and knows neither.
  */
 #pragma once
 

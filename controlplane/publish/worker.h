@@ -7,7 +7,7 @@
  * Ownership  a task is its maker's; the worker touches it no more once run() has returned.
  * Threads    cp_worker_push(), cp_worker_restore() and cp_worker_republish() from any thread.
  * Errors     E_QUEUE_FULL at once when too many tasks wait; E_CLOSED after cp_worker_finish()
- * began.
+ *            began.
  */
 #pragma once
 

@@ -1,21 +1,22 @@
 /*
  * store: the database of the control plane, as operations; each is one transaction.
  *
- * Shape      a struct of function pointers over one of two databases: SQLite, the embedded default
- *            of one machine, and PostgreSQL, which a trio shares. conformance/store runs over both.
+ * Shape      a struct of function pointers over one of two databases: SQLite, the embedded
+ *            default of one machine, and PostgreSQL, which a trio shares. conformance/store runs
+ *            over both.
  * Units      milliseconds since the epoch, by the database's clock.
  * Ownership  whoever opens a store closes it. Records are plain values; bytes go to a buf of the
  *            caller's or to a visitor, which borrows them for the call.
  * Threads    one store is used by one thread; each thread opens its own.
- * Errors     E_NOT_FOUND when there is no such row; E_NOT_LEADER when the fence does not hold (any
- *            write of a leader); E_CONFLICT when a row is there already; E_MALFORMED for text that
- *            is not UTF-8 or has a NUL; E_TOO_LARGE; E_STORE_FULL when the disk is full;
- *            E_STORE_NEWER when a newer release has migrated the database meanwhile; E_STORE_LOCKED
- *            when another session of PostgreSQL holds what is needed for longer than we wait;
- *            E_UNAVAILABLE when SQLite stays locked, or the database is silent or cannot be
- * reached; E_IO. After a failure nothing of the operation is in the database, but for
- *            E_RESULT_UNKNOWN: the connection broke while the commit was on its way. Reading
- *            tells; where doing it again does no harm, the store does so itself.
+ * Errors     E_NOT_FOUND when there is no such row; E_NOT_LEADER when the fence does not hold
+ *            (any write of a leader); E_CONFLICT when a row is there already; E_MALFORMED for
+ *            text that is not UTF-8 or has a NUL; E_TOO_LARGE; E_STORE_FULL when the disk is
+ *            full; E_STORE_NEWER when a newer release has migrated the database meanwhile;
+ *            E_STORE_LOCKED when another session of PostgreSQL holds what is needed for longer
+ *            than we wait; E_UNAVAILABLE when SQLite stays locked, or the database is silent or
+ *            cannot be reached; E_IO. After a failure nothing of the operation is in the
+ *            database, but for E_RESULT_UNKNOWN: the connection broke while the commit was on its
+ *            way. Reading tells; where doing it again does no harm, the store does so itself.
  * Source     docs/formats.md, "Publishing"; migrations/.
  */
 #pragma once
