@@ -120,7 +120,7 @@ class Storm(unittest.TestCase):
         for number in range(1, count + 1):
             if number % FILES_EVERY == 0:
                 sources = self.sources[number // FILES_EVERY % 2]
-                self.cp("publish", "--again", "-m", "storm", sources)
+                self.cp("publish", "--again", "--wait", "no", "-m", "storm", sources)
                 version += 1
             else:
                 version = self.go_back_to(version - 1)
