@@ -342,8 +342,9 @@ struct err cp_enrol_remove(struct cp_registrar *registrar, struct cp_publish_roo
     struct cp_departure departure;
     struct err e = read_removal(body, m, &asked, &message);
     if (err_ok(e)) {
-        e = cp_registrar_remove(registrar, room->store, m[REMOVED_NODE].text,
-                                m[REMOVED_AUTHOR].text, is_retold, &departure, &message);
+        const struct cp_removing removing = {
+            .node = m[REMOVED_NODE].text, .author = m[REMOVED_AUTHOR].text, .is_retold = is_retold};
+        e = cp_registrar_remove(registrar, room->store, &removing, &departure, &message);
     }
     if (!err_ok(e)) {
         return refused(e, &message, out);

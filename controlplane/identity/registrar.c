@@ -290,14 +290,14 @@ static struct err remove_all(struct cp_registrar *r, struct cp_store *store, con
     return e;
 }
 
-struct err cp_registrar_remove(struct cp_registrar *r, struct cp_store *store, const char *node,
-                               const char *author, bool is_retold, struct cp_departure *out,
+struct err cp_registrar_remove(struct cp_registrar *r, struct cp_store *store,
+                               const struct cp_removing *removing, struct cp_departure *out,
                                struct buf *message)
 {
-    struct err e = remove_all(r, store, node, out);
-    struct cp_audit entry = entry_of("identity remove", author, e);
-    (void)snprintf(entry.object, sizeof(entry.object), "%.63s", node);
-    if (!err_ok(e) || !out->again || !is_retold) {
+    struct err e = remove_all(r, store, removing->node, out);
+    struct cp_audit entry = entry_of("identity remove", removing->author, e);
+    (void)snprintf(entry.object, sizeof(entry.object), "%.63s", removing->node);
+    if (!err_ok(e) || !out->again || !removing->is_retold) {
         tell(r, store, &entry, e);
     }
     if (err_ok(e) && !out->again) {
@@ -307,7 +307,7 @@ struct err cp_registrar_remove(struct cp_registrar *r, struct cp_store *store, c
         TRY(buf_addf(message,
                      "no node \"%.63s\" joined; one that was enrolled by hand is removed by taking "
                      "its .pub file out of --node-keys",
-                     node));
+                     removing->node));
     }
     return e;
 }

@@ -73,11 +73,17 @@ struct cp_departure {
                             out by a release before, or under another token of the API. */
 };
 
+struct cp_removing {
+    const char *node;
+    const char *author;
+    bool is_retold; /* it was removed, and audited, at another replica: what changes nothing leaves
+                       no line. */
+};
+
 /* Removes a node, with all the certificates that it was given: E_NOT_FOUND when none of that name
- * joined. Doing it again does what is left. 'is_retold': it was removed, and audited, at another
- * replica: what changes nothing leaves no line. */
+ * joined. Doing it again does what is left. */
 MUST_CHECK struct err cp_registrar_remove(struct cp_registrar *r, struct cp_store *store,
-                                          const char *node, const char *author, bool is_retold,
+                                          const struct cp_removing *removing,
                                           struct cp_departure *out, struct buf *message);
 
 /* ---- nodes ---- */

@@ -24,6 +24,7 @@ static struct node *asks; /* whose head is being judged. */
 /* The thread does not run: its steps are called one by one. */
 int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*start)(void *),
                           void *arg);
+/* NOLINTNEXTLINE(readability-non-const-parameter): as the library's. */
 int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*start)(void *),
                           void *arg)
 {
@@ -200,6 +201,7 @@ static bool same_file(const struct file *a, const struct file *b)
 /* What changed; NULL: nothing but what the refusal itself counts. */
 static const char *changed(const struct picture *before, const struct picture *now)
 {
+    /* NOLINTBEGIN(bugprone-suspicious-memory-comparison): copies of one place, padding included. */
     if (memcmp(&before->judge, &now->judge, sizeof(now->judge)) != 0) {
         return "what the node trusts";
     }
@@ -209,6 +211,7 @@ static const char *changed(const struct picture *before, const struct picture *n
         !same_file(&before->pack_file, &now->pack_file)) {
         return "the disk";
     }
+    /* NOLINTEND(bugprone-suspicious-memory-comparison) */
     bool same_model = before->model == now->model && before->served == now->served;
     return same_model && before->applies == now->applies ? NULL : "what is served";
 }

@@ -403,9 +403,8 @@ static void a_renewal_is_the_nodes_own_and_of_now(void **state)
 
 static enum err_code remove_node(const char *node, struct cp_departure *out, struct buf *message)
 {
-    return cp_registrar_remove(registrars[1], stores[1], node, "ada", /* is_retold= */ false, out,
-                               message)
-        .code;
+    const struct cp_removing removing = {.node = node, .author = "ada"};
+    return cp_registrar_remove(registrars[1], stores[1], &removing, out, message).code;
 }
 
 static void a_removed_node_stays_out(void **state)
