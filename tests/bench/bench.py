@@ -213,11 +213,13 @@ def write(name, unit, better, runs, trilane_row, peers, ratio, conditions):
     (directory / (name + ".json")).write_text(json.dumps(report, indent=1) + "\n")
     print("%-14s %10s %10s %10s %7s  %s" % (name, "min", "median", "max", "ratio", "at"))
     for who, row in [("trilane", trilane_row)] + sorted(peers.items()):
-        if "median" in row:  # a row may hold other figures alone.
+        if "median" in row:
             print("%-14s %10.2f %10.2f %10.2f %7s  %s" % (
                 who, row["min"], row["median"], row["max"],
                 "%.2f" % ratio[who] if who in ratio else "",
                 "%d/s" % row["rate"] if "rate" in row else ""))
+        elif "p99_us" in row:  # of what is measured beside.
+            print("%-14s requests: p50 %.0f us, p99 %.0f us" % (who, row["p50_us"], row["p99_us"]))
         else:
             print("%-14s no figure: it sustained none of the rates" % who)
     print("unit: %s; ratio above 1: Trilane is better; all runs in build/bench/%s.json"
