@@ -53,17 +53,11 @@ static size_t place_of(const struct cp_removals *set, struct slice serial, bool 
     return low;
 }
 
-static struct err add(struct cp_removals *set, struct slice serial, int64_t until_ms)
+/* Where a serial belongs is the caller's to know. */
+static struct err insert(struct cp_removals *set, size_t at, struct slice serial, int64_t until_ms)
 {
-    bool found = false;
     if (serial.size == 0 || serial.size > CP_SERIAL_MAX) {
         return FAIL(E_MALFORMED);
-    }
-    size_t at = place_of(set, serial, &found);
-    if (found) {
-        struct cp_removal *item = &set->items[at];
-        item->until_ms = item->until_ms < until_ms ? until_ms : item->until_ms;
-        return OK;
     }
     TRY(array_room(&set->items, set->count, &set->capacity, sizeof(*set->items)));
     (void)memmove(&set->items[at + 1], &set->items[at], (set->count - at) * sizeof(*set->items));
@@ -71,6 +65,18 @@ static struct err add(struct cp_removals *set, struct slice serial, int64_t unti
     (void)memcpy(set->items[at].serial, serial.ptr, serial.size);
     set->count++;
     return OK;
+}
+
+static struct err add(struct cp_removals *set, struct slice serial, int64_t until_ms)
+{
+    bool found = false;
+    size_t at = place_of(set, serial, &found);
+    if (found) {
+        struct cp_removal *item = &set->items[at];
+        item->until_ms = item->until_ms < until_ms ? until_ms : item->until_ms;
+        return OK;
+    }
+    return insert(set, at, serial, until_ms);
 }
 
 struct err cp_removals_add(struct cp_removals *set, struct slice serial, int64_t until_ms,
@@ -216,8 +222,29 @@ static struct err parse_line(struct slice line, int64_t *until_ms, struct cp_rem
     }
     struct slice serial = slice_from(line, ENTRY.size);
     return slice_starts(line, ENTRY)
-               ? add(out, slice_head(serial, slice_find(serial, '"')), *until_ms)
+               ? insert(out, out->count, slice_head(serial, slice_find(serial, '"')), *until_ms)
                : OK;
+}
+
+static int serial_cmp(const void *x, const void *y)
+{
+    const struct cp_removal *a = x;
+    const struct cp_removal *b = y;
+    return strcmp(a->serial, b->serial);
+}
+
+/* A file has its entries in another order; putting each into its place could take minutes. */
+static struct err order(struct cp_removals *set)
+{
+    if (set->count > 0) {
+        qsort(set->items, set->count, sizeof(*set->items), serial_cmp);
+    }
+    for (size_t i = 1; i < set->count; i++) {
+        if (serial_cmp(&set->items[i - 1], &set->items[i]) == 0) {
+            return FAIL(E_MALFORMED);
+        }
+    }
+    return OK;
 }
 
 /* What is read is printed again and must be the same: nothing else is in the file. */
@@ -231,6 +258,7 @@ struct err cp_removals_parse(struct slice text, struct cp_removals *out)
         TRY(parse_line(slice_head(rest, end), &until_ms, &set));
         rest = slice_from(rest, end < rest.size ? end + 1 : end);
     }
+    TRY(order(&set));
     TRY(cp_removals_print(&set, &again));
     if (!slice_eq(buf_slice(&again), text)) {
         return FAIL(E_MALFORMED);

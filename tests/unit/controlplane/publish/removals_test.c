@@ -75,6 +75,16 @@ static void what_is_printed_is_read(void **state)
     }
 }
 
+static void a_serial_stands_once_in_a_file(void **state)
+{
+    (void)state;
+    struct cp_removal same[] = {{"40aa", HOUR}, {"40aa", 2 * HOUR}};
+    auto_removals struct cp_removals set = {.items = NULL};
+    auto_buf struct buf text = BUF_MAX(4096);
+    must(cp_removals_print(&(struct cp_removals){.items = same, .count = 2}, &text));
+    assert_int_equal(cp_removals_parse(buf_slice(&text), &set).code, E_MALFORMED);
+}
+
 static void add_part(struct part_writer *w, const char *key, struct slice bytes)
 {
     must(part_add(w, slice_str(key), bytes));
@@ -150,6 +160,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ends_are_whole_hours_and_the_latest),
         cmocka_unit_test(what_is_printed_is_read),
+        cmocka_unit_test(a_serial_stands_once_in_a_file),
         cmocka_unit_test(a_stream_gets_what_it_lacks),
         cmocka_unit_test(a_row_vouches_for_all_that_it_says),
     };
