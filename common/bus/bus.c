@@ -10,11 +10,11 @@
  *    connection that nats.c gives up (two refused logins) is replaced by a new one.
  *  - the flusher thread adds a millisecond: SendAsap; what is sent is sent by our thread, so no
  *    worker ever waits for the socket.
- *  - its reader and its writers use one TLS session without a lock (mended in 3.11): nats.c talks
- * in clear to a relay of ours, which alone speaks TLS. A server that asks for TLS where none is
- *    configured is not followed.
- *  - each natsMsg_Destroy() wakes a thread of the process that frees the message: they are
- * destroyed some at a time (message_spend()).
+ *  - its reader and its writers use one TLS session without a lock (mended in 3.11): nats.c
+ *    talks in clear to a relay of ours, which alone speaks TLS. A server that asks for TLS where
+ *    none is configured is not followed.
+ *  - each natsMsg_Destroy() wakes a thread of the process that frees the message: messages are
+ *    destroyed some at a time (message_spend()).
  *  - pings every two minutes: five seconds here, so that a silent server is noticed within 15.
  */
 #include "common/bus/bus.h"

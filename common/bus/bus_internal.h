@@ -23,9 +23,8 @@
 enum {
     BUS_INBOX_SIZE = 64,
     BUS_WRITE_DEADLINE_MS = 5000,
-    BUS_SPENT_MAX =
-        32, /* messages that are done with, and their bytes, before they are given back. */
-    BUS_SPENT_BYTES = 256 << 10,
+    BUS_SPENT_MAX = 32,          /* messages that are done with, before they are given back, */
+    BUS_SPENT_BYTES = 256 << 10, /* and their bytes. */
 };
 
 /* ---- messages ---- */

@@ -74,8 +74,8 @@ struct err bus_request(struct bus *bus, const struct bus_outgoing *request, uint
     if (err.code == E_RESULT_UNKNOWN) {
         err = bus_blame(bus, forbidden, natsMsg_GetSubject(msg), err);
     }
-    bus_release(bus);
     message_spend(bus, msg);
+    bus_release(bus);
     return err;
 }
 

@@ -11,15 +11,9 @@
 
 enum { FILE_MAX = 2 * BUS_USER_MAX + 3 }; /* the colon, the end of the line, and one too many. */
 
-/* The compiler keeps it, though nobody reads what is written. */
-static void wipe(void *bytes, size_t size)
-{
-    explicit_bzero(bytes, size);
-}
-
 void bus_user_wipe(struct bus_user *user)
 {
-    wipe(user, sizeof(*user));
+    explicit_bzero(user, sizeof(*user));
 }
 
 static struct err open_file(const char *path, int *out)
@@ -65,22 +59,34 @@ struct err bus_user_parse(struct slice text, struct bus_user *out)
     return OK;
 }
 
+/* Up to the end, or until the room is full. */
+static struct err read_all(int fd, char text[FILE_MAX], size_t *out_size)
+{
+    *out_size = 0;
+    while (*out_size < FILE_MAX) {
+        ssize_t got = read(fd, text + *out_size, FILE_MAX - *out_size);
+        if (got < 0 && errno != EINTR) {
+            return FAIL(E_IO);
+        }
+        if (got == 0) {
+            return OK;
+        }
+        *out_size += got > 0 ? (size_t)got : 0;
+    }
+    return OK;
+}
+
 struct err bus_user_read(const char *path, struct bus_user *out)
 {
     auto_close int fd = -1;
     char text[FILE_MAX];
-    size_t used = 0;
+    size_t size = 0;
     TRY(open_file(path, &fd));
-    for (ssize_t got = 1; got > 0 && used<sizeof(text); used += got> 0 ? (size_t)got : 0) {
-        do {
-            got = read(fd, text + used, sizeof(text) - used);
-        } while (got < 0 && errno == EINTR);
-        if (got < 0) {
-            return FAIL(E_IO);
-        }
+    struct err e = read_all(fd, text, &size);
+    if (err_ok(e)) {
+        e = bus_user_parse(slice_of(text, size), out);
     }
-    struct err e = bus_user_parse(slice_of(text, used), out);
-    wipe(text, sizeof(text));
+    explicit_bzero(text, sizeof(text));
     return e;
 }
 
