@@ -104,7 +104,9 @@ static void remove_directory(void)
 {
     char command[PATH_MAX_SIZE];
     (void)snprintf(command, sizeof(command), "rm -rf %s", run.directory);
-    (void)system(command); /* NOLINT(concurrency-mt-unsafe,cert-env33-c) */
+    if (system(command) != 0) { /* NOLINT(concurrency-mt-unsafe,cert-env33-c) */
+        (void)fprintf(stderr, "%s: could not be removed\n", run.directory);
+    }
 }
 
 void trial_fail(const struct trial *t, const char *format, ...)
