@@ -84,6 +84,7 @@ struct dp_apply {
     bool fell_back;         /* the model is the last good one, below the floor. */
     struct dp_apply_standing standing;
     uint64_t walk_ns;     /* when the last walk began, monotonic. */
+    uint64_t yielded_ns;  /* when it last let others go first, monotonic. */
     uint64_t accepted_ns; /* monotonic, of the head that led here. */
     uint64_t good_ns;     /* when the version is good, monotonic; 0: not waiting for it. */
     bool mark_failed;     /* its mark could not be written; said so in the log. */

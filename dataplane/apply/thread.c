@@ -34,6 +34,9 @@ enum { APPLY_NICE = 10 };
  * takes longer has its share of a core, however busy that is. */
 #define PATIENCE_NS (UINT64_C(20) * NS_PER_MS)
 
+/* What is done in a row at least: a change of threads costs some microseconds itself. */
+#define STINT_NS (UINT64_C(25) * 1000)
+
 /* ---- sleeping ---- */
 
 static void wake(void *ctx)
@@ -169,8 +172,10 @@ static void give_way(void)
  */
 void dp_apply_yield(struct dp_apply *a)
 {
-    if (clock_mono_ns() - a->walk_ns < PATIENCE_NS) {
+    uint64_t now_ns = clock_mono_ns();
+    if (now_ns - a->walk_ns < PATIENCE_NS && now_ns - a->yielded_ns >= STINT_NS) {
         (void)sched_yield();
+        a->yielded_ns = clock_mono_ns();
     }
 }
 

@@ -247,9 +247,24 @@ static void lets_others_go_first_for_a_while(void **state)
     yields = 0;
     dp_apply_yield(&apply);
     assert_int_equal(yields, 1);
-    apply.walk_ns -= UINT64_C(1000000000);
+    apply.yielded_ns = clock_mono_ns() - UINT64_C(1000000);
     dp_apply_yield(&apply);
-    assert_int_equal(yields, 1);
+    assert_int_equal(yields, 2);
+    apply.walk_ns -= UINT64_C(1000000000);
+    apply.yielded_ns = 0;
+    dp_apply_yield(&apply);
+    assert_int_equal(yields, 2);
+}
+
+static void does_a_stint_before_others_go_first(void **state)
+{
+    (void)state;
+    uint64_t now_ns = clock_mono_ns();
+    struct dp_apply apply = {.walk_ns = now_ns, .yielded_ns = now_ns};
+    yields = 0;
+    dp_apply_yield(&apply);
+    uint64_t took_ns = clock_mono_ns() - now_ns;
+    assert_true(yields == 0 || took_ns >= UINT64_C(25000));
 }
 
 int main(void)
@@ -261,6 +276,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(owns_its_directory, set_up, tear_down),
         cmocka_unit_test_setup_teardown(needs_a_root, set_up, tear_down),
         cmocka_unit_test(lets_others_go_first_for_a_while),
+        cmocka_unit_test(does_a_stint_before_others_go_first),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
