@@ -136,6 +136,8 @@
     X(history_versions, 1000, 2, 100000, "versions", "versions that the store keeps")              \
     X(node_cert_ttl_ms, 86400000, 10000, 7776000000, "ms",                                         \
       "life of a node's certificate; it is renewed at two thirds")                                 \
+    X(removal_retry_ms, 10000, 100, 3600000, "ms",                                                 \
+      "a removal that stands unpublished for this long is published by the leader itself")         \
     X(joins_per_second, 200, 1, 100000, "requests",                                                \
       "joins and renewals that a replica looks at; one address has an eighth of it")               \
     X(bucket_bytes, 2ULL << 30, 16 << 20, 1ULL << 40, "bytes", "size of the snapshot bucket")      \

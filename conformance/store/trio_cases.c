@@ -348,7 +348,7 @@ static struct err add_serial(void *ctx, const struct cp_certificate *certificate
     struct serials *s = ctx;
     size_t size = strlen(s->text);
     (void)snprintf(s->text + size, sizeof(s->text) - size, "%s%s ", certificate->serial,
-                   certificate->removed ? "!" : "");
+                   certificate->removed_ms != 0 ? "!" : "");
     s->last = *certificate;
     return OK;
 }

@@ -159,7 +159,7 @@ static int tell_removed(const struct cli *cli, json_t *answer)
     if (failed) {
         cli_say("error: %s: its certificates are not revoked yet: %s", cli_text(answer, "code"),
                 cli_text(answer, "message"));
-        cli_say("the next publication of whatever kind revokes them; so does this command again");
+        cli_say("the leader publishes it by itself as soon as it can; so does this command again");
     }
     if (unvouched[0] != '\0') {
         cli_say("warning: its certificate %s was given out by a release before, or under another "

@@ -52,5 +52,6 @@ bool cp_vouched_removed(const uint8_t key[CP_VOUCH_KEY_SIZE], const char *enviro
 {
     uint8_t wanted[CP_WARRANT_SIZE];
     vouch(key, removed_tag, environment, certificate, wanted);
-    return certificate->removed && sodium_memcmp(wanted, certificate->removal, sizeof(wanted)) == 0;
+    return certificate->removed_ms != 0 &&
+           sodium_memcmp(wanted, certificate->removal, sizeof(wanted)) == 0;
 }

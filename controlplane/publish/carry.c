@@ -53,26 +53,36 @@ struct err cp_carry_published(struct cp_publish_room *room, const struct cp_reco
 struct looking {
     const struct cp_publish_room *room;
     struct cp_removals *out;
-    int64_t now_ms;
+    struct cp_carry_when when;
 };
 
 static struct err add_removed(void *ctx, const struct cp_certificate *certificate)
 {
     struct looking *l = ctx;
     const struct cp_publish_room *room = l->room;
+    if (certificate->removed_ms > l->when.removed_until_ms) {
+        return OK;
+    }
     if (!cp_vouched_removed(room->warrant_key->bytes, room->environment, certificate)) {
         LOG(LOG_WARN, "publish", "removal_unvouched", LOG_STR("node", certificate->node),
             LOG_STR("serial", certificate->serial));
         return OK;
     }
     return cp_removals_add(l->out, slice_str(certificate->serial), certificate->not_after_ms,
-                           l->now_ms);
+                           l->when.now_ms);
+}
+
+struct err cp_carry_removed_until(struct cp_publish_room *room, const struct cp_carry_when *when,
+                                  struct cp_removals *out)
+{
+    struct looking l = {.room = room, .out = out, .when = *when};
+    return room->store->ops->certificates_removed(room->store, room->environment, add_removed, &l);
 }
 
 struct err cp_carry_removed(struct cp_publish_room *room, int64_t now_ms, struct cp_removals *out)
 {
-    struct looking l = {.room = room, .out = out, .now_ms = now_ms};
-    return room->store->ops->certificates_removed(room->store, room->environment, add_removed, &l);
+    const struct cp_carry_when all = {.now_ms = now_ms, .removed_until_ms = INT64_MAX};
+    return cp_carry_removed_until(room, &all, out);
 }
 
 /* ---- a publication of ours ---- */

@@ -23,3 +23,11 @@ MUST_CHECK struct err cp_carry_published(struct cp_publish_room *room,
  */
 MUST_CHECK struct err cp_carry_removed(struct cp_publish_room *room, int64_t now_ms,
                                        struct cp_removals *out);
+/* The same of what was removed until then, by the database's clock. */
+struct cp_carry_when {
+    int64_t now_ms;
+    int64_t removed_until_ms;
+};
+MUST_CHECK struct err cp_carry_removed_until(struct cp_publish_room *room,
+                                             const struct cp_carry_when *when,
+                                             struct cp_removals *out);

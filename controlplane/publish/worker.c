@@ -14,6 +14,7 @@
 #include "common/base/log.h"
 #include "common/base/queue.h"
 #include "controlplane/compile/reuse.h"
+#include "controlplane/publish/departure.h"
 
 enum {
     RESTORE_REST_MS = 1000,   /* between two restores: nodes that ask every second cost little */
@@ -26,6 +27,7 @@ struct cp_worker {
     struct cp_puts puts; /* of the room's bucket. */
     struct cp_task restore;
     struct cp_task republish;
+    struct cp_departures departures; /* the publisher's. */
     struct queue queue;
     sem_t wakes;
     pthread_t thread;
@@ -74,6 +76,10 @@ static void idle(struct cp_worker *w)
     uint64_t ms = IDLE_MS;
     if (w->room.collector != NULL) {
         ms = cp_collector_turn(w->room.collector, &w->room, is_wanted, w);
+        if (!is_wanted(w)) {
+            uint64_t next_ms = cp_departures_turn(&w->departures, &w->room);
+            ms = next_ms < ms ? next_ms : ms;
+        }
     }
     CHECK(clock_gettime(CLOCK_MONOTONIC, &until) == 0);
     until.tv_sec += (time_t)(ms / 1000);

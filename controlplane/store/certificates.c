@@ -36,7 +36,7 @@ struct err cp_certificate_put(struct sql *db, const char *environment, const str
 static void read_row(const struct sql_query *q, struct cp_certificate *out)
 {
     *out = (struct cp_certificate){.not_after_ms = (int64_t)sql_number(q, 2),
-                                   .removed = sql_number(q, 4) != 0};
+                                   .removed_ms = (int64_t)sql_number(q, 4)};
     sql_text(q, 0, out->node, sizeof(out->node));
     sql_text(q, 1, out->serial, sizeof(out->serial));
     sql_copy(q, 3, out->warrant, sizeof(out->warrant));

@@ -131,8 +131,8 @@ struct cp_certificate {
     char serial[CP_SERIAL_MAX + 1]; /* hex. */
     int64_t not_after_ms;
     uint8_t warrant[CP_WARRANT_SIZE]; /* that it was given: controlplane/identity/vouch.h. */
-    bool removed;                     /* its node was removed since; */
-    uint8_t removal[CP_WARRANT_SIZE]; /* and that a replica was told so. */
+    int64_t removed_ms;               /* when its node was removed; 0: it was not. */
+    uint8_t removal[CP_WARRANT_SIZE]; /* that a replica was told so. */
 };
 
 /* A right to join once. */

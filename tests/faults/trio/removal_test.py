@@ -109,7 +109,7 @@ class Removed(unittest.TestCase):
         self.assertEqual(done.returncode, 1)
         self.assertIn("removed edge-1", done.stdout)
         self.assertIn("error: COSIGNERS_MISSING: its certificates are not revoked yet", done.stderr)
-        self.assertIn("the next publication of whatever kind revokes them", done.stderr)
+        self.assertIn("the leader publishes it by itself as soon as it can", done.stderr)
         nodes = last.json("identity list")["nodes"]
         self.assertEqual([n["state"] for n in nodes], ["removed"])
         self.assertEqual(self.newest()["version"], 1)
@@ -123,6 +123,37 @@ class Removed(unittest.TestCase):
         self.assertEqual(self.revoked(record["version"]), {"certificate/" + serial})
         answer = self.t.leader().json("identity remove", "edge-1")
         self.assertEqual((answer["published"], answer["version"]), (False, record["version"]))
+
+    def test_nobody_has_to_ask_again(self):
+        """Its leader could not publish it, and dies; the next one does when somebody signs."""
+        self.set_retry(1000)
+        serial = self.join("edge-1")
+        first, followers = self.t.leader(), self.t.followers()
+        for replica in followers:
+            replica.kill()
+        self.assertEqual(first.run("identity", "remove", "edge-1").returncode, 1)
+        first.kill()
+        for replica in followers:
+            replica.start(wait=False)
+        record = wait_until(lambda: self.t.wait_leader() and self.removal_of("trilane-cp"), 30,
+                            "a publication that nobody asked for")
+        self.assertEqual(self.revoked(record["version"]), {"certificate/" + serial})
+        self.assertEqual(len(record["signers"].split(",")), 2, record)
+        audit = [e["outcome"] for e in self.t.leader().api("GET", "/api/v1/audit")[1]["entries"]
+                 if e["action"] == "publish-removal" and e["actor"] == "trilane-cp"]
+        self.assertEqual(audit, ["OK"])
+
+    def removal_of(self, author):
+        newest = self.newest()
+        return newest if newest["version"] > 1 and newest["author"] == author else None
+
+    def set_retry(self, milliseconds):
+        for replica in self.t.replicas:
+            replica.stop()
+            replica.start(wait=False, removal_retry_ms=milliseconds)
+        for replica in self.t.replicas:
+            replica.wait_healthy()
+        self.t.wait_leader()
 
     def with_the_break_glass_key(self, last, revoked):
         """Whoever signs by hand makes the same of sources that do not have it."""

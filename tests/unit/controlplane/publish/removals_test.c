@@ -133,7 +133,7 @@ static void a_row_vouches_for_all_that_it_says(void **state)
     const uint8_t key[CP_VOUCH_KEY_SIZE] = {1};
     const uint8_t other[CP_VOUCH_KEY_SIZE] = {2};
     struct cp_certificate good = {
-        .node = "edge-1", .serial = "40aa", .not_after_ms = HOUR, .removed = true};
+        .node = "edge-1", .serial = "40aa", .not_after_ms = HOUR, .removed_ms = 1};
     cp_vouch_given(key, "demo", &good, good.warrant);
     cp_vouch_removed(key, "demo", &good, good.removal);
     assert_true(cp_vouched_given(key, "demo", &good));
@@ -151,7 +151,7 @@ static void a_row_vouches_for_all_that_it_says(void **state)
         assert_false(cp_vouched_given(key, "demo", &bad[i]));
         assert_false(cp_vouched_removed(key, "demo", &bad[i]));
     }
-    good.removed = false;
+    good.removed_ms = 0;
     assert_false(cp_vouched_removed(key, "demo", &good));
 }
 
