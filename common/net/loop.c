@@ -243,16 +243,22 @@ static void hooks_run_round(struct net_loop *loop, enum net_hook_phase phase)
     net_hook_cancel(loop, &last);
 }
 
+/* The first phase that has hooks; NET_HOOK_PHASE_COUNT: none has. */
+static enum net_hook_phase hooks_next(const struct net_loop *loop)
+{
+    enum net_hook_phase phase = NET_HOOK_WORK;
+    while (phase < NET_HOOK_PHASE_COUNT && hooks_empty(loop, phase)) {
+        phase++;
+    }
+    return phase;
+}
+
 static void loop_run_hooks(struct net_loop *loop)
 {
-    for (unsigned round = 0; round < HOOK_ROUNDS_MAX; round++) {
-        if (!hooks_empty(loop, NET_HOOK_WORK)) {
-            hooks_run_round(loop, NET_HOOK_WORK);
-        } else if (!hooks_empty(loop, NET_HOOK_WRITE)) {
-            hooks_run_round(loop, NET_HOOK_WRITE);
-        } else {
-            return;
-        }
+    enum net_hook_phase phase = hooks_next(loop);
+    for (unsigned round = 0; round < HOOK_ROUNDS_MAX && phase < NET_HOOK_PHASE_COUNT; round++) {
+        hooks_run_round(loop, phase);
+        phase = hooks_next(loop);
     }
 }
 
@@ -307,8 +313,7 @@ static void on_prepare(uv_prepare_t *prepare)
     struct net_loop *loop = prepare->loop->data;
     loop_run_hooks(loop);
     loop_plan_sleep(loop);
-    bool more = !hooks_empty(loop, NET_HOOK_WORK) || !hooks_empty(loop, NET_HOOK_WRITE);
-    if (more) {
+    if (hooks_next(loop) < NET_HOOK_PHASE_COUNT) {
         CHECK(uv_idle_start(&loop->idle, on_idle) == 0);
     } else {
         (void)uv_idle_stop(&loop->idle);

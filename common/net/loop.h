@@ -3,7 +3,8 @@
  *
  * Shape      libuv underneath. A turn: sleep, sockets, tasks, timers, and then the hooks, which
  *            end the turn: first those that make output (WORK), then those that write it (WRITE),
- *            so that a connection makes one write a turn however many parts wrote to it.
+ *            so that a connection makes one write a turn however many parts wrote to it, and last
+ *            what others wait for (REST): a thread that it wakes may take the core.
  * Units      nanoseconds, milliseconds, as named.
  * Ownership  tasks, timers and hooks are intrusive: their owner keeps their memory while queued.
  * Threads    all calls from the loop's thread, but for net_loop_post() and net_loop_stop().
@@ -34,8 +35,8 @@ struct net_task {
 
 typedef void net_hook_fn(struct net_hook *hook, void *ctx);
 
-/* Which of a turn's last two parts a hook belongs to. */
-enum net_hook_phase { NET_HOOK_WORK, NET_HOOK_WRITE, NET_HOOK_PHASE_COUNT };
+/* Which of a turn's last three parts a hook belongs to. */
+enum net_hook_phase { NET_HOOK_WORK, NET_HOOK_WRITE, NET_HOOK_REST, NET_HOOK_PHASE_COUNT };
 
 /* Queued at most once; runs once before the loop sleeps, then has to be queued again. */
 struct net_hook {

@@ -1,5 +1,6 @@
 /* Proves: posts of many threads run once each, in their thread's order; bounds and ends hold;
- * hooks run once a turn, those that write after those that make output. */
+ * hooks run once a turn, those that write after those that make output, and last what others wait
+ * for. */
 #include "common/net/loop.h"
 
 #include <pthread.h>
@@ -188,10 +189,13 @@ static void hooks_run_by_phase_and_once(void **state)
     struct hooked late = {.loop = loop, .mark = 'l', .trace = trace};
     struct hooked work = {.loop = loop, .queues = &late.hook, .mark = 'm', .trace = trace};
     struct hooked gone = {.loop = loop, .mark = 'x', .trace = trace};
+    struct hooked rest = {.loop = loop, .mark = 'r', .trace = trace};
+    net_hook_init(&rest.hook, NET_HOOK_REST, on_hook, &rest);
     net_hook_init(&write.hook, NET_HOOK_WRITE, on_hook, &write);
     net_hook_init(&late.hook, NET_HOOK_WORK, on_hook, &late);
     net_hook_init(&work.hook, NET_HOOK_WORK, on_hook, &work);
     net_hook_init(&gone.hook, NET_HOOK_WORK, on_hook, &gone);
+    net_hook_queue(loop, &rest.hook);
     net_hook_queue(loop, &write.hook);
     net_hook_queue(loop, &gone.hook);
     net_hook_queue(loop, &work.hook);
@@ -201,7 +205,7 @@ static void hooks_run_by_phase_and_once(void **state)
     net_loop_stop(loop);
     bool done = false;
     (void)net_loop_run_until(loop, &done, 1);
-    assert_string_equal(trace, "mlw");
+    assert_string_equal(trace, "mlwr");
     net_loop_free(loop);
 }
 
