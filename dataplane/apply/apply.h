@@ -107,7 +107,7 @@ void dp_apply_drain(struct dp_apply *apply);
 void dp_apply_stop(struct dp_apply *apply);
 void dp_apply_free(struct dp_apply *apply);
 
-/* A worker adopted, or a model waits to be freed: look at it now. Any thread. */
+/* A worker adopted: look at it now. Any thread. */
 void dp_apply_wake(struct dp_apply *apply);
 
 void dp_apply_status(struct dp_apply *apply, struct dp_apply_status *out);

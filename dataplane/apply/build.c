@@ -13,10 +13,9 @@
 #include "dataplane/apply/decode.h"
 #include "dataplane/apply/model_impl.h"
 
-/* No lock: a worker lets go of a model in the middle of its turn. */
+/* No lock, and nobody is woken: a worker lets go of a model in the middle of its turn, and who
+ * sweeps looks soon enough. */
 struct dp_model_bin {
-    dp_model_wake_fn *wake;
-    void *wake_ctx;
     struct {
         _Atomic(struct dp_model *) dead; /* nobody refers to these; newest first. */
         atomic_size_t live;              /* all that were made and not freed. */
@@ -25,14 +24,12 @@ struct dp_model_bin {
 
 /* ---- the bin ---- */
 
-struct err dp_model_bin_new(dp_model_wake_fn *wake, void *wake_ctx, struct dp_model_bin **out)
+struct err dp_model_bin_new(struct dp_model_bin **out)
 {
     struct dp_model_bin *bin = calloc(1, sizeof(*bin));
     if (bin == NULL) {
         return FAIL(E_NO_MEMORY);
     }
-    bin->wake = wake;
-    bin->wake_ctx = wake_ctx;
     *out = bin;
     return OK;
 }
@@ -87,9 +84,6 @@ void dp_model_unref(struct dp_model *model)
     struct dp_model_bin *bin = model->bin;
     model->bin_next = atomic_load(&bin->shared.dead);
     while (!atomic_compare_exchange_weak(&bin->shared.dead, &model->bin_next, model)) {
-    }
-    if (bin->wake != NULL) {
-        bin->wake(bin->wake_ctx);
     }
 }
 

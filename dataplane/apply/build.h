@@ -22,11 +22,7 @@
 
 struct dp_model_bin;
 
-/* Called on the thread that dropped the last reference to a model; NULL: nobody. */
-typedef void dp_model_wake_fn(void *ctx);
-
-MUST_CHECK struct err dp_model_bin_new(dp_model_wake_fn *wake, void *wake_ctx,
-                                       struct dp_model_bin **out);
+MUST_CHECK struct err dp_model_bin_new(struct dp_model_bin **out);
 
 /* Only when no model of the bin has a reference any more. Accepts NULL. */
 void dp_model_bin_free(struct dp_model_bin *bin);

@@ -104,7 +104,7 @@ static struct err build(struct snap_set *set, struct dp_check_result *out, struc
     struct dp_model_bin *bin = NULL;
     struct dp_model *model = NULL;
     struct dp_build_report report;
-    TRY(dp_model_bin_new(/* wake= */ NULL, /* wake_ctx= */ NULL, &bin));
+    TRY(dp_model_bin_new(&bin));
     uint64_t before_ns = clock_mono_ns();
     struct err e = dp_model_build(bin, set, /* previous= */ NULL, &model, &report);
     out->us = (clock_mono_ns() - before_ns) / 1000;

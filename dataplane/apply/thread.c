@@ -21,7 +21,8 @@
 /* Roots are asked for so often, so that withheld heads withhold no revocation. */
 #define ROOTS_INTERVAL_NS (UINT64_C(60) * 1000 * NS_PER_MS)
 
-/* The longest sleep: ages and the state that follows from them are looked at so often. */
+/* The longest sleep: ages and the state that follows from them are looked at so often, and models
+ * that nobody has any more are freed. */
 #define TICK_NS (UINT64_C(250) * NS_PER_MS)
 
 /* Polls in a row that brought what no hint did: then the hints are listened to anew. */
@@ -243,7 +244,7 @@ static struct err set_up(struct dp_apply *a)
     if (a->wake_fd < 0) {
         return FAIL(E_IO);
     }
-    TRY(dp_model_bin_new(wake, a, &a->bin));
+    TRY(dp_model_bin_new(&a->bin));
     TRY(open_disk(a));
     struct dp_feed_from from = {.bus = a->config.bus,
                                 .environment = a->config.environment,

@@ -31,7 +31,7 @@ static void open_node(struct node *n, const struct publisher *p, const char *dir
                                          .lock_fd = -1};
     *n = (struct node){0};
     bench_must(disk_open(&options, &n->disk), "disk");
-    bench_must(dp_model_bin_new(/* wake= */ NULL, NULL, &n->bin), "bin");
+    bench_must(dp_model_bin_new(&n->bin), "bin");
 }
 
 static void close_node(struct node *n)

@@ -149,7 +149,7 @@ static void takes_the_format_before(void **state)
     struct dp_model *model = NULL;
     struct dp_build_report report;
     struct snap_set *set = kept_set();
-    assert_true(err_ok(dp_model_bin_new(NULL, NULL, &bin)));
+    assert_true(err_ok(dp_model_bin_new(&bin)));
     assert_true(err_ok(dp_model_build(bin, set, NULL, &model, &report)));
     const struct dp_caller *web = dp_model_caller_by_spiffe(
         model, SLICE_LIT("spiffe://kept.trilane.test/tenant/acme/service/web"));

@@ -25,7 +25,7 @@ static int set_up(void **state)
 {
     struct world *w = calloc(1, sizeof(*w));
     publisher_init(&w->publisher);
-    assert_true(err_ok(dp_model_bin_new(NULL, NULL, &w->bin)));
+    assert_true(err_ok(dp_model_bin_new(&w->bin)));
     *state = w;
     return 0;
 }

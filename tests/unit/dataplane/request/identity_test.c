@@ -29,7 +29,7 @@ static int set_up(void **state)
     (void)state;
     w = (struct world){0};
     publisher_init(&w.publisher);
-    assert_true(err_ok(dp_model_bin_new(NULL, NULL, &w.bin)));
+    assert_true(err_ok(dp_model_bin_new(&w.bin)));
     assert_true(err_ok(dp_identity_memo_new(&w.memo)));
     return 0;
 }

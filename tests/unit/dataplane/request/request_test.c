@@ -146,7 +146,7 @@ static int set_up(void **state)
     (void)state;
     memset(&w, 0, sizeof(w));
     publisher_init(&w.publisher);
-    assert_true(err_ok(dp_model_bin_new(NULL, NULL, &w.bin)));
+    assert_true(err_ok(dp_model_bin_new(&w.bin)));
     assert_true(err_ok(metrics_new(dp_metric_families, DP_METRIC_COUNT, 1, &w.metrics)));
     assert_true(
         err_ok(dp_request_metrics_new(w.metrics, metrics_shard(w.metrics, 0), &w.request_metrics)));

@@ -55,7 +55,7 @@ static int set_up(void **state)
 {
     (void)state;
     publisher_init(&publisher);
-    assert_true(err_ok(dp_model_bin_new(NULL, NULL, &bin)));
+    assert_true(err_ok(dp_model_bin_new(&bin)));
     assert_true(err_ok(net_loop_new(&loop)));
     dp_mailbox_init(&mailbox, loop, arrived, NULL);
     served = 0;
