@@ -1,6 +1,6 @@
 /* Proves that the apply thread serves its disk without a bus, says how it stands, gives models
- * back, owns its directory alone, and lets others go first for a while. What it does with heads is
- * in tests/faults/node. */
+ * back, and owns its directory alone. What it does with heads is in walk_test.c and in
+ * tests/faults/node. */
 #include "dataplane/apply/apply.h"
 
 #include <ftw.h>
@@ -10,10 +10,8 @@
 #include <string.h>
 #include <time.h>
 
-#include "common/base/clock.h"
 #include "common/base/lock.h"
 #include "common/snapshot/disk.h"
-#include "dataplane/apply/apply_impl.h"
 #include "dataplane/request/metrics.h"
 
 #include "tests/support/cmocka.h"
@@ -227,46 +225,6 @@ static void needs_a_root(void **state)
     assert_int_equal(start(&apply).code, E_ROOT_MISSING);
 }
 
-static size_t yields;
-
-/* A name that the linker makes of --wrap. */
-/* NOLINTBEGIN(bugprone-reserved-identifier,cert-dcl37-c,cert-dcl51-cpp) */
-int __wrap_sched_yield(void);
-
-int __wrap_sched_yield(void)
-{
-    yields++;
-    return 0;
-}
-/* NOLINTEND(bugprone-reserved-identifier,cert-dcl37-c,cert-dcl51-cpp) */
-
-static void lets_others_go_first_for_a_while(void **state)
-{
-    (void)state;
-    struct dp_apply apply = {.walk_ns = clock_mono_ns()};
-    yields = 0;
-    dp_apply_yield(&apply);
-    assert_int_equal(yields, 1);
-    apply.yielded_ns = clock_mono_ns() - UINT64_C(1000000);
-    dp_apply_yield(&apply);
-    assert_int_equal(yields, 2);
-    apply.walk_ns -= UINT64_C(1000000000);
-    apply.yielded_ns = 0;
-    dp_apply_yield(&apply);
-    assert_int_equal(yields, 2);
-}
-
-static void does_a_stint_before_others_go_first(void **state)
-{
-    (void)state;
-    uint64_t now_ns = clock_mono_ns();
-    struct dp_apply apply = {.walk_ns = now_ns, .yielded_ns = now_ns};
-    yields = 0;
-    dp_apply_yield(&apply);
-    uint64_t took_ns = clock_mono_ns() - now_ns;
-    assert_true(yields == 0 || took_ns >= UINT64_C(25000));
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -275,8 +233,6 @@ int main(void)
         cmocka_unit_test_setup_teardown(has_nothing_to_serve, set_up, tear_down),
         cmocka_unit_test_setup_teardown(owns_its_directory, set_up, tear_down),
         cmocka_unit_test_setup_teardown(needs_a_root, set_up, tear_down),
-        cmocka_unit_test(lets_others_go_first_for_a_while),
-        cmocka_unit_test(does_a_stint_before_others_go_first),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

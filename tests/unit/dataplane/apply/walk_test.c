@@ -1,0 +1,287 @@
+/* Proves that an apply lets whoever waits for the core go first between any two of its pieces but
+ * the shortest, and that one that takes long does so no more. Its thread does not run: the test is
+ * the thread, and sees each piece by what it calls. */
+#include <ftw.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "common/base/clock.h"
+#include "common/base/scope.h"
+#include "dataplane/apply/apply_impl.h"
+#include "dataplane/request/metrics.h"
+
+#include "tests/support/cmocka.h"
+#include "tests/support/publisher.h"
+
+enum { TRACE_MAX = 256 };
+
+#define LONG_NS UINT64_C(1000000000)
+#define PIECE_NS UINT64_C(30000) /* more than what is done in a row. */
+
+struct world {
+    char directory[64];
+    struct publisher publisher;
+    struct metrics *metrics;
+    struct version *version;
+    struct dp_apply *apply;
+    struct dp_model *model;
+    uint64_t now_ns;
+    uint64_t fetch_ns;         /* a fetch takes so long; */
+    uint64_t look_ns;          /* and whatever lies between two looks at the clock. */
+    char trace[TRACE_MAX + 1]; /* y: it yields; f: fetches; d: syncs; s: swaps. */
+    size_t trace_size;
+};
+
+static struct world w;
+
+static void note(char what)
+{
+    assert_true(w.trace_size < TRACE_MAX);
+    w.trace[w.trace_size++] = what;
+    w.trace[w.trace_size] = '\0';
+}
+
+/* The manifest or a chunk of the version. */
+static struct slice object(const char *key)
+{
+    const struct version *v = w.version;
+    char name[SNAP_KEY_SIZE];
+    snap_key_manifest(v->number, v->digest, name);
+    if (strcmp(key, name) == 0) {
+        return buf_slice(&v->manifest);
+    }
+    for (size_t i = 0; i < v->stream_count; i++) {
+        for (size_t k = 0; k < v->streams[i].chunk_count; k++) {
+            snap_key_chunk(v->streams[i].chunks[k].digest, name);
+            if (strcmp(key, name) == 0) {
+                return v->streams[i].chunks[k].stored;
+            }
+        }
+    }
+    fail_msg("nobody asks for %s", key);
+    return (struct slice){0};
+}
+
+/* ---- what an apply calls ---- */
+
+/* Names that the linker makes of --wrap. */
+/* NOLINTBEGIN(bugprone-reserved-identifier,cert-dcl37-c,cert-dcl51-cpp) */
+int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*run)(void *),
+                          void *arg);
+/* NOLINTNEXTLINE(readability-non-const-parameter): as the library's. */
+int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*run)(void *),
+                          void *arg)
+{
+    (void)thread;
+    (void)attr;
+    (void)run;
+    (void)arg;
+    return 0;
+}
+
+int __wrap_pthread_join(pthread_t thread, void **result);
+int __wrap_pthread_join(pthread_t thread, void **result)
+{
+    (void)thread;
+    (void)result;
+    return 0;
+}
+
+int __wrap_sched_yield(void);
+int __wrap_sched_yield(void)
+{
+    note('y');
+    return 0;
+}
+
+uint64_t __wrap_clock_mono_ns(void);
+uint64_t __wrap_clock_mono_ns(void)
+{
+    w.now_ns += w.look_ns;
+    return w.now_ns;
+}
+
+int __wrap_fsync(int fd);
+int __wrap_fsync(int fd)
+{
+    (void)fd;
+    note('d');
+    return 0;
+}
+
+int __wrap_fdatasync(int fd);
+int __wrap_fdatasync(int fd)
+{
+    return __wrap_fsync(fd);
+}
+
+const char *__wrap_bus_exposure(const struct bus *bus);
+const char *__wrap_bus_exposure(const struct bus *bus)
+{
+    (void)bus;
+    return NULL;
+}
+
+bool __wrap_dp_feed_pushed(const struct dp_feed *feed, const char *key, struct buf *out);
+bool __wrap_dp_feed_pushed(const struct dp_feed *feed, const char *key, struct buf *out)
+{
+    (void)feed;
+    (void)key;
+    (void)out;
+    return false;
+}
+
+struct err __wrap_dp_feed_get(struct dp_feed *feed, const char *key, struct buf *out);
+struct err __wrap_dp_feed_get(struct dp_feed *feed, const char *key, struct buf *out)
+{
+    (void)feed;
+    note('f');
+    w.now_ns += w.fetch_ns;
+    return buf_add(out, object(key));
+}
+/* NOLINTEND(bugprone-reserved-identifier,cert-dcl37-c,cert-dcl51-cpp) */
+
+static void swap(void *ctx, struct dp_model *model)
+{
+    (void)ctx;
+    note('s');
+    w.model = dp_model_ref(model);
+}
+
+static void fresh(void *ctx, uint64_t content_ns)
+{
+    (void)ctx;
+    (void)content_ns;
+}
+
+static uint64_t served(void *ctx)
+{
+    (void)ctx;
+    return w.model == NULL ? 0 : dp_model_version(w.model);
+}
+
+/* ---- the node ---- */
+
+static int set_up(void **state)
+{
+    (void)state;
+    memset(&w, 0, sizeof(w));
+    w.now_ns = 3600 * LONG_NS;
+    w.look_ns = PIECE_NS;
+    (void)snprintf(w.directory, sizeof(w.directory), "/tmp/trilane-walk-XXXXXX");
+    assert_non_null(mkdtemp(w.directory));
+    publisher_init(&w.publisher);
+    assert_true(err_ok(metrics_new(dp_metric_families, DP_METRIC_COUNT, 1, &w.metrics)));
+    struct content *c = content_sample(1);
+    w.version = version_new(&w.publisher, c, 7, NULL);
+    content_free(c);
+    struct dp_apply_config config = {
+        .environment = SLICE_LIT(PUBLISHER_ENVIRONMENT),
+        .node = SLICE_LIT("node-1"),
+        .state_dir = w.directory,
+        .trust_root = buf_slice(&w.publisher.root_bytes),
+        .workers = {.swap = swap, .fresh = fresh, .served = served},
+        .metrics = w.metrics,
+        .shard = metrics_shard(w.metrics, 0),
+    };
+    assert_true(err_ok(dp_apply_start(&config, &w.apply)));
+    w.trace_size = 0;
+    return 0;
+}
+
+static int remove_entry(const char *path, const struct stat *s, int flag, struct FTW *ftw)
+{
+    (void)s;
+    (void)flag;
+    (void)ftw;
+    return remove(path);
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    dp_model_unref(w.model);
+    dp_apply_stop(w.apply);
+    dp_apply_free(w.apply);
+    /* Nobody else walks a tree in this process. */
+    /* NOLINTNEXTLINE(concurrency-mt-unsafe) */
+    (void)nftw(w.directory, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
+    metrics_free(w.metrics);
+    version_free(w.version);
+    publisher_free(&w.publisher);
+    return 0;
+}
+
+static void apply_it(void)
+{
+    auto_buf struct buf head = BUF_MAX(1 << 20);
+    const struct head_plan plan = {
+        .epoch = 1, .sequence = 1, .version = w.version->number, .digest = w.version->digest};
+    publisher_head(&w.publisher, &plan, &head);
+    dp_apply_head(w.apply, buf_slice(&head), "hint");
+    assert_int_equal(served(NULL), w.version->number);
+}
+
+static size_t count_of(char what)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < w.trace_size; i++) {
+        count += w.trace[i] == what;
+    }
+    return count;
+}
+
+/* ---- the cases ---- */
+
+#define STEP_INDEX(name, text) STEP_##name,
+enum { DP_APPLY_STEPS(STEP_INDEX) };
+#undef STEP_INDEX
+
+static void lets_others_go_first_between_its_pieces(void **state)
+{
+    (void)state;
+    apply_it();
+    assert_true(count_of('d') >= 3); /* the pack, the floor, and the floor's name. */
+    assert_int_equal(strspn(w.trace, "y"), STEP_manifest + 1); /* then it fetches; once a step. */
+    for (size_t i = 0; i < w.trace_size; i++) {
+        char before = i == 0 ? '\0' : w.trace[i - 1];
+        bool waits = w.trace[i] == 'd' || w.trace[i] == 's';
+        if (waits && before != 'y') {
+            fail_msg("no yield before piece %zu of %s", i, w.trace);
+        }
+    }
+}
+
+static void one_that_takes_long_waits_for_nobody(void **state)
+{
+    (void)state;
+    w.fetch_ns = LONG_NS;
+    apply_it();
+    const char *fetched = strchr(w.trace, 'f');
+    assert_non_null(fetched);
+    assert_int_not_equal(w.trace[0], 'f');
+    assert_null(strchr(fetched, 'y'));
+    assert_non_null(strchr(fetched, 's'));
+}
+
+static void short_pieces_are_done_in_a_row(void **state)
+{
+    (void)state;
+    w.look_ns = 0;
+    apply_it();
+    assert_int_equal(count_of('y'), 1);
+    assert_int_equal(w.trace[0], 'y');
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(lets_others_go_first_between_its_pieces, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(one_that_takes_long_waits_for_nobody, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(short_pieces_are_done_in_a_row, set_up, tear_down),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
