@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <semaphore.h>
 #include <signal.h>
 #include <stdio.h>
@@ -393,8 +394,24 @@ static void allow_files(void)
     }
 }
 
+/*
+ * Every thread begins with its maker's policy, those of nats.c too. As SCHED_BATCH they take the
+ * core from nobody by waking up: a worker that serves is not stopped in the middle of it, and they
+ * have the core once it sleeps. Workers go back to the policy that the node was started with;
+ * another one than the usual is its operator's wish for all.
+ */
+static void give_way(struct dp_node *n)
+{
+    const struct sched_param none = {.sched_priority = 0};
+    n->worker_config.policy = sched_getscheduler(0);
+    if (n->worker_config.policy == SCHED_OTHER) {
+        (void)sched_setscheduler(0, SCHED_BATCH, &none);
+    }
+}
+
 static struct err start(struct dp_node *n, const struct dp_lane *const *lanes, struct buf *message)
 {
+    give_way(n);
     allow_files();
     TRY(n->options.joined ? net_ask_init() : OK);
     TRY(open_sockets(n, message));

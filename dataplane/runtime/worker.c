@@ -1,6 +1,7 @@
 /* worker: see worker.h. */
 #include "dataplane/runtime/worker.h"
 
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,6 +24,7 @@ enum { TICK_MS = 100 };
 
 static void tick(struct net_timer *timer, void *ctx);
 static void model_arrived(struct net_task *task, void *ctx);
+static void tell_adopted(struct net_hook *hook, void *ctx);
 static void sockets_arrived(struct net_task *task, void *ctx);
 static void do_drain(struct net_task *task, void *ctx);
 static void do_abort(struct net_task *task, void *ctx);
@@ -53,6 +55,7 @@ static struct err init_loop(struct dp_worker *w)
     w->close_task = (struct net_task){.fn = do_close, .ctx = w};
     w->reload_task = (struct net_task){.fn = do_reload, .ctx = w};
     net_timer_init(&w->tick, tick, w);
+    net_hook_init(&w->tell, NET_HOOK_REST, tell_adopted, w);
     dp_peers_init(w);
     return OK;
 }
@@ -177,12 +180,21 @@ void dp_worker_free(struct dp_worker *w)
 
 /* ---- running ---- */
 
+/* The thread that made this one gives way to workers, and what it makes begins so. A wish. */
+static void take_policy(const struct dp_worker *w)
+{
+    const struct sched_param none = {.sched_priority = 0};
+    (void)sched_setscheduler(0, w->config->policy, &none);
+}
+
 static void *thread_main(void *ctx)
 {
     struct dp_worker *w = ctx;
+    take_policy(w);
     net_timer_arm(w->loop, &w->tick, TICK_MS);
     net_loop_run(w->loop);
     net_timer_cancel(w->loop, &w->tick);
+    net_hook_cancel(w->loop, &w->tell);
     dp_peers_stop(w);
     return NULL;
 }
@@ -349,8 +361,17 @@ static void model_arrived(struct net_task *task, void *ctx)
     look_at_peers(w, /* trust= */ false);
     dp_health_changed(w);
     dp_mailbox_adopted(&w->mailbox, version);
-    w->config->adopted(w->config->ctx);
+    net_hook_queue(w->loop, &w->tell);
     dp_request_metrics_turn_end(w->metrics, &turn);
+}
+
+/* Whoever is woken may take the core: not before what came with the model in one turn of the loop
+ * was answered. */
+static void tell_adopted(struct net_hook *hook, void *ctx)
+{
+    (void)hook;
+    struct dp_worker *w = ctx;
+    w->config->adopted(w->config->ctx);
 }
 
 /* ---- connections that another worker accepted ---- */

@@ -58,7 +58,9 @@ struct dp_worker_config {
     const char *dns_servers;                    /* NULL: the system's. */
     struct net_addr listens[DP_PORT_COUNT + 1]; /* of the ports and the admin. */
     size_t listen_count;
-    /* A model was adopted: the apply thread wants to know. Any thread. */
+    int policy; /* the scheduling policy of the workers' threads. */
+    /* A model was adopted: the apply thread wants to know. On the worker's thread, at the end of
+     * its turn. */
     void (*adopted)(void *ctx);
     /* Nobody is connected any more, after dp_worker_drain(). On the worker's thread. */
     void (*drained)(void *ctx);
@@ -85,6 +87,7 @@ struct dp_worker {
     struct dp_peers peers;
     struct dp_health_watch *watches; /* open calls of grpc.health.v1. */
     size_t watch_count;
+    struct net_hook tell;       /* queued by an adopted model: config->adopted(). */
     struct h2_counters counted; /* what was added to the metrics so far. */
     uint64_t rests_counted;     /* of all listeners, likewise. */
     struct net_timer tick;      /* hands over access-log lines, sets gauges. */

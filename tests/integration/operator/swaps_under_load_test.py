@@ -1,7 +1,9 @@
 """One version after the other under calls of all kinds: none fails, and under ThreadSanitizer none
-races. The worker threads, the apply thread and the bus threads all do their part."""
+races. The worker threads, the apply thread and the bus threads all do their part, and none of the
+others takes the core from a worker by waking up."""
 
 import os
+import pathlib
 import threading
 import time
 import unittest
@@ -74,6 +76,17 @@ spec: {target: {service: echo}, by: [caller], rate: 100000/s, burst: 100000}
                 time.sleep(0.02)  # it lives over a swap or two.
         list(stub.Chat(words(), metadata=echo.token("web")))
 
+    def look_at_threads(self):
+        """Those of libraries, too."""
+        policies = {}
+        for task in pathlib.Path("/proc/%d/task" % self.node.popen.pid).iterdir():
+            try:
+                kind = (task / "comm").read_text().startswith("worker-")
+                policies.setdefault(kind, set()).add(os.sched_getscheduler(int(task.name)))
+            except (FileNotFoundError, ProcessLookupError):
+                continue  # one of nats.c that ended meanwhile.
+        self.assertEqual(policies, {True: {os.sched_getscheduler(0)}, False: {os.SCHED_BATCH}})
+
     def test_no_call_fails(self):
         self.publish(0)
         trilane.wait_until(lambda: self.node.version() > 0, what="the first version")
@@ -93,6 +106,7 @@ spec: {target: {service: echo}, by: [caller], rate: 100000/s, burst: 100000}
         self.assertEqual(self.failed, [])
         self.assertTrue(all(self.done), self.done)
         self.assertGreater(self.node.metric("trilane_requests_redecided_total") or 0, 0)
+        self.look_at_threads()
         self.assertEqual(self.node.stop(), 0, self.node.log()[-4000:])
         self.assertNotIn("ThreadSanitizer", self.node.log())
         print("%d versions, %d calls" % (turn, sum(self.done)))

@@ -1,7 +1,9 @@
 /* Proves that a worker tells protocols apart, names lanes by path, refuses in gRPC's own way,
- * answers grpc.health.v1 itself, and drains: over real sockets, with a client of our own. */
+ * answers grpc.health.v1 itself, and drains: over real sockets, with a client of our own. And that
+ * nobody is woken for a swap before the worker has written what came with it. */
 #include "dataplane/runtime/worker.h"
 
+#include <sched.h>
 #include <semaphore.h>
 #include <stdio.h>
 #include <string.h>
@@ -35,6 +37,11 @@ struct world {
     struct dp_worker worker;
     struct net_addr addr;
     sem_t adopted;
+    sem_t released;
+    struct net_hook write; /* in the turn of a swap. */
+    bool written;
+    bool told_after_writing;
+    int policy; /* of the worker's thread. */
     sem_t drained;
     /* The client. */
     struct net_loop *loop;
@@ -117,6 +124,8 @@ static const struct dp_lane echo = {.id = DP_LANE_OPERATOR,
 static void adopted(void *ctx)
 {
     (void)ctx;
+    w.policy = sched_getscheduler(0);
+    w.told_after_writing = w.written;
     (void)sem_post(&w.adopted);
 }
 
@@ -156,6 +165,7 @@ static int set_up(void **state)
     assert_true(err_ok(dp_spread_new(1, 4, &w.spread)));
     assert_int_equal(sem_init(&w.adopted, 0, 0), 0);
     assert_int_equal(sem_init(&w.drained, 0, 0), 0);
+    assert_int_equal(sem_init(&w.released, 0, 0), 0);
     w.config = (struct dp_worker_config){
         .lanes = {[DP_LANE_OPERATOR] = &echo},
         .port_fds = {-1, -1, -1, -1},
@@ -164,6 +174,7 @@ static int set_up(void **state)
         .metrics = w.metrics,
         .spread = w.spread,
         .environment = SLICE_LIT(PUBLISHER_ENVIRONMENT),
+        .policy = SCHED_BATCH, /* another one than this thread's. */
         .adopted = adopted,
         .drained = drained,
     };
@@ -193,7 +204,7 @@ static int tear_down(void **state)
     return 0;
 }
 
-static void serve_version(uint64_t version, bool strict)
+static void put_version(uint64_t version, bool strict)
 {
     struct content *c = content_sample(1);
     if (strict) {
@@ -215,8 +226,18 @@ static void serve_version(uint64_t version, bool strict)
     snap_set_unref(set);
     version_free(v);
     content_free(c);
-    while (sem_wait(&w.adopted) != 0) {
+}
+
+static void wait_for(sem_t *sem)
+{
+    while (sem_wait(sem) != 0) {
     }
+}
+
+static void serve_version(uint64_t version, bool strict)
+{
+    put_version(version, strict);
+    wait_for(&w.adopted);
     assert_int_equal(dp_mailbox_version(&w.worker.mailbox), version);
 }
 
@@ -518,6 +539,52 @@ static void health_watch_tells_changes(void **state)
     assert_int_equal(sem_wait(&w.drained), 0);
 }
 
+/* ---- swaps ---- */
+
+static void hold(struct net_task *task, void *ctx)
+{
+    (void)task;
+    (void)ctx;
+    wait_for(&w.released);
+}
+
+static void on_write(struct net_hook *hook, void *ctx)
+{
+    (void)hook;
+    (void)ctx;
+    w.written = true;
+}
+
+static void answer(struct net_task *task, void *ctx)
+{
+    (void)task;
+    (void)ctx;
+    net_hook_queue(w.worker.loop, &w.write);
+}
+
+/* A model, and behind it what is to be written: both wait for one turn of the loop. */
+static void others_are_woken_once_all_is_written(void **state)
+{
+    (void)state;
+    struct net_task first = {.fn = hold};
+    struct net_task behind = {.fn = answer};
+    net_hook_init(&w.write, NET_HOOK_WRITE, on_write, NULL);
+    assert_true(err_ok(net_loop_post(w.worker.loop, &first)));
+    put_version(7, /* strict= */ false);
+    assert_true(err_ok(net_loop_post(w.worker.loop, &behind)));
+    assert_int_equal(sem_post(&w.released), 0);
+    wait_for(&w.adopted);
+    assert_true(w.told_after_writing);
+}
+
+static void a_worker_has_its_own_policy(void **state)
+{
+    (void)state;
+    assert_int_equal(sched_getscheduler(0), SCHED_OTHER);
+    serve_version(7, /* strict= */ false);
+    assert_int_equal(w.policy, SCHED_BATCH);
+}
+
 /* ---- strict, and the end ---- */
 
 static void strict_closes_cleartext(void **state)
@@ -570,6 +637,8 @@ int main(void)
         CASE(a_preface_in_pieces),
         CASE(health_check),
         CASE(health_watch_tells_changes),
+        CASE(others_are_woken_once_all_is_written),
+        CASE(a_worker_has_its_own_policy),
         CASE(strict_closes_cleartext),
         CASE(drain_lets_go_of_idle_connections),
     };
