@@ -232,7 +232,10 @@
       "end that session (pg_stat_activity, pg_locks): what it holds up goes on by itself")         \
     X(CONTENT_UNANSWERED, 14, 503, PEER,                                                           \
       "a read of a manifest or chunk had no answer: nobody knows whether it is there",             \
-      "look at NATS, and at what the node's user may read; the node asks again")
+      "look at NATS, and at what the node's user may read; the node asks again")                   \
+    X(CERTIFICATE_MISSING, 9, 409, CALLER,                                                         \
+      "no certificate that our authority signed says who this node is",                            \
+      "the node renews by the one that it has; if it has none, join again with a new token")
 
 enum err_fault { ERR_FAULT_NOBODY, ERR_FAULT_CALLER, ERR_FAULT_PEER, ERR_FAULT_SELF };
 

@@ -1,10 +1,12 @@
 /* cert: see cert.h. */
 #include "common/net/cert.h"
 
+#include <arpa/inet.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/pem.h>
 #include <openssl/x509.h>
+#include <openssl/x509v3.h>
 #include <string.h>
 #include <time.h>
 
@@ -76,7 +78,8 @@ void net_chain_free(struct net_chain *chain)
 }
 
 static struct err verify(X509_STORE_CTX *ctx, X509_STORE *store, STACK_OF(X509) * between,
-                         const struct net_chain *chain, const struct net_chain *anchors)
+                         const struct net_chain *chain, const struct net_chain *anchors,
+                         unsigned long flags)
 {
     for (size_t i = 0; i < anchors->count; i++) {
         if (X509_STORE_add_cert(store, anchors->certs[i]) != 1) {
@@ -88,14 +91,15 @@ static struct err verify(X509_STORE_CTX *ctx, X509_STORE *store, STACK_OF(X509) 
             return FAIL(E_NO_MEMORY);
         }
     }
-    if (X509_STORE_set_flags(store, X509_V_FLAG_PARTIAL_CHAIN) != 1 ||
+    if (X509_STORE_set_flags(store, X509_V_FLAG_PARTIAL_CHAIN | flags) != 1 ||
         X509_STORE_CTX_init(ctx, store, chain->certs[0], between) != 1) {
         return FAIL(E_CRYPTO);
     }
     return X509_verify_cert(ctx) == 1 ? OK : FAIL(E_UNAUTHENTICATED);
 }
 
-struct err net_chain_verify(const struct net_chain *chain, const struct net_chain *anchors)
+static struct err verify_chain(const struct net_chain *chain, const struct net_chain *anchors,
+                               unsigned long flags)
 {
     CHECK(chain->count > 0);
     X509_STORE *store = X509_STORE_new();
@@ -103,7 +107,7 @@ struct err net_chain_verify(const struct net_chain *chain, const struct net_chai
     STACK_OF(X509) *between = sk_X509_new_null();
     struct err e = FAIL(E_NO_MEMORY);
     if (store != NULL && ctx != NULL && between != NULL) {
-        e = verify(ctx, store, between, chain, anchors);
+        e = verify(ctx, store, between, chain, anchors, flags);
     }
     X509_STORE_CTX_free(ctx);
     X509_STORE_free(store);
@@ -112,7 +116,45 @@ struct err net_chain_verify(const struct net_chain *chain, const struct net_chai
     return e;
 }
 
+struct err net_chain_verify(const struct net_chain *chain, const struct net_chain *anchors)
+{
+    return verify_chain(chain, anchors, 0);
+}
+
 /* ---- one certificate ---- */
+
+struct err net_cert_read(struct slice der, struct net_chain *out)
+{
+    if (der.size == 0 || der.size > NET_CERT_DER_MAX) {
+        return FAIL(der.size == 0 ? E_MALFORMED : E_TOO_LARGE);
+    }
+    const unsigned char *at = der.ptr;
+    X509 *cert = d2i_X509(NULL, &at, (long)der.size);
+    if (cert == NULL || at != der.ptr + der.size) {
+        X509_free(cert);
+        return crypto_failure(E_MALFORMED);
+    }
+    *out = (struct net_chain){.certs = {cert}, .count = 1};
+    return OK;
+}
+
+struct err net_cert_write(const struct x509_st *cert, struct buf *out)
+{
+    unsigned char *der = NULL;
+    int size = i2d_X509(cert, &der);
+    if (size <= 0) {
+        return crypto_failure(E_CRYPTO);
+    }
+    struct err e = buf_add(out, slice_of(der, (size_t)size));
+    OPENSSL_free(der);
+    return e;
+}
+
+struct err net_cert_is_signed(struct x509_st *cert, const struct net_chain *anchors)
+{
+    const struct net_chain chain = {.certs = {cert}, .count = 1};
+    return verify_chain(&chain, anchors, X509_V_FLAG_NO_CHECK_TIME);
+}
 
 bool net_cert_is_for(const struct x509_st *cert, const struct evp_pkey_st *key)
 {
@@ -209,4 +251,118 @@ struct err net_cert_pin(const struct x509_st *cert, uint8_t out[NET_PIN_SIZE])
     int done = EVP_Digest(der, (size_t)size, out, &digest_size, EVP_sha256(), NULL);
     OPENSSL_free(der);
     return done == 1 && digest_size == NET_PIN_SIZE ? OK : crypto_failure(E_CRYPTO);
+}
+
+/* ---- names ---- */
+
+/* Nothing that an item, or the end of a text, begins with. */
+static bool is_name(struct slice s)
+{
+    for (size_t i = 0; i < s.size; i++) {
+        if (s.ptr[i] <= ' ' || s.ptr[i] >= 0x7f || s.ptr[i] == ',') {
+            return false;
+        }
+    }
+    return s.size > 0;
+}
+
+static struct err add_address(const ASN1_OCTET_STRING *address, struct buf *out)
+{
+    char text[INET6_ADDRSTRLEN];
+    int size = ASN1_STRING_length(address);
+    int family = size == 4 ? AF_INET : AF_INET6;
+    if ((size != 4 && size != 16) ||
+        inet_ntop(family, ASN1_STRING_get0_data(address), text, sizeof(text)) == NULL) {
+        return FAIL(E_MALFORMED);
+    }
+    return buf_addf(out, "ip:%s", text);
+}
+
+static struct err add_name(const GENERAL_NAME *name, struct buf *out)
+{
+    int type = 0;
+    const ASN1_STRING *value = GENERAL_NAME_get0_value(name, &type);
+    if (type != GEN_DNS && type != GEN_IPADD) {
+        return OK;
+    }
+    if (out->size > 0) {
+        TRY(buf_add_byte(out, ','));
+    }
+    if (type == GEN_IPADD) {
+        return add_address(value, out);
+    }
+    struct slice text = slice_of(ASN1_STRING_get0_data(value), (size_t)ASN1_STRING_length(value));
+    return is_name(text) ? buf_addf(out, "dns:%.*s", SLICE_ARG(text)) : FAIL(E_MALFORMED);
+}
+
+struct err net_cert_sans(const struct x509_st *cert, struct buf *out)
+{
+    auto_buf struct buf text = BUF_MAX(out->max - out->size);
+    int critical = 0;
+    GENERAL_NAMES *names = X509_get_ext_d2i(cert, NID_subject_alt_name, &critical, NULL);
+    /* -1: no such extension; anything else below zero: twice, or not decodable. */
+    struct err e = names == NULL && critical != -1 ? crypto_failure(E_MALFORMED) : OK;
+    for (int i = 0; err_ok(e) && i < sk_GENERAL_NAME_num(names); i++) {
+        e = add_name(sk_GENERAL_NAME_value(names, i), &text);
+    }
+    GENERAL_NAMES_free(names);
+    TRY(e);
+    return buf_add(out, buf_slice(&text));
+}
+
+/* ---- the status key ---- */
+
+/* As DER has it: tag, size, bytes. */
+enum { STATUS_KEY_HEAD = 2, STATUS_KEY_DER = STATUS_KEY_HEAD + NET_STATUS_KEY_SIZE };
+static const uint8_t status_key_head[STATUS_KEY_HEAD] = {V_ASN1_OCTET_STRING, NET_STATUS_KEY_SIZE};
+
+/* NOLINTNEXTLINE(readability-non-const-parameter): OpenSSL's type of it. */
+static struct err read_status_key(X509_EXTENSION *extension, uint8_t *out)
+{
+    const ASN1_OCTET_STRING *value = X509_EXTENSION_get_data(extension);
+    const uint8_t *bytes = ASN1_STRING_get0_data(value);
+    if (ASN1_STRING_length(value) != STATUS_KEY_DER ||
+        memcmp(bytes, status_key_head, STATUS_KEY_HEAD) != 0) {
+        return FAIL(E_MALFORMED);
+    }
+    (void)memcpy(out, bytes + STATUS_KEY_HEAD, NET_STATUS_KEY_SIZE);
+    return OK;
+}
+
+struct err net_cert_status_key(const struct x509_st *cert, uint8_t out[NET_STATUS_KEY_SIZE],
+                               bool *found)
+{
+    ASN1_OBJECT *number = OBJ_txt2obj(NET_STATUS_KEY_OID, /* no_name= */ 1);
+    if (number == NULL) {
+        return crypto_failure(E_NO_MEMORY);
+    }
+    int at = X509_get_ext_by_OBJ(cert, number, -1);
+    bool twice = at >= 0 && X509_get_ext_by_OBJ(cert, number, at) >= 0;
+    ASN1_OBJECT_free(number);
+    if (twice) {
+        return FAIL(E_MALFORMED);
+    }
+    if (at >= 0) {
+        TRY(read_status_key(X509_get_ext(cert, at), out));
+    }
+    *found = at >= 0;
+    return OK;
+}
+
+struct err net_cert_add_status_key(struct x509_st *cert, const uint8_t key[NET_STATUS_KEY_SIZE])
+{
+    uint8_t der[STATUS_KEY_DER];
+    (void)memcpy(der, status_key_head, STATUS_KEY_HEAD);
+    (void)memcpy(der + STATUS_KEY_HEAD, key, NET_STATUS_KEY_SIZE);
+    ASN1_OBJECT *number = OBJ_txt2obj(NET_STATUS_KEY_OID, /* no_name= */ 1);
+    ASN1_OCTET_STRING *value = ASN1_OCTET_STRING_new();
+    X509_EXTENSION *extension = NULL;
+    if (number != NULL && value != NULL && ASN1_OCTET_STRING_set(value, der, sizeof(der)) == 1) {
+        extension = X509_EXTENSION_create_by_OBJ(NULL, number, /* critical= */ 0, value);
+    }
+    bool added = extension != NULL && X509_add_ext(cert, extension, -1) == 1;
+    X509_EXTENSION_free(extension);
+    ASN1_OCTET_STRING_free(value);
+    ASN1_OBJECT_free(number);
+    return added ? OK : crypto_failure(E_CRYPTO);
 }

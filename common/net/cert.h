@@ -1,5 +1,5 @@
 /*
- * cert: certificates as files and as what they say of a node: times, serial, labels, pin.
+ * cert: certificates as files and as what they say of a node: times, serial, labels, names, keys.
  *
  * Shape      a chain is the certificates of a PEM file in their order, parsed; functions over one
  *            certificate of it.
@@ -8,7 +8,8 @@
  * Threads    pure functions; any thread.
  * Errors     E_MALFORMED for bytes that are no certificates, E_TOO_LARGE for more than
  *            NET_CHAIN_MAX of them.
- * Source     docs/formats.md, "Certificates of nodes"; RFC 5280, RFC 7469 2.4 (the pin).
+ * Source     docs/formats.md, "Certificates of nodes"; RFC 5280, RFC 7469 2.4 (the pin), X.667 (the
+ *            extension's number).
  */
 #pragma once
 
@@ -29,6 +30,8 @@ enum {
     NET_SERIAL_SIZE = 41,      /* hex digits of 20 bytes, the most there are, and a NUL. */
     NET_PIN_SIZE = 32,         /* SHA-256 of a public key. */
     NET_CERT_EARLIER_S = 3600, /* our CA's leaves begin so long before they are made. */
+    NET_CERT_DER_MAX = 4096,
+    NET_STATUS_KEY_SIZE = 32, /* Ed25519, public. */
 };
 
 struct net_chain {
@@ -46,6 +49,16 @@ void net_chain_free(struct net_chain *chain);
  * an anchor need not be a root. E_UNAUTHENTICATED when not. */
 MUST_CHECK struct err net_chain_verify(const struct net_chain *chain,
                                        const struct net_chain *anchors);
+
+/* Reads one certificate in DER, all of the bytes and at most NET_CERT_DER_MAX; the caller frees it
+ * as a chain of one. E_MALFORMED, E_TOO_LARGE. */
+MUST_CHECK struct err net_cert_read(struct slice der, struct net_chain *out);
+/* Appends a certificate in DER. */
+MUST_CHECK struct err net_cert_write(const struct x509_st *cert, struct buf *out);
+
+/* Whether one of the anchors signed the certificate, or who it signed did, whenever that was: an
+ * authority's word on what it certified holds when the certificate is over. E_UNAUTHENTICATED. */
+MUST_CHECK struct err net_cert_is_signed(struct x509_st *cert, const struct net_chain *anchors);
 
 /* Whether a certificate is that key's. */
 bool net_cert_is_for(const struct x509_st *cert, const struct evp_pkey_st *key);
@@ -73,6 +86,24 @@ MUST_CHECK struct err net_cert_times(const struct x509_st *cert, struct net_cert
  * "name=value,…" in their order. Whoever wants labels judges that text by labels_parse().
  */
 MUST_CHECK struct err net_cert_labels(const struct x509_st *cert, struct buf *out);
+
+/*
+ * Appends the DNS names and addresses of a node, "dns:NAME,ip:ADDRESS,…" in their order.
+ * E_MALFORMED for one that would read as another text.
+ */
+MUST_CHECK struct err net_cert_sans(const struct x509_st *cert, struct buf *out);
+
+/*
+ * The key by which a node speaks its statuses and renews, as our CA wrote it down: extension
+ * NET_STATUS_KEY_OID, not critical, an OCTET STRING of 32 bytes. *found is false without one;
+ * E_MALFORMED when it is there twice, or not so.
+ */
+#define NET_STATUS_KEY_OID "2.25.326130461645115396593133693514395011079"
+MUST_CHECK struct err net_cert_status_key(const struct x509_st *cert,
+                                          uint8_t out[NET_STATUS_KEY_SIZE], bool *found);
+/* Adds it to a certificate that is being made. E_CRYPTO. */
+MUST_CHECK struct err net_cert_add_status_key(struct x509_st *cert,
+                                              const uint8_t key[NET_STATUS_KEY_SIZE]);
 
 /* Adds a label to the subject of a certificate that is being made. E_CRYPTO. */
 MUST_CHECK struct err net_cert_add_label(struct x509_st *cert, struct slice label);

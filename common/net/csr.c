@@ -99,6 +99,32 @@ struct err net_key_read(struct slice pem, struct evp_pkey_st **out)
     return OK;
 }
 
+/* ---- signatures ---- */
+
+struct err net_key_sign(struct evp_pkey_st *key, struct slice bytes, struct buf *out)
+{
+    uint8_t signature[NET_SIGNATURE_MAX];
+    size_t size = sizeof(signature);
+    EVP_MD_CTX *ctx = EVP_MD_CTX_new();
+    bool fine = ctx != NULL && EVP_DigestSignInit(ctx, NULL, EVP_sha256(), NULL, key) == 1 &&
+                EVP_DigestSign(ctx, signature, &size, bytes.ptr, bytes.size) == 1;
+    EVP_MD_CTX_free(ctx);
+    return fine ? buf_add(out, slice_of(signature, size)) : crypto_failure(E_CRYPTO);
+}
+
+struct err net_cert_proves(const struct x509_st *cert, struct slice bytes, struct slice signature)
+{
+    EVP_PKEY *key = X509_get0_pubkey(cert);
+    if (key == NULL || !is_our_kind(key)) {
+        return crypto_failure(E_UNSUPPORTED);
+    }
+    EVP_MD_CTX *ctx = EVP_MD_CTX_new();
+    bool fine = ctx != NULL && EVP_DigestVerifyInit(ctx, NULL, EVP_sha256(), NULL, key) == 1 &&
+                EVP_DigestVerify(ctx, signature.ptr, signature.size, bytes.ptr, bytes.size) == 1;
+    EVP_MD_CTX_free(ctx);
+    return fine ? OK : crypto_failure(E_UNAUTHENTICATED);
+}
+
 /* ---- points ---- */
 
 struct err net_key_point(const struct evp_pkey_st *key, struct net_point *out)

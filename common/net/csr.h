@@ -16,6 +16,7 @@
 #include "common/base/slice.h"
 
 struct evp_pkey_st;
+struct x509_st;
 
 enum { NET_CSR_MAX = 4096, NET_KEY_PEM_MAX = 4096 };
 
@@ -37,6 +38,13 @@ struct net_point {
 MUST_CHECK struct err net_key_point(const struct evp_pkey_st *key, struct net_point *out);
 /* E_UNSUPPORTED for another curve, E_MALFORMED for bytes that are no point of it. */
 MUST_CHECK struct err net_key_of_point(const struct net_point *point, struct evp_pkey_st **out);
+
+/* Signs bytes by such a key, ECDSA over SHA-256; appends the signature in DER. */
+enum { NET_SIGNATURE_MAX = 112 };
+MUST_CHECK struct err net_key_sign(struct evp_pkey_st *key, struct slice bytes, struct buf *out);
+/* Whether a certificate's key signed them. E_UNAUTHENTICATED, E_UNSUPPORTED. */
+MUST_CHECK struct err net_cert_proves(const struct x509_st *cert, struct slice bytes,
+                                      struct slice signature);
 
 /* Appends a request in PEM. */
 MUST_CHECK struct err net_csr_make(struct evp_pkey_st *key, struct buf *out_pem);

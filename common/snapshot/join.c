@@ -13,6 +13,7 @@ _Static_assert(JOIN_SECRET_SIZE == JOIN_PIN_SIZE, "both are 64 hex digits");
 
 static const char join_domain[] = "trilane.dev/join/1";
 static const char renew_domain[] = "trilane.dev/renew/1";
+static const char present_domain[] = "trilane.dev/present/1";
 
 void join_token_wipe(struct join_token *token)
 {
@@ -99,4 +100,12 @@ struct err renew_statement(const struct renew_statement *s, struct buf *out)
     TRY(buf_add(out, slice_of(numbers, sizeof(numbers))));
     TRY(add_digest(out, s->csr));
     return buf_add(out, s->node);
+}
+
+struct err present_statement(const struct renew_statement *s,
+                             const uint8_t status_key[KEY_PUBLIC_SIZE], struct buf *out)
+{
+    TRY(buf_add(out, slice_of(present_domain, sizeof(present_domain))));
+    TRY(buf_add(out, slice_of(status_key, KEY_PUBLIC_SIZE)));
+    return renew_statement(s, out);
 }

@@ -62,3 +62,8 @@ struct renew_statement {
     uint64_t count; /* grows with each request of this node. */
 };
 MUST_CHECK struct err renew_statement(const struct renew_statement *s, struct buf *out);
+
+/* What the key of its certificate proves besides, where that certificate does not say its status
+ * key: that both are of one node. */
+MUST_CHECK struct err present_statement(const struct renew_statement *s,
+                                        const uint8_t status_key[KEY_PUBLIC_SIZE], struct buf *out);

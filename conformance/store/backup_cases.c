@@ -50,10 +50,11 @@ static void fill(struct rig *f)
     must(f->ops->cosign_put(f->store, "dev", 13, digest, &cosignature));
     must(f->ops->root_put(f->store, "dev", 1, SLICE_LIT("root")));
     struct cp_join_token token = {.node = "node-1", .expires_ms = clock_wall_ms() + 60000};
-    struct cp_join_token open_token = {.digest = {1}, .node = "node-2", .expires_ms = INT64_MAX};
+    struct cp_join_token open_token = {
+        .digest = {1}, .node = "node-2", .expires_ms = INT64_MAX, .warrant = {8}};
     must(f->ops->token_put(f->store, "dev", &token));
     must(f->ops->token_put(f->store, "dev", &open_token));
-    struct cp_node node = {.id = "node-1", .status_key = {7}};
+    struct cp_node node = {.id = "node-1", .certificate = {7}, .certificate_size = 3};
     must(f->ops->node_enrol(f->store, "dev", token.digest, &node));
     struct cp_audit line = {.actor = "ada", .action = "publish", .outcome = "OK"};
     must(f->ops->audit_add(f->store, "dev", &line));
@@ -95,13 +96,17 @@ static void check_filled(struct cp_store *store)
     must_fail(ops->root_put(store, "dev", 1, SLICE_LIT("another")), E_CONFLICT);
     struct cp_join_token token = {.digest = {0}};
     must_fail(ops->token_get(store, "dev", token.digest, &token), E_TOKEN_USED);
+    token.digest[0] = 1;
+    must(ops->token_get(store, "dev", token.digest, &token));
+    assert_int_equal(token.warrant[0], 8);
     struct cp_replica replicas[CP_REPLICAS_MAX];
     must(ops->replica_list(store, "dev", replicas, &size));
     assert_int_equal(size, 1);
     assert_string_equal(replicas[0].name, "cp-0");
     struct cp_node node;
     must(ops->node_get(store, "dev", "node-1", &node));
-    assert_int_equal(node.status_key[0], 7);
+    assert_int_equal(node.certificate_size, 3);
+    assert_int_equal(node.certificate[0], 7);
     struct cp_audit line;
     must(ops->audit_list(store, "dev", &line, 1, &size));
     assert_int_equal(size, 1);

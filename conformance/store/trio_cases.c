@@ -202,6 +202,7 @@ static struct cp_join_token make_token(struct rig *f, uint8_t digest, const char
     (void)snprintf(token.node, sizeof(token.node), "%s", node);
     (void)snprintf(token.labels, sizeof(token.labels), "zone=a");
     (void)snprintf(token.author, sizeof(token.author), "ada");
+    (void)memset(token.warrant, digest + 1, sizeof(token.warrant));
     must(f->ops->token_put(f->store, "dev", &token));
     return token;
 }
@@ -210,10 +211,16 @@ static struct cp_node node_of(const char *id, uint8_t key)
 {
     struct cp_node node = {.not_after_ms = 5000};
     (void)snprintf(node.id, sizeof(node.id), "%s", id);
-    (void)snprintf(node.labels, sizeof(node.labels), "zone=a");
     (void)snprintf(node.serial, sizeof(node.serial), "0a");
-    (void)memset(node.status_key, key, sizeof(node.status_key));
+    node.certificate_size = 700;
+    (void)memset(node.certificate, key, node.certificate_size);
     return node;
+}
+
+static void assert_certificate(const struct cp_node *found, const struct cp_node *wanted)
+{
+    assert_int_equal(found->certificate_size, wanted->certificate_size);
+    assert_memory_equal(found->certificate, wanted->certificate, wanted->certificate_size);
 }
 
 static void put_replica(struct rig *f, const char *environment, uint8_t manifest, uint8_t head,
@@ -262,6 +269,7 @@ static void a_token_enrols_one_node_once(void **state)
     assert_string_equal(found.labels, "zone=a");
     assert_string_equal(found.author, "ada");
     assert_int_equal(found.expires_ms, token.expires_ms);
+    assert_memory_equal(found.warrant, token.warrant, sizeof(token.warrant));
     struct cp_node other = node_of("node-2", 9);
     must_fail(f->ops->node_enrol(f->store, "dev", token.digest, &other), E_USAGE);
     must_fail(f->ops->node_get(f->store, "dev", "node-2", &node), E_NOT_FOUND);
@@ -272,8 +280,7 @@ static void a_token_enrols_one_node_once(void **state)
     must_fail(f->ops->token_get(f->store, "prod", token.digest, &found), E_TOKEN_UNKNOWN);
     must(f->ops->node_get(f->store, "dev", "node-1", &node));
     assert_int_equal(node.state, CP_NODE_ENROLLED);
-    assert_memory_equal(node.status_key, mine.status_key, sizeof(mine.status_key));
-    assert_string_equal(node.labels, "zone=a");
+    assert_certificate(&node, &mine);
     assert_string_equal(node.serial, "0a");
     assert_int_equal(node.not_after_ms, 5000);
     assert_true(node.enrolled_ms > 1000000000000);
@@ -310,7 +317,7 @@ static void a_node_joins_again_with_a_new_key(void **state)
     must(f->ops->node_enrol(f->store, "dev", second.digest, &young));
     must(f->ops->node_get(f->store, "dev", "node-1", &found));
     assert_int_equal(found.state, CP_NODE_ENROLLED);
-    assert_memory_equal(found.status_key, young.status_key, sizeof(young.status_key));
+    assert_certificate(&found, &young);
 }
 
 static void a_removed_node_is_listed_and_never_renewed(void **state)
@@ -321,6 +328,8 @@ static void a_removed_node_is_listed_and_never_renewed(void **state)
     struct cp_node next = node_of("node-1", 9);
     (void)snprintf(next.serial, sizeof(next.serial), "0b");
     next.not_after_ms = 6000;
+    next.certificate_size = CP_CERTIFICATE_MAX; /* the longest. */
+    (void)memset(next.certificate, 7, next.certificate_size);
     must_fail(f->ops->node_renew(f->store, "dev", &next), E_NOT_FOUND);
     must_fail(f->ops->node_remove(f->store, "dev", "node-1"), E_NOT_FOUND);
     must(f->ops->node_enrol(f->store, "dev", token.digest, &node));
@@ -328,6 +337,7 @@ static void a_removed_node_is_listed_and_never_renewed(void **state)
     must(f->ops->node_get(f->store, "dev", "node-1", &node));
     assert_string_equal(node.serial, "0b");
     assert_int_equal(node.not_after_ms, 6000);
+    assert_certificate(&node, &next);
     must(f->ops->node_remove(f->store, "dev", "node-1"));
     (void)snprintf(next.serial, sizeof(next.serial), "0c");
     must_fail(f->ops->node_renew(f->store, "dev", &next), E_NOT_FOUND);

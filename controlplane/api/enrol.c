@@ -9,6 +9,7 @@
 #include "common/base/clock.h"
 #include "common/base/scope.h"
 #include "common/base/text.h"
+#include "common/net/csr.h"
 #include "controlplane/api/json.h"
 #include "controlplane/identity/grant.h"
 #include "controlplane/identity/vouch.h"
@@ -288,12 +289,16 @@ struct err cp_enrol_join(struct cp_registrar *registrar, struct cp_publish_room 
 struct err cp_enrol_renew(struct cp_registrar *registrar, struct cp_publish_room *room,
                           struct slice body, json_t **out)
 {
-    enum { NODE, CSR, AT, SENT, PROOF, COUNT };
-    struct member m[COUNT] = {{.name = "node", .max = CP_ENVIRONMENT_MAX},
-                              {.name = "csr", .max = CP_ENROL_BODY_MAX},
-                              {.name = "at_ms", .number = true},
-                              {.name = "count", .number = true},
-                              {.name = "proof", .max = (size_t)2 * KEY_SIGNATURE_SIZE}};
+    enum { NODE, CSR, AT, SENT, PROOF, CERTIFICATE, PRESENTED, COUNT };
+    struct member m[COUNT] = {
+        {.name = "node", .max = CP_ENVIRONMENT_MAX},
+        {.name = "csr", .max = CP_ENROL_BODY_MAX},
+        {.name = "at_ms", .number = true},
+        {.name = "count", .number = true},
+        {.name = "proof", .max = (size_t)2 * KEY_SIGNATURE_SIZE},
+        {.name = "certificate", .max = CP_ENROL_BODY_MAX, .optional = true},
+        {.name = "certificate_proof", .max = (size_t)2 * NET_SIGNATURE_MAX, .optional = true}};
+    uint8_t presented[NET_SIGNATURE_MAX];
     auto_json json_t *asked = NULL;
     auto_buf struct buf message = BUF_MAX(MESSAGE_MAX);
     struct cp_renew_request request = {.node = NULL};
@@ -305,7 +310,13 @@ struct err cp_enrol_renew(struct cp_registrar *registrar, struct cp_publish_room
     if (err_ok(e)) {
         e = read_hex(&m[PROOF], request.proof, sizeof(request.proof), &message);
     }
+    const size_t presented_size = err_ok(e) ? strlen(m[PRESENTED].text) / 2 : 0;
     if (err_ok(e)) {
+        e = read_hex(&m[PRESENTED], presented, presented_size, &message);
+    }
+    if (err_ok(e)) {
+        request.certificate = slice_str(m[CERTIFICATE].text);
+        request.presented = slice_of(presented, presented_size);
         request.node = m[NODE].text;
         request.csr = slice_str(m[CSR].text);
         request.at_ms = m[AT].value;
@@ -419,26 +430,42 @@ struct err cp_enrol_depart(struct cp_publish_room *room, struct slice body, bool
     return find_unvouched(room, m[REMOVED_NODE].text, *out);
 }
 
+struct listing {
+    struct cp_passports *passports;
+    json_t *nodes;
+};
+
+/* What its certificate says of a node: nothing, where the row has none of ours. */
 static struct err add_node(void *ctx, const struct cp_node *node)
 {
-    char key[2 * sizeof(node->status_key) + 1];
-    struct cp_grant grant = cp_grant_split(slice_str(node->labels));
-    text_hex(slice_of(node->status_key, sizeof(node->status_key)), key);
+    struct listing *l = ctx;
+    char key[2 * NET_STATUS_KEY_SIZE + 1] = "";
+    struct cp_passport who = {.grant = ""};
+    struct err e =
+        l->passports == NULL
+            ? FAIL(E_CERTIFICATE_MISSING)
+            : cp_passport_open(l->passports, node->id,
+                               slice_of(node->certificate, node->certificate_size), &who);
+    TRY(e.code == E_CERTIFICATE_MISSING ? OK : e);
+    if (who.has_status_key) {
+        text_hex(slice_of(who.status_key, sizeof(who.status_key)), key);
+    }
+    struct cp_grant grant = cp_grant_split(slice_str(who.grant));
     json_t *item = json_pack("{s:s, s:s, s:o, s:o, s:s, s:I, s:I, s:s}", "node", node->id, "state",
                              node->state == CP_NODE_REMOVED ? "removed" : "enrolled", "labels",
                              text_of(grant.labels), "sans", text_of(grant.sans), "serial",
                              node->serial, "not_after_ms", (json_int_t)node->not_after_ms,
                              "enrolled_ms", (json_int_t)node->enrolled_ms, "status_key", key);
-    return json_array_append_new(ctx, item) == 0 ? OK : FAIL(E_NO_MEMORY);
+    return json_array_append_new(l->nodes, item) == 0 ? OK : FAIL(E_NO_MEMORY);
 }
 
 struct err cp_enrol_list(struct cp_registrar *registrar, struct cp_publish_room *room,
                          struct slice body, json_t **out)
 {
-    (void)registrar;
     (void)body;
-    json_t *nodes = json_array();
-    struct err e = room->store->ops->node_list(room->store, room->environment, add_node, nodes);
-    *out = json_pack("{s:o}", "nodes", nodes);
+    struct listing listing = {.passports = cp_registrar_passports(registrar),
+                              .nodes = json_array()};
+    struct err e = room->store->ops->node_list(room->store, room->environment, add_node, &listing);
+    *out = json_pack("{s:o}", "nodes", listing.nodes);
     return e;
 }

@@ -408,6 +408,7 @@ static struct err make_threads(struct serve *s)
                                      .replicas = s->nats_replicas,
                                      .store = s->store,
                                      .bus = s->bus,
+                                     .passports = cp_registrar_passports(s->registrar),
                                      .restore = restore,
                                      .restore_ctx = s};
     TRY(say(s, cp_fleet_new(&fleet, &s->fleet, &s->message), "fleet"));

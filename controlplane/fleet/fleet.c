@@ -11,6 +11,7 @@
 
 #include "common/base/check.h"
 #include "common/base/clock.h"
+#include "common/base/ids.h"
 #include "common/base/limits.h"
 #include "common/base/lock.h"
 #include "common/base/log.h"
@@ -34,10 +35,24 @@ enum {
     BUCKET_BYTES = 64 << 20,
 };
 
+struct proof {
+    uint8_t digest[DIGEST_SIZE]; /* of the certificate that was judged. */
+};
+
+/* By id, which is how the store lists them. */
+struct members {
+    struct cp_roll_member *items; /* owned; 'proofs' as many. */
+    struct proof *proofs;
+    size_t count;
+    size_t capacity;
+    uint64_t generation; /* of the authorities that they were judged by. */
+};
+
 struct cp_fleet {
     struct cp_fleet_options options;
     struct cp_store *store; /* the thread's. */
     struct cp_roll *roll;
+    struct members members; /* as they were read last. */
     struct kv kv;
     struct queue inbox;
     sem_t wakes;
@@ -72,11 +87,12 @@ static struct cp_roll_now now(void)
 
 /* ---- the store's nodes ---- */
 
-struct members {
-    struct cp_roll_member *items; /* owned. */
-    size_t count;
-    size_t capacity;
-};
+static void free_members(struct members *m)
+{
+    free(m->items);
+    free(m->proofs);
+    *m = (struct members){.items = NULL};
+}
 
 static struct err grow(struct members *m)
 {
@@ -85,41 +101,98 @@ static struct err grow(struct members *m)
     }
     size_t capacity = m->capacity == 0 ? 64 : m->capacity * 2;
     struct cp_roll_member *items = realloc(m->items, capacity * sizeof(*items));
-    if (items == NULL) {
+    m->items = items == NULL ? m->items : items;
+    struct proof *proofs = realloc(m->proofs, capacity * sizeof(*proofs));
+    m->proofs = proofs == NULL ? m->proofs : proofs;
+    if (items == NULL || proofs == NULL) {
         return FAIL(E_NO_MEMORY);
     }
-    m->items = items;
     m->capacity = capacity;
+    return OK;
+}
+
+struct reading {
+    struct cp_fleet *fleet;
+    struct members found;
+    size_t at; /* in those of the last time: nothing before it is looked at again. */
+};
+
+/* What was judged of this certificate of this node the last time; NULL: another one. */
+static const struct cp_roll_member *judged_before(struct reading *r, const char *id,
+                                                  const struct proof *proof)
+{
+    const struct members *last = &r->fleet->members;
+    if (last->generation != r->found.generation) {
+        return NULL;
+    }
+    while (r->at < last->count && strcmp(last->items[r->at].id, id) < 0) {
+        r->at++;
+    }
+    bool same = r->at < last->count && strcmp(last->items[r->at].id, id) == 0 &&
+                memcmp(last->proofs[r->at].digest, proof->digest, sizeof(proof->digest)) == 0;
+    return same ? &last->items[r->at] : NULL;
+}
+
+/* A signature is verified once for each certificate, not each time that the rows are read. */
+static struct err judge_member(struct reading *r, const struct cp_node *node, struct proof *proof,
+                               struct cp_roll_member *out)
+{
+    struct slice der = slice_of(node->certificate, node->certificate_size);
+    struct cp_passport who;
+    ids_digest(der, proof->digest);
+    const struct cp_roll_member *before = judged_before(r, node->id, proof);
+    if (before != NULL) {
+        out->proved = before->proved;
+        (void)memcpy(out->status_key, before->status_key, sizeof(out->status_key));
+        return OK;
+    }
+    struct err e = r->fleet->options.passports == NULL
+                       ? FAIL(E_CERTIFICATE_MISSING)
+                       : cp_passport_open(r->fleet->options.passports, node->id, der, &who);
+    if (e.code == E_CERTIFICATE_MISSING) {
+        LOG(LOG_WARN, "fleet", "node_unproved", LOG_STR("node", node->id));
+        return OK;
+    }
+    TRY(e);
+    out->proved = who.has_status_key;
+    (void)memcpy(out->status_key, who.status_key, sizeof(out->status_key));
     return OK;
 }
 
 static struct err add_member(void *ctx, const struct cp_node *node)
 {
-    struct members *m = ctx;
+    struct reading *r = ctx;
+    struct members *m = &r->found;
     if (m->count >= limits.nodes) {
         return OK; /* the roll has no more places either. */
     }
     TRY(grow(m));
-    struct cp_roll_member *member = &m->items[m->count++];
+    struct cp_roll_member *member = &m->items[m->count];
     *member = (struct cp_roll_member){.removed = node->state == CP_NODE_REMOVED};
     (void)snprintf(member->id, sizeof(member->id), "%s", node->id);
-    memcpy(member->status_key, node->status_key, sizeof(member->status_key));
+    TRY(judge_member(r, node, &m->proofs[m->count], member));
+    m->count++;
     return OK;
 }
 
 static void read_members(struct cp_fleet *f)
 {
-    struct members members = {.count = 0};
-    struct err e = f->store->ops->node_list(f->store, f->options.environment, add_member, &members);
+    struct cp_passports *passports = f->options.passports;
+    struct reading r = {.fleet = f};
+    r.found.generation = passports == NULL ? 0 : cp_passports_generation(passports);
+    struct err e = f->store->ops->node_list(f->store, f->options.environment, add_member, &r);
     if (err_ok(e)) {
         struct cp_roll_now moment = now();
-        cp_roll_enrol(f->roll, members.items, members.count, &moment);
+        cp_roll_enrol(f->roll, r.found.items, r.found.count, &moment);
         f->members_known = true;
+        free_members(&f->members);
+        f->members = r.found;
+        r.found = (struct members){.items = NULL};
     } else if (!f->members_failed) { /* once: the ones that are known stay. */
         LOG(LOG_WARN, "fleet", "nodes_unread", LOG_ERR(e));
     }
     f->members_failed = !err_ok(e);
-    free(members.items);
+    free_members(&r.found);
 }
 
 static bool takes_refresh(struct cp_fleet *f)
@@ -385,6 +458,7 @@ void cp_fleet_free(struct cp_fleet *fleet)
     }
     bus_unsubscribe(fleet->options.bus, fleet->subscription);
     cp_roll_free(fleet->roll);
+    free_members(&fleet->members);
     cp_store_close(fleet->store);
     queue_free(&fleet->inbox, bus_message_drop);
     (void)sem_destroy(&fleet->wakes);

@@ -3,14 +3,12 @@
  *
  * Shape      a thread that fills the roll (roll.h) from the node bucket: each new status arrives as
  *            a message, and what lay there before is read for every enrolled node after each
- *            connect. Nodes are enrolled in the store, where they joined, or by hand, in
- *            DIRECTORY/<id>.pub. A status that does not count is shown as unverified and believed
- *            in nothing.
- * Units      milliseconds.
- * Ownership  cp_fleet_new() gives a fleet that cp_fleet_free() ends.
- * Threads    one thread of its own, with a store of its own; all calls but _new, _run and _free
- *            from any.
- * Errors     none: what does not verify is counted and shown.
+ *            connect. Nodes are enrolled in the store, where they joined and whose certificates say
+ *            their keys (passport.h), or by hand, in DIRECTORY/<id>.pub. A status that does not
+ * count is shown as unverified and believed in nothing. Units      milliseconds. Ownership
+ * cp_fleet_new() gives a fleet that cp_fleet_free() ends. Threads    one thread of its own, with a
+ * store of its own; all calls but _new, _run and _free from any. Errors     none: what does not
+ * verify is counted and shown.
  */
 #pragma once
 
@@ -21,6 +19,7 @@
 #include "common/base/err.h"
 #include "common/bus/bus.h"
 #include "common/snapshot/status.h"
+#include "controlplane/identity/passport.h"
 
 struct cp_fleet;
 
@@ -30,6 +29,8 @@ struct cp_fleet_options {
     uint32_t replicas;     /* that the bucket of statuses should have. */
     const char *store;     /* URL. */
     struct bus *bus;
+    struct cp_passports *passports; /* what the store's nodes are judged by; NULL: there is no CA
+                                       here, and none of them is believed. */
     /* A verified node misses what should lie in the bucket. */
     void (*restore)(void *ctx);
     void *restore_ctx;

@@ -30,6 +30,7 @@ struct entry {
     struct cp_fleet_node node;
     uint8_t key[KEY_PUBLIC_SIZE]; /* the store's, or the one that last verified. */
     enum known known;
+    bool keyed; /* the store said its key, by a certificate of ours. */
     bool removed;
     bool asked;         /* the store was looked at since it came up. */
     uint64_t count;     /* highest of a status that counted, of this key. */
@@ -177,7 +178,8 @@ static void drop_statements(struct entry *entry, enum err_code why)
 static void set_member(struct cp_roll *roll, struct entry *entry, const struct cp_roll_member *m)
     REQUIRES(roll->shared.lock)
 {
-    bool same = memcmp(entry->key, m->status_key, KEY_PUBLIC_SIZE) == 0;
+    bool same = !m->proved || memcmp(entry->key, m->status_key, KEY_PUBLIC_SIZE) == 0;
+    entry->keyed = entry->keyed || m->proved;
     if (!same) {
         memcpy(entry->key, m->status_key, KEY_PUBLIC_SIZE);
         entry->count = 0;
@@ -285,12 +287,12 @@ static bool says_bucket_is_wrong(const struct status *status)
     return false;
 }
 
-/* E_NOT_FOUND: nobody enrolled it. */
+/* E_NOT_FOUND: nobody enrolled it. E_CERTIFICATE_MISSING: the store has it without its key. */
 static struct err find_key(struct cp_roll *roll, struct entry *entry, struct key_public *out)
 {
     struct key_public key = {.role = KEY_ROLE_NODE};
     struct slice id = slice_str(entry->node.id);
-    if (entry->known == IN_STORE) {
+    if (entry->known == IN_STORE && entry->keyed) {
         memcpy(key.name, entry->node.id, sizeof(key.name));
         memcpy(key.bytes, entry->key, sizeof(key.bytes));
         *out = key;
@@ -300,7 +302,11 @@ static struct err find_key(struct cp_roll *roll, struct entry *entry, struct key
     auto_buf struct buf message = BUF_MAX(PATH_SIZE + 256);
     path_of(roll, id, path);
     struct err e = cp_key_read_public(path, &key, &message);
-    set_known(roll, entry, e.code == E_NOT_FOUND ? NOWHERE : BY_HAND);
+    if (entry->known != IN_STORE) {
+        set_known(roll, entry, e.code == E_NOT_FOUND ? NOWHERE : BY_HAND);
+    } else if (e.code == E_NOT_FOUND) {
+        e = FAIL(E_CERTIFICATE_MISSING);
+    }
     TRY(e);
     if (key.role != KEY_ROLE_NODE || !slice_eq(slice_str(key.name), id)) {
         return FAIL(E_UNAUTHENTICATED);

@@ -7,9 +7,9 @@
  *            database's transaction.
  * Ownership  evidence is borrowed for the call.
  * Threads    any; the store is the caller's.
- * Errors     E_TOKEN_UNKNOWN, E_TOKEN_USED, E_TOKEN_EXPIRED, E_TOKEN_MISMATCH, E_UNAUTHENTICATED
- *            (the proof is not the status key's), and the store's.
- * Source     docs/control-plane.md, "Joining".
+ * Errors     E_TOKEN_UNKNOWN (also for one whose row no replica vouches for), E_TOKEN_USED,
+ * E_TOKEN_EXPIRED, E_TOKEN_MISMATCH, E_UNAUTHENTICATED (the proof is not the status key's), and the
+ * store's. Source     docs/control-plane.md, "Joining".
  */
 #pragma once
 
@@ -18,12 +18,15 @@
 #include "common/base/err.h"
 #include "common/base/slice.h"
 #include "common/snapshot/join.h"
+#include "controlplane/identity/passport.h"
 #include "controlplane/store/store.h"
 
 /* What a node presents. */
 struct cp_evidence {
     const char *environment;       /* ours; */
     const uint8_t *environment_id; /* and as containers carry it. */
+    const uint8_t *vouch_key;      /* CP_VOUCH_KEY_SIZE bytes: what rows of tokens are judged by; */
+    struct cp_passports *passports; /* and rows of nodes. */
     const struct join_token *token;
     struct slice csr;
     uint8_t status_key[KEY_PUBLIC_SIZE];

@@ -131,6 +131,7 @@ struct shape {
     uint64_t count; /* in the serial. */
     bool ca;
     const char *san;
+    const uint8_t *status_key; /* of a node that joined; NULL: none. */
 };
 
 static struct err set_labels(X509 *cert, const struct labels *labels)
@@ -157,7 +158,8 @@ static struct err extend(X509 *cert, X509 *issuer, const struct shape *shape)
     if (!shape->ca) {
         TRY(add_extension(cert, issuer, NID_authority_key_identifier, "keyid:always"));
     }
-    return add_extension(cert, issuer, NID_subject_alt_name, shape->san);
+    TRY(add_extension(cert, issuer, NID_subject_alt_name, shape->san));
+    return shape->status_key == NULL ? OK : net_cert_add_status_key(cert, shape->status_key);
 }
 
 /* All but the signature; 'issuer' is the certificate itself for a CA. */
@@ -543,7 +545,7 @@ struct err cp_ca_sign(struct cp_ca *ca, const struct cp_ca_order *order, struct 
     const char *san_text = NULL;
     auto_buf struct buf san = BUF_MAX(SAN_SIZE);
     auto_buf struct buf message = BUF_MAX(SAN_SIZE); /* what is wrong was said at the token. */
-    struct shape shape = {.count = order->count};
+    struct shape shape = {.count = order->count, .status_key = order->status_key};
     if (!text_is_name(slice_str(order->node)) || order->count >> NET_SERIAL_COUNT_BITS != 0) {
         return FAIL(E_USAGE);
     }

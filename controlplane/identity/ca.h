@@ -67,8 +67,9 @@ struct cp_ca_order {
     const char *node;
     struct slice labels; /* of a cp_grant. */
     struct slice sans;
-    uint64_t ttl_ms; /* a second to CP_LEAF_DAYS_MAX. */
-    uint64_t count;  /* of the request: net_serial_count(). */
+    uint64_t ttl_ms;           /* a second to CP_LEAF_DAYS_MAX. */
+    uint64_t count;            /* of the request: net_serial_count(). */
+    const uint8_t *status_key; /* NET_STATUS_KEY_SIZE bytes, which the certificate says. */
 };
 
 /* What was signed. */

@@ -127,6 +127,7 @@ static struct err make_order(const struct cp_ca_order *from, struct certifier_or
         from->sans.size >= sizeof(out->sans)) {
         return FAIL(E_USAGE);
     }
+    (void)memcpy(out->status_key, from->status_key, sizeof(out->status_key));
     (void)snprintf(out->node, sizeof(out->node), "%s", from->node);
     (void)snprintf(out->labels, sizeof(out->labels), "%.*s", SLICE_ARG(from->labels));
     (void)snprintf(out->sans, sizeof(out->sans), "%.*s", SLICE_ARG(from->sans));

@@ -26,6 +26,7 @@ struct certifier_order {
     struct net_point point;
     uint64_t ttl_ms;
     uint64_t count;
+    uint8_t status_key[NET_STATUS_KEY_SIZE];
     char node[CP_ENVIRONMENT_MAX + 1];
     char labels[CP_LABELS_MAX + 1];
     char sans[CP_LABELS_MAX + 1];

@@ -32,7 +32,8 @@ static struct err sign(struct cp_ca *ca, const struct certifier_order *from, str
                                       .labels = slice_str(from->labels),
                                       .sans = slice_str(from->sans),
                                       .ttl_ms = from->ttl_ms,
-                                      .count = from->count};
+                                      .count = from->count,
+                                      .status_key = from->status_key};
     return cp_ca_sign(ca, &order, out);
 }
 

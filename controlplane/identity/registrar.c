@@ -1,6 +1,7 @@
 /* registrar: see registrar.h. */
 #include "controlplane/identity/registrar.h"
 
+#include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,6 +25,7 @@ enum {
 struct cp_registrar {
     struct cp_registrar_options options;
     uint8_t environment_id[ENVIRONMENT_SIZE];
+    struct cp_passports *passports; /* owned; NULL without a CA. */
     uint64_t audited_second;
     unsigned audited; /* refusals in that second. */
     struct {
@@ -41,6 +43,13 @@ struct err cp_registrar_new(const struct cp_registrar_options *options, struct c
     r->options = *options;
     snap_environment(slice_str(options->environment), r->environment_id);
     lock_init(&r->shared.lock);
+    struct err e = options->certifier == NULL
+                       ? OK
+                       : cp_passports_new(cp_certifier_bundle(options->certifier), &r->passports);
+    if (!err_ok(e)) {
+        cp_registrar_free(r);
+        return e;
+    }
     *out = r;
     return OK;
 }
@@ -50,6 +59,7 @@ void cp_registrar_free(struct cp_registrar *r)
     if (r == NULL) {
         return;
     }
+    cp_passports_free(r->passports);
     lock_free(&r->shared.lock);
     free(r);
 }
@@ -57,6 +67,11 @@ void cp_registrar_free(struct cp_registrar *r)
 struct slice cp_registrar_bundle(const struct cp_registrar *r)
 {
     return cp_certifier_bundle(r->options.certifier);
+}
+
+struct cp_passports *cp_registrar_passports(const struct cp_registrar *r)
+{
+    return r->passports;
 }
 
 void cp_registrar_counters(struct cp_registrar *r, struct cp_registrar_counters *out)
@@ -206,6 +221,7 @@ static struct err invite(struct cp_registrar *r, struct cp_store *store,
     (void)snprintf(row->labels, sizeof(row->labels), "%.*s", SLICE_ARG(buf_slice(&grant)));
     (void)snprintf(row->author, sizeof(row->author), "%s", i->author);
     row->expires_ms = clock_wall_ms() + (int64_t)i->ttl_ms;
+    cp_vouch_token(r->options.vouch_key, r->options.environment, row, row->warrant);
     return store->ops->token_put(store, r->options.environment, row);
 }
 
@@ -314,12 +330,40 @@ struct err cp_registrar_remove(struct cp_registrar *r, struct cp_store *store,
 
 /* ---- joining ---- */
 
+/* The row keeps the leaf as it was signed. That it reads back is asked now, and not at its renewal.
+ * The certifier may have been started again, and read its authorities anew. */
+static struct err keep_leaf(struct cp_registrar *r, const struct cp_ca_leaf *leaf,
+                            struct cp_node *node)
+{
+    auto_chain struct net_chain chain = {.count = 0};
+    auto_buf struct buf der = BUF_MAX(CP_CERTIFICATE_MAX);
+    struct cp_passport ignored;
+    TRY(net_chain_read(buf_slice(&leaf->chain), &chain));
+    TRY(net_cert_write(chain.certs[0], &der));
+    TRY(cp_passports_set(r->passports, cp_registrar_bundle(r)));
+    TRY(cp_passport_open(r->passports, node->id, buf_slice(&der), &ignored));
+    (void)memcpy(node->certificate, der.ptr, der.size);
+    node->certificate_size = der.size;
+    (void)snprintf(node->serial, sizeof(node->serial), "%s", leaf->serial);
+    node->not_after_ms = leaf->not_after_ms;
+    return OK;
+}
+
+static void vouch(const struct cp_registrar *r, struct cp_node *node)
+{
+    struct cp_certificate certificate = {.not_after_ms = node->not_after_ms};
+    (void)memcpy(certificate.node, node->id, sizeof(certificate.node));
+    (void)memcpy(certificate.serial, node->serial, sizeof(certificate.serial));
+    cp_vouch_given(r->options.vouch_key, r->options.environment, &certificate, node->warrant);
+}
+
 /* What is signed for a node, and what is kept of it. */
 static struct err make_leaf(struct cp_registrar *r, struct slice csr, uint64_t count,
-                            struct cp_node *node, struct cp_admission *out, struct buf *message)
+                            const struct cp_passport *who, struct cp_node *node,
+                            struct cp_admission *out, struct buf *message)
 {
     auto_net_key struct evp_pkey_st *key = NULL;
-    struct cp_grant grant = cp_grant_split(slice_str(node->labels));
+    struct cp_grant grant = cp_grant_split(slice_str(who->grant));
     TRY(say(net_csr_open(csr, &key),
             "csr: expected a PKCS #10 request in PEM, signed by its own key of P-256 or P-384",
             message));
@@ -328,16 +372,13 @@ static struct err make_leaf(struct cp_registrar *r, struct slice csr, uint64_t c
                                 .labels = grant.labels,
                                 .sans = grant.sans,
                                 .ttl_ms = limits.node_cert_ttl_ms,
-                                .count = count};
+                                .count = count,
+                                .status_key = who->status_key};
     TRY(cp_certifier_sign(r->options.certifier, &order, &out->leaf));
+    TRY(keep_leaf(r, &out->leaf, node));
     (void)snprintf(out->node, sizeof(out->node), "%s", node->id);
     (void)snprintf(out->labels, sizeof(out->labels), "%.*s", SLICE_ARG(grant.labels));
-    (void)snprintf(node->serial, sizeof(node->serial), "%s", out->leaf.serial);
-    node->not_after_ms = out->leaf.not_after_ms;
-    struct cp_certificate certificate = {.not_after_ms = node->not_after_ms};
-    (void)memcpy(certificate.node, node->id, sizeof(certificate.node));
-    (void)memcpy(certificate.serial, node->serial, sizeof(certificate.serial));
-    cp_vouch_given(r->options.vouch_key, r->options.environment, &certificate, node->warrant);
+    vouch(r, node);
     return OK;
 }
 
@@ -348,12 +389,13 @@ static struct err admit(struct cp_registrar *r, struct cp_store *store,
     struct cp_attested attested;
     TRY(r->options.attestor->judge(store, evidence, &attested));
     struct cp_node node = {.state = CP_NODE_ENROLLED};
+    struct cp_passport who = {.has_status_key = true};
     (void)snprintf(node.id, sizeof(node.id), "%s", attested.node);
-    (void)snprintf(node.labels, sizeof(node.labels), "%s", attested.grant);
-    memcpy(node.status_key, evidence->status_key, KEY_PUBLIC_SIZE);
+    (void)snprintf(who.grant, sizeof(who.grant), "%s", attested.grant);
+    (void)memcpy(who.status_key, evidence->status_key, KEY_PUBLIC_SIZE);
     uint64_t count = net_serial_count(attested.serial) + 1;
     uint64_t now_ms = (uint64_t)clock_wall_ms();
-    TRY(make_leaf(r, evidence->csr, count > now_ms ? count : now_ms, &node, out, message));
+    TRY(make_leaf(r, evidence->csr, count > now_ms ? count : now_ms, &who, &node, out, message));
     return r->options.attestor->enrol(store, evidence, &attested, &node);
 }
 
@@ -398,6 +440,8 @@ struct err cp_registrar_join(struct cp_registrar *r, struct cp_store *store,
 {
     struct cp_evidence evidence = {.environment = r->options.environment,
                                    .environment_id = r->environment_id,
+                                   .vouch_key = r->options.vouch_key,
+                                   .passports = r->passports,
                                    .token = &request->token,
                                    .csr = request->csr};
     char actor[CP_AUTHOR_MAX + 1];
@@ -419,17 +463,79 @@ struct err cp_registrar_join(struct cp_registrar *r, struct cp_store *store,
 
 /* ---- renewing ---- */
 
-static struct err judge_renewal(struct cp_registrar *r, const struct cp_renew_request *request,
-                                const struct cp_node *node, struct buf *message)
+static struct renew_statement statement_of(const struct cp_registrar *r,
+                                           const struct cp_renew_request *request)
+{
+    return (struct renew_statement){.environment = r->environment_id,
+                                    .node = slice_str(request->node),
+                                    .csr = request->csr,
+                                    .at_ms = request->at_ms,
+                                    .count = request->count};
+}
+
+/*
+ * A certificate of a release before does not say its node's status key. The key that the row has is
+ * taken for the node's where the certificate's own key says so, too: neither who can write to the
+ * database nor who took a certificate with its key has both. Such certificates are over a
+ * node-cert-ttl after the last release that made them.
+ */
+static struct err judge_presented(struct cp_registrar *r, const struct cp_renew_request *request,
+                                  const struct cp_node *node, const struct x509_st *cert,
+                                  struct cp_passport *who)
 {
     auto_buf struct buf statement = BUF_MAX(JOIN_STATEMENT_MAX);
-    struct renew_statement s = {.environment = r->environment_id,
-                                .node = slice_str(request->node),
-                                .csr = request->csr,
-                                .at_ms = request->at_ms,
-                                .count = request->count};
+    struct renew_statement s = statement_of(r, request);
+    if (sodium_is_zero(node->status_key, sizeof(node->status_key))) {
+        return FAIL(E_CERTIFICATE_MISSING);
+    }
+    TRY(present_statement(&s, node->status_key, &statement));
+    TRY(net_cert_proves(cert, buf_slice(&statement), request->presented));
+    (void)memcpy(who->status_key, node->status_key, sizeof(who->status_key));
+    who->has_status_key = true;
+    return OK;
+}
+
+/* The one that was sent must be in time: it was not kept by us. */
+static struct err open_sent(struct cp_registrar *r, const struct cp_renew_request *request,
+                            const struct cp_node *node, struct cp_passport *out)
+{
+    auto_chain struct net_chain chain = {.count = 0};
+    auto_buf struct buf der = BUF_MAX(NET_CERT_DER_MAX);
+    if (request->certificate.size == 0 || !err_ok(net_chain_read(request->certificate, &chain))) {
+        return FAIL(E_CERTIFICATE_MISSING);
+    }
+    TRY(net_cert_write(chain.certs[0], &der));
+    TRY(cp_passport_open(r->passports, node->id, buf_slice(&der), out));
+    if (out->not_after_ms <= clock_wall_ms()) {
+        return FAIL(E_CERTIFICATE_MISSING);
+    }
+    return out->has_status_key ? OK : judge_presented(r, request, node, chain.certs[0], out);
+}
+
+/* Who the node is that renews. */
+static struct err open_row(struct cp_registrar *r, const struct cp_renew_request *request,
+                           const struct cp_node *node, struct cp_passport *out)
+{
+    struct err e = cp_passport_open(r->passports, node->id,
+                                    slice_of(node->certificate, node->certificate_size), out);
+    if (err_ok(e) && out->has_status_key) {
+        return OK;
+    }
+    TRY(e.code == E_CERTIFICATE_MISSING ? OK : e);
+    if (node->certificate_size > 0) {
+        LOG(LOG_WARN, "identity", "row_unproved", LOG_STR("node", node->id));
+    }
+    return open_sent(r, request, node, out);
+}
+
+static struct err judge_renewal(struct cp_registrar *r, const struct cp_renew_request *request,
+                                const struct cp_node *node, const struct cp_passport *who,
+                                struct buf *message)
+{
+    auto_buf struct buf statement = BUF_MAX(JOIN_STATEMENT_MAX);
+    struct renew_statement s = statement_of(r, request);
     TRY(renew_statement(&s, &statement));
-    if (!key_verify(node->status_key, buf_slice(&statement), request->proof)) {
+    if (!key_verify(who->status_key, buf_slice(&statement), request->proof)) {
         return say(FAIL(E_UNAUTHENTICATED), "proof: it is not the node's status key's", message);
     }
     if (node->state == CP_NODE_REMOVED) {
@@ -441,7 +547,7 @@ static struct err judge_renewal(struct cp_registrar *r, const struct cp_renew_re
         return say(FAIL(E_CLOCK_SKEW), "at_ms: the clocks differ by more than clock-tolerance-ms",
                    message);
     }
-    if (request->count <= net_serial_count(node->serial) ||
+    if (request->count <= net_serial_count(who->serial) ||
         request->count >> NET_SERIAL_COUNT_BITS != 0) {
         return FAIL(E_RENEWAL_REPLAYED);
     }
@@ -453,14 +559,19 @@ static struct err renew(struct cp_registrar *r, struct cp_store *store,
                         struct buf *message)
 {
     struct cp_node node;
+    struct cp_passport who;
     const char *environment = r->options.environment;
     struct err e = store->ops->node_get(store, environment, request->node, &node);
     if (e.code == E_NOT_FOUND) {
         return say(FAIL(E_UNAUTHENTICATED), "no node of this name joined", message);
     }
     TRY(e);
-    TRY(judge_renewal(r, request, &node, message));
-    TRY(make_leaf(r, request->csr, request->count, &node, out, message));
+    TRY(say(open_row(r, request, &node, &who),
+            "the node's row has no certificate of ours: send \"certificate\" and "
+            "\"certificate_proof\", or join again with a new token",
+            message));
+    TRY(judge_renewal(r, request, &node, &who, message));
+    TRY(make_leaf(r, request->csr, request->count, &who, &node, out, message));
     e = store->ops->node_renew(store, environment, &node);
     return e.code == E_NOT_FOUND ? FAIL(E_NODE_REMOVED) : e;
 }

@@ -7,8 +7,9 @@
  *            An admission is the caller's: cp_admission_free().
  * Threads    one thread works with it; cp_registrar_counters() from any.
  * Errors     those of attest.h and ca.h; E_UNAUTHENTICATED for a renewal that the node's status key
- *            did not sign, E_NODE_REMOVED, E_CLOCK_SKEW, E_RENEWAL_REPLAYED; E_UNSUPPORTED without
- *            a CA. 'message' (may stay empty) gets one sentence.
+ *            did not sign, E_CERTIFICATE_MISSING for one of a node whose row has no certificate of
+ *            ours and that did not send it either, E_NODE_REMOVED, E_CLOCK_SKEW,
+ * E_RENEWAL_REPLAYED; E_UNSUPPORTED without a CA. 'message' (may stay empty) gets one sentence.
  * Source     docs/control-plane.md, "Joining".
  */
 #pragma once
@@ -112,10 +113,17 @@ struct cp_renew_request {
     int64_t at_ms;
     uint64_t count; /* above that of the node's present certificate: net_serial_count(). */
     uint8_t proof[KEY_SIGNATURE_SIZE]; /* of renew_statement(). */
+    struct slice certificate;          /* PEM of its present one; empty: it was not sent. */
+    struct slice presented; /* present_statement(), signed by that one's key; empty: likewise. */
 };
+/* Who renews is what the certificate in the node's row says, never what else is in the row. One
+ * that was sent is asked where the row has none: it is of a release before, or was tampered with.
+ */
 MUST_CHECK struct err cp_registrar_renew(struct cp_registrar *r, struct cp_store *store,
                                          const struct cp_renew_request *request,
                                          struct cp_admission *out, struct buf *message);
 
 /* The CAs that nodes trust. */
 struct slice cp_registrar_bundle(const struct cp_registrar *r);
+/* What rows of nodes are judged by; NULL without a CA. */
+struct cp_passports *cp_registrar_passports(const struct cp_registrar *r);

@@ -34,7 +34,7 @@ static struct err put_token(struct sql *db, void *ctx)
     auto_sql struct sql_query q;
     sql_begin(&q, db,
               "INSERT INTO join_token (environment, digest, node, labels, author, expires_ms,"
-              " used_ms) VALUES ($1, $2, $3, $4, $5, $6, 0)"
+              " used_ms, warrant) VALUES ($1, $2, $3, $4, $5, $6, 0, $7)"
               " ON CONFLICT (environment, digest) DO NOTHING RETURNING node");
     sql_bind_text(&q, 1, t->environment);
     sql_bind_bytes(&q, 2, slice_of(t->token->digest, DIGEST_SIZE));
@@ -42,6 +42,7 @@ static struct err put_token(struct sql *db, void *ctx)
     sql_bind_text(&q, 4, t->token->labels);
     sql_bind_text(&q, 5, t->token->author);
     sql_bind_number(&q, 6, (uint64_t)t->token->expires_ms);
+    sql_bind_bytes(&q, 7, slice_of(t->token->warrant, sizeof(t->token->warrant)));
     bool written = false;
     TRY(sql_row(&q, &written));
     TRY(sql_run(&q));
@@ -63,8 +64,8 @@ static struct err get_token(struct sql *db, const char *environment,
 {
     auto_sql struct sql_query q;
     sql_begin(&q, db,
-              "SELECT node, labels, author, expires_ms, used_ms, trilane_now() FROM join_token"
-              " WHERE environment = $1 AND digest = $2");
+              "SELECT node, labels, author, expires_ms, used_ms, trilane_now(), warrant"
+              " FROM join_token WHERE environment = $1 AND digest = $2");
     sql_bind_text(&q, 1, environment);
     sql_bind_bytes(&q, 2, slice_of(digest, DIGEST_SIZE));
     bool found = false;
@@ -83,6 +84,7 @@ static struct err get_token(struct sql *db, const char *environment,
     sql_text(&q, 0, out->node, sizeof(out->node));
     sql_text(&q, 1, out->labels, sizeof(out->labels));
     sql_text(&q, 2, out->author, sizeof(out->author));
+    sql_copy(&q, 6, out->warrant, sizeof(out->warrant));
     return OK;
 }
 
@@ -94,7 +96,17 @@ struct err cp_op_token_get(struct cp_store *store, const char *environment,
 
 /* ---- reading nodes ---- */
 
-#define NODE_COLUMNS "id, state, status_key, labels, serial, not_after_ms, enrolled_ms"
+#define NODE_COLUMNS "id, state, status_key, certificate, serial, not_after_ms, enrolled_ms"
+
+/* One that is too long is none of ours. */
+static void read_certificate(const struct sql_query *q, int column, struct cp_node *out)
+{
+    struct slice bytes = sql_bytes(q, column);
+    if (bytes.size > 0 && bytes.size <= sizeof(out->certificate)) {
+        out->certificate_size = bytes.size;
+        (void)memcpy(out->certificate, bytes.ptr, bytes.size);
+    }
+}
 
 static void read_node(const struct sql_query *q, struct cp_node *out)
 {
@@ -104,7 +116,7 @@ static void read_node(const struct sql_query *q, struct cp_node *out)
                             .enrolled_ms = (int64_t)sql_number(q, 6)};
     sql_text(q, 0, out->id, sizeof(out->id));
     sql_copy(q, 2, out->status_key, sizeof(out->status_key));
-    sql_text(q, 3, out->labels, sizeof(out->labels));
+    read_certificate(q, 3, out);
     sql_text(q, 4, out->serial, sizeof(out->serial));
 }
 
@@ -166,6 +178,14 @@ struct err cp_op_node_list(struct cp_store *store, const char *environment, cp_s
 
 /* ---- changing nodes ---- */
 
+/* In the place of a key that a release before wrote. */
+static const uint8_t no_key[32];
+
+static struct slice certificate_of(const struct cp_node *node)
+{
+    return slice_of(node->certificate, node->certificate_size);
+}
+
 struct enrol {
     const char *environment;
     const uint8_t *digest; /* of the token. */
@@ -196,7 +216,7 @@ static struct err judge_token(struct sql *db, const struct enrol *e)
         struct cp_node node;
         TRY(get_node(db, e->environment, e->node->id, &node));
         bool ours = node.state == CP_NODE_ENROLLED &&
-                    memcmp(node.status_key, e->node->status_key, sizeof(node.status_key)) == 0;
+                    slice_eq(certificate_of(&node), certificate_of(e->node));
         return FAIL(ours ? E_EXISTS : E_TOKEN_USED);
     }
     TRY(found);
@@ -214,15 +234,16 @@ static struct err enrol(struct sql *db, void *ctx)
     }
     auto_sql struct sql_query q;
     sql_begin(&q, db,
-              "INSERT INTO node (environment, id, state, status_key, labels, serial, not_after_ms,"
-              " enrolled_ms) VALUES ($1, $2, $3, $4, $5, $6, $7, trilane_now())"
-              " ON CONFLICT (environment, id) DO UPDATE SET state = $3, status_key = $4,"
-              " labels = $5, serial = $6, not_after_ms = $7, enrolled_ms = trilane_now()");
+              "INSERT INTO node (environment, id, state, status_key, certificate, serial,"
+              " not_after_ms, enrolled_ms, labels) VALUES ($1, $2, $3, $4, $5, $6, $7,"
+              " trilane_now(), '') ON CONFLICT (environment, id) DO UPDATE SET state = $3,"
+              " status_key = $4, certificate = $5, serial = $6, not_after_ms = $7,"
+              " enrolled_ms = trilane_now(), labels = ''");
     sql_bind_text(&q, 1, e->environment);
     sql_bind_text(&q, 2, node->id);
     sql_bind_text(&q, 3, enrolled);
-    sql_bind_bytes(&q, 4, slice_of(node->status_key, sizeof(node->status_key)));
-    sql_bind_text(&q, 5, node->labels);
+    sql_bind_bytes(&q, 4, slice_of(no_key, sizeof(no_key)));
+    sql_bind_bytes(&q, 5, certificate_of(node));
     sql_bind_text(&q, 6, node->serial);
     sql_bind_number(&q, 7, (uint64_t)node->not_after_ms);
     TRY(sql_run(&q));
@@ -246,13 +267,15 @@ static struct err renew(struct sql *db, void *ctx)
     const struct change *c = ctx;
     auto_sql struct sql_query q;
     sql_begin(&q, db,
-              "UPDATE node SET serial = $4, not_after_ms = $5"
-              " WHERE environment = $1 AND id = $2 AND state = $3 RETURNING id");
+              "UPDATE node SET serial = $4, not_after_ms = $5, certificate = $6, status_key = $7,"
+              " labels = '' WHERE environment = $1 AND id = $2 AND state = $3 RETURNING id");
     sql_bind_text(&q, 1, c->environment);
     sql_bind_text(&q, 2, c->node->id);
     sql_bind_text(&q, 3, enrolled);
     sql_bind_text(&q, 4, c->node->serial);
     sql_bind_number(&q, 5, (uint64_t)c->node->not_after_ms);
+    sql_bind_bytes(&q, 6, certificate_of(c->node));
+    sql_bind_bytes(&q, 7, slice_of(no_key, sizeof(no_key)));
     bool found = false;
     TRY(sql_row(&q, &found));
     TRY(sql_run(&q));

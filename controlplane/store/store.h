@@ -41,6 +41,7 @@ enum {
     CP_REQUEST_MAX = 64,
     CP_LABELS_MAX = 1023,
     CP_SERIAL_MAX = 40,
+    CP_CERTIFICATE_MAX = 4096,
     CP_COSIGNATURES_MAX = 16,
     CP_SIGNERS_MAX = 1023,
     CP_REPLICAS_MAX = 64, /* with keys of the last week. */
@@ -113,15 +114,20 @@ struct cp_cosignature {
 
 enum cp_node_state { CP_NODE_ENROLLED, CP_NODE_REMOVED };
 
-/* A node that joined, or whose key was enrolled by hand. */
+/*
+ * A node that joined. Who it is, what it is granted and by which key it speaks is what its
+ * certificate says, once that is seen to be our CA's (controlplane/identity/passport.h); what else
+ * the row says of that is for people, and believed in nothing.
+ */
 struct cp_node {
     char id[CP_ENVIRONMENT_MAX + 1];
     enum cp_node_state state;
-    uint8_t status_key[32];           /* Ed25519, public. */
-    char labels[CP_LABELS_MAX + 1];   /* "name=value,…", names ascending; "": none. */
-    char serial[CP_SERIAL_MAX + 1];   /* of its present certificate, hex; "": not from our CA. */
-    int64_t not_after_ms;             /* of that certificate; 0: none. */
-    int64_t enrolled_ms;              /* the store's to set, once. */
+    uint8_t certificate[CP_CERTIFICATE_MAX]; /* DER of its present one; */
+    size_t certificate_size;                 /* 0: a release before wrote the row, */
+    uint8_t status_key[32];                  /* with this key: Ed25519, public; zeroes: without. */
+    char serial[CP_SERIAL_MAX + 1];          /* of its present certificate, hex; "": none. */
+    int64_t not_after_ms;                    /* of that certificate; 0: none. */
+    int64_t enrolled_ms;                     /* the store's to set, once. */
     uint8_t warrant[CP_WARRANT_SIZE]; /* of that certificate; written, not read: cp_certificate. */
 };
 
@@ -142,6 +148,7 @@ struct cp_join_token {
     char labels[CP_LABELS_MAX + 1];
     char author[CP_AUTHOR_MAX + 1];
     int64_t expires_ms;
+    uint8_t warrant[CP_WARRANT_SIZE]; /* of all that: controlplane/identity/vouch.h. */
 };
 
 /* Which keys a replica signs with, as it said last. */
@@ -310,8 +317,7 @@ struct cp_store_ops {
                            struct cp_node *out);
     struct err (*node_list)(struct cp_store *store, const char *environment,
                             cp_store_node_fn *visit, void *ctx);
-    /* Notes a new certificate of an enrolled node (its id, and what it says of the certificate);
-     * E_NOT_FOUND when it is none, or removed. */
+    /* Notes a new certificate of an enrolled node; E_NOT_FOUND when it is none, or removed. */
     struct err (*node_renew)(struct cp_store *store, const char *environment,
                              const struct cp_node *node);
     /* Removes a node: it is listed as removed, and nothing of it is taken any more. E_NOT_FOUND. */

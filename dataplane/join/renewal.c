@@ -93,19 +93,59 @@ static uint64_t next_count(struct dp_renewal *r, int64_t now_ms)
     return r->count;
 }
 
-static struct err prove(struct dp_renewal *r, const struct work *w, int64_t at_ms, uint64_t count,
+static struct err prove(struct dp_renewal *r, const struct renew_statement *s,
                         char out[2 * KEY_SIGNATURE_SIZE + 1])
 {
     uint8_t proof[KEY_SIGNATURE_SIZE];
     auto_buf struct buf statement = BUF_MAX(JOIN_STATEMENT_MAX);
-    struct renew_statement s = {.environment = r->environment,
-                                .node = slice_str(r->self.node),
-                                .csr = buf_slice(&w->csr),
-                                .at_ms = at_ms,
-                                .count = count};
-    TRY(renew_statement(&s, &statement));
+    TRY(renew_statement(s, &statement));
     key_sign(r->config.key, buf_slice(&statement), proof);
     text_hex(slice_of(proof, sizeof(proof)), out);
+    return OK;
+}
+
+/* The leaf alone: the first certificate of the file. */
+static struct err read_leaf(const struct work *w, struct buf *out)
+{
+    static const struct slice end = SLICE_INIT("-----END CERTIFICATE-----\n");
+    auto_buf struct buf chain = BUF_MAX(DP_IDENTITY_FILE_MAX);
+    TRY(dp_identity_get(&w->dir, DP_FILE_CERT, &chain));
+    size_t size = 0;
+    while (size < chain.size && !slice_starts(slice_from(buf_slice(&chain), size), end)) {
+        size++;
+    }
+    return buf_add(out, slice_head(buf_slice(&chain), size + end.size));
+}
+
+static struct err read_key(const struct work *w, struct evp_pkey_st **out)
+{
+    auto_buf struct buf pem = BUF_MAX(NET_KEY_PEM_MAX);
+    struct err e = dp_identity_get(&w->dir, DP_FILE_KEY, &pem);
+    if (err_ok(e)) {
+        e = net_key_read(buf_slice(&pem), out);
+    }
+    if (pem.ptr != NULL) {
+        sodium_memzero(pem.ptr, pem.capacity);
+    }
+    return e;
+}
+
+/* Adds the certificate in force, and that the status key is its node's: said by its own key. */
+static struct err present(struct dp_renewal *r, const struct work *w,
+                          const struct renew_statement *s, json_t *body)
+{
+    char text[2 * NET_SIGNATURE_MAX + 1];
+    auto_net_key struct evp_pkey_st *key = NULL;
+    auto_buf struct buf leaf = BUF_MAX(DP_IDENTITY_FILE_MAX);
+    auto_buf struct buf statement = BUF_MAX(JOIN_STATEMENT_MAX);
+    auto_buf struct buf proof = BUF_MAX(NET_SIGNATURE_MAX);
+    TRY(read_leaf(w, &leaf));
+    TRY(read_key(w, &key));
+    TRY(present_statement(s, r->config.key->public.bytes, &statement));
+    TRY(net_key_sign(key, buf_slice(&statement), &proof));
+    text_hex(buf_slice(&proof), text);
+    (void)json_object_set_new(body, "certificate", json_stringn((const char *)leaf.ptr, leaf.size));
+    (void)json_object_set_new(body, "certificate_proof", json_string(text));
     return OK;
 }
 
@@ -118,27 +158,52 @@ static bool is_stopping(void *ctx)
     return stop;
 }
 
-static struct err ask(struct dp_renewal *r, struct work *w)
+static struct err make_body(struct dp_renewal *r, const struct work *w, bool presents, json_t **out)
 {
     char proof[2 * KEY_SIGNATURE_SIZE + 1];
     int64_t at_ms = clock_wall_ms();
-    uint64_t count = next_count(r, at_ms);
-    TRY(prove(r, w, at_ms, count, proof));
-    TRY(dp_identity_get(&w->dir, DP_FILE_CA, &w->ca));
-    struct err e = dp_identity_get(&w->dir, DP_FILE_SERVER_CA, &w->server_ca);
-    TRY(e.code == E_NOT_FOUND ? OK : e);
+    const struct renew_statement s = {.environment = r->environment,
+                                      .node = slice_str(r->self.node),
+                                      .csr = buf_slice(&w->csr),
+                                      .at_ms = at_ms,
+                                      .count = next_count(r, at_ms)};
+    TRY(prove(r, &s, proof));
+    json_t *body = json_pack("{s:s, s:s%, s:I, s:I, s:s}", "node", r->self.node, "csr",
+                             (const char *)w->csr.ptr, w->csr.size, "at_ms", (json_int_t)at_ms,
+                             "count", (json_int_t)s.count, "proof", proof);
+    struct err e = presents ? present(r, w, &s, body) : OK;
+    if (!err_ok(e)) {
+        json_decref(body);
+        return e;
+    }
+    *out = body;
+    return OK;
+}
+
+static struct err post(struct dp_renewal *r, struct work *w, bool presents)
+{
     struct dp_server server = {.urls = r->self.server,
                                .pin = r->self.has_pin ? r->self.pin : NULL,
                                .ca = buf_slice(&w->server_ca),
                                .more_ca = buf_slice(&w->ca),
                                .gives_up = is_stopping,
                                .ctx = r};
-    json_t *body = json_pack("{s:s, s:s%, s:I, s:I, s:s}", "node", r->self.node, "csr",
-                             (const char *)w->csr.ptr, w->csr.size, "at_ms", (json_int_t)at_ms,
-                             "count", (json_int_t)count, "proof", proof);
-    e = dp_server_post(&server, "/api/v1/renew", body, &w->answer, w->message);
+    json_t *body = NULL;
+    TRY(make_body(r, w, presents, &body));
+    struct err e = dp_server_post(&server, "/api/v1/renew", body, &w->answer, w->message);
     json_decref(body);
     return e;
+}
+
+/* The certificate is sent to a control plane that has none of ours, and to no other: one of the
+ * release before would take it for a mistake. */
+static struct err ask(struct dp_renewal *r, struct work *w)
+{
+    TRY(dp_identity_get(&w->dir, DP_FILE_CA, &w->ca));
+    struct err e = dp_identity_get(&w->dir, DP_FILE_SERVER_CA, &w->server_ca);
+    TRY(e.code == E_NOT_FOUND ? OK : e);
+    e = post(r, w, /* presents= */ false);
+    return e.code == E_CERTIFICATE_MISSING ? post(r, w, /* presents= */ true) : e;
 }
 
 static struct slice text_of(const json_t *object, const char *name)

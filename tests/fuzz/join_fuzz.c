@@ -1,5 +1,6 @@
 /*
- * What comes of joining: a token, labels, a request for a certificate, a chain of certificates. Any
+ * What comes of joining: a token, labels, a request for a certificate, a chain of certificates, one
+ * in DER. Any
  * bytes are taken or refused; a token and labels that are taken come back as the same text, and a
  * chain that is taken can be asked everything.
  */
@@ -50,12 +51,30 @@ static void ask(struct x509_st *cert)
     net_cert_serial(cert, serial);
     (void)net_serial_count(serial);
     (void)!err_ok(net_cert_pin(cert, pin));
+    bool found = false;
+    (void)!err_ok(net_cert_status_key(cert, pin, &found));
+    if (err_ok(net_cert_sans(cert, &said))) {
+        buf_clear(&said);
+    }
     (void)!err_ok(net_cert_times(cert, &times));
     if (err_ok(net_cert_labels(cert, &said))) {
         labels(buf_slice(&said));
     }
     if (err_ok(net_identity_new(cert, &identity))) {
         net_identity_free(identity);
+    }
+}
+
+/* What is written again is what was read, as far as OpenSSL keeps to DER. */
+static void one(struct slice der)
+{
+    auto_chain struct net_chain read = {.count = 0};
+    auto_buf struct buf back = BUF_MAX(NET_CERT_DER_MAX * 2);
+    if (err_ok(net_cert_read(der, &read))) {
+        ask(read.certs[0]);
+        (void)!err_ok(net_cert_write(read.certs[0], &back));
+        (void)!err_ok(net_cert_is_signed(read.certs[0], &read));
+        (void)!err_ok(net_cert_proves(read.certs[0], der, slice_head(der, 72)));
     }
 }
 
@@ -79,6 +98,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     token(bytes);
     labels(bytes);
     chain(bytes);
+    one(bytes);
     (void)!err_ok(net_csr_open(bytes, &key));
     return 0;
 }

@@ -270,6 +270,7 @@ static void begin_roll(struct plane *p)
         (void)snprintf(p->reporters[i].public.name, sizeof(p->reporters[i].public.name), "%s",
                        reporter_names[i]);
         (void)snprintf(members[i].id, sizeof(members[i].id), "%s", reporter_names[i]);
+        members[i].proved = true;
         memcpy(members[i].status_key, p->reporters[i].public.bytes, KEY_PUBLIC_SIZE);
         members[i].removed = i == REMOVED_REPORTER;
     }

@@ -127,7 +127,7 @@ static void every_operation_ends_well(enum cut how)
         .digest = {1}, .node = "node-1", .expires_ms = clock_wall_ms() + 60000};
     cut(how);
     must(ops->token_put(store, "dev", &token));
-    struct cp_node node = {.id = "node-1", .status_key = {1}};
+    struct cp_node node = {.id = "node-1", .certificate = {1}, .certificate_size = 1};
     cut(how);
     must(ops->node_enrol(store, "dev", token.digest, &node));
     (void)snprintf(node.serial, sizeof(node.serial), "0a");

@@ -1,5 +1,5 @@
-/* Proves what is read from a chain of certificates, that a request for one proves possession of its
- * key, and that bytes that are none are refused. */
+/* Proves what is read from a chain of certificates and from one, strictly, that a request for one
+ * proves possession of its key, and that bytes that are none are refused. */
 #include "common/net/cert.h"
 
 #include <openssl/evp.h>
@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include "common/base/ids.h"
+#include "common/base/text.h"
 #include "common/net/csr.h"
 
 #include "tests/support/cmocka.h"
@@ -117,6 +118,178 @@ static void labels_are_the_units_of_the_subject(void **state)
     assert_int_equal(labels.size, 0);
     buf_free(&labels);
     read_leaf_free(&r);
+}
+
+/* As a certificate is made: everything is in it before it is signed. */
+static X509 *sign_with(const char *san, void (*add)(X509 *))
+{
+    EVP_PKEY *key = NULL;
+    const struct certs_leaf leaf = {.san = san};
+    X509 *cert = certs_make(&certs, &leaf, &key);
+    add(cert);
+    assert_true(X509_sign(cert, certs.ca_key, EVP_sha256()) > 0);
+    EVP_PKEY_free(key);
+    return cert;
+}
+
+static const uint8_t status_key[NET_STATUS_KEY_SIZE] = {1, 2, 3};
+
+static void add_nothing(X509 *cert)
+{
+    (void)cert;
+}
+
+static void add_key(X509 *cert)
+{
+    assert_int_equal(net_cert_add_status_key(cert, status_key).code, E_OK);
+}
+
+static void add_key_twice(X509 *cert)
+{
+    add_key(cert);
+    add_key(cert);
+}
+
+static const char *odd_key; /* bytes of the extension, in hex. */
+
+static void add_odd_key(X509 *cert)
+{
+    uint8_t bytes[64];
+    size_t size = strlen(odd_key) / 2;
+    assert_int_equal(text_unhex(slice_str(odd_key), bytes, size).code, E_OK);
+    ASN1_OBJECT *number = OBJ_txt2obj(NET_STATUS_KEY_OID, 1);
+    ASN1_OCTET_STRING *value = ASN1_OCTET_STRING_new();
+    assert_int_equal(ASN1_OCTET_STRING_set(value, bytes, (int)size), 1);
+    X509_EXTENSION *extension = X509_EXTENSION_create_by_OBJ(NULL, number, 0, value);
+    assert_int_equal(X509_add_ext(cert, extension, -1), 1);
+    X509_EXTENSION_free(extension);
+    ASN1_OCTET_STRING_free(value);
+    ASN1_OBJECT_free(number);
+}
+
+/* The code, with the key that was found or zeroes. */
+static enum err_code key_of(void (*add)(X509 *), uint8_t out[NET_STATUS_KEY_SIZE])
+{
+    bool found = false;
+    X509 *cert = sign_with("URI:spiffe://a.test/node/n", add);
+    memset(out, 0, NET_STATUS_KEY_SIZE);
+    struct err e = net_cert_status_key(cert, out, &found);
+    assert_int_equal(found, err_ok(e) && out[0] != 0);
+    X509_free(cert);
+    return e.code;
+}
+
+static void a_status_key_is_there_once(void **state)
+{
+    (void)state;
+    static const char *const odd[] = {
+        "", "04", "0420", "0400",
+        /* 31 bytes, 33, another tag, another form of the size. */
+        "041f"
+        "01020304050607080910111213141516171819202122232425262728293031",
+        "0421"
+        "010203040506070809101112131415161718192021222324252627282930313233",
+        "0320"
+        "0102030405060708091011121314151617181920212223242526272829303132",
+        "048120"
+        "0102030405060708091011121314151617181920212223242526272829303132",
+        "0420"
+        "010203040506070809101112131415161718192021222324252627282930313233"};
+    uint8_t key[NET_STATUS_KEY_SIZE];
+    assert_int_equal(key_of(add_nothing, key), E_OK);
+    assert_int_equal(key_of(add_key, key), E_OK);
+    assert_memory_equal(key, status_key, sizeof(key));
+    assert_int_equal(key_of(add_key_twice, key), E_MALFORMED);
+    for (size_t i = 0; i < sizeof(odd) / sizeof(odd[0]); i++) {
+        odd_key = odd[i];
+        assert_int_equal(key_of(add_odd_key, key), E_MALFORMED);
+    }
+}
+
+static enum err_code names_of(const char *san, size_t max, const char *expected)
+{
+    struct buf text = BUF_MAX(max);
+    X509 *cert = sign_with(san, add_nothing);
+    struct err e = net_cert_sans(cert, &text);
+    assert_true(slice_eq(buf_slice(&text), slice_str(err_ok(e) ? expected : "")));
+    buf_free(&text);
+    X509_free(cert);
+    return e.code;
+}
+
+static void names_come_back_as_they_were_granted(void **state)
+{
+    (void)state;
+    assert_int_equal(names_of("URI:spiffe://a.test/node/n", 100, ""), E_OK);
+    assert_int_equal(names_of("DNS:b.test,URI:spiffe://a.test/node/n,IP:192.0.2.7,DNS:*.a.test,"
+                              "IP:2001:DB8::1",
+                              100, "dns:b.test,ip:192.0.2.7,dns:*.a.test,ip:2001:db8::1"),
+                     E_OK);
+    assert_int_equal(names_of("DNS:b.test,DNS:c.test", 21, "dns:b.test,dns:c.test"), E_OK);
+    assert_int_equal(names_of("DNS:b.test,DNS:c.test", 20, ""), E_TOO_LARGE);
+    assert_int_equal(names_of("DNS:b.test c", 100, ""), E_MALFORMED);
+}
+
+static void what_is_signed_is_so_for_good(void **state)
+{
+    (void)state;
+    struct certs other;
+    certs_init(&other);
+    const struct net_chain anchors = {.certs = {certs.ca}, .count = 1};
+    const struct net_chain strangers = {.certs = {other.ca}, .count = 1};
+    const struct certs_leaf over = {.san = "DNS:a.test", .valid_s = -10};
+    EVP_PKEY *key = NULL;
+    struct buf der = BUF_MAX(NET_CERT_DER_MAX + 1);
+    X509 *cert = certs_make(&certs, &over, &key);
+    const struct net_chain chain = {.certs = {cert}, .count = 1};
+    assert_int_equal(net_chain_verify(&chain, &anchors).code, E_UNAUTHENTICATED);
+    assert_int_equal(net_cert_is_signed(cert, &anchors).code, E_OK);
+    assert_int_equal(net_cert_is_signed(cert, &strangers).code, E_UNAUTHENTICATED);
+    struct net_chain back = {.count = 0};
+    assert_int_equal(net_cert_write(cert, &der).code, E_OK);
+    assert_int_equal(net_cert_read(buf_slice(&der), &back).code, E_OK);
+    assert_int_equal(X509_cmp(back.certs[0], cert), 0);
+    net_chain_free(&back);
+    der.ptr[der.size - 1] ^= 1; /* of the signature. */
+    assert_int_equal(net_cert_read(buf_slice(&der), &back).code, E_OK);
+    assert_int_equal(net_cert_is_signed(back.certs[0], &anchors).code, E_UNAUTHENTICATED);
+    net_chain_free(&back);
+    for (size_t size = 0; size < der.size; size++) {
+        assert_int_equal(net_cert_read(slice_head(buf_slice(&der), size), &back).code, E_MALFORMED);
+    }
+    assert_int_equal(buf_add_byte(&der, 0).code, E_OK);
+    assert_int_equal(net_cert_read(buf_slice(&der), &back).code, E_MALFORMED);
+    while (der.size <= NET_CERT_DER_MAX) {
+        assert_int_equal(buf_add_byte(&der, 0).code, E_OK);
+    }
+    assert_int_equal(net_cert_read(buf_slice(&der), &back).code, E_TOO_LARGE);
+    buf_free(&der);
+    X509_free(cert);
+    EVP_PKEY_free(key);
+    certs_free(&other);
+}
+
+static void a_certificate_speaks_by_its_key(void **state)
+{
+    (void)state;
+    struct read_leaf r = read_leaf();
+    struct read_leaf other = read_leaf();
+    struct buf signature = BUF_MAX(NET_SIGNATURE_MAX);
+    X509 *cert = r.chain.certs[0];
+    struct slice bytes = SLICE_LIT("statement");
+    assert_int_equal(net_key_sign(r.key, bytes, &signature).code, E_OK);
+    struct slice signed_ = buf_slice(&signature);
+    assert_int_equal(net_cert_proves(cert, bytes, signed_).code, E_OK);
+    assert_int_equal(net_cert_proves(cert, SLICE_LIT("Statement"), signed_).code,
+                     E_UNAUTHENTICATED);
+    assert_int_equal(net_cert_proves(other.chain.certs[0], bytes, signed_).code, E_UNAUTHENTICATED);
+    for (size_t size = 0; size < signed_.size; size++) {
+        assert_int_equal(net_cert_proves(cert, bytes, slice_head(signed_, size)).code,
+                         E_UNAUTHENTICATED);
+    }
+    buf_free(&signature);
+    read_leaf_free(&r);
+    read_leaf_free(&other);
 }
 
 static void a_pin_is_the_keys(void **state)
@@ -260,6 +433,10 @@ int main(void)
         cmocka_unit_test(a_chain_leads_to_its_anchor_alone),
         cmocka_unit_test(times_and_serial_are_read),
         cmocka_unit_test(labels_are_the_units_of_the_subject),
+        cmocka_unit_test(a_status_key_is_there_once),
+        cmocka_unit_test(names_come_back_as_they_were_granted),
+        cmocka_unit_test(what_is_signed_is_so_for_good),
+        cmocka_unit_test(a_certificate_speaks_by_its_key),
         cmocka_unit_test(a_pin_is_the_keys),
         cmocka_unit_test(what_is_no_chain_is_refused),
         cmocka_unit_test(a_key_comes_back_the_same),

@@ -48,7 +48,7 @@ static void pass_ms(uint64_t ms)
 
 static struct cp_roll_member member_of(size_t index, bool removed)
 {
-    struct cp_roll_member m = {.removed = removed};
+    struct cp_roll_member m = {.proved = true, .removed = removed};
     (void)snprintf(m.id, sizeof(m.id), "node-%zu", index);
     memcpy(m.status_key, pairs[index].public.bytes, KEY_PUBLIC_SIZE);
     return m;

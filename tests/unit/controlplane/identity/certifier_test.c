@@ -51,6 +51,8 @@ static struct cp_certifier *start(void)
     return c;
 }
 
+static const uint8_t status_key[NET_STATUS_KEY_SIZE] = {5, 6};
+
 static struct cp_ca_order order_for(struct evp_pkey_st *key)
 {
     return (struct cp_ca_order){.key = key,
@@ -58,7 +60,8 @@ static struct cp_ca_order order_for(struct evp_pkey_st *key)
                                 .labels = SLICE_LIT("rack=b,zone=eu-1"),
                                 .sans = SLICE_LIT("dns:edge.test,ip:192.0.2.7"),
                                 .ttl_ms = DAY_MS,
-                                .count = 77};
+                                .count = 77,
+                                .status_key = status_key};
 }
 
 /* The code that an order ends with. */
@@ -89,6 +92,11 @@ static void look_at(const struct cp_certifier *c, const struct cp_ca_leaf *leaf,
     assert_int_equal(net_identity_new(cert, &identity).code, E_OK);
     assert_true(slice_eq(identity->spiffe_id, SLICE_LIT("spiffe://platform.test/node/node-1")));
     assert_int_equal(net_serial_count(leaf->serial), 77);
+    uint8_t written[NET_STATUS_KEY_SIZE];
+    bool found = false;
+    assert_int_equal(net_cert_status_key(cert, written, &found).code, E_OK);
+    assert_true(found);
+    assert_memory_equal(written, status_key, sizeof(written));
     net_identity_free(identity);
     net_chain_free(&anchors);
     net_chain_free(&chain);

@@ -3,6 +3,7 @@
 #include "controlplane/identity/registrar.h"
 
 #include <openssl/x509v3.h>
+#include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -193,6 +194,21 @@ static void look_at_leaf(const struct joiner *j, const struct cp_admission *a)
     net_chain_free(&anchors);
 }
 
+/* The row is the certificate, and that says the key. */
+static void look_at_row(const struct joiner *j, const struct cp_node *node)
+{
+    struct cp_passport who;
+    struct slice der = slice_of(node->certificate, node->certificate_size);
+    struct cp_passports *passports = cp_registrar_passports(registrars[1]);
+    assert_int_equal(cp_passport_open(passports, "node-1", der, &who).code, E_OK);
+    assert_true(who.has_status_key);
+    assert_memory_equal(who.status_key, j->status.public.bytes, KEY_PUBLIC_SIZE);
+    assert_string_equal(who.grant, "rack=b,zone=eu-1,dns:edge.test,ip:192.0.2.7");
+    assert_string_equal(who.serial, node->serial);
+    assert_int_equal(who.not_after_ms, node->not_after_ms);
+    assert_int_equal(cp_passport_open(passports, "node-2", der, &who).code, E_CERTIFICATE_MISSING);
+}
+
 static void a_token_lets_its_node_in_once(void **state)
 {
     (void)state;
@@ -207,7 +223,7 @@ static void a_token_lets_its_node_in_once(void **state)
     struct cp_node node = node_of("node-1");
     assert_string_equal(node.serial, a.leaf.serial);
     assert_int_equal(node.not_after_ms, a.leaf.not_after_ms);
-    assert_memory_equal(node.status_key, j.status.public.bytes, KEY_PUBLIC_SIZE);
+    look_at_row(&j, &node);
     struct cp_audit entry = last_audit();
     assert_string_equal(entry.action, "identity join");
     assert_string_equal(entry.actor, "node node-1");
@@ -274,6 +290,60 @@ static void an_expired_token_is_refused(void **state)
     assert_int_equal(stores[0]->ops->token_put(stores[0], ENVIRONMENT, &row).code, E_OK);
     assert_int_equal(join(0, &j, NULL), E_TOKEN_EXPIRED);
     assert_string_equal(last_audit().outcome, "TOKEN_EXPIRED");
+    joiner_free(&j);
+}
+
+/* A row of the node's own token, as a replica writes it. */
+static struct cp_join_token row_of(struct joiner *j)
+{
+    struct cp_join_token row = {.expires_ms = clock_wall_ms() + 60000};
+    ids_random(j->token.secret, sizeof(j->token.secret));
+    join_token_digest(&j->token, row.digest);
+    (void)snprintf(row.node, sizeof(row.node), "%s", j->token.node);
+    (void)snprintf(row.labels, sizeof(row.labels), "zone=eu-1");
+    (void)snprintf(row.author, sizeof(row.author), "ada");
+    cp_vouch_token(vouch_key, ENVIRONMENT, &row, row.warrant);
+    return row;
+}
+
+static enum err_code join_by_row(const struct joiner *j, const struct cp_join_token *row)
+{
+    assert_int_equal(stores[0]->ops->token_put(stores[0], ENVIRONMENT, row).code, E_OK);
+    return join(0, j, NULL);
+}
+
+/* Who can write to the database has no token by that, whatever of a row is made up. */
+static void a_token_is_what_a_replica_made(void **state)
+{
+    (void)state;
+    struct joiner j = joiner_of("node-16");
+    static const uint8_t other_key[CP_VOUCH_KEY_SIZE] = {2};
+    struct cp_join_token row;
+    for (int i = 0; i < 6; i++) {
+        row = row_of(&j);
+        row.warrant[0] ^= i == 0;
+        row.expires_ms += i == 1;
+        (void)snprintf(row.labels, sizeof(row.labels), "%s", i == 2 ? "zone=admin" : "zone=eu-1");
+        (void)snprintf(row.author, sizeof(row.author), "%s", i == 3 ? "eve" : "ada");
+        if (i == 4) {
+            memset(row.warrant, 0, sizeof(row.warrant)); /* as a release before wrote it. */
+        }
+        if (i == 5) {
+            cp_vouch_token(other_key, ENVIRONMENT, &row, row.warrant);
+        }
+        assert_int_equal(join_by_row(&j, &row), E_TOKEN_UNKNOWN);
+        assert_string_equal(last_audit().outcome, "TOKEN_UNKNOWN");
+    }
+    row = row_of(&j); /* another node's, or another environment's. */
+    (void)snprintf(row.node, sizeof(row.node), "node-17");
+    cp_vouch_token(vouch_key, ENVIRONMENT, &row, row.warrant);
+    (void)snprintf(row.node, sizeof(row.node), "node-16");
+    assert_int_equal(join_by_row(&j, &row), E_TOKEN_UNKNOWN);
+    row = row_of(&j);
+    cp_vouch_token(vouch_key, "test", &row, row.warrant);
+    assert_int_equal(join_by_row(&j, &row), E_TOKEN_UNKNOWN);
+    row = row_of(&j);
+    assert_int_equal(join_by_row(&j, &row), E_OK);
     joiner_free(&j);
 }
 
@@ -400,6 +470,208 @@ static void a_renewal_is_the_nodes_own_and_of_now(void **state)
     joiner_free(&j);
     joiner_free(&other);
 }
+
+/* ---- rows that are not ours ---- */
+
+/* As who can write to the database does. */
+static void run_sql(const char *text, struct slice bytes)
+{
+    char path[128];
+    sqlite3 *db = NULL;
+    sqlite3_stmt *statement = NULL;
+    (void)snprintf(path, sizeof(path), "%s/store.db", directory);
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    assert_int_equal(sqlite3_prepare_v2(db, text, -1, &statement, NULL), SQLITE_OK);
+    assert_int_equal(sqlite3_bind_blob(statement, 1, bytes.size == 0 ? "" : (const void *)bytes.ptr,
+                                       (int)bytes.size, SQLITE_STATIC),
+                     SQLITE_OK);
+    assert_int_equal(sqlite3_step(statement), SQLITE_DONE);
+    assert_int_equal(sqlite3_finalize(statement), SQLITE_OK);
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+}
+
+static void set_certificate(struct slice der)
+{
+    run_sql("UPDATE node SET certificate = ?1 WHERE id = 'node-18'", der);
+}
+
+static void set_key(const struct joiner *of)
+{
+    run_sql("UPDATE node SET status_key = ?1, labels = 'zone=admin' WHERE id = 'node-18'",
+            slice_of(of->status.public.bytes, KEY_PUBLIC_SIZE));
+}
+
+static struct slice row_certificate(const struct cp_node *node)
+{
+    return slice_of(node->certificate, node->certificate_size);
+}
+
+/* What 'by' asks for in the name of node-18, with a certificate (may be empty). */
+static enum err_code renew_as(const struct joiner *by, struct slice certificate,
+                              struct evp_pkey_st *certificate_key, struct cp_admission *out)
+{
+    struct joiner named = *by;
+    static uint64_t count; /* above all before. */
+    struct buf message = BUF_MAX(1024);
+    struct buf statement = BUF_MAX(JOIN_STATEMENT_MAX);
+    struct buf presented = BUF_MAX(NET_SIGNATURE_MAX);
+    count = count == 0 ? (uint64_t)clock_wall_ms() + 1000000 : count + 1;
+    (void)snprintf(named.status.public.name, sizeof(named.status.public.name), "node-18");
+    struct cp_renew_request request = renewal_of(&named, clock_wall_ms(), count);
+    request.certificate = certificate;
+    if (certificate_key != NULL) {
+        struct renew_statement s = {.environment = environment_id,
+                                    .node = slice_str(request.node),
+                                    .csr = request.csr,
+                                    .at_ms = request.at_ms,
+                                    .count = count};
+        assert_int_equal(present_statement(&s, by->status.public.bytes, &statement).code, E_OK);
+        assert_int_equal(net_key_sign(certificate_key, buf_slice(&statement), &presented).code,
+                         E_OK);
+        request.presented = buf_slice(&presented);
+    }
+    struct cp_admission admission;
+    struct err e = cp_registrar_renew(registrars[0], stores[0], &request, &admission, &message);
+    if (err_ok(e) && out != NULL) {
+        *out = admission;
+    } else if (err_ok(e)) {
+        cp_admission_free(&admission);
+    }
+    keep_message(&message);
+    buf_free(&statement);
+    buf_free(&presented);
+    return e.code;
+}
+
+static void read_text(const char *name, struct buf *out)
+{
+    char path[256];
+    (void)snprintf(path, sizeof(path), "%s/%s", directory, name);
+    FILE *file = fopen(path, "re");
+    uint8_t *room = NULL;
+    assert_non_null(file);
+    assert_int_equal(buf_reserve(out, out->max, &room).code, E_OK);
+    buf_commit(out, fread(room, 1, out->max, file));
+    assert_int_equal(fclose(file), 0);
+}
+
+/* A certificate of our CA that was made by hand, as DER; and as it was written. */
+static void issue(const char *service, const char *node, struct buf *out_der, struct buf *out_pem,
+                  struct evp_pkey_st **out_key)
+{
+    char ca[128];
+    char name[128];
+    struct buf id = BUF_MAX(1024);
+    struct buf base = BUF_MAX(1024);
+    struct buf message = BUF_MAX(1024);
+    struct buf key = BUF_MAX(NET_KEY_PEM_MAX);
+    auto_chain struct net_chain chain = {.count = 0};
+    (void)snprintf(ca, sizeof(ca), "%s/ca", directory);
+    struct cp_leaf leaf = {.ca = ca, .out = directory, .service = service, .node = node, .days = 1};
+    leaf.labels = node == NULL ? NULL : "zone=by-hand";
+    assert_int_equal(cp_ca_issue(&leaf, &id, &base, &message).code, E_OK);
+    (void)snprintf(name, sizeof(name), "%s.pem", node == NULL ? "acme-web" : "node-node-18");
+    read_text(name, out_pem);
+    assert_int_equal(net_chain_read(buf_slice(out_pem), &chain).code, E_OK);
+    assert_int_equal(net_cert_write(chain.certs[0], out_der).code, E_OK);
+    (void)snprintf(name, sizeof(name), "%s.key", node == NULL ? "acme-web" : "node-node-18");
+    read_text(name, &key);
+    assert_int_equal(net_key_read(buf_slice(&key), out_key).code, E_OK);
+    buf_free(&key);
+    buf_free(&id);
+    buf_free(&base);
+    buf_free(&message);
+}
+
+/* Who writes to the database changes nothing of who a node is, and ends its renewals at most. */
+static void a_row_is_its_certificate(void **state)
+{
+    (void)state;
+    struct joiner owner = joiner_of("node-18");
+    struct joiner thief = joiner_of("node-19");
+    struct cp_admission admission = {.labels = ""};
+    struct buf der = BUF_MAX(NET_CERT_DER_MAX);
+    struct buf pem = BUF_MAX(NET_CHAIN_BYTES_MAX);
+    auto_net_key struct evp_pkey_st *service_key = NULL;
+    assert_int_equal(join(0, &owner, NULL), E_OK);
+    assert_int_equal(join(0, &thief, NULL), E_OK);
+    /* Another key and other labels beside the certificate. */
+    set_key(&thief);
+    assert_int_equal(renew_as(&thief, (struct slice){0}, NULL, NULL), E_UNAUTHENTICATED);
+    assert_int_equal(renew_as(&owner, (struct slice){0}, NULL, &admission), E_OK);
+    assert_string_equal(admission.labels, "rack=b,zone=eu-1");
+    struct cp_node row = node_of("node-18");
+    /* Another certificate of our CA: the thief's own, and a service's; bytes that are none. */
+    struct cp_node other = node_of("node-19");
+    issue("acme/web", NULL, &der, &pem, &service_key);
+    const struct slice wrong[] = {row_certificate(&other), buf_slice(&der), SLICE_LIT("x"),
+                                  slice_head(row_certificate(&row), row.certificate_size - 1)};
+    for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+        set_certificate(wrong[i]);
+        assert_int_equal(renew_as(&thief, (struct slice){0}, NULL, NULL), E_CERTIFICATE_MISSING);
+        assert_int_equal(renew_as(&owner, (struct slice){0}, NULL, NULL), E_CERTIFICATE_MISSING);
+        assert_non_null(strstr(said, "join again"));
+    }
+    /* None, with the thief's key, as if a release before had written it: what is sent decides, and
+     * that is the owner's. */
+    struct slice sent = buf_slice(&admission.leaf.chain);
+    set_certificate((struct slice){0});
+    set_key(&thief);
+    assert_int_equal(renew_as(&thief, sent, NULL, NULL), E_UNAUTHENTICATED);
+    assert_int_equal(renew_as(&thief, sent, thief.key, NULL), E_UNAUTHENTICATED);
+    assert_int_equal(renew_as(&thief, buf_slice(&pem), service_key, NULL), E_CERTIFICATE_MISSING);
+    assert_int_equal(renew_as(&thief, SLICE_LIT("x"), thief.key, NULL), E_CERTIFICATE_MISSING);
+    assert_int_equal(renew_as(&owner, sent, NULL, NULL), E_OK);
+    assert_int_equal(renew_as(&owner, (struct slice){0}, NULL, NULL), E_OK); /* it is mended. */
+    cp_admission_free(&admission);
+    buf_free(&der);
+    buf_free(&pem);
+    joiner_free(&owner);
+    joiner_free(&thief);
+}
+
+/* A certificate of a release before says no status key; nor does one that was made by hand. */
+static void a_row_of_a_release_before_takes_two_proofs(void **state)
+{
+    (void)state;
+    struct joiner owner = joiner_of("node-18");
+    struct joiner thief = joiner_of("node-19");
+    struct cp_admission admission = {.labels = ""};
+    struct buf der = BUF_MAX(NET_CERT_DER_MAX);
+    struct buf pem = BUF_MAX(NET_CHAIN_BYTES_MAX);
+    auto_net_key struct evp_pkey_st *key = NULL;
+    assert_int_equal(join(0, &owner, NULL), E_OK);
+    issue(NULL, "node-18", &der, &pem, &key);
+    set_certificate((struct slice){0});
+    set_key(&owner);
+    struct slice sent = buf_slice(&pem);
+    assert_int_equal(renew_as(&owner, (struct slice){0}, NULL, NULL), E_CERTIFICATE_MISSING);
+    assert_int_equal(renew_as(&owner, sent, NULL, NULL), E_UNAUTHENTICATED);
+    assert_int_equal(renew_as(&owner, sent, thief.key, NULL), E_UNAUTHENTICATED);
+    /* The certificate and its key were taken: the status key is what it was. */
+    assert_int_equal(renew_as(&thief, sent, key, NULL), E_UNAUTHENTICATED);
+    /* The database was written to: the certificate's key says which is the node's. */
+    set_key(&thief);
+    assert_int_equal(renew_as(&thief, sent, thief.key, NULL), E_UNAUTHENTICATED);
+    run_sql("UPDATE node SET status_key = zeroblob(32) WHERE id = 'node-18' AND ?1 = x''",
+            (struct slice){0});
+    assert_int_equal(renew_as(&owner, sent, key, NULL), E_CERTIFICATE_MISSING);
+    set_certificate(buf_slice(&der)); /* in the row it proves no more than when it is sent. */
+    set_key(&owner);
+    assert_int_equal(renew_as(&owner, (struct slice){0}, NULL, NULL), E_CERTIFICATE_MISSING);
+    assert_int_equal(renew_as(&owner, sent, key, &admission), E_OK);
+    assert_string_equal(admission.labels, "zone=by-hand");
+    assert_int_equal(renew_as(&owner, (struct slice){0}, NULL, NULL), E_OK);
+    set_key(&thief); /* it is no row of a release before any more. */
+    assert_int_equal(renew_as(&thief, (struct slice){0}, NULL, NULL), E_UNAUTHENTICATED);
+    cp_admission_free(&admission);
+    buf_free(&der);
+    buf_free(&pem);
+    joiner_free(&owner);
+    joiner_free(&thief);
+}
+
+/* ---- removing ---- */
 
 static enum err_code remove_node(const char *node, struct cp_departure *out, struct buf *message)
 {
@@ -588,11 +860,14 @@ int main(void)
         cmocka_unit_test(the_same_keys_may_ask_again),
         cmocka_unit_test(another_nodes_token_is_refused),
         cmocka_unit_test(an_expired_token_is_refused),
+        cmocka_unit_test(a_token_is_what_a_replica_made),
         cmocka_unit_test(what_is_not_proved_is_refused),
         cmocka_unit_test(a_rejoined_node_has_other_keys),
         cmocka_unit_test(wrong_invitations_are_refused),
         cmocka_unit_test(a_renewal_is_taken_once),
         cmocka_unit_test(a_renewal_is_the_nodes_own_and_of_now),
+        cmocka_unit_test(a_row_is_its_certificate),
+        cmocka_unit_test(a_row_of_a_release_before_takes_two_proofs),
         cmocka_unit_test(a_removed_node_stays_out),
         cmocka_unit_test(refusals_do_not_fill_the_audit),
         cmocka_unit_test(without_a_ca_nobody_joins),
