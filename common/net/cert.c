@@ -312,38 +312,34 @@ struct err net_cert_sans(const struct x509_st *cert, struct buf *out)
 
 /* ---- the status key ---- */
 
-/* As DER has it: tag, size, bytes. */
-enum { STATUS_KEY_HEAD = 2, STATUS_KEY_DER = STATUS_KEY_HEAD + NET_STATUS_KEY_SIZE };
-static const uint8_t status_key_head[STATUS_KEY_HEAD] = {V_ASN1_OCTET_STRING, NET_STATUS_KEY_SIZE};
-
-/* NOLINTNEXTLINE(readability-non-const-parameter): OpenSSL's type of it. */
-static struct err read_status_key(X509_EXTENSION *extension, uint8_t *out)
+static struct err read_status_key(const X509_NAME_ENTRY *entry, uint8_t *out)
 {
-    const ASN1_OCTET_STRING *value = X509_EXTENSION_get_data(extension);
-    const uint8_t *bytes = ASN1_STRING_get0_data(value);
-    if (ASN1_STRING_length(value) != STATUS_KEY_DER ||
-        memcmp(bytes, status_key_head, STATUS_KEY_HEAD) != 0) {
+    const ASN1_STRING *value = X509_NAME_ENTRY_get_data(entry);
+    struct slice text = slice_of(ASN1_STRING_get0_data(value), (size_t)ASN1_STRING_length(value));
+    uint8_t key[NET_STATUS_KEY_SIZE];
+    char again[2 * NET_STATUS_KEY_SIZE + 1];
+    if (ASN1_STRING_type(value) != V_ASN1_PRINTABLESTRING) {
         return FAIL(E_MALFORMED);
     }
-    (void)memcpy(out, bytes + STATUS_KEY_HEAD, NET_STATUS_KEY_SIZE);
+    TRY(text_unhex(text, key, sizeof(key)));
+    text_hex(slice_of(key, sizeof(key)), again);
+    if (!slice_eq(text, slice_str(again))) { /* one text for one key. */
+        return FAIL(E_MALFORMED);
+    }
+    (void)memcpy(out, key, sizeof(key));
     return OK;
 }
 
 struct err net_cert_status_key(const struct x509_st *cert, uint8_t out[NET_STATUS_KEY_SIZE],
                                bool *found)
 {
-    ASN1_OBJECT *number = OBJ_txt2obj(NET_STATUS_KEY_OID, /* no_name= */ 1);
-    if (number == NULL) {
-        return crypto_failure(E_NO_MEMORY);
-    }
-    int at = X509_get_ext_by_OBJ(cert, number, -1);
-    bool twice = at >= 0 && X509_get_ext_by_OBJ(cert, number, at) >= 0;
-    ASN1_OBJECT_free(number);
-    if (twice) {
+    const X509_NAME *subject = X509_get_subject_name(cert);
+    int at = X509_NAME_get_index_by_NID(subject, NID_serialNumber, -1);
+    if (at >= 0 && X509_NAME_get_index_by_NID(subject, NID_serialNumber, at) >= 0) {
         return FAIL(E_MALFORMED);
     }
     if (at >= 0) {
-        TRY(read_status_key(X509_get_ext(cert, at), out));
+        TRY(read_status_key(X509_NAME_get_entry(subject, at), out));
     }
     *found = at >= 0;
     return OK;
@@ -351,18 +347,10 @@ struct err net_cert_status_key(const struct x509_st *cert, uint8_t out[NET_STATU
 
 struct err net_cert_add_status_key(struct x509_st *cert, const uint8_t key[NET_STATUS_KEY_SIZE])
 {
-    uint8_t der[STATUS_KEY_DER];
-    (void)memcpy(der, status_key_head, STATUS_KEY_HEAD);
-    (void)memcpy(der + STATUS_KEY_HEAD, key, NET_STATUS_KEY_SIZE);
-    ASN1_OBJECT *number = OBJ_txt2obj(NET_STATUS_KEY_OID, /* no_name= */ 1);
-    ASN1_OCTET_STRING *value = ASN1_OCTET_STRING_new();
-    X509_EXTENSION *extension = NULL;
-    if (number != NULL && value != NULL && ASN1_OCTET_STRING_set(value, der, sizeof(der)) == 1) {
-        extension = X509_EXTENSION_create_by_OBJ(NULL, number, /* critical= */ 0, value);
-    }
-    bool added = extension != NULL && X509_add_ext(cert, extension, -1) == 1;
-    X509_EXTENSION_free(extension);
-    ASN1_OCTET_STRING_free(value);
-    ASN1_OBJECT_free(number);
-    return added ? OK : crypto_failure(E_CRYPTO);
+    char text[2 * NET_STATUS_KEY_SIZE + 1];
+    text_hex(slice_of(key, NET_STATUS_KEY_SIZE), text);
+    int added = X509_NAME_add_entry_by_NID(X509_get_subject_name(cert), NID_serialNumber,
+                                           MBSTRING_ASC, (const unsigned char *)text, -1, -1,
+                                           /* set= */ 0);
+    return added == 1 ? OK : crypto_failure(E_CRYPTO);
 }

@@ -8,8 +8,7 @@
  * Threads    pure functions; any thread.
  * Errors     E_MALFORMED for bytes that are no certificates, E_TOO_LARGE for more than
  *            NET_CHAIN_MAX of them.
- * Source     docs/formats.md, "Certificates of nodes"; RFC 5280, RFC 7469 2.4 (the pin), X.667 (the
- *            extension's number).
+ * Source     docs/formats.md, "Certificates of nodes"; RFC 5280, RFC 7469 2.4 (the pin).
  */
 #pragma once
 
@@ -94,11 +93,11 @@ MUST_CHECK struct err net_cert_labels(const struct x509_st *cert, struct buf *ou
 MUST_CHECK struct err net_cert_sans(const struct x509_st *cert, struct buf *out);
 
 /*
- * The key by which a node speaks its statuses and renews, as our CA wrote it down: extension
- * NET_STATUS_KEY_OID, not critical, an OCTET STRING of 32 bytes. *found is false without one;
- * E_MALFORMED when it is there twice, or not so.
+ * The key by which a node speaks its statuses and renews, as our CA wrote it down: the attribute
+ * "serialNumber" of the subject, a PrintableString of 64 lower-case hex digits. It is no extension
+ * of ours: we have no number to give it, and parsers of others refuse one of 128 bits (X.667).
+ * *found is false without one; E_MALFORMED when it is there twice, or not so.
  */
-#define NET_STATUS_KEY_OID "2.25.326130461645115396593133693514395011079"
 MUST_CHECK struct err net_cert_status_key(const struct x509_st *cert,
                                           uint8_t out[NET_STATUS_KEY_SIZE], bool *found);
 /* Adds it to a certificate that is being made. E_CRYPTO. */

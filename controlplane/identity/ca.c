@@ -158,8 +158,7 @@ static struct err extend(X509 *cert, X509 *issuer, const struct shape *shape)
     if (!shape->ca) {
         TRY(add_extension(cert, issuer, NID_authority_key_identifier, "keyid:always"));
     }
-    TRY(add_extension(cert, issuer, NID_subject_alt_name, shape->san));
-    return shape->status_key == NULL ? OK : net_cert_add_status_key(cert, shape->status_key);
+    return add_extension(cert, issuer, NID_subject_alt_name, shape->san);
 }
 
 /* All but the signature; 'issuer' is the certificate itself for a CA. */
@@ -173,6 +172,7 @@ static struct err fill(X509 *cert, EVP_PKEY *key, X509 *issuer, const struct sha
     TRY(set_serial(cert, shape->count));
     TRY(set_subject(cert, shape->common_name));
     TRY(set_labels(cert, &shape->labels));
+    TRY(shape->status_key == NULL ? OK : net_cert_add_status_key(cert, shape->status_key));
     if (X509_set_issuer_name(cert, X509_get_subject_name(issuer)) != 1) {
         return FAIL(E_CRYPTO);
     }

@@ -4,7 +4,7 @@
  * Shape      The row of a node keeps its present certificate, and who can write to the database can
  *            put there what they like. So what is believed of a node (its labels and names, the key
  *            by which it speaks and renews, the count of its last request) is read from the
- *            certificate, after its signature, its id and its extent were judged. When it ends is
+ *            certificate, after its signature and its id were judged. When it ends is
  *            read, not judged: who was off for a month is still that node.
  * Ownership  cp_passports_new() gives what cp_passports_free() ends.
  * Threads    any; the authorities lie under a lock.

@@ -42,8 +42,18 @@ class Joiner:
                 "proof": self._prove(b"trilane.dev/join/1", digest(self.secret),
                                      signed_csr or csr, node or self.node)}
 
-    def renew_body(self, at_ms, count, csr=None, node=None):
+    def renew_body(self, at_ms, count, csr=None, node=None, certificate=None, certificate_key=None):
+        """With a certificate, in PEM, and what its key says of the status key."""
         csr = csr or self.csr()
         numbers = at_ms.to_bytes(8, "little") + count.to_bytes(8, "little")
-        return {"node": node or self.node, "csr": csr, "at_ms": at_ms, "count": count,
+        body = {"node": node or self.node, "csr": csr, "at_ms": at_ms, "count": count,
                 "proof": self._prove(b"trilane.dev/renew/1", numbers, csr, node or self.node)}
+        if certificate:
+            body["certificate"] = certificate
+        if certificate_key:
+            statement = (b"trilane.dev/present/1\0" + bytes.fromhex(self.public()) +
+                         b"trilane.dev/renew/1\0" + digest(self.environment.encode())[:16] + numbers +
+                         digest(csr.encode()) + (node or self.node).encode())
+            body["certificate_proof"] = certificate_key.sign(
+                statement, ec.ECDSA(hashes.SHA256())).hex()
+        return body
