@@ -39,10 +39,12 @@ struct cp_fleet_options {
 struct cp_fleet_node {
     char id[KEY_NAME_MAX + 1];
     bool verified;
+    bool claimed; /* unverified: it is signed by the key of a row that a release before wrote, and
+                     that nothing vouches for. It holds up and keeps; nothing else of it counts. */
     enum err_code why;    /* of an unverified one. */
-    struct status status; /* of a verified one: the newest. */
+    struct status status; /* of a verified or claimed one: the newest. */
     uint64_t age_ms;      /* since its last status came. */
-    bool live;            /* verified, and heard of within three heartbeats. */
+    bool live;            /* verified or claimed, and heard of within three heartbeats. */
 };
 
 #define CP_STATUS_COUNTERS(X)                                                                      \

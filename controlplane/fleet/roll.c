@@ -6,6 +6,7 @@
  */
 #include "controlplane/fleet/roll.h"
 
+#include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,7 +31,7 @@ struct entry {
     struct cp_fleet_node node;
     uint8_t key[KEY_PUBLIC_SIZE]; /* the store's, or the one that last verified. */
     enum known known;
-    bool keyed; /* the store said its key, by a certificate of ours. */
+    bool proved; /* of one in the store: a certificate of ours says its key. */
     bool removed;
     bool asked;         /* the store was looked at since it came up. */
     uint64_t count;     /* highest of a status that counted, of this key. */
@@ -148,6 +149,13 @@ static void path_of(const struct cp_roll *roll, struct slice id, char out[PATH_S
     (void)snprintf(out, PATH_SIZE, "%.3900s/%.*s.pub", roll->node_keys, SLICE_ARG(id));
 }
 
+static bool is_by_hand(const struct cp_roll *roll, struct slice id)
+{
+    char path[PATH_SIZE];
+    path_of(roll, id, path);
+    return access(path, F_OK) == 0;
+}
+
 /* The entry of a name that a status came under. Names that nobody enrolled have few places, so
  * that made-up ones do not keep real nodes out. */
 static struct entry *entry_of(struct cp_roll *roll, struct slice id)
@@ -156,9 +164,7 @@ static struct entry *entry_of(struct cp_roll *roll, struct slice id)
     if (entry != NULL) {
         return entry;
     }
-    char path[PATH_SIZE];
-    path_of(roll, id, path);
-    enum known known = access(path, F_OK) == 0 ? BY_HAND : NOWHERE;
+    enum known known = is_by_hand(roll, id) ? BY_HAND : NOWHERE;
     if (known == NOWHERE && roll->unknown_count >= CP_ROLL_UNKNOWN_MAX) {
         return NULL;
     }
@@ -170,20 +176,36 @@ static struct entry *entry_of(struct cp_roll *roll, struct slice id)
 static void drop_statements(struct entry *entry, enum err_code why)
 {
     entry->node.verified = false;
+    entry->node.claimed = false;
     entry->node.why = why;
     entry->node.status = (struct status){.count = 0};
 }
 
 /* Another key is another node of that name: what the one before said is not its word. */
-static void set_member(struct cp_roll *roll, struct entry *entry, const struct cp_roll_member *m)
-    REQUIRES(roll->shared.lock)
+static void set_key(struct entry *entry, const struct cp_roll_member *m)
 {
-    bool same = !m->proved || memcmp(entry->key, m->status_key, KEY_PUBLIC_SIZE) == 0;
-    entry->keyed = entry->keyed || m->proved;
+    bool same = memcmp(entry->key, m->status_key, KEY_PUBLIC_SIZE) == 0;
     if (!same) {
         memcpy(entry->key, m->status_key, KEY_PUBLIC_SIZE);
         entry->count = 0;
-        drop_statements(entry, E_UNAUTHENTICATED);
+        drop_statements(entry, m->proved ? E_UNAUTHENTICATED : E_CERTIFICATE_MISSING);
+    } else if (m->proved && entry->node.claimed) { /* what it said was its own. */
+        entry->node.claimed = false;
+        entry->node.verified = true;
+        entry->node.why = E_OK;
+    }
+    entry->proved = m->proved;
+}
+
+/* A row that nothing vouches for stands behind a key that is known otherwise. */
+static void set_member(struct cp_roll *roll, struct entry *entry, const struct cp_roll_member *m)
+    REQUIRES(roll->shared.lock)
+{
+    if (!m->proved && entry->known == BY_HAND) {
+        return;
+    }
+    if (m->proved || !entry->proved) {
+        set_key(entry, m);
     }
     if (m->removed && !entry->removed) {
         drop_statements(entry, E_NODE_REMOVED);
@@ -225,9 +247,11 @@ void cp_roll_enrol(struct cp_roll *roll, const struct cp_roll_member *members, s
 {
     CHECK(count == 0 || members != NULL);
     for (size_t i = 0; i < count; i++) {
-        struct entry *entry = get(roll, slice_str(members[i].id));
+        struct slice id = slice_str(members[i].id);
+        struct entry *entry = get(roll, id);
         if (entry == NULL) {
-            entry = add(roll, slice_str(members[i].id), IN_STORE);
+            bool by_hand = !members[i].proved && is_by_hand(roll, id);
+            entry = add(roll, id, by_hand ? BY_HAND : IN_STORE);
         }
         if (entry != NULL) {
             lock_take(&roll->shared.lock);
@@ -287,26 +311,22 @@ static bool says_bucket_is_wrong(const struct status *status)
     return false;
 }
 
-/* E_NOT_FOUND: nobody enrolled it. E_CERTIFICATE_MISSING: the store has it without its key. */
+/* E_NOT_FOUND: nobody enrolled it. E_CERTIFICATE_MISSING: the store has it without a key. */
 static struct err find_key(struct cp_roll *roll, struct entry *entry, struct key_public *out)
 {
     struct key_public key = {.role = KEY_ROLE_NODE};
     struct slice id = slice_str(entry->node.id);
-    if (entry->known == IN_STORE && entry->keyed) {
+    if (entry->known == IN_STORE) {
         memcpy(key.name, entry->node.id, sizeof(key.name));
         memcpy(key.bytes, entry->key, sizeof(key.bytes));
         *out = key;
-        return OK;
+        return sodium_is_zero(key.bytes, sizeof(key.bytes)) ? FAIL(E_CERTIFICATE_MISSING) : OK;
     }
     char path[PATH_SIZE];
     auto_buf struct buf message = BUF_MAX(PATH_SIZE + 256);
     path_of(roll, id, path);
     struct err e = cp_key_read_public(path, &key, &message);
-    if (entry->known != IN_STORE) {
-        set_known(roll, entry, e.code == E_NOT_FOUND ? NOWHERE : BY_HAND);
-    } else if (e.code == E_NOT_FOUND) {
-        e = FAIL(E_CERTIFICATE_MISSING);
-    }
+    set_known(roll, entry, e.code == E_NOT_FOUND ? NOWHERE : BY_HAND);
     TRY(e);
     if (key.role != KEY_ROLE_NODE || !slice_eq(slice_str(key.name), id)) {
         return FAIL(E_UNAUTHENTICATED);
@@ -343,19 +363,23 @@ static uint64_t seen_at(const struct status *s, bool recalled, const struct cp_r
 static void accept(struct cp_roll *roll, struct entry *entry, const struct key_public *key,
                    const struct status *s, bool recalled, const struct cp_roll_now *now)
 {
+    bool claimed = entry->known == IN_STORE && !entry->proved;
     lock_take(&roll->shared.lock);
     memcpy(entry->key, key->bytes, KEY_PUBLIC_SIZE);
     entry->count = s->count;
-    entry->node.verified = true;
-    entry->node.why = E_OK;
+    entry->node.verified = !claimed;
+    entry->node.claimed = claimed;
+    entry->node.why = claimed ? E_CERTIFICATE_MISSING : E_OK;
     entry->node.status = *s;
     entry->seen_ns = seen_at(s, recalled, now);
-    roll->shared.counters.accepted++;
+    roll->shared.counters.accepted += !claimed;
+    roll->shared.counters.unverified += claimed;
     lock_drop(&roll->shared.lock);
-    roll->wants_restore = roll->wants_restore || (says_bucket_is_wrong(s) && !recalled);
+    bool wrong = says_bucket_is_wrong(s) && !recalled && !claimed;
+    roll->wants_restore = roll->wants_restore || wrong;
 }
 
-/* What a verified node said stays: somebody else wrote under its name. */
+/* What a verified or claimed node said stays: somebody else wrote under its name. */
 static void refuse(struct cp_roll *roll, struct entry *entry, enum err_code why,
                    const struct cp_roll_now *now)
 {
@@ -365,7 +389,7 @@ static void refuse(struct cp_roll *roll, struct entry *entry, enum err_code why,
     counters->replayed += why == E_CONFLICT;
     counters->removed += why == E_NODE_REMOVED;
     counters->unverified += why != E_CLOCK_SKEW && why != E_CONFLICT && why != E_NODE_REMOVED;
-    if (!entry->node.verified) {
+    if (!entry->node.verified && !entry->node.claimed) {
         entry->node.why = why;
         entry->seen_ns = now->mono_ns;
     }
@@ -520,10 +544,15 @@ static uint64_t age_ms(const struct entry *entry, const struct cp_roll_now *now)
     return now->mono_ns < entry->seen_ns ? 0 : (now->mono_ns - entry->seen_ns) / NS_PER_MS;
 }
 
-static bool is_live(const struct entry *entry, const struct cp_roll_now *now)
+static bool is_heard(const struct entry *entry, const struct cp_roll_now *now)
 {
     uint64_t live_ms = HEARTBEATS * (limits.status_interval_ms + limits.status_interval_ms / 5);
-    return entry->node.verified && entry->seen_ns != 0 && age_ms(entry, now) <= live_ms;
+    return entry->seen_ns != 0 && age_ms(entry, now) <= live_ms;
+}
+
+static bool is_live(const struct entry *entry, const struct cp_roll_now *now)
+{
+    return entry->node.verified && is_heard(entry, now);
 }
 
 static size_t copy_nodes(struct cp_roll *roll, const struct cp_roll_now *now,
@@ -540,7 +569,7 @@ static size_t copy_nodes(struct cp_roll *roll, const struct cp_roll_now *now,
         struct cp_fleet_node *node = &out[count++];
         *node = entry->node;
         node->age_ms = age_ms(entry, now);
-        node->live = is_live(entry, now);
+        node->live = (node->verified || node->claimed) && is_heard(entry, now);
     }
     return count;
 }

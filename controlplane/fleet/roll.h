@@ -35,8 +35,8 @@ struct cp_roll_now {
 /* A node of the store. */
 struct cp_roll_member {
     char id[KEY_NAME_MAX + 1];
-    bool proved; /* false: no certificate of ours says its key. The one that is known stays. */
-    uint8_t status_key[KEY_PUBLIC_SIZE];
+    bool proved; /* false: no certificate of ours says its key. One that is known stays. */
+    uint8_t status_key[KEY_PUBLIC_SIZE]; /* zeroes: none. */
     bool removed;
 };
 

@@ -153,7 +153,7 @@ static struct err keep_reported(struct run *r)
     struct err e = OK;
     for (size_t i = 0; err_ok(e) && i < count; i++) {
         const struct cp_fleet_node *node = &nodes[i];
-        if (node->verified && node->age_ms <= limits.collect_reported_ms) {
+        if ((node->verified || node->claimed) && node->age_ms <= limits.collect_reported_ms) {
             e = keep_version(r, node->status.version);
         }
     }

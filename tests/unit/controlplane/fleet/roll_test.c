@@ -162,6 +162,84 @@ static void a_key_file_enrols_by_hand(void **state)
     assert_int_equal(counters().unverified, 1);
 }
 
+/* A row that no certificate of ours stands behind: it may be of a release before, or of whoever
+ * can write to the database. */
+static void enrol_unproved(size_t index, const struct key_pair *key)
+{
+    struct cp_roll_member m = member_of(index, /* removed= */ false);
+    m.proved = false;
+    memset(m.status_key, 0, KEY_PUBLIC_SIZE);
+    if (key != NULL) {
+        memcpy(m.status_key, key->public.bytes, KEY_PUBLIC_SIZE);
+    }
+    cp_roll_enrol(roll, &m, 1, &now);
+}
+
+static void a_row_alone_is_believed_in_nothing(void **state)
+{
+    (void)state;
+    struct cp_fleet_order order;
+    enrol_unproved(0, &pairs[0]);
+    offer(7);
+    struct cp_fleet_node node = listed("node-0");
+    assert_false(node.verified);
+    assert_int_equal(node.why, E_CERTIFICATE_MISSING);
+    assert_true(node.claimed && node.live); /* what needs more than it can do is held up. */
+    assert_int_equal(node.status.version, 7);
+    assert_int_equal(tally().live, 0);
+    cp_roll_order(roll, &now, &order);
+    assert_int_equal(order.version, 0);
+    assert_int_equal(counters().accepted, 0);
+    assert_int_equal(counters().unverified, 1);
+    pass_ms(2000);
+    offer_as("node-0", &pairs[1], "node-0", 8, now.wall_ms); /* a stranger. */
+    assert_true(listed("node-0").claimed);
+    assert_int_equal(listed("node-0").age_ms, 2000);
+    /* It renewed: what it said was its own. */
+    enrol(0, false);
+    node = listed("node-0");
+    assert_true(node.verified && node.live && !node.claimed);
+    assert_int_equal(node.why, E_OK);
+    assert_int_equal(tally().live, 1);
+    pass_ms(2000);
+    offer(8);
+    assert_int_equal(counters().accepted, 1);
+}
+
+static void a_row_alone_takes_no_nodes_place(void **state)
+{
+    (void)state;
+    char path[256];
+    enrol(0, false);
+    offer(1);
+    enrol_unproved(0, &pairs[1]);
+    assert_true(listed("node-0").verified);
+    pass_ms(2000);
+    offer_as("node-0", &pairs[1], "node-0", 2, now.wall_ms);
+    assert_int_equal(listed("node-0").status.version, 1);
+    pass_ms(2000);
+    offer(3);
+    assert_int_equal(listed("node-0").status.version, 3);
+    assert_true(listed("node-0").verified);
+    /* Nor that of one that was enrolled by hand. */
+    (void)snprintf(path, sizeof(path), "%s/node-2.pub", directory);
+    assert_int_equal(cp_key_write_public(path, &pairs[2].public).code, E_OK);
+    enrol_unproved(2, &pairs[1]);
+    offer_as("node-2", &pairs[1], "node-2", 9, now.wall_ms);
+    assert_false(listed("node-2").claimed);
+    pass_ms(2000);
+    offer_as("node-2", &pairs[2], "node-2", 1, now.wall_ms);
+    assert_true(listed("node-2").verified);
+    enrol_unproved(2, &pairs[1]);
+    assert_true(listed("node-2").verified);
+    assert_int_equal(unlink(path), 0);
+    /* A row that says no key. */
+    enrol_unproved(1, NULL);
+    offer_as("node-1", &pairs[1], "node-1", 1, now.wall_ms);
+    assert_false(listed("node-1").verified || listed("node-1").claimed);
+    assert_int_equal(listed("node-1").why, E_CERTIFICATE_MISSING);
+}
+
 static void a_removed_node_counts_no_more(void **state)
 {
     (void)state;
@@ -476,6 +554,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(a_status_is_the_enrolled_keys),
         TEST(a_key_file_enrols_by_hand),
+        TEST(a_row_alone_is_believed_in_nothing),
+        TEST(a_row_alone_takes_no_nodes_place),
         TEST(a_removed_node_counts_no_more),
         TEST(another_key_is_another_node),
         TEST(a_new_node_waits_for_the_store),
