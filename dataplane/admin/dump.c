@@ -67,11 +67,12 @@ json_t *dp_dump_ready(const struct dp_admin_config *c, const struct slice *tenan
 
 /* ---- /dump ---- */
 
-/* Of the turns that workers' loops spent on swaps; by buckets, so at most an eighth too much. */
+/* Of turns of the workers' loops, in us; by buckets, so at most an eighth too much. */
 static json_t *turns(const struct dp_admin_config *c, enum dp_metric metric)
 {
     metrics_id id = metrics_plain(c->metrics, metric);
     json_t *o = json_object();
+    set(o, "count", json_integer(metrics_value(c->metrics, id)));
     set(o, "median", json_real((double)metrics_percentile(c->metrics, id, 50) / 1000));
     set(o, "p99_9", json_real((double)metrics_percentile(c->metrics, id, 99.9) / 1000));
     set(o, "longest", json_real((double)metrics_percentile(c->metrics, id, 100) / 1000));
@@ -157,6 +158,8 @@ static json_t *load(const struct dp_admin_config *c)
         json_integer(
             metrics_value(c->metrics, metrics_plain(c->metrics, DP_METRIC_REQUESTS_OPEN))));
     set(o, "log_dropped", number(log_dropped()));
+    set(o, "request_turn_us", turns(c, DP_METRIC_REQUEST_TURN));
+    set(o, "request_turn_cpu_us", turns(c, DP_METRIC_REQUEST_TURN_CPU));
     return o;
 }
 

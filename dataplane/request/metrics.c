@@ -14,7 +14,10 @@ const struct metrics_family dp_metric_families[DP_METRIC_COUNT] = {
 #undef X
 };
 
-enum { LATENCY_PLACES = 1024 };
+enum {
+    LATENCY_PLACES = 1024,
+    TIMED_ONE_IN = 256 /* requests: then the clocks cost them nothing. */
+};
 
 /* Which series a call belongs to, so that the set's lock is taken once for each. */
 struct latency_place {
@@ -25,14 +28,21 @@ struct latency_place {
     metrics_id id;
 };
 
+/* Of turns of the loop, by either clock. */
+struct turn_series {
+    metrics_id mono;
+    metrics_id thread;
+};
+
 struct dp_request_metrics {
     struct metrics *set;
     struct metrics_shard *shard;
     metrics_id open;
     metrics_id decisions[2]; /* by cached. */
     metrics_id redecided[2]; /* by going on. */
-    metrics_id turn;
-    metrics_id turn_cpu;
+    struct turn_series swap_turns;
+    struct turn_series request_turns;
+    uint32_t begun; /* requests; wraps. */
     uint64_t epoch;
     struct lane_series {
         const struct dp_lane *lane; /* NULL: free. */
@@ -62,8 +72,10 @@ struct err dp_request_metrics_new(struct metrics *metrics, struct metrics_shard 
     m->decisions[1] = one_label(metrics, DP_METRIC_DECISIONS, "true");
     m->redecided[0] = one_label(metrics, DP_METRIC_REDECIDED, "ended");
     m->redecided[1] = one_label(metrics, DP_METRIC_REDECIDED, "goes_on");
-    m->turn = metrics_plain(metrics, DP_METRIC_SNAPSHOT_TURN);
-    m->turn_cpu = metrics_plain(metrics, DP_METRIC_SNAPSHOT_TURN_CPU);
+    m->swap_turns.mono = metrics_plain(metrics, DP_METRIC_SNAPSHOT_TURN);
+    m->swap_turns.thread = metrics_plain(metrics, DP_METRIC_SNAPSHOT_TURN_CPU);
+    m->request_turns.mono = metrics_plain(metrics, DP_METRIC_REQUEST_TURN);
+    m->request_turns.thread = metrics_plain(metrics, DP_METRIC_REQUEST_TURN_CPU);
     *out = m;
     return OK;
 }
@@ -133,10 +145,26 @@ struct dp_metrics_turn dp_request_metrics_turn_begin(void)
     return (struct dp_metrics_turn){.mono_ns = clock_mono_ns(), .thread_ns = clock_thread_ns()};
 }
 
+static void record(struct dp_request_metrics *m, const struct turn_series *series,
+                   const struct dp_metrics_turn *turn)
+{
+    metrics_record(m->shard, series->thread, clock_thread_ns() - turn->thread_ns);
+    metrics_record(m->shard, series->mono, clock_mono_ns() - turn->mono_ns);
+}
+
 void dp_request_metrics_turn_end(struct dp_request_metrics *m, const struct dp_metrics_turn *turn)
 {
-    metrics_record(m->shard, m->turn_cpu, clock_thread_ns() - turn->thread_ns);
-    metrics_record(m->shard, m->turn, clock_mono_ns() - turn->mono_ns);
+    record(m, &m->swap_turns, turn);
+}
+
+bool dp_request_metrics_times(struct dp_request_metrics *m)
+{
+    return ++m->begun % TIMED_ONE_IN == 0; /* the first one meets a cold node. */
+}
+
+void dp_request_metrics_took(struct dp_request_metrics *m, const struct dp_metrics_turn *turn)
+{
+    record(m, &m->request_turns, turn);
 }
 
 void dp_request_metrics_open(struct dp_request_metrics *m, int by)

@@ -10,6 +10,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -31,6 +32,12 @@ struct dp_request_pool;
       "code", NULL)                                                                                \
     X(REQUESTS_OPEN, "trilane_requests_open", GAUGE, 0, 0, "Requests in flight.", NULL, NULL,      \
       NULL)                                                                                        \
+    X(REQUEST_TURN, "trilane_request_turn_seconds", HISTOGRAM, 0, 0.000000001,                     \
+      "What a request takes of a worker's loop from its head until it is handed on; of one in "    \
+      "256.",                                                                                      \
+      NULL, NULL, NULL)                                                                            \
+    X(REQUEST_TURN_CPU, "trilane_request_turn_cpu_seconds", HISTOGRAM, 0, 0.000000001,             \
+      "What the worker itself had of a core for these.", NULL, NULL, NULL)                         \
     X(REQUEST_BYTES, "trilane_request_bytes_total", COUNTER, 8, 0,                                 \
       "Bytes of bodies from callers.", "lane", NULL, NULL)                                         \
     X(RESPONSE_BYTES, "trilane_response_bytes_total", COUNTER, 8, 0,                               \
@@ -138,6 +145,10 @@ struct dp_metrics_turn {
 /* Around what a turn of the loop spends on a swap; both on the worker's thread. */
 struct dp_metrics_turn dp_request_metrics_turn_begin(void);
 void dp_request_metrics_turn_end(struct dp_request_metrics *m, const struct dp_metrics_turn *turn);
+
+/* Whether the request that begins now is one of those that are timed; and the end of its turn. */
+bool dp_request_metrics_times(struct dp_request_metrics *m);
+void dp_request_metrics_took(struct dp_request_metrics *m, const struct dp_metrics_turn *turn);
 
 /* Open requests moved by 'by'; a decision was made; an open request was decided anew. */
 void dp_request_metrics_open(struct dp_request_metrics *m, int by);

@@ -60,15 +60,28 @@ static enum dp_step_next go_fail(struct dp_request *rq, struct err err)
     return go(rq, &dp_step_reply);
 }
 
-enum dp_step_next dp_request_run(struct dp_request *rq)
+static enum dp_step_next run_steps(struct dp_request *rq)
 {
-    if (rq->step == NULL) {
-        rq->step = &dp_step_admit;
-    }
     enum dp_step_next next = DP_STEP_MORE;
     while (next == DP_STEP_MORE) {
         next = rq->step->run(rq);
     }
+    return next;
+}
+
+enum dp_step_next dp_request_run(struct dp_request *rq)
+{
+    struct dp_request_metrics *metrics = rq->pool->metrics; /* 'rq' may be over behind its steps. */
+    if (rq->step != NULL) {
+        return run_steps(rq);
+    }
+    rq->step = &dp_step_admit;
+    if (!dp_request_metrics_times(metrics)) {
+        return run_steps(rq);
+    }
+    struct dp_metrics_turn turn = dp_request_metrics_turn_begin();
+    enum dp_step_next next = run_steps(rq);
+    dp_request_metrics_took(metrics, &turn);
     return next;
 }
 

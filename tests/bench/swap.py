@@ -1,5 +1,7 @@
 """swap: microseconds of the longest turn of a worker's loop that was spent on a swap, by the clock;
-beside it by the worker's own CPU time, which nobody else on the core can make longer.
+beside it by the worker's own CPU time, which no other thread on the core can make longer. The control
+is turns of the same loop that have nothing to do with swaps, about as many and as long: those that
+take a request, of one in 256. What the machine adds to a turn, it adds to these.
 
 100 swaps a second for a minute in all, between two versions that differ in one rule of 1,000, while
 the node is half busy. A real node follows a publisher (bench-snapshot) that signs a
@@ -170,12 +172,14 @@ def one_round(stack, platform, publisher, directory, echo_pid, number, state):
     applies, row = node.dump()["snapshot"]["applies"], {}
     for kind in bench.shuffled(KINDS):
         row[kind] = one_slice(kind, node, publisher, echo_pid, state["rate"], state["apply_us"])
-    snapshot, dropped = node.dump()["snapshot"], node.dump()["load"]["log_dropped"]
+    dump = node.dump()
+    snapshot, shown = dump["snapshot"], dump["load"]
     state["apply_us"] = row["here"]["apply_cores"] * 1e6 / SWAPS_PER_SECOND
     assert node.stop() == 0, node.log()[-3000:]
     return dict(row, applies=snapshot["applies"] - applies, refusals=snapshot["refusals"],
                 turn_us=snapshot["turn_us"], turn_cpu_us=snapshot["turn_cpu_us"],
-                log_dropped=dropped, judged=judge(log))
+                control_us=shown["request_turn_us"], control_cpu_us=shown["request_turn_cpu_us"],
+                log_dropped=shown["log_dropped"], judged=judge(log))
 
 
 def half_load(node, echo_pid):
@@ -225,12 +229,22 @@ def growth(rows, kind, base):
     return round(bench.spread([r[kind]["p99_us"] / r[base]["p99_us"] for r in rows])["median"], 3)
 
 
+def turns(rows, kind, prefix=""):
+    """Of turns of the loop, by both clocks."""
+    row = {prefix + "turns": sum(r[kind + "_us"]["count"] for r in rows)}
+    for suffix in ("us", "cpu_us"):
+        seen = [r["%s_%s" % (kind, suffix)] for r in rows]
+        row["%slongest_%s" % (prefix, suffix)] = max(turn["longest"] for turn in seen)
+        row["%sp99_9_%s" % (prefix, suffix)] = max(turn["p99_9"] for turn in seen)
+        row["%smedian_%s" % (prefix, suffix)] = bench.spread(
+            [turn["median"] for turn in seen])["median"]
+    return row
+
+
 def figures(rows):
     row = bench.spread([r["turn_us"]["longest"] for r in rows])
-    for kind, suffix in (("turn_us", "us"), ("turn_cpu_us", "cpu_us")):
-        row["longest_" + suffix] = max(r[kind]["longest"] for r in rows)
-        row["p99_9_" + suffix] = max(r[kind]["p99_9"] for r in rows)
-        row["median_" + suffix] = bench.spread([r[kind]["median"] for r in rows])["median"]
+    row.update(turns(rows, "turn"))
+    row.update(turns(rows, "control", prefix="control_"))
     row["swaps"] = sum(r["applies"] for r in rows)
     row["swaps_per_s"] = round(
         row["swaps"] / sum(r["here"]["published"]["seconds"] for r in rows), 1)
@@ -259,9 +273,12 @@ def main():
     bench.write("swap", "us", "lower", ROUNDS, row, others, {}, {
         "rules": RULES, "rate": rate, "swaps_per_second": SWAPS_PER_SECOND, "machine": state,
         "all": rows})
-    print("turns: longest %.1f us by the clock, %.1f us of CPU; p99.9 %.1f and %.1f us; median %.1f "
-          "and %.1f us" % tuple(row[figure + suffix] for figure in ("longest_", "p99_9_", "median_")
-                                for suffix in ("us", "cpu_us")))
+    for name, prefix in (("spent on swaps", ""), ("that take a request", "control_")):
+        print("%d turns %s: longest %.1f us by the clock, %.1f us of CPU; p99.9 %.1f and %.1f us; "
+              "median %.1f and %.1f us" % (
+                  (row[prefix + "turns"], name) + tuple(
+                      row[prefix + figure + suffix] for figure in ("longest_", "p99_9_", "median_")
+                      for suffix in ("us", "cpu_us"))))
     print("%d swaps (%.1f/s, %.0f us of the apply thread's CPU each), %d decisions, %d of them "
           "mixed, %d errors" % (row["swaps"], row["swaps_per_s"], row["apply_cpu_us"],
                                 row["decisions"], row["mixed"], row["errors"]))

@@ -211,6 +211,7 @@ static void with_a_snapshot(void **state)
     expect("/ready?tenant=globex", "", E_IO, "the tenant has no service");
     expect("/dump", "", E_OK, "\"version\": 5"); /* of the second worker. */
     expect("/dump", "", E_OK, "\"connections\": 71");
+    expect("/dump", "", E_OK, "\"request_turn_us\": {");
     expect("/ready?probe=1&tenant=globex", "", E_IO, "the tenant has no service");
     expect("/ready?tenant=", "", E_IO, "the tenant has no service");
     expect("/ready?tenants=globex", "", E_OK, "\"ready\": true");

@@ -442,6 +442,26 @@ static void a_turn_decides_for_a_bounded_time(void **state)
 }
 
 /* What ends before its turn comes is not waited for, nor is what another one's end takes along. */
+/* Of one request in 256, and not of the first. */
+static void some_turns_are_timed(void **state)
+{
+    (void)state;
+    metrics_id turns = metrics_plain(w.metrics, DP_METRIC_REQUEST_TURN);
+    metrics_id turns_cpu = metrics_plain(w.metrics, DP_METRIC_REQUEST_TURN_CPU);
+    metrics_id swaps = metrics_plain(w.metrics, DP_METRIC_SNAPSHOT_TURN);
+    adopt(/* allows: */ true);
+    int64_t before = metrics_value(w.metrics, swaps);
+    for (unsigned i = 1; i <= 512; i++) {
+        struct dp_request *rq = run(&(struct ask){0});
+        assert_int_equal(metrics_value(w.metrics, turns), i / 256);
+        assert_int_equal(metrics_value(w.metrics, turns_cpu), i / 256);
+        if (rq != NULL) { /* else the rate limit ended it. */
+            dp_request_done(rq, OK);
+        }
+    }
+    assert_int_equal(metrics_value(w.metrics, swaps), before);
+}
+
 static void what_ends_meanwhile_is_not_decided(void **state)
 {
     (void)state;
@@ -522,6 +542,7 @@ int main(void)
         EACH(after_a_swap_a_denial_ends_it),
         EACH(many_open_requests_are_decided_over_turns),
         EACH(a_turn_decides_for_a_bounded_time),
+        EACH(some_turns_are_timed),
         EACH(what_ends_meanwhile_is_not_decided),
         EACH(a_deferred_request_is_decided_by_its_messages),
         EACH(the_end_of_a_drain_aborts_what_is_open),
