@@ -1,5 +1,6 @@
 /*
- * csr: keys of certificates, and the request for one, which proves possession of its key.
+ * csr: keys of certificates, what they sign, and the request for one, which proves possession of
+ *      its key.
  *
  * Shape      ECDSA over P-256 is made; P-256 and P-384 are taken. A request says nothing but its
  *            key: whoever issues decides what stands in the certificate.

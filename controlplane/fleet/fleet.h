@@ -5,10 +5,12 @@
  *            a message, and what lay there before is read for every enrolled node after each
  *            connect. Nodes are enrolled in the store, where they joined and whose certificates say
  *            their keys (passport.h), or by hand, in DIRECTORY/<id>.pub. A status that does not
- * count is shown as unverified and believed in nothing. Units      milliseconds. Ownership
- * cp_fleet_new() gives a fleet that cp_fleet_free() ends. Threads    one thread of its own, with a
- * store of its own; all calls but _new, _run and _free from any. Errors     none: what does not
- * verify is counted and shown.
+ *            count is shown as unverified and believed in nothing.
+ * Units      milliseconds.
+ * Ownership  cp_fleet_new() gives a fleet that cp_fleet_free() ends.
+ * Threads    one thread of its own, with a store of its own; all calls but _new, _run and _free
+ *            from any.
+ * Errors     none: what does not verify is counted and shown.
  */
 #pragma once
 

@@ -8,8 +8,9 @@
  * Ownership  evidence is borrowed for the call.
  * Threads    any; the store is the caller's.
  * Errors     E_TOKEN_UNKNOWN (also for one whose row no replica vouches for), E_TOKEN_USED,
- * E_TOKEN_EXPIRED, E_TOKEN_MISMATCH, E_UNAUTHENTICATED (the proof is not the status key's), and the
- * store's. Source     docs/control-plane.md, "Joining".
+ *            E_TOKEN_EXPIRED, E_TOKEN_MISMATCH, E_UNAUTHENTICATED (the proof is not the status
+ *            key's), and the store's.
+ * Source     docs/control-plane.md, "Joining".
  */
 #pragma once
 

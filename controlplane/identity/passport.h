@@ -4,8 +4,8 @@
  * Shape      The row of a node keeps its present certificate, and who can write to the database can
  *            put there what they like. So what is believed of a node (its labels and names, the key
  *            by which it speaks and renews, the count of its last request) is read from the
- *            certificate, after its signature and its id were judged. When it ends is
- *            read, not judged: who was off for a month is still that node.
+ *            certificate, after its signature and its id were judged. When it ends is read, not
+ *            judged: who was off for a month is still that node.
  * Ownership  cp_passports_new() gives what cp_passports_free() ends.
  * Threads    any; the authorities lie under a lock.
  * Errors     E_CERTIFICATE_MISSING: what is there is no certificate of ours for that node.

@@ -5,11 +5,13 @@
  * Units      milliseconds.
  * Ownership  cp_registrar_new() gives what cp_registrar_free() ends; its options are borrowed.
  *            An admission is the caller's: cp_admission_free().
- * Threads    one thread works with it; cp_registrar_counters() from any.
+ * Threads    one thread works with it; cp_registrar_counters() and cp_registrar_passports() from
+ *            any.
  * Errors     those of attest.h and ca.h; E_UNAUTHENTICATED for a renewal that the node's status key
  *            did not sign, E_CERTIFICATE_MISSING for one of a node whose row has no certificate of
  *            ours and that did not send it either, E_NODE_REMOVED, E_CLOCK_SKEW,
- * E_RENEWAL_REPLAYED; E_UNSUPPORTED without a CA. 'message' (may stay empty) gets one sentence.
+ *            E_RENEWAL_REPLAYED; E_UNSUPPORTED without a CA. 'message' (may stay empty) gets one
+ *            sentence.
  * Source     docs/control-plane.md, "Joining".
  */
 #pragma once

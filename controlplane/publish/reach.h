@@ -1,8 +1,9 @@
 /*
  * reach: whether the nodes that a publication would reach can apply it, and what it is written in.
  *
- * Shape      a pure function over a copy of the fleet. A node that is silent, or neither verified nor
- *            claimed, holds nothing up: it refuses by itself, with CAPABILITY_MISSING, what it cannot do.
+ * Shape      a pure function over a copy of the fleet. A node that is silent, or neither verified
+ *            nor claimed, holds nothing up: it refuses by itself, with CAPABILITY_MISSING, what it
+ *            cannot do.
  * Threads    any.
  * Errors     E_CAPABILITY_MISSING: a sentence names each such node and what it lacks.
  * Source     docs/formats.md: a publisher asks nothing of a targeted node that it cannot do.

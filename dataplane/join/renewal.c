@@ -24,6 +24,8 @@ enum {
     BACKOFF_MIN_MS = 1000,
     BACKOFF_MAX_MS = 300000,
     BACKOFF_PART = 20, /* and at most this part of a certificate's life. */
+    EARLY_MIN_S = 10,
+    EARLY_SPREAD_S = 50, /* nodes that are upgraded together do not renew together. */
 };
 
 struct dp_renewal {
@@ -46,6 +48,13 @@ int64_t dp_renewal_due_s(const struct net_cert_times *times, unsigned per_mille)
 {
     int64_t life_s = times->ends_s - times->made_s;
     return times->made_s + life_s * 3 / 5 + life_s * (int64_t)per_mille / 7500;
+}
+
+int64_t dp_renewal_first_s(const struct dp_self_cert *cert, int64_t now_s, unsigned per_mille)
+{
+    int64_t due = dp_renewal_due_s(&cert->times, per_mille);
+    int64_t early = now_s + EARLY_MIN_S + (int64_t)per_mille * EARLY_SPREAD_S / 1000;
+    return cert->says_key || due < early ? due : early;
 }
 
 /* ---- one renewal ---- */
@@ -240,11 +249,11 @@ static struct err renew(struct dp_renewal *r, struct dp_self_cert *out, struct b
 
 /* ---- when ---- */
 
-static int64_t due_s(const struct dp_self_cert *cert)
+static unsigned random_per_mille(void)
 {
     uint32_t random = 0;
     ids_quick(&random, sizeof(random));
-    return dp_renewal_due_s(&cert->times, random % 1000);
+    return random % 1000;
 }
 
 /* Twice as long each time, and ± 20 %, so that nodes whose server was away do not come at once. */
@@ -272,7 +281,7 @@ static void note(struct dp_renewal *r, const struct dp_self_cert *cert, struct e
     if (err_ok(e)) {
         s->cert = *cert;
         s->renewals++;
-        s->next_s = due_s(cert);
+        s->next_s = dp_renewal_due_s(&cert->times, random_per_mille());
         r->backoff_ms = 0;
     } else {
         s->failures++;
@@ -358,7 +367,8 @@ struct err dp_renewal_start(const struct dp_renewal_config *config, struct dp_re
     CHECK(pthread_cond_init(&r->shared.stops, NULL) == 0);
     lock_take(&r->shared.lock);
     r->shared.status = (struct dp_renewal_status){.cert = *config->cert};
-    r->shared.status.next_s = due_s(config->cert);
+    r->shared.status.next_s =
+        dp_renewal_first_s(config->cert, clock_wall_ms() / 1000, random_per_mille());
     lock_drop(&r->shared.lock);
     if (pthread_create(&r->thread, NULL, thread_main, r) != 0) {
         CHECK(pthread_cond_destroy(&r->shared.stops) == 0);

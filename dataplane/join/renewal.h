@@ -49,3 +49,7 @@ void dp_renewal_status(struct dp_renewal *renewal, struct dp_renewal_status *out
 /* When a certificate is renewed: between 60 and 73 percent of its life, by a number from 0 to
  * 999, so that nodes that joined together do not renew together. */
 int64_t dp_renewal_due_s(const struct net_cert_times *times, unsigned per_mille);
+
+/* When the first one is after a start: one that does not say the status key is renewed within a
+ * minute, since the control plane shows its node as unverified until then. */
+int64_t dp_renewal_first_s(const struct dp_self_cert *cert, int64_t now_s, unsigned per_mille);

@@ -291,6 +291,7 @@ static struct err judge(const struct dp_self *self, const struct net_chain *chai
                         struct dp_self_cert *out, struct buf *message)
 {
     struct dp_self_cert cert;
+    uint8_t said[NET_STATUS_KEY_SIZE];
     struct x509_st *leaf = chain->certs[0];
     if (!net_cert_is_for(leaf, key)) {
         return say(FAIL(E_CRYPTO), "the certificate is another key's", message);
@@ -304,6 +305,8 @@ static struct err judge(const struct dp_self *self, const struct net_chain *chai
     TRY(say(judge_name(self, leaf), "the certificate is not this node's", message));
     TRY(say(read_labels(leaf, cert.labels), "the certificate's labels do not parse", message));
     TRY(say(net_cert_times(leaf, &cert.times), "the certificate's times do not parse", message));
+    TRY(say(net_cert_status_key(leaf, said, &cert.says_key),
+            "the certificate's status key does not parse", message));
     net_cert_serial(leaf, cert.serial);
     *out = cert;
     return OK;

@@ -48,6 +48,7 @@ struct dp_self_cert {
     char labels[LABELS_TEXT_MAX + 1]; /* "name=value,…"; judged by labels_parse(). */
     char serial[NET_SERIAL_SIZE];
     struct net_cert_times times;
+    bool says_key; /* its status key, too: false, a control plane of a release before made it. */
 };
 
 /* ---- the directory ---- */

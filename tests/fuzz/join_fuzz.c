@@ -1,8 +1,7 @@
 /*
  * What comes of joining: a token, labels, a request for a certificate, a chain of certificates, one
- * in DER. Any
- * bytes are taken or refused; a token and labels that are taken come back as the same text, and a
- * chain that is taken can be asked everything.
+ * in DER. Any bytes are taken or refused; a token and labels that are taken come back as the same
+ * text, and a chain that is taken can be asked everything.
  */
 #include "common/snapshot/join.h"
 

@@ -286,6 +286,14 @@ static void is_renewed_at_two_thirds(void **state)
                     1000000 + 86400 * 67 / 100);
     const struct net_cert_times ten = {.made_s = 0, .ends_s = 10};
     assert_in_range(dp_renewal_due_s(&ten, 999), 6, 8);
+    /* The first one after a start, of a certificate that says all, or not the status key. */
+    struct dp_self_cert cert = {.times = day, .says_key = true};
+    assert_int_equal(dp_renewal_first_s(&cert, 1000100, 500), dp_renewal_due_s(&day, 500));
+    cert.says_key = false;
+    assert_int_equal(dp_renewal_first_s(&cert, 1000100, 0), 1000110);
+    assert_in_range(dp_renewal_first_s(&cert, 1000100, 999), 1000150, 1000160);
+    cert.times = ten; /* past that already. */
+    assert_int_equal(dp_renewal_first_s(&cert, 1000100, 500), dp_renewal_due_s(&ten, 500));
 }
 
 static void servers_are_told_apart(void **state)
