@@ -235,7 +235,9 @@
       "look at NATS, and at what the node's user may read; the node asks again")                   \
     X(CERTIFICATE_MISSING, 9, 409, CALLER,                                                         \
       "no certificate that our authority signed says who this node is",                            \
-      "the node renews by the one that it has; if it has none, join again with a new token")
+      "the node renews by the one that it has; if it has none, join again with a new token")       \
+    X(BUS_LIMIT, 8, 507, PEER, "a limit of NATS keeps this from being made or stored",             \
+      "raise the limit that is named, of the NATS server or account; it goes on by itself")
 
 enum err_fault { ERR_FAULT_NOBODY, ERR_FAULT_CALLER, ERR_FAULT_PEER, ERR_FAULT_SELF };
 

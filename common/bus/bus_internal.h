@@ -199,10 +199,17 @@ void bus_release(struct bus *bus);
 
 /*
  * Sends a request and waits for its answer, for blocking calls. E_UNAVAILABLE when nothing was
- * sent or nobody serves the subject, E_RESULT_UNKNOWN when no answer came, E_BUS_FORBIDDEN.
+ * sent or nobody serves the subject, E_RESULT_UNKNOWN when no answer came, E_BUS_FORBIDDEN,
+ * E_BUS_LIMIT past the server's max_payload.
  */
 MUST_CHECK struct err bus_request(struct bus *bus, const struct bus_outgoing *request,
                                   uint64_t timeout_ms, natsMsg **out_answer);
+
+/* What bus_last_error() tells from now on: one sentence, cut at its bound. */
+void bus_note_error(struct bus *bus, const char *text);
+
+/* E_BUS_LIMIT when so many bytes are more than the server takes, as far as it is known; noted. */
+MUST_CHECK struct err bus_judge_payload(struct bus *bus, struct slice subject, size_t size);
 
 /* Violations reported so far; and E_BUS_FORBIDDEN when one of 'subject' came since, else
  * 'otherwise'. */

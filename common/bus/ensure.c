@@ -5,9 +5,12 @@
  */
 #include "common/bus/ensure.h"
 
+#include <stdio.h>
+
 #include "common/base/check.h"
 #include "common/bus/jetstream.h"
 #include "common/bus/kv.h"
+#include "common/bus/puback.h"
 
 static const int64_t ns_per_ms = 1000000;
 
@@ -45,8 +48,18 @@ static struct err outcome(natsStatus status, jsErrCode code)
     case API_REPLICAS_NOT_CLUSTERED:
     case API_NO_PEERS:
         return FAIL(E_REPLICAS_MISSING);
+    case API_NOT_FOR_ACCOUNT:
+    case API_CONSUMERS_LIMIT:
+    case API_STREAMS_LIMIT:
+    case API_MAX_BYTES_REQUIRED:
+    case API_ACK_PENDING_LIMIT:
+    case API_STREAM_BYTES_LIMIT:
+        return FAIL(E_BUS_LIMIT);
     default:
         break;
+    }
+    if (puback_is_limit(code)) {
+        return FAIL(E_BUS_LIMIT);
     }
     if (status == NATS_NOT_FOUND) {
         return FAIL(E_NOT_FOUND);
@@ -55,11 +68,29 @@ static struct err outcome(natsStatus status, jsErrCode code)
     return refused ? FAIL(E_UNAVAILABLE) : FAIL(E_RESULT_UNKNOWN);
 }
 
+/* nats.c keeps the server's words for the thread that asked, behind a place of its own source:
+ * "(jsm.c:1033): maximum number of streams reached". */
+static void note_words(const struct api *api, natsStatus status)
+{
+    char text[BUS_ERROR_TEXT_MAX];
+    const char *words = nats_GetLastError(/* status= */ NULL);
+    const char *place = words == NULL ? NULL : strstr(words, "): ");
+    words = place == NULL ? words : place + 3;
+    if (status == NATS_NO_RESPONDERS) {
+        words = "nobody answers: JetStream is off, or nobody leads it";
+    }
+    (void)snprintf(text, sizeof(text), "%s: %s", api->prefix, words == NULL ? "" : words);
+    bus_note_error(api->bus, text);
+}
+
 struct err api_end(struct api *api, natsStatus status, jsErrCode code)
 {
     struct err err = outcome(status, code);
     if (err.code == E_RESULT_UNKNOWN) {
         err = bus_blame(api->bus, api->forbidden, api->prefix, err);
+    }
+    if (err.code == E_BUS_LIMIT || err.code == E_UNAVAILABLE) {
+        note_words(api, status);
     }
     jsCtx_Destroy(api->js);
     bus_release(api->bus);
@@ -72,6 +103,19 @@ static void say_why(struct buf *why, const char *name, const char *sentence)
     if (why != NULL) {
         struct err ignored = buf_addf(why, "\"%s\" %s", name, sentence);
         (void)ignored;
+    }
+}
+
+/* What the server refused, in its own words. */
+static void say_words(struct buf *why, struct bus *bus, const char *name, struct err err)
+{
+    char text[BUS_ERROR_TEXT_MAX + 64] = "cannot be had: ";
+    size_t size = strlen(text);
+    bool refused =
+        err.code == E_BUS_LIMIT || err.code == E_BUS_FORBIDDEN || err.code == E_UNAVAILABLE;
+    bus_last_error(bus, text + size);
+    if (refused && text[size] != '\0') {
+        say_why(why, name, text);
     }
 }
 
@@ -174,6 +218,7 @@ struct err ensure_stream(struct bus *bus, jsStreamConfig *want, uint64_t timeout
 {
     struct err err = hold_against(bus, want, timeout_ms, why, out);
     if (err.code != E_NOT_FOUND) {
+        say_words(why, bus, want->Name, err);
         return err;
     }
     struct api api;
@@ -188,6 +233,7 @@ struct err ensure_stream(struct bus *bus, jsStreamConfig *want, uint64_t timeout
     if (err.code == E_REPLICAS_MISSING) {
         say_why(why, want->Name, "cannot have as many replicas as asked for: too few servers");
     }
+    say_words(why, bus, want->Name, err);
     if (err_ok(err) && out != NULL) {
         take_info(info, out);
     }

@@ -20,7 +20,13 @@ enum {
     API_SUBJECTS_OVERLAP = 10065,
     API_CONSUMER_EXISTS = 10105,
     API_REPLICAS_NOT_CLUSTERED = 10074,
-    API_NO_PEERS = 10005
+    API_NO_PEERS = 10005,
+    API_CONSUMERS_LIMIT = 10026,
+    API_NOT_FOR_ACCOUNT = 10039, /* JetStream, as a whole. */
+    API_STREAMS_LIMIT = 10027,
+    API_MAX_BYTES_REQUIRED = 10113, /* of the account: a stream must say how large it may get. */
+    API_ACK_PENDING_LIMIT = 10121,
+    API_STREAM_BYTES_LIMIT = 10122
 };
 
 struct api {

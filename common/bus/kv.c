@@ -180,18 +180,29 @@ static struct err send_write(const struct kv *kv, struct slice key, const struct
     natsMsg *answer = NULL;
     TRY(bus_request(kv->bus, &request, timeout_ms, &answer));
     struct err err = kv_take_ack(
-        slice_of(natsMsg_GetData(answer), (size_t)natsMsg_GetDataLength(answer)), out_revision);
+        kv, slice_of(natsMsg_GetData(answer), (size_t)natsMsg_GetDataLength(answer)), out_revision);
     message_spend(kv->bus, answer);
     return err;
 }
 
-struct err kv_take_ack(struct slice answer, uint64_t *out_revision)
+static void note_refusal(const struct kv *kv, const struct puback *ack)
+{
+    char text[BUS_ERROR_TEXT_MAX];
+    (void)snprintf(text, sizeof(text), "KV_%s: %.*s", kv->bucket, SLICE_ARG(ack->description));
+    bus_note_error(kv->bus, text);
+}
+
+struct err kv_take_ack(const struct kv *kv, struct slice answer, uint64_t *out_revision)
 {
     struct puback ack;
     if (!err_ok(puback_decode(answer, &ack))) {
         return FAIL(E_RESULT_UNKNOWN); /* somebody answered, but not a stream. */
     }
     if (!err_ok(ack.err)) {
+        note_refusal(kv, &ack);
+        if (puback_is_limit(ack.err_code)) {
+            return FAIL(E_BUS_LIMIT);
+        }
         return ack.err.code == E_MESSAGE_TOO_LARGE ? FAIL(E_TOO_LARGE)
                : ack.err.code == E_BUS_UNAVAILABLE ? FAIL(E_UNAVAILABLE)
                                                    : ack.err;

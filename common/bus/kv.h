@@ -10,8 +10,9 @@
  * Errors     E_UNAVAILABLE: NATS, JetStream or the bucket cannot be reached, and nothing happened.
  *            E_RESULT_UNKNOWN (writes): no answer came; read it back before anything else.
  *            E_BUS_FORBIDDEN: the server reported a permission violation for this call.
- *            E_TOO_LARGE: the value passes the bound of the caller's buf, or the server's.
- *            E_USAGE: a key is not [A-Za-z0-9_=/.-]{1,256}, or has an empty part between dots.
+ *            E_TOO_LARGE: the value passes the bound of the caller's buf, or the stream's.
+ *            E_BUS_LIMIT: a limit of the server or the account refused it; bus_last_error() says
+ * it. E_USAGE: a key is not [A-Za-z0-9_=/.-]{1,256}, or has an empty part between dots.
  */
 #pragma once
 

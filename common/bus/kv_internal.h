@@ -20,5 +20,6 @@ bool kv_is_marker(struct slice operation);
 MUST_CHECK struct err kv_key_subject(const struct kv *kv, const char *prefix, struct slice key,
                                      char out[SUBJECT_SIZE_MAX + 1]);
 
-/* What the stream answered to a write; 'out_revision' may be NULL. */
-MUST_CHECK struct err kv_take_ack(struct slice answer, uint64_t *out_revision);
+/* What the stream answered to a write, and notes its words when a limit refused it; 'out_revision'
+ * may be NULL. */
+MUST_CHECK struct err kv_take_ack(const struct kv *kv, struct slice answer, uint64_t *out_revision);

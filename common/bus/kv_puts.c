@@ -50,11 +50,10 @@ static struct err send_item(struct puts *p, size_t index)
     (void)snprintf(reply, sizeof(reply), "%s.%zu", p->inbox, index);
     struct bus_outgoing message = {
         .subject = slice_str(subject), .reply = slice_str(reply), .payload = item->value};
+    TRY(bus_judge_payload(p->kv->bus, message.subject, message.payload.size));
     struct err e = bus_publish(p->kv->bus, &message);
     if (!err_ok(e)) {
-        return e.code == E_MESSAGE_TOO_LARGE ? FAIL(E_TOO_LARGE)
-               : e.code == E_NO_MEMORY       ? e
-                                             : FAIL(E_UNAVAILABLE);
+        return e.code == E_NO_MEMORY ? e : FAIL(E_UNAVAILABLE);
     }
     p->sent[index] = true;
     p->ahead++;
@@ -125,7 +124,7 @@ static struct err take_answer(struct puts *p, const struct bus_message *answer)
     p->ahead_bytes -= p->items[index].value.size;
     struct err e = jetstream_pull_status(answer) == NO_RESPONDERS
                        ? FAIL(E_UNAVAILABLE)
-                       : kv_take_ack(answer->payload, /* out_revision= */ NULL);
+                       : kv_take_ack(p->kv, answer->payload, /* out_revision= */ NULL);
     p->items[index].done = err_ok(e);
     return e;
 }

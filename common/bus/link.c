@@ -151,18 +151,28 @@ static void set_state(struct bus *bus, enum bus_state state)
 
 /* ---- connecting ---- */
 
-static void note_error(struct bus *bus, const char *text)
+/* The server's words for what nats.c's last call of this thread failed with, or nats.c's own. */
+static const char *words_of(natsStatus s)
 {
-    lock_take(&bus->shared.lock);
-    (void)snprintf(bus->shared.error, sizeof(bus->shared.error), "%s", text == NULL ? "" : text);
-    lock_drop(&bus->shared.lock);
+    const char *words = nats_GetLastError(/* status= */ NULL);
+    return words == NULL || words[0] == '\0' ? natsStatus_GetText(s) : words;
+}
+
+/* Why the server, or nats.c, ended the connection; nothing when a server just went. */
+static void note_end(struct bus *bus, natsConnection *nc)
+{
+    const char *text = NULL;
+    (void)natsConnection_GetLastError(nc, &text);
+    if (text != NULL && text[0] != '\0') {
+        bus_note_error(bus, text);
+    }
 }
 
 /* nats.c's async thread: flags alone, the bus' thread does the work. */
 static void on_disconnected(natsConnection *nc, void *ctx)
 {
-    (void)nc;
     struct bus *bus = ctx;
+    note_end(bus, nc);
     lock_take(&bus->shared.lock);
     bus->shared.lost = true;
     bus->shared.regained = false;
@@ -182,8 +192,8 @@ static void on_reconnected(natsConnection *nc, void *ctx)
 
 static void on_closed(natsConnection *nc, void *ctx)
 {
-    (void)nc;
     struct bus *bus = ctx;
+    note_end(bus, nc);
     lock_take(&bus->shared.lock);
     bus->shared.link_closed = true;
     CHECK(pthread_cond_broadcast(&bus->shared.changed) == 0);
@@ -209,7 +219,7 @@ static void on_error(natsConnection *nc, natsSubscription *sub, natsStatus statu
     }
     const char *text = NULL;
     (void)natsConnection_GetLastError(nc, &text);
-    note_error(bus, text == NULL || text[0] == '\0' ? natsStatus_GetText(status) : text);
+    bus_note_error(bus, text == NULL || text[0] == '\0' ? natsStatus_GetText(status) : text);
 }
 
 static natsStatus set_identity(struct bus *bus, natsOptions *o)
@@ -290,11 +300,11 @@ static natsStatus connect_tls(struct bus *bus, natsOptions *o, const char *serve
     }
     if (s != NATS_OK) {
         if (why[0] == '\0') {
-            (void)snprintf(why, sizeof(why), "%s", natsStatus_GetText(s));
+            (void)snprintf(why, sizeof(why), "%s", words_of(s));
         }
         relay_close(bus->on_thread.relay, why, sizeof(why));
         bus->on_thread.relay = NULL;
-        note_error(bus, why);
+        bus_note_error(bus, why);
         return s;
     }
     lock_take(&bus->shared.lock);
@@ -333,7 +343,7 @@ static natsStatus connect_once(struct bus *bus, natsConnection **out)
         s = bus->tls ? connect_any_tls(bus, options, out) : connect_clear(bus, options, out);
     }
     if (s != NATS_OK && !bus->tls) {
-        note_error(bus, natsStatus_GetText(s));
+        bus_note_error(bus, words_of(s));
     }
     natsOptions_Destroy(options);
     return s;

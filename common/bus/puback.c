@@ -44,6 +44,8 @@ static struct err take_error(struct slice object, struct puback *ack)
     while (more) {
         if (slice_eq(m.name, SLICE_LIT("err_code"))) {
             (void)slice_to_u64(m.value, &ack->err_code);
+        } else if (slice_eq(m.name, SLICE_LIT("description")) && m.is_text) {
+            ack->description = m.value;
         }
         TRY(flat_json_next(&json, &m, &more));
     }
@@ -81,4 +83,10 @@ struct err puback_decode(struct slice answer, struct puback *out)
     }
     *out = ack;
     return OK;
+}
+
+bool puback_is_limit(uint64_t err_code)
+{
+    return err_code == JS_ACCOUNT_RESOURCES || err_code == JS_INSUFFICIENT_RESOURCES ||
+           err_code == JS_STORAGE_RESOURCES || err_code == JS_MEMORY_RESOURCES;
 }

@@ -1,4 +1,6 @@
 /* request: what blocking calls stand on; the connection cannot go away while one holds it. */
+#include <stdio.h>
+
 #include "common/base/check.h"
 #include "common/bus/bus_internal.h"
 
@@ -22,6 +24,27 @@ void bus_release(struct bus *bus)
     bus->shared.holders--;
     CHECK(pthread_cond_broadcast(&bus->shared.changed) == 0);
     lock_drop(&bus->shared.lock);
+}
+
+void bus_note_error(struct bus *bus, const char *text)
+{
+    lock_take(&bus->shared.lock);
+    (void)snprintf(bus->shared.error, sizeof(bus->shared.error), "%s", text == NULL ? "" : text);
+    lock_drop(&bus->shared.lock);
+}
+
+struct err bus_judge_payload(struct bus *bus, struct slice subject, size_t size)
+{
+    char text[BUS_ERROR_TEXT_MAX];
+    uint64_t max = atomic_load(&bus->max_payload);
+    if (max == 0 || size <= max) {
+        return OK;
+    }
+    (void)snprintf(text, sizeof(text),
+                   "%zu bytes for \"%.*s\" are more than NATS' max_payload, %llu", size,
+                   SLICE_ARG(subject), (unsigned long long)max);
+    bus_note_error(bus, text);
+    return FAIL(E_BUS_LIMIT);
 }
 
 uint64_t bus_forbidden(struct bus *bus)
@@ -49,8 +72,8 @@ static struct err request_outcome(natsStatus s)
     case NATS_NO_RESPONDERS:
     case NATS_INSUFFICIENT_BUFFER:
         return FAIL(E_UNAVAILABLE);
-    case NATS_MAX_PAYLOAD:
-        return FAIL(E_TOO_LARGE);
+    case NATS_MAX_PAYLOAD: /* with its headers. */
+        return FAIL(E_BUS_LIMIT);
     case NATS_NO_MEMORY:
         return FAIL(E_NO_MEMORY);
     default:
@@ -63,6 +86,7 @@ struct err bus_request(struct bus *bus, const struct bus_outgoing *request, uint
 {
     natsMsg *msg = NULL;
     natsConnection *nc = NULL;
+    TRY(bus_judge_payload(bus, request->subject, request->payload.size));
     TRY(message_make(request, (struct slice){0}, &msg));
     struct err err = bus_hold(bus, &nc);
     if (!err_ok(err)) {

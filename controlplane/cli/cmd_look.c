@@ -196,6 +196,19 @@ static void head_line(const json_t *leader)
     }
 }
 
+/* NATS' own words, while something of it fails: which subject, stream or limit it refused. */
+static void bus_line(const json_t *value)
+{
+    const json_t *bus = json_object_get(value, "bus");
+    const char *said = cli_text(bus, "last_error");
+    bool fails = strcmp(cli_text(bus, "state"), "connected") != 0 ||
+                 cli_text(value, "bucket_code")[0] != '\0' ||
+                 strncmp(cli_text(json_object_get(value, "leader"), "code"), "BUS_", 4) == 0;
+    if (fails && said[0] != '\0') {
+        (void)printf("NATS SAID LAST: %s\n", said);
+    }
+}
+
 static void leader_lines(const json_t *value)
 {
     char age[CLI_AGE_SIZE];
@@ -219,6 +232,7 @@ static void leader_lines(const json_t *value)
     if (err_find(cli_text(value, "bucket_code"), &code) && code != E_OK) {
         (void)printf("THE BUCKET LACKS CONTENT: %s: %s\n", err_name(code), err_text(code));
     }
+    bus_line(value);
     const json_t *bucket = json_object_get(value, "bucket");
     if (cli_int(bucket, "replicas") < cli_int(bucket, "replicas_wanted")) {
         (void)printf("THE BUCKET HAS %" JSON_INTEGER_FORMAT " OF %" JSON_INTEGER_FORMAT

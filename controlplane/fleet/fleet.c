@@ -9,6 +9,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "common/base/buf.h"
 #include "common/base/check.h"
 #include "common/base/clock.h"
 #include "common/base/ids.h"
@@ -33,6 +34,7 @@ enum {
     BUCKET_MS = 2000,      /* so often NATS is asked whether the bucket is there, */
     BUCKET_WAIT_MS = 1000, /* and so long its answer is waited for: statuses wait meanwhile. */
     BUCKET_BYTES = 64 << 20,
+    WHY_MAX = 512,
 };
 
 struct proof {
@@ -58,12 +60,13 @@ struct cp_fleet {
     sem_t wakes;
     pthread_t thread;
     bool started;
-    bool connected;      /* the thread's: as of its last turn. */
-    uint64_t members_ns; /* when the store is asked next. */
-    uint64_t bucket_ns;  /* when the bucket is looked for next. */
-    bool bucket_failed;  /* said so in the log. */
-    bool members_known;  /* it was asked once. */
-    bool members_failed; /* said so in the log. */
+    bool connected;            /* the thread's: as of its last turn. */
+    uint64_t members_ns;       /* when the store is asked next. */
+    uint64_t bucket_ns;        /* when the bucket is looked for next. */
+    enum err_code bucket_code; /* how making it went last, */
+    enum err_code read_code;   /* and reading it: the log has a line a change. */
+    bool members_known;        /* it was asked once. */
+    bool members_failed;       /* said so in the log. */
     struct bus_subscription *subscription;
     struct {
         struct lock lock;
@@ -293,12 +296,17 @@ static struct err read_directory(struct cp_fleet *f)
     return e;
 }
 
-static struct err ensure_bucket(const struct cp_fleet *f, uint64_t timeout_ms,
-                                struct stream_info *info)
+static struct err ensure_bucket(struct cp_fleet *f, uint64_t timeout_ms, struct stream_info *info)
 {
     struct kv_config config = {
         .history = 1, .max_bytes = BUCKET_BYTES, .replicas = f->options.replicas};
-    return kv_ensure(&f->kv, &config, timeout_ms, /* why= */ NULL, info);
+    auto_buf struct buf why = BUF_MAX(WHY_MAX);
+    struct err e = kv_ensure(&f->kv, &config, timeout_ms, &why, info);
+    if (!err_ok(e) && f->bucket_code != e.code) {
+        LOG(LOG_WARN, "fleet", "bucket_missing", LOG_ERR(e), LOG_SLICE("why", buf_slice(&why)));
+    }
+    f->bucket_code = e.code;
+    return e;
 }
 
 /* What enrolled nodes said before we listened. */
@@ -331,11 +339,8 @@ static void look_at_bucket(struct cp_fleet *f)
     }
     f->bucket_ns = now_ns + BUCKET_MS * NS_PER_MS;
     struct stream_info info;
-    struct err e = ensure_bucket(f, BUCKET_WAIT_MS, &info);
-    if (!err_ok(e) && !f->bucket_failed) {
-        LOG(LOG_WARN, "fleet", "bucket_missing", LOG_ERR(e));
-    }
-    f->bucket_failed = !err_ok(e);
+    struct err ignored = ensure_bucket(f, BUCKET_WAIT_MS, &info); /* it told how that went. */
+    (void)ignored;
 }
 
 static void look_at_connection(struct cp_fleet *f)
@@ -345,12 +350,16 @@ static void look_at_connection(struct cp_fleet *f)
         struct stream_info info;
         struct err e = f->members_known ? read_bucket(f, &info) : FAIL(E_UNAVAILABLE);
         if (!err_ok(e)) {
-            LOG(LOG_WARN, "fleet", "bucket_unread", LOG_ERR(e));
+            if (e.code != f->read_code) {
+                LOG(LOG_WARN, "fleet", "bucket_unread", LOG_ERR(e));
+            }
+            f->read_code = e.code;
             if (e.code == E_BUS_FORBIDDEN) {
                 note_read(f); /* nothing that is worth waiting for will come. */
             }
             return; /* with the next turn. */
         }
+        f->read_code = E_OK;
         note_read(f);
         raise_replicas(f, &info);
     } else if (connected) {

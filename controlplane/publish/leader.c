@@ -46,9 +46,11 @@ void cp_leader_note_state(struct cp_leader *l, struct err e)
 
 /* ---- one beat ---- */
 
+/* What keeps a head out of KV, and not from nodes: JetStream is silent, or full. */
 static bool is_silence(struct err e)
 {
-    return e.code == E_UNAVAILABLE || e.code == E_RESULT_UNKNOWN;
+    return e.code == E_UNAVAILABLE || e.code == E_RESULT_UNKNOWN || e.code == E_BUS_LIMIT ||
+           e.code == E_BUS_FULL;
 }
 
 /* The bucket is held against the journal at each beginning of a leadership and after each head that

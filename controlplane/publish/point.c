@@ -61,7 +61,10 @@ static struct err settle(struct cp_leader *l, const struct cp_head_judged *judge
         if (!cp_leader_is_young(l->on_thread.renewed_ns)) {
             return FAIL(E_NOT_LEADER); /* it is what we read of the database that is old. */
         }
-        LOG(LOG_ERROR, "leader", "store_behind", LOG_U64("bucket_version", judged->version_max));
+        if (l->on_thread.said != E_STORE_BEHIND) {
+            LOG(LOG_ERROR, "leader", "store_behind",
+                LOG_U64("bucket_version", judged->version_max));
+        }
         return FAIL(E_STORE_BEHIND);
     case CP_HEAD_VERDICT_COUNT:
         break;

@@ -89,6 +89,20 @@ static struct err run(struct cp_passage *p)
     return OK;
 }
 
+/* What NATS refused it says in its own words: which subject, stream or limit. */
+static void add_words_of_nats(const struct cp_publish_room *room, struct cp_work *work)
+{
+    enum err_code code = work->result.code;
+    char text[BUS_ERROR_TEXT_MAX];
+    bus_last_error(room->bus, text);
+    if ((code == E_BUS_FORBIDDEN || code == E_BUS_LIMIT || code == E_BUS_UNAVAILABLE) &&
+        text[0] != '\0') {
+        struct err ignored = buf_addf(&work->sentence, "%s; NATS said last: %s",
+                                      work->sentence.size == 0 ? err_text(code) : "", text);
+        (void)ignored;
+    }
+}
+
 void cp_publish_run(struct cp_publish_room *room, struct cp_work *work)
 {
     struct cp_passage *p = NULL;
@@ -97,6 +111,9 @@ void cp_publish_run(struct cp_publish_room *room, struct cp_work *work)
         return;
     }
     work->result = run(p);
+    if (work->sentence.size == 0) {
+        add_words_of_nats(room, work);
+    }
     cp_passage_tell_refusal(p);
     if (1U << work->kind & CP_PUBLISHED) {
         LOG(err_ok(work->result) ? LOG_INFO : LOG_WARN, "publish",
@@ -122,6 +139,7 @@ void cp_publish_explain(struct cp_publish_room *room, struct cp_work *work)
         buf_addf(&work->sentence, "this replica does not lead: %s", err_text(status.code));
     work->result = err_ok(said) ? FAIL(status.code) : said;
     work->deposed = true;
+    add_words_of_nats(room, work);
 }
 
 struct err cp_publish_compiled(struct cp_publish_room *room, uint64_t version,

@@ -121,7 +121,7 @@ static void run_restore(struct cp_task *task, struct cp_publish_room *room)
     bool nothing = e.code == E_NOT_FOUND; /* nothing was ever published: the bucket is made. */
     if (err_ok(e)) {
         LOG(LOG_INFO, "publish", "restored", LOG_U64("version", version));
-    } else if (!nothing) {
+    } else if (!nothing && e.code != cp_worker_restore_code(w)) {
         LOG(LOG_WARN, "publish", "restore_failed", LOG_ERR(e), LOG_SLICE("text", buf_slice(&why)),
             LOG_STR("fix", err_fix(e.code)));
     }

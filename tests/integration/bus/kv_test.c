@@ -308,7 +308,11 @@ static void refuses_names_and_sizes(void **state)
     memset(at, 'x', 2 << 20);
     buf_commit(&huge, 2 << 20);
     assert_int_equal(kv_put(&f->kv, SLICE_LIT("huge"), buf_slice(&huge), WAIT_MS, NULL).code,
-                     E_TOO_LARGE);
+                     E_BUS_LIMIT);
+    char said[BUS_ERROR_TEXT_MAX];
+    bus_last_error(f->bus, said);
+    assert_non_null(strstr(said, "max_payload, 1048576"));
+    assert_non_null(strstr(said, ".huge\""));
 }
 
 static void a_full_bucket_refuses(void **state)
