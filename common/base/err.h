@@ -237,7 +237,10 @@
       "no certificate that our authority signed says who this node is",                            \
       "the node renews by the one that it has; if it has none, join again with a new token")       \
     X(BUS_LIMIT, 8, 507, PEER, "a limit of NATS keeps this from being made or stored",             \
-      "raise the limit that is named, of the NATS server or account; it goes on by itself")
+      "raise the limit that is named, of the NATS server or account; it goes on by itself")        \
+    X(STORE_DEPOSED, 14, 503, PEER,                                                                \
+      "the database that answers is an old primary: a standby of it was promoted since",           \
+      "end the old primary, or make it a standby of the new one: docs/drills.md")
 
 enum err_fault { ERR_FAULT_NOBODY, ERR_FAULT_CALLER, ERR_FAULT_PEER, ERR_FAULT_SELF };
 

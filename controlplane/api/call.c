@@ -318,7 +318,7 @@ static bool waits_in_vain(struct cp_publish_room *room)
     cp_leader_status(room->leader, &status);
     return status.code != E_OK && status.code != E_NOT_LEADER && status.code != E_UNAVAILABLE &&
            status.code != E_BUS_UNAVAILABLE && status.code != E_STORE_LOCKED &&
-           status.code != E_STORE_BEHIND;
+           status.code != E_STORE_DEPOSED && status.code != E_STORE_BEHIND;
 }
 
 /* True when the leader answered. False: it is to be done, or refused, here. */

@@ -183,7 +183,7 @@ int cli_exit_of(enum err_code code)
     }
     bool reach = code == E_UNAVAILABLE || code == E_BUS_UNAVAILABLE || code == E_TIMEOUT ||
                  code == E_NOT_LEADER || code == E_CLOSED || code == E_SIGNER_GONE ||
-                 code == E_COSIGNERS_MISSING || code == E_STORE_LOCKED;
+                 code == E_COSIGNERS_MISSING || code == E_STORE_LOCKED || code == E_STORE_DEPOSED;
     return reach ? CLI_UNREACHABLE : CLI_REFUSED;
 }
 

@@ -173,7 +173,8 @@ struct err cp_step_tell(struct cp_passage *p)
 static bool is_final(enum err_code code)
 {
     return code != E_UNAVAILABLE && code != E_RESULT_UNKNOWN && code != E_TIMEOUT && code != E_IO &&
-           code != E_NO_MEMORY && code != E_SIGNER_GONE && code != E_STORE_LOCKED;
+           code != E_NO_MEMORY && code != E_SIGNER_GONE && code != E_STORE_LOCKED &&
+           code != E_STORE_DEPOSED;
 }
 
 void cp_passage_tell_refusal(struct cp_passage *p)

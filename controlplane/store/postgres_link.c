@@ -4,11 +4,13 @@
 #include <inttypes.h>
 #include <poll.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "common/base/check.h"
 #include "common/base/clock.h"
 #include "common/base/limits.h"
+#include "common/base/lock.h"
 #include "common/base/log.h"
 #include "common/base/slice.h"
 
@@ -341,6 +343,99 @@ static struct err poll_connect(struct pg_link *link, uint64_t deadline_ns)
     }
 }
 
+/* ---- which server it is ---- */
+
+/*
+ * The latest timeline that any session of this process met. Sessions connect by themselves, each
+ * when it needs to: without this, one might still find the old primary where another one found the
+ * new one, and a leader would write into two databases.
+ */
+static struct {
+    struct lock lock;
+    struct pg_server server GUARDED;
+} newest = {.lock = {.m = PTHREAD_MUTEX_INITIALIZER}};
+
+static struct pg_server newest_server(void)
+{
+    lock_take(&newest.lock);
+    struct pg_server server = newest.server;
+    lock_drop(&newest.lock);
+    return server;
+}
+
+static bool is_before(const struct pg_server *server, const struct pg_server *other)
+{
+    return server->system != 0 && server->system == other->system &&
+           server->timeline < other->timeline;
+}
+
+bool pg_link_is_deposed(const struct pg_link *link)
+{
+    struct pg_server known = newest_server();
+    return is_before(&link->server, &known);
+}
+
+/* False: it was replaced. Another system is another database, with timelines of its own. */
+static bool meet(const struct pg_server *server)
+{
+    lock_take(&newest.lock);
+    bool deposed = is_before(server, &newest.server);
+    if (!deposed && server->system != 0) {
+        newest.server = *server;
+    }
+    lock_drop(&newest.lock);
+    return !deposed;
+}
+
+/* A server that does not tell (a standby, where the URL allows one) is not known. */
+static struct pg_server read_server(const PGresult *result)
+{
+    struct pg_server server = {0};
+    if (PQresultStatus(result) == PGRES_TUPLES_OK && PQntuples(result) == 1) {
+        server.system = strtoull(PQgetvalue(result, 0, 0), NULL, 10);
+        server.timeline = strtoull(PQgetvalue(result, 0, 1), NULL, 16);
+    }
+    return server;
+}
+
+/* Not the timeline of the last checkpoint: the first one of a new primary may be under way. */
+static struct err ask_server(struct pg_link *link, uint64_t deadline_ns)
+{
+    static const char text[] = "SELECT system_identifier,"
+                               " substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)"
+                               " FROM pg_control_system()";
+    uint64_t now_ns = clock_mono_ns();
+    struct pg_timer timer = {.silence_ns = deadline_ns > now_ns ? deadline_ns - now_ns : 0,
+                             .deadline_ns = deadline_ns,
+                             .end_ns = deadline_ns};
+    PGresult *result = NULL;
+    link->server = (struct pg_server){0};
+    if (PQsendQuery(link->conn, text) != 1) {
+        return fail_lost(link, "it broke");
+    }
+    TRY(pg_link_flush(link, &timer));
+    do { /* ends behind the last result, or with the connection. */
+        TRY(pg_link_result(link, &timer, &result));
+        link->server = result != NULL ? read_server(result) : link->server;
+        PQclear(result);
+    } while (result != NULL);
+    return OK;
+}
+
+static struct err judge_server(struct pg_link *link, struct buf *reason)
+{
+    if (meet(&link->server)) {
+        return OK;
+    }
+    buf_clear(reason);
+    TRY(buf_addf(reason,
+                 "%s:%s is an old primary, on timeline %" PRIu64 ": a standby of it was promoted",
+                 PQhost(link->conn), PQport(link->conn), link->server.timeline));
+    PQfinish(link->conn);
+    link->conn = NULL;
+    return FAIL(E_STORE_DEPOSED);
+}
+
 static struct err connect_host(struct pg_link *link, unsigned host, uint64_t deadline_ns,
                                struct buf *reason)
 {
@@ -354,13 +449,33 @@ static struct err connect_host(struct pg_link *link, unsigned host, uint64_t dea
     struct err e = PQstatus(link->conn) == CONNECTION_BAD ? FAIL(E_UNAVAILABLE)
                                                           : poll_connect(link, deadline_ns);
     if (err_ok(e)) {
-        return OK;
+        TRY(ask_server(link, deadline_ns));
+        return judge_server(link, reason);
     }
     struct err kept = keep_reason(link, reason, e.code == E_TIMEOUT);
     PQfinish(link->conn);
     link->conn = NULL;
     TRY(kept);
     return FAIL(E_UNAVAILABLE);
+}
+
+/* Each host has its share of the time that is left. */
+static uint64_t share_ns(const struct pg_link *link, unsigned asked, uint64_t deadline_ns)
+{
+    uint64_t now_ns = clock_mono_ns();
+    uint64_t left_ns = now_ns < deadline_ns ? deadline_ns - now_ns : 0;
+    return now_ns + left_ns / (link->host_count - asked);
+}
+
+/* Before the first connection of this process: which of the hosts has the latest timeline? */
+static void look_around(struct pg_link *link, uint64_t deadline_ns, struct buf *reason)
+{
+    for (unsigned i = 0; link->host_count > 1 && i < link->host_count; i++) {
+        struct err ignored = connect_host(link, i, share_ns(link, i, deadline_ns), reason);
+        (void)ignored; /* whoever does not answer is asked again. */
+        PQfinish(link->conn);
+        link->conn = NULL;
+    }
 }
 
 static void say_state(struct pg_link *link, struct err e, const struct buf *reason)
@@ -375,25 +490,36 @@ static void say_state(struct pg_link *link, struct err e, const struct buf *reas
     link->is_said = !err_ok(e);
 }
 
+static bool goes_on(struct err e)
+{
+    return e.code == E_UNAVAILABLE || e.code == E_STORE_DEPOSED;
+}
+
 struct err pg_link_connect(struct pg_link *link, struct buf *message)
 {
     CHECK(link->conn == NULL && link->host_count > 0);
-    uint64_t deadline_ns = pg_timer_start(limits.store_timeout_ms).deadline_ns;
     auto_buf struct buf reason = BUF_MAX(REASON_MAX);
     struct err e = FAIL(E_UNAVAILABLE);
-    link->is_lost = false;
-    for (unsigned i = 0; i < link->host_count && e.code == E_UNAVAILABLE; i++) {
+    bool deposed = false;
+    if (newest_server().system == 0) {
+        look_around(link, pg_timer_start(limits.store_timeout_ms).deadline_ns, &reason);
+    }
+    uint64_t deadline_ns = pg_timer_start(limits.store_timeout_ms).deadline_ns;
+    for (unsigned i = 0; i < link->host_count && goes_on(e); i++) {
         unsigned host = (link->host + i) % link->host_count;
-        uint64_t now_ns = clock_mono_ns();
-        uint64_t left_ns = now_ns < deadline_ns ? deadline_ns - now_ns : 0;
-        e = connect_host(link, host, now_ns + left_ns / (link->host_count - i), &reason);
+        e = connect_host(link, host, share_ns(link, i, deadline_ns), &reason);
+        deposed = deposed || e.code == E_STORE_DEPOSED;
         if (err_ok(e)) {
             link->host = host;
         }
     }
+    if (e.code == E_UNAVAILABLE && deposed) { /* who is nobody's primary any more says more. */
+        e = FAIL(E_STORE_DEPOSED);
+    }
     if (!err_ok(e)) { /* the first one may take all the time, in a resolver: begin with the next. */
         link->host = (link->host + 1) % link->host_count;
     }
+    link->is_lost = false; /* no statement was under way. */
     say_state(link, e, &reason);
     if (!err_ok(e) && message != NULL) {
         TRY(buf_add_str(message, "store: PostgreSQL cannot be reached: "));

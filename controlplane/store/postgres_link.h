@@ -7,7 +7,8 @@
  * Ownership  pg_link_free() closes and frees what pg_link_init() made. Results are the caller's.
  * Threads    one thread a link.
  * Errors     E_UNAVAILABLE; link->is_lost tells a connection that broke from one that was silent.
- *            What is logged or told never holds the password.
+ *            E_STORE_DEPOSED: what answers was replaced. What is logged or told never holds the
+ *            password.
  * Source     PostgreSQL's manual, libpq: PQconnectPoll, asynchronous commands, pipelines. libpq's
  *            own connect_timeout and its walk through several hosts work for blocking calls
  *            alone.
@@ -21,8 +22,16 @@
 #include "common/base/buf.h"
 #include "common/base/err.h"
 
+/* Which server answers. Each promotion begins a timeline; an old primary that comes back is still
+ * on the one before. */
+struct pg_server {
+    uint64_t system; /* the same on a primary and its standbys; 0: not known. */
+    uint64_t timeline;
+};
+
 struct pg_link {
     PGconn *conn;              /* NULL: not connected. */
+    struct pg_server server;   /* of the connection. */
     PQconninfoOption *options; /* of the URL; owned. */
     unsigned host_count;
     unsigned host; /* whom to ask first: the last one that answered. */
@@ -43,9 +52,15 @@ struct pg_timer {
 enum { PG_TIMER_STEPS = 30 }; /* the end comes after so many times the silence. */
 struct pg_timer pg_timer_start(uint64_t silence_ms);
 
-/* Connects within store_timeout_ms; hosts share the time that is left. 'message' (may be NULL) gets
- * the last one's reason. */
+/*
+ * Connects within store_timeout_ms; hosts share the time that is left. 'message' (may be NULL) gets
+ * the last one's reason. A server that was replaced is passed by: one on an earlier timeline than
+ * any that this process met. So that one which just started meets the newest, its first connection
+ * looks at all hosts before it takes one.
+ */
 MUST_CHECK struct err pg_link_connect(struct pg_link *link, struct buf *message);
+/* Whether this process met, since it connected, the server that replaced this one. */
+bool pg_link_is_deposed(const struct pg_link *link);
 /* Closes the connection; 'why' is logged. */
 void pg_link_drop(struct pg_link *link, const char *why);
 

@@ -251,9 +251,9 @@ static struct err attempt(struct sql *db, const struct sql_work *work)
 /* Whether a failure leaves open what became of the attempt before it. */
 static bool is_silent(struct err e)
 {
-    static const enum err_code silent[] = {E_UNAVAILABLE, E_STORE_LOCKED, E_RESULT_UNKNOWN,
-                                           E_STORE_NEWER, E_STORE_FULL,   E_NO_MEMORY,
-                                           E_IO};
+    static const enum err_code silent[] = {
+        E_UNAVAILABLE, E_STORE_LOCKED, E_STORE_DEPOSED, E_RESULT_UNKNOWN,
+        E_STORE_NEWER, E_STORE_FULL,   E_NO_MEMORY,     E_IO};
     for (size_t i = 0; i < sizeof(silent) / sizeof(silent[0]); i++) {
         if (e.code == silent[i]) {
             return true;

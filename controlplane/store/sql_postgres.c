@@ -336,6 +336,9 @@ static struct err begin_session(struct postgres *p, struct buf *message)
 /* Connects unless it is connected. */
 static struct err ensure(struct postgres *p, struct buf *message)
 {
+    if (p->link.conn != NULL && pg_link_is_deposed(&p->link)) {
+        pg_link_drop(&p->link, "a standby of it was promoted");
+    }
     p->is_fresh = p->link.conn == NULL;
     if (!p->is_fresh) {
         return OK;

@@ -13,10 +13,12 @@
  *            text that is not UTF-8 or has a NUL; E_TOO_LARGE; E_STORE_FULL when the disk is
  *            full; E_STORE_NEWER when a newer release has migrated the database meanwhile;
  *            E_STORE_LOCKED when another session of PostgreSQL holds what is needed for longer
- *            than we wait; E_UNAVAILABLE when SQLite stays locked, or the database is silent or
- *            cannot be reached; E_IO. After a failure nothing of the operation is in the
- *            database, but for E_RESULT_UNKNOWN: the connection broke while the commit was on its
- *            way. Reading tells; where doing it again does no harm, the store does so itself.
+ *            than we wait; E_STORE_DEPOSED when of several hosts none answers but an old
+ *            primary, whose standby was promoted; E_UNAVAILABLE when SQLite stays locked, or the
+ *            database is silent or cannot be reached; E_IO. After a failure nothing of the
+ *            operation is in the database, but for E_RESULT_UNKNOWN: the connection broke while
+ *            the commit was on its way. Reading tells; where doing it again does no harm, the
+ *            store does so itself.
  * Source     docs/formats.md, "Publishing"; migrations/.
  */
 #pragma once

@@ -103,6 +103,9 @@ class Postgres(Process):
         else:
             shutil.copytree(Postgres._fresh / "data", self.data)
             self._own()
+        self._configure()
+
+    def _configure(self):
         with open(self.data / "postgresql.conf", "a", encoding="ascii") as configuration:
             configuration.write(CONFIGURATION % (self.port, self.directory))
 
@@ -243,3 +246,84 @@ class Postgres(Process):
                 os.kill(pid, number)
             except ProcessLookupError:
                 pass
+
+
+class Standby(Postgres):
+    """A streaming standby, asynchronous as PostgreSQL's default is. start() copies the primary, which
+    runs, the first time."""
+
+    def __init__(self, primary, port=None):
+        self.primary = primary
+        super().__init__(name="standby", port=port)
+
+    def _initialise(self):
+        if self._user is not None:
+            os.chown(self.directory, self._user.pw_uid, self._user.pw_gid)
+
+    def start(self):
+        if not self.data.exists():
+            self._copy()
+        self.spawn()
+        self.wait_ready()
+        return self
+
+    def _copy(self):
+        done = subprocess.run(
+            ["pg_basebackup", "--no-sync", "-R", "-c", "fast", "-X", "stream", "-D", str(self.data),
+             "-d", self.primary.url("postgres")],
+            capture_output=True, text=True, env=self.variables(), check=False,
+            **self.surroundings())
+        assert done.returncode == 0, done.stderr
+        self._configure()
+
+    def wait_streamed(self):
+        """Until it has all that the primary wrote by now."""
+        lsn = self.primary.sql("SELECT pg_current_wal_lsn()")[0][0]
+        wait_until(lambda: self.sql("SELECT pg_last_wal_replay_lsn() >= '%s'" % lsn)[0][0] == "t", 10,
+                   "the standby to have it all")
+
+    def promote(self):
+        """From now on it is a primary, on a timeline of its own."""
+        assert self.sql("SELECT pg_promote()", database="postgres") == [["t"]]
+
+
+class SmallPostgres(Postgres):
+    """All of it lies on a disk of its own: a tmpfs of 'mib' in a mount namespace of its own."""
+
+    def __init__(self, mib, **flags):
+        self.mib = mib
+        super().__init__(**flags)
+
+    def _initialise(self):
+        super()._initialise()
+        disk = self.directory / "disk"
+        disk.mkdir()
+        uid, gid = os.geteuid(), os.getegid()
+        if self._user is not None:
+            uid, gid = self._user.pw_uid, self._user.pw_gid
+            os.chown(disk, uid, gid)
+        # PostgreSQL refuses to be root, and be it of a namespace alone: a second one maps it back.
+        # The signal of the parent's death goes with each change of user.
+        self.argv = ["unshare", "-Urm", "sh", "-e", "-c",
+                     'mount -t tmpfs -o size="$3"m none "$1"; cp -a "$2/." "$1"; chmod 700 "$1";'
+                     ' exec unshare -U --map-user="$4" --map-group="$5"'
+                     ' setpriv --pdeathsig KILL postgres -D "$1"',
+                     "sh", str(disk), str(self.data), str(self.mib), str(uid), str(gid)]
+
+    def can_start(self):
+        """Whether this machine lets us make such namespaces."""
+        return subprocess.run(["unshare", "-Urm", "true"], capture_output=True, check=False,
+                              **self.surroundings()).returncode == 0
+
+    def fill(self):
+        """Until no byte is free."""
+        self.sql("CREATE UNLOGGED TABLE filler (bytes text);"
+                 " ALTER TABLE filler ALTER bytes SET STORAGE EXTERNAL")
+        for size in (1 << 20, 1 << 16, 1 << 12):
+            done = None
+            while done is None or done.returncode == 0:
+                done = self._psql("INSERT INTO filler SELECT repeat('x', %d)" % size, self.database)
+            assert "No space left on device" in done.stderr, done.stderr
+
+    def make_room(self):
+        self.sql("DROP TABLE filler")

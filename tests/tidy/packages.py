@@ -31,7 +31,7 @@ PROGRAMS = {
     "grpc_python_plugin": "protobuf-compiler-grpc", "haproxy": "haproxy", "initdb": "postgresql",
     "nats-server": "nats-server", "nghttpx": "nghttp2-proxy", "nginx": "nginx-light",
     "openssl": "openssl", "postgres": "postgresql", "protoc": "protobuf-compiler",
-    "psql": "postgresql", "python3": "python3", "ss": "iproute2",
+    "pg_basebackup": "postgresql", "psql": "postgresql", "python3": "python3", "ss": "iproute2",
 }
 ESSENTIAL = {"bash", "chrt", "sh", "taskset", "unshare"}  # no Debian is without them.
 
