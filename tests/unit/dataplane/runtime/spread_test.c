@@ -68,8 +68,7 @@ static enum dp_spread_place place(size_t worker)
 
 static void run(size_t worker)
 {
-    bool never = false;
-    (void)net_loop_run_until(workers[worker].loop, &never, 1);
+    net_loop_turn(workers[worker].loop);
 }
 
 static void one_accepts_and_all_have_the_same(void **state)
