@@ -357,14 +357,19 @@ static void vouch(const struct cp_registrar *r, struct cp_node *node)
     cp_vouch_given(r->options.vouch_key, r->options.environment, &certificate, node->warrant);
 }
 
+struct wish {
+    struct slice csr;
+    uint64_t count;
+    const struct cp_passport *who;
+};
+
 /* What is signed for a node, and what is kept of it. */
-static struct err make_leaf(struct cp_registrar *r, struct slice csr, uint64_t count,
-                            const struct cp_passport *who, struct cp_node *node,
+static struct err make_leaf(struct cp_registrar *r, const struct wish *wish, struct cp_node *node,
                             struct cp_admission *out, struct buf *message)
 {
     auto_net_key struct evp_pkey_st *key = NULL;
-    struct cp_grant grant = cp_grant_split(slice_str(who->grant));
-    TRY(say(net_csr_open(csr, &key),
+    struct cp_grant grant = cp_grant_split(slice_str(wish->who->grant));
+    TRY(say(net_csr_open(wish->csr, &key),
             "csr: expected a PKCS #10 request in PEM, signed by its own key of P-256 or P-384",
             message));
     struct cp_ca_order order = {.key = key,
@@ -372,8 +377,8 @@ static struct err make_leaf(struct cp_registrar *r, struct slice csr, uint64_t c
                                 .labels = grant.labels,
                                 .sans = grant.sans,
                                 .ttl_ms = limits.node_cert_ttl_ms,
-                                .count = count,
-                                .status_key = who->status_key};
+                                .count = wish->count,
+                                .status_key = wish->who->status_key};
     TRY(cp_certifier_sign(r->options.certifier, &order, &out->leaf));
     TRY(keep_leaf(r, &out->leaf, node));
     (void)snprintf(out->node, sizeof(out->node), "%s", node->id);
@@ -395,7 +400,9 @@ static struct err admit(struct cp_registrar *r, struct cp_store *store,
     (void)memcpy(who.status_key, evidence->status_key, KEY_PUBLIC_SIZE);
     uint64_t count = net_serial_count(attested.serial) + 1;
     uint64_t now_ms = (uint64_t)clock_wall_ms();
-    TRY(make_leaf(r, evidence->csr, count > now_ms ? count : now_ms, &who, &node, out, message));
+    const struct wish wish = {
+        .csr = evidence->csr, .count = count > now_ms ? count : now_ms, .who = &who};
+    TRY(make_leaf(r, &wish, &node, out, message));
     return r->options.attestor->enrol(store, evidence, &attested, &node);
 }
 
@@ -571,7 +578,8 @@ static struct err renew(struct cp_registrar *r, struct cp_store *store,
             "\"certificate_proof\", or join again with a new token",
             message));
     TRY(judge_renewal(r, request, &node, &who, message));
-    TRY(make_leaf(r, request->csr, request->count, &who, &node, out, message));
+    const struct wish wish = {.csr = request->csr, .count = request->count, .who = &who};
+    TRY(make_leaf(r, &wish, &node, out, message));
     e = store->ops->node_renew(store, environment, &node);
     return e.code == E_NOT_FOUND ? FAIL(E_NODE_REMOVED) : e;
 }

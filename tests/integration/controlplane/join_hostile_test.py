@@ -48,7 +48,8 @@ class Hostile(unittest.TestCase):
         quick = {"head_interval_ms": 200, "joins_per_second": 1000}
         cls.cp = cls.p.control_plane(**flags).start(**quick)
         cls.other = cls.p.control_plane(
-            "cp-2", store="sqlite:%s" % (cls.cp.data / "store.db"), **flags).start(**quick)
+            "cp-2", store="sqlite:%s" % (cls.cp.data / "store.db"), token_file=cls.cp.token_path,
+            **flags).start(**quick)
         wait_until(lambda: cls.cp.leads() or cls.other.leads(), 10, "a leader")
 
     def send(self, cp, path, body):

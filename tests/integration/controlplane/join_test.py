@@ -75,7 +75,7 @@ class Joining(unittest.TestCase):
         cls.p = Platform()
         cls.addClassCleanup(cls.p.close)
         cls.cp = cls.p.control_plane(ca=cls.p.identities).start(head_interval_ms=200)
-        cls.other = cls.p.control_plane("cp-2", ca=cls.p.identities,
+        cls.other = cls.p.control_plane("cp-2", ca=cls.p.identities, token_file=cls.cp.token_path,
                                         store="sqlite:%s" % (cls.cp.data / "store.db"))
         cls.other.start(head_interval_ms=200)
         wait_until(lambda: cls.cp.leads() or cls.other.leads(), 10, "a leader")
