@@ -288,6 +288,12 @@ const char *bus_exposure(const struct bus *bus)
     return NULL;
 }
 
+void bus_last_error(struct bus *bus, char out[BUS_ERROR_TEXT_MAX])
+{
+    (void)bus;
+    out[0] = '\0'; /* it has no limits that would refuse something. */
+}
+
 uint64_t bus_down_ms(struct bus *bus)
 {
     return is_connected(bus->link) ? 0 : (sim_now_ns() - bus->link->since_ns) / SIM_MS;
