@@ -915,6 +915,67 @@ static void renewal_of_a_removed_node(struct trial *t)
     judge_renewal(t, &r);
 }
 
+/* ---- rows that no replica wrote ---- */
+
+/* A token's row that was vouched for as another one: whoever has that token stays outside. */
+static void row_token_changed(struct trial *t)
+{
+    struct plane *p = t->plane;
+    struct joiner *guest = &p->joiners[GUEST];
+    struct cp_join_token row = {.expires_ms = clock_wall_ms() + 60000, .labels = "zone=a"};
+    struct cp_join_request r = join_request(p, guest);
+    for (size_t i = 0; i < JOIN_SECRET_SIZE; i++) {
+        r.token.secret[i] = (uint8_t)dice_next(&t->dice);
+    }
+    join_token_digest(&r.token, row.digest);
+    (void)snprintf(row.node, sizeof(row.node), "%s", dice_even(&t->dice) ? "guest" : "member");
+    cp_vouch_token(vouch_key, p->world->environment, &row, row.warrant);
+    switch (strcmp(row.node, "guest") != 0 ? 0 : dice_below(&t->dice, 4)) {
+    case 0:
+        (void)snprintf(row.node, sizeof(row.node), "guest");
+        row.expires_ms++;
+        break;
+    case 1:
+        row.labels[dice_below(&t->dice, strlen(row.labels))] = 'b';
+        break;
+    case 2:
+        row.expires_ms += (int64_t)dice_between(&t->dice, 1, 1U << 30);
+        break;
+    default:
+        flip(t, row.warrant, sizeof(row.warrant));
+    }
+    MUST(p->store->ops->token_put(p->store, p->world->environment, &row));
+    prove_join(p, guest, &r);
+    judge_join(t, &r);
+}
+
+/* The certificate of a node's row is changed, cut short, or another node's. */
+static void row_certificate_changed(struct trial *t)
+{
+    struct plane *p = t->plane;
+    const struct cp_store_ops *ops = p->store->ops;
+    const char *environment = p->world->environment;
+    struct cp_node row;
+    MUST(ops->node_get(p->store, environment, "member", &row));
+    struct cp_node bad = row;
+    uint64_t which = dice_below(&t->dice, 3);
+    if (which == 0) {
+        bad.certificate_size = (size_t)dice_below(&t->dice, row.certificate_size);
+    } else if (which == 1) {
+        MUST(ops->node_get(p->store, environment, "removed", &bad));
+        (void)snprintf(bad.id, sizeof(bad.id), "member");
+    } else {
+        flip(t, bad.certificate, row.certificate_size);
+    }
+    (void)memcpy(bad.serial, row.serial, sizeof(bad.serial));
+    MUST(ops->node_renew(p->store, environment, &bad));
+    struct renewal n = {
+        .of = MEMBER, .at_ms = clock_wall_ms(), .count = p->joiners[MEMBER].count + 1};
+    struct cp_renew_request r = renew_request(p, &n);
+    judge_renewal(t, &r);
+    MUST(ops->node_renew(p->store, environment, &row));
+}
+
 static void join_control(struct plane *p)
 {
     struct joiner other = {.count = 0};
@@ -1108,5 +1169,7 @@ const struct trial_kind plane_kinds[] = {
     {"renewal.of_another_time", renewal_of_another_time, 4, {E_CLOCK_SKEW}},
     {"renewal.unproved", renewal_unproved, 8, {E_UNAUTHENTICATED}},
     {"renewal.of_a_removed_node", renewal_of_a_removed_node, 2, {E_NODE_REMOVED}},
+    {"row.token_changed", row_token_changed, 2, {E_TOKEN_UNKNOWN}},
+    {"row.certificate_changed", row_certificate_changed, 4, {E_CERTIFICATE_MISSING}},
     {.name = NULL},
 };
