@@ -245,7 +245,7 @@ static struct err dispatch(struct cp_call *call, struct cp_publish_room *room, j
     case CP_CALL_RENEW:
         return cp_enrol_renew(call->registrar, room, buf_slice(&call->body), out);
     case CP_CALL_REMOVE:
-        return cp_enrol_depart(room, buf_slice(&call->body), call->forwarded, out);
+        return cp_enrol_depart(call->registrar, room, buf_slice(&call->body), call->forwarded, out);
     case CP_CALL_VALIDATE:
     case CP_CALL_PLAN:
     case CP_CALL_PUBLISH:

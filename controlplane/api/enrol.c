@@ -364,30 +364,50 @@ struct err cp_enrol_remove(struct cp_registrar *registrar, struct cp_publish_roo
     return OK;
 }
 
+/* What the certificate in a node's row says: all empty, where the row has none of ours. */
+static struct err open_passport(struct cp_passports *passports, const struct cp_node *node,
+                                struct cp_passport *out)
+{
+    *out = (struct cp_passport){.grant = ""};
+    struct err e = passports == NULL
+                       ? FAIL(E_CERTIFICATE_MISSING)
+                       : cp_passport_open(passports, node->id,
+                                          slice_of(node->certificate, node->certificate_size), out);
+    return e.code == E_CERTIFICATE_MISSING ? OK : e;
+}
+
 /* Its certificate that no replica vouches for, so that nothing of it is published; "": none. */
 struct unvouched {
     const struct cp_publish_room *room;
-    struct cp_node node;
+    char serial[CP_SERIAL_MAX + 1];
     bool any;
 };
 
 static struct err judge_unvouched(void *ctx, const struct cp_certificate *certificate)
 {
     struct unvouched *u = ctx;
-    bool ours = strcmp(certificate->serial, u->node.serial) == 0 &&
+    bool ours = strcmp(certificate->serial, u->serial) == 0 &&
                 cp_vouched_removed(u->room->warrant_key->bytes, u->room->environment, certificate);
     u->any = u->any && !ours;
     return OK;
 }
 
-static struct err find_unvouched(struct cp_publish_room *room, const char *node, json_t *answer)
+/* What the row says of its certificate counts where the certificate does not say it. */
+static struct err find_unvouched(struct cp_passports *passports, struct cp_publish_room *room,
+                                 const char *name, json_t *answer)
 {
     struct cp_store *store = room->store;
     struct unvouched u = {.room = room};
-    TRY(store->ops->node_get(store, room->environment, node, &u.node));
-    u.any = u.node.serial[0] != '\0' && u.node.not_after_ms > clock_wall_ms();
-    TRY(store->ops->certificates_of(store, room->environment, node, judge_unvouched, &u));
-    (void)json_object_set_new(answer, "unvouched", json_string(u.any ? u.node.serial : ""));
+    struct cp_node node;
+    struct cp_passport who;
+    TRY(store->ops->node_get(store, room->environment, name, &node));
+    TRY(open_passport(passports, &node, &who));
+    const bool proved = who.serial[0] != '\0';
+    const int64_t end_ms = proved ? who.not_after_ms : node.not_after_ms;
+    (void)snprintf(u.serial, sizeof(u.serial), "%s", proved ? who.serial : node.serial);
+    u.any = u.serial[0] != '\0' && end_ms > clock_wall_ms();
+    TRY(store->ops->certificates_of(store, room->environment, name, judge_unvouched, &u));
+    (void)json_object_set_new(answer, "unvouched", json_string(u.any ? u.serial : ""));
     return OK;
 }
 
@@ -406,8 +426,8 @@ static json_t *departed_json(const char *node, const struct cp_work *work)
     return answer;
 }
 
-struct err cp_enrol_depart(struct cp_publish_room *room, struct slice body, bool is_retold,
-                           json_t **out)
+struct err cp_enrol_depart(struct cp_registrar *registrar, struct cp_publish_room *room,
+                           struct slice body, bool is_retold, json_t **out)
 {
     struct member m[REMOVED_COUNT];
     auto_json json_t *asked = NULL;
@@ -427,7 +447,7 @@ struct err cp_enrol_depart(struct cp_publish_room *room, struct slice body, bool
     }
     *out = departed_json(m[REMOVED_NODE].text, &work);
     cp_work_free(&work);
-    return find_unvouched(room, m[REMOVED_NODE].text, *out);
+    return find_unvouched(cp_registrar_passports(registrar), room, m[REMOVED_NODE].text, *out);
 }
 
 struct listing {
@@ -440,13 +460,8 @@ static struct err add_node(void *ctx, const struct cp_node *node)
 {
     struct listing *l = ctx;
     char key[2 * NET_STATUS_KEY_SIZE + 1] = "";
-    struct cp_passport who = {.grant = ""};
-    struct err e =
-        l->passports == NULL
-            ? FAIL(E_CERTIFICATE_MISSING)
-            : cp_passport_open(l->passports, node->id,
-                               slice_of(node->certificate, node->certificate_size), &who);
-    TRY(e.code == E_CERTIFICATE_MISSING ? OK : e);
+    struct cp_passport who;
+    TRY(open_passport(l->passports, node, &who));
     if (who.has_status_key) {
         text_hex(slice_of(who.status_key, sizeof(who.status_key)), key);
     }

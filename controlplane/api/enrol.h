@@ -36,5 +36,5 @@ cp_enrol_fn cp_enrol_list;
  */
 MUST_CHECK struct err cp_enrol_remove(struct cp_registrar *registrar, struct cp_publish_room *room,
                                       struct slice body, bool is_retold, json_t **out);
-MUST_CHECK struct err cp_enrol_depart(struct cp_publish_room *room, struct slice body,
-                                      bool is_retold, json_t **out);
+MUST_CHECK struct err cp_enrol_depart(struct cp_registrar *registrar, struct cp_publish_room *room,
+                                      struct slice body, bool is_retold, json_t **out);

@@ -162,9 +162,8 @@ static int tell_removed(const struct cli *cli, json_t *answer)
         cli_say("the leader publishes it by itself as soon as it can; so does this command again");
     }
     if (unvouched[0] != '\0') {
-        cli_say("warning: its certificate %s was given out by a release before, or under another "
-                "token of the API: it is good until its end, or until a Revocation of it is "
-                "published",
+        cli_say("warning: its certificate %s was given out by a release before, says the database "
+                "alone: it is good until its end, or until a Revocation of it is published",
                 unvouched);
     }
     int code = cli_result(cli, answer, removed_table); /* it ends 'answer'. */

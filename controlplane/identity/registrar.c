@@ -250,7 +250,7 @@ struct err cp_registrar_invite(struct cp_registrar *r, struct cp_store *store,
 /* The certificates of a node that are not over, and that a replica gave out. */
 struct given {
     const struct cp_registrar *r;
-    const char *present; /* serial of the one that it has now. */
+    const char *present; /* serial of the one that it has now; borrowed. */
     struct cp_certificate *items;
     size_t count;
     size_t capacity;
@@ -269,6 +269,43 @@ static struct err take_given(void *ctx, const struct cp_certificate *certificate
     g->items[g->count++] = *certificate;
     g->has_present = g->has_present || strcmp(certificate->serial, g->present) == 0;
     return OK;
+}
+
+/* What our CA signed for the node needs nobody else to vouch for it: its row is gone, or was
+ * written under another token of the API. */
+static struct err add_present(struct given *g, const struct cp_node *node,
+                              const struct cp_passport *who)
+{
+    struct cp_certificate certificate = {.not_after_ms = who->not_after_ms};
+    if (g->has_present || who->not_after_ms <= clock_wall_ms()) {
+        return OK;
+    }
+    (void)memcpy(certificate.node, node->id, sizeof(certificate.node));
+    (void)memcpy(certificate.serial, who->serial, sizeof(certificate.serial));
+    cp_vouch_given(g->r->options.vouch_key, g->r->options.environment, &certificate,
+                   certificate.warrant);
+    TRY(array_room(&g->items, g->count, &g->capacity, sizeof(*g->items)));
+    g->items[g->count++] = certificate;
+    g->has_present = true;
+    return OK;
+}
+
+static struct err find_given(struct cp_registrar *r, struct cp_store *store,
+                             const struct cp_node *node, struct given *out)
+{
+    struct cp_passport who;
+    struct err e =
+        r->passports == NULL
+            ? FAIL(E_CERTIFICATE_MISSING)
+            : cp_passport_open(r->passports, node->id,
+                               slice_of(node->certificate, node->certificate_size), &who);
+    bool proved = err_ok(e);
+    TRY(e.code == E_CERTIFICATE_MISSING ? OK : e);
+    out->present = proved ? who.serial : node->serial;
+    e = store->ops->certificates_of(store, r->options.environment, node->id, take_given, out);
+    out->present = NULL; /* it ends with this call. */
+    TRY(e);
+    return proved ? add_present(out, node, &who) : OK;
 }
 
 static struct err remove_given(struct cp_registrar *r, struct cp_store *store, struct given *g)
@@ -293,8 +330,8 @@ static struct err remove_all(struct cp_registrar *r, struct cp_store *store, con
     TRY(text_is_name(slice_str(name)) ? OK : FAIL(E_USAGE));
     TRY(store->ops->node_get(store, environment, name, &node));
     TRY(store->ops->node_remove(store, environment, name));
-    struct given given = {.r = r, .present = node.serial};
-    struct err e = store->ops->certificates_of(store, environment, name, take_given, &given);
+    struct given given = {.r = r};
+    struct err e = find_given(r, store, &node, &given);
     if (err_ok(e)) {
         e = remove_given(r, store, &given);
     }

@@ -90,17 +90,20 @@ struct removal {
 static struct err remove_one(struct sql *db, void *ctx)
 {
     const struct removal *r = ctx;
+    const struct cp_certificate *c = r->certificate;
     auto_sql struct sql_query q;
     sql_begin(&q, db,
-              "UPDATE certificate SET removed_ms = trilane_now(), removal = $3"
-              " WHERE environment = $1 AND serial = $2 RETURNING serial");
+              "INSERT INTO certificate (environment, serial, node, not_after_ms, warrant,"
+              " removed_ms, removal) VALUES ($1, $2, $3, $4, $5, trilane_now(), $6)"
+              " ON CONFLICT (environment, serial) DO UPDATE SET node = $3, not_after_ms = $4,"
+              " warrant = $5, removed_ms = trilane_now(), removal = $6");
     sql_bind_text(&q, 1, r->environment);
-    sql_bind_text(&q, 2, r->certificate->serial);
-    sql_bind_bytes(&q, 3, slice_of(r->certificate->removal, CP_WARRANT_SIZE));
-    bool found = false;
-    TRY(sql_row(&q, &found));
-    TRY(sql_run(&q));
-    return found ? OK : FAIL(E_NOT_FOUND);
+    sql_bind_text(&q, 2, c->serial);
+    sql_bind_text(&q, 3, c->node);
+    sql_bind_number(&q, 4, (uint64_t)c->not_after_ms);
+    sql_bind_bytes(&q, 5, slice_of(c->warrant, CP_WARRANT_SIZE));
+    sql_bind_bytes(&q, 6, slice_of(c->removal, CP_WARRANT_SIZE));
+    return sql_run(&q);
 }
 
 struct err cp_op_certificate_remove(struct cp_store *store, const char *environment,

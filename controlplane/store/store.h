@@ -330,7 +330,7 @@ struct cp_store_ops {
                                   cp_store_certificate_fn *visit, void *ctx);
     struct err (*certificates_removed)(struct cp_store *store, const char *environment,
                                        cp_store_certificate_fn *visit, void *ctx);
-    /* Marks one as removed, with its removal's warrant; E_NOT_FOUND. */
+    /* Keeps one as removed, with both warrants, whether or not it is there. */
     struct err (*certificate_remove)(struct cp_store *store, const char *environment,
                                      const struct cp_certificate *certificate);
 

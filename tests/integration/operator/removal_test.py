@@ -182,11 +182,23 @@ class Removal(unittest.TestCase):
         self.publish()
         self.assertEqual(self.code(self.files(node)), "IDENTITY_REVOKED")
 
+    def test_a_certificate_vouches_for_itself(self):
+        """Its row is gone, or was written under another token of the API: our CA signed it."""
+        node = self.join("edge-9")
+        with sqlite3.connect(self.cp.data / "store.db", timeout=20) as db:
+            db.execute("UPDATE certificate SET warrant = ? WHERE node = 'edge-9'", (b"x" * 32,))
+            db.execute("UPDATE node SET serial = '0a0b', not_after_ms = 0 WHERE id = 'edge-9'")
+        answer = self.cp.json("identity remove", "edge-9")
+        self.assertEqual((answer["published"], answer["unvouched"]), (True, ""))
+        self.wait_served(answer["version"])
+        self.assertEqual(self.code(self.files(node)), "IDENTITY_REVOKED")
+
     def test_one_from_before(self):
         """A certificate that nobody vouches for is named, and what to do about it."""
         self.join("edge-8")
         with sqlite3.connect(self.cp.data / "store.db", timeout=20) as db:
             db.execute("DELETE FROM certificate WHERE node = 'edge-8'")
+            db.execute("UPDATE node SET certificate = x'' WHERE id = 'edge-8'")
         number = serial(str(self.p.directory / "edge-8" / "identity" / "cert.pem")).lower()
         answer = self.cp.json("identity remove", "edge-8")
         self.assertEqual((answer["published"], answer["unvouched"]), (False, number))
