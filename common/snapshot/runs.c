@@ -360,6 +360,7 @@ static struct err runs_part(struct runs *r, struct blocks *b)
         size_t chunks = 0;
         size_t blocks = 0;
         while (chunks < want) {
+            CHECK(first + blocks < b->count); /* they are as many chunks as wait. */
             chunks += b->at[first + blocks++]->piece_count;
         }
         TRY(run_make(r, slots, chunks, b->at + first, blocks));
@@ -549,8 +550,8 @@ static bool pass_shared(const struct stream *a, const struct stream *b, struct s
 bool stream_diff(const struct stream *before, const struct stream *now, bool whole,
                  struct snap_diff *at, struct snap_change *out)
 {
-    struct snap_part a;
-    struct snap_part b;
+    struct snap_part a = {0};
+    struct snap_part b = {0};
     for (;;) { /* ends: each turn goes on in one of the streams. */
         while (!whole && pass_shared(before, now, at)) {
         }

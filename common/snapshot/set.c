@@ -52,7 +52,7 @@ struct snap_set {
     /* Until the set is closed. */
     struct snap_set *previous; /* a reference. */
     struct draft *drafts;      /* owned; one a stream. */
-    struct map by_name;        /* chunk digest to the index of what is wanted, and one. */
+    struct map by_name;        /* chunk digest to the first slot that wants it. */
 };
 
 /* ---- references ---- */
@@ -111,8 +111,8 @@ static struct err memory(struct err e)
 
 static struct wanted *wanted_find(const struct snap_set *s, const struct chunk_name *name)
 {
-    uintptr_t index = (uintptr_t)map_get(&s->by_name, slice_of(name->digest, DIGEST_SHORT_SIZE));
-    return index == 0 ? NULL : &s->wanted[index - 1];
+    const struct run_slot *slot = map_get(&s->by_name, slice_of(name->digest, DIGEST_SHORT_SIZE));
+    return slot == NULL ? NULL : &s->wanted[slot->wanted];
 }
 
 /* One digest with two sizes cannot be true. */
@@ -127,9 +127,9 @@ static struct err want(struct snap_set *s, uint32_t kind, struct run_slot *slot)
     }
     TRY(memory(array_room(&s->wanted, s->wanted_count, &s->wanted_capacity, sizeof(*s->wanted))));
     slot->wanted = s->wanted_count;
-    /* The key lies in the draft, which lives as long as the map. */
-    TRY(memory(map_put(&s->by_name, slice_of(slot->name.digest, DIGEST_SHORT_SIZE),
-                       (void *)(uintptr_t)(s->wanted_count + 1), /* out_old= */ NULL)));
+    /* The slot lies in the draft, which lives as long as the map. */
+    TRY(memory(map_put(&s->by_name, slice_of(slot->name.digest, DIGEST_SHORT_SIZE), slot,
+                       /* out_old= */ NULL)));
     s->wanted[s->wanted_count++] = (struct wanted){.name = slot->name, .kind = kind};
     return OK;
 }
@@ -285,23 +285,28 @@ static struct err held_fill(struct held *h, const struct draft *d, const struct 
     return OK;
 }
 
+static struct err slot_find(struct snap_set *s, uint32_t kind, struct run_slot *slot,
+                            const struct held *held)
+{
+    const struct run_place *place =
+        map_get(&held->by_name, slice_of(slot->name.digest, DIGEST_SHORT_SIZE));
+    s->counts.stored_bytes += slot->name.stored_size;
+    if (place == NULL || !run_has(place, &slot->name)) {
+        return want(s, kind, slot);
+    }
+    slot->place = *place;
+    s->counts.chunks_kept++;
+    s->counts.stored_kept_bytes += slot->name.stored_size;
+    return OK;
+}
+
 /* Says of each slot where its bytes are, or that they are wanted. */
 static struct err draft_find(struct snap_set *s, struct draft *d, const struct held *held)
 {
     for (size_t i = 0; i < d->count; i++) {
         struct stretch *stretch = &d->stretches[i];
         for (size_t k = 0; k < stretch->count; k++) {
-            struct run_slot *slot = &stretch->slots[k];
-            const struct run_place *place =
-                map_get(&held->by_name, slice_of(slot->name.digest, DIGEST_SHORT_SIZE));
-            if (place != NULL && run_has(place, &slot->name)) {
-                slot->place = *place;
-                s->counts.chunks_kept++;
-                s->counts.stored_kept_bytes += slot->name.stored_size;
-            } else {
-                TRY(want(s, d->kind, slot));
-            }
-            s->counts.stored_bytes += slot->name.stored_size;
+            TRY(slot_find(s, d->kind, &stretch->slots[k], held));
         }
         if (stretch->run != NULL) {
             s->counts.chunks_kept += stretch->run->chunk_count;
