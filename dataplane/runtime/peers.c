@@ -1,6 +1,7 @@
 /* peers: see peers.h. */
 #include "dataplane/runtime/peers.h"
 
+#include "common/base/clock.h"
 #include "common/base/log.h"
 #include "common/net/conn.h"
 #include "dataplane/request/metrics.h"
@@ -11,6 +12,9 @@ enum {
     BATCH = 128,    /* connections looked at in a turn; */
     TRUST_BATCH = 4 /* of those whose certificate is verified again. */
 };
+
+/* Half of what a swap may take of a turn: the last one looked at may end, which takes longer. */
+#define LOOK_NS UINT64_C(50000)
 
 /* Whether its certificate would not be taken today. One that was not yet looked at by TLS began
  * under the CAs before: who connects again meets those of today. */
@@ -48,6 +52,17 @@ static void end(struct dp_worker *w, struct dp_caller_conn *c, struct err why)
     dp_caller_conn_end(c, why);
 }
 
+/* A strict environment takes no cleartext: who came by a port without TLS is let go. */
+static void look_at(struct dp_worker *w, struct dp_caller_conn *c)
+{
+    struct err why = c->ending ? OK : judge(w, c);
+    if (!err_ok(why)) {
+        end(w, c, why);
+    } else if (w->strict && !dp_port_is_tls(c->port->id)) {
+        dp_caller_conn_drain(c);
+    }
+}
+
 static void walked(struct dp_worker *w)
 {
     if (w->peers.ended > 0) {
@@ -64,13 +79,16 @@ static void walk(struct net_timer *timer, void *ctx)
     struct dp_metrics_turn turn = dp_request_metrics_turn_begin();
     bool swap = !w->peers.trust;
     size_t batch = w->peers.trust ? TRUST_BATCH : BATCH;
-    for (size_t i = 0; i < batch && w->peers.next != NULL; i++) {
+    uint64_t spent_ns = 0;
+    for (size_t i = 0; i < batch && w->peers.next != NULL && spent_ns < LOOK_NS; i++) {
         struct dp_caller_conn *c = w->peers.next;
         w->peers.next = c->next; /* what ends now is taken out of the list by itself. */
-        struct err why = c->ending ? OK : judge(w, c);
-        if (!err_ok(why)) {
-            end(w, c, why);
-        }
+        look_at(w, c);
+        spent_ns = clock_mono_ns() - turn.mono_ns;
+    }
+    if (w->peers.next == NULL && w->peers.again) {
+        w->peers.again = false;
+        w->peers.next = w->callers;
     }
     if (w->peers.next != NULL) {
         net_timer_arm(w->loop, timer, 1);
@@ -91,6 +109,10 @@ void dp_peers_init(struct dp_worker *w)
 void dp_peers_look(struct dp_worker *w, bool trust)
 {
     w->peers.trust = w->peers.trust || trust;
+    if (w->peers.next != NULL) {
+        w->peers.again = true;
+        return;
+    }
     w->peers.next = w->callers;
     net_timer_arm(w->loop, &w->peers.timer, 1);
 }

@@ -1,10 +1,12 @@
 /*
  * peers: whether who is connected may still be, after a swap or when the CAs have changed.
  *
- * Shape      a walk over the worker's connections, a bounded number a turn of its loop; a new
- *            reason begins it anew. Requests and streams are decided by themselves meanwhile
+ * Shape      a walk over the worker's connections, for a bounded time in a turn of its loop. A new
+ *            reason that comes meanwhile has the walk go round once more behind its end, so that
+ *            swaps in a row leave nobody out. Requests and streams are decided by themselves
  *            (dp_request_pool_adopt()); here it is the connection that ends: GOAWAY, or
- *            "connection: close", and what is left of it a second later.
+ *            "connection: close", and what is left of it a second later. One without TLS is let go
+ *            in good order once the environment is strict.
  * Ownership  part of its worker.
  * Threads    the worker's.
  * Errors     IDENTITY_REVOKED: certificate or identity was revoked. UNAUTHENTICATED: the trust
@@ -25,11 +27,12 @@ struct dp_peers {
     struct dp_caller_conn *next; /* to be looked at; NULL: none. */
     size_t ended;                /* by this walk. */
     bool trust;                  /* certificates are verified again, until a walk is through. */
+    bool again;                  /* behind its end the walk begins anew. */
 };
 
 void dp_peers_init(struct dp_worker *w);
 
-/* Begins a walk. 'trust': the CAs changed. */
+/* Begins a walk, or another one behind that which goes on. 'trust': the CAs changed. */
 void dp_peers_look(struct dp_worker *w, bool trust);
 
 /* A connection leaves the worker's list. */

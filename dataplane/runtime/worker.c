@@ -307,8 +307,8 @@ static void tick(struct net_timer *timer, void *ctx)
 
 /* ---- models ---- */
 
-/* A strict environment takes no cleartext: its ports are closed until a model allows it again, and
- * who came by them goes when it begins. */
+/* A strict environment takes no cleartext: its ports are closed until a model allows it again. Who
+ * came by them is let go as connections are looked over. */
 static void open_or_close_clear_ports(struct dp_worker *w, bool strict)
 {
     for (size_t i = 0; i < DP_PORT_COUNT; i++) {
@@ -322,15 +322,7 @@ static void open_or_close_clear_ports(struct dp_worker *w, bool strict)
             dp_port_reopen(port);
         }
     }
-    bool begins = strict && !w->strict;
     w->strict = strict;
-    for (struct dp_caller_conn *c = w->callers; begins && c != NULL;) {
-        struct dp_caller_conn *next = c->next;
-        if (!dp_port_is_tls(c->port->id)) {
-            dp_caller_conn_drain(c);
-        }
-        c = next;
-    }
 }
 
 /* Connections are looked over, to callers and to upstreams. */
