@@ -7,12 +7,14 @@
 
 #include "common/base/buf.h"
 #include "common/base/check.h"
+#include "common/base/clock.h"
 #include "common/base/log.h"
 #include "common/base/map.h"
 #include "common/net/conn.h"
 #include "common/net/dns.h"
 #include "common/net/loop.h"
 #include "common/net/timer.h"
+#include "dataplane/request/metrics.h"
 #include "dataplane/request/request.h"
 
 enum {
@@ -22,9 +24,12 @@ enum {
     FAILED_FIRST_MS = 1000,
     FAILED_MAX_MS = 30000,
     SWEEP_MS = 60000,
-    LOOK_BATCH = 128,    /* connections looked at in a turn; */
-    LOOK_TRUST_BATCH = 4 /* of those whose certificate is verified again. */
+    LOOK_BATCH = 16,     /* connections looked at between two looks at the clock; */
+    LOOK_TRUST_BATCH = 4 /* of those whose certificate is verified again, in a turn. */
 };
+
+/* Half of what a swap may take of a turn: those that do not stand take longer. */
+#define LOOK_NS UINT64_C(50000)
 
 struct op_endpoint {
     struct op_upstreams *ups;
@@ -65,6 +70,8 @@ struct op_upstreams {
     struct net_timer sweep_timer;
     struct net_timer look_timer;
     bool looks_at_trust; /* CAs changed since all connections were looked over. */
+    bool looks;          /* connections are being looked over, */
+    bool looks_again;    /* and once more behind the last one. */
     uint64_t version;    /* newest that was asked for. */
 };
 
@@ -528,16 +535,36 @@ static bool stands(void *ctx, struct net_conn *conn)
 static void look_on(struct net_timer *timer, void *ctx)
 {
     struct op_upstreams *ups = ctx;
-    if (h2_pools_look(ups->pools, ups->looks_at_trust ? LOOK_TRUST_BATCH : LOOK_BATCH)) {
+    struct dp_metrics_turn turn = dp_request_metrics_turn_begin();
+    bool swap = !ups->looks_at_trust;
+    bool more = h2_pools_look(ups->pools, swap ? LOOK_BATCH : LOOK_TRUST_BATCH);
+    while (more && swap && clock_mono_ns() - turn.mono_ns < LOOK_NS) {
+        more = h2_pools_look(ups->pools, LOOK_BATCH);
+    }
+    if (!more && ups->looks_again) {
+        ups->looks_again = false;
+        h2_pools_look_begin(ups->pools);
+        more = true;
+    }
+    if (more) {
         net_timer_arm(ups->host->loop, timer, 1);
     } else {
+        ups->looks = false;
         ups->looks_at_trust = false;
+    }
+    if (swap) {
+        dp_request_metrics_turn_end(ups->host->metrics, &turn);
     }
 }
 
 void op_upstreams_look(struct op_upstreams *ups, bool trust)
 {
     ups->looks_at_trust = ups->looks_at_trust || trust;
+    if (ups->looks) {
+        ups->looks_again = true; /* swaps in a row leave nobody out. */
+        return;
+    }
+    ups->looks = true;
     h2_pools_look_begin(ups->pools);
     net_timer_arm(ups->host->loop, &ups->look_timer, 1);
 }

@@ -87,6 +87,16 @@ spec: {target: {service: echo}, by: [caller], rate: 100000/s, burst: 100000}
                 continue  # one of nats.c that ended meanwhile.
         self.assertEqual(policies, {True: {os.sched_getscheduler(0)}, False: {os.SCHED_BATCH}})
 
+    def look_at_turns(self, turn):
+        """Nobody calls: a worker spends three turns on a swap, which adopt it, look over its callers,
+        and over its upstreams; all are timed."""
+        turns = "trilane_snapshot_turn_seconds_count"
+        trilane.wait_until(lambda: not self.node.metric("trilane_requests_open"), what="calls to end")
+        before = self.node.metric(turns)
+        self.publish(turn)
+        trilane.wait_until(lambda: self.node.metric(turns) >= before + 3 * self.node.flags["workers"],
+                           what="the turns of a swap")
+
     def test_no_call_fails(self):
         self.publish(0)
         trilane.wait_until(lambda: self.node.version() > 0, what="the first version")
@@ -107,6 +117,7 @@ spec: {target: {service: echo}, by: [caller], rate: 100000/s, burst: 100000}
         self.assertTrue(all(self.done), self.done)
         self.assertGreater(self.node.metric("trilane_requests_redecided_total") or 0, 0)
         self.look_at_threads()
+        self.look_at_turns(turn + 1)
         self.assertEqual(self.node.stop(), 0, self.node.log()[-4000:])
         self.assertNotIn("ThreadSanitizer", self.node.log())
         print("%d versions, %d calls" % (turn, sum(self.done)))
