@@ -205,6 +205,9 @@ void bus_release(struct bus *bus);
 MUST_CHECK struct err bus_request(struct bus *bus, const struct bus_outgoing *request,
                                   uint64_t timeout_ms, natsMsg **out_answer);
 
+/* The server's words for what nats.c's last call of this thread failed with, or nats.c's own. */
+const char *bus_words(natsStatus status);
+
 /* What bus_last_error() tells from now on: one sentence, cut at its bound. */
 void bus_note_error(struct bus *bus, const char *text);
 

@@ -68,18 +68,13 @@ static struct err outcome(natsStatus status, jsErrCode code)
     return refused ? FAIL(E_UNAVAILABLE) : FAIL(E_RESULT_UNKNOWN);
 }
 
-/* nats.c keeps the server's words for the thread that asked, behind a place of its own source:
- * "(jsm.c:1033): maximum number of streams reached". */
 static void note_words(const struct api *api, natsStatus status)
 {
     char text[BUS_ERROR_TEXT_MAX];
-    const char *words = nats_GetLastError(/* status= */ NULL);
-    const char *place = words == NULL ? NULL : strstr(words, "): ");
-    words = place == NULL ? words : place + 3;
-    if (status == NATS_NO_RESPONDERS) {
-        words = "nobody answers: JetStream is off, or nobody leads it";
-    }
-    (void)snprintf(text, sizeof(text), "%s: %s", api->prefix, words == NULL ? "" : words);
+    const char *words = status == NATS_NO_RESPONDERS
+                            ? "nobody answers: JetStream is off, or nobody leads it"
+                            : bus_words(status);
+    (void)snprintf(text, sizeof(text), "%s: %s", api->prefix, words);
     bus_note_error(api->bus, text);
 }
 
@@ -388,5 +383,7 @@ struct err jetstream_consumer_ensure(struct bus *bus, const struct jetstream_con
     TRY(api_begin(&api, bus, KV_API, timeout_ms)); /* makes it, or brings it to our numbers. */
     natsStatus status = js_AddConsumer(/* ci= */ NULL, api.js, want->stream, &config,
                                        /* opts= */ NULL, &code);
-    return api_end(&api, status, code);
+    err = api_end(&api, status, code);
+    say_words(why, bus, want->durable, err);
+    return err;
 }

@@ -151,11 +151,16 @@ static void set_state(struct bus *bus, enum bus_state state)
 
 /* ---- connecting ---- */
 
-/* The server's words for what nats.c's last call of this thread failed with, or nats.c's own. */
-static const char *words_of(natsStatus s)
+/* A server that has no room for another connection says so and closes; a reset may come before its
+ * words are read. */
+static const char *refusal(natsStatus s)
 {
-    const char *words = nats_GetLastError(/* status= */ NULL);
-    return words == NULL || words[0] == '\0' ? natsStatus_GetText(s) : words;
+    bool is_cut = s == NATS_PROTOCOL_ERROR || s == NATS_CONNECTION_CLOSED || s == NATS_IO_ERROR;
+    const char *words = bus_words(s);
+    bool is_said = strstr(words, "exceeded") != NULL || strstr(words, "iolation") != NULL;
+    return is_cut && !is_said ? "the server ended the connection before it let us in: a limit of "
+                                "connections? its log says why"
+                              : words;
 }
 
 /* Why the server, or nats.c, ended the connection; nothing when a server just went. */
@@ -300,7 +305,7 @@ static natsStatus connect_tls(struct bus *bus, natsOptions *o, const char *serve
     }
     if (s != NATS_OK) {
         if (why[0] == '\0') {
-            (void)snprintf(why, sizeof(why), "%s", words_of(s));
+            (void)snprintf(why, sizeof(why), "%s", refusal(s));
         }
         relay_close(bus->on_thread.relay, why, sizeof(why));
         bus->on_thread.relay = NULL;
@@ -343,7 +348,7 @@ static natsStatus connect_once(struct bus *bus, natsConnection **out)
         s = bus->tls ? connect_any_tls(bus, options, out) : connect_clear(bus, options, out);
     }
     if (s != NATS_OK && !bus->tls) {
-        bus_note_error(bus, words_of(s));
+        bus_note_error(bus, refusal(s));
     }
     natsOptions_Destroy(options);
     return s;

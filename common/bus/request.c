@@ -26,6 +26,19 @@ void bus_release(struct bus *bus)
     lock_drop(&bus->shared.lock);
 }
 
+/* nats.c puts a place of its own source in front: "(jsm.c:1033): maximum number of streams
+ * reached".
+ */
+const char *bus_words(natsStatus status)
+{
+    const char *words = nats_GetLastError(/* status= */ NULL);
+    if (words == NULL || words[0] == '\0') {
+        return natsStatus_GetText(status);
+    }
+    const char *place = words[0] == '(' ? strstr(words, "): ") : NULL;
+    return place == NULL ? words : place + 3;
+}
+
 void bus_note_error(struct bus *bus, const char *text)
 {
     lock_take(&bus->shared.lock);

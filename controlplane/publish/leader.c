@@ -46,11 +46,10 @@ void cp_leader_note_state(struct cp_leader *l, struct err e)
 
 /* ---- one beat ---- */
 
-/* What keeps a head out of KV, and not from nodes: JetStream is silent, or full. */
+/* What keeps a head out of KV, and not from nodes: JetStream is silent, or refuses us. */
 static bool is_silence(struct err e)
 {
-    return e.code == E_UNAVAILABLE || e.code == E_RESULT_UNKNOWN || e.code == E_BUS_LIMIT ||
-           e.code == E_BUS_FULL;
+    return e.code == E_UNAVAILABLE || e.code == E_RESULT_UNKNOWN || e.code == E_BUS_LIMIT;
 }
 
 /* The bucket is held against the journal at each beginning of a leadership and after each head that

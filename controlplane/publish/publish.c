@@ -92,13 +92,12 @@ static struct err run(struct cp_passage *p)
 /* What NATS refused it says in its own words: which subject, stream or limit. */
 static void add_words_of_nats(const struct cp_publish_room *room, struct cp_work *work)
 {
-    enum err_code code = work->result.code;
     char text[BUS_ERROR_TEXT_MAX];
     bus_last_error(room->bus, text);
-    if ((code == E_BUS_FORBIDDEN || code == E_BUS_LIMIT || code == E_BUS_UNAVAILABLE) &&
-        text[0] != '\0') {
-        struct err ignored = buf_addf(&work->sentence, "%s; NATS said last: %s",
-                                      work->sentence.size == 0 ? err_text(code) : "", text);
+    if (text[0] != '\0') {
+        struct err ignored =
+            buf_addf(&work->sentence, "%s; NATS said last: %s",
+                     work->sentence.size == 0 ? err_text(work->result.code) : "", text);
         (void)ignored;
     }
 }
@@ -111,7 +110,8 @@ void cp_publish_run(struct cp_publish_room *room, struct cp_work *work)
         return;
     }
     work->result = run(p);
-    if (work->sentence.size == 0) {
+    const enum err_code code = work->result.code;
+    if (work->sentence.size == 0 && (code == E_BUS_FORBIDDEN || code == E_BUS_LIMIT)) {
         add_words_of_nats(room, work);
     }
     cp_passage_tell_refusal(p);
@@ -139,7 +139,10 @@ void cp_publish_explain(struct cp_publish_room *room, struct cp_work *work)
         buf_addf(&work->sentence, "this replica does not lead: %s", err_text(status.code));
     work->result = err_ok(said) ? FAIL(status.code) : said;
     work->deposed = true;
-    add_words_of_nats(room, work);
+    if (status.code == E_BUS_FORBIDDEN || status.code == E_BUS_LIMIT ||
+        status.code == E_BUS_UNAVAILABLE || status.code == E_UNAVAILABLE) {
+        add_words_of_nats(room, work);
+    }
 }
 
 struct err cp_publish_compiled(struct cp_publish_room *room, uint64_t version,

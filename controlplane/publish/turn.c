@@ -131,8 +131,10 @@ struct err cp_step_lead(struct cp_passage *p)
     }
     /* One that has just started, or lost a server of several, is connected in a moment. */
     if (!err_ok(bus_wait_connected(p->room->bus, BUS_GRACE_MS))) {
-        TRY(buf_addf(&p->work->sentence, "NATS cannot be reached since %" PRIu64 " ms",
-                     bus_down_ms(p->room->bus)));
+        char text[BUS_ERROR_TEXT_MAX];
+        bus_last_error(p->room->bus, text);
+        TRY(buf_addf(&p->work->sentence, "NATS cannot be reached since %" PRIu64 " ms%s%s",
+                     bus_down_ms(p->room->bus), text[0] == '\0' ? "" : ": ", text));
         return FAIL(E_BUS_UNAVAILABLE);
     }
     return leads;

@@ -28,13 +28,20 @@ class Trio(Platform):
         super().__init__(environment=environment, trust_domain=trust_domain, nats=False)
         self.programs.remove(self.nats)
         self.nats = (NatsCluster(self.directory / "nats-cluster", environment, nats_ports)
-                     if cluster else Nats(self.directory / "nats", environment=environment))
-        self.postgres = Postgres(port=postgres_port)
+                     if cluster else self.make_nats(environment))
+        self.postgres = self.make_postgres(postgres_port)
         self.programs += [self.nats, self.postgres]
         self.threshold = threshold
         self._trio_ceremony()
         self.flags = dict(flags)
         self.replicas = [self._replica(k) for k in range(REPLICAS)]
+
+    def make_nats(self, environment):
+        """One server; tests have others."""
+        return Nats(self.directory / "nats", environment=environment)
+
+    def make_postgres(self, port):
+        return Postgres(port=port)
 
     def _trio_ceremony(self):
         """Keys for each replica, and a root that asks for two of their signatures."""

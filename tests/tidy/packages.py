@@ -33,7 +33,7 @@ PROGRAMS = {
     "openssl": "openssl", "postgres": "postgresql", "protoc": "protobuf-compiler",
     "pg_basebackup": "postgresql", "psql": "postgresql", "python3": "python3", "ss": "iproute2",
 }
-ESSENTIAL = {"bash", "chrt", "sh", "taskset", "unshare"}  # no Debian is without them.
+ESSENTIAL = {"bash", "chrt", "mount", "setpriv", "sh", "taskset", "unshare"}  # no Debian is without them.
 
 COMMAND = re.compile(r"^command_(\w+)\(\)[^\n]*\n\{\n(.*?)^\}", re.DOTALL | re.MULTILINE)
 LIST = re.compile(r"^(packages_\w+)=\(([^)]*)\)", re.MULTILINE)

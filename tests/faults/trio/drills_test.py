@@ -4,6 +4,7 @@ import shutil
 import threading
 import unittest
 
+import full_test
 import standby_test
 from trilane import POLICIES, SOURCE, wait_until
 from trio import Trio
@@ -188,8 +189,8 @@ class Drills(unittest.TestCase):
     def test_each_drill_is_written_down(self):
         text = (SOURCE / "docs" / "drills.md").read_text()
         written = [line[3:].lower() for line in text.splitlines() if line.startswith("## ")]
-        tested = [name[5:].replace("_", " ") for name in dir(self) + dir(standby_test.Promotion)
-                  if name.startswith("test_")]
+        tested = [name[5:].replace("_", " ") for name in dir(self) + dir(standby_test.Promotion) +
+                  dir(full_test.Full) if name.startswith("test_")]
         for title in written:
             self.assertIn(title.replace(",", ""), tested)
 

@@ -3,8 +3,10 @@
 
 #include <stdio.h>
 
+#include "common/base/buf.h"
 #include "common/base/ids.h"
 #include "common/base/limits.h"
+#include "common/base/scope.h"
 #include "common/bus/subject.h"
 
 #include "tests/support/bus_wait.h"
@@ -360,6 +362,43 @@ static void closing_completes_what_waits(void **state)
     queue_free(&done, NULL);
 }
 
+/* A server whose account has one stream and one consumer. */
+static void what_a_limit_refuses_is_said(void **state)
+{
+    (void)state;
+    static const char limited[] =
+        "accounts: { A: { jetstream: { max_streams: 1, max_consumers: 1 },"
+        " users: [ { user: \"a\", password: \"b\" } ] } }\n";
+    static const char *const others[] = {"others"};
+    const struct jetstream_stream second = {
+        .name = "OTHERS", .subjects = others, .subject_count = 1, .max_bytes = 1 << 20};
+    const struct jetstream_consumer wanted[] = {{.stream = events.name, .durable = "one"},
+                                                {.stream = events.name, .durable = "two"}};
+    struct nats_server server;
+    struct bus *bus = NULL;
+    char text[512];
+    auto_buf struct buf why = BUF_MAX(sizeof(text));
+    nats_server_init(&server, limited);
+    nats_server_start(&server);
+    struct bus_config config = {.urls = server.url, .user = "a", .password = "b"};
+    assert_int_equal(bus_open(&config, &bus).code, E_OK);
+    assert_int_equal(bus_wait_connected(bus, WAIT_MS).code, E_OK);
+    assert_int_equal(jetstream_stream_ensure(bus, &events, WAIT_MS, &why, /* out= */ NULL).code,
+                     E_OK);
+    assert_int_equal(jetstream_stream_ensure(bus, &second, WAIT_MS, &why, /* out= */ NULL).code,
+                     E_BUS_LIMIT);
+    (void)snprintf(text, sizeof(text), "%.*s", SLICE_ARG(buf_slice(&why)));
+    assert_string_equal(text,
+                        "\"OTHERS\" cannot be had: $JS.API: maximum number of streams reached");
+    buf_clear(&why);
+    assert_int_equal(jetstream_consumer_ensure(bus, &wanted[0], WAIT_MS, &why).code, E_OK);
+    assert_int_equal(jetstream_consumer_ensure(bus, &wanted[1], WAIT_MS, &why).code, E_BUS_LIMIT);
+    (void)snprintf(text, sizeof(text), "%.*s", SLICE_ARG(buf_slice(&why)));
+    assert_string_equal(text, "\"two\" cannot be had: $JS.API: maximum consumers limit reached");
+    bus_close(bus);
+    nats_server_free(&server);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -374,6 +413,7 @@ int main(void)
         cmocka_unit_test(knows_the_server),
         cmocka_unit_test(a_restart_loses_and_doubles_nothing),
         cmocka_unit_test(deliveries_go_on_after_a_restart),
+        cmocka_unit_test(what_a_limit_refuses_is_said),
         cmocka_unit_test(closing_completes_what_waits),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

@@ -1,0 +1,102 @@
+"""What NATS does not let a control plane or a node do: limits of its server and account, and subjects
+that a user's list lacks. Each is named in one sentence, soon, and nothing hangs."""
+
+import json
+import re
+import time
+import unittest
+
+import trilane
+from trilane import Nats, NatsClient, Platform, wait_until
+
+REFUSED_S = 12.0  # a leader that hears nothing of NATS gives up the row first.
+
+
+class StrictNats(Nats):
+    """Its users are of one account; 'server' and 'account' are lines of its configuration; 'lacks' is
+    taken out of everybody's list."""
+
+    def __init__(self, directory, server="", account="enabled", lacks=None):
+        self.server, self.account, self.lacks = server, account, lacks
+        super().__init__(directory)
+
+    def _configure(self):
+        super()._configure()
+        head, users = self.configuration.read_text().split("authorization: { users: ")
+        if self.lacks is not None:
+            listed = json.dumps(self.lacks)
+            users = users.replace(listed + ",", "").replace(", " + listed, "")
+        if "max_payload" in self.server:
+            head = head.replace("max_payload: 1048576", "")
+        self.configuration.write_text("%s\n%s\naccounts: { shop: { jetstream: %s, users: %s }"
+                                      % (head, self.server, self.account, users))
+
+
+class Limits(unittest.TestCase):
+    def start(self, **limits):
+        self.p = Platform(nats=False)
+        self.addCleanup(self.p.close)
+        self.p.programs.remove(self.p.nats)
+        self.p.nats = StrictNats(self.p.directory / "strict", **limits)
+        self.p.programs.insert(0, self.p.nats)
+        self.p.nats.start()
+        self.cp = self.p.control_plane()
+
+    def refused(self, code, text):
+        self.cp.start(head_interval_ms=200, forward_wait_ms=500, lease_ms=3000,
+                      fetch_timeout_ms=500)
+        began = time.monotonic()
+        done = self.cp.run("publish", "-m", "one", trilane.POLICIES)
+        self.assertLess(time.monotonic() - began, REFUSED_S)
+        self.assertIn(done.returncode, (1, 3), done.stderr)
+        self.assertRegex(done.stderr, "^error: (%s): " % code)
+        self.assertRegex(done.stderr, text)
+
+    def is_told(self, text):
+        wait_until(lambda: "NATS SAID LAST: " in self.cp("status") and
+                   text in self.cp("status"), 10, "the status to say so")
+
+    def test_the_number_of_streams(self):
+        self.start(account="{ max_streams: 1 }")
+        # Somebody's stream is the one.
+        with NatsClient(self.p.nats) as admin:
+            admin.request("$JS.API.STREAM.CREATE.OTHERS", b'{"name":"OTHERS","subjects":["others"]}')
+            self.refused("BUS_LIMIT", r"\$JS.API: maximum number of streams reached")
+            self.is_told("$JS.API: maximum number of streams reached")
+            # Nothing is said at each beat.
+            self.assertLess(self.cp.log().count("restore_failed"), 3)
+            admin.request("$JS.API.STREAM.DELETE.OTHERS")
+
+    def test_the_storage_of_the_account(self):
+        self.start(account="{ max_file: 1MB }")
+        self.refused("BUS_LIMIT", r"\$JS.API: insufficient storage resources available")
+
+    def test_an_account_without_jetstream(self):
+        self.start(account="disabled")
+        self.refused("BUS_LIMIT|UNAVAILABLE", r"\$JS.API: JetStream not enabled for account")
+
+    def test_a_payload_below_a_manifest(self):
+        self.start(server="max_payload: 640")
+        self.refused("BUS_LIMIT", " are more than NATS' max_payload, 640")
+
+    def test_the_number_of_subscriptions(self):
+        self.start(server="max_subscriptions: 2")
+        self.refused("BUS_UNAVAILABLE", "maximum subscriptions exceeded")
+
+    def test_the_number_of_connections(self):
+        self.start(server="max_connections: 1")
+        with wait_until(lambda: NatsClient(self.p.nats), 10, "the one that looked at it to leave"):
+            # A reset may come before the server's words are read.
+            self.refused("BUS_UNAVAILABLE", "maximum connections exceeded|ended the connection"
+                                            " before it let us in: a limit of connections")
+        wait_until(self.cp.leads, 20, "it to be let in")
+        self.cp("publish", "-m", "one", trilane.POLICIES)
+
+    def test_a_subject_that_the_list_lacks(self):
+        subject = "$JS.API.STREAM.CREATE.KV_trilane_demo_snapshots"
+        self.start(lacks=subject)
+        self.refused("BUS_FORBIDDEN", 'Permissions Violation for Publish to "%s"' % re.escape(subject))
+
+
+if __name__ == "__main__":
+    unittest.main()
