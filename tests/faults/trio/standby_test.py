@@ -33,7 +33,8 @@ class StandbyTrio(Trio):
 
 class Promotion(unittest.TestCase):
     def setUp(self):
-        self.t = StandbyTrio(head_interval_ms=200, store_timeout_ms=1000)
+        self.t = StandbyTrio(head_interval_ms=200, store_timeout_ms=1000,
+                             forward_wait_ms=1000)
         self.addCleanup(self.t.close)
         self.t.start()
         self.old, self.new = self.t.postgres, self.t.standby
@@ -140,6 +141,25 @@ class Promotion(unittest.TestCase):
         self.assertEqual((adopted["version"], adopted["manifest_digest"]), (lost[-1], digest))
         self.t.wait_leader()
         self.assertEqual(self.publish("behind them"), lost[-1] + 1)
+        self.heads_go_on()
+        self.published_once()
+
+    def test_a_synchronous_standby_is_away(self):
+        """Each commit waits for it, and so does what the one before had locked."""
+        self.old.sql("ALTER SYSTEM SET synchronous_standby_names = '*'", database="postgres")
+        self.old.sql("SELECT pg_reload_conf()", database="postgres")
+        wait_until(lambda: self.old.sql("SELECT sync_state FROM pg_stat_replication") == [["sync"]],
+                   10, "the standby to be synchronous")
+        version = self.publish("with both")
+        self.new.pause()
+        leader = self.status_with("STORE_LOCKED")
+        done = leader.run("publish", "--again", "--wait", "no", "-m", "nobody's", POLICIES)
+        self.assertEqual(done.returncode, 3, done.stderr)
+        self.assertRegex(done.stderr, "error: (STORE_LOCKED|RESULT_UNKNOWN|UNAVAILABLE): ")
+        self.assertEqual(self.node.version(), version)
+        self.new.resume()
+        self.t.wait_leader()
+        self.publish("once it is back")
         self.heads_go_on()
         self.published_once()
 
