@@ -208,7 +208,7 @@ MUST_CHECK struct err bus_request(struct bus *bus, const struct bus_outgoing *re
 /* The server's words for what nats.c's last call of this thread failed with, or nats.c's own. */
 const char *bus_words(natsStatus status);
 
-/* What bus_last_error() tells from now on: one sentence, cut at its bound. */
+/* What bus_last_error() tells from now on: one sentence of ASCII, cut at its bound. */
 void bus_note_error(struct bus *bus, const char *text);
 
 /* E_BUS_LIMIT when so many bytes are more than the server takes, as far as it is known; noted. */

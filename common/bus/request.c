@@ -39,10 +39,15 @@ const char *bus_words(natsStatus status)
     return place == NULL ? words : place + 3;
 }
 
+/* A server's words go to terminals and into JSON: what is not plain text in them does not. */
 void bus_note_error(struct bus *bus, const char *text)
 {
     lock_take(&bus->shared.lock);
-    (void)snprintf(bus->shared.error, sizeof(bus->shared.error), "%s", text == NULL ? "" : text);
+    char *at = bus->shared.error;
+    (void)snprintf(at, sizeof(bus->shared.error), "%s", text == NULL ? "" : text);
+    for (; *at != '\0'; at++) {
+        *at = *at >= ' ' && *at <= '~' ? *at : '?';
+    }
     lock_drop(&bus->shared.lock);
 }
 

@@ -1,8 +1,11 @@
 """What NATS does not let a control plane or a node do: limits of its server and account, and subjects
 that a user's list lacks. Each is named in one sentence, soon, and nothing hangs."""
 
+import contextlib
 import json
 import re
+import socket
+import threading
 import time
 import unittest
 
@@ -96,6 +99,31 @@ class Limits(unittest.TestCase):
         subject = "$JS.API.STREAM.CREATE.KV_trilane_demo_snapshots"
         self.start(lacks=subject)
         self.refused("BUS_FORBIDDEN", 'Permissions Violation for Publish to "%s"' % re.escape(subject))
+
+    def test_words_that_are_no_text(self):
+        """A server that nobody vouches for: what it says is shown, and nothing else comes of it."""
+        self.p = Platform(nats=False)
+        self.addCleanup(self.p.close)
+        server = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(server.close)
+
+        def refuse():
+            while True:
+                try:
+                    client, _ = server.accept()
+                except OSError:
+                    return  # the end.
+                with client, contextlib.suppress(OSError):
+                    client.sendall(b'INFO {"server_id":"x","version":"2.9.10","max_payload":1024}\r\n')
+                    client.recv(4096)
+                    client.sendall(b"-ERR 'wrong \x1b[31m \xff exceeded'\r\n")
+                    client.recv(4096)
+        threading.Thread(target=refuse, daemon=True).start()
+        self.cp = self.p.control_plane(
+            nats_urls="nats://127.0.0.1:%d" % server.getsockname()[1])
+        self.cp.start()
+        said = wait_until(lambda: self.cp.json("status")["bus"]["last_error"], 10, "its words")
+        self.assertEqual(said.count("wrong ?[31m ? exceeded"), 1, said)
 
 
 if __name__ == "__main__":

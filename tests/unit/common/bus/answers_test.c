@@ -39,6 +39,10 @@ static void errors(void **state)
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         assert_int_equal(ack_of(rows[i].text).err.code, rows[i].code);
     }
+    struct puback ack = ack_of("{\"error\":{\"err_code\":10002,\"description\":\"full\"}}");
+    assert_true(slice_eq(ack.description, SLICE_LIT("full")));
+    assert_true(puback_is_limit(ack.err_code)); /* of the account; of the stream: */
+    assert_false(puback_is_limit(ack_of(rows[2].text).err_code));
 }
 
 /* Arrays within arrays, 33 of them. */
