@@ -343,29 +343,31 @@ static void look_at_bucket(struct cp_fleet *f)
     (void)ignored;
 }
 
+/* What lay in the bucket before we came. False: again with the next turn. */
+static bool catch_up(struct cp_fleet *f)
+{
+    struct stream_info info;
+    struct err e = f->members_known ? read_bucket(f, &info) : FAIL(E_UNAVAILABLE);
+    if (!err_ok(e) && e.code != f->read_code) {
+        LOG(LOG_WARN, "fleet", "bucket_unread", LOG_ERR(e));
+    }
+    f->read_code = e.code;
+    if (err_ok(e) || e.code == E_BUS_FORBIDDEN) {
+        note_read(f); /* what is forbidden is not worth waiting for. */
+    }
+    if (err_ok(e)) {
+        raise_replicas(f, &info);
+    }
+    return err_ok(e);
+}
+
 static void look_at_connection(struct cp_fleet *f)
 {
     bool connected = bus_state(f->options.bus) == BUS_CONNECTED;
-    if (connected && !f->connected) {
-        struct stream_info info;
-        struct err e = f->members_known ? read_bucket(f, &info) : FAIL(E_UNAVAILABLE);
-        if (!err_ok(e)) {
-            if (e.code != f->read_code) {
-                LOG(LOG_WARN, "fleet", "bucket_unread", LOG_ERR(e));
-            }
-            f->read_code = e.code;
-            if (e.code == E_BUS_FORBIDDEN) {
-                note_read(f); /* nothing that is worth waiting for will come. */
-            }
-            return; /* with the next turn. */
-        }
-        f->read_code = E_OK;
-        note_read(f);
-        raise_replicas(f, &info);
-    } else if (connected) {
+    if (connected && f->connected) {
         look_at_bucket(f);
     }
-    f->connected = connected;
+    f->connected = connected && (f->connected || catch_up(f));
 }
 
 /* ---- the thread ---- */

@@ -303,8 +303,8 @@ static struct err open_by(void *ctx, uint64_t version, struct slice container)
     struct root root;
     TRY(root_open(container, &root));
     struct err e = manifest_open(o->container, &root, o->wanted, o->out);
-    bool unsigned_ = e.code == E_MANIFEST_UNSIGNED || e.code == E_MANIFEST_WRONG_KEY;
-    return err_ok(e) ? FAIL(E_EXISTS) : unsigned_ ? OK : e;
+    bool by_others = e.code == E_MANIFEST_UNSIGNED || e.code == E_MANIFEST_WRONG_KEY;
+    return err_ok(e) ? FAIL(E_EXISTS) : by_others ? OK : e;
 }
 
 struct err cp_roots_open(struct cp_roots *roots, struct slice container,

@@ -178,7 +178,7 @@ static bool same_domains(const struct dp_environment *a, const struct dp_environ
 static void note_environment(struct edit *edit, const struct change *change, bool *whole)
 {
     const struct dp_part *any = change->fresh != NULL ? change->fresh : change->old;
-    if (any->kind == DP_PART_ENVIRONMENT) {
+    if (any != NULL && any->kind == DP_PART_ENVIRONMENT) {
         const struct dp_environment *before = edit->environment;
         edit->environment = change->fresh == NULL ? NULL : &change->fresh->as.environment;
         *whole = *whole || !same_domains(before, edit->environment);
@@ -238,6 +238,17 @@ static bool is_gone(const struct change *change)
     return change->old != NULL && dp_model_is_named(change->old->kind) && change->fresh == NULL;
 }
 
+static struct err judge_fresh(struct edit *edit, enum dp_part_kind kind)
+{
+    for (size_t i = 0; i < edit->count; i++) {
+        struct dp_part *part = edit->changes[i].fresh;
+        if (part != NULL && part->kind == kind) {
+            TRY(judge_part(edit, part->key, part));
+        }
+    }
+    return OK;
+}
+
 /* What a new part names is looked for; and when something is gone, by whom it is still named. */
 static struct err judge_changes(struct edit *edit)
 {
@@ -245,18 +256,11 @@ static struct err judge_changes(struct edit *edit)
     for (size_t i = 0; i < edit->count; i++) {
         gone = gone || is_gone(&edit->changes[i]);
     }
-    for (int kind = 0; kind < DP_PART_KIND_COUNT; kind++) {
-        if (!dp_model_names((enum dp_part_kind)kind)) {
-            continue;
-        }
-        if (gone) {
-            TRY(trie_walk(&edit->model->parts[kind], judge_part, edit));
-        }
-        for (size_t i = 0; i < edit->count && !gone; i++) {
-            struct dp_part *part = edit->changes[i].fresh;
-            if (part != NULL && (int)part->kind == kind) {
-                TRY(judge_part(edit, part->key, part));
-            }
+    for (int i = 0; i < DP_PART_KIND_COUNT; i++) {
+        enum dp_part_kind kind = (enum dp_part_kind)i;
+        if (dp_model_names(kind)) {
+            TRY(gone ? trie_walk(&edit->model->parts[i], judge_part, edit)
+                     : judge_fresh(edit, kind));
         }
     }
     return OK;

@@ -439,18 +439,22 @@ static struct err judge_egress(const struct dp_model *model, const struct dp_par
     return judge_transport(model, part->as.egress.egress.transport);
 }
 
+struct looking {
+    const struct dp_model *model;
+};
+
 static struct err look_at_egress(void *ctx, struct slice key, void *value)
 {
-    const struct dp_model *model = ctx;
+    const struct looking *l = ctx;
     const struct dp_egress *egress = &((const struct dp_part *)value)->as.egress.egress;
     (void)key;
-    return dp_model_transport(model, egress->transport)->upstream_tls == 0 ? FAIL(E_EXISTS) : OK;
+    return dp_model_transport(l->model, egress->transport)->upstream_tls == 0 ? FAIL(E_EXISTS) : OK;
 }
 
 bool dp_model_look_for_trust(const struct dp_model *model)
 {
-    return !err_ok(
-        trie_walk(&model->parts[DP_PART_EGRESS], look_at_egress, (void *)(uintptr_t)model));
+    struct looking looking = {.model = model};
+    return !err_ok(trie_walk(&model->parts[DP_PART_EGRESS], look_at_egress, &looking));
 }
 
 /* ---- all of them ---- */

@@ -241,10 +241,14 @@ static void joined_changed(struct trial *t)
     t->got = dp_self_read(&directory, &read, &message).code;
     if (t->got == E_OK) { /* another name or number; written again, it says the same. */
         struct dp_self again;
-        memset(&again, 0, sizeof(again));
+        auto_buf struct buf once = BUF_MAX(DP_IDENTITY_FILE_MAX);
+        auto_buf struct buf twice = BUF_MAX(DP_IDENTITY_FILE_MAX);
         MUST(dp_self_write(&directory, &read));
+        MUST(dp_identity_get(&directory, DP_FILE_JOINED, &once));
         MUST(dp_self_read(&directory, &again, &message));
-        t->idle = memcmp(&again, &read, sizeof(read)) == 0;
+        MUST(dp_self_write(&directory, &again));
+        MUST(dp_identity_get(&directory, DP_FILE_JOINED, &twice));
+        t->idle = slice_eq(buf_slice(&once), buf_slice(&twice));
     }
 }
 

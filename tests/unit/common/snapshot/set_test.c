@@ -411,7 +411,8 @@ static struct err close_on_top(const struct hand *hand, struct snap_set *previou
     EXPECT_OK(snap_set_new(&m, previous, out));
     for (*out_wanted = 0; snap_set_missing(*out, &at, &missing); (*out_wanted)++) {
         size_t i = 0;
-        while (memcmp(digests + i * DIGEST_SHORT_SIZE, missing.name.digest, DIGEST_SHORT_SIZE)) {
+        while (memcmp(digests + i * DIGEST_SHORT_SIZE, missing.name.digest, DIGEST_SHORT_SIZE) !=
+               0) {
             i++;
         }
         EXPECT_OK(snap_set_add(*out, &missing.name, hand->pieces[i]));
