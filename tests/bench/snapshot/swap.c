@@ -123,10 +123,11 @@ static void window(struct swaps *s, struct place *place, const struct bench_swap
 
 void bench_swap(const struct bench_swap *options)
 {
-    static struct swaps s = {.places = {
-                                 [HERE] = {"here\n", SLICE_INIT(PUBLISHER_ENVIRONMENT)},
-                                 [ELSEWHERE] = {"elsewhere\n", SLICE_INIT("elsewhere")},
-                             }};
+    static struct swaps s = {
+        .places = {
+            [HERE] = {.name = "here\n", .environment = SLICE_INIT(PUBLISHER_ENVIRONMENT)},
+            [ELSEWHERE] = {.name = "elsewhere\n", .environment = SLICE_INIT("elsewhere")},
+        }};
     char line[64];
     publisher_init(&s.publisher);
     bench_content_load(&s.contents[0], options->directories[0]);
