@@ -63,7 +63,8 @@ class Limits(unittest.TestCase):
         self.start(account="{ max_streams: 1 }")
         # Somebody's stream is the one.
         with NatsClient(self.p.nats) as admin:
-            admin.request("$JS.API.STREAM.CREATE.OTHERS", b'{"name":"OTHERS","subjects":["others"]}')
+            admin.request("$JS.API.STREAM.CREATE.OTHERS",
+                          b'{"name":"OTHERS","subjects":["others"]}')
             self.refused("BUS_LIMIT", r"\$JS.API: maximum number of streams reached")
             self.is_told("$JS.API: maximum number of streams reached")
             # Nothing is said at each beat.
@@ -98,7 +99,8 @@ class Limits(unittest.TestCase):
     def test_a_subject_that_the_list_lacks(self):
         subject = "$JS.API.STREAM.CREATE.KV_trilane_demo_snapshots"
         self.start(lacks=subject)
-        self.refused("BUS_FORBIDDEN", 'Permissions Violation for Publish to "%s"' % re.escape(subject))
+        self.refused("BUS_FORBIDDEN",
+                     'Permissions Violation for Publish to "%s"' % re.escape(subject))
 
     def test_words_that_are_no_text(self):
         """A server that nobody vouches for: what it says is shown, and nothing else comes of it."""
@@ -114,7 +116,7 @@ class Limits(unittest.TestCase):
                 except OSError:
                     return  # the end.
                 with client, contextlib.suppress(OSError):
-                    client.sendall(b'INFO {"server_id":"x","version":"2.9.10","max_payload":1024}\r\n')
+                    client.sendall(b'INFO {"version":"2.9.10","max_payload":1024}\r\n')
                     client.recv(4096)
                     client.sendall(b"-ERR 'wrong \x1b[31m \xff exceeded'\r\n")
                     client.recv(4096)
