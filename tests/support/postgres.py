@@ -316,7 +316,9 @@ class SmallPostgres(Postgres):
                               **self.surroundings()).returncode == 0
 
     def fill(self):
-        """Until no byte is free."""
+        """Until no byte is free, but in the log of transactions: without one there PostgreSQL ends
+        itself."""
+        self.sql("SELECT pg_switch_wal()")
         self.sql("CREATE UNLOGGED TABLE filler (bytes text);"
                  " ALTER TABLE filler ALTER bytes SET STORAGE EXTERNAL")
         for size in (1 << 20, 1 << 16, 1 << 12):
