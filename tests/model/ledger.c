@@ -297,6 +297,12 @@ bool ledger_request(const char *request, uint64_t *out_version)
     return false;
 }
 
+uint64_t ledger_content(uint64_t version)
+{
+    const struct entry *e = find_entry(version);
+    return e != NULL && e->is_there ? e->number : 0;
+}
+
 uint64_t ledger_count(void)
 {
     return ledger.entry_count;

@@ -48,6 +48,9 @@ uint64_t ledger_newest(void);
 /* Whether a request was published, as which version. */
 bool ledger_request(const char *request, uint64_t *out_version);
 
+/* Which content a version has that the database knows; 0: it knows none of that number. */
+uint64_t ledger_content(uint64_t version);
+
 /* How many publications there were. */
 uint64_t ledger_count(void);
 
