@@ -39,6 +39,7 @@ struct world {
     struct dp_worker worker;
     struct net_addr addr;
     sem_t adopted;
+    sem_t held;
     sem_t released;
     struct net_hook write; /* in the turn of a swap. */
     bool written;
@@ -176,6 +177,7 @@ static int set_up(void **state)
     assert_true(err_ok(dp_spread_new(1, 16, &w.spread)));
     assert_int_equal(sem_init(&w.adopted, 0, 0), 0);
     assert_int_equal(sem_init(&w.drained, 0, 0), 0);
+    assert_int_equal(sem_init(&w.held, 0, 0), 0);
     assert_int_equal(sem_init(&w.released, 0, 0), 0);
     assert_int_equal(sem_init(&w.counted, 0, 0), 0);
     assert_int_equal(sem_init(&w.drains.done, 0, 0), 0);
@@ -558,6 +560,7 @@ static void hold(struct net_task *task, void *ctx)
 {
     (void)task;
     (void)ctx;
+    (void)sem_post(&w.held);
     wait_for(&w.released);
 }
 
@@ -583,6 +586,7 @@ static void others_are_woken_once_all_is_written(void **state)
     struct net_task behind = {.fn = answer};
     net_hook_init(&w.write, NET_HOOK_WRITE, on_write, NULL);
     assert_true(err_ok(net_loop_post(w.worker.loop, &first)));
+    wait_for(&w.held); /* what comes now is not of its turn. */
     put_version(7, /* strict= */ false);
     assert_true(err_ok(net_loop_post(w.worker.loop, &behind)));
     assert_int_equal(sem_post(&w.released), 0);
