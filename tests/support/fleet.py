@@ -52,15 +52,11 @@ class Fleet:
         for program in self.programs:
             assert program.stdout.readline() == "ready\n", self.log()
 
-    def _prepare(self):
-        trilane.die_with_parent()
-        os.nice(self.nice)
-
     def _spawn(self, index, argv):
         with open(self.directory / ("%d.log" % index), "wb") as log:
-            return subprocess.Popen([str(word) for word in argv], stdin=subprocess.PIPE,
-                                    stdout=subprocess.PIPE, stderr=log, text=True, env=self.env,
-                                    preexec_fn=self._prepare)
+            words = [*trilane.WITH_PARENT, "nice", "-n", str(self.nice), *(str(w) for w in argv)]
+            return subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                    stderr=log, text=True, env=self.env)
 
     def __enter__(self):
         return self

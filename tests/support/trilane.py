@@ -11,7 +11,6 @@ them. Binaries come from TRILANE_BUILD_DIR (ctest sets it) or build/dev.
 """
 
 import base64
-import ctypes
 import json
 import os
 import pathlib
@@ -37,12 +36,10 @@ POLICIES = SOURCE / "policies"
 # Below the ports that the kernel gives to clients: those of other tests, which run beside this one,
 # take one between its choice and its use.
 PORTS = range(10000, 24000)
-PR_SET_PDEATHSIG = 1
 SAID_S = 2.0  # a node that reaches NATS says its first status at once.
 COMMAND_GROUPS = ("identity", "key", "proposal", "root")  # whose commands are two words.
 
 _given_ports = {}  # to what keeps tests that run beside this one from it.
-_libc = ctypes.CDLL(None)
 
 
 def _reserve_port(port):
@@ -79,9 +76,9 @@ def files_of(directory):
             for path in sorted(directory.rglob("*.*"))]
 
 
-def die_with_parent():
-    """In a child, before it runs its program: a test that is killed leaves nothing behind."""
-    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+# Before a program: a test that is killed leaves nothing behind. By a program, since Python code that
+# runs between fork and exec may stand still for ever in a process that has threads (grpc's).
+WITH_PARENT = ("setpriv", "--pdeathsig", "KILL", "--")
 
 
 def counts_far():
@@ -140,11 +137,10 @@ class Process:
 
     def spawn(self, extra=()):
         with open(self.log_path, "ab") as log:
-            # The signal of die_with_parent() is set behind a change of user, which clears it.
-            self.popen = subprocess.Popen(self.argv + [str(part) for part in extra], stdout=log,
-                                          stderr=log, stdin=subprocess.DEVNULL,
-                                          env=self.variables(), preexec_fn=die_with_parent,
-                                          **self.surroundings())
+            # WITH_PARENT comes behind a change of user, which clears that.
+            self.popen = subprocess.Popen([*WITH_PARENT, *self.argv, *(str(part) for part in extra)],
+                                          stdout=log, stderr=log, stdin=subprocess.DEVNULL,
+                                          env=self.variables(), **self.surroundings())
         return self
 
     def log(self):

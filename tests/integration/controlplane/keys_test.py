@@ -272,8 +272,8 @@ class Keys(unittest.TestCase):
                  "head-interval-ms": 100, "lease-ms": 1500}
         with open(self.cp.log_path, "ab") as log:
             self.cp.popen = subprocess.Popen(
-                [trilane.CP, "serve"] + ["--%s=%s" % f for f in flags.items()], stdout=log,
-                stderr=log, pass_fds=list(ends.values()), preexec_fn=trilane.die_with_parent)
+                [*trilane.WITH_PARENT, trilane.CP, "serve", *("--%s=%s" % f for f in flags.items())],
+                stdout=log, stderr=log, pass_fds=list(ends.values()))
         for fd in ends.values():
             os.close(fd)
         self.cp.wait_healthy()

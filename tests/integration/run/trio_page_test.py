@@ -11,7 +11,7 @@ import tempfile
 import unittest
 
 from postgres import Postgres
-from trilane import BUILD, SOURCE, die_with_parent, free_port
+from trilane import BUILD, SOURCE, WITH_PARENT, free_port
 
 PAGE = SOURCE / "docs" / "trio.md"
 DATABASE = "127.0.1.4"
@@ -78,10 +78,9 @@ class Page(unittest.TestCase):
         path.write_text(script)
         output = self.directory / "output"
         with open(output, "w", encoding="utf-8") as file:
-            self.shell = subprocess.Popen(["bash", path], cwd=self.directory, stdout=file,
+            self.shell = subprocess.Popen([*WITH_PARENT, "bash", path], cwd=self.directory, stdout=file,
                                           stderr=file, stdin=subprocess.DEVNULL,
-                                          env=self.environment, start_new_session=True,
-                                          preexec_fn=die_with_parent)
+                                          env=self.environment, start_new_session=True)
             code = self.wait()
         said = output.read_text(encoding="utf-8")
         logs = "".join("--- %s\n%s" % (p.name, p.read_text(errors="replace")[-2000:])
