@@ -19,6 +19,7 @@ enum {
     RECONNECT_JITTER_MS = 300,
     RETRY_FIRST_MS = 100,
     RETRY_LAST_MS = 2000,
+    PARTING_MS = 1000,
     IDLE_NS = 1000000000,
     BATCH = 64
 };
@@ -31,6 +32,7 @@ static void follow_link(struct bus *bus);
 static void try_connect(struct bus *bus);
 static void drop_link(struct bus *bus);
 static void send_outbox(struct bus *bus);
+static void await_server(struct bus *bus);
 static void resend(struct bus *bus);
 static void wait_for_work(struct bus *bus, uint64_t deadline_ns);
 static void set_state(struct bus *bus, enum bus_state state);
@@ -56,6 +58,7 @@ void *link_main(void *ctx)
     }
     subscriptions_sync(bus);
     send_outbox(bus);
+    await_server(bus);
     drop_link(bus);
     graves_sweep(bus, /* all= */ true);
     set_state(bus, BUS_CLOSED);
@@ -492,6 +495,16 @@ static void send_outbox(struct bus *bus)
         }
         (void)publisher_expire(bus->publisher, clock_mono_ns());
         count = queue_pop(&bus->outbox, items, BATCH);
+    }
+}
+
+/* Until the server has what was sent: a socket that is closed with something unread in it throws
+ * away what it did not send yet, and with it what lies unread at the other end. */
+static void await_server(struct bus *bus)
+{
+    natsConnection *nc = connection_if_up(bus);
+    if (nc != NULL) {
+        (void)natsConnection_FlushTimeout(nc, PARTING_MS); /* one that is silent has what it has. */
     }
 }
 
