@@ -11,8 +11,8 @@
  *            E_RESULT_UNKNOWN (writes): no answer came; read it back before anything else.
  *            E_BUS_FORBIDDEN: the server reported a permission violation for this call.
  *            E_TOO_LARGE: the value passes the bound of the caller's buf, or the stream's.
- *            E_BUS_LIMIT: a limit of the server or the account refused it; bus_last_error() says
- * it. E_USAGE: a key is not [A-Za-z0-9_=/.-]{1,256}, or has an empty part between dots.
+ *            E_BUS_LIMIT: a limit of the server or account refused it; bus_last_error() tells.
+ *            E_USAGE: a key is not [A-Za-z0-9_=/.-]{1,256}, or has an empty part between dots.
  */
 #pragma once
 

@@ -153,9 +153,7 @@ static struct err judge_member(struct reading *r, const struct cp_node *node, st
         (void)memcpy(out->status_key, before->status_key, sizeof(out->status_key));
         return OK;
     }
-    struct err e = r->fleet->options.passports == NULL
-                       ? FAIL(E_CERTIFICATE_MISSING)
-                       : cp_passport_open(r->fleet->options.passports, node->id, der, &who);
+    struct err e = cp_passport_open(r->fleet->options.passports, node->id, der, &who);
     if (e.code == E_CERTIFICATE_MISSING) {
         LOG(LOG_WARN, "fleet", "node_unproved", LOG_STR("node", node->id));
         return OK;

@@ -145,7 +145,8 @@ struct err cp_passport_open(struct cp_passports *passports, const char *node, st
                             struct cp_passport *out)
 {
     struct cp_passport passport = {.grant = ""};
-    struct err e = judge(passports, node, der, &passport);
+    struct err e =
+        passports == NULL ? FAIL(E_CERTIFICATE_MISSING) : judge(passports, node, der, &passport);
     if (!err_ok(e)) {
         return e.code == E_NO_MEMORY ? e : FAIL(E_CERTIFICATE_MISSING);
     }

@@ -44,6 +44,7 @@ struct cp_passport {
     int64_t not_after_ms;
 };
 
-/* Reads the certificate of a node, in DER. E_NO_MEMORY; all else is E_CERTIFICATE_MISSING. */
+/* Reads the certificate of a node, in DER; 'passports' NULL: there is no CA here, and none of it.
+ * E_NO_MEMORY; all else is E_CERTIFICATE_MISSING, with *out as it was. */
 MUST_CHECK struct err cp_passport_open(struct cp_passports *passports, const char *node,
                                        struct slice der, struct cp_passport *out);

@@ -294,11 +294,8 @@ static struct err find_given(struct cp_registrar *r, struct cp_store *store,
                              const struct cp_node *node, struct given *out)
 {
     struct cp_passport who;
-    struct err e =
-        r->passports == NULL
-            ? FAIL(E_CERTIFICATE_MISSING)
-            : cp_passport_open(r->passports, node->id,
-                               slice_of(node->certificate, node->certificate_size), &who);
+    struct err e = cp_passport_open(r->passports, node->id,
+                                    slice_of(node->certificate, node->certificate_size), &who);
     bool proved = err_ok(e);
     TRY(e.code == E_CERTIFICATE_MISSING ? OK : e);
     out->present = proved ? who.serial : node->serial;

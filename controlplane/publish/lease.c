@@ -241,8 +241,8 @@ struct err cp_leader_renew(struct cp_leader *l, uint64_t epoch_above)
         struct cp_fence fence = {.environment = l->options.environment, .epoch = lease.epoch};
         (void)memcpy(fence.holder, l->holder, sizeof(fence.holder));
         l->on_thread.renewed_ns = 0;
-        cp_leader_note_state(l,
-                             FAIL(E_CLOCK_SKEW)); /* whoever sees that we do not lead sees why. */
+        /* Whoever sees that we do not lead sees why. */
+        cp_leader_note_state(l, FAIL(E_CLOCK_SKEW));
         note_lease(l, &lease);
         TRY(l->on_thread.store->ops->lease_drop(l->on_thread.store, &fence));
         return FAIL(E_CLOCK_SKEW);

@@ -92,6 +92,7 @@ static void it_is_that_nodes_and_our_authoritys(void **state)
     assert_int_equal(open_as(p, "edge-", &ours), E_CERTIFICATE_MISSING);
     assert_int_equal(open_as(p, "", &ours), E_CERTIFICATE_MISSING);
     assert_int_equal(open_as(p, "edge-1", &theirs), E_CERTIFICATE_MISSING);
+    assert_int_equal(open_as(NULL, "edge-1", &ours), E_CERTIFICATE_MISSING);
     struct buf none = BUF_MAX(1);
     assert_int_equal(open_as(p, "edge-1", &none), E_CERTIFICATE_MISSING);
     for (size_t i = 0; i < ours.size; i++) { /* every byte of it counts. */
