@@ -79,6 +79,12 @@ class Promotion(unittest.TestCase):
         before = self.order()[1:]
         wait_until(lambda: self.order()[1:] > before, 10, "heads to go on")
 
+    def all_met_the_new_one(self):
+        """From then on none of them takes the old one for its database."""
+        met = "event=postgres_connected host=127.0.0.1 port=%d " % self.t.standby_port
+        for replica in self.t.replicas:
+            wait_until(lambda r=replica: met in r.log(), 10, "%s on the new one" % replica.name)
+
     def promote(self, message):
         self.new.wait_streamed()
         self.old.kill()
@@ -168,6 +174,7 @@ class Promotion(unittest.TestCase):
         self.new.wait_streamed()
         self.old.kill()
         self.new.promote()
+        self.all_met_the_new_one()
         self.t.wait_leader()
         self.old.start()
         stray = self.t.followers()[0]
@@ -175,17 +182,24 @@ class Promotion(unittest.TestCase):
         stray.start(wait=False, store=self.old.url())
         stray.wait_healthy()
         leader = self.t.wait_leader(besides=stray)
-        # As long as both databases say the same, both lead, and answer each other by epochs.
+        # As long as both databases say the same, both lead, and answer each other by epochs; a
+        # publication that meets the step to the next one is refused, and sent again.
         wait_until(stray.leads, 10, "the stray one to lead")
         self.heads_go_on()
-        refused = stray.run("publish", "--again", "--wait", "no", "--sign-timeout", "1", "-m",
-                            "astray", POLICIES)
-        self.assertIn("error: COSIGNERS_MISSING: ", refused.stderr)
-        leader.json("publish", "--again", "-m", "by those that know better", POLICIES)
+
+        def says(replica, message):
+            done = replica.run("publish", "--again", "--wait", "no", "--sign-timeout", "1", "-m",
+                               message, POLICIES)
+            if done.returncode == 0:
+                return "done"
+            return "" if "error: NOT_LEADER: " in done.stderr else done.stderr
+        self.assertIn("error: COSIGNERS_MISSING: ",
+                      wait_until(lambda: says(stray, "astray"), 20, "its refusal"))
+        better = "by those that know better"
+        self.assertEqual(wait_until(lambda: says(leader, better), 20, "a publication"), "done")
         wait_until(lambda: self.code(stray) == "STORE_BEHIND", 10, "it to know that it is behind")
         self.heads_go_on()
-        self.assertEqual(leader.json("history")["versions"][0]["message"],
-                         "by those that know better")
+        self.assertEqual(leader.json("history")["versions"][0]["message"], better)
         stray.stop()
         stray.start()
         self.publish("with all of them")
