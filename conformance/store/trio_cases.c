@@ -106,6 +106,25 @@ static void a_signature_stays_and_a_refusal_does_not(void **state)
     assert_memory_equal(list[1].key_id, later.key_id, sizeof(later.key_id));
 }
 
+static void a_closed_proposal_is_open_no_longer(void **state)
+{
+    struct rig *f = *state;
+    struct cp_proposal found;
+    struct cp_cosignature late = cosignature_of(1, E_OK, "");
+    must(propose(f, &(struct cp_proposal){.version = rig_hand(f)}, "body"));
+    must(propose(f, &(struct cp_proposal){.version = rig_hand(f)}, "two"));
+    must(f->ops->proposal_close(f->store, &f->fence, 2));
+    must_fail(f->ops->proposal_open(f->store, "dev", &found, NULL), E_NOT_FOUND);
+    must(cosign(f, "body", &late)); /* the one before it is no newer for that, but open. */
+    must(f->ops->proposal_close(f->store, &f->fence, 1));
+    must_fail(cosign(f, "body", &late), E_NOT_FOUND);
+    must(propose(f, &(struct cp_proposal){.version = rig_hand(f)}, "three"));
+    check_open(f, 3, "three");
+    struct cp_fence old = f->fence;
+    f->fence = rig_take_over(f, 2);
+    must_fail(f->ops->proposal_close(f->store, &old, 3), E_NOT_LEADER);
+}
+
 static void more_keys_than_a_root_has_are_refused(void **state)
 {
     struct rig *f = *state;
@@ -480,6 +499,7 @@ const struct CMUnitTest trio_cases[] = {
     RIG_CASE(a_proposal_is_written_once),
     RIG_CASE(the_newest_unpublished_proposal_is_open),
     RIG_CASE(a_signature_stays_and_a_refusal_does_not),
+    RIG_CASE(a_closed_proposal_is_open_no_longer),
     RIG_CASE(more_keys_than_a_root_has_are_refused),
     RIG_CASE(proposals_go_with_their_versions),
     RIG_CASE(roots_follow_each_other),

@@ -41,6 +41,7 @@ struct cp_passage {
     struct cp_proposal proposal;  /* that is cosigned. */
     struct container_signature signature; /* this replica's. */
     bool proposed;                        /* 'proposal' and 'body' are one to judge. */
+    bool proposes;                        /* a proposal of this work's waits for signatures. */
     struct buf container;                 /* the body, signed by as many as it needs. */
     bool over;                            /* nothing is left to do. */
     bool committed;                       /* the journal has it, under this manifest. */
@@ -114,3 +115,6 @@ MUST_CHECK struct err cp_passage_brought_digest(const struct cp_passage *p,
 
 /* Leaves beside the proposal why it was not signed. */
 void cp_passage_tell_refusal(struct cp_passage *p);
+/* Of a publication that was refused nobody is to sign the proposal any more. What cannot be closed
+ * is so with the next proposal, or the next leader. */
+void cp_passage_close_proposal(struct cp_passage *p);

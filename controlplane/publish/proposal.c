@@ -120,6 +120,7 @@ struct err cp_step_propose(struct cp_passage *p)
                         proposal.warrant);
     TRY(p->room->store->ops->proposal_put(p->room->store, &p->fence, &proposal,
                                           buf_slice(&p->body)));
+    p->proposes = true;
     cp_cosign_hint(p->room->bus, p->room->environment);
     return OK;
 }
@@ -186,4 +187,16 @@ void cp_passage_tell_refusal(struct cp_passage *p)
             LOG_SLICE("sentence", buf_slice(&p->work->sentence)),
             LOG_STR("told", err_name(told.code)));
     }
+}
+
+void cp_passage_close_proposal(struct cp_passage *p)
+{
+    struct err e = p->work->result;
+    if (!p->proposes || err_ok(e) || !is_final(e.code)) {
+        return;
+    }
+    struct cp_store *store = p->room->store;
+    struct err closed = store->ops->proposal_close(store, &p->fence, p->work->record.version);
+    LOG(LOG_INFO, "publish", "proposal_closed", LOG_U64("version", p->work->record.version),
+        LOG_ERR(closed));
 }

@@ -115,6 +115,7 @@ void cp_publish_run(struct cp_publish_room *room, struct cp_work *work)
         add_words_of_nats(room, work);
     }
     cp_passage_tell_refusal(p);
+    cp_passage_close_proposal(p);
     if (1U << work->kind & CP_PUBLISHED) {
         LOG(err_ok(work->result) ? LOG_INFO : LOG_WARN, "publish",
             err_ok(work->result) ? "published" : "refused",

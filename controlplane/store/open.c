@@ -29,6 +29,7 @@ static const struct cp_store_ops operations = {
     .version_raise = cp_op_version_raise,
     .sources_put = cp_op_sources_put,
     .proposal_put = cp_op_proposal_put,
+    .proposal_close = cp_op_proposal_close,
     .proposal_open = cp_op_proposal_open,
     .cosign_put = cp_op_cosign_put,
     .cosign_list = cp_op_cosign_list,

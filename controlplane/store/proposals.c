@@ -58,13 +58,38 @@ struct err cp_op_proposal_put(struct cp_store *store, const struct cp_fence *fen
     return cp_write(store, &(struct cp_write){.fence = fence, .bytes = body.size}, put, &p);
 }
 
+struct closing {
+    const struct cp_fence *fence;
+    uint64_t version;
+};
+
+static struct err close_it(struct sql *db, void *ctx)
+{
+    const struct closing *c = ctx;
+    auto_sql struct sql_query q;
+    sql_begin(&q, db,
+              "UPDATE proposal SET closed = 1 WHERE environment = $1 AND number = $2"
+              " AND epoch = $3");
+    sql_bind_text(&q, 1, c->fence->environment);
+    sql_bind_number(&q, 2, c->version);
+    sql_bind_number(&q, 3, c->fence->epoch);
+    return sql_run(&q);
+}
+
+struct err cp_op_proposal_close(struct cp_store *store, const struct cp_fence *fence,
+                                uint64_t version)
+{
+    struct closing c = {.fence = fence, .version = version};
+    return cp_write(store, &(struct cp_write){.fence = fence, .bytes = 1}, close_it, &c);
+}
+
 struct err cp_op_proposal_open(struct cp_store *store, const char *environment,
                                struct cp_proposal *out, struct buf *body)
 {
     auto_sql struct sql_query q;
     sql_begin(&q, cp_db(store),
               "SELECT p.number, p.epoch, p.origin, p.with_trust, p.at_ms, p.body,"
-              " p.sources_digest, p.warrant FROM proposal p"
+              " p.sources_digest, p.warrant, p.closed FROM proposal p"
               " JOIN leader l ON l.environment = p.environment AND l.epoch = p.epoch"
               " WHERE p.environment = $1 AND p.number > coalesce("
               "(SELECT max(j.number) FROM journal j WHERE j.environment = $1), 0)"
@@ -72,7 +97,7 @@ struct err cp_op_proposal_open(struct cp_store *store, const char *environment,
     sql_bind_text(&q, 1, environment);
     bool found = false;
     TRY(sql_row(&q, &found));
-    if (!found) {
+    if (!found || sql_number(&q, 8) != 0) {
         return FAIL(E_NOT_FOUND);
     }
     if (body != NULL) {
@@ -101,7 +126,8 @@ static struct err find_body(struct sql *db, const struct cosign *c)
 {
     auto_sql struct sql_query q;
     sql_begin(&q, db,
-              "SELECT 1 FROM proposal WHERE environment = $1 AND number = $2 AND body_digest = $3");
+              "SELECT 1 FROM proposal WHERE environment = $1 AND number = $2 AND body_digest = $3"
+              " AND closed = 0");
     sql_bind_text(&q, 1, c->environment);
     sql_bind_number(&q, 2, c->version);
     sql_bind_bytes(&q, 3, slice_of(c->body_digest, DIGEST_SIZE));

@@ -232,7 +232,11 @@ struct cp_store_ops {
      * another one. The same again is fine. */
     struct err (*proposal_put)(struct cp_store *store, const struct cp_fence *fence,
                                const struct cp_proposal *proposal, struct slice body);
-    /* The open proposal; E_NOT_FOUND when there is none. 'body' may be NULL. */
+    /* Nobody waits for signatures of it any more, so that it is open no longer. */
+    struct err (*proposal_close)(struct cp_store *store, const struct cp_fence *fence,
+                                 uint64_t version);
+    /* The newest proposal, where it is open: of the present epoch, neither published nor closed;
+     * E_NOT_FOUND when it is not. 'body' may be NULL. */
     struct err (*proposal_open)(struct cp_store *store, const char *environment,
                                 struct cp_proposal *out, struct buf *body);
     /*

@@ -81,6 +81,8 @@ struct err cp_op_sources_get(struct cp_store *store, const char *environment, ui
 
 struct err cp_op_proposal_put(struct cp_store *store, const struct cp_fence *fence,
                               const struct cp_proposal *proposal, struct slice body);
+struct err cp_op_proposal_close(struct cp_store *store, const struct cp_fence *fence,
+                                uint64_t version);
 struct err cp_op_proposal_open(struct cp_store *store, const char *environment,
                                struct cp_proposal *out, struct buf *body);
 struct err cp_op_cosign_put(struct cp_store *store, const char *environment, uint64_t version,

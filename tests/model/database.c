@@ -206,6 +206,13 @@ static struct err op_proposal_put(struct cp_store *store, const struct cp_fence 
     WRITE_FENCED("db.proposal_put", real->ops->proposal_put(real, &shown, proposal, body), (void)0);
 }
 
+static struct err op_proposal_close(struct cp_store *store, const struct cp_fence *fence,
+                                    uint64_t version)
+{
+    struct cp_store *real = REAL(store);
+    WRITE_FENCED("db.proposal_close", real->ops->proposal_close(real, &shown, version), (void)0);
+}
+
 static struct err op_proposal_open(struct cp_store *store, const char *environment,
                                    struct cp_proposal *out, struct buf *body)
 {
@@ -455,6 +462,7 @@ static const struct cp_store_ops ops = {
     .version_raise = op_version_raise,
     .sources_put = op_sources_put,
     .proposal_put = op_proposal_put,
+    .proposal_close = op_proposal_close,
     .proposal_open = op_proposal_open,
     .cosign_put = op_cosign_put,
     .cosign_list = op_cosign_list,

@@ -63,6 +63,7 @@ class Drills(unittest.TestCase):
         done = last.run("publish", "--again", "--sign-timeout", 1, "-m", "alone", POLICIES)
         self.assertEqual(done.returncode, 3, done.stderr)
         self.assertIn("COSIGNERS_MISSING", done.stderr)
+        self.assertIn("NOT_FOUND", last.run("proposal show").stderr)  # nobody waits any more.
         wait_until(lambda: self.contact_age_ms() < 1000, 5, "heads to go on")
         self.break_the_glass(last)
         next(r for r in self.t.replicas if r is not last).start()
