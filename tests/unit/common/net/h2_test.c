@@ -10,6 +10,7 @@
 #include "common/base/limits.h"
 
 #include "tests/support/cmocka.h"
+#include "tests/support/ports.h"
 #include "tests/unit/common/net/h2_peers.h"
 
 static struct slice zeros(size_t size)
@@ -248,12 +249,10 @@ static void refused_dial_leaves_requests_unprocessed(void **state)
     struct client c;
     struct call call;
     peers_init(&p);
-    struct net_addr addr;
-    int fd = -1;
-    assert_true(err_ok(net_listen(SLICE_LIT("127.0.0.1:0"), &fd, &addr)));
-    (void)close(fd); /* nobody listens there any more. */
+    uint16_t port = 0;
+    int fd = test_deaf_port(&port);
     struct net_addr listening = p.addr;
-    p.addr = addr;
+    net_addr_set_port(&p.addr, port);
     client_open(&p, &c);
     p.addr = listening;
     assert_true(err_ok(call_start(&c, &call, "/unary", NULL, 0, true)));
@@ -261,6 +260,7 @@ static void refused_dial_leaves_requests_unprocessed(void **state)
     assert_int_equal(c.why.code, E_UNAVAILABLE);
     assert_true(call.was_reset && call.reset.unprocessed && call.closed);
     call_free(&call);
+    (void)close(fd);
     peers_free(&p);
 }
 

@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -17,6 +16,7 @@
 #include "dataplane/request/metrics.h"
 
 #include "tests/support/cmocka.h"
+#include "tests/support/ports.h"
 #include "tests/support/publisher.h"
 
 #define TOKEN "a-token-of-some-length"
@@ -97,16 +97,9 @@ static void write_disk(void)
     content_free(c);
 }
 
-static void choose_address(void)
+static void set_address(uint16_t port)
 {
-    struct net_addr addr;
-    assert_true(err_ok(net_addr_parse(SLICE_LIT("127.0.0.1:0"), &addr)));
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    socklen_t size = sizeof(addr.sa.v4);
-    assert_int_equal(bind(fd, &addr.sa.any, size), 0);
-    assert_int_equal(getsockname(fd, &addr.sa.any, &size), 0);
-    (void)close(fd);
-    (void)net_addr_text(&addr, w.address);
+    (void)snprintf(w.address, sizeof(w.address), "127.0.0.1:%u", port);
 }
 
 static void start(bool with_disk, const char *token)
@@ -129,7 +122,7 @@ static void start(bool with_disk, const char *token)
         .shard = metrics_shard(w.metrics, 0),
     };
     assert_true(err_ok(dp_apply_start(&apply, &w.apply)));
-    choose_address();
+    set_address(test_free_port());
     struct dp_admin_config admin = {
         .address = w.address,
         .token = slice_str(token),
@@ -243,11 +236,14 @@ static void a_token_is_asked_for(void **state)
 static void nobody_answers(void **state)
 {
     (void)state;
-    choose_address();
+    uint16_t port = 0;
+    int fd = test_deaf_port(&port);
+    set_address(port);
     auto_buf struct buf body = BUF_MAX(100);
     assert_int_equal(
         dp_ask(slice_str(w.address), SLICE_LIT("/dump"), (struct slice){0}, &body).code,
         E_UNAVAILABLE);
+    (void)close(fd);
 }
 
 int main(void)
