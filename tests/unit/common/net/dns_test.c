@@ -24,6 +24,8 @@ struct name_server {
     unsigned rcode;
     bool silent;
     unsigned questions;
+    unsigned of_two; /* questions for two.example.test: asked again when an answer is late. */
+    unsigned types;  /* of those; 1: A; 2: AAAA. */
 };
 
 struct result {
@@ -43,6 +45,18 @@ static void on_result(void *ctx, struct err how, const struct net_addr *addrs, s
     r->how = how;
     r->count = count;
     memcpy(r->addrs, addrs, count * sizeof(*addrs));
+}
+
+/* "two.example.test", as a question has it. */
+static const uint8_t two[] = "\3two\7example\4test";
+
+static void note_question(struct name_server *s, const uint8_t *m, size_t size)
+{
+    s->questions++;
+    if (size >= 12 + sizeof(two) + 2 && memcmp(m + 12, two, sizeof(two)) == 0) {
+        s->of_two++;
+        s->types |= m[12 + sizeof(two) + 1] == TYPE_AAAA ? 2U : 1U;
+    }
 }
 
 /* Turns a question (RFC 1035, 4.1) into its answer; returns its size. */
@@ -77,7 +91,7 @@ static void on_question(uv_poll_t *poll, int status, int events)
     (void)status;
     (void)events;
     ssize_t got = recvfrom(s->fd, m, QUESTION_MAX, 0, &from.sa.any, &from_size);
-    s->questions++;
+    note_question(s, m, got < 0 ? 0 : (size_t)got);
     if (got < 17 || s->silent) {
         return;
     }
@@ -155,10 +169,11 @@ static void names_are_asked_for(void **state)
     assert_int_equal(found.how.code, E_OK);
     assert_int_equal(found.count, 2);
     assert_int_equal(net_addr_port(&found.addrs[0]), 80);
-    assert_int_equal(r.server.questions, 2); /* A and AAAA. */
+    assert_int_equal(r.server.types, 1 | 2);
     struct result local = resolve(&r, "localhost");
     assert_int_equal(local.how.code, E_OK);
-    assert_int_equal(r.server.questions, 2); /* the hosts file, or its meaning by RFC 6761. */
+    /* Nothing was asked for it: the hosts file, or its meaning by RFC 6761. */
+    assert_int_equal(r.server.questions, r.server.of_two);
     rig_free(&r);
 }
 
@@ -246,6 +261,7 @@ static void queries_are_bounded_cancelled_and_closed(void **state)
 
 int main(void)
 {
+    limits.dns_timeout_ms = 60000; /* for a machine that is slow. */
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(literals_ask_nobody),
         cmocka_unit_test(names_are_asked_for),

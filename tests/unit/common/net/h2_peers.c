@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "common/base/check.h"
+#include "common/base/clock.h"
 
 #include "tests/support/cmocka.h"
 
@@ -205,6 +206,7 @@ void peers_free(struct peers *p)
     net_loop_free(p->loop);
     h2_env_free(p->env);
     (void)close(p->fd);
+    clock_shift_for_test(0, 0);
 }
 
 void peers_wait(struct peers *p, const bool *done)
@@ -216,6 +218,13 @@ void peers_run(struct peers *p, uint64_t ms)
 {
     bool never = false;
     (void)net_loop_run_until(p->loop, &never, ms);
+}
+
+void peers_pass(struct peers *p, uint64_t ms)
+{
+    p->passed_ms += ms;
+    clock_shift_for_test((int64_t)p->passed_ms * 1000000, 0);
+    net_loop_turn(p->loop);
 }
 
 /* ---- clients of ours ---- */

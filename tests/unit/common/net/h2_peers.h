@@ -40,6 +40,7 @@ struct peers {
     bool server_closed_once;
     bool mute; /* accepted connections stay raw: nobody speaks HTTP/2 on them. */
     struct net_conn *raw_server;
+    uint64_t passed_ms; /* by peers_pass(). */
 };
 
 /* A client's connection. */
@@ -80,6 +81,10 @@ void peers_wait(struct peers *p, const bool *done);
 
 /* Runs turns for about that long. */
 void peers_run(struct peers *p, uint64_t ms);
+
+/* Moves the clock, and not the time: what a slow machine does meanwhile takes none of it. What is
+ * due then has run. */
+void peers_pass(struct peers *p, uint64_t ms);
 
 void client_open(struct peers *p, struct client *c);
 

@@ -8,6 +8,7 @@
 #include "common/base/limits.h"
 
 #include "tests/support/cmocka.h"
+#include "tests/support/ports.h"
 #include "tests/unit/common/net/h2_peers.h"
 
 enum { REQUESTS_MAX = 64 };
@@ -168,9 +169,9 @@ static void no_connection_fails_who_waits(void **state)
     world_init(w);
     h2_pool_unref(w->pool);
     struct h2_target target = {.addr = w->p.addr};
-    int fd = -1;
-    assert_true(err_ok(net_listen(SLICE_LIT("127.0.0.1:0"), &fd, &target.addr)));
-    (void)close(fd);
+    uint16_t port = 0;
+    int fd = test_deaf_port(&port);
+    net_addr_set_port(&target.addr, port);
     assert_true(err_ok(h2_pools_get(w->pools, &target, &w->pool)));
     for (int round = 0; round < 3; round++) {
         assert_true(err_ok(request_start(w, 0, "/unary", PEERS_WAIT_MS)));
@@ -181,6 +182,7 @@ static void no_connection_fails_who_waits(void **state)
     }
     assert_int_equal(stats_of(w).connect_failed, 3);
     assert_int_equal(stats_of(w).connections, 0);
+    (void)close(fd);
     world_free(w);
 }
 
@@ -212,28 +214,30 @@ static void goaway_moves_new_requests_to_another_connection(void **state)
 static void silent_connection_is_asked_and_replaced(void **state)
 {
     (void)state;
-    uint64_t after = limits.upstream_probe_after_ms;
+    enum { PATIENCE_MS = 600000, SILENCE_MS = 11000, ANSWER_MS = 8000 };
     uint64_t wait = limits.upstream_probe_ms;
-    limits.upstream_probe_after_ms = 10;
-    limits.upstream_probe_ms = 30;
+    limits.upstream_probe_ms = ANSWER_MS;
+    assert_true(limits.upstream_probe_after_ms < SILENCE_MS);
     struct world *w = &world;
     world_init(w);
     assert_true(err_ok(request_start(w, 0, "/unary", PEERS_WAIT_MS)));
     peers_wait(&w->p, &w->requests[0].call.closed);
-    peers_run(&w->p, 30);
+    peers_pass(&w->p, SILENCE_MS);
     assert_true(err_ok(request_start(w, 1, "/unary", PEERS_WAIT_MS)));
     assert_false(w->requests[1].answered); /* it is asked first. */
     peers_wait(&w->p, &w->requests[1].call.closed);
     assert_int_equal(w->p.accepted, 1);
     net_conn_pause(h2_conn_net(w->p.server)); /* a peer that is gone without a word. */
-    peers_run(&w->p, 30);
-    assert_true(err_ok(request_start(w, 2, "/unary", PEERS_WAIT_MS)));
+    peers_pass(&w->p, SILENCE_MS);
+    assert_true(err_ok(request_start(w, 2, "/unary", PATIENCE_MS)));
+    peers_run(&w->p, 20);
+    assert_false(w->requests[2].answered);
+    peers_pass(&w->p, ANSWER_MS);
     peers_wait(&w->p, &w->requests[2].call.closed);
     assert_int_equal(w->requests[2].call.grpc_status, 0);
     assert_int_equal(w->p.accepted, 2);
     assert_int_equal(stats_of(w).probes, 2);
     world_free(w);
-    limits.upstream_probe_after_ms = after;
     limits.upstream_probe_ms = wait;
 }
 

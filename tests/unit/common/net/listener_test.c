@@ -156,6 +156,7 @@ static void a_stopped_listener_accepts_nothing_until_started(void **state)
 static void a_lack_of_descriptors_passes(void **state)
 {
     (void)state;
+    enum { TURNS = 100 };
     struct worker w = {.seen = 0};
     struct net_addr addr;
     struct rlimit before;
@@ -168,10 +169,16 @@ static void a_lack_of_descriptors_passes(void **state)
     assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
     struct rlimit none = {.rlim_cur = (rlim_t)peer + 1, .rlim_max = before.rlim_max};
     assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
-    (void)net_loop_run_until(w.loop, &never, 30);
+    while (net_listener_stats(w.listener)->rests == 0) { /* ends: somebody is at the door. */
+        (void)net_loop_run_until(w.loop, &never, 1);
+    }
+    for (int turn = 0; turn < TURNS; turn++) {
+        net_loop_turn(w.loop);
+    }
     assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
     assert_int_equal(w.accepted, 0);
-    assert_int_equal(net_listener_stats(w.listener)->rests, 1);
+    /* It is not tried again in each turn: once, but for a machine that holds the turns up. */
+    assert_in_range(net_listener_stats(w.listener)->rests, 1, TURNS / 10);
     assert_true(net_loop_run_until(w.loop, &w.done, WAIT_MS));
     assert_int_equal(w.accepted, 1);
     assert_int_equal(close(peer), 0);
