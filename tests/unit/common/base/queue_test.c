@@ -3,6 +3,7 @@
 #include "common/base/queue.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdint.h>
 
@@ -76,7 +77,11 @@ static void *push_all(void *arg)
 {
     int *first = arg;
     for (size_t i = 0; i < ITEMS;) {
-        i += err_ok(queue_push(&shared, &first[i]));
+        if (err_ok(queue_push(&shared, &first[i]))) {
+            i++;
+        } else {
+            (void)sched_yield(); /* to who makes room. */
+        }
     }
     return NULL;
 }
@@ -91,6 +96,9 @@ static void *pop_all(void *arg)
             atomic_fetch_add(&seen[(int *)items[i] - numbers], 1);
         }
         atomic_fetch_add(&popped_count, count);
+        if (count == 0) {
+            (void)sched_yield();
+        }
     }
     return NULL;
 }
