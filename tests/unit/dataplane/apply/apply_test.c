@@ -138,10 +138,13 @@ static void stop(struct dp_apply *apply)
     dp_apply_free(apply);
 }
 
+/* Looks of 5 ms each. */
+enum { LOOKS_MAX = 6000 };
+
 static struct dp_apply_status wait_state(struct dp_apply *apply, enum snap_state state)
 {
     struct dp_apply_status s = {0};
-    for (int i = 0; i < 2000; i++) {
+    for (int i = 0; i < LOOKS_MAX; i++) {
         dp_apply_status(apply, &s);
         if (s.state == state) {
             return s;
@@ -184,7 +187,7 @@ static void says_that_it_loads(void **state)
     struct dp_apply *apply = NULL;
     struct dp_apply_status s = {0};
     assert_true(err_ok(start(&apply)));
-    for (int i = 0; i < 2000 && s.state != SNAP_STALE; i++) {
+    for (int i = 0; i < LOOKS_MAX && s.state != SNAP_STALE; i++) {
         dp_apply_status(apply, &s);
         assert_true(s.state == SNAP_STARTING || s.state == SNAP_STALE);
         struct timespec t = {.tv_nsec = 5000000};

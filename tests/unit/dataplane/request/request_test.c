@@ -18,7 +18,7 @@
 #include "tests/support/publisher.h"
 #include "trilane/parts/v1/parts.pb-c.h"
 
-enum { WAIT_MS = 5000, OPEN_MAX = 400 };
+enum { WAIT_MS = 10000, PATIENCE_MS = 600000, OPEN_MAX = 400 };
 
 /* How the lane's forward() behaves. */
 enum forward { WAITS, REFUSES, FAILS_INSIDE, ANSWERS_INSIDE };
@@ -68,6 +68,7 @@ static struct err lane_route(struct dp_request *rq)
     rq->deferred = w.deferred;
     rq->target = w.deferred ? NULL : &c->target;
     rq->transport = dp_model_transport(rq->model, c->transport);
+    rq->route_timeout_ms = PATIENCE_MS; /* a call ends by its time only where it asks for one. */
     rq->method = SLICE_LIT("/acme.orders/Get");
     rq->verb = DP_VERB_CALL;
     return OK;
