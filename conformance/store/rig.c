@@ -14,7 +14,7 @@
 #include "tests/support/postgres_server.h"
 
 static bool with_postgres;
-static char directory[] = "/tmp/trilane-store-XXXXXX"; /* of the files. */
+static char directory[256]; /* of the files. */
 static struct postgres_server server;
 static const char *server_url; /* of PostgreSQL. */
 static int database_number;
@@ -191,6 +191,9 @@ static int remove_one(const char *path, const struct stat *about, int type, stru
 static void start(void)
 {
     if (!with_postgres) {
+        const char *base = getenv("TMPDIR"); /* NOLINT(concurrency-mt-unsafe) */
+        (void)snprintf(directory, sizeof(directory), "%s/trilane-store-XXXXXX",
+                       base == NULL ? "/tmp" : base);
         CHECK(mkdtemp(directory) != NULL);
         return;
     }
