@@ -21,7 +21,7 @@
 
 #include "tests/support/ports.h"
 
-enum { READY_MS = 20000, LOOK_MS = 10, PATH_SIZE = NATS_SERVER_TEXT_MAX + 32 };
+enum { READY_MS = 60000, LOOK_MS = 10, PATH_SIZE = NATS_SERVER_TEXT_MAX + 32 };
 
 static struct sockaddr_in loopback(uint16_t port)
 {

@@ -29,7 +29,7 @@
 
 #include "tests/support/ports.h"
 
-enum { READY_MS = 30000, END_MS = 10000, LOOK_MS = 10, PATH_SIZE = 512, PROCESSES_MAX = 128 };
+enum { READY_MS = 60000, END_MS = 60000, LOOK_MS = 10, PATH_SIZE = 512, PROCESSES_MAX = 128 };
 
 static void look_later(void)
 {
