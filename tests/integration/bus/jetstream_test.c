@@ -169,7 +169,8 @@ static void silence_ends_with_the_timeout(void **state)
     assert_true(c.duplicate);
 }
 
-static struct bus_subscription *consume(struct fixture *f, const char *durable, const char *type)
+static struct bus_subscription *consume(struct fixture *f, const char *durable, const char *type,
+                                        uint64_t ack_wait_ms)
 {
     struct subject filter = event_subject(type);
     struct subject deliver;
@@ -177,7 +178,7 @@ static struct bus_subscription *consume(struct fixture *f, const char *durable, 
                                       .durable = durable,
                                       .filter = filter.text,
                                       .from_start = true,
-                                      .ack_wait_ms = 1000,
+                                      .ack_wait_ms = ack_wait_ms,
                                       .max_deliver = 3};
     assert_int_equal(subject_deliver(SLICE_LIT("test"), slice_str(durable), &deliver).code, E_OK);
     want.deliver = deliver.text;
@@ -208,7 +209,7 @@ static void delivers_until_it_is_acknowledged(void **state)
     struct fixture *f = *state;
     assert_int_equal(publish(f, "Push", "p1", NULL).code, E_OK);
     uint64_t sequence = outcome(f).sequence;
-    struct bus_subscription *sub = consume(f, "test_push", "Push");
+    struct bus_subscription *sub = consume(f, "test_push", "Push", 1000);
     struct bus_message *m = next_message(f);
     struct jetstream_delivery d = delivery_of(m);
     assert_true(slice_eq(m->payload, SLICE_LIT("p1")));
@@ -234,8 +235,9 @@ static void delivers_until_it_is_acknowledged(void **state)
 
 static void waits_with_a_delayed_nak_and_stops_with_term(void **state)
 {
+    enum { ACK_WAIT_MS = 4000 }; /* it is no wait for an ack that brings it again. */
     struct fixture *f = *state;
-    struct bus_subscription *sub = consume(f, "test_term", "Term");
+    struct bus_subscription *sub = consume(f, "test_term", "Term", ACK_WAIT_MS);
     assert_int_equal(publish(f, "Term", "t1", NULL).code, E_OK);
     assert_int_equal(outcome(f).err.code, E_OK);
     struct bus_message *m = next_message(f);
@@ -247,7 +249,7 @@ static void waits_with_a_delayed_nak_and_stops_with_term(void **state)
     assert_int_equal(delivery_of(m).attempt, 2);
     assert_int_equal(jetstream_term(f->bus, m->reply).code, E_OK);
     bus_message_free(m);
-    assert_null(bus_wait_item(&f->inbox, 1500)); /* past ack_wait. */
+    assert_null(bus_wait_item(&f->inbox, ACK_WAIT_MS + 500));
     assert_int_equal(jetstream_ack(f->bus, SLICE_LIT("foo.bar")).code, E_ACK_UNKNOWN);
     bus_unsubscribe(f->bus, sub);
 }
@@ -296,6 +298,7 @@ static void a_restart_loses_and_doubles_nothing(void **state)
     struct fixture *f = *state;
     char id[16];
     uint64_t sequences[40];
+    limits.publish_timeout_ms = WAIT_MS; /* the server may take its time to start. */
     nats_server_pause(&f->server);
     for (int i = 0; i < 40; i++) {
         (void)snprintf(id, sizeof(id), "r%d", i);
@@ -309,11 +312,12 @@ static void a_restart_loses_and_doubles_nothing(void **state)
         sequences[i] = c.sequence;
         assert_true(i == 0 || sequences[i] == sequences[i - 1] + 1);
     }
+    limits.publish_timeout_ms = 5000;
     struct bus_stats stats;
     bus_stats(f->bus, &stats);
     assert_int_equal(stats.connects, 2);
     assert_int_equal(stats.disconnects, 1);
-    struct bus_subscription *sub = consume(f, "test_restart", "Restart");
+    struct bus_subscription *sub = consume(f, "test_restart", "Restart", WAIT_MS);
     for (int i = 0; i < 40; i++) {
         struct bus_message *m = next_message(f);
         assert_int_equal(delivery_of(m).stream_sequence, sequences[i]);
@@ -327,7 +331,7 @@ static void a_restart_loses_and_doubles_nothing(void **state)
 static void deliveries_go_on_after_a_restart(void **state)
 {
     struct fixture *f = *state;
-    struct bus_subscription *sub = consume(f, "test_on", "On");
+    struct bus_subscription *sub = consume(f, "test_on", "On", WAIT_MS);
     nats_server_kill(&f->server);
     nats_server_start(&f->server);
     enum err_code code = E_BUS_UNAVAILABLE;
