@@ -26,7 +26,7 @@ class OtherNode:
         self.said.clear()
         if not self.thread.is_alive():
             self.thread.start()
-        assert self.said.wait(10)
+        assert self.said.wait(trilane.PATIENCE_S)
 
     def _run(self):
         with trilane.NatsClient(self.platform.nats) as nats:

@@ -36,7 +36,8 @@ POLICIES = SOURCE / "policies"
 # Below the ports that the kernel gives to clients: those of other tests, which run beside this one,
 # take one between its choice and its use.
 PORTS = range(10000, 24000)
-SAID_S = 2.0  # a node that reaches NATS says its first status at once.
+PATIENCE_S = 60  # on a machine that does much else; a wait ends with its condition.
+SAID_S = 20  # a node that reaches NATS says its first status at once.
 COMMAND_GROUPS = ("identity", "key", "proposal", "root")  # whose commands are two words.
 
 _given_ports = {}  # to what keeps tests that run beside this one from it.
@@ -86,7 +87,7 @@ def counts_far():
     return bool(os.environ.get("TRILANE_TEST_LONG")) and BUILD.name == "counts"
 
 
-def wait_until(condition, timeout=15.0, what="the condition", step=0.05):
+def wait_until(condition, timeout=PATIENCE_S, what="the condition", step=0.05):
     """Polls until condition() is true and returns what it gave; AssertionError when it never is."""
     end = time.monotonic() + timeout
     last = None
@@ -165,11 +166,11 @@ class Process:
         self.signal(signal.SIGCONT)
         self.paused = False
 
-    def wait(self, timeout=20):
+    def wait(self, timeout=PATIENCE_S):
         """Waits for the end; the exit code, negative for a signal."""
         return self.popen.wait(timeout)
 
-    def stop(self, timeout=20):
+    def stop(self, timeout=PATIENCE_S):
         """SIGTERM, then SIGKILL after the timeout; the exit code."""
         if self.popen is None:
             return None
@@ -264,7 +265,7 @@ authorization: { users: %s }
             self._configure()
             if self.alive():
                 self.signal(signal.SIGHUP)
-                wait_until(lambda: self._knows(node_id), 10, "NATS to know " + node_id)
+                wait_until(lambda: self._knows(node_id), what="NATS to know " + node_id)
 
     def _knows(self, user):
         try:
@@ -275,7 +276,7 @@ authorization: { users: %s }
 
     def start(self):
         self.spawn()
-        wait_until(self._listens, 20, "nats-server on port %d\n%s" % (self.port, self.log()))
+        wait_until(self._listens, PATIENCE_S, "nats-server on port %d\n%s" % (self.port, self.log()))
         return self
 
     def _listens(self):
@@ -286,9 +287,9 @@ authorization: { users: %s }
 class NatsClient:
     """As much of NATS' protocol as a test needs to tamper with a bucket: publish and request."""
 
-    def __init__(self, nats, user="admin"):
+    def __init__(self, nats, user="admin", timeout=30):
         self.user = user
-        self.socket = socket.create_connection(("127.0.0.1", nats.port), 5)
+        self.socket = socket.create_connection(("127.0.0.1", nats.port), timeout)
         self.file = self.socket.makefile("rwb")
         self.errors = []
         try:
@@ -431,6 +432,18 @@ class ControlPlane(Process):
         leader = json.loads(http("GET", self.url + "/api/v1/status", timeout=2)[2])["leader"]
         return leader["leads"] and leader["code"] == ""
 
+    def hears(self, node_id):
+        """Whether it has a status of that node's life, so that a publication waits for it; also when
+        it does not lead, or believes nothing of that node."""
+        try:
+            nodes = json.loads(http("GET", self.url + "/api/v1/nodes", timeout=2)[2])["nodes"]
+            node = next((n for n in nodes if n["node"] == node_id), None)
+            known = node is not None and (not node["verified"] or
+                                          (node["live"] and node["state"] != "DRAINING"))
+            return known or not self.leads()
+        except OSError:
+            return True
+
     def start(self, wait=True, **flags):
         """Starts it with the flags of the object, and those given (head_interval_ms=100)."""
         merged = dict(self.flags)
@@ -442,13 +455,13 @@ class ControlPlane(Process):
             self.wait_healthy()
         return self
 
-    def wait_healthy(self, timeout=20):
+    def wait_healthy(self, timeout=PATIENCE_S):
         def up():
             assert self.alive(), "trilane-cp ended:\n" + self.log()[-4000:]
             return http("GET", self.url + "/health")[0] == 200
         wait_until(up, timeout, "trilane-cp's /health")
 
-    def run(self, *args, timeout=60):
+    def run(self, *args, timeout=120):
         """A command ("publish", "identity token"); the finished process with its output as text."""
         words = [word for a in args for word in (str(a).split() if a is args[0] else [str(a)])]
         named = 2 if words[0] in COMMAND_GROUPS else 1
@@ -456,7 +469,7 @@ class ControlPlane(Process):
                 *words[named:]]
         return subprocess.run(argv, capture_output=True, text=True, timeout=timeout, check=False)
 
-    def __call__(self, *args, code=0, timeout=60):
+    def __call__(self, *args, code=0, timeout=120):
         """A command that must end with 'code'; its standard output."""
         done = self.run(*args, timeout=timeout)
         assert done.returncode == code, "%s: exit %d, expected %d\n%s%s\n--- log\n%s" % (
@@ -479,7 +492,7 @@ class ControlPlane(Process):
         if body is not None:
             data = json.dumps(body).encode()
             sent["Content-Type"] = "application/json"
-        status, _, answer = http(method, self.url + path, data, sent)
+        status, _, answer = http(method, self.url + path, data, sent, timeout=PATIENCE_S)
         return status, json.loads(answer) if answer else None
 
     def metric(self, name):
@@ -533,10 +546,11 @@ class Node(Process):
         self.spawn(["--%s=%s" % item for item in merged.items() if item[1] is not None])
         if wait:
             self.wait_healthy()
-            self._wait_said(before or b"")
+            if merged.get("nats-urls"):
+                self._wait_said(before or b"")
         return self
 
-    def wait_healthy(self, timeout=20):
+    def wait_healthy(self, timeout=PATIENCE_S):
         def up():
             assert self.alive(), "trilane-dp ended:\n" + self.log()[-4000:]
             return http("GET", self.admin + "/health")[0] == 200
@@ -547,17 +561,24 @@ class Node(Process):
         no NATS that answers a test, where it could lie."""
         bucket = "trilane_%s_nodes" % self.platform.environment
         try:
-            with NatsClient(self.platform.nats) as nats:
+            with NatsClient(self.platform.nats, timeout=5) as nats:
                 return (nats.get(bucket, self.node_id) or b"") if nats.has(bucket) else None
         except (OSError, StopIteration, AssertionError):
             return None
 
     def _wait_said(self, before):
-        """Until its first status is there, for a publication waits for the nodes that are known by
-        then. Where it is not said, it is a test's matter."""
+        """Until its first status is there and the leader heard it, for a publication waits for the
+        nodes that are known by then. Where it is not said, it is a test's matter."""
         end = time.monotonic() + SAID_S
-        while self.alive() and self._status() == before and time.monotonic() < end:
+
+        def goes_on():
+            return self.alive() and time.monotonic() < end
+        while goes_on() and self._status() == before:
             time.sleep(0.01)
+        for cp in self.platform.programs:
+            while (isinstance(cp, ControlPlane) and cp.answers() and goes_on() and
+                   not cp.hears(self.node_id)):
+                time.sleep(0.02)
 
     def ready(self):
         try:

@@ -39,6 +39,7 @@ def no_pushes(env, node_id):
 
 
 HINTS_PER_SECOND = 10  # the node's default.
+FLOOD = 30000  # hints: three seconds of a flood, or as long as the machine takes to send them.
 
 
 class Flood(threading.Thread):
@@ -68,13 +69,16 @@ class Hints(unittest.TestCase):
         self.addCleanup(self.p.close)
         self.addCleanup(self.allow, node_permissions)
         self.cp = self.p.control_plane().start(head_interval_ms=100)
-        wait_until(self.cp.leads, 10, "a leader")
+        wait_until(self.cp.leads, 60, "a leader")
 
     def allow(self, permissions):
         """Rights from now on; a reload ends subscriptions that are none's right any more."""
         trilane.node_permissions = permissions
         self.p.nats._configure()  # pylint: disable=protected-access
+        told = self.p.nats.log().count("Reloaded server configuration")
         self.p.nats.signal(signal.SIGHUP)
+        wait_until(lambda: not self.p.nats.alive() or
+                   self.p.nats.log().count("Reloaded server configuration") > told, what="NATS")
 
     def heads(self, node, way):
         text = trilane.http("GET", node.admin + "/metrics")[2].decode()
@@ -85,36 +89,37 @@ class Hints(unittest.TestCase):
         node = self.p.node("node-1").start(poll_interval_ms=500, status_interval_ms=300,
                                            good_after_ms=100)
         self.cp("publish", "-m", "one", trilane.POLICIES)
-        wait_until(lambda: self.heads(node, "hint") > 5, 10, "hints")
+        wait_until(lambda: self.heads(node, "hint") > 5, 60, "hints")
         connects = node.metric("trilane_bus_reconnects_total")
         self.allow(deaf_permissions)
-        wait_until(lambda: "hints_missing" in node.log(), 15, "the node to notice")
+        wait_until(lambda: "hints_missing" in node.log(), 60, "the node to notice")
         before = self.heads(node, "hint")
         self.cp("publish", "--again", "-m", "two", trilane.POLICIES)
         self.assertEqual(node.version(), 2)
         polled = self.heads(node, "poll")
-        wait_until(lambda: self.heads(node, "poll") > polled + 2, 10, "polls to bring heads")
+        wait_until(lambda: self.heads(node, "poll") > polled + 2, 60, "polls to bring heads")
         self.assertEqual(self.heads(node, "hint"), before)
-        self.assertLess(node.metric("trilane_head_contact_age_seconds"), 3)
+        wait_until(lambda: node.metric("trilane_head_contact_age_seconds") < 3, what="contact")
         self.allow(node_permissions)
-        wait_until(lambda: self.heads(node, "hint") > before + 5, 20, "hints again")
+        wait_until(lambda: self.heads(node, "hint") > before + 5, 60, "hints again")
         self.assertEqual(node.metric("trilane_bus_reconnects_total"), connects)
         self.assertNotIn("STALE", node.log())
 
-    def flood(self, node, nats, payload):
-        """A publication under a flood reaches the node, which judges no more hints than it does."""
+    def flood(self, node, nats, payload, met):
+        """A publication under a flood reaches the node, which judges no more hints than it does. The
+        flood goes on until it is one, and 'met' by the node."""
         version, before = node.version(), node.dump()["snapshot"]["refusals"]
         start = time.monotonic()
         flood = Flood(nats, "trilane.%s.head" % self.p.environment, payload)
         self.addCleanup(flood.over.set)
         flood.start()
         self.cp("publish", "--again", "-m", "under a flood", trilane.POLICIES)
-        wait_until(lambda: time.monotonic() > start + 2, 3, "two seconds of it")
+        wait_until(lambda: flood.sent > FLOOD, what="a flood")
+        wait_until(met, what="the node to meet it")
         self.assertEqual(node.version(), version + 1)
         refusals = node.dump()["snapshot"]["refusals"] - before
         flood.stop()
         seconds = time.monotonic() - start
-        self.assertGreater(flood.sent / seconds, 10000)
         self.assertLessEqual(refusals, HINTS_PER_SECOND * (seconds + 2))
         self.assertTrue(node.ready())
 
@@ -125,13 +130,12 @@ class Hints(unittest.TestCase):
         bucket = "trilane_%s_snapshots" % self.p.environment
         with NatsClient(self.p.nats) as nats:
             old = nats.get(bucket, "head")
-            wait_until(lambda: nats.get(bucket, "head") != old, 5, "the next head")
-            self.flood(node, nats, b"no head" * 30)
-            self.assertIn("code=HEAD_MALFORMED", node.log())
+            wait_until(lambda: nats.get(bucket, "head") != old, 60, "the next head")
+            self.flood(node, nats, b"no head" * 30, lambda: "code=HEAD_MALFORMED" in node.log())
             late = self.heads(node, "late")  # behind a poll an old one is no replay yet.
-            self.flood(node, nats, old)
-            self.assertTrue(self.heads(node, "late") > late or "code=HEAD_REPLAYED" in node.log())
-        wait_until(lambda: node.dump()["state"] == "GOOD", 10, "the node to be well again")
+            self.flood(node, nats, old, lambda: self.heads(node, "late") > late or
+                       "code=HEAD_REPLAYED" in node.log())
+        wait_until(lambda: node.dump()["state"] == "GOOD", 60, "the node to be well again")
         self.assertEqual(node.metric("trilane_bus_reconnects_total") or 0, 0)
 
     def test_pushes_are_enough(self):
@@ -146,12 +150,12 @@ class Hints(unittest.TestCase):
         self.assertEqual(node.dump()["snapshot"]["refusals"], 0)
         self.cp.stop()
         self.cp = self.p.control_plane().start(head_interval_ms=100, content_push_bytes=0)
-        wait_until(self.cp.leads, 10, "a leader")
+        wait_until(self.cp.leads, 60, "a leader")
         self.cp("publish", "--again", "--wait", "no", "-m", "three", trilane.POLICIES)
-        wait_until(lambda: node.dump()["snapshot"]["last_refusal"] == "CONTENT_UNANSWERED", 10,
+        wait_until(lambda: node.dump()["snapshot"]["last_refusal"] == "CONTENT_UNANSWERED", 60,
                    "the node to miss what it may not read")
         self.allow(node_permissions)
-        wait_until(lambda: node.version() == 3, 10, "the node to read it")
+        wait_until(lambda: node.version() == 3, 60, "the node to read it")
 
     def test_pushes_that_are_not_heard(self):
         """It reads what others are pushed, and says nothing of it."""
@@ -172,7 +176,7 @@ class Hints(unittest.TestCase):
                 flood = Flood(nats, "trilane.%s.content" % self.p.environment, payload)
                 self.addCleanup(flood.over.set)
                 flood.start()
-                wait_until(lambda: flood.sent > 2000, 10, "a flood")
+                wait_until(lambda: flood.sent > 2000, 60, "a flood")
                 self.cp("publish", "--again", "-m", "under a flood", trilane.POLICIES)
                 self.assertEqual(node.version(), version + 1)
                 flood.stop()

@@ -20,6 +20,7 @@ import echo_service as echo  # noqa: E402
 import intruder  # noqa: E402
 
 pb = echo.pb
+CALL_S = 30  # longer than any call is held up.
 AWAY_S = 15 if os.environ.get("TRILANE_TEST_LONG") else 3
 
 
@@ -39,7 +40,7 @@ class Traffic:
     def end(self):
         self._over.set()
         for thread in self._threads:
-            thread.join(30)
+            thread.join(2 * CALL_S)
         return self.failures
 
     def _loop(self, work):
@@ -60,13 +61,13 @@ class Traffic:
 
     def _unary(self, stub):
         for i in self._turns():
-            answer = stub.Say(pb.Words(text="u%d" % i, filler=b"f" * 100), timeout=4,
+            answer = stub.Say(pb.Words(text="u%d" % i, filler=b"f" * 100), timeout=CALL_S,
                               metadata=echo.token("web"))
             assert answer.text.startswith("u%d from " % i) and len(answer.filler) == 100
 
     def _stream(self, stub):
         for _ in self._turns():
-            words = stub.SayMany(pb.Words(text="s", count=20), timeout=4,
+            words = stub.SayMany(pb.Words(text="s", count=20), timeout=CALL_S,
                                  metadata=echo.token("web"))
             assert [w.count for w in words] == list(range(20))
 
@@ -104,14 +105,14 @@ class Parts(unittest.TestCase):
     def start_control_plane(self):
         # Nothing beside the hint: nodes read what somebody overwrites.
         self.cp.start(head_interval_ms=300, lease_ms=1500, content_push_bytes=0)
-        trilane.wait_until(self.cp.leads, 30, "a leader")
+        trilane.wait_until(self.cp.leads, 60, "a leader")
 
     def send(self, code=0, wait="yes"):
         """Publishes another content, of which the callers see nothing."""
         self.serial += 1
         text = echo.platform_yaml([s.port for s in self.servers],
-                                  timeout="%ds" % (5 + self.serial))
-        return self.cp.run("publish", "--wait", wait, "--timeout", "20", "-m",
+                                  timeout="%ds" % (CALL_S + self.serial))
+        return self.cp.run("publish", "--wait", wait, "--timeout", "60", "-m",
                            "number %d" % self.serial,
                            self.p.write_policies({"platform.yaml": text}))
 
@@ -122,13 +123,13 @@ class Parts(unittest.TestCase):
         done = self.send()
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         # The first publication may come before the node's first status.
-        trilane.wait_until(lambda: self.node.version() == self.newest(), 20, "the node to serve it")
+        trilane.wait_until(lambda: self.node.version() == self.newest(), 60, "the node to serve it")
 
     def healthy(self):
         """The node runs the newest version, and says that all is well."""
         trilane.wait_until(lambda: self.node.version() == self.newest() and
                            self.node.dump()["state"] == "GOOD" and
-                           self.fleet()["state"] == "GOOD", 30, "all to be well")
+                           self.fleet()["state"] == "GOOD", 60, "all to be well")
 
     def fleet(self):
         """What the control plane knows of the node, by its signed status; KeyError: nothing yet."""
@@ -158,7 +159,7 @@ class Parts(unittest.TestCase):
                 seen.add("log")
             return len(seen) == 4
         try:
-            trilane.wait_until(everywhere, 20, code)
+            trilane.wait_until(everywhere, what=code)
         except AssertionError as problem:
             raise AssertionError("%s is said in %s only; %s" % (
                 code, sorted(seen), self.node.log()[-1500:])) from problem
@@ -211,7 +212,7 @@ class Parts(unittest.TestCase):
         self.p.nats.kill()
         self.away()
         self.p.nats.start()
-        trilane.wait_until(self.cp.leads, 30, "heads to go out again")
+        trilane.wait_until(self.cp.leads, 60, "heads to go out again")
         self.healthy()
         self.publish()
         self.finish()
@@ -245,19 +246,19 @@ class Parts(unittest.TestCase):
 
     def away(self):
         """For as long as nobody speaks to the node it serves, and says that it is STALE."""
-        trilane.wait_until(lambda: self.node.dump()["state"] == "STALE", 20, "STALE")
+        trilane.wait_until(lambda: self.node.dump()["state"] == "STALE", 60, "STALE")
         text = trilane.http("GET", self.node.admin + "/metrics")[2].decode()
         trilane.wait_until(lambda: 'trilane_snapshot_state{state="STALE"} 1' in trilane.http(
             "GET", self.node.admin + "/metrics")[2].decode(), what="the metric\n" + text)
-        self.assertIn("state=STALE", self.node.log())
+        trilane.wait_until(lambda: "state=STALE" in self.node.log(), what="the log to say so")
         until = time.monotonic() + AWAY_S
         while time.monotonic() < until:
             self.alive()
             self.assertTrue(self.node.ready())
 
     def finish(self):
+        trilane.wait_until(lambda: self.traffic.calls > 50 or self.traffic.failures, what="calls")
         self.assertEqual(self.traffic.end(), [])
-        self.assertGreater(self.traffic.calls, 50)
 
 
 def tampered(value, at):
