@@ -41,6 +41,7 @@ class Echo(stubs.EchoServicer):
     def __init__(self, name):
         self.name = name
         self.calls = 0
+        self.texts = set()  # that Say was asked for.
         self.cancelled = 0
         self.seen = {}
         self.peer = None  # the certificate of the connection that the last call came by.
@@ -59,6 +60,7 @@ class Echo(stubs.EchoServicer):
             self.cancelled += 1
 
     def Say(self, request, context):
+        self.texts.add(request.text)
         if request.text == "trailers-only":
             self.calls += 1
             context.abort(grpc.StatusCode.NOT_FOUND, "nothing here: 100% \u20ac")

@@ -169,6 +169,7 @@ class Hostile(unittest.TestCase):
     def test_upstream_that_goes_away_under_load(self):
         """It answers what it took, and none of 90 calls at once is lost."""
         self.publish(self.other.port)
+        self.addCleanup(self.publish, self.upstream.port)
         self.other.leave_at = 30
         streams = [self.caller.start("/trilane.test.v1.Echo/Fine", echo.token("web"))
                    for _ in range(90)]
@@ -178,7 +179,6 @@ class Hostile(unittest.TestCase):
             answer = self.caller.wait(stream)
             self.assertEqual((answer.status, answer.body), ("0", message(b"%d" % i)))
         self.assertGreater(self.other.ignored, 0)
-        self.publish(self.upstream.port)
 
     def test_what_is_too_large_to_keep_is_not_sent_again(self):
         before = len(self.upstream.seen("RefuseAlways"))
@@ -237,12 +237,12 @@ class Hostile(unittest.TestCase):
 
     def test_deadline_goes_on_with_what_is_left(self):
         """As it was sent, less what passed; the profile's where there was none."""
-        for extra, most in (((("grpc-timeout", "3S"),), 3e9), ((("x-request-timeout-ms", "900"),), 9e8),
-                            ((), 5e9)):
+        for extra, most in (((("grpc-timeout", "30S"),), 30e9),
+                            ((("x-request-timeout-ms", "20000"),), 20e9), ((), 5e9)):
             self.assertEqual(self.call("Fine", extra=extra).status, "0")
             headers = self.upstream.seen("Fine")[-1].headers
             left = nanoseconds(headers["grpc-timeout"])
-            self.assertTrue(most - 1e9 < left <= most, headers["grpc-timeout"])
+            self.assertTrue(most - 5e9 < left <= most, headers["grpc-timeout"])
             self.assertNotIn("x-request-timeout-ms", headers)
 
     def test_fields_that_would_be_read_two_ways(self):
@@ -304,14 +304,15 @@ class NeverReads(unittest.TestCase):
         self.assertLess(self.memory() - before, 24 * MIB + 4 * 2 * MIB)
         with echo.channel(self.node) as channel:
             stub = echo.stubs.EchoStub(channel)
-            answer = stub.Say(echo.pb.Words(text="by"), timeout=10, metadata=echo.token("web"))
+            answer = stub.Say(echo.pb.Words(text="by"), timeout=60, metadata=echo.token("web"))
             self.assertEqual(answer.text, "by from a")
 
     def test_caller_leaves_while_the_node_connects(self):
         """The upstream accepts and says nothing: TLS never ends."""
         silent = socket.create_server(("127.0.0.1", 0))
         self.addCleanup(silent.close)
-        self.publish([silent.getsockname()[1]], profile="upstream: {tls: tls}, connectTimeout: 1s")
+        self.publish([silent.getsockname()[1]], timeout="30s",
+                     profile="upstream: {tls: tls}, connectTimeout: 8s")
         caller = raw_h2.Caller(self.node.ports["listen"])
         self.addCleanup(caller.sock.close)
         streams = [caller.start("/trilane.test.v1.Echo/Say", echo.token("web")) for _ in range(3)]
@@ -327,7 +328,7 @@ class NeverReads(unittest.TestCase):
     def test_silent_stream_ends_at_idle_timeout(self):
         server = echo.Server("a")
         self.addCleanup(server.stop)
-        self.publish([server.port], timeout="60s", profile="idleTimeout: 300ms")
+        self.publish([server.port], timeout="60s", profile="idleTimeout: 4s")
         caller = raw_h2.Caller(self.node.ports["listen"])
         self.addCleanup(caller.sock.close)
         stream = caller.start("/trilane.test.v1.Echo/Chat", echo.token("web"))
@@ -337,7 +338,7 @@ class NeverReads(unittest.TestCase):
             while len(caller.answers[stream].body) < turn * len(
                     message(echo.pb.Words(text="re: w").SerializeToString())):
                 caller.pump()
-            time.sleep(0.1)  # what is tested is time.
+            time.sleep(1.2)  # what is tested is time.
         answer = caller.wait(stream)
         self.assertEqual((answer.status, answer.code), ("4", "TIMEOUT"))
 

@@ -5,6 +5,7 @@ request's head is whole, and again is not called. A caller sends what it is told
 what comes.
 """
 
+import contextlib
 import socket
 import struct
 import threading
@@ -101,7 +102,7 @@ class Upstream:
             self.peers.append(peer)
             threading.Thread(target=peer.run, daemon=True).start()
 
-    def drain(self, timeout=10):
+    def drain(self, timeout=60):
         """Leaves as RFC 9113, 6.8 would have it: what comes before the second GOAWAY is answered.
         True when every connection ended so."""
         self.listener.shutdown(socket.SHUT_RDWR)  # wakes accept(), so that no connection follows.
@@ -135,6 +136,7 @@ class _Peer:
         self.open = {}
         self.lock = threading.Lock()  # of the socket's sending side.
         self.final = None             # the last stream that is answered, once we leave.
+        self.drains = False           # the first GOAWAY went out.
         self.left = False             # the client went before that.
         self.ended = threading.Event()
 
@@ -144,7 +146,8 @@ class _Peer:
 
     def drain(self):
         """The first GOAWAY, and a PING: its answer comes behind all that was sent before."""
-        with self.lock:
+        with self.lock, contextlib.suppress(OSError):  # run() sees that it is gone.
+            self.drains = True
             self.sock.sendall(struct.pack(">IBIII", 8 << 8 | 7, 0, 0, 0x7fffffff, 0) +
                               struct.pack(">IBIQ", 8 << 8 | 6, 0, 0, 1))
 
@@ -158,20 +161,25 @@ class _Peer:
     def run(self):
         self.h2.initiate_connection()
         try:
-            self.flush()
-            while True:
-                data = self.sock.recv(65536)
-                if not data:
-                    self.left = self.final is None
-                    return
-                for event in self.h2.receive_data(data):
-                    self._event(event)
-                self.flush()
-                if self.final is not None and not self.open:
-                    self.sock.shutdown(socket.SHUT_WR)
-                    self.ended.set()
+            self._serve()
         except (OSError, h2.exceptions.ProtocolError):
             self.sock.close()
+        self.left = not self.drains
+        if self.drains and not self.open:  # a client that has nothing open may go at once.
+            self.ended.set()
+
+    def _serve(self):
+        self.flush()
+        while True:
+            data = self.sock.recv(65536)
+            if not data:
+                return
+            for event in self.h2.receive_data(data):
+                self._event(event)
+            self.flush()
+            if self.final is not None and not self.open:
+                self.sock.shutdown(socket.SHUT_WR)
+                self.ended.set()
 
     def _event(self, event):
         if isinstance(event, h2.events.PingAckReceived):
@@ -232,7 +240,7 @@ class Answer:
 class Caller:
     """A client's connection to a node, in clear."""
 
-    def __init__(self, port, settings=None, reads=True, timeout=10):
+    def __init__(self, port, settings=None, reads=True, timeout=60):
         self.sock = socket.create_connection(("127.0.0.1", port), timeout)
         self.h2 = connection(client=True)
         self.reads = reads

@@ -60,7 +60,7 @@ class Removal(unittest.TestCase):
         with grpc.secure_channel("localhost:%d" % self.node.ports["listen-tls"], credentials,
                                  options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
             try:
-                echo.stubs.EchoStub(channel).Say(echo.pb.Words(text="x"), timeout=20)
+                echo.stubs.EchoStub(channel).Say(echo.pb.Words(text="x"), timeout=60)
                 return ""
             except grpc.RpcError as error:
                 return dict(error.trailing_metadata() or ()).get("x-trilane-code",
@@ -89,6 +89,7 @@ class Removal(unittest.TestCase):
         self.assertIn("removed edge-1", said)
         self.assertIn("version %d ends its channels" % version, said)
         self.assert_ends(idle)
+        self.wait_served(version)
         self.assertEqual(self.code(self.files(gone)), "IDENTITY_REVOKED")
         self.assertFalse(other.goaway.is_set())
         self.assertNotEqual(self.code(self.files(stays)), "IDENTITY_REVOKED")
@@ -113,9 +114,10 @@ class Removal(unittest.TestCase):
         second = self.files(node)
         self.assertNotEqual(serial(first["cert"]), serial(second["cert"]))
         idle = [self.idle(first), self.idle(second)]
-        self.cp("identity", "remove", "edge-3")
+        version = self.cp.json("identity remove", "edge-3")["version"]
         for one in idle:
             self.assert_ends(one)
+        self.wait_served(version)
         self.assertEqual({self.code(first), self.code(second)}, {"IDENTITY_REVOKED"})
         kept = {name: (node.identity / name).read_bytes() for name in ("cert.pem", "key.pem")}
         self.rejoin(node)

@@ -1,4 +1,4 @@
-"""Certificates of ten seconds are renewed under traffic: no connection is dropped, new ones get the
+"""Certificates of twenty seconds are renewed under traffic: no connection is dropped, new ones get the
 new certificate; a control plane that is away is asked until it is back; a removed node is told."""
 
 import http.client
@@ -16,7 +16,7 @@ from joining import JoinedNode
 from trilane import wait_until
 
 pb = echo.pb
-LIFE_MS = 10000  # renewed after six to seven and a half seconds.
+LIFE_MS = 20000  # renewed after twelve to fifteen seconds.
 
 
 def forward(port, to):
@@ -59,11 +59,11 @@ class Traffic:
         self.channel = grpc.secure_channel(
             "localhost:%d" % node.ports["listen-tls"],
             grpc.ssl_channel_credentials(ca.read_bytes()), options=[("grpc.enable_retries", 0)])
-        grpc.channel_ready_future(self.channel).result(10)
+        grpc.channel_ready_future(self.channel).result(60)
         self.channel.subscribe(self.states.append)
         self.stub = echo.stubs.EchoStub(self.channel)
         self.http = http.client.HTTPSConnection(
-            "127.0.0.1", node.ports["listen-proxy-tls"], timeout=10,
+            "127.0.0.1", node.ports["listen-proxy-tls"], timeout=60,
             context=ssl.create_default_context(cafile=str(ca)))
         self.http.connect()
         self.socket = self.http.sock
@@ -132,36 +132,41 @@ class Renewal(unittest.TestCase):
         return node.dump()["identity"]
 
     def test_under_traffic(self):
-        node = self.node("edge-1")
         away_port = trilane.free_port()
         away = self.node("edge-2", server="http://127.0.0.1:%d" % away_port)
         removed = self.node("edge-3")
         sources = {"platform.yaml": echo.platform_yaml([self.server.port], timeout="120s")}
         self.cp("publish", "-m", "first", self.p.write_policies(sources))
         self.cp("identity remove", "edge-3")
+        node = self.node("edge-1")  # last: it is looked at before it renews.
+        wait_until(lambda: node.version() > 0, what="a snapshot")
         before = (self.presented(node), (node.identity / "key.pem").read_bytes())
         self.assertEqual(self.presented(node), certificate(node).serial_number)
         traffic = Traffic(node, self.p.ca)
         self.addCleanup(traffic.end)
         self.assertEqual(self.identity(node)["renewals"], 0)
-        wait_until(lambda: self.identity(node)["renewals"] == 1, 15, "the renewal")
-        wait_until(lambda: self.presented(node) != before[0], 5, "new connections to have it")
+        wait_until(lambda: self.identity(node)["renewals"] == 1, 60, "the renewal")
+        wait_until(lambda: self.presented(node) != before[0], 60, "new connections to have it")
+        wait_until(lambda: self.presented(node) == certificate(node).serial_number,
+                   what="each worker to have it")
         self.look(node, before, traffic)
-        wait_until(lambda: self.identity(away)["renewals_failed"] >= 2, 15, "two tries")
+        wait_until(lambda: self.identity(away)["renewals_failed"] >= 2, 60, "two tries")
         self.assertEqual(self.identity(away)["code"], "UNAVAILABLE")
         self.addCleanup(forward(away_port, self.cp.port))
-        wait_until(lambda: self.identity(away)["renewals"] >= 1, 10, "the control plane's return")
+        wait_until(lambda: self.identity(away)["renewals"] >= 1, 60, "the control plane's return")
         self.assertEqual(self.identity(away)["code"], "")
-        wait_until(lambda: self.identity(removed)["code"] == "NODE_REMOVED", 10, "its refusal")
-        self.assertIn("level=error module=join event=not-renewed code=NODE_REMOVED", removed.log())
+        wait_until(lambda: self.identity(removed)["code"] == "NODE_REMOVED", 60, "its refusal")
+        wait_until(lambda: "level=error module=join event=not-renewed code=NODE_REMOVED" in
+                   removed.log(), what="the log to say so")
         self.assertEqual(removed.log().count("not-renewed"), 1)  # it goes on failing, and says so once.
 
     def look(self, node, before, traffic):
+        wait_until(lambda: node.metric("trilane_certificate_expires_seconds") > LIFE_MS / 1000 / 2,
+                   what="the metric")
         calls = traffic.calls
-        wait_until(lambda: traffic.calls > calls + 100, 10, "calls to go on")
+        wait_until(lambda: traffic.calls > calls + 100, 60, "calls to go on")
         self.assertEqual(traffic.failed, [])
         self.assertEqual(set(traffic.states), {grpc.ChannelConnectivity.READY})
-        self.assertEqual(self.presented(node), certificate(node).serial_number)
         self.assertNotEqual((node.identity / "key.pem").read_bytes(), before[1])
         self.assertEqual(sorted(path.name for path in node.identity.iterdir()),
                          ["ca.pem", "cert.pem", "joined", "key.pem", "status.key"])
@@ -169,7 +174,6 @@ class Renewal(unittest.TestCase):
         self.assertEqual((said["labels"], said["renewals_failed"]), ("zone=a", 0))
         self.assertEqual(int(said["serial"], 16), certificate(node).serial_number)
         self.assertEqual(node.metric("trilane_certificate_renewals_total"), 1)
-        self.assertGreater(node.metric("trilane_certificate_expires_seconds"), LIFE_MS / 1000 / 2)
         audited = [e for e in self.cp.api("GET", "/api/v1/audit")[1]["entries"]
                    if e["action"] == "identity renew" and e["actor"] == "node edge-1"]
         self.assertEqual([e["outcome"] for e in audited], ["OK"])

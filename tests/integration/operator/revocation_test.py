@@ -20,7 +20,7 @@ import echo_service as echo
 import trilane
 
 pb = echo.pb
-SOON = 3.0  # what must happen within a second, on a machine that does much else.
+SOON = 10.0  # what must happen within a second, on a machine that does much else.
 
 WORKER = """
 ---
@@ -139,6 +139,7 @@ class Revocations(unittest.TestCase):
 
     def setUp(self):
         self.channels = []
+        self.addCleanup(self.publish)  # nobody is revoked for the next one.
 
     def identity(self, service):
         return "spiffe://trilane.test/tenant/acme/service/" + service
@@ -162,7 +163,7 @@ class Revocations(unittest.TestCase):
     def code(self, channel, metadata=()):
         """The code of a unary call; "" when it is answered."""
         try:
-            echo.stubs.EchoStub(channel).Say(pb.Words(text="x"), metadata=metadata, timeout=20)
+            echo.stubs.EchoStub(channel).Say(pb.Words(text="x"), metadata=metadata, timeout=60)
             return ""
         except grpc.RpcError as error:
             return dict(error.trailing_metadata() or ()).get("x-trilane-code", error.code().name)
@@ -189,7 +190,8 @@ class Revocations(unittest.TestCase):
         self.assertEqual(self.code(self.clear(), echo.token("web")), "IDENTITY_REVOKED")
         self.assertEqual(worker.say(), "re: x")
         self.assertFalse(other.goaway.is_set())
-        self.assertGreaterEqual(self.node.metric("trilane_connections_ended_total"), before + 3)
+        trilane.wait_until(lambda: self.node.metric("trilane_connections_ended_total") >= before + 3,
+                           what="three connections to be ended")
         self.publish()
         self.assertEqual(self.code(self.channel(self.web)), "")
         self.assertEqual(self.code(self.clear(), echo.token("web")), "")
@@ -209,7 +211,6 @@ class Revocations(unittest.TestCase):
         self.assertEqual(chats[1].say(), "re: x")  # who they are is as good as before.
         self.assertEqual(self.code(self.channel(other)), "")
         self.assertEqual(self.code(self.clear(), echo.token("web")), "")
-        self.publish()
 
     def test_a_token(self):
         channel = self.clear()
@@ -222,7 +223,6 @@ class Revocations(unittest.TestCase):
         self.assertEqual(self.code(channel, echo.token("web")), "IDENTITY_REVOKED")
         self.assertEqual(self.code(channel, echo.token("stranger")), "POLICY_DENIED")
         self.assertEqual(by_certificate.say(), "re: x")
-        self.publish()
 
     def test_a_trust_domain_that_goes(self):
         def moved(text):
@@ -264,7 +264,6 @@ class Revocations(unittest.TestCase):
         self.assertEqual(self.code(channel), "UPSTREAM_CONNECT")
         self.publish(**options)
         trilane.wait_until(lambda: self.code(channel) == "", what="the upstream to be taken again")
-        self.publish()
 
     def test_a_ca_that_goes(self):
         """SIGHUP without one of the CAs: whom it vouched for is ended, nobody else."""
