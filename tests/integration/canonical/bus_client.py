@@ -34,6 +34,7 @@ def _compile():
 
 bus_pb2, bus_pb2_grpc, order_pb2 = _compile()
 DESCRIPTORS = pathlib.Path(_generated.name, "order.binpb").read_bytes()
+SOON = 10.0  # what must happen within a second, on a machine that does much else.
 CALLERS = {"web": "acme", "reader": "acme", "stranger": "acme", "other": "globex"}
 
 
@@ -139,7 +140,7 @@ class Subscriber:
             iter(self.requests.get, None), metadata=token(who))
         threading.Thread(target=self._run, daemon=True).start()
         if wait:
-            trilane.wait_until(lambda: self.opened.is_set() or self.ended.is_set(), 20, "opened")
+            trilane.wait_until(lambda: self.opened.is_set() or self.ended.is_set(), 60, "opened")
 
     def _run(self):
         try:
@@ -152,10 +153,10 @@ class Subscriber:
             self.error = error
         self.ended.set()
 
-    def take(self, timeout=15):
+    def take(self, timeout=trilane.PATIENCE_S):
         return self.got.get(timeout=timeout)
 
-    def take_many(self, count, timeout=15):
+    def take_many(self, count, timeout=trilane.PATIENCE_S):
         return [self.take(timeout) for _ in range(count)]
 
     def quiet(self, seconds):
@@ -178,7 +179,7 @@ class Subscriber:
     def end(self):
         """Ends in good order: half-closes, and waits for the node's end."""
         self.requests.put(None)
-        self.ended.wait(10)
+        self.ended.wait(trilane.PATIENCE_S)
         self.channel.close()
 
     def kill(self):

@@ -14,7 +14,7 @@ import raw_nats
 import trilane
 
 pb = bus.bus_pb2
-ACK_WAIT_MS = 2000
+ACK_WAIT_MS = 5000  # longer than anybody is held up between a delivery and its ack.
 REFUSALS = grpc.StatusCode
 
 
@@ -50,11 +50,11 @@ class Lane(unittest.TestCase):
         self.addCleanup(self.channel.close)
         self.stub = bus.bus_pb2_grpc.BusStub(self.channel)
 
-    def one(self, request, who="web", metadata=(), timeout=10):
+    def one(self, request, who="web", metadata=(), timeout=trilane.PATIENCE_S):
         return self.stub.PublishOne(request, metadata=bus.token(who) + tuple(metadata),
                                     timeout=timeout)
 
-    def many(self, requests, who="web", timeout=30):
+    def many(self, requests, who="web", timeout=trilane.PATIENCE_S):
         return list(self.stub.Publish(iter(requests), metadata=bus.token(who), timeout=timeout))
 
     def refused(self, call):
@@ -232,12 +232,16 @@ class Publishing(Lane):
 
     def test_rate_limit(self):
         payload = bus.order_pb2.Line(article="s").SerializeToString()
+        began = time.monotonic()
         answers = self.many(bus.order(i, canonical_type="Slow.v1", payload=payload)
-                            for i in range(10))
+                            for i in range(50))
+        seconds = time.monotonic() - began
         codes = [a.refusal.code for a in answers]
         self.assertEqual(codes[:2], ["", ""])
-        self.assertEqual(set(codes[4:]), {"RATE_LIMITED"})
-        self.assertIn("retry in", answers[-1].refusal.message)
+        self.assertEqual(set(codes), {"", "RATE_LIMITED"})
+        self.assertLessEqual(codes.count(""), 2 + seconds)
+        refused = next(a for a in answers if a.refusal.code)
+        self.assertIn("retry in", refused.refusal.message)
 
     def test_no_envelope_without_a_decision(self):
         """Every envelope that decodes and has a type is one decision, allowed or not."""
@@ -272,7 +276,7 @@ class Publishing(Lane):
         def requests():
             for i in range(200):
                 yield bus.order(i)
-            gate.wait(5)
+            gate.wait(60)
         call = self.stub.Publish(requests(), metadata=bus.token("web"))
         next(call)
         call.cancel()
@@ -288,7 +292,8 @@ class Publishing(Lane):
         for part in ("lane=canonical", "code=OK", "caller=acme/web", "target=topic/Order.v2",
                      "rule=acme/order-v2/web-publishes", "grpc=0"):
             self.assertIn(part, line)
-        self.assertGreater(self.metric('bus_publish_latency_ms_count{topic="Order.v2"}'), 0)
+        trilane.wait_until(lambda: self.metric('bus_publish_latency_ms_count{topic="Order.v2"}') > 0,
+                           what="the metric")
 
 
 class Subscribing(Lane):
@@ -353,11 +358,11 @@ class Subscribing(Lane):
 
     def test_without_an_ack_it_comes_again(self):
         s = self.open()
+        began = time.monotonic()  # before the delivery, from which JetStream counts.
         self.put(1)
         first = s.take()
-        began = time.monotonic()
         second = s.take()
-        self.assertGreater(time.monotonic() - began, ACK_WAIT_MS / 1000 - 0.5)
+        self.assertGreater(time.monotonic() - began, ACK_WAIT_MS / 1000 - 0.1)
         self.assertEqual((second.sequence, second.attempt), (first.sequence, 2))
         s.ack(first)  # late: counted, and nothing else.
         s.ack(second)
@@ -367,10 +372,10 @@ class Subscribing(Lane):
         s = self.open()
         self.put(1)
         s.nack(s.take())
-        second = s.take(timeout=2)
+        second = s.take(timeout=ACK_WAIT_MS / 1000 - 1)
         self.assertEqual(second.attempt, 2)
-        s.nack(second, delay_ms=1000)
         began = time.monotonic()
+        s.nack(second, delay_ms=1000)
         third = s.take()
         self.assertGreater(time.monotonic() - began, 0.8)
         self.assertEqual(third.attempt, 3)
@@ -381,7 +386,7 @@ class Subscribing(Lane):
     def test_unknown_ack_ends_the_stream(self):
         s = self.open()
         s.send(ack=["77"])
-        s.ended.wait(5)
+        self.assertTrue(s.ended.wait(60))
         self.assertEqual(bus.code(s.error), "ACK_UNKNOWN")
 
     def test_credit(self):
@@ -452,7 +457,7 @@ class Subscribing(Lane):
     def test_refused_openings(self):
         def code(**options):
             s = self.subscriber(options.pop("consumer", "fine"), **options)
-            self.assertTrue(s.ended.wait(5))
+            self.assertTrue(s.ended.wait(60))
             return bus.code(s.error)
         self.assertEqual(code(consumer="Not A Name"), "SUBSCRIPTION_INVALID")
         self.assertEqual(code(types=()), "SUBSCRIPTION_INVALID")
@@ -544,8 +549,9 @@ class Subscribing(Lane):
         before = self.metric(acked)
         self.put(3)
         s.ack(*s.take_many(3))
-        trilane.wait_until(lambda: self.metric(acked) == before + 3, what="three acks")
-        self.assertGreater(self.metric('bus_consume_latency_ms_count{topic="Order.v2"}'), 0)
+        trilane.wait_until(lambda: self.metric(acked) >= before + 3, what="three acks")
+        trilane.wait_until(lambda: self.metric('bus_consume_latency_ms_count{topic="Order.v2"}') > 0,
+                           what="the latency")
         s.end()
         trilane.wait_until(lambda: self.metric("trilane_bus_subscriptions") == 0,
                            what="no subscription")
@@ -554,7 +560,7 @@ class Subscribing(Lane):
 def iter_forever(request):
     """One request, and a side that stays open."""
     yield request
-    threading.Event().wait(30)
+    threading.Event().wait(120)
 
 
 class Changing(Lane):
@@ -572,12 +578,12 @@ class Changing(Lane):
 
         def requests():
             yield bus.order(1)
-            gate.wait(20)
+            gate.wait(60)
             yield bus.order(2)
         publishing = self.stub.Publish(requests(), metadata=bus.token("web"))
         self.assertGreater(next(publishing).sequence, 0)
         bus.publish_sources(self.cp, self.nodes, self.platform, readers=("web",))
-        self.assertTrue(s.ended.wait(2))
+        self.assertTrue(s.ended.wait(bus.SOON))
         self.assertEqual((s.error.code(), bus.code(s.error)),
                          (REFUSALS.PERMISSION_DENIED, "POLICY_DENIED"))
         self.assertFalse(keeps.ended.wait(1))
@@ -595,7 +601,7 @@ class Changing(Lane):
         def requests():
             for i in range(100):
                 yield bus.order(i)
-            gate.wait(20)
+            gate.wait(120)
         with bus.channel(node) as channel:
             call = bus.bus_pb2_grpc.BusStub(channel).Publish(requests(),
                                                              metadata=bus.token("web"))
@@ -605,7 +611,7 @@ class Changing(Lane):
                 for answer in call:
                     acked.append(answer)
             self.assertEqual(bus.code(caught.exception), "DRAINING")
-        self.assertTrue(s.ended.wait(5))
+        self.assertTrue(s.ended.wait(60))
         self.assertEqual((s.error.code(), bus.code(s.error)),
                          (REFUSALS.UNAVAILABLE, "DRAINING"))
         self.assertEqual(node.wait(), 0, node.log()[-6000:])
@@ -626,7 +632,7 @@ class Changing(Lane):
         self.platform.nats.start()
         raw = raw_nats.RawNats(self.platform.nats.url("admin"))
         self.addCleanup(raw.close)
-        trilane.wait_until(lambda: len(raw.consumers("TRILANE_EVENTS")) == 2, 20, "the consumers")
+        trilane.wait_until(lambda: len(raw.consumers("TRILANE_EVENTS")) == 2, 60, "the consumers")
         id = self.one(bus.order(1)).event_id
         without.send(credit=1)
         self.assertEqual(with_credit.take().envelope.event_id, id)
@@ -668,7 +674,7 @@ class Changing(Lane):
         trilane.wait_until(lambda: self.quick_refusal(), what="an answer at once")
         self.platform.nats.start()
         count = len(acked)
-        trilane.wait_until(lambda: len(acked) > count + 200, 30, what="publishes again")
+        trilane.wait_until(lambda: len(acked) > count + 200, 60, what="publishes again")
         stop.set()
         for thread in threads:
             thread.join()
@@ -679,7 +685,7 @@ class Changing(Lane):
             self.assertEqual(raw.message("TRILANE_EVENTS", sequence)[1]["Nats-Msg-Id"],
                              "acme/Order.v2/" + id)
         published = {id for _, id in acked}
-        trilane.wait_until(lambda: published <= set(arrived), 30, what="all events to arrive")
+        trilane.wait_until(lambda: published <= set(arrived), 60, what="all events to arrive")
 
     def quick_refusal(self):
         began = time.monotonic()

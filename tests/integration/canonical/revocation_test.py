@@ -9,8 +9,6 @@ import grpc
 import bus_client as bus
 import trilane
 
-SOON = 3.0  # what must happen within a second, on a machine that does much else.
-
 
 def revocation(**lists):
     spec = ", ".join("%s: ['%s']" % (name, value) for name, value in lists.items())
@@ -72,12 +70,12 @@ class Revocations(unittest.TestCase):
 
     def refused_opening(self, consumer, **options):
         s = self.subscriber(consumer, **options)
-        self.assertTrue(s.ended.wait(10))
+        self.assertTrue(s.ended.wait(60))
         return bus.code(s.error)
 
     def ended(self, subscriber):
         began = time.monotonic()
-        self.assertTrue(subscriber.ended.wait(SOON), "it goes on after %.1f s" %
+        self.assertTrue(subscriber.ended.wait(bus.SOON), "it goes on after %.1f s" %
                         (time.monotonic() - began))
         return bus.code(subscriber.error)
 
@@ -91,7 +89,7 @@ class Revocations(unittest.TestCase):
         self.publish(revocation(identities="spiffe://trilane.test/tenant/acme/service/web"))
         code, seconds = web.end()
         self.assertEqual(code, "IDENTITY_REVOKED")
-        self.assertLess(seconds, SOON)
+        self.assertLess(seconds, bus.SOON)
         self.assertEqual(self.ended(also), "IDENTITY_REVOKED")
         self.assertFalse(reads.ended.is_set())
         self.assertGreater(other.put(2).sequence, 0)

@@ -108,7 +108,7 @@ class Origin:
 
     def do_slow(self, conn, stream, method, target, headers, arguments):
         """Reads the body only when 'gate' was opened by the test."""
-        self.gate.wait(30)
+        self.gate.wait(60)
         return self.do_echo(conn, stream, method, target, headers, arguments)
 
     gate = threading.Event()
@@ -221,10 +221,12 @@ class Names:
         threading.Thread(target=self._run, daemon=True).start()
 
     def _run(self):
+        said = {}  # who asks again, since our answer took its time, hears the same.
         while True:
             try:
                 query, peer = self.socket.recvfrom(4096)
-                self.socket.sendto(self._answer(query), peer)
+                said[query] = said.get(query) or self._answer(query)
+                self.socket.sendto(said[query], peer)
             except OSError:
                 return
 
@@ -304,19 +306,19 @@ spec: {security: dev, trustDomain: trilane.test}
 apiVersion: trilane.dev/v1
 kind: TransportProfile
 metadata: {name: outside}
-spec: {timeout: 10s, connectTimeout: 1s, idleTimeout: %s}
+spec: {timeout: 60s, connectTimeout: 5s, idleTimeout: %s}
 ---
 apiVersion: trilane.dev/v1
 kind: TransportProfile
 metadata: {name: inside}
 spec:
-  timeout: 10s
+  timeout: 60s
   upstream: {tls: mtls, spiffe: "spiffe://trilane.test/tenant/acme/service/origin"}
 ---
 apiVersion: trilane.dev/v1
 kind: RateLimit
 metadata: {name: limited, tenant: acme}
-spec: {target: {egress: limited}, by: [caller], rate: 1/s, burst: 2}
+spec: {target: {egress: limited}, by: [caller], rate: 1/m, burst: 2}
 ---""" % idle + "".join(
         [_service("web", "acme"), _service("stranger", "acme"),
          _service("other", "globex"),
