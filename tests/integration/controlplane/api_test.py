@@ -11,6 +11,9 @@ import turns
 from trilane import Platform, free_port, http, wait_until
 
 
+LEASE_MS = 30000  # nobody else leads; who is asked leads all the time.
+
+
 class Api(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -19,8 +22,9 @@ class Api(unittest.TestCase):
         cert = cls.p.issue_service("platform", "control-plane")
         cls.tls_port = free_port()
         cls.cp = cls.p.control_plane(listen_tls="127.0.0.1:%d" % cls.tls_port,
-                                     tls_cert=cert["cert"], tls_key=cert["key"]).start()
-        wait_until(cls.cp.leads, 10, "a leader")
+                                     tls_cert=cert["cert"], tls_key=cert["key"],
+                                     lease_ms=LEASE_MS).start()
+        wait_until(cls.cp.leads, 60, "a leader")
 
     def code(self, method, path, **kwargs):
         status, answer = self.cp.api(method, path, **kwargs)

@@ -18,7 +18,7 @@ from trilane import CP, NatsClient, Platform, free_port, wait_until
 
 
 def run(*args, env=None):
-    return subprocess.run([CP] + [str(a) for a in args], capture_output=True, text=True, timeout=30,
+    return subprocess.run([CP] + [str(a) for a in args], capture_output=True, text=True, timeout=120,
                           check=False, env=dict(os.environ, **(env or {})))
 
 
@@ -242,7 +242,7 @@ class Online(unittest.TestCase):
         cls.sources = cls.p.policies
         shutil.copytree(trilane.POLICIES, cls.sources)
         cls.cp = cls.p.control_plane().start(head_interval_ms=200)
-        wait_until(cls.cp.leads, 10, "a leader")
+        wait_until(cls.cp.leads, 60, "a leader")
 
     def newest(self):
         return self.cp.json("history")["versions"][0]["version"]
@@ -324,21 +324,21 @@ class Online(unittest.TestCase):
                 "--again", "-m", "race", str(self.sources)]
         racers = [subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
                   for _ in range(4)]
-        self.assertEqual([racer.communicate(timeout=60) and racer.returncode for racer in racers],
+        self.assertEqual([racer.communicate(timeout=120) and racer.returncode for racer in racers],
                          [0] * 4)
         self.assertEqual(self.newest(), base + 4)
         argv[2:2] = ["--base", str(base + 4)]
         racers = [subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
                   for _ in range(4)]
-        said = [racer.communicate(timeout=60)[1] for racer in racers]
+        said = [racer.communicate(timeout=120)[1] for racer in racers]
         self.assertEqual(sorted(racer.returncode for racer in racers), [0, 1, 1, 1])
         self.assertEqual(sum("BASE_CHANGED" in text for text in said), 3)
         self.assertEqual(self.newest(), base + 5)
 
     def test_8_unhealthy(self):
-        self.cp("status", "--exit-code")
+        wait_until(lambda: self.cp.run("status", "--exit-code").returncode == 0, 60, "exit code 0")
         self.p.nats.kill()
-        wait_until(lambda: self.cp.run("status", "--exit-code").returncode == 10, 20, "exit code 10")
+        wait_until(lambda: self.cp.run("status", "--exit-code").returncode == 10, 60, "exit code 10")
         done = self.cp.run("status")
         self.assertEqual(done.returncode, 0)
         self.assertIn("NO HEAD GOES OUT", done.stdout)
@@ -353,7 +353,7 @@ class Lost(unittest.TestCase):
         p = Platform()
         self.addCleanup(p.close)
         cp = p.control_plane().start(head_interval_ms=200)
-        wait_until(cp.leads, 10, "a leader")
+        wait_until(cp.leads, 60, "a leader")
         node = p.node("node-1").start(good_after_ms=100, status_interval_ms=300)
         for turn in ("one", "two"):
             cp("publish", "--again", "-m", turn, trilane.POLICIES)
@@ -363,8 +363,9 @@ class Lost(unittest.TestCase):
         with NatsClient(p.nats) as nats:
             nats.destroy("trilane_demo_snapshots")
         cp.start(head_interval_ms=200)
-        wait_until(cp.leads, 10, "a leader")
-        done = cp.run("publish", "--timeout", "8", "-m", "again one", trilane.POLICIES)
+        wait_until(cp.leads, 60, "a leader")
+        wait_until(lambda: [n for n in cp.json("status")["nodes"] if n["live"]], 60, "its status")
+        done = cp.run("publish", "--timeout", "20", "-m", "again one", trilane.POLICIES)
         self.assertEqual(done.returncode, 4, done.stdout + done.stderr)
         self.assertIn("node-1: REFUSED SNAPSHOT_REPLAYED", done.stderr)
         self.assertEqual(node.version(), 2)

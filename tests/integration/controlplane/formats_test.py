@@ -44,8 +44,8 @@ class Fleet(unittest.TestCase):
     def setUp(self):
         self.p = Platform(environment="dev")
         self.addCleanup(self.p.close)
-        self.cp = self.p.control_plane().start(head_interval_ms=100, status_interval_ms=500)
-        wait_until(self.cp.leads, 10, "a leader")
+        self.cp = self.p.control_plane().start(head_interval_ms=100, status_interval_ms=2000)
+        wait_until(self.cp.leads, 60, "a leader")
         self.node = self.p.node("node-1").start(status_interval_ms=200)
         self.turn = 0
         self.other = OtherNode(self.p, "other")
@@ -134,12 +134,12 @@ class Fleet(unittest.TestCase):
         self.other.speaks(2)
         self.listed(2)
         done = subprocess.Popen([trilane.CP, "publish", "--server", self.cp.url, "--token-file",
-                                 self.cp.data / "token", "-m", "m", "--timeout", "10",
+                                 self.cp.data / "token", "-m", "m", "--timeout", "20",
                                  self.sources(more=turns.REVOCATION)], stdout=subprocess.PIPE,
                                 stderr=subprocess.STDOUT, text=True)
         wait_until(lambda: self.node.version() == 2, what="the real node to serve it")
         self.other.speaks(2, code="CAPABILITY_MISSING")
-        said = done.communicate(timeout=30)[0]
+        said = done.communicate(timeout=90)[0]
         self.assertEqual(done.returncode, 4, said)
         self.assertIn("other", said)
         self.assertIn("CAPABILITY_MISSING", said)

@@ -56,15 +56,17 @@ class GivingUp(unittest.TestCase):
 
     def start(self):
         self.cp.start(head_interval_ms=100)
-        wait_until(self.cp.leads, 10, "a leader")
+        wait_until(self.cp.leads, 60, "a leader")
 
     def sources(self, turn, *more):
         services = "".join(SERVICE % (name, turn, digest(token)) for name, token in TOKENS.items())
         return self.p.write_policies({"platform.yaml": PLATFORM + services + "".join(more)})
 
     def publish(self, turn, *more):
-        return self.cp.json("publish", "-m", "turn %d" % turn,
-                            self.sources(turn, *more))["record"]["version"]
+        version = self.cp.json("publish", "-m", "turn %d" % turn,
+                               self.sources(turn, *more))["record"]["version"]
+        wait_until(lambda: self.node.version() == version, what="the node to serve it")
+        return version
 
     def store(self, command, path):
         self.p.command(command, "--data-dir", self.cp.data, path)
@@ -81,8 +83,8 @@ class GivingUp(unittest.TestCase):
         if back_up:
             self.store("restore", backup)
         self.cp.start(head_interval_ms=100)
-        wait_until(lambda: self.cp.json("status")["leader"]["code"] == "STORE_BEHIND", 10,
-                   "the database to be behind")
+        wait_until(lambda: self.cp.json("status")["leader"]["code"] == "STORE_BEHIND",
+                   what="the database to be behind")
 
     def give_up(self, *more):
         return self.cp.json("recover", "--give-up", "-m", "given up", *more)["record"]
@@ -108,7 +110,7 @@ class GivingUp(unittest.TestCase):
         self.assertEqual(self.both_ask(), ("IDENTITY_REVOKED", "EGRESS_UNKNOWN"))
         record = self.give_up()
         self.assertEqual((record["version"], record["origin"]), (3, 0))
-        wait_until(lambda: self.node.version() == 3, 10, "the node to serve it")
+        wait_until(lambda: self.node.version() == 3, 60, "the node to serve it")
         self.assertEqual(self.both_ask(), ("IDENTITY_REVOKED",) * 2)
         why = " added: in force when version 2 was given up"
         self.assertEqual(self.changes(1, 3), [
@@ -127,7 +129,7 @@ class GivingUp(unittest.TestCase):
         self.assertEqual(self.asks("web"), "EGRESS_UNKNOWN")
         record = self.give_up()
         self.assertEqual((record["version"], record["origin"]), (3, 1))
-        wait_until(lambda: self.node.version() == 3, 10, "the node to serve it")
+        wait_until(lambda: self.node.version() == 3, 60, "the node to serve it")
         self.assertEqual(self.asks("web"), "IDENTITY_REVOKED")
         self.assertEqual(self.changes(1, 3), [])
 
@@ -160,11 +162,12 @@ class GivingUp(unittest.TestCase):
         self.cp("recover", "--give-up", "--wait", "no", "-m", "a new beginning")
         file = self.cp.data / "given-up-2.yaml"
         self.assertIn("event=revocations_kept file=%s" % file, self.cp.log())
-        wait_until(self.cp.leads, 10, "a leader")
+        wait_until(self.cp.leads, 60, "a leader")
         sources = pathlib.Path(self.sources(1))
         (sources / file.name).write_text(file.read_text())
         version = self.cp.json("publish", "-m", "the present ones", sources)["record"]["version"]
         self.assertEqual(version, 3)
+        wait_until(lambda: self.node.version() == 3, what="the node to serve it")
         self.assertEqual(self.both_ask(), ("IDENTITY_REVOKED", "EGRESS_UNKNOWN"))
 
 

@@ -18,7 +18,7 @@ import trilane
 from ceremony import Ceremony
 from trilane import NatsClient, Platform, wait_until
 
-FAST = {"head_interval_ms": 100, "lease_ms": 1500}
+FAST = {"head_interval_ms": 100, "lease_ms": 10000}
 NODE = {"poll_interval_ms": 200, "status_interval_ms": 300, "good_after_ms": 100}
 
 
@@ -31,7 +31,7 @@ class Keys(unittest.TestCase):
 
     def start(self, **flags):
         self.cp.start(**{**FAST, **flags})
-        wait_until(self.cp.leads, 10, "a leader\n" + self.cp.log()[-2000:])
+        wait_until(self.cp.leads, 60, "a leader\n" + self.cp.log()[-2000:])
 
     def epoch(self, cp=None):
         return (cp or self.cp).json("status")["leader"]["epoch"]
@@ -40,8 +40,8 @@ class Keys(unittest.TestCase):
         return (cp or self.cp).json("key", "list")
 
     def in_force(self, version, cp=None):
-        wait_until(lambda: self.roots(cp)["root"]["version"] == version, 10,
-                   "root %d in force" % version)
+        wait_until(lambda: self.roots(cp)["root"]["version"] == version,
+                   what="root %d in force" % version)
 
     @staticmethod
     def root_of(node):
@@ -54,7 +54,7 @@ class Keys(unittest.TestCase):
         self.start()
         self.cp("publish", "-m", "one", trilane.POLICIES)
         old = self.p.node("behind").start(**NODE)
-        wait_until(lambda: old.version() == 1, 10, "version 1")
+        wait_until(lambda: old.version() == 1, 60, "version 1")
         for version in range(2, 7):
             self.c.generate("head", "head-%d" % version)
             args = ["--add", self.c.public("head-%d" % version)]
@@ -62,7 +62,7 @@ class Keys(unittest.TestCase):
             answer = self.cp.json("root", "publish", self.c.next_root(version, *args))
             self.assertEqual(answer["version"], version)
         self.in_force(6)
-        wait_until(lambda: self.root_of(old) == 6, 10, "the node that runs")
+        wait_until(lambda: self.root_of(old) == 6, 60, "the node that runs")
         with NatsClient(self.p.nats) as nats:
             bucket = "trilane_%s_snapshots" % self.p.environment
             for version in range(1, 7):
@@ -70,8 +70,8 @@ class Keys(unittest.TestCase):
                                  self.c.root(version).read_bytes())
         for name, version in (("zero", 6), ("one", 5), ("five", 1)):
             node = self.p.node(name, trust_root=self.c.root(version)).start(**NODE)
-            wait_until(lambda n=node: n.version() == 1, 10, name + " serves")
-            wait_until(lambda n=node: self.root_of(n) == 6, 10, name + " is at root 6")
+            wait_until(lambda n=node: n.version() == 1, 60, name + " serves")
+            wait_until(lambda n=node: self.root_of(n) == 6, 60, name + " is at root 6")
         audit = self.cp.api("GET", "/api/v1/audit")[1]["entries"]
         self.assertEqual([e["object"] for e in audit if e["action"] == "root"],
                          ["root %d" % v for v in range(6, 1, -1)])
@@ -94,7 +94,7 @@ class Keys(unittest.TestCase):
         self.assertEqual(done.returncode, 1)
         self.assertIn("ROOT_UNSIGNED", done.stderr)
         self.cp("root", "publish", self.c.sign(draft, "root"))
-        wait_until(lambda: self.root_of(node) == 3, 10, "the node walks")
+        wait_until(lambda: self.root_of(node) == 3, 60, "the node walks")
         self.assertEqual(node.version(), 1)
         shown = self.cp.json("key", "list")["root"]
         self.assertEqual(shown["thresholds"], {"root": 2, "manifest": 1, "head": 1})
@@ -161,20 +161,19 @@ class Keys(unittest.TestCase):
         second("root", "publish", self.c.sign(self.c.revocation(3, "head:head-b")))
         self.in_force(3)
         self.in_force(3, second)
-        answer = second.json("key", "list")
-        self.assertEqual(answer["here"]["code"], "KEY_UNKNOWN")
-        self.assertIn("event=head_key code=KEY_UNKNOWN", second.log())
+        wait_until(lambda: self.roots(second)["here"]["code"] == "KEY_UNKNOWN", what="it to know")
+        wait_until(lambda: "event=head_key code=KEY_UNKNOWN" in second.log(), what="it to say so")
         for cp in (self.cp, second):
             self.look_at_the_keys_of_both(cp)
         self.cp.stop()
         status = second.json("status")["leader"]
         self.assertFalse(status["leads"])
-        wait_until(lambda: second.json("status")["leader"]["code"] == "KEY_UNKNOWN", 5, "says why")
-        self.assertEqual(trilane.http("GET", second.url + "/ready")[0], 503)
+        wait_until(lambda: second.json("status")["leader"]["code"] == "KEY_UNKNOWN", 60, "says why")
+        wait_until(lambda: trilane.http("GET", second.url + "/ready")[0] == 503, what="not ready")
 
     def look_at_the_keys_of_both(self, cp):
         """Whichever is asked: who signs with what, and what was revoked, though one still has it."""
-        wait_until(lambda: len(self.roots(cp)["replicas"]) == 2, 10, "what both sign with")
+        wait_until(lambda: len(self.roots(cp)["replicas"]) == 2, 60, "what both sign with")
         answer = self.roots(cp)
         ids = {key["name"]: key["id"] for key in answer["root"]["keys"] + answer["revoked"]}
         self.assertEqual({r["name"]: (r["manifest_key"], r["head_key"], r["head_known"])
@@ -199,7 +198,7 @@ class Keys(unittest.TestCase):
         self.cp("root", "publish", root)
         self.cp.stop()
         self.cp.start(**FAST, key_head=self.p.keys / "head-2.key")  # --trust-root is root.1 still.
-        wait_until(self.cp.leads, 10, "it leads with a key of root 2")
+        wait_until(self.cp.leads, 60, "it leads with a key of root 2")
         self.assertEqual(self.roots()["root"]["version"], 2)
 
     def test_a_database_with_other_roots_is_refused(self):
@@ -220,33 +219,33 @@ class Keys(unittest.TestCase):
         self.start()
         self.cp("publish", "-m", "one", trilane.POLICIES)
         node = self.p.node("node-1").start(**NODE)
-        wait_until(lambda: node.version() == 1, 10, "version 1")
+        wait_until(lambda: node.version() == 1, 60, "version 1")
         before, pid = self.epoch(), self.cp.popen.pid
         head = self.c.generate("head", "head-2")
         manifest = self.c.generate("manifest", "manifest-2")
         self.c.hold(self.cp, "head", head)
         self.cp.signal(signal.SIGHUP)
-        wait_until(lambda: "event=keys_not_taken" in self.cp.log(), 10, "it says no")
+        wait_until(lambda: "event=keys_not_taken" in self.cp.log(), 60, "it says no")
         self.assertIn("key-head: the root in force (version 1) does not have this key",
                       self.cp.log())
-        self.assertTrue(self.cp.leads())
+        wait_until(self.cp.leads, 60, "heads go out")
         self.assertEqual(self.epoch(), before, "the old one signs on")
         self.cp("root", "publish", self.c.next_root(2, "--add",
                                                     self.c.public("head-2", "manifest-2")))
-        wait_until(lambda: self.roots()["here"]["head_key"] == forge.Key(head).id.hex(), 10,
-                   "the new root has the key file read anew")
-        wait_until(self.cp.leads, 10, "heads go out")
+        wait_until(lambda: self.roots()["here"]["head_key"] == forge.Key(head).id.hex(),
+                   what="the new root has the key file read anew")
+        wait_until(self.cp.leads, 60, "heads go out")
         self.assertGreater(self.epoch(), before)
         self.c.hold(self.cp, "manifest", manifest)
         self.cp.signal(signal.SIGHUP)
-        wait_until(lambda: self.roots()["here"]["manifest_key"] == forge.Key(manifest).id.hex(), 10,
-                   "the new manifest key")
-        wait_until(self.cp.leads, 10, "heads go out")
+        wait_until(lambda: self.roots()["here"]["manifest_key"] == forge.Key(manifest).id.hex(),
+                   what="the new manifest key")
+        wait_until(self.cp.leads, 60, "heads go out")
         self.cp("publish", "--again", "-m", "two", trilane.POLICIES)
-        wait_until(lambda: node.version() == 2, 10, "version 2")
+        wait_until(lambda: node.version() == 2, 60, "version 2")
         self.assertEqual(self.roots()["newest_signers"], [forge.Key(manifest).id.hex()])
         self.cp.signal(signal.SIGHUP)
-        wait_until(lambda: "event=keys_unchanged" in self.cp.log(), 10, "nothing to do")
+        wait_until(lambda: "event=keys_unchanged" in self.cp.log(), 60, "nothing to do")
         self.assertEqual(self.cp.popen.pid, pid)
 
     def test_no_replica_holds_the_break_glass_key(self):
@@ -257,8 +256,8 @@ class Keys(unittest.TestCase):
         self.assertIn("people: break-glass", self.cp("key", "list"))
         self.c.hold(self.cp, "manifest", key)
         self.cp.signal(signal.SIGHUP)
-        wait_until(lambda: "break-glass is a key that people hold" in self.cp.log(), 10, "refused")
-        self.assertTrue(self.cp.leads())
+        wait_until(lambda: "break-glass is a key that people hold" in self.cp.log(), 60, "refused")
+        wait_until(self.cp.leads, 60, "heads go out")
 
     def test_a_key_comes_by_a_descriptor(self):
         """As from systemd, a secret store or a vault's agent: read once, and nowhere on disk."""
@@ -269,7 +268,7 @@ class Keys(unittest.TestCase):
             os.close(write)
             (self.p.keys / (role + ".key")).unlink()
         flags = {**self.cp.flags, **{"key-" + r: "fd:%d" % fd for r, fd in ends.items()},
-                 "head-interval-ms": 100, "lease-ms": 1500}
+                 "head-interval-ms": 100, "lease-ms": 10000}
         with open(self.cp.log_path, "ab") as log:
             self.cp.popen = subprocess.Popen(
                 [*trilane.WITH_PARENT, trilane.CP, "serve", *("--%s=%s" % f for f in flags.items())],
@@ -277,16 +276,16 @@ class Keys(unittest.TestCase):
         for fd in ends.values():
             os.close(fd)
         self.cp.wait_healthy()
-        wait_until(self.cp.leads, 10, "a leader")
+        wait_until(self.cp.leads, 60, "a leader")
         self.cp("publish", "-m", "one", trilane.POLICIES)
         before = self.epoch()
         os.kill(self.signer(), signal.SIGKILL)
-        wait_until(lambda: "event=signer_restarted" in self.cp.log(), 10, "another signer")
-        wait_until(self.cp.leads, 10, "heads go out")
+        wait_until(lambda: "event=signer_restarted" in self.cp.log(), 60, "another signer")
+        wait_until(self.cp.leads, 60, "heads go out")
         self.assertGreater(self.epoch(), before)
         self.cp("publish", "--again", "-m", "two", trilane.POLICIES)
         self.cp.signal(signal.SIGHUP)
-        wait_until(lambda: "event=keys_unchanged" in self.cp.log(), 10, "the same keys")
+        wait_until(lambda: "event=keys_unchanged" in self.cp.log(), 60, "the same keys")
 
     def signer(self):
         for path in pathlib.Path("/proc/%d/task" % self.cp.popen.pid).glob("*/children"):
@@ -308,12 +307,12 @@ class Keys(unittest.TestCase):
                          {str(self.cp.data / "signer.state")})
         # Another one is started in its place when it ends, whatever ended it.
         os.kill(self.signer(), signal.SIGSYS)
-        wait_until(lambda: "the signer had ended by SIGSYS" in self.cp.log(), 10, "it says so")
-        wait_until(self.cp.leads, 10, "heads go out")
+        wait_until(lambda: "the signer had ended by SIGSYS" in self.cp.log(), 60, "it says so")
+        wait_until(self.cp.leads, 60, "heads go out")
 
     def test_what_ends_when_is_shown(self):
         self.start()
-        wait_until(lambda: self.cp.metric("trilane_head_key_usable") == 1, 5, "the first beat")
+        wait_until(lambda: self.cp.metric("trilane_head_key_usable") == 1, 60, "the first beat")
         week = 7 * 86400
         self.assertAlmostEqual(self.cp.metric("trilane_key_expires_seconds"), week, delta=300)
         self.assertAlmostEqual(self.cp.metric("trilane_root_expires_seconds"), 365 * 86400,
@@ -326,7 +325,7 @@ class Keys(unittest.TestCase):
         self.assertEqual(offline["root"], self.roots()["root"])
         self.cp.stop()
         self.cp.start(**FAST, key_warn_ms=8 * 86400 * 1000)
-        wait_until(lambda: "event=head_key_ends" in self.cp.log(), 5, "a warning")
+        wait_until(lambda: "event=head_key_ends" in self.cp.log(), 60, "a warning")
 
 
 if __name__ == "__main__":

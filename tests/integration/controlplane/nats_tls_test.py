@@ -49,15 +49,15 @@ class Tls(unittest.TestCase):
         self.p.nats.add_node("node-1")
         self.p.nats.start()
         cp = self.p.control_plane(**self.files).start(head_interval_ms=100)
-        wait_until(cp.leads, 10, "a leader\n" + cp.log()[-2000:])
+        wait_until(cp.leads, 60, "a leader\n" + cp.log()[-2000:])
         node = self.p.node("node-1", **self.files).start(**QUICK)
         sources = self.p.write_policies({"demo.yaml": environment("strict")})
         cp("publish", "-m", "one", sources)
-        wait_until(lambda: node.version() == 1, 20, "the node to serve it")
+        wait_until(lambda: node.version() == 1, 60, "the node to serve it")
         self.p.nats.kill()
-        wait_until(lambda: cp.json("status")["leader"]["code"] != "", 10, "no head goes out")
+        wait_until(lambda: cp.json("status")["leader"]["code"] != "", 60, "no head goes out")
         self.p.nats.start()
-        wait_until(cp.leads, 20, "heads to go out again")
+        wait_until(cp.leads, 60, "heads to go out again")
         cp("publish", "--again", "-m", "two", sources)
         self.assertEqual(node.version(), 2)
         self.assertEqual(node.metric("trilane_bus_connected"), 1)
@@ -66,7 +66,7 @@ class Tls(unittest.TestCase):
         self.p.nats.start()
         cp = self.p.control_plane(nats_ca=self.p.ca).start(head_interval_ms=100)
         wait_until(lambda: "certificate" in cp.api("GET", "/api/v1/status")[1]["bus"]["last_error"],
-                   10, "the server's refusal")
+                   60, "the server's refusal")
         done = cp.run("publish", "-m", "one", trilane.POLICIES)
         self.assertEqual(done.returncode, 3, done.stderr)
 
@@ -91,7 +91,7 @@ class Strict(unittest.TestCase):
 
     def test_a_control_plane_in_clear_publishes_nothing_strict(self):
         cp = self.p.control_plane(nats_urls=self.off_machine("cp")).start(head_interval_ms=100)
-        wait_until(cp.leads, 10, "a leader\n" + cp.log()[-2000:])
+        wait_until(cp.leads, 60, "a leader\n" + cp.log()[-2000:])
         strict = self.p.write_policies({"demo.yaml": environment("strict")})
         for command in (("plan",), ("publish", "-m", "strict")):
             done = cp.run(*command, strict)
@@ -103,25 +103,25 @@ class Strict(unittest.TestCase):
 
     def test_a_node_in_clear_takes_nothing_strict(self):
         cp = self.p.control_plane().start(head_interval_ms=100)
-        wait_until(cp.leads, 10, "a leader\n" + cp.log()[-2000:])
+        wait_until(cp.leads, 60, "a leader\n" + cp.log()[-2000:])
         node = self.p.node("node-1")
         node.flags["nats-urls"] = self.off_machine("node-1")
         node.start(**QUICK)
         cp("publish", "-m", "dev", self.p.write_policies({"demo.yaml": environment("dev")}))
         strict = self.p.write_policies({"demo.yaml": environment("strict")})
-        done = cp.run("publish", "-m", "strict", strict, "--timeout", "5")
+        done = cp.run("publish", "-m", "strict", strict, "--timeout", "15")
         self.assertEqual(done.returncode, 4, done.stderr)
         self.assertIn("BUS_EXPOSED", done.stderr)
-        wait_until(lambda: node.version() == 1, 20, "the node to serve it")
+        wait_until(lambda: node.version() == 1, 60, "the node to serve it")
         node.stop()
         node.flags["nats-urls"] = self.p.nats.url("node-1")
         node.start(**QUICK)
-        wait_until(lambda: node.version() == 2, 10, "the strict version")
+        wait_until(lambda: node.version() == 2, 60, "the strict version")
         # What it has on disk it serves, however it is connected now.
         node.stop()
         node.flags["nats-urls"] = self.off_machine("node-1")
         node.start(**QUICK)
-        wait_until(lambda: node.version() == 2, 10, "last-good")
+        wait_until(lambda: node.version() == 2, 60, "last-good")
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ class Permissions(unittest.TestCase):
         cls.p.programs.append(cls.p.nats)
         cls.p.nats.start()
         cls.cp = cls.p.control_plane().start(head_interval_ms=200)
-        wait_until(cls.cp.leads, 10, "a leader")
+        wait_until(cls.cp.leads, 60, "a leader")
         cls.nodes = [cls.p.node("node-%d" % i).start(good_after_ms=100, status_interval_ms=300,
                                                      poll_interval_ms=200) for i in (1, 2)]
         cls.sources = cls.p.write_policies({"shop.yaml": """
@@ -129,12 +129,12 @@ spec: {security: dev, trustDomain: trilane.test}
         canonical lane lacks nothing is shown by its own tests, whose nodes have the same lists."""
         self.cp("publish", "--again", "-m", "again", self.sources)  # ends when both run it.
         self.assertEqual([n.version() for n in self.nodes], [2, 2])
-        wait_until(lambda: {n["state"] for n in self.cp.json("status")["nodes"]} == {"GOOD"}, 10,
-                   "both to say that it is good")
+        wait_until(lambda: {n["state"] for n in self.cp.json("status")["nodes"]} == {"GOOD"},
+                   what="both to say that it is good")
         with NatsClient(self.p.nats) as admin:
             for stream in ("TRILANE_EVENTS", "TRILANE_QUARANTINE"):
                 wait_until(lambda s=stream: "error" not in json.loads(
-                    admin.request("$JS.API.STREAM.INFO." + s)), 10, stream)
+                    admin.request("$JS.API.STREAM.INFO." + s)), what=stream)
         for node in self.nodes:
             self.assertEqual(node.dump()["bus"]["last_error"], "")
         self.assertEqual(self.cp.api("GET", "/api/v1/status")[1]["bus"]["last_error"], "")
@@ -183,7 +183,7 @@ class Accounts(unittest.TestCase):
         self.p.programs.append(self.p.nats)
         self.p.nats.start()
         self.cp = self.p.control_plane().start(head_interval_ms=200)
-        wait_until(self.cp.leads, 10, "a leader")
+        wait_until(self.cp.leads, 60, "a leader")
         self.nodes = [self.p.node("node-%d" % i, nats_bucket_api=API).start(
             good_after_ms=100, status_interval_ms=300, poll_interval_ms=200) for i in (1, 2)]
         self.sources = self.p.write_policies({"shop.yaml": """
@@ -197,7 +197,7 @@ spec: {security: dev, trustDomain: trilane.test}
     def test_what_they_need_works(self):
         self.cp("publish", "--again", "-m", "again", self.sources)  # ends when both run it.
         self.assertEqual([n.version() for n in self.nodes], [2, 2])
-        wait_until(lambda: {n["state"] for n in self.cp.json("status")["nodes"]} == {"GOOD"}, 10,
+        wait_until(lambda: {n["state"] for n in self.cp.json("status")["nodes"]} == {"GOOD"}, 60,
                    "both to say that it is good")
         for node in self.nodes:
             text = trilane.http("GET", node.admin + "/metrics")[2].decode()

@@ -26,8 +26,8 @@ class Planned(unittest.TestCase):
         check.write_text('#!/bin/sh\necho run >> "%s"\nexec "%s" "$@"\n' % (cls.checks, trilane.DP))
         check.chmod(0o755)
         cls.cp = cls.p.control_plane().start(head_interval_ms=200, dp_check=check,
-                                              history_versions=HISTORY)
-        wait_until(cls.cp.leads, 10, "a leader")
+                                              history_versions=HISTORY, lease_ms=30000)
+        wait_until(cls.cp.leads, 60, "a leader")
         cls.cp("publish", "-m", "first", cls.sources)
 
     def setUp(self):

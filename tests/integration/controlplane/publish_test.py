@@ -8,6 +8,8 @@ import unittest
 import trilane
 from trilane import NatsClient, Platform, wait_until
 
+SOON_S = 25  # before --timeout's default is over, and before a node that says nothing is not live.
+
 
 class Publish(unittest.TestCase):
     @classmethod
@@ -17,7 +19,7 @@ class Publish(unittest.TestCase):
         cls.sources = cls.p.policies
         shutil.copytree(trilane.POLICIES, cls.sources)
         cls.cp = cls.p.control_plane().start(head_interval_ms=200)
-        wait_until(cls.cp.leads, 10, "a leader")
+        wait_until(cls.cp.leads, 60, "a leader")
         cls.nodes = [cls.p.node("node-%d" % i).start(good_after_ms=200, status_interval_ms=500)
                      for i in (1, 2)]
 
@@ -58,8 +60,8 @@ class Publish(unittest.TestCase):
                          ["too fast", "faster", "first"])
         for node in self.nodes:
             self.assertEqual(node.version(), 3)
-        wait_until(lambda: {n["state"] for n in self.cp.json("status")["nodes"]} == {"GOOD"}, 10,
-                   "both nodes GOOD")
+        wait_until(lambda: {n["state"] for n in self.cp.json("status")["nodes"]} == {"GOOD"},
+                   what="both nodes GOOD")
         self.cp("wait", "3")
         self.cp("wait", "4", "--timeout", "0", code=4)
 
@@ -89,12 +91,12 @@ class Publish(unittest.TestCase):
             nats.put(bucket, "node-2", real)     # signed by node-1, under node-2's name
         def node_9():
             return next((n for n in self.cp.json("status")["nodes"] if n["node"] == "node-9"), None)
-        shown = wait_until(node_9, 5, "node-9 in status")
+        shown = wait_until(node_9, 60, "node-9 in status")
         self.assertFalse(shown["verified"])
         self.assertNotIn("version", shown)
         self.assertIn("UNVERIFIED", self.cp("status"))
         # Each second one of a node is looked at, the latest: node-2's own may have come behind it.
-        self.assertGreaterEqual(self.cp.metric("trilane_statuses_unverified_total"), 1)
+        wait_until(lambda: self.cp.metric("trilane_statuses_unverified_total") >= 1, what="metric")
         node_2 = next(n for n in self.cp.json("status")["nodes"] if n["node"] == "node-2")
         self.assertTrue(node_2["verified"])
         self.cp("wait", "3")                      # an unverified node holds nothing up
@@ -107,7 +109,7 @@ class Publish(unittest.TestCase):
         started = time.monotonic()
         done = self.cp.run("publish", "-m", "one node is gone", "--timeout", "2", self.sources)
         self.assertEqual(done.returncode, 4, done.stderr)
-        self.assertLess(time.monotonic() - started, 10)
+        self.assertLess(time.monotonic() - started, SOON_S)
         self.assertIn("node-2", done.stderr)
         node.start(good_after_ms=200, status_interval_ms=500)
         version = self.cp.json("history")["versions"][0]["version"]
@@ -115,18 +117,19 @@ class Publish(unittest.TestCase):
 
     def test_5_a_node_that_left_is_not_waited_for(self):
         leaver = self.p.node("node-leaver").start(status_interval_ms=500)
-        wait_until(lambda: "node-leaver" in self.cp("status"), 10, "the node's status")
+        wait_until(lambda: "node-leaver" in self.cp("status"), 60, "the node's status")
         self.assertEqual(leaver.stop(), 0)
         self.edit()
         began = time.monotonic()
         self.cp("publish", "-m", "without it", self.sources)
-        self.assertLess(time.monotonic() - began, 8)
+        self.assertLess(time.monotonic() - began, SOON_S)
 
     def test_6_drain(self):
+        before = self.cp.json("status")["leader"]["epoch"]
         self.assertEqual(self.cp.stop(), 0)
         self.cp.start(head_interval_ms=200)
-        wait_until(self.cp.leads, 10, "a leader")
-        self.assertEqual(self.cp.json("status")["leader"]["epoch"], 2)
+        wait_until(self.cp.leads, 60, "a leader")
+        self.assertEqual(self.cp.json("status")["leader"]["epoch"], before + 1)
 
 
 if __name__ == "__main__":

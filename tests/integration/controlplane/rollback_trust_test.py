@@ -40,7 +40,7 @@ class Rollbacks(unittest.TestCase):
         self.p = Platform(environment="dev")
         self.addCleanup(self.p.close)
         self.cp = self.p.control_plane().start(head_interval_ms=100)
-        wait_until(self.cp.leads, 10, "a leader")
+        wait_until(self.cp.leads, 60, "a leader")
         self.node = self.p.node("node-1").start(status_interval_ms=200)
         self.assertEqual(self.publish(1), 1)
         self.assertEqual(self.publish(2, REVOCATION), 2)
@@ -51,11 +51,16 @@ class Rollbacks(unittest.TestCase):
         return self.p.write_policies({"platform.yaml": PLATFORM % (turn, digest) + more})
 
     def publish(self, turn, more=""):
-        return self.cp.json("publish", "-m", "turn %d" % turn,
-                            self.sources(turn, more))["record"]["version"]
+        return self.served(self.cp.json("publish", "-m", "turn %d" % turn, self.sources(turn, more)))
+
+    def served(self, answer):
+        """Its version, once the node serves it."""
+        version = answer["record"]["version"]
+        wait_until(lambda: self.node.version() == version, what="the node to serve it")
+        return version
 
     def rollback(self, *args):
-        return self.cp.json("rollback", "-m", "back", *args)["record"]["version"]
+        return self.served(self.cp.json("rollback", "-m", "back", *args))
 
     def asks(self):
         """What web is told: who it is comes before where it wants to go."""
@@ -147,6 +152,7 @@ class Rollbacks(unittest.TestCase):
         self.assertEqual(self.asks(), "IDENTITY_REVOKED")
         code, said = self.at_the_terminal("1\n")
         self.assertEqual(code, 0, said)
+        wait_until(lambda: self.node.version() == 3, what="the node to serve it")
         self.assertEqual(self.asks(), "EGRESS_UNKNOWN")
 
 

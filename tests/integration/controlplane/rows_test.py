@@ -32,7 +32,7 @@ class Rows:
 
     def send(self, path, body):
         return wait_until(lambda: (lambda a: None if a[1].get("code") == "RATE_LIMITED" else a)(
-            post(self.cp, path, body)), 20, "the gate to open")
+            post(self.cp, path, body)), 60, "the gate to open")
 
     def assert_refused(self, answer, status, code):
         self.assertEqual((answer[0], answer[1].get("code")), (status, code), answer)
@@ -102,7 +102,7 @@ class Rows:
             self.send("/api/v1/join", own.join_body())  # ten refusals a second are written down.
             last = self.cp.api("GET", "/api/v1/audit")[1]["entries"][0]
             return (last["action"], last["outcome"]) == ("identity join", "TOKEN_UNKNOWN")
-        wait_until(audited, 5, "the refusal in the audit", step=0.2)
+        wait_until(audited, 60, "the refusal in the audit", step=0.2)
         self.assertIsNone(self.listed("spy"))
         row = "digest = %s" % self.blob(honest)
         for change, back in (("labels = 'zone=admin'", "labels = 'zone=eu-1'"),
@@ -197,27 +197,27 @@ class Rows:
         self.restart()
         (node.identity / "cert.pem").write_text(fresh, encoding="ascii")
         node.start(**NODE)
-        wait_until(lambda: self.shown("edge-1").get("code") == "CERTIFICATE_MISSING", 10,
-                   "its status, which nothing vouches for")
+        wait_until(lambda: self.shown("edge-1").get("code") == "CERTIFICATE_MISSING",
+                   what="its status, which nothing vouches for")
         self.assertFalse(self.shown("edge-1").get("live"))
         node.stop()
         (node.identity / "cert.pem").write_text(due, encoding="ascii")
         node.start(**NODE)
-        wait_until(lambda: node.dump()["identity"]["renewals"] == 1, 10, "its renewal")
+        wait_until(lambda: node.dump()["identity"]["renewals"] == 1, 60, "its renewal")
         made = x509.load_pem_x509_certificate((node.identity / "cert.pem").read_bytes())
         self.assertEqual(key_of(made), [status_key])
         self.assertEqual(node.dump()["identity"]["labels"], "zone=eu-1")
-        wait_until(lambda: self.shown("edge-1").get("live"), 10, "its status")
+        wait_until(lambda: self.shown("edge-1").get("live"), 60, "its status")
         thief = self.joined("thief-4")
         self.sql("UPDATE node SET status_key = %s WHERE id = 'edge-1'" % self.blob(
             bytes.fromhex(thief.public())))
         self.restart()
-        wait_until(lambda: self.shown("edge-1").get("live"), 10, "its status, whatever a column says")
+        wait_until(lambda: self.shown("edge-1").get("live"), 60, "its status, whatever a column says")
 
     def restart(self):
         self.cp.stop()
         self.cp.start(head_interval_ms=200, joins_per_second=1000)
-        wait_until(self.cp.leads, 10, "a leader")
+        wait_until(self.cp.leads, 60, "a leader")
 
 
 class RowsOfSqlite(Rows, unittest.TestCase):
@@ -227,7 +227,7 @@ class RowsOfSqlite(Rows, unittest.TestCase):
         cls.addClassCleanup(cls.p.close)
         cls.cp = cls.p.control_plane(ca=cls.p.identities)
         cls.cp.start(head_interval_ms=200, joins_per_second=1000)
-        wait_until(cls.cp.leads, 10, "a leader")
+        wait_until(cls.cp.leads, 60, "a leader")
 
     def sql(self, text):
         with sqlite3.connect(self.cp.data / "store.db", timeout=20) as db:
@@ -248,7 +248,7 @@ class RowsOfPostgres(Rows, unittest.TestCase):
         cls.addClassCleanup(cls.p.close)
         cls.cp = cls.p.control_plane(ca=cls.p.identities, store=cls.pg.url())
         cls.cp.start(head_interval_ms=200, joins_per_second=1000)
-        wait_until(cls.cp.leads, 10, "a leader")
+        wait_until(cls.cp.leads, 60, "a leader")
 
     def sql(self, text):
         return self.pg.sql(text)

@@ -19,7 +19,7 @@ class Serve(unittest.TestCase):
 
     def half_a_request(self, cp):
         """A request whose body never comes whole: what a drain waits for."""
-        s = socket.create_connection(("127.0.0.1", cp.port), 5)
+        s = socket.create_connection(("127.0.0.1", cp.port), 60)
         s.sendall(("POST /api/v1/validate HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n"
                    "Content-Type: application/json\r\nAuthorization: Bearer %s\r\n"
                    "Expect: 100-continue\r\n\r\n" % cp.token()).encode())
@@ -28,14 +28,21 @@ class Serve(unittest.TestCase):
         self.addCleanup(s.close)
         return s
 
+    @staticmethod
+    def refuses(port):
+        try:
+            socket.create_connection(("127.0.0.1", port), 60).close()
+            return False
+        except ConnectionRefusedError:
+            return True
+
     def test_drained(self):
-        cp = self.p.control_plane().start(graceful_timeout_ms=10000, shutdown_timeout_ms=20000)
-        wait_until(cp.leads, 10, "a leader")
+        cp = self.p.control_plane().start(graceful_timeout_ms=60000, shutdown_timeout_ms=90000)
+        wait_until(cp.leads, 60, "a leader")
         open_request = self.half_a_request(cp)
         cp.signal(signal.SIGTERM)
-        wait_until(lambda: "event=drains" in cp.log(), 5, "the drain")
-        with self.assertRaises(ConnectionRefusedError):
-            socket.create_connection(("127.0.0.1", cp.port), 5).close()
+        wait_until(lambda: "event=drains" in cp.log(), 60, "the drain")
+        wait_until(lambda: self.refuses(cp.port), what="the port to be closed")
         open_request.sendall(b'"files":[]' + b" " * 88 + b"}")
         self.assertIn(b"DRAINING", open_request.recv(4096), "what was open is answered")
         self.assertEqual(cp.wait(), 0)
@@ -47,7 +54,7 @@ class Serve(unittest.TestCase):
             ("cp", self.p.control_plane()), ("node", self.p.node("node-1")))]
         cp, node = programs
         cp.start(head_interval_ms=100)
-        wait_until(cp.leads, 10, "a leader")
+        wait_until(cp.leads, 60, "a leader")
         node.start(good_after_ms=100)
         cp("publish", "-m", "one", trilane.POLICIES)
         self.assertEqual(node.version(), 1)
@@ -71,7 +78,7 @@ class Serve(unittest.TestCase):
     def test_a_drain_has_an_end(self):
         """The request never ends: graceful_timeout_ms ends it, and that is still a clean stop."""
         cp = self.p.control_plane().start(graceful_timeout_ms=300, shutdown_timeout_ms=20000)
-        wait_until(cp.leads, 10, "a leader")
+        wait_until(cp.leads, 60, "a leader")
         self.half_a_request(cp)
         cp.signal(signal.SIGTERM)
         self.assertEqual(cp.wait(), 0)
@@ -79,22 +86,22 @@ class Serve(unittest.TestCase):
     def test_forced(self):
         """Requests may go on for longer than the process may: 6."""
         cp = self.p.control_plane().start(graceful_timeout_ms=60000, shutdown_timeout_ms=700)
-        wait_until(cp.leads, 10, "a leader")
+        wait_until(cp.leads, 60, "a leader")
         request = self.half_a_request(cp)
         started = time.monotonic()
         cp.signal(signal.SIGTERM)
         self.assertEqual(cp.wait(), 6)
-        self.assertLess(time.monotonic() - started, 5)
+        self.assertLess(time.monotonic() - started, 30)
         self.assertIn("event=forced", cp.log())
         request.close()
         # Nothing is left behind that keeps the next one from starting.
         cp.start(lease_ms=1000)
-        wait_until(cp.leads, 20, "a leader after the forced end")
+        wait_until(cp.leads, 60, "a leader after the forced end")
         self.assertEqual(cp.stop(), 0)
 
     def serial(self, port):
         context = ssl.create_default_context(cafile=str(self.p.ca))
-        with socket.create_connection(("127.0.0.1", port), 5) as plain, \
+        with socket.create_connection(("127.0.0.1", port), 60) as plain, \
                 context.wrap_socket(plain, server_hostname="localhost") as tls:
             return tls.getpeercert()["serialNumber"]
 
@@ -117,11 +124,11 @@ class Serve(unittest.TestCase):
         use(second)
         self.assertEqual(self.serial(port), before, "not before it is told")
         cp.signal(signal.SIGHUP)
-        wait_until(lambda: self.serial(port) != before, 5, "the new certificate")
+        wait_until(lambda: self.serial(port) != before, 60, "the new certificate")
         after = self.serial(port)
         key.write_text("this is no key")
         cp.signal(signal.SIGHUP)
-        wait_until(lambda: "level=error module=serve event=reload" in cp.log(), 5, "the refusal")
+        wait_until(lambda: "level=error module=serve event=reload" in cp.log(), 60, "the refusal")
         self.assertEqual(self.serial(port), after, "what cannot be read changes nothing")
         self.assertEqual(cp.stop(), 0)
 

@@ -42,7 +42,7 @@ class Packages(unittest.TestCase):
         told = self.root / "told"
         argv = [shutil.which("unshare"), {"root": "-Ur", "somebody": "-U"}[user]]
         done = subprocess.run([*argv, str(self.bin / "bash"), str(self.root / "run"), *args],
-                              capture_output=True, text=True, timeout=20, check=False,
+                              capture_output=True, text=True, timeout=120, check=False,
                               env={"PATH": str(self.bin), "TOLD": str(told)})
         self.assertEqual(done.stdout, "")
         lines = told.read_text(encoding="utf-8").splitlines() if told.exists() else []

@@ -16,7 +16,7 @@ from trilane import BUILD, SOURCE, WITH_PARENT, free_port
 PAGE = SOURCE / "docs" / "trio.md"
 DATABASE = "127.0.1.4"
 PORTS = ("4222", "6222", "9080", "9443", "8443", "8444", "8082")
-PATIENCE_S = 60
+PATIENCE_S = 240
 SECTIONS_BEFORE_DATABASE = 3  # what comes before the page, keys, certificates.
 
 
