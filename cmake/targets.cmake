@@ -53,8 +53,9 @@ endfunction()
 # trilane_python_test(PATH LABEL integration|faults|conformance [TIMEOUT seconds] [THREADED]
 # [COUNTED TARGETS...]): PATH is below the project's folder, without ".py"; run by Debian's own
 # python, in which its packages are found. It imports tests/support/trilane.py; exit 0 passes, 77 is
-# a skip whose last line says why. THREADED ones run with binaries under TSan, too; COUNTED ones count
-# far with the TARGETS of preset counts.
+# a skip whose last line says why. It has three times the seconds: machines differ, and are shared.
+# THREADED ones run with binaries under TSan, too; COUNTED ones count far with the TARGETS of preset
+# counts.
 function(trilane_python_test path)
     cmake_parse_arguments(ARG "THREADED" "LABEL;TIMEOUT" "COUNTED" ${ARGN})
     string(REGEX REPLACE "^tests/" "" name ${path})
@@ -72,8 +73,9 @@ function(trilane_python_test path)
         list(APPEND labels counted)
         add_dependencies(counted_tests ${ARG_COUNTED})
     endif()
+    math(EXPR patience "3 * ${ARG_TIMEOUT}")
     # Those that may take longest start first.
-    set_tests_properties(${name} PROPERTIES LABELS "${labels}" TIMEOUT ${ARG_TIMEOUT}
+    set_tests_properties(${name} PROPERTIES LABELS "${labels}" TIMEOUT ${patience}
         COST ${ARG_TIMEOUT} SKIP_RETURN_CODE 77 ENVIRONMENT
         "TRILANE_SOURCE_DIR=${PROJECT_SOURCE_DIR};TRILANE_BUILD_DIR=${CMAKE_BINARY_DIR};PYTHONPATH=${PROJECT_SOURCE_DIR}/tests/support")
 endfunction()
