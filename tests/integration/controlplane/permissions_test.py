@@ -206,7 +206,7 @@ spec: {security: dev, trustDomain: trilane.test}
         with NatsClient(self.p.nats, "events") as nodes, NatsClient(self.p.nats) as control:
             for stream in ("TRILANE_EVENTS", "TRILANE_QUARANTINE"):
                 wait_until(lambda s=stream: "error" not in json.loads(
-                    nodes.request("$JS.API.STREAM.INFO." + s)), 10, stream)
+                    nodes.request("$JS.API.STREAM.INFO." + s)), what=stream)
                 self.assertIn("error", json.loads(control.request("$JS.API.STREAM.INFO." + stream)))
         self.assertEqual(self.cp.api("GET", "/api/v1/status")[1]["bus"]["last_error"], "")
 
