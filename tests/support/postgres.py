@@ -10,6 +10,7 @@ tests kill processes, not machines. As root it runs as postgres or nobody, since
 """
 
 import atexit
+import contextlib
 import os
 import pathlib
 import pwd
@@ -136,7 +137,7 @@ class Postgres(Process):
             self.sql('CREATE DATABASE "%s"' % self.database, database="postgres")
         return self
 
-    def wait_ready(self, timeout=30):
+    def wait_ready(self, timeout=60):
         def ready():
             assert self.alive(), "PostgreSQL ended:\n" + self.log()[-4000:]
             return self._psql("SELECT 1", "postgres").returncode == 0
@@ -159,16 +160,16 @@ class Postgres(Process):
             return None
         self._signal_all(signal.SIGKILL)
         self.paused = False
-        code = self.popen.wait(10)
+        code = self.popen.wait(30)
         # The next start asks whether somebody is attached to the old shared memory.
-        wait_until(lambda: not self._orphans(), 10, "the sessions of a killed PostgreSQL to end")
+        wait_until(lambda: not self._orphans(), 60, "the sessions of a killed PostgreSQL to end")
         return code
 
     def pause(self):
         """SIGSTOP to all its processes: the kernel still takes connections, nobody answers."""
         self._signal_all(signal.SIGSTOP)
         self.paused = True
-        wait_until(lambda: all(self._state(pid) in "Tt" for pid in self.processes()), 10,
+        wait_until(lambda: all(self._state(pid) in "Tt" for pid in self.processes()), 30,
                    "PostgreSQL to stop")
 
     def resume(self):
@@ -200,12 +201,32 @@ class Postgres(Process):
                             " WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()",
                             database="postgres"))
 
+    @contextlib.contextmanager
+    def held(self, text):
+        """Runs SQL in a session of its own, in a transaction that stays open until the block is
+        left."""
+        with subprocess.Popen(self._psql_words(self.database), stdin=subprocess.PIPE, text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                              env=self._psql_variables()) as session:
+            try:
+                session.stdin.write("BEGIN; %s; SELECT 'held';\n" % text)
+                session.stdin.flush()
+                said = session.stdout.readline()
+                assert said == "held\n", said
+                yield
+            finally:
+                session.stdin.close()  # its end undoes the transaction.
+
+    def _psql_words(self, database):
+        return ["psql", "-X", "-q", "-A", "-t", "-F", "\t", "-v", "ON_ERROR_STOP=1", "-h",
+                "127.0.0.1", "-p", str(self.port), "-U", USER, "-d", database]
+
+    def _psql_variables(self):
+        return dict(self.variables(), PGPASSWORD=self.password, PGCONNECT_TIMEOUT="5")
+
     def _psql(self, text, database):
-        environment = dict(self.variables(), PGPASSWORD=self.password, PGCONNECT_TIMEOUT="5")
-        return subprocess.run(
-            ["psql", "-X", "-q", "-A", "-t", "-F", "\t", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1",
-             "-p", str(self.port), "-U", USER, "-d", database, "-c", text],
-            capture_output=True, text=True, timeout=30, env=environment, check=False)
+        return subprocess.run([*self._psql_words(database), "-c", text], capture_output=True,
+                              text=True, timeout=60, env=self._psql_variables(), check=False)
 
     def processes(self):
         """Its processes that live, the first one first."""
@@ -279,7 +300,7 @@ class Standby(Postgres):
     def wait_streamed(self):
         """Until it has all that the primary wrote by now."""
         lsn = self.primary.sql("SELECT pg_current_wal_lsn()")[0][0]
-        wait_until(lambda: self.sql("SELECT pg_last_wal_replay_lsn() >= '%s'" % lsn)[0][0] == "t", 10,
+        wait_until(lambda: self.sql("SELECT pg_last_wal_replay_lsn() >= '%s'" % lsn)[0][0] == "t", 60,
                    "the standby to have it all")
 
     def promote(self):

@@ -37,6 +37,8 @@ POLICIES = SOURCE / "policies"
 # take one between its choice and its use.
 PORTS = range(10000, 24000)
 PATIENCE_S = 60  # on a machine that does much else; a wait ends with its condition.
+ANSWER_S = 30.0  # of a server that a test asks: past it, it hangs.
+WRITE_S = 120.0  # a publication waits for a leader, for signatures, and for whatever a test holds up.
 SAID_S = 20  # a node that reaches NATS says its first status at once.
 COMMAND_GROUPS = ("identity", "key", "proposal", "root")  # whose commands are two words.
 
@@ -103,7 +105,7 @@ def wait_until(condition, timeout=PATIENCE_S, what="the condition", step=0.05):
         time.sleep(step)
 
 
-def http(method, url, body=None, headers=None, timeout=10, context=None):
+def http(method, url, body=None, headers=None, timeout=ANSWER_S, context=None):
     """One request; returns (status, headers, bytes), whatever the status is."""
     request = urllib.request.Request(url, data=body, method=method, headers=headers or {})
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}),
@@ -186,7 +188,7 @@ class Process:
         if self.popen is None:
             return None
         self.signal(signal.SIGKILL)
-        return self.popen.wait(10)
+        return self.popen.wait(30)
 
 
 def control_plane_permissions(env):
@@ -429,7 +431,7 @@ class ControlPlane(Process):
 
     def leads(self):
         """Whether it leads and its heads go out (before the first publication: could)."""
-        leader = json.loads(http("GET", self.url + "/api/v1/status", timeout=2)[2])["leader"]
+        leader = self.told(timeout=2)["leader"]
         return leader["leads"] and leader["code"] == ""
 
     def hears(self, node_id):
@@ -492,8 +494,12 @@ class ControlPlane(Process):
         if body is not None:
             data = json.dumps(body).encode()
             sent["Content-Type"] = "application/json"
-        status, _, answer = http(method, self.url + path, data, sent, timeout=PATIENCE_S)
+        status, _, answer = http(method, self.url + path, data, sent, timeout=WRITE_S)
         return status, json.loads(answer) if answer else None
+
+    def told(self, timeout=ANSWER_S):
+        """GET /api/v1/status, by no process of its own: for conditions."""
+        return json.loads(http("GET", self.url + "/api/v1/status", timeout=timeout)[2])
 
     def metric(self, name):
         return _metric(self.url, name)

@@ -8,6 +8,7 @@
 Two of the three replicas sign each manifest; a fourth manifest key, "break-glass", is held by none.
 """
 
+import contextlib
 import json
 import subprocess
 
@@ -94,37 +95,48 @@ class Trio(Platform):
         self.wait_leader()
         return self
 
-    def leader(self):
+    def leader(self, besides=None):
         """The replica that leads and whose heads go out; None while there is none."""
         for replica in self.replicas:
-            if replica.answers() and replica.leads():
-                return replica
+            with contextlib.suppress(OSError):  # one that just starts, or is busy.
+                if replica is not besides and replica.answers() and replica.leads():
+                    return replica
         return None
 
-    def wait_leader(self, besides=None, timeout=20):
-        def led():
-            leader = self.leader()
-            return leader if leader is not besides else None
-        return wait_until(led, timeout, "a leader", step=0.02)
+    def wait_leader(self, besides=None, timeout=60):
+        return wait_until(lambda: self.leader(besides), timeout, "a leader", step=0.02)
 
-    def wait_followed(self, leader, timeout=20):
-        """Until all the others know that they follow it."""
+    def wait_followed(self, leader, timeout=60):
+        """Until all the others know that they follow it, and could take over: they reach NATS."""
         def follows(replica):
-            told = json.loads(http("GET", replica.url + "/api/v1/status", timeout=2)[2])["leader"]
-            return told["holder"] == leader.name and told["code"] == "NOT_LEADER"
+            told = replica.told(timeout=2)
+            return (told["leader"]["holder"] == leader.name and
+                    told["leader"]["code"] == "NOT_LEADER" and told["bus"]["state"] == "connected")
         for replica in self.replicas:
             if replica is not leader:
                 wait_until(lambda r=replica: follows(r), timeout, replica.name + " to follow", 0.02)
 
-    def followers(self):
-        leader = self.leader()
+    def followers(self, leader=None):
+        """All but the one that leads: 'leader' where a test has asked who that is."""
+        leader = leader or self.wait_leader()
         return [replica for replica in self.replicas if replica is not leader]
+
+    @staticmethod
+    def proposed(replica):
+        """The proposal that is open, as the API tells it; {} when there is none."""
+        status, proposal = replica.api("GET", "/api/v1/proposal")
+        return proposal if status == 200 else {}
+
+    def wait_proposal(self, replica, above=0):
+        """Until one is open behind that version: one that was given up stays open until there is
+        another."""
+        wait_until(lambda: self.proposed(replica).get("version", 0) > above, 60, "a proposal")
 
     def urls(self):
         """For a command that may ask any of them."""
         return ",".join(replica.url for replica in self.replicas)
 
-    def command_anywhere(self, *args, timeout=60):
+    def command_anywhere(self, *args, timeout=120):
         """A command with all replicas as its servers; the finished process."""
         return subprocess.run([CP, str(args[0]), "--server", self.urls(), "--token-file",
                                str(self.directory / "token")] + [str(a) for a in args[1:]],
@@ -140,10 +152,11 @@ class Trio(Platform):
     def history(self):
         """Versions as the first replica that reaches the database tells them, newest first."""
         for replica in self.replicas:
-            if replica.answers():
-                status, _, body = http("GET", replica.url + "/api/v1/history")
-                if status == 200:
-                    return json.loads(body)["versions"]
+            with contextlib.suppress(OSError):
+                if replica.answers():
+                    status, _, body = http("GET", replica.url + "/api/v1/history")
+                    if status == 200:
+                        return json.loads(body)["versions"]
         raise AssertionError("no replica knows the history")
 
 

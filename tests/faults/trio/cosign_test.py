@@ -12,7 +12,7 @@ from trio import Trio
 
 class Cosigned(unittest.TestCase):
     def setUp(self):
-        self.t = Trio(cluster=False, head_interval_ms=200, status_interval_ms=500)
+        self.t = Trio(cluster=False, head_interval_ms=200)
         self.addCleanup(self.t.close)
         self.t.start()
 
@@ -21,13 +21,13 @@ class Cosigned(unittest.TestCase):
 
     def command(self, *args):
         """At whoever leads: the version, once two have signed."""
-        answer = self.t.leader().json(args[0], "--wait", "no", "-m", "m", *args[1:])
+        answer = self.t.wait_leader().json(args[0], "--wait", "no", "-m", "m", *args[1:])
         self.assertEqual(len(answer["record"]["signers"].split(",")), 2, answer)
         return answer
 
     def revoked(self, version):
         """What the version has that the first one has not."""
-        leader = self.t.leader()
+        leader = self.t.wait_leader()
         return [c["id"] for c in leader.json("diff", "1", str(version))["diff"]["changes"]
                 if c["kind"] == "revocation"]
 
@@ -46,26 +46,27 @@ class Cosigned(unittest.TestCase):
         self.addCleanup(other.silence)
         self.assertEqual(self.command("publish", self.sources("first"))["format"], 2)
         other.speaks(1, FORMER)
-        wait_until(self.is_heard, what="the other node's status")
+        wait_until(self.is_heard, 60, "the other node's status")
         self.assertEqual(self.command("publish", self.sources("second"))["format"], 1)
         self.assertEqual(self.command("rollback", "2")["format"], 1)
         self.with_the_break_glass_key()
 
     def is_heard(self):
-        nodes = {n["node"]: n for n in self.t.leader().json("status")["nodes"]}
+        nodes = {n["node"]: n for n in self.t.wait_leader().json("status")["nodes"]}
         return nodes.get("other", {}).get("live") and nodes["other"]["format"] == 1
 
     def with_the_break_glass_key(self):
         """The sources at hand, too, are compiled in the format that is proposed."""
-        last, sources, answer = self.t.leader(), self.sources("third"), {}
-        for follower in self.t.followers():
+        last, sources, answer = self.t.wait_leader(), self.sources("third"), {}
+        before = self.t.proposed(last).get("version", 0)
+        for follower in self.t.followers(last):
             follower.kill()
         waiting = threading.Thread(target=lambda: answer.update(
-            last.json("publish", "--sign-timeout", "30", "--wait", "no", "-m", "glass", sources)))
+            last.json("publish", "--sign-timeout", "60", "--wait", "no", "-m", "glass", sources)))
         waiting.start()
-        wait_until(lambda: last.run("proposal", "show").returncode == 0, 10, "a proposal")
+        self.t.wait_proposal(last, above=before)
         last("proposal", "sign", "--key", self.t.break_glass, sources)
-        waiting.join(40)
+        waiting.join(90)
         self.assertIn("break-glass", answer["record"]["signers"])
         self.assertEqual(answer["format"], 1)
 

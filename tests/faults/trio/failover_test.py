@@ -20,7 +20,7 @@ class Failover(unittest.TestCase):
             cls.node = cls.t.node("node-1").start(good_after_ms=100, status_interval_ms=500,
                                                   poll_interval_ms=500)
             cls.t.publish("first")
-            wait_until(lambda: cls.node.version() == 1, 10, "the node serves it")
+            wait_until(lambda: cls.node.version() == 1, 60, "the node serves it")
         except BaseException:
             cls.t.close()
             raise
@@ -49,7 +49,7 @@ class Failover(unittest.TestCase):
         epoch = self.order()[0]
         began = time.monotonic()
         fault()
-        wait_until(lambda: self.order()[0] > epoch, 10, "a head of another leader", step=0.01)
+        wait_until(lambda: self.order()[0] > epoch, 60, "a head of another leader", step=0.01)
         took = time.monotonic() - began
         self.assertLess(took, TAKE_OVER_S)
         print("figure: failover %s %.0f ms" % (self.id().rsplit("_", 1)[1], took * 1000))
@@ -61,7 +61,7 @@ class Failover(unittest.TestCase):
         return versions[0]["version"]
 
     def test_planned_and_published_by_way_of_any_replica(self):
-        one, other = self.t.followers()
+        one, other = self.t.followers(self.leader)
         plan = one.json("plan", POLICIES)["plan"]
         done = other.json("publish", "--again", "--wait", "no", "-m", "as planned", "--plan", plan)
         self.assertEqual(self.published_once("as planned"), done["record"]["version"])
@@ -70,16 +70,16 @@ class Failover(unittest.TestCase):
         self.taken_over(self.leader.kill)
         version = self.t.publish("after a kill")
         self.assertEqual(self.published_once("after a kill"), version)
-        wait_until(lambda: self.node.version() == version, 10, "the node serves it")
+        wait_until(lambda: self.node.version() == version, 60, "the node serves it")
 
     def test_stopped(self):
         leader = self.taken_over(self.leader.pause)
         version = self.t.publish("while it is stopped")
         self.leader.resume()
-        wait_until(lambda: not self.leader.leads(), 10, "it knows that it leads no more")
-        self.assertTrue(leader.leads())
+        wait_until(lambda: not self.leader.leads(), 60, "it knows that it leads no more")
+        wait_until(leader.leads, 60, "the other one to go on")
         self.published_once("while it is stopped")
-        wait_until(lambda: self.node.version() == version, 10, "the node serves it")
+        wait_until(lambda: self.node.version() == version, 60, "the node serves it")
 
     def test_cut_from_nats(self):
         self.taken_over(self.t.bus_wires[self.index].freeze)
@@ -98,7 +98,7 @@ class Failover(unittest.TestCase):
         self.taken_over(self.t.store_wires[self.index].cut)
 
     def test_followers_answer_and_forward(self):
-        follower = self.t.followers()[0]
+        follower = self.t.followers(self.leader)[0]
         before = follower.json("history")["versions"]
         self.assertEqual(before, self.leader.json("history")["versions"])
         done = follower.json("publish", "--again", "-m", "by a follower", POLICIES)

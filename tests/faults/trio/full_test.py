@@ -32,7 +32,7 @@ class LimitedNats(Nats):
         self._configure()
         reloads = self.log().count("Reloaded server configuration")
         self.signal(signal.SIGHUP)
-        wait_until(lambda: self.log().count("Reloaded server configuration") > reloads, 10, "it")
+        wait_until(lambda: self.log().count("Reloaded server configuration") > reloads, 60, "it")
 
     def _configure(self):
         super()._configure()
@@ -54,7 +54,7 @@ class Full(unittest.TestCase):
         self.addCleanup(self.t.close)
         self.t.start()
         self.node = self.t.node("node-1").start(good_after_ms=100, status_interval_ms=300,
-                                                poll_interval_ms=300, stale_after_ms=2000)
+                                                poll_interval_ms=300, stale_after_ms=4000)
         self.publish("first")
 
     def sources(self, kib):
@@ -66,12 +66,13 @@ class Full(unittest.TestCase):
 
     def publish(self, message):
         version = self.t.publish(message)
-        wait_until(lambda: self.node.version() == version, 10, "the node at version %d" % version)
+        wait_until(lambda: self.node.version() == version, 60, "the node at version %d" % version)
         return version
 
     def heads_go_on(self):
+        """For longer than it takes a node to be stale, or a row that is not renewed to run out."""
         before = self.node.dump()["snapshot"]["sequence"]
-        wait_until(lambda: self.node.dump()["snapshot"]["sequence"] > before + 12, 10, "heads")
+        wait_until(lambda: self.node.dump()["snapshot"]["sequence"] > before + 25, 60, "heads")
         self.assertEqual(http("GET", self.node.admin + "/ready")[0], 200)
         self.assertNotIn("STALE", self.node.log())
 
@@ -94,15 +95,15 @@ class Full(unittest.TestCase):
     def goes_on(self, leader):
         self.publish("with room again")
         self.assertEqual(self.messages(), ["first", "with room again"])
-        self.assertIs(self.t.leader(), leader)
+        self.assertIs(self.t.wait_leader(), leader)
 
     def test_the_disk_of_postgresql_is_full(self):
-        platform = SmallDisk(cluster=False, head_interval_ms=200)
+        platform = SmallDisk(cluster=False, head_interval_ms=200, lease_ms=4000)
         if not platform.postgres.can_start():
             platform.close()
             self.skipTest("no user namespaces here")
         self.start(platform)
-        leader = self.t.leader()
+        leader = self.t.wait_leader()
         self.t.postgres.fill()
         self.refused("STORE_FULL", "the database's disk is full")
         self.t.postgres.make_room()
@@ -118,17 +119,18 @@ class Full(unittest.TestCase):
                 self.assertNotIn("error", json.loads(admin.request("others", b"x" * (1 << 19))))
 
     def test_the_store_of_jetstream_is_full(self):
-        self.start(SmallStore(cluster=False, head_interval_ms=200, bucket_bytes=BUCKET_MIB << 20))
-        leader = self.t.leader()
+        self.start(SmallStore(cluster=False, head_interval_ms=200, lease_ms=4000,
+                              bucket_bytes=BUCKET_MIB << 20))
+        leader = self.t.wait_leader()
         self.use_account()
         self.t.nats.limit(OTHERS_MIB)
         self.refused("BUS_LIMIT", "NATS said last: KV_trilane_demo_snapshots: resource limits"
                                   " exceeded for account")
         for told in ("NO HEAD GOES OUT: BUS_LIMIT: ",
                      "NATS SAID LAST: KV_trilane_demo_snapshots: "):
-            wait_until(lambda t=told: t in leader.run("status").stdout, 10, told)
+            wait_until(lambda t=told: t in leader.run("status").stdout, 60, told)
         self.t.nats.limit(ACCOUNT_MIB)
-        wait_until(leader.leads, 10, "heads to rest in the bucket again")
+        wait_until(leader.leads, 60, "heads to rest in the bucket again")
         self.goes_on(leader)
 
 

@@ -48,6 +48,7 @@ class Limits(unittest.TestCase):
     def refused(self, code, text):
         self.cp.start(head_interval_ms=200, forward_wait_ms=500, lease_ms=3000,
                       fetch_timeout_ms=500)
+        wait_until(self.has_looked, 60, "the first beat")
         began = time.monotonic()
         done = self.cp.run("publish", "-m", "one", trilane.POLICIES)
         self.assertLess(time.monotonic() - began, REFUSED_S)
@@ -55,9 +56,15 @@ class Limits(unittest.TestCase):
         self.assertRegex(done.stderr, "^error: (%s): " % code)
         self.assertRegex(done.stderr, text)
 
+    def has_looked(self):
+        """Whether it led, and was let in by NATS or told why not."""
+        told = self.cp.told()
+        heard = told["bus"]["state"] == "connected" or told["bus"]["last_error"]
+        return told["leader"]["code"] != "NOT_LEADER" and heard
+
     def is_told(self, text):
         wait_until(lambda: "NATS SAID LAST: " in self.cp("status") and
-                   text in self.cp("status"), 10, "the status to say so")
+                   text in self.cp("status"), 60, "the status to say so")
 
     def test_the_number_of_streams(self):
         self.start(account="{ max_streams: 1 }")
@@ -89,11 +96,11 @@ class Limits(unittest.TestCase):
 
     def test_the_number_of_connections(self):
         self.start(server="max_connections: 1")
-        with wait_until(lambda: NatsClient(self.p.nats), 10, "the one that looked at it to leave"):
+        with wait_until(lambda: NatsClient(self.p.nats), 60, "the one that looked at it to leave"):
             # A reset may come before the server's words are read.
             self.refused("BUS_UNAVAILABLE", "maximum connections exceeded|ended the connection"
                                             " before it let us in: a limit of connections")
-        wait_until(self.cp.leads, 20, "it to be let in")
+        wait_until(self.cp.leads, 60, "it to be let in")
         self.cp("publish", "-m", "one", trilane.POLICIES)
 
     def test_a_subject_that_the_list_lacks(self):
@@ -124,8 +131,11 @@ class Limits(unittest.TestCase):
         self.cp = self.p.control_plane(
             nats_urls="nats://127.0.0.1:%d" % server.getsockname()[1])
         self.cp.start()
-        said = wait_until(lambda: self.cp.json("status")["bus"]["last_error"], 10, "its words")
-        self.assertEqual(said.count("wrong ?[31m ? exceeded"), 1, said)
+        def said():
+            text = self.cp.told()["bus"]["last_error"]
+            return text if "exceeded" in text else None
+        words = wait_until(said, 60, "its words")
+        self.assertEqual(words.count("wrong ?[31m ? exceeded"), 1, words)
 
 
 if __name__ == "__main__":

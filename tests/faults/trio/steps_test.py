@@ -25,20 +25,20 @@ spec: {}
 
 class Steps(unittest.TestCase):
     def setUp(self):
-        self.t = Trio(cluster=False, head_interval_ms=200, lease_ms=1000)
+        self.t = Trio(cluster=False, head_interval_ms=200)
         self.addCleanup(self.t.close)
         self.t.start()
         self.t.publish("first")
 
     def lead_with_fault(self, fault):
         """Has a replica lead that meets the fault in its next publication."""
-        leader = self.t.leader()
+        leader = self.t.wait_leader()
         leader.stop()
         leader.start(fault_step=fault)
         for other in self.t.replicas:
             if other is not leader:
                 other.pause()
-        wait_until(leader.leads, 10, "the one with the fault leads")
+        wait_until(leader.leads, 60, "the one with the fault leads")
         for other in self.t.replicas:
             other.resume()
         return leader
@@ -49,9 +49,9 @@ class Steps(unittest.TestCase):
         version = self.t.publish(message)
         if fault:
             leader.paused = True
-            wait_until(lambda: self.t.wait_leader(besides=leader), 10, "another leads")
+            self.t.wait_leader(besides=leader)
             leader.resume()
-            wait_until(lambda: not leader.leads(), 10, "it is refused")
+            wait_until(lambda: not leader.leads(), 60, "it is refused")
         found = [v["version"] for v in self.t.history() if v["message"] == message]
         self.assertEqual(found, [version])
         leader.stop()
@@ -86,7 +86,7 @@ class Between(unittest.TestCase):
         self.t.publish("first")
 
     def test_what_was_published_meanwhile_is_not_written_over(self):
-        last, answers = self.t.leader(), []
+        last, answers = self.t.wait_leader(), []
         os.mkfifo(self.gate)
         body = {"files": files_of(POLICIES), "message": "planned on 1", "author": "test",
                 "base": 1, "again": True}
@@ -104,10 +104,10 @@ class Between(unittest.TestCase):
             if replica is not last:
                 replica.stop()
         last.resume()
-        wait_until(last.leads, 10, "it leads again")
+        wait_until(last.leads, 60, "it leads again")
         os.write(gate, b"go\n")
         os.close(gate)
-        sender.join(30)
+        sender.join(120)
         status, answer = answers[0]
         self.assertEqual((status, answer["code"]), (409, "BASE_CHANGED"), answer)
         self.assertIn("version 2 was published meanwhile", answer["message"])
