@@ -20,6 +20,8 @@ import world  # noqa: E402
 
 BOLD, DIM, RED, PLAIN = ("\033[1m", "\033[2m", "\033[31m", "\033[0m") if sys.stdout.isatty() else \
     ("", "", "", "")
+CALL_S = 20  # a machine may be busy.
+WAIT_S = 60
 OPTIONS = (("grpc.enable_http_proxy", 0), ("grpc.max_reconnect_backoff_ms", 500))
 
 
@@ -55,34 +57,35 @@ class Callers:
         return self.pb_grpc.HelloStub(self.channels[k])
 
     def say(self, k, name="world", caller="web"):
-        return self.hello(k).Say(self.pb.HelloRequest(name=name), timeout=5,
+        return self.hello(k).Say(self.pb.HelloRequest(name=name), timeout=CALL_S,
                                  metadata=self.metadata(caller))
 
     def say_many(self, k, count, caller="web"):
         return list(self.hello(k).SayMany(self.pb.HelloRequest(name="world", count=count),
-                                          timeout=5, metadata=self.metadata(caller)))
+                                          timeout=CALL_S, metadata=self.metadata(caller)))
 
     def requests(self, *names):
         return iter([self.pb.HelloRequest(name=name) for name in names])
 
     def collect(self, k, *names):
-        return self.hello(k).Collect(self.requests(*names), timeout=5,
+        return self.hello(k).Collect(self.requests(*names), timeout=CALL_S,
                                      metadata=self.metadata("web"))
 
     def chat(self, k, *names):
-        return list(self.hello(k).Chat(self.requests(*names), timeout=5,
+        return list(self.hello(k).Chat(self.requests(*names), timeout=CALL_S,
                                        metadata=self.metadata("web")))
 
     def say_mtls(self, k):
         with self.tls_channel(k, self.world.web) as channel:
             return self.pb_grpc.HelloStub(channel).Say(self.pb.HelloRequest(name="mTLS"),
-                                                       timeout=5)
+                                                       timeout=CALL_S)
 
     def publish(self, k, payload, caller="web"):
         envelope = self.bus.Envelope(event_id="made-by-hand", canonical_type="Greeting.v1",
                                      payload=payload)
         return self.bus_grpc.BusStub(self.channels[k]).PublishOne(
-            self.bus.PublishRequest(envelope=envelope), timeout=5, metadata=self.metadata(caller))
+            self.bus.PublishRequest(envelope=envelope), timeout=CALL_S,
+            metadata=self.metadata(caller))
 
     def refusal(self, call, *arguments, **named):
         """What a refused call says: (status name, sentence, trailers and headers as one dict)."""
@@ -116,7 +119,7 @@ class Demo:
         # Nodes read all from the bucket, where somebody overwrites it later: what is sent beside the
         # hint would have them swap all the same.
         w.cp.start(content_push_bytes=0)
-        trilane.wait_until(self.leads, what="the control plane to lead")
+        trilane.wait_until(w.cp.leads, WAIT_S, "the control plane to lead")
         for node in w.nodes:
             node.start()
         w.start_services()
@@ -170,7 +173,7 @@ class Demo:
 
     def events(self):
         trilane.wait_until(lambda: self.world.canonical_api("GET", "/greetings")[1]["opened"],
-                           what="hello-canonical's subscription through node-1")
+                           WAIT_S, "hello-canonical's subscription through node-1")
         before = len(self.world.canonical_api("GET", "/greetings")[1]["greetings"])
         status, sent = self.world.canonical_api(
             "POST", "/greet", {"to": "world", "text": "greeting %d", "count": 5})
@@ -180,7 +183,7 @@ class Demo:
         def arrived():
             seen = self.world.canonical_api("GET", "/greetings")[1]["greetings"][before:]
             return seen if len(seen) >= len(ids) else None
-        seen = trilane.wait_until(arrived, what="five greetings")
+        seen = trilane.wait_until(arrived, WAIT_S, "five greetings")
         assert [event["event_id"] for event in seen] == ids, (sent, seen)
         assert all(event["tenant"] == "acme" for event in seen), seen
         return ("hello-canonical published 5 Greeting.v1 through node-0",
@@ -238,8 +241,14 @@ class Demo:
     def broken(self):
         self.edit_policies("acme/policies.yaml", "name: reports-may-say", "name: reports-may-call")
         self.thief = intruder.Intruder(self.world.nats.port, world.ENVIRONMENT)
+        # Nodes fetch when all of it is broken, however soon the intruder gets to do so.
+        for node in self.world.nodes:
+            node.pause()
         self.publish("a version that an intruder breaks", live=False)
-        codes = trilane.wait_until(self.refused_by_both, 20, "both nodes to refuse version 3")
+        self.thief.catch_up()
+        for node in self.world.nodes:
+            node.resume()
+        codes = trilane.wait_until(self.refused_by_both, WAIT_S, "both nodes to refuse version 3")
         assert self.thief.overwritten > 0
         versions = [node.version() for node in self.world.nodes]
         assert versions == [2, 2], versions
@@ -254,7 +263,7 @@ class Demo:
         self.world.cp("rollback", "2", "-m", "back to what worked")
         self.wait_version(4)
         self.thief.close()
-        trilane.wait_until(lambda: not any(self.refusals()), 20, "the refusals to be over")
+        trilane.wait_until(lambda: not any(self.refusals()), WAIT_S, "the refusals to be over")
         assert len(self.callers.say_many(0, 1, caller="reports")) == 1
         return ("rolled back to version 2, which is published as version 4, the intruder still there",
                 "both nodes hold its chunks already and acknowledge it: %s" % self.standing())
@@ -276,25 +285,23 @@ class Demo:
         node = self.world.nodes[1]
         node.kill()
         node.start()
-        trilane.wait_until(node.ready, what="node-1 to be ready")
+        trilane.wait_until(node.ready, WAIT_S, "node-1 to be ready")
         version = node.version()
         assert version == 4, version
-        answer = trilane.wait_until(self.say_after_restart, what="a call through node-1")
+        answer = trilane.wait_until(self.say_after_restart, WAIT_S, "a call through node-1")
         return ("killed node-1 and started it again, with control plane and NATS still dead",
                 "it serves version %d from its disk: \"%s\"" % (version, answer.message))
 
     def back(self):
         self.world.nats.start()
         self.world.cp.start()
-        trilane.wait_until(self.leads, 20, "the old lease to run out")
-        self.publish("everything is back")
-        version = self.world.cp.json("status")["leader"]["head_version"]
-        self.wait_version(version)
+        trilane.wait_until(self.world.cp.leads, WAIT_S, "the old lease to run out")
+        self.wait_version(self.publish("everything is back"))
 
         def greeted():
             return self.world.canonical_api("POST", "/greet", {"to": "all", "text": "back"})[0] \
                 == 200
-        trilane.wait_until(greeted, 20, "events to flow again")
+        trilane.wait_until(greeted, WAIT_S, "events to flow again")
         return ("started NATS and the control plane again and published",
                 "both nodes acknowledge it: %s; events flow again" % self.standing())
 
@@ -307,12 +314,15 @@ class Demo:
             return None  # the channel still backs off from the dead process.
 
     def publish(self, message, live=True):
-        """Publishes the copy of policies/; whether the nodes take it is for the step to say."""
+        """Publishes the copy of policies/; whether the nodes take it is for the step to say. The
+        version."""
         w = self.world
-        done = w.cp.run("publish", "-m", message, "--timeout", 20 if live else 2, w.policies)
+        done = w.cp.run("publish", "--output", "json", "-m", message, "--timeout",
+                        WAIT_S if live else 2, w.policies, timeout=2 * WAIT_S)
         expected = 0 if live else 4  # published, but not live.
         assert done.returncode == expected, "trilane-cp publish: exit %d\n%s%s" % (
             done.returncode, done.stdout, done.stderr)
+        return json.loads(done.stdout)["record"]["version"]
 
     def edit_policies(self, name, old, new):
         path = self.world.policies / name
@@ -325,14 +335,11 @@ class Demo:
         status = self.world.cp.json("status")
         return {node["node"]: node for node in status["nodes"]}
 
-    def leads(self):
-        return self.world.cp.json("status")["leader"]["leads"]
-
     def wait_version(self, version):
         def acknowledged():
             fleet = self.fleet()
             return len(fleet) == 2 and all(n["version"] == version for n in fleet.values())
-        trilane.wait_until(acknowledged, 20, "both nodes to acknowledge version %d" % version)
+        trilane.wait_until(acknowledged, WAIT_S, "both nodes to acknowledge version %d" % version)
 
     def refusals(self):
         return [node.get("code") or "" for _, node in sorted(self.fleet().items())]

@@ -13,6 +13,7 @@ import time
 import demo
 import trilane
 import world
+from demo import CALL_S, WAIT_S
 from joining import JoinedNode, join, token
 from trio import Trio
 
@@ -69,7 +70,7 @@ class Connection:
         self.ready = ready
         self.states = []
         channel.subscribe(self.states.append)
-        trilane.wait_until(lambda: ready in self.states, what="a connection")
+        trilane.wait_until(lambda: ready in self.states, WAIT_S, "a connection")
 
     def ended(self):
         return self.states[-1] is not self.ready
@@ -137,10 +138,10 @@ class HaDemo(demo.Demo):
         w.start_services()
         return ("started PostgreSQL, three NATS servers, three control planes and three nodes",
                 "%s leads, the others follow; no node is ready before the first snapshot: %s" % (
-                    self.trio.leader().name, [node.ready() for node in w.nodes]))
+                    self.trio.wait_leader().name, [node.ready() for node in w.nodes]))
 
     def first_version(self):
-        done = self.publish_at(self.trio.leader(), "the sample platform")
+        done = self.publish_at(self.trio.wait_leader(), "the sample platform")
         self.wait_version(1)
         self.caller = Caller(self.callers, NODES)
         self.caller.start()
@@ -165,18 +166,18 @@ class HaDemo(demo.Demo):
         text = token(asked, node.node_id, "--labels", "zone=b", "--san",
                      "dns:localhost,ip:127.0.0.1")
         join(node.data, text, self.tls_url(joined))
-        again = join(node.data.with_name("thief"), text, self.tls_url(self.trio.leader()), code=1)
+        again = join(node.data.with_name("thief"), text, self.tls_url(self.trio.wait_leader()), code=1)
         assert "TOKEN_USED" in again, again
         version = self.world.nodes[0].version()
         node.start()
-        trilane.wait_until(lambda: node.ready() and node.version() == version, 20, node.node_id)
-        seen = trilane.wait_until(lambda: self.counts(node), 20, "its status to count")
+        trilane.wait_until(lambda: node.ready() and node.version() == version, WAIT_S, node.node_id)
+        seen = trilane.wait_until(lambda: self.counts(node), WAIT_S, "its status to count")
         self.members.append(node.node_id)
         self.callers.channels.append(self.callers.channel(JOINER))
-        trilane.wait_until(lambda: self.answers(JOINER), 20, "a call through " + node.node_id)
+        trilane.wait_until(lambda: self.answers(JOINER), WAIT_S, "a call through " + node.node_id)
         self.caller.nodes.append(JOINER)
         return ("let a fourth node join: a token made at %s, used under TLS at %s, used again at %s"
-                % (asked.name, joined.name, self.trio.leader().name),
+                % (asked.name, joined.name, self.trio.wait_leader().name),
                 "the second use is refused: TOKEN_USED; %s, which had nothing but the token, has key, "
                 "certificate and root, serves version %d, and its status, signed, counts at all "
                 "replicas: %s" % (node.node_id, version, seen))
@@ -189,29 +190,30 @@ class HaDemo(demo.Demo):
                 % leader.name,
                 "%s took over in %.1f s (epoch %d to %d) and published it once, as version %d: %s; "
                 "%d calls answered, none failed" % (
-                    self.trio.leader().name, took, epoch, self.epoch(), version, self.standing(),
+                    self.trio.wait_leader().name, took, epoch, self.epoch(), version, self.standing(),
                     self.caller.take()))
 
     def leader_stopped_in_a_publication(self):
         leader, epoch, took, version = self.publish_with_fault("stop:journal", "stopped there")
-        leader.resume()
-        trilane.wait_until(lambda: not leader.leads(), 20, "the one that woke up to follow")
-
-        def refused():
+        def refusals():
             return [line for line in leader.log().splitlines() if "event=refused" in line]
-        code = trilane.wait_until(refused, 20, "its refusal")[-1].split("code=")[1].split()[0]
+        before = len(refusals())
+        leader.resume()
+        trilane.wait_until(lambda: not leader.leads(), WAIT_S, "the one that woke up to follow")
+        refused = trilane.wait_until(lambda: refusals()[before:], WAIT_S, "its refusal")
+        code = refused[-1].split("code=")[1].split()[0]
         return ("the same with a leader, %s, that was stopped there (SIGSTOP) and woke up later"
                 % leader.name,
                 "%s took over in %.1f s (epoch %d to %d) and published version %d; the old one's "
                 "commit was refused: %s; %d calls answered, none failed" % (
-                    self.trio.leader().name, took, epoch, self.epoch(), version, code,
+                    self.trio.wait_leader().name, took, epoch, self.epoch(), version, code,
                     self.caller.take()))
 
     def nats_server_killed(self):
         cluster = self.trio.nats
-        index = cluster.stream_leader(cluster.snapshots)
+        index = cluster.wait_stream(cluster.snapshots)
         cluster.kill(index)
-        done = self.publish_at(self.trio.leader() or self.trio.wait_leader(), "with two of three")
+        done = self.publish_at(self.trio.wait_leader(), "with two of three")
         version = done["record"]["version"]
         self.wait_version(version)
         age = max(self.head_ages())
@@ -225,14 +227,14 @@ class HaDemo(demo.Demo):
         node = self.world.nodes[2]
         self.caller.skipped.add(2)
         node.kill()
-        done = self.publish_at(self.trio.leader(), "without node-2", "--wait", "no")
+        done = self.publish_at(self.trio.wait_leader(), "without node-2", "--wait", "no")
         version = done["record"]["version"]
-        trilane.wait_until(lambda: all(n.version() == version for n in self.world.nodes[:2]), 20,
+        trilane.wait_until(lambda: all(n.version() == version for n in self.world.nodes[:2]), WAIT_S,
                            "the other nodes to serve it")
         node.start()
-        trilane.wait_until(lambda: node.ready() and node.version() == version, 20, "node-2")
+        trilane.wait_until(lambda: node.ready() and node.version() == version, WAIT_S, "node-2")
         self.wait_version(version)
-        trilane.wait_until(lambda: self.answers(2), 20, "a call through node-2")
+        trilane.wait_until(lambda: self.answers(2), WAIT_S, "a call through node-2")
         self.caller.skipped.discard(2)
         return ("killed node-2 (SIGKILL), published, and started it again",
                 "the others went on; it came up from its disk and caught up: %s; %d calls answered"
@@ -243,23 +245,24 @@ class HaDemo(demo.Demo):
         channel = self.callers.tls_channel(0, {"cert": node.identity / "cert.pem",
                                                "key": node.identity / "key.pem"})
         call = self.callers.pb_grpc.HelloStub(channel).Say, self.callers.pb.HelloRequest()
-        self.callers.refusal(*call, timeout=5)  # a node is nobody's service; it is connected.
+        self.callers.refusal(*call, timeout=CALL_S)  # a node is nobody's service; it is connected.
         ready = self.callers.grpc.ChannelConnectivity.READY
         own = Connection(channel, ready)
         callers = Connection(self.callers.channels[JOINER], ready)
         done = self.trio.followers()[0].json("identity remove", node.node_id)
         assert done["published"], done
-        trilane.wait_until(lambda: self.codes(node) == {"NODE_REMOVED"}, 20, "all to refuse it")
+        trilane.wait_until(lambda: self.codes(node) == {"NODE_REMOVED"}, WAIT_S, "all to refuse it")
         self.members.remove(node.node_id)
         self.wait_version(done["version"])
-        trilane.wait_until(own.ended, 20, "its channel to %s to end" % peer.node_id)
-        assert peer.metric("trilane_connections_ended_total") == 1
-        code = self.callers.refusal(*call, timeout=5)[2].get("x-trilane-code")
+        trilane.wait_until(own.ended, WAIT_S, "its channel to %s to end" % peer.node_id)
+        trilane.wait_until(lambda: peer.metric("trilane_connections_ended_total") == 1, WAIT_S,
+                           "it to be counted")
+        code = self.callers.refusal(*call, timeout=CALL_S)[2].get("x-trilane-code")
         assert code == "IDENTITY_REVOKED", code
         channel.close()
         self.caller.skipped.add(JOINER)
         assert node.stop() == 0, node.log()[-1000:]
-        trilane.wait_until(callers.ended, 20, "its callers to be sent away")
+        trilane.wait_until(callers.ended, WAIT_S, "its callers to be sent away")
         return ("removed %s, which published version %d, and stopped it (SIGTERM)" % (
             node.node_id, done["version"]),
                 "all replicas refuse its statuses (NODE_REMOVED); %s sent GOAWAY and closed the "
@@ -268,8 +271,8 @@ class HaDemo(demo.Demo):
                     peer.node_id, code, self.caller.take()))
 
     def one_left(self):
-        leader = self.trio.leader()
-        for replica in self.trio.followers():
+        leader = self.trio.wait_leader()
+        for replica in self.trio.followers(leader):
             replica.kill()
         done = leader.run("publish", "--again", "--sign-timeout", 2, "-m", "alone",
                           self.world.policies)
@@ -307,21 +310,21 @@ class HaDemo(demo.Demo):
         self.trio.wait_leader()
         self.caller.take()
         self.trio.postgres.pause()
-        trilane.wait_until(lambda: self.trio.leader() is None, 20, "no replica to lead")
-        trilane.wait_until(lambda: min(self.head_ages()) > QUIET_MS, 20, "heads to be missed")
+        trilane.wait_until(lambda: self.trio.leader() is None, WAIT_S, "no replica to lead")
+        trilane.wait_until(lambda: min(self.head_ages()) > QUIET_MS, WAIT_S, "heads to be missed")
         age = max(self.head_ages())
-        status = self.trio.replicas[0].json("status")["leader"]["code"]
+        status = self.trio.replicas[0].told()["leader"]["code"]
         answered = self.caller.take()
         self.trio.postgres.resume()
         leader = self.trio.wait_leader()
-        trilane.wait_until(lambda: max(self.head_ages()) < QUIET_MS, 20, "heads to be back")
+        trilane.wait_until(lambda: max(self.head_ages()) < QUIET_MS, WAIT_S, "heads to be back")
         return ("started the other two again, then stopped PostgreSQL, and let it go on",
                 "nobody led (%s), no node had a head for %d ms, %d calls answered all the same; %s "
                 "leads again, epoch %d, heads go out" % (status, age, answered, leader.name,
                                                          self.epoch()))
 
     def everything_back(self):
-        done = self.publish_at(self.trio.leader(), "everything is back")
+        done = self.publish_at(self.trio.wait_leader(), "everything is back")
         version = done["record"]["version"]
         self.wait_version(version)
         messages = [v["message"] for v in self.trio.history()]
@@ -338,14 +341,15 @@ class HaDemo(demo.Demo):
         """Has the leader meet a fault in a publication that is sent to all replicas."""
         leader = self.lead_with(fault)
         self.caller.take()
-        epoch = self.epoch()
+        epoch = leader.told()["leader"]["epoch"]
+        trilane.wait_until(lambda: self.epoch() == epoch, WAIT_S, "its head")
         thread = threading.Thread(target=self.trio.publish, args=(message, self.world.policies))
         thread.start()
-        trilane.wait_until(lambda: not self.runs(leader), 20, "the fault", step=0.005)
+        trilane.wait_until(lambda: not self.runs(leader), WAIT_S, "the fault", step=0.005)
         start = time.monotonic()
-        trilane.wait_until(lambda: self.epoch() > epoch, 20, "another leader's head", step=0.01)
+        trilane.wait_until(lambda: self.epoch() > epoch, WAIT_S, "another leader's head", step=0.01)
         took = time.monotonic() - start
-        thread.join(60)
+        thread.join(120)
         self.trio.wait_leader(besides=leader)
         found = [v["version"] for v in self.trio.history() if v["message"] == message]
         assert len(found) == 1, self.trio.history()
@@ -363,13 +367,13 @@ class HaDemo(demo.Demo):
 
     def lead_with(self, fault):
         """The leader starts again, with a fault in its next publication, and leads again."""
-        leader = self.trio.leader()
-        others = self.trio.followers()
+        leader = self.trio.wait_leader()
+        others = self.trio.followers(leader)
         leader.stop()
         leader.start(fault_step=fault)
         for other in others:
             other.pause()
-        trilane.wait_until(leader.leads, 20, "the one with the fault to lead")
+        trilane.wait_until(leader.leads, WAIT_S, "the one with the fault to lead")
         for other in others:
             other.resume()
         return leader
@@ -426,7 +430,7 @@ class HaDemo(demo.Demo):
             fleet = self.fleet()
             return len(fleet) == len(self.members) and all(
                 n["version"] == version for n in fleet.values())
-        trilane.wait_until(acknowledged, 20, "all nodes to acknowledge version %d" % version)
+        trilane.wait_until(acknowledged, WAIT_S, "all nodes to acknowledge version %d" % version)
 
     def addresses(self):
         return [(replica.name, "%s, TLS %s" % (replica.url, self.tls_url(replica)))

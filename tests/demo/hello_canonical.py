@@ -83,7 +83,7 @@ class Outbox:
                 tzinfo=None))
             answer = self.stub.PublishOne(bus_pb2.PublishRequest(envelope=bus_pb2.Envelope(
                 event_id=str(uuid.uuid4()), canonical_type="Greeting.v1", key=to,
-                payload=greeting.SerializeToString())), metadata=TOKEN, timeout=10)
+                payload=greeting.SerializeToString())), metadata=TOKEN, timeout=20)
             done.append({"event_id": answer.event_id, "sequence": answer.sequence})
         return done
 

@@ -9,11 +9,14 @@ import re
 import socket
 import threading
 
+ANSWER_S = 30
+
 
 class Intruder:
     def __init__(self, port, environment, user="admin", password="admin-secret", keys="chunk.>"):
         self.bucket = "$KV.trilane_%s_snapshots" % environment
         self.overwritten = 0
+        self._sending = threading.Lock()
         self._broken = {}  # subject to the bytes that were put there.
         self._socket = socket.create_connection(("127.0.0.1", port), 5)
         self._socket.settimeout(None)
@@ -27,14 +30,23 @@ class Intruder:
         self._send(b"PING")
         self._ready = threading.Event()
         threading.Thread(target=self._run, daemon=True).start()
-        assert self._ready.wait(5), "NATS does not answer the intruder"
+        assert self._ready.wait(ANSWER_S), "NATS does not answer the intruder"
+
+    def catch_up(self):
+        """Until the server has what is put in the place of all that was put by now: by the first
+        answer it was seen, by the second one what was sent for it is there."""
+        for _ in range(2):
+            self._ready.clear()
+            self._send(b"PING")
+            assert self._ready.wait(ANSWER_S), "NATS does not answer the intruder"
 
     def close(self):
         self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
 
     def _send(self, line):
-        self._socket.sendall(line + b"\r\n")
+        with self._sending:
+            self._socket.sendall(line + b"\r\n")
 
     def _run(self):
         try:

@@ -167,7 +167,7 @@ class World:
             assert process.alive(), "%s ended:\n%s" % (process.name, process.log()[-2000:])
             with socket.create_connection(("127.0.0.1", self.port(port)), 1):
                 return True
-        trilane.wait_until(listens, what="%s to listen" % process.name)
+        trilane.wait_until(listens, 60, "%s to listen" % process.name)
 
     def start_services(self):
         for process in self.services + [self.canonical]:
@@ -186,7 +186,7 @@ class World:
 
     def fetch(self, k, url, caller="web"):
         """A request in absolute form through the proxy port of node k: (status, headers, body)."""
-        connection = http.client.HTTPConnection(*self._host_port(k), timeout=10)
+        connection = http.client.HTTPConnection(*self._host_port(k), timeout=30)
         try:
             connection.request("GET", url, headers=self._proxy_headers(caller))
             answer = connection.getresponse()
@@ -196,7 +196,7 @@ class World:
 
     def fetch_by_path(self, k, url, caller="web"):
         """The same as GET /v1/fetch?url=."""
-        connection = http.client.HTTPConnection(*self._host_port(k), timeout=10)
+        connection = http.client.HTTPConnection(*self._host_port(k), timeout=30)
         try:
             connection.request("GET", "/v1/fetch?url=" + url,
                                headers={"Authorization": "Bearer " + token(caller)})
@@ -207,7 +207,7 @@ class World:
 
     def tunnel(self, k, port, path, caller="web"):
         """CONNECT through node k, then a request inside of the tunnel."""
-        connection = http.client.HTTPConnection(*self._host_port(k), timeout=10)
+        connection = http.client.HTTPConnection(*self._host_port(k), timeout=30)
         connection.set_tunnel("127.0.0.1", port, headers=self._proxy_headers(caller))
         try:
             connection.request("GET", path)

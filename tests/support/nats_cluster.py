@@ -2,7 +2,7 @@
 
     with clustered_platform() as p:          # a Platform whose NATS is a cluster
         cp = p.control_plane(nats_replicas=3).start()
-        p.nats.kill(p.nats.stream_leader(p.nats.snapshots))
+        p.nats.kill(p.nats.wait_stream(p.nats.snapshots))
 
 Servers go by their index. The cluster can stand wherever a Nats of trilane.py can: url(), port,
 add_node(), start(), stop(), log(); users and permissions are the same.
@@ -141,7 +141,7 @@ class NatsCluster:
                 return self._index(leader)
         return None
 
-    def wait_led(self, members, timeout=30):
+    def wait_led(self, members, timeout=60):
         """Until JetStream has a leader and so many servers take part."""
         def led():
             leader = self.meta_leader()
@@ -164,19 +164,16 @@ class NatsCluster:
                         return told
         return {}
 
-    def stream_leader(self, name):
-        """Index of the server that leads a stream; None while none does."""
-        return self._index(self.stream(name).get("leader", ""))
-
-    def wait_stream(self, name, members=SERVERS, timeout=30):
-        """Until a stream has a leader and so many replicas that are up to date, itself counted."""
+    def wait_stream(self, name, members=SERVERS, timeout=60):
+        """Until a stream has a leader and so many replicas that are up to date, itself counted; the
+        index of the leader."""
         def whole():
             told = self.stream(name)
             current = [r for r in told.get("replicas", [])
                        if r.get("current") and not r.get("offline")]
-            return bool(told) and len(current) + 1 >= members
-        wait_until(whole, timeout, "%d replicas of %s\n%s" % (members, name, self.log()))
-        return self.stream_leader(name)
+            return told if len(current) + 1 >= members else None
+        told = wait_until(whole, timeout, "%d replicas of %s\n%s" % (members, name, self.log()))
+        return self._index(told["leader"])
 
     def _index(self, name):
         found = [server.index for server in self.servers if server.name == name]

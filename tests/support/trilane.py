@@ -39,7 +39,7 @@ PORTS = range(10000, 24000)
 PATIENCE_S = 60  # on a machine that does much else; a wait ends with its condition.
 ANSWER_S = 30.0  # of a server that a test asks: past it, it hangs.
 WRITE_S = 120.0  # a publication waits for a leader, for signatures, and for whatever a test holds up.
-SAID_S = 20  # a node that reaches NATS says its first status at once.
+SAID_S = 30.0  # a node that reaches NATS says its first status at once; a machine may be busy.
 COMMAND_GROUPS = ("identity", "key", "proposal", "root")  # whose commands are two words.
 
 _given_ports = {}  # to what keeps tests that run beside this one from it.
@@ -282,6 +282,7 @@ authorization: { users: %s }
         return self
 
     def _listens(self):
+        assert self.alive(), "nats-server ended:\n" + self.log()[-4000:]
         with socket.create_connection(("127.0.0.1", self.port), 1) as s:
             return s.recv(4) == b"INFO"
 

@@ -23,10 +23,18 @@ class Cluster(unittest.TestCase):
 
     def start(self, **flags):
         self.cp.start(**dict(QUICK, **flags))
-        wait_until(self.cp.leads, 20, "a leader\n" + self.cp.log()[-2000:])
+        wait_until(self.cp.leads, 60, "a leader\n" + self.cp.log()[-2000:])
 
     def bucket(self):
-        return self.cp.json("status")["bucket"]
+        return self.cp.told()["bucket"]
+
+    def heads_go_on(self):
+        """Into the bucket."""
+        def put():
+            text = trilane.http("GET", self.cp.url + "/metrics")[2].decode()
+            return int(re.search(r'^trilane_heads_total\{event="put"\} (\d+)$', text, re.M)[1])
+        before = put()
+        wait_until(lambda: self.cp.leads() and put() > before + 5, 60, "heads to go on")
 
     def test_each_server_is_killed_in_turn(self):
         self.start()
@@ -37,28 +45,26 @@ class Cluster(unittest.TestCase):
         with NatsClient(self.nats) as admin:
             for stream in ("TRILANE_EVENTS", "TRILANE_QUARANTINE"):
                 wait_until(lambda s=stream: json.loads(admin.request(
-                    "$JS.API.STREAM.INFO." + s))["config"]["num_replicas"] == 3, 20, stream)
+                    "$JS.API.STREAM.INFO." + s))["config"]["num_replicas"] == 3, 60, stream)
         version = 1
         # The stream's leader first: that is what costs an election.
-        first = self.nats.stream_leader(self.nats.snapshots)
+        first = self.nats.wait_stream(self.nats.snapshots)
         for index in [first] + [i for i in range(3) if i != first]:
             with self.subTest(server=index):
-                put = self.cp.metric("trilane_heads_total")
                 self.nats.kill(index)
-                wait_until(lambda: self.cp.leads() and
-                           self.cp.metric("trilane_heads_total") > put + 5, 30, "heads to go on")
+                self.heads_go_on()
                 self.cp("publish", "--again", "-m", "without one", trilane.POLICIES)
                 version += 1
-                self.assertEqual(node.version(), version)
+                wait_until(lambda v=version: node.version() == v, 60, "the node at the newest")
                 self.assertLess(node.metric("trilane_head_contact_age_seconds"), 5)
-                wait_until(lambda: self.bucket()["replicas_current"] == 2, 30, "it to be missed")
+                wait_until(lambda: self.bucket()["replicas_current"] == 2, 60, "it to be missed")
                 self.nats.start_one(index)
                 self.nats.wait_stream(self.nats.snapshots)
+                wait_until(lambda: self.bucket()["replicas_current"] == 3, 60, "all three to be seen")
         # A server that has just come back may answer from the past: what is late is no refusal.
         refused = re.findall("event=refused code=([A-Z_]+)", node.log())
         self.assertEqual(refused, [], node.log()[-2000:])
         self.assertNotIn("STALE", node.log())
-        wait_until(lambda: self.bucket()["replicas_current"] == 3, 30, "all three to be seen")
         self.assertEqual(self.cp.metric("trilane_bucket_replicas_wanted"), 3)
 
     def test_a_replica_that_lost_its_store_and_one_that_lags(self):
@@ -82,24 +88,23 @@ class Cluster(unittest.TestCase):
         # Nodes of its own each: whose connection goes to which server is chance.
         fresh = [self.p.node("fresh-%d" % i).start(**NODE) for i in range(3)]
         for one in fresh + [node]:
-            wait_until(lambda n=one: n.version() == 4, 30, "version 4 on " + one.node_id)
+            wait_until(lambda n=one: n.version() == 4, 60, "version 4 on " + one.node_id)
         self.nats.wait_stream(self.nats.snapshots)
         self.cp("publish", "--again", "-m", "all together", trilane.POLICIES)
-        self.assertEqual([n.version() for n in fresh + [node]], [5] * 4)
+        for one in fresh + [node]:
+            wait_until(lambda n=one: n.version() == 5, 60, "version 5 on " + one.node_id)
 
     def test_one_replica_becomes_three(self):
         self.start(nats_replicas=1)
         self.cp("publish", "-m", "one", trilane.POLICIES)
-        wait_until(lambda: self.bucket().get("replicas") == 1, 10, "one replica")
+        wait_until(lambda: self.bucket().get("replicas") == 1, 60, "one replica")
         self.cp.stop()
         self.start()
-        wait_until(lambda: self.bucket()["replicas_current"] == 3, 30, "three that are up to date")
+        wait_until(lambda: self.bucket()["replicas_current"] == 3, 60, "three that are up to date")
         self.assertIn("event=bucket_replicas", self.cp.log())
         self.nats.wait_stream(self.nats.nodes_bucket)
-        put = self.cp.metric("trilane_heads_total")
-        self.nats.kill(self.nats.stream_leader(self.nats.snapshots))
-        wait_until(lambda: self.cp.leads() and self.cp.metric("trilane_heads_total") > put + 5,
-                   30, "heads to go on")
+        self.nats.kill(self.nats.wait_stream(self.nats.snapshots))
+        self.heads_go_on()
         self.cp("publish", "--again", "-m", "without one", trilane.POLICIES)
 
 
@@ -113,7 +118,7 @@ class Alone(unittest.TestCase):
 
     def test_a_new_bucket_is_not_made_with_less(self):
         self.cp.start(forward_wait_ms=500, **QUICK)
-        wait_until(lambda: self.cp.json("status")["bucket_code"] == "REPLICAS_MISSING", 10,
+        wait_until(lambda: self.cp.told()["bucket_code"] == "REPLICAS_MISSING", 60,
                    "the status to say so")
         self.assertEqual(self.cp.run("status", "--exit-code").returncode, 10)
         done = self.cp.run("publish", "-m", "one", trilane.POLICIES)
@@ -122,13 +127,14 @@ class Alone(unittest.TestCase):
 
     def test_an_old_one_is_used_and_told(self):
         self.cp.start(head_interval_ms=100)
-        wait_until(self.cp.leads, 10, "a leader")
+        wait_until(self.cp.leads, 60, "a leader")
         self.cp("publish", "-m", "one", trilane.POLICIES)
         self.cp.stop()
         self.cp.start(**QUICK)
-        wait_until(lambda: self.cp.metric("trilane_bucket_replicas") == 1, 10, "it to be seen")
+        wait_until(lambda: self.cp.metric("trilane_bucket_replicas") == 1, 60, "it to be seen")
         self.assertEqual(self.cp.metric("trilane_bucket_replicas_wanted"), 3)
-        self.assertIn("event=bucket_replicas has=1 wanted=3 code=REPLICAS_MISSING", self.cp.log())
+        told = "event=bucket_replicas has=1 wanted=3 code=REPLICAS_MISSING"
+        wait_until(lambda: told in self.cp.log(), 60, "it to be told")
         self.assertIn("THE BUCKET HAS 1 OF 3 REPLICAS", self.cp("status"))
         self.cp("publish", "--again", "-m", "two", trilane.POLICIES)
 

@@ -9,6 +9,7 @@ import sqlite3
 import threading
 import unittest
 
+import standstill
 import trilane
 from trilane import NatsClient, Platform, wait_until
 
@@ -26,60 +27,42 @@ def signer_of(cp):
     return None
 
 
-def states_of(cp):
-    """Of its threads: all go on until one of them takes a SIGSTOP for all."""
-    tasks = pathlib.Path("/proc/%d/task" % cp.popen.pid)
-    return {(t / "stat").read_text().rsplit(")", 1)[1].split()[0] for t in tasks.iterdir()}
-
-
 class Leaders(unittest.TestCase):
     def setUp(self):
         self.p = Platform()
         self.addCleanup(self.p.close)
         self.bucket = "trilane_%s_snapshots" % self.p.environment
 
-    def pair(self):
+    def pair(self, lease_ms=6000):
         """Two replicas, each with a directory and a signer of its own, on one database."""
-        store = "sqlite:%s" % (self.p.directory / "shared.db")
+        self.database = self.p.directory / "shared.db"
+        store = "sqlite:%s" % self.database
         token = self.p.directory / "token"
         token.write_text("t" * 32 + "\n")
         token.chmod(0o600)
         self.first = self.p.control_plane("first", store=store, replica="first", token_file=token)
         self.second = self.p.control_plane("second", store=store, replica="second",
                                            token_file=token)
-        self.first.start(head_interval_ms=100, lease_ms=2500)
-        wait_until(self.first.leads, 10, "the first leads")
-        self.second.start(head_interval_ms=100, lease_ms=2500)
+        # What waits for NATS when it is stopped waits on when it wakes.
+        quick = {"head_interval_ms": 100, "lease_ms": lease_ms, "fetch_timeout_ms": 60000}
+        self.first.start(**quick)
+        wait_until(self.first.leads, 60, "the first leads")
+        self.second.start(**quick)
         self.addCleanup(lambda: self.first.signal(signal.SIGCONT))
 
-    def stop_between_transactions(self, cp, database):
-        """A process that is stopped within one keeps SQLite's lock: see docs/operations.md."""
-        while True:
-            cp.signal(signal.SIGSTOP)
-            wait_until(lambda: states_of(cp) == {"T"}, 5, "it stands still", step=0.0005)
-            db = sqlite3.connect(database, timeout=0, isolation_level=None)
-            try:
-                db.execute("BEGIN IMMEDIATE")
-                db.execute("ROLLBACK")
-                return
-            except sqlite3.OperationalError:
-                cp.signal(signal.SIGCONT)
-            finally:
-                db.close()
-
     def leader(self, cp):
-        return cp.json("status")["leader"]
+        return cp.told()["leader"]
 
     def test_the_second_follows(self):
-        self.pair()
+        self.pair(lease_ms=60000)
         self.first("publish", "-m", "one", trilane.POLICIES)
-        wait_until(lambda: self.leader(self.second)["holder"] == "first", 5, "it knows who leads")
+        wait_until(lambda: self.leader(self.second)["holder"] == "first", 60, "it knows who leads")
         self.assertFalse(self.leader(self.second)["leads"])
         self.assertEqual(trilane.http("GET", self.second.url + "/ready")[0], 200)
         self.second("publish", "--again", "-m", "goes on to the first", trilane.POLICIES)
         self.assertEqual([v["epoch"] for v in self.first.json("history")["versions"]], [1, 1])
         self.first.stop()
-        wait_until(self.second.leads, 10, "a row that was let go is taken at once")
+        wait_until(self.second.leads, 30, "a row that was let go is taken at once")
         self.second("publish", "--again", "-m", "two", trilane.POLICIES)
         self.assertEqual([v["epoch"] for v in self.second.json("history")["versions"]], [2, 1, 1])
 
@@ -87,22 +70,22 @@ class Leaders(unittest.TestCase):
         self.pair()
         node = self.p.node("node-1").start(good_after_ms=100, status_interval_ms=300)
         self.first("publish", "-m", "one", trilane.POLICIES)
-        self.first.signal(signal.SIGSTOP)
-        wait_until(self.second.leads, 10, "the second leads")
+        standstill.stop_between_transactions(self.first, self.database)
+        wait_until(self.second.leads, 60, "the second leads")
         self.assertEqual(self.leader(self.second)["epoch"], 2)
         self.second("publish", "--again", "-m", "two", trilane.POLICIES)
         with NatsClient(self.p.nats) as nats:
             head = nats.get(self.bucket, "head")
             self.first.signal(signal.SIGCONT)
             self.first("publish", "--again", "-m", "late", trilane.POLICIES)
-            wait_until(lambda: self.leader(self.first)["holder"] == "second", 5,
+            wait_until(lambda: self.leader(self.first)["holder"] == "second", 60,
                        "the first knows better")
-            wait_until(lambda: nats.get(self.bucket, "head") != head, 5, "heads go on")
+            wait_until(lambda: nats.get(self.bucket, "head") != head, 60, "heads go on")
         self.assertFalse(self.leader(self.first)["leads"])
         versions = self.second.json("history")["versions"]
         self.assertEqual([(v["version"], v["epoch"]) for v in versions], [(3, 2), (2, 2), (1, 1)])
-        self.assertEqual(node.version(), 3)
-        wait_until(lambda: self.second.json("status")["nodes"][0]["epoch"] == 2, 10,
+        wait_until(lambda: node.version() == 3, 60, "the node at the newest")
+        wait_until(lambda: self.second.json("status")["nodes"][0]["epoch"] == 2, 60,
                    "the node to accept the second's heads")
         self.assertEqual(self.leader(self.second)["epoch"], 2, "nobody raised it")
 
@@ -117,19 +100,18 @@ class Leaders(unittest.TestCase):
         publisher = threading.Thread(target=lambda: result.append(
             self.first.run("publish", "--again", "-m", "half", big)))
         publisher.start()
-        handed = self.p.directory / "shared.db"
-        with sqlite3.connect("file:%s?mode=ro" % handed, uri=True) as db:
-            wait_until(lambda: db.execute("SELECT max(number) FROM version").fetchone()[0] == 2, 20,
+        with sqlite3.connect("file:%s?mode=ro" % self.database, uri=True) as db:
+            wait_until(lambda: db.execute("SELECT max(number) FROM version").fetchone()[0] == 2, 60,
                        "the number to be handed out", step=0.0005)
-        self.stop_between_transactions(self.first, handed)
+        standstill.stop_between_transactions(self.first, self.database)
         try:
-            wait_until(self.second.leads, 10, "the second leads")
+            wait_until(self.second.leads, 60, "the second leads")
         except AssertionError as problem:
             raise AssertionError(self.second.log()[-3000:]) from problem
         newest = self.second.json("history")["versions"][0]["version"]
         self.second("publish", "--again", "-m", "mine", trilane.POLICIES)
         self.first.signal(signal.SIGCONT)
-        publisher.join(30)
+        publisher.join(90)
         if newest == 1:  # it was stopped before the commit.
             self.assertEqual(result[0].returncode, 3, result[0].stderr)
             self.assertIn("NOT_LEADER", result[0].stderr)
@@ -145,27 +127,28 @@ class Signer(unittest.TestCase):
         self.addCleanup(self.p.close)
         self.cp = self.p.control_plane()
         self.cp.start(head_interval_ms=100, lease_ms=5000)
-        wait_until(self.cp.leads, 10, "a leader")
+        wait_until(self.cp.leads, 60, "a leader")
 
     def epoch(self):
-        return self.cp.json("status")["leader"]["epoch"]
+        return self.cp.told()["leader"]["epoch"]
 
     def test_killed(self):
         node = self.p.node("node-1").start(good_after_ms=100, status_interval_ms=300)
         self.cp("publish", "-m", "one", trilane.POLICIES)
         before = signer_of(self.cp)
         os.kill(before, signal.SIGKILL)
-        wait_until(lambda: signer_of(self.cp) not in (None, before), 5, "another signer")
-        wait_until(lambda: self.epoch() == 2 and self.cp.leads(), 5, "the next epoch")
+        wait_until(lambda: signer_of(self.cp) not in (None, before), 60, "another signer")
+        wait_until(lambda: self.epoch() == 2 and self.cp.leads(), 60, "the next epoch")
         self.assertIn("signer_restarted", self.cp.log())
         self.cp("publish", "--again", "-m", "two", trilane.POLICIES)
-        wait_until(lambda: node.version() == 2, 20, "the node to serve it")
-        wait_until(lambda: self.cp.json("status")["nodes"][0]["epoch"] == 2, 10,
+        wait_until(lambda: node.version() == 2, 60, "the node to serve it")
+        wait_until(lambda: self.cp.json("status")["nodes"][0]["epoch"] == 2, 60,
                    "the node to accept heads of the next epoch")
 
     def test_killed_before_anything_was_published(self):
-        os.kill(signer_of(self.cp), signal.SIGKILL)
-        wait_until(lambda: self.epoch() >= 1 and signer_of(self.cp) and self.cp.leads(), 5,
+        before = signer_of(self.cp)
+        os.kill(before, signal.SIGKILL)
+        wait_until(lambda: signer_of(self.cp) not in (None, before) and self.cp.leads(), 60,
                    "another signer")
         self.cp("publish", "-m", "one", trilane.POLICIES)
 
@@ -176,26 +159,25 @@ class Signer(unittest.TestCase):
         away = self.p.keys / "away"
         key.rename(away)
         os.kill(signer_of(self.cp), signal.SIGKILL)
-        wait_until(lambda: self.cp.json("status")["leader"]["code"] == "SIGNER_GONE", 5,
-                   "SIGNER_GONE")
+        wait_until(lambda: self.cp.told()["leader"]["code"] == "SIGNER_GONE", 60, "SIGNER_GONE")
+        wait_until(lambda: not self.cp.told()["leader"]["leads"], 60, "the row to be let go")
         done = self.cp.run("publish", "--again", "-m", "two", trilane.POLICIES)
         self.assertEqual(done.returncode, 3, done.stderr)
         self.assertIn("error: SIGNER_GONE: this replica does not lead: ", done.stderr)
         self.assertNotIn("NOT_LEADER", done.stderr)
         audit = self.cp.api("GET", "/api/v1/audit")[1]["entries"][0]
         self.assertEqual((audit["action"], audit["outcome"]), ("publish", "SIGNER_GONE"))
-        wait_until(lambda: not self.cp.json("status")["leader"]["leads"], 10, "the row to run out")
         self.assertEqual(trilane.http("GET", self.cp.url + "/ready")[0], 503)
         away.rename(key)
-        wait_until(self.cp.leads, 10, "it leads again")
+        wait_until(self.cp.leads, 60, "it leads again")
         self.cp("publish", "--again", "-m", "two", trilane.POLICIES)
 
     def test_hangs(self):
         self.cp("publish", "-m", "one", trilane.POLICIES)
         before = signer_of(self.cp)
         os.kill(before, signal.SIGSTOP)
-        wait_until(lambda: signer_of(self.cp) not in (None, before), 30, "another signer")
-        wait_until(self.cp.leads, 10, "it leads again")
+        wait_until(lambda: signer_of(self.cp) not in (None, before), 60, "another signer")
+        wait_until(lambda: self.epoch() == 2 and self.cp.leads(), 60, "the next epoch")
         self.cp("publish", "--again", "-m", "two", trilane.POLICIES)
 
 

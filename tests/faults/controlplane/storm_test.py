@@ -26,8 +26,9 @@ FILES_EVERY = 20  # publications by rollback between two of edited files.
 LOGICAL = 8
 STATUS_REST_MS = 500
 SOON_S = 5  # a sanitizer's second.
-# What is past leaves the bucket within seconds, not after a day.
-COLLECTING = {"collect_interval_ms": 300, "collect_age_ms": 2000, "chunk_fresh_ms": 800,
+# What is past leaves the bucket within seconds, not after a day; a node that is held up for some of
+# them while it fetches finds no hole.
+COLLECTING = {"collect_interval_ms": 300, "collect_age_ms": 8000, "chunk_fresh_ms": 800,
               "collect_versions": 4, "collect_reported_ms": 100}
 MANIFESTS_KEPT = 8  # the last four, and what nodes said that they run.
 QUARANTINE = "quarantine_size_mb=4:thread_local_quarantine_size_kb=64"
@@ -94,7 +95,7 @@ class Storm(unittest.TestCase):
         for program in [cls.cp] + cls.nodes:  # what is freed shall not look as if it were kept.
             program.env["ASAN_OPTIONS"] = QUARANTINE
         cls.cp.start(lease_ms=2000, **COLLECTING)
-        wait_until(cls.cp.leads, 10, "a leader")
+        wait_until(cls.cp.leads, 60, "a leader")
         for node in cls.nodes:
             node.start(status_rest_ms=STATUS_REST_MS)
         cls.fleet = fleet.Fleet(cls.p, LOGICAL, env={"ASAN_OPTIONS": QUARANTINE},
@@ -129,7 +130,7 @@ class Storm(unittest.TestCase):
     def wait_all(self, version):
         swaps = self.fleet.wait(version)
         for node in self.nodes:
-            wait_until(lambda n=node: n.version() == version, 20, "the newest at " + node.node_id)
+            wait_until(lambda n=node: n.version() == version, 60, "the newest at " + node.node_id)
         return swaps
 
     def sizes(self):
@@ -169,7 +170,7 @@ class Storm(unittest.TestCase):
             snapshot = node.dump()["snapshot"]
             self.assertEqual(snapshot["refusals"], 0, snapshot)
             self.assertEqual(snapshot["epoch"], epoch, "one leader all the time")
-            self.assertLessEqual(snapshot["live"], 3)
+            wait_until(lambda n=node: n.dump()["snapshot"]["live"] <= 3, 20, "the past to be freed")
             self.assertGreater(snapshot["applies"], applies + 1)
             self.assertLess(snapshot["applies"] - applies, COUNT, "some were skipped")
             versions = self.versions_served(node)
@@ -185,7 +186,7 @@ class Storm(unittest.TestCase):
         for thread in calls:
             thread.start()
             self.addCleanup(thread.over.set)
-        wait_until(lambda: all(thread.done > 20 for thread in calls), 20, "calls that are answered")
+        wait_until(lambda: all(thread.done > 20 for thread in calls), 60, "calls that are answered")
         sizes, statuses = self.sizes(), self.statuses()
         epoch = self.nodes[0].dump()["snapshot"]["epoch"]
         fleet_applies, applies = self.fleet.counts()["applies"], self.applies()
@@ -209,7 +210,8 @@ class Storm(unittest.TestCase):
         self.judge_nodes(applies, epoch)
         self.assertEqual(counts["refusals"], 0, counts)
         self.assertLess(counts["applies"] - fleet_applies, COUNT * LOGICAL, "some were skipped")
-        self.assertLessEqual(counts["live_snapshots"], 3 * LOGICAL)
+        wait_until(lambda: self.fleet.counts()["live_snapshots"] <= 3 * LOGICAL, 20,
+                   "the past to be freed")
         for node, times in swaps.items():
             by_version = [times[v] for v in sorted(times)]
             self.assertEqual(by_version, sorted(by_version), "%s went back" % node)
@@ -220,7 +222,7 @@ class Storm(unittest.TestCase):
             self.assertLessEqual(files, sizes[name][0] + 4, "open files of " + name)
             self.assertLess(bytes_, sizes[name][1] * 1.5 + (8 << 20), "memory of " + name)
         self.assertLess(max(self.packs()), 2 << 20)
-        wait_until(lambda: self.manifests() <= MANIFESTS_KEPT, 15, "a bucket without the past")
+        wait_until(lambda: self.manifests() <= MANIFESTS_KEPT, 60, "a bucket without the past")
 
 
 if __name__ == "__main__":
