@@ -282,7 +282,7 @@ class HaDemo(demo.Demo):
                 "second signature: COSIGNERS_MISSING" % (max(self.head_ages()), self.caller.take()))
 
     def break_glass(self):
-        leader = self.trio.leader()
+        leader = self.trio.wait_leader()
         answer = {}
 
         def publish():
@@ -290,8 +290,7 @@ class HaDemo(demo.Demo):
                                              "--sign-timeout", 30)
         waiting = threading.Thread(target=publish)
         waiting.start()
-        trilane.wait_until(lambda: leader.run("proposal show").returncode == 0, 10,
-                           "a proposal that waits")
+        self.trio.wait_proposal(leader)
         leader("proposal sign", "--key", self.trio.break_glass, self.world.policies)
         waiting.join(40)
         version = answer["done"]["record"]["version"]

@@ -127,10 +127,8 @@ class Trio(Platform):
         status, proposal = replica.api("GET", "/api/v1/proposal")
         return proposal if status == 200 else {}
 
-    def wait_proposal(self, replica, above=0):
-        """Until one is open behind that version: one that was given up stays open until there is
-        another."""
-        wait_until(lambda: self.proposed(replica).get("version", 0) > above, 60, "a proposal")
+    def wait_proposal(self, replica):
+        wait_until(lambda: self.proposed(replica), 60, "a proposal")
 
     def urls(self):
         """For a command that may ask any of them."""
