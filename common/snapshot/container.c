@@ -59,7 +59,10 @@ struct err container_signed_bytes(enum container_kind kind,
                                   struct buf *out)
 {
     uint8_t size[4];
+    uint8_t *room = NULL;
     wire_put32(size, (uint32_t)body.size);
+    TRY(buf_reserve(out, sizeof(SIGNED_TAG) + 1 + ENVIRONMENT_SIZE + sizeof(size) + body.size,
+                    &room));                                     /* a block that grows once. */
     TRY(buf_add(out, slice_of(SIGNED_TAG, sizeof(SIGNED_TAG)))); /* with its NUL */
     TRY(buf_add_byte(out, (uint8_t)kind));
     TRY(buf_add(out, slice_of(environment, ENVIRONMENT_SIZE)));

@@ -43,23 +43,39 @@ static const uint32_t size_max[PACK_KIND_COUNT] = {
 
 enum { RECORD_MAX = 1 << 20, COPY_ROOM = PACK_HEADER_SIZE + RECORD_MAX }; /* above each size_max. */
 
-static uint64_t record_checksum(const uint8_t *header, struct slice bytes)
+/* What a record holds lies in two places when it is written: of a manifest its prefix, and the
+ * container, which is not copied behind it. */
+struct record_bytes {
+    struct slice prefix;
+    struct slice rest;
+};
+
+static uint64_t record_checksum(const uint8_t *header, const struct record_bytes *bytes)
 {
     XXH3_state_t state;
     XXH3_64bits_reset(&state);
     XXH3_64bits_update(&state, header, AT_CHECKSUM);
-    XXH3_64bits_update(&state, bytes.ptr, bytes.size);
+    XXH3_64bits_update(&state, bytes->prefix.ptr, bytes->prefix.size);
+    XXH3_64bits_update(&state, bytes->rest.ptr, bytes->rest.size);
     return XXH3_64bits_digest(&state);
 }
 
-static void header_encode(enum pack_kind kind, struct slice bytes, uint8_t out[PACK_HEADER_SIZE])
+static void header_encode(enum pack_kind kind, const struct record_bytes *bytes,
+                          uint8_t out[PACK_HEADER_SIZE])
 {
     memset(out, 0, PACK_HEADER_SIZE);
     memcpy(out, magic, sizeof(magic));
     wire_put16(out + AT_FORMAT, PACK_FORMAT);
     out[AT_KIND] = (uint8_t)kind;
-    wire_put32(out + AT_SIZE, (uint32_t)bytes.size);
+    wire_put32(out + AT_SIZE, (uint32_t)(bytes->prefix.size + bytes->rest.size));
     wire_put64(out + AT_CHECKSUM, record_checksum(out, bytes));
+}
+
+/* Whether the bytes of a record that was read are those that its header was made for. */
+static bool checksum_holds(const uint8_t *header, struct slice bytes)
+{
+    const struct record_bytes whole = {.rest = bytes};
+    return record_checksum(header, &whole) == wire_get64(header + AT_CHECKSUM);
 }
 
 /* Whether a header can be one; its checksum is judged with the bytes. */
@@ -182,7 +198,7 @@ static struct err scan_record(struct pack *p, uint64_t file_size, uint8_t *room,
     }
     struct slice bytes = slice_of(at, size);
     uint64_t end = p->end + PACK_HEADER_SIZE + size;
-    bool whole = record_checksum(room, bytes) == wire_get64(room + AT_CHECKSUM);
+    bool whole = checksum_holds(room, bytes);
     if (!whole && end == file_size) {
         return OK;
     }
@@ -264,67 +280,71 @@ struct pack_record *pack_root(const struct pack *p, uint64_t version)
 /* ---- writing ---- */
 
 /* Appends a record that has its name. */
-static struct err append(struct pack *p, struct pack_record *r, struct slice bytes)
+static struct err append(struct pack *p, struct pack_record *r, const struct record_bytes *bytes)
 {
-    CHECK(bytes.size <= size_max[r->kind]);
+    size_t size = bytes->prefix.size + bytes->rest.size;
+    CHECK(size <= size_max[r->kind] && bytes->prefix.size <= MANIFEST_PREFIX);
     r->offset = p->end;
-    r->size = (uint32_t)bytes.size;
-    uint8_t header[PACK_HEADER_SIZE];
-    header_encode(r->kind, bytes, header);
+    r->size = (uint32_t)size;
+    uint8_t start[PACK_HEADER_SIZE + MANIFEST_PREFIX];
+    header_encode(r->kind, bytes, start);
+    struct slice header = slice_of(start, PACK_HEADER_SIZE + bytes->prefix.size);
+    if (bytes->prefix.size > 0) {
+        memcpy(start + PACK_HEADER_SIZE, bytes->prefix.ptr, bytes->prefix.size);
+    }
     TRY(disk_step(&p->steps, DISK_PACK_APPEND));
-    if (!err_ok(file_write_two_at(p->fd, slice_of(header, sizeof(header)), bytes, p->end))) {
+    if (!err_ok(file_write_two_at(p->fd, header, bytes->rest, p->end))) {
         return FAIL(E_PERSIST_FAILED);
     }
     TRY(record_index(p, r));
-    p->end += PACK_HEADER_SIZE + bytes.size;
+    p->end += PACK_HEADER_SIZE + size;
     return OK;
 }
 
 struct err pack_add(struct pack *p, enum pack_kind kind, struct slice bytes)
 {
     struct pack_record r = {.kind = kind};
+    const struct record_bytes whole = {.rest = bytes};
     TRY(record_name(&r, bytes, p->environment));
-    return append(p, &r, bytes);
+    return append(p, &r, &whole);
 }
 
 struct err pack_add_named_chunk(struct pack *p, const uint8_t digest[DIGEST_SHORT_SIZE],
                                 struct slice stored)
 {
     struct pack_record r = {.kind = PACK_CHUNK, .key_size = DIGEST_SHORT_SIZE};
+    const struct record_bytes whole = {.rest = stored};
     memcpy(r.key, digest, DIGEST_SHORT_SIZE);
-    return append(p, &r, stored);
-}
-
-static struct err manifest_bytes(struct slice container, uint64_t root_version, uint64_t epoch,
-                                 struct buf *out)
-{
-    uint8_t prefix[MANIFEST_PREFIX];
-    wire_put64(prefix, root_version);
-    wire_put64(prefix + 8, epoch);
-    TRY(buf_add(out, slice_of(prefix, sizeof(prefix))));
-    return buf_add(out, container);
+    return append(p, &r, &whole);
 }
 
 struct err pack_add_manifest(struct pack *p, struct slice container, uint64_t root_version,
                              uint64_t epoch)
 {
-    auto_buf struct buf bytes = BUF_MAX(size_max[PACK_MANIFEST]);
-    TRY(manifest_bytes(container, root_version, epoch, &bytes));
-    return pack_add(p, PACK_MANIFEST, buf_slice(&bytes));
+    struct container c;
+    auto_manifest struct manifest m = {0};
+    TRY(container_read(container, CONTAINER_MANIFEST, p->environment, &c));
+    TRY(manifest_decode(c.body, &m));
+    const struct pack_manifest_name name = {
+        .digest = m.digest, .version = m.version, .root_version = root_version, .epoch = epoch};
+    return pack_add_named_manifest(p, container, &name);
 }
 
 struct err pack_add_named_manifest(struct pack *p, struct slice container,
                                    const struct pack_manifest_name *name)
 {
-    auto_buf struct buf bytes = BUF_MAX(size_max[PACK_MANIFEST]);
-    TRY(manifest_bytes(container, name->root_version, name->epoch, &bytes));
+    uint8_t prefix[MANIFEST_PREFIX];
+    wire_put64(prefix, name->root_version);
+    wire_put64(prefix + 8, name->epoch);
     struct pack_record r = {.kind = PACK_MANIFEST,
                             .key_size = DIGEST_SIZE,
                             .version = name->version,
                             .root_version = name->root_version,
                             .epoch = name->epoch};
     memcpy(r.key, name->digest, DIGEST_SIZE);
-    return append(p, &r, buf_slice(&bytes));
+    const struct record_bytes bytes = {.prefix = slice_of(prefix, sizeof(prefix)),
+                                       .rest = container};
+    return append(p, &r, &bytes);
 }
 
 struct err pack_sync(struct pack *p)
@@ -360,7 +380,7 @@ struct err pack_read(const struct pack *p, const struct pack_record *r, struct b
     TRY(file_read_at(p->fd, at, size, r->offset, &got));
     struct slice bytes = slice_of(at + PACK_HEADER_SIZE, r->size);
     if (got != size || !header_holds(at) || wire_get32(at + AT_SIZE) != r->size ||
-        record_checksum(at, bytes) != wire_get64(at + AT_CHECKSUM)) {
+        !checksum_holds(at, bytes)) {
         return FAIL(E_CHUNK_TAMPERED);
     }
     buf_commit(out, size);

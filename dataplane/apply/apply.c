@@ -69,7 +69,7 @@ static void turn_free(struct dp_apply_turn *t)
 {
     head_free(&t->judged.head);
     manifest_free(&t->manifest);
-    buf_free(&t->manifest_bytes);
+    buf_free(&t->fetched);
     snap_set_unref(t->set);
     dp_model_unref(t->model);
 }
@@ -82,8 +82,8 @@ static bool is_served(const struct dp_apply *a)
 /* Runs the steps from 'first' on, and says when the target is to be tried again. */
 static void walk(struct dp_apply *a, struct dp_apply_turn *t, size_t first)
 {
-    t->manifest_bytes = BUF_MAX(CONTAINER_HEADER_SIZE + MANIFEST_BODY_MAX +
-                                CONTAINER_SIGNATURES_MAX * CONTAINER_SIGNATURE_SIZE);
+    t->fetched = BUF_MAX(CONTAINER_HEADER_SIZE + MANIFEST_BODY_MAX +
+                         CONTAINER_SIGNATURES_MAX * CONTAINER_SIGNATURE_SIZE);
     a->walk_ns = clock_mono_ns();
     run(a, t, first);
     if (t->later || t->failed) {
@@ -288,7 +288,7 @@ static struct err step_build(struct dp_apply *a, struct dp_apply_turn *t)
 static struct err step_persist(struct dp_apply *a, struct dp_apply_turn *t)
 {
     struct disk_apply apply = {
-        .manifest = buf_slice(&t->manifest_bytes),
+        .manifest = t->manifest_bytes,
         .set = t->set,
         .epoch = a->judge.epoch,
     };

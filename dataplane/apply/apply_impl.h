@@ -26,7 +26,9 @@ struct dp_apply_turn {
     struct judged judged;
     const struct head_target *target;   /* of apply->accepted. */
     char object[STATUS_OBJECT_MAX + 1]; /* what a failing step was looking at. */
-    struct buf manifest_bytes;
+    struct slice
+        manifest_bytes; /* of its container: 'fetched', or borrowed of the feed's pushes. */
+    struct buf fetched;
     struct manifest manifest;
     struct snap_set *set;
     struct dp_model *model;

@@ -116,10 +116,9 @@ static size_t find_push(const struct dp_feed *feed, const char *key, struct slic
     return at;
 }
 
-bool dp_feed_pushed(const struct dp_feed *feed, const char *key, struct buf *out)
+bool dp_feed_pushed(const struct dp_feed *feed, const char *key, struct slice *out)
 {
-    struct slice value;
-    return find_push(feed, key, &value) > 0 && err_ok(buf_add(out, value));
+    return find_push(feed, key, out) > 0;
 }
 
 void dp_feed_forget(struct dp_feed *feed, const char *key)

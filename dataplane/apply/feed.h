@@ -63,9 +63,9 @@ struct bus_message *dp_feed_hint(struct dp_feed *feed);
 /* From here on the pushes that arrived are looked into, too; what is no bundle is none. */
 void dp_feed_hear(struct dp_feed *feed);
 
-/* Appends what was pushed for a key of the snapshot bucket: a stranger's bytes, until they are
- * judged. False: nothing was, or it does not fit. */
-bool dp_feed_pushed(const struct dp_feed *feed, const char *key, struct buf *out);
+/* What was pushed for a key of the snapshot bucket: a stranger's bytes, until they are judged;
+ * borrowed until the next dp_feed_hear() or dp_feed_forget(). False: nothing was. */
+bool dp_feed_pushed(const struct dp_feed *feed, const char *key, struct slice *out);
 
 /* The pushes up to the one that has this key are of no use any more. */
 void dp_feed_forget(struct dp_feed *feed, const char *key);

@@ -127,7 +127,7 @@ static struct err open_manifest(struct dp_apply *a, struct dp_apply_turn *t)
         .version = t->target->version,
         .digest = t->target->manifest_digest,
     };
-    return manifest_open(buf_slice(&t->manifest_bytes), &a->judge.root, &wanted, &t->manifest);
+    return manifest_open(t->manifest_bytes, &a->judge.root, &wanted, &t->manifest);
 }
 
 /* One that was pushed and is not the signed one is as if none had been. */
@@ -143,8 +143,8 @@ struct err dp_fetch_manifest(struct dp_apply *a, struct dp_apply_turn *t)
     snap_key_manifest(t->target->version, t->target->manifest_digest, key);
     (void)snprintf(t->object, sizeof(t->object), "%.*s", STATUS_OBJECT_MAX, key);
     if (!is_pushed_manifest(a, t, key)) {
-        buf_clear(&t->manifest_bytes);
-        TRY(missing_as(dp_feed_get(&a->feed, key, &t->manifest_bytes), E_MANIFEST_MISSING));
+        TRY(missing_as(dp_feed_get(&a->feed, key, &t->fetched), E_MANIFEST_MISSING));
+        t->manifest_bytes = buf_slice(&t->fetched);
         TRY(open_manifest(a, t));
     }
     TRY(manifest_check_capabilities(&t->manifest, CAPABILITIES_HERE));
@@ -161,11 +161,11 @@ static struct err fetch_chunk(struct dp_apply *a, struct dp_apply_turn *t,
         err_ok(snap_set_add(t->set, &missing->name, buf_slice(&stored)))) {
         return OK;
     }
-    buf_clear(&stored);
     char key[SNAP_KEY_SIZE];
+    struct slice pushed;
     snap_key_chunk(missing->name.digest, key);
-    if (dp_feed_pushed(&a->feed, key, &stored) &&
-        err_ok(snap_set_add(t->set, &missing->name, buf_slice(&stored)))) {
+    if (dp_feed_pushed(&a->feed, key, &pushed) &&
+        err_ok(snap_set_add(t->set, &missing->name, pushed))) {
         return OK;
     }
     buf_clear(&stored);

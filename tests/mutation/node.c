@@ -50,27 +50,34 @@ const char *__wrap_bus_exposure(const struct bus *bus)
     return NULL;
 }
 
+/* What the bucket has under a key, lies before the truth. */
+static bool bucket_get(const char *key, struct slice *out)
+{
+    for (size_t i = 0; i < asks->lie_count; i++) {
+        const struct node_lie *lie = &asks->lies[i];
+        if (strcmp(lie->key, key) == 0) {
+            *out = lie->bytes;
+            return !lie->is_missing;
+        }
+    }
+    return world_get(asks->world, key, out);
+}
+
 struct err __wrap_dp_feed_get(struct dp_feed *feed, const char *key, struct buf *out);
 struct err __wrap_dp_feed_get(struct dp_feed *feed, const char *key, struct buf *out)
 {
     struct slice value;
     (void)feed;
-    for (size_t i = 0; i < asks->lie_count; i++) {
-        const struct node_lie *lie = &asks->lies[i];
-        if (strcmp(lie->key, key) == 0) {
-            return lie->is_missing ? FAIL(E_NOT_FOUND) : buf_add(out, lie->bytes);
-        }
-    }
-    return world_get(asks->world, key, &value) ? buf_add(out, value) : FAIL(E_NOT_FOUND);
+    return bucket_get(key, &value) ? buf_add(out, value) : FAIL(E_NOT_FOUND);
 }
 
 /* Whoever lies in the bucket pushes the same lie, and honest objects are pushed, too: no lie may
  * get further by either way, and what is no object any more is asked of the bucket. */
-bool __wrap_dp_feed_pushed(const struct dp_feed *feed, const char *key, struct buf *out);
-bool __wrap_dp_feed_pushed(const struct dp_feed *feed, const char *key, struct buf *out)
+bool __wrap_dp_feed_pushed(const struct dp_feed *feed, const char *key, struct slice *out);
+bool __wrap_dp_feed_pushed(const struct dp_feed *feed, const char *key, struct slice *out)
 {
     (void)feed;
-    return err_ok(__wrap_dp_feed_get(/* feed= */ NULL, key, out));
+    return bucket_get(key, out);
 }
 
 /* ---- its worker ---- */

@@ -125,8 +125,8 @@ const char *__wrap_bus_exposure(const struct bus *bus)
     return NULL;
 }
 
-bool __wrap_dp_feed_pushed(const struct dp_feed *feed, const char *key, struct buf *out);
-bool __wrap_dp_feed_pushed(const struct dp_feed *feed, const char *key, struct buf *out)
+bool __wrap_dp_feed_pushed(const struct dp_feed *feed, const char *key, struct slice *out);
+bool __wrap_dp_feed_pushed(const struct dp_feed *feed, const char *key, struct slice *out)
 {
     (void)feed;
     (void)key;
