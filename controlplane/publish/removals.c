@@ -129,15 +129,28 @@ struct err cp_removals_add_stream(struct cp_removals *set, struct slice raw, int
     return OK;
 }
 
+/* They are by kind, and a large platform has many: most are not looked at. */
+static size_t first_revocation(const struct cp_part *parts, size_t count)
+{
+    size_t low = 0;
+    size_t high = count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        bool below = parts[middle].kind < CP_PART_REVOCATIONS;
+        low = below ? middle + 1 : low;
+        high = below ? high : middle;
+    }
+    return low;
+}
+
 struct err cp_removals_add_compiled(struct cp_removals *set, const struct cp_compiled *compiled,
                                     int64_t now_ms)
 {
     size_t count = 0;
     const struct cp_part *parts = cp_compiled_parts(compiled, &count);
-    for (size_t i = 0; i < count; i++) {
-        TRY(parts[i].kind == CP_PART_REVOCATIONS
-                ? add_part(set, parts[i].key, parts[i].bytes, now_ms)
-                : OK);
+    for (size_t i = first_revocation(parts, count);
+         i < count && parts[i].kind == CP_PART_REVOCATIONS; i++) {
+        TRY(add_part(set, parts[i].key, parts[i].bytes, now_ms));
     }
     return OK;
 }
