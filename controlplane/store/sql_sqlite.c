@@ -18,12 +18,15 @@
 enum {
     BUSY_TIMEOUT_MS = 5000,
     RESERVE_BYTES = 16 << 20, /* the log grows to 4 MiB between checkpoints; the rest is slack. */
+    IDLE_MAX = 64,            /* a publication runs some fifty texts. */
 };
 
 struct sqlite {
     struct sql sql; /* first: a struct sql is cast to its driver's. */
     sqlite3 *db;
-    int64_t now_ms; /* trilane_now() of the statement that runs. */
+    int64_t now_ms;               /* trilane_now() of the statement that runs. */
+    sqlite3_stmt *idle[IDLE_MAX]; /* made before, and run by nobody; the latest one first. */
+    size_t idle_count;
 };
 
 static struct sqlite *of(struct sql *db)
@@ -65,6 +68,61 @@ static struct err run_text(sqlite3 *db, const char *text)
 
 /* ---- statements ---- */
 
+/* A text becomes a statement once: to read it anew costs more than to run it. NULL: not yet, or
+ * another query runs it. */
+static sqlite3_stmt *take_idle(struct sqlite *s, const char *text)
+{
+    size_t i = 0;
+    while (i < s->idle_count && strcmp(sqlite3_sql(s->idle[i]), text) != 0) {
+        i++;
+    }
+    if (i == s->idle_count) {
+        return NULL;
+    }
+    sqlite3_stmt *statement = s->idle[i];
+    s->idle_count--;
+    memmove((void *)(s->idle + i), (void *)(s->idle + i + 1),
+            (s->idle_count - i) * sizeof(sqlite3_stmt *));
+    return statement;
+}
+
+static void keep_idle(struct sqlite *s, sqlite3_stmt *statement)
+{
+    if (s->idle_count == IDLE_MAX) {
+        (void)sqlite3_finalize(s->idle[--s->idle_count]);
+    }
+    memmove((void *)(s->idle + 1), (void *)s->idle, s->idle_count * sizeof(sqlite3_stmt *));
+    s->idle[0] = statement;
+    s->idle_count++;
+}
+
+static void drop_idle(struct sqlite *s)
+{
+    while (s->idle_count > 0) {
+        (void)sqlite3_finalize(s->idle[--s->idle_count]);
+    }
+}
+
+static int make_statement(struct sqlite *s, const char *text, sqlite3_stmt **out)
+{
+    *out = take_idle(s, text);
+    return *out != NULL ? SQLITE_OK
+                        : sqlite3_prepare_v3(s->db, text, -1, SQLITE_PREPARE_PERSISTENT, out, NULL);
+}
+
+/* What was bound to it is the query's; whatever failed was returned by its step. */
+static void end_statement(struct sqlite *s, sqlite3_stmt *statement)
+{
+    if (statement == NULL) {
+        return;
+    }
+    if (sqlite3_reset(statement) == SQLITE_OK && sqlite3_clear_bindings(statement) == SQLITE_OK) {
+        keep_idle(s, statement);
+    } else {
+        (void)sqlite3_finalize(statement);
+    }
+}
+
 static int bind(sqlite3_stmt *statement, unsigned place, const struct sql_value *value)
 {
     char name[16];
@@ -91,7 +149,7 @@ static struct err prepare(struct sql_query *q)
 {
     struct sqlite *s = of(q->db);
     sqlite3_stmt *statement = NULL;
-    int code = sqlite3_prepare_v2(s->db, q->text, -1, &statement, NULL);
+    int code = make_statement(s, q->text, &statement);
     q->answer = statement;
     for (unsigned i = 0; i < q->value_count && code == SQLITE_OK; i++) {
         code = bind(statement, i + 1, &q->values[i]);
@@ -113,7 +171,7 @@ static struct err step(struct sql_query *q, bool *out_found)
 
 static void end(struct sql_query *q)
 {
-    (void)sqlite3_finalize(q->answer); /* repeats the failure that step() returned. */
+    end_statement(of(q->db), q->answer);
 }
 
 static uint64_t number(const struct sql_query *q, int column)
@@ -140,16 +198,16 @@ static void function_now(sqlite3_context *context, int count, sqlite3_value **va
 static bool holds_fence(struct sqlite *s, sqlite3_value **values)
 {
     sqlite3_stmt *statement = NULL;
-    int code = sqlite3_prepare_v2(s->db,
-                                  "SELECT 1 FROM leader WHERE environment = ?1 AND holder = ?2"
-                                  " AND epoch = ?3 AND expires_ms > ?4",
-                                  -1, &statement, NULL);
+    int code = make_statement(s,
+                              "SELECT 1 FROM leader WHERE environment = ?1 AND holder = ?2"
+                              " AND epoch = ?3 AND expires_ms > ?4",
+                              &statement);
     for (int i = 0; i < 3 && code == SQLITE_OK; i++) {
         code = sqlite3_bind_value(statement, i + 1, values[i]);
     }
     bool holds = code == SQLITE_OK && sqlite3_bind_int64(statement, 4, s->now_ms) == SQLITE_OK &&
                  sqlite3_step(statement) == SQLITE_ROW;
-    (void)sqlite3_finalize(statement);
+    end_statement(s, statement);
     return holds;
 }
 
@@ -287,7 +345,8 @@ static struct err set_up(struct sqlite *s, struct buf *message)
 
 static void close_sqlite(struct sql *db)
 {
-    CHECK(sqlite3_close(of(db)->db) == SQLITE_OK); /* every statement was finalised. */
+    drop_idle(of(db));
+    CHECK(sqlite3_close(of(db)->db) == SQLITE_OK); /* no statement is left running. */
     free(db);
 }
 
@@ -327,6 +386,7 @@ struct err sql_sqlite_open(const char *path, struct sql **out, struct buf *messa
     int code = sqlite3_open_v2(path, &s->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL);
     result = code == SQLITE_OK ? set_up(s, message) : failure(s->db, code);
     if (!err_ok(result)) {
+        drop_idle(s);
         (void)sqlite3_close(s->db);
         free(s);
         if (message->size == 0) {

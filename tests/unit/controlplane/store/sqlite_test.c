@@ -1,6 +1,6 @@
 /* Proves what is SQLite's own: the file's mode, WAL, migrations that run once and keep everything,
- * a clock that tests can move, and that a database of a newer release, or a file that is none, is
- * refused with a sentence. */
+ * a clock that tests can move, that a text is read once, and that a database of a newer release, or
+ * a file that is none, is refused with a sentence. */
 #include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -24,6 +24,7 @@
 static char directory[] = "/tmp/trilane-sqlite-XXXXXX";
 static char path[64];
 static char url[80];
+static unsigned texts_read; /* by SQLite, to make statements of them. */
 
 static enum err_code open_store(struct cp_store **out, bool *out_said)
 {
@@ -325,6 +326,41 @@ static void tests_can_move_the_clock(void **state)
     cp_store_close(store);
 }
 
+/* NOLINTBEGIN(bugprone-reserved-identifier,cert-dcl37-c,cert-dcl51-cpp) */
+int __real_sqlite3_prepare_v3(sqlite3 *db, const char *text, int size, unsigned flags,
+                              sqlite3_stmt **out, const char **out_tail);
+int __wrap_sqlite3_prepare_v3(sqlite3 *db, const char *text, int size, unsigned flags,
+                              sqlite3_stmt **out, const char **out_tail);
+int __wrap_sqlite3_prepare_v3(sqlite3 *db, const char *text, int size, unsigned flags,
+                              sqlite3_stmt **out, const char **out_tail)
+{
+    texts_read++;
+    return __real_sqlite3_prepare_v3(db, text, size, flags, out, out_tail);
+}
+/* NOLINTEND(bugprone-reserved-identifier,cert-dcl37-c,cert-dcl51-cpp) */
+
+static void a_text_is_read_once(void **state)
+{
+    (void)state;
+    struct cp_store *store = NULL;
+    bool said = false;
+    struct cp_lease lease = {0};
+    assert_int_equal(open_store(&store, &said), E_OK);
+    take_row(store, &lease);
+    struct cp_fence fence = {.environment = "dev", .holder = {1}, .epoch = 1};
+    uint64_t first = 0;
+    uint64_t second = 0;
+    assert_int_equal(store->ops->version_hand(store, &fence, &first).code, E_OK);
+    unsigned read_before = texts_read;
+    assert_int_equal(store->ops->version_hand(store, &fence, &second).code, E_OK);
+    assert_int_equal(second, first + 1);
+    assert_int_equal(texts_read, read_before);
+    fence.holder[0] = 2; /* what was bound is bound no more. */
+    assert_int_equal(store->ops->version_hand(store, &fence, &second).code, E_NOT_LEADER);
+    assert_int_equal(texts_read, read_before);
+    cp_store_close(store);
+}
+
 int main(void)
 {
     ids_init();
@@ -341,6 +377,7 @@ int main(void)
         T(a_backup_names_every_column),
         T(a_newer_release_may_migrate_meanwhile),
         T(tests_can_move_the_clock),
+        T(a_text_is_read_once),
     };
     int failed = cmocka_run_group_tests_name("store.sqlite", tests, NULL, NULL);
     (void)rmdir(directory);
