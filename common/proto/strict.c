@@ -89,7 +89,7 @@ static MUST_CHECK struct err take(struct reading *r, size_t count, size_t size, 
 
 /* ---- the wire ---- */
 
-/* A varint of more bytes than one, but in as few as it takes. */
+/* A varint of any length, but in as few bytes as it takes. */
 static MUST_CHECK struct err read_long_varint(const struct reading *r, struct slice *rest,
                                               uint64_t *out)
 {
@@ -111,9 +111,20 @@ static MUST_CHECK struct err read_long_varint(const struct reading *r, struct sl
 static MUST_CHECK inline struct err read_varint(const struct reading *r, struct slice *rest,
                                                 uint64_t *out)
 {
-    if (rest->size > 0 && rest->ptr[0] < 0x80) { /* nearly all of them. */
-        *out = rest->ptr[0];
+    const uint8_t *p = rest->ptr;
+    if (rest->size > 0 && p[0] < 0x80) { /* nearly all of them. */
+        *out = p[0];
         *rest = slice_from(*rest, 1);
+        return OK;
+    }
+    if (rest->size > 1 && p[1] - 1U < 0x7f) { /* the sizes of chunks are of two bytes, */
+        *out = (p[0] & 0x7fU) | (uint32_t)p[1] << 7;
+        *rest = slice_from(*rest, 2);
+        return OK;
+    }
+    if (rest->size > 2 && p[1] >= 0x80 && p[2] - 1U < 0x7f) { /* and of three. */
+        *out = (p[0] & 0x7fU) | (p[1] & 0x7fU) << 7 | (uint32_t)p[2] << 14;
+        *rest = slice_from(*rest, 3);
         return OK;
     }
     return read_long_varint(r, rest, out);
@@ -151,8 +162,8 @@ static MUST_CHECK struct err read_message(struct reading *r, const ProtobufCMess
                                           struct slice bytes, int depth, ProtobufCMessage **out);
 
 /* Writes a number to where its field lies; the types that docs/formats.md allows. */
-static MUST_CHECK struct err store_number(const struct reading *r, ProtobufCType type,
-                                          uint64_t value, void *to)
+static MUST_CHECK inline struct err store_number(const struct reading *r, ProtobufCType type,
+                                                 uint64_t value, void *to)
 {
     uint32_t narrow = (uint32_t)value;
     protobuf_c_boolean truth = value != 0;

@@ -103,12 +103,17 @@ static void only_the_canonical_form(void **state)
     expect(BYTES(0x0a, 0), E_PART_MALFORMED);                    /* a default spelled out. */
     expect(BYTES(0x1a, 2, 0x48, 0), E_PART_MALFORMED);
     expect(BYTES(0x1a, 3, 0x48, 0x85, 0), E_PART_MALFORMED); /* a varint longer than need be. */
-    expect(BYTES(0x0a, 0x81, 0, 'a'), E_PART_MALFORMED);     /* a size likewise. */
-    expect(BYTES(0x0a, 3, 'a', 0, 'b'), E_PART_MALFORMED);   /* a NUL inside a string. */
-    expect(BYTES(0x0a, 1, 0xff), E_PART_MALFORMED);          /* no UTF-8. */
-    expect(BYTES(0x0d, 0, 0, 0, 0), E_PART_MALFORMED);       /* another wire type. */
-    expect(BYTES(0x0b, 0x0c), E_PART_MALFORMED);             /* a group. */
-    expect(BYTES(0x00), E_PART_MALFORMED);                   /* field zero. */
+    expect(BYTES(0x1a, 4, 0x48, 0x85, 0x80, 0), E_PART_MALFORMED);
+    expect(BYTES(0x1a, 5, 0x48, 0x85, 0x80, 0x80, 0), E_PART_MALFORMED);
+    expect(BYTES(0x1a, 3, 0x48, 0x85, 1), E_OK);
+    expect(BYTES(0x1a, 4, 0x48, 0x85, 0x80, 1), E_OK);
+    expect(BYTES(0x1a, 5, 0x48, 0x85, 0x80, 0x80, 1), E_OK);
+    expect(BYTES(0x0a, 0x81, 0, 'a'), E_PART_MALFORMED);   /* a size likewise. */
+    expect(BYTES(0x0a, 3, 'a', 0, 'b'), E_PART_MALFORMED); /* a NUL inside a string. */
+    expect(BYTES(0x0a, 1, 0xff), E_PART_MALFORMED);        /* no UTF-8. */
+    expect(BYTES(0x0d, 0, 0, 0, 0), E_PART_MALFORMED);     /* another wire type. */
+    expect(BYTES(0x0b, 0x0c), E_PART_MALFORMED);           /* a group. */
+    expect(BYTES(0x00), E_PART_MALFORMED);                 /* field zero. */
 }
 
 /* Many empty messages, two bytes each: the heap that they would take is what is capped. */
