@@ -148,6 +148,15 @@ MUST_CHECK struct err bus_subscribe(struct bus *bus, struct slice subject, struc
                                     struct queue *queue, void *ctx, struct bus_subscription **out);
 
 /*
+ * The same of messages of which only the payload is read: they come without headers, also where
+ * those are broken. What goes through a service import to a stream and to others comes so from
+ * nats-server 2.9: JetStream cuts a header of its own out of bytes that all of them get.
+ */
+MUST_CHECK struct err bus_subscribe_payloads(struct bus *bus, struct slice subject,
+                                             struct queue *queue, void *ctx,
+                                             struct bus_subscription **out);
+
+/*
  * The same without a queue: messages wait with the connection until they are taken, at most
  * 'messages' of them and 'bytes' in all; what does not fit is dropped. Nothing runs and nobody is
  * woken when one arrives.

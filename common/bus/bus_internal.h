@@ -35,6 +35,7 @@ MUST_CHECK struct err message_make(const struct bus_outgoing *from, struct slice
 
 /* nats.c's as ours, a copy. E_NO_MEMORY, E_TOO_LARGE past BUS_HEADER_MAX headers. */
 MUST_CHECK struct err message_copy(natsMsg *from, void *ctx, struct bus_message **out);
+MUST_CHECK struct err message_copy_payload(natsMsg *from, void *ctx, struct bus_message **out);
 
 /* What a message weighs in bounds of bytes. */
 size_t message_bytes(const struct bus_outgoing *message);
@@ -96,6 +97,7 @@ struct bus_subscription {
     char *subject;
     char *group; /* NULL: none. */
     void *ctx;
+    bool payloads_only;
     int waiting_messages; /* of bus_subscribe_waiting(); 0: it is none of these. */
     int waiting_bytes;
     struct {

@@ -134,6 +134,11 @@ static struct err copy(natsMsg *from, void *ctx, const char *const *names, int c
     return OK;
 }
 
+struct err message_copy_payload(natsMsg *from, void *ctx, struct bus_message **out)
+{
+    return copy(from, ctx, /* names= */ NULL, /* count= */ 0, out);
+}
+
 struct err message_copy(natsMsg *from, void *ctx, struct bus_message **out)
 {
     const char **names = NULL;

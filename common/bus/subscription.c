@@ -27,8 +27,9 @@ static void add_to_list(struct bus *bus, struct bus_subscription *sub, struct qu
     bus_signal(bus);
 }
 
-struct err bus_subscribe(struct bus *bus, struct slice subject, struct slice group,
-                         struct queue *queue, void *ctx, struct bus_subscription **out)
+static struct err subscribe(struct bus *bus, struct slice subject, struct slice group,
+                            struct queue *queue, void *ctx, bool payloads_only,
+                            struct bus_subscription **out)
 {
     bool fits = subject_is_valid(subject) && (group.size == 0 || subject_is_valid(group));
     if (!fits) {
@@ -39,9 +40,23 @@ struct err bus_subscribe(struct bus *bus, struct slice subject, struct slice gro
         return FAIL(E_NO_MEMORY);
     }
     sub->ctx = ctx;
+    sub->payloads_only = payloads_only;
     add_to_list(bus, sub, queue);
     *out = sub;
     return OK;
+}
+
+struct err bus_subscribe(struct bus *bus, struct slice subject, struct slice group,
+                         struct queue *queue, void *ctx, struct bus_subscription **out)
+{
+    return subscribe(bus, subject, group, queue, ctx, /* payloads_only= */ false, out);
+}
+
+struct err bus_subscribe_payloads(struct bus *bus, struct slice subject, struct queue *queue,
+                                  void *ctx, struct bus_subscription **out)
+{
+    return subscribe(bus, subject, /* group= */ (struct slice){0}, queue, ctx,
+                     /* payloads_only= */ true, out);
 }
 
 struct err bus_subscribe_waiting(struct bus *bus, struct slice subject, size_t messages,
@@ -159,7 +174,8 @@ static void deliver(struct bus *bus, struct bus_subscription *sub, struct queue 
                     natsMsg *msg)
 {
     struct bus_message *copy = NULL;
-    struct err err = message_copy(msg, sub->ctx, &copy);
+    struct err err = sub->payloads_only ? message_copy_payload(msg, sub->ctx, &copy)
+                                        : message_copy(msg, sub->ctx, &copy);
     if (err_ok(err)) {
         err = queue_push(queue, copy);
     }

@@ -438,6 +438,12 @@ struct err bus_subscribe(struct bus *bus, struct slice subject, struct slice gro
     return OK;
 }
 
+struct err bus_subscribe_payloads(struct bus *bus, struct slice subject, struct queue *queue,
+                                  void *ctx, struct bus_subscription **out)
+{
+    return bus_subscribe(bus, subject, /* group= */ (struct slice){0}, queue, ctx, out);
+}
+
 struct err bus_subscribe_waiting(struct bus *bus, struct slice subject, size_t messages,
                                  size_t bytes, struct bus_subscription **out)
 {

@@ -1,5 +1,9 @@
 /* bus: connects when it can, says how it is, and passes core messages, on a real nats-server. */
+#include <arpa/inet.h>
 #include <poll.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include "common/base/ids.h"
 #include "common/base/limits.h"
@@ -101,6 +105,66 @@ static void passes_messages_to_queues(void **state)
     bus_unsubscribe(bus, all);
     bus_close(bus);
     queue_free(&inbox, bus_message_drop);
+    nats_server_free(&server);
+}
+
+/* By a client that says what ours never would. */
+static void say(const struct nats_server *server, const char *text)
+{
+    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(server->port)};
+    to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(connect(fd, (const struct sockaddr *)&to, sizeof(to)), 0);
+    assert_int_equal(write(fd, text, strlen(text)), strlen(text));
+    assert_int_equal(shutdown(fd, SHUT_WR), 0);
+    uint8_t bytes[512];
+    while (read(fd, bytes, sizeof(bytes)) > 0) { /* ends: the server closes. */
+    }
+    (void)close(fd);
+}
+
+static void assert_next(struct queue *inbox, struct slice payload)
+{
+    struct bus_message *m = bus_wait_item(inbox, WAIT_MS);
+    assert_non_null(m);
+    assert_true(slice_eq(m->payload, payload));
+    assert_int_equal(m->header_count, 0);
+    bus_message_free(m);
+}
+
+/* As nats-server 2.9 breaks them when JetStream listens behind a service import. */
+static void who_reads_payloads_alone_bears_broken_headers(void **state)
+{
+    (void)state;
+    struct nats_server server;
+    struct queue inbox;
+    struct queue payloads;
+    struct bus_subscription *whole = NULL;
+    struct bus_subscription *sub = NULL;
+    struct bus_outgoing message = {.subject = SLICE_LIT("s"), .payload = SLICE_LIT("first")};
+    nats_server_init(&server, NULL);
+    nats_server_start(&server);
+    assert_int_equal(queue_init(&inbox, 4, NULL, NULL).code, E_OK);
+    assert_int_equal(queue_init(&payloads, 4, NULL, NULL).code, E_OK);
+    struct bus *bus = open_bus(&server, NULL);
+    assert_int_equal(
+        bus_subscribe(bus, SLICE_LIT("s"), (struct slice){0}, &inbox, NULL, &whole).code, E_OK);
+    assert_int_equal(bus_subscribe_payloads(bus, SLICE_LIT("s"), &payloads, NULL, &sub).code, E_OK);
+    assert_int_equal(bus_wait_connected(bus, WAIT_MS).code, E_OK);
+    assert_int_equal(bus_publish(bus, &message).code, E_OK);
+    assert_next(&inbox, SLICE_LIT("first"));
+    assert_next(&payloads, SLICE_LIT("first"));
+    say(&server, "CONNECT {\"headers\":true,\"verbose\":false}\r\n"
+                 "HPUB s 32 38\r\nNATS/1.0\r\n\r\nts-Request-Info: x\r\n"
+                 "second\r\nPING\r\n");
+    assert_next(&payloads, SLICE_LIT("second"));
+    assert_int_equal(bus_publish(bus, &message).code, E_OK);
+    assert_next(&inbox, SLICE_LIT("first"));
+    bus_unsubscribe(bus, whole);
+    bus_unsubscribe(bus, sub);
+    bus_close(bus);
+    queue_free(&inbox, bus_message_drop);
+    queue_free(&payloads, bus_message_drop);
     nats_server_free(&server);
 }
 
@@ -295,6 +359,7 @@ int main(void)
         cmocka_unit_test(a_bus_that_never_connects_closes),
         cmocka_unit_test(refuses_wrong_settings),
         cmocka_unit_test(passes_messages_to_queues),
+        cmocka_unit_test(who_reads_payloads_alone_bears_broken_headers),
         cmocka_unit_test(messages_wait_until_they_are_taken),
         cmocka_unit_test(a_group_shares_and_an_ended_subscription_hears_nothing),
         cmocka_unit_test(tells_each_change_and_subscribes_anew),
