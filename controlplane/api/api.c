@@ -176,6 +176,16 @@ static struct cp_worker *worker_of(const struct cp_api *api, enum cp_call_kind k
     }
 }
 
+/* Another replica takes us for the leader. It hears at once that we are not, and asks again each
+ * few milliseconds: a worker may be busy, and the log and the audit tell of the caller's one
+ * request. */
+static bool is_mistaken(const struct cp_api *api, const struct cp_call *call)
+{
+    struct cp_fence fence;
+    return call->forwarded && cp_call_writes(call->kind) &&
+           !err_ok(cp_leader_fence(api->options.leader, &fence));
+}
+
 static void hand_over(struct cp_api *api, struct http1_exchange *x, enum cp_call_kind kind,
                       const uint64_t numbers[2])
 {
@@ -183,6 +193,11 @@ static void hand_over(struct cp_api *api, struct http1_exchange *x, enum cp_call
     struct err e = api->draining ? FAIL(E_DRAINING) : cp_call_new(kind, x, &call);
     if (!err_ok(e)) {
         refuse(x, e);
+        return;
+    }
+    if (is_mistaken(api, call)) {
+        cp_call_free(call);
+        refuse(x, FAIL(E_NOT_LEADER));
         return;
     }
     call->answered = answered;

@@ -115,6 +115,17 @@ class Failover(unittest.TestCase):
         self.assertEqual(len({answer["record"]["version"] for _, answer in answers}), 1)
         self.published_once("sent twice")
 
+    def test_who_is_taken_for_the_leader_says_that_it_is_not(self):
+        """At once, and to the sender alone, who asks each few milliseconds while nobody leads."""
+        follower = self.t.followers()[0]
+        body = {"files": files_of(POLICIES), "message": "gone astray", "author": "test"}
+        status, answer = follower.api("POST", "/api/v1/publish", body,
+                                      headers={"X-Trilane-Forwarded": "cp-9"})
+        self.assertEqual((status, answer["code"]), (503, "NOT_LEADER"), answer)
+        self.assertNotIn("event=refused", follower.log())
+        audit = follower.api("GET", "/api/v1/audit")[1]["entries"]
+        self.assertNotIn("NOT_LEADER", [entry["outcome"] for entry in audit])
+
 
 if __name__ == "__main__":
     unittest.main()
