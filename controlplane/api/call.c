@@ -191,6 +191,25 @@ static void keep_audit(struct cp_publish_room *room, const struct cp_work *work)
     }
 }
 
+/* Nothing can be asked of the database, nor kept in it: it is not tried again for each caller. */
+static bool is_cut_off(struct cp_publish_room *room)
+{
+    struct cp_leader_status status;
+    cp_leader_status(room->leader, &status);
+    return !status.leads && status.store_silent;
+}
+
+static struct err refuse_cut_off(const struct cp_call *call, struct cp_work *work)
+{
+    work->deposed = true;
+    TRY(buf_add_str(&work->sentence, "this replica does not lead: the database does not answer"));
+    struct err e = FAIL(E_UNAVAILABLE);
+    LOG(LOG_WARN, "api", "refused", LOG_ERR(e), LOG_STR("action", work_name(work->kind)),
+        LOG_STR("actor", work->author), LOG_STR("request", call->request),
+        LOG_SLICE("sentence", buf_slice(&work->sentence)));
+    return e;
+}
+
 static struct err do_work(struct cp_call *call, struct cp_publish_room *room, struct cp_work *work,
                           json_t **out)
 {
@@ -198,7 +217,9 @@ static struct err do_work(struct cp_call *call, struct cp_publish_room *room, st
     if (cp_call_writes(call->kind)) {
         (void)memcpy(work->request, call->request, sizeof(work->request));
     }
-    if (err_ok(work->result)) {
+    if (err_ok(work->result) && cp_call_writes(call->kind) && is_cut_off(room)) {
+        work->result = refuse_cut_off(call, work);
+    } else if (err_ok(work->result)) {
         if (work->kind == CP_WORK_RECOVER) {
             cp_recover_run(room, work);
         } else {
@@ -321,10 +342,20 @@ static bool waits_in_vain(struct cp_publish_room *room)
            status.code != E_STORE_DEPOSED && status.code != E_STORE_BEHIND;
 }
 
+/* A database that is silent to one replica may not be so to another, so a command asks them all;
+ * but it waits for it once. For a leader each of them waits anew: one may be elected any time. */
+static bool is_over(const struct cp_call *call, struct cp_publish_room *room, uint64_t begun_ns)
+{
+    uint64_t waited_ms = (clock_mono_ns() - begun_ns) / 1000000;
+    waited_ms += is_cut_off(room) ? call->waited_ms : 0;
+    return waited_ms >= limits.forward_wait_ms || waits_in_vain(room) ||
+           atomic_load(&call->abandoned) || room->stopping(room->stopping_ctx);
+}
+
 /* True when the leader answered. False: it is to be done, or refused, here. */
 static bool is_answered_elsewhere(struct cp_call *call, struct cp_publish_room *room)
 {
-    uint64_t end_ns = clock_mono_ns() + limits.forward_wait_ms * 1000000;
+    uint64_t begun_ns = clock_mono_ns();
     bool told = false;
     struct cp_fence fence;
     while (!call->forwarded && !err_ok(cp_leader_fence(room->leader, &fence))) {
@@ -338,8 +369,7 @@ static bool is_answered_elsewhere(struct cp_call *call, struct cp_publish_room *
                 LOG_STR("request", call->request));
         }
         buf_clear(&call->answer);
-        if (clock_mono_ns() >= end_ns || waits_in_vain(room) || atomic_load(&call->abandoned) ||
-            room->stopping(room->stopping_ctx)) {
+        if (is_over(call, room, begun_ns)) {
             return false;
         }
         (void)poll(NULL, 0, LEADER_STEP_MS);
@@ -457,11 +487,20 @@ static struct err take_request_id(struct cp_call *call, const struct http1_head 
     return OK;
 }
 
+static struct err take_waited(struct cp_call *call, const struct http1_head *head)
+{
+    const struct http1_field *waited = http1_find(head, SLICE_LIT(CP_WAITED_HEADER));
+    bool holds = waited == NULL ||
+                 (slice_to_u64(waited->value, &call->waited_ms) && call->waited_ms <= UINT32_MAX);
+    return holds ? OK : FAIL(E_USAGE);
+}
+
 static struct err take_head(struct cp_call *call, const struct http1_head *head)
 {
     const struct http1_field *authorization = http1_find(head, SLICE_LIT("authorization"));
     call->forwarded = http1_find(head, SLICE_LIT(CP_FORWARDED_HEADER)) != NULL;
     TRY(take_request_id(call, head));
+    TRY(take_waited(call, head));
     return authorization == NULL ? OK : buf_add(&call->authorization, authorization->value);
 }
 

@@ -47,6 +47,7 @@ struct cp_call {
     enum cp_call_kind kind;
     const struct cp_forward *forward; /* a write that is not for us goes that way. */
     bool forwarded;                   /* it came that way. */
+    uint64_t waited_ms;               /* by the caller, at whatever server. */
     atomic_bool abandoned;            /* the caller has left; said on the loop. */
     char request[CP_REQUEST_MAX + 1]; /* its id: the caller's, or one that we gave it. */
     struct buf authorization;         /* of the caller; wiped. */
@@ -64,7 +65,7 @@ struct cp_call {
 bool cp_call_writes(enum cp_call_kind kind);
 
 /* A call with a copy of the request's body; task.run is set. E_USAGE for an Idempotency-Key that is
- * not 1 to CP_REQUEST_MAX visible ASCII characters. */
+ * not 1 to CP_REQUEST_MAX visible ASCII characters, or a CP_WAITED_HEADER that is no number. */
 MUST_CHECK struct err cp_call_new(enum cp_call_kind kind, struct http1_exchange *exchange,
                                   struct cp_call **out);
 void cp_call_free(struct cp_call *call);

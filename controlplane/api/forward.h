@@ -21,6 +21,7 @@
 #include "controlplane/publish/leader.h"
 
 #define CP_FORWARDED_HEADER "x-trilane-forwarded"
+#define CP_WAITED_HEADER "x-trilane-waited-ms" /* of a command that has asked others before. */
 
 struct cp_forward {
     struct cp_leader *leader;

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <pwd.h>
 #include <sodium.h>
 #include <stdio.h>
@@ -28,6 +29,7 @@ struct asking {
     const char *path;
     const json_t *body;  /* NULL: a GET. */
     char id[ID_SIZE];    /* of a write: the same, whichever server is asked. */
+    uint64_t begun_ns;   /* when the first server was asked. */
     uint64_t timeout_ms; /* of one server. */
 };
 
@@ -36,6 +38,7 @@ struct request {
     char url[PATH_SIZE];
     char authorization[TOKEN_MAX + 64];
     char id[ID_SIZE + 64];
+    char waited[64];
     char *body; /* freed by free(): jansson's text. */
 };
 
@@ -84,6 +87,8 @@ static struct err add_body(const struct cli *cli, const struct asking *asking, s
     TRY(read_token(cli, token, why));
     (void)snprintf(r->authorization, sizeof(r->authorization), "Authorization: Bearer %s", token);
     (void)snprintf(r->id, sizeof(r->id), "Idempotency-Key: %s", asking->id);
+    (void)snprintf(r->waited, sizeof(r->waited), "X-Trilane-Waited-Ms: %" PRIu64,
+                   (clock_mono_ns() - asking->begun_ns) / 1000000);
     r->body = json_dumps(asking->body, JSON_COMPACT);
     if (r->body == NULL) {
         return FAIL(E_NO_MEMORY);
@@ -92,6 +97,7 @@ static struct err add_body(const struct cli *cli, const struct asking *asking, s
     ask->body = slice_str(r->body);
     ask->headers[0] = r->authorization;
     ask->headers[1] = r->id;
+    ask->headers[2] = r->waited;
     return OK;
 }
 
@@ -209,10 +215,13 @@ struct err cli_call(const struct cli *cli, const char *path, const json_t *body,
 {
     struct slice servers = slice_str(settings_get(cli->settings, "server"));
     bool several = slice_find(servers, ',') < servers.size;
-    uint64_t end_ns = clock_mono_ns() + (uint64_t)GIVE_UP_MS * 1000000;
+    uint64_t begun_ns = clock_mono_ns();
+    uint64_t end_ns = begun_ns + (uint64_t)GIVE_UP_MS * 1000000;
     uint8_t random[ID_RANDOM];
-    struct asking asking = {
-        .path = path, .body = body, .timeout_ms = several ? ATTEMPT_MS : TIMEOUT_MS};
+    struct asking asking = {.path = path,
+                            .body = body,
+                            .begun_ns = begun_ns,
+                            .timeout_ms = several ? ATTEMPT_MS : TIMEOUT_MS};
     randombytes_buf(random, sizeof(random));
     text_hex(slice_of(random, sizeof(random)), asking.id);
     *out = NULL;

@@ -216,11 +216,20 @@ static struct err beat_in(struct cp_leader *l, struct cp_leader_beat *b)
     return b->refused;
 }
 
+/* Before NATS is asked, all that is asked from afar is the database. */
+static void note_silence(struct cp_leader *l, struct err e)
+{
+    lock_take(&l->shared.lock);
+    l->shared.status.store_silent = e.code == E_UNAVAILABLE && !l->on_thread.bus_asked;
+    lock_drop(&l->shared.lock);
+}
+
 static void beat(struct cp_leader *l)
 {
     struct cp_leader_beat b = {.holds = true, .bytes = BUF_MAX(CP_HEAD_FOUND_MAX)};
     l->on_thread.bus_asked = false;
     struct err e = beat_in(l, &b);
+    note_silence(l, e);
     cp_leader_leave_when_deaf(l);
     if (e.code == E_NOT_LEADER && l->options.follow != NULL) {
         l->options.follow(l->options.ctx);

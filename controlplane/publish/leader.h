@@ -91,6 +91,7 @@ struct cp_leader_status {
     enum err_code code;                      /* why no head goes out; E_OK: it does. */
     enum err_code store_code;                /* why heads name what was read before; E_OK: they do
                                                 not: they name the newest. */
+    bool store_silent;                       /* the last beat got no answer of the database. */
     char holder[CP_ENVIRONMENT_MAX + 1];     /* name of who leads. */
     char address[CP_ADDRESS_MAX + 1];        /* of the API of who leads; "": none, or it is not a
                                                 replica's word. */

@@ -6,9 +6,10 @@ import time
 import unittest
 
 from trilane import POLICIES, files_of, wait_until
-from trio import WiredTrio
+from trio import Trio, WiredTrio
 
 TAKE_OVER_S = 3.0
+FORWARD_WAIT_S = 4.0
 
 
 class Failover(unittest.TestCase):
@@ -125,6 +126,26 @@ class Failover(unittest.TestCase):
         self.assertNotIn("event=refused", follower.log())
         audit = follower.api("GET", "/api/v1/audit")[1]["entries"]
         self.assertNotIn("NOT_LEADER", [entry["outcome"] for entry in audit])
+
+
+class Silent(unittest.TestCase):
+    def test_postgresql_hangs(self):
+        """A command with three servers waits for the database once, not once for each of them."""
+        t = Trio(cluster=False, head_interval_ms=200, forward_wait_ms=int(FORWARD_WAIT_S * 1000))
+        self.addCleanup(t.close)
+        t.start()
+        t.publish("before")
+        t.postgres.pause()
+        began = time.monotonic()
+        done = t.command_anywhere("publish", "--again", "--wait", "no", "-m", "into silence",
+                                  POLICIES)
+        self.assertLess(time.monotonic() - began, 3 * FORWARD_WAIT_S, done.stderr)
+        self.assertEqual(done.returncode, 3, done.stderr)
+        self.assertIn("error: UNAVAILABLE: this replica does not lead: the database does not answer",
+                      done.stderr)
+        t.postgres.resume()
+        t.publish("behind")
+        self.assertEqual([v["message"] for v in t.history()], ["behind", "before"])
 
 
 if __name__ == "__main__":
