@@ -350,3 +350,62 @@ class SmallPostgres(Postgres):
 
     def make_room(self):
         self.sql("DROP TABLE filler")
+
+
+class SmallLogPostgres(Postgres):
+    """Its log of transactions lies on a disk of its own: a tmpfs of 'mib' in a mount namespace, which
+    is there until close(), whether PostgreSQL runs or not."""
+
+    def __init__(self, mib, **flags):
+        self.mib = mib
+        self.keeper = None
+        super().__init__(**flags)
+
+    def _initialise(self):
+        super()._initialise()
+        uid, gid = os.geteuid(), os.getegid()
+        if self._user is not None:
+            uid, gid = self._user.pw_uid, self._user.pw_gid
+        self.argv = ["sh", "-e", "-c", 'exec nsenter -t "$1" -U -m --preserve-credentials unshare -U'
+                     ' --map-user="$2" --map-group="$3" setpriv --pdeathsig KILL postgres -D "$4"',
+                     "sh", "", str(uid), str(gid), str(self.data)]
+
+    can_start = SmallPostgres.can_start
+
+    def start(self):
+        if self.keeper is None:
+            self._mount()
+        return super().start()
+
+    def _mount(self):
+        script = ('mkdir "$2"; mount -t tmpfs -o size="$(($3 + 32))"m none "$2"; cp -a "$1" "$2";'
+                  ' head -c 32M /dev/zero >"$2/ballast"; mount --bind "$2/pg_wal" "$1"; echo there;'
+                  ' exec setpriv --pdeathsig KILL sleep infinity')
+        self.keeper = subprocess.Popen(
+            ["unshare", "-Urm", "sh", "-e", "-c", script, "sh", str(self.data / "pg_wal"),
+             str(self.directory / "log"), str(self.mib)],
+            stdout=subprocess.PIPE, **self.surroundings())
+        assert self.keeper.stdout.readline() == b"there\n"
+        self.argv[5] = str(self.keeper.pid)
+
+    def fill(self):
+        """Until PostgreSQL finds no room for its log, and ends itself."""
+        self.sql("CREATE TABLE filler (bytes text);"
+                 " ALTER TABLE filler ALTER bytes SET STORAGE EXTERNAL")
+        more = "INSERT INTO filler SELECT repeat('x', 1 << 20)"
+        wait_until(lambda: self._psql(more, self.database).returncode != 0 and not self.alive(), 60,
+                   "PostgreSQL to end itself")
+
+    def make_room(self):
+        """It may be started again."""
+        subprocess.run(["nsenter", "-t", str(self.keeper.pid), "-U", "-m", "--preserve-credentials",
+                        "rm", str(self.directory / "log" / "ballast")], check=True,
+                       **self.surroundings())
+
+    def close(self):
+        super().close()
+        if self.keeper is not None:
+            self.keeper.kill()
+            self.keeper.wait()
+            self.keeper.stdout.close()
+            self.keeper = None

@@ -33,7 +33,8 @@ PROGRAMS = {
     "openssl": "openssl", "postgres": "postgresql", "protoc": "protobuf-compiler",
     "pg_basebackup": "postgresql", "psql": "postgresql", "python3": "python3", "ss": "iproute2",
 }
-ESSENTIAL = {"bash", "chrt", "mount", "setpriv", "sh", "taskset", "unshare"}  # no Debian is without them.
+# No Debian is without them.
+ESSENTIAL = {"bash", "chrt", "mount", "nsenter", "setpriv", "sh", "taskset", "unshare"}
 
 COMMAND = re.compile(r"^command_(\w+)\(\)[^\n]*\n\{\n(.*?)^\}", re.DOTALL | re.MULTILINE)
 LIST = re.compile(r"^(packages_\w+)=\(([^)]*)\)", re.MULTILINE)

@@ -1,16 +1,19 @@
 """No room: PostgreSQL's disk is full, JetStream's store is full. Publishing says so, heads and traffic
-go on; with room again publishing goes on without a restart, and nothing is lost or there twice."""
+go on; with room again publishing goes on without a restart, and nothing is lost or there twice. Where
+PostgreSQL's log of transactions finds no room it ends itself, in the midst of publications."""
 
 import json
 import secrets
 import signal
+import threading
 import unittest
 
-from postgres import SmallPostgres
+from postgres import SmallLogPostgres, SmallPostgres
 from trilane import POLICIES, Nats, NatsClient, http, wait_until
 from trio import Trio
 
 DISK_MIB = 104    # PostgreSQL as it is made, its log of transactions, and 25 MiB.
+LOG_MIB = 40      # its log as it is made, and one more file of it.
 BUCKET_MIB = 16   # the least that a snapshot bucket may have.
 ACCOUNT_MIB = 96  # both buckets, 64 MiB for statuses among them, and a little;
 OTHERS_MIB = 8    # of which another stream has so much.
@@ -19,6 +22,11 @@ OTHERS_MIB = 8    # of which another stream has so much.
 class SmallDisk(Trio):
     def make_postgres(self, port):
         return SmallPostgres(DISK_MIB, port=port)
+
+
+class SmallLog(Trio):
+    def make_postgres(self, port):
+        return SmallLogPostgres(LOG_MIB, port=port)
 
 
 class LimitedNats(Nats):
@@ -108,6 +116,40 @@ class Full(unittest.TestCase):
         self.refused("STORE_FULL", "the database's disk is full")
         self.t.postgres.make_room()
         self.goes_on(leader)
+
+    def command(self, message):
+        return self.t.command_anywhere("publish", "--again", "--wait", "no", "-m", message, POLICIES)
+
+    def test_the_disk_of_postgresqls_log_is_full(self):
+        platform = SmallLog(cluster=False, head_interval_ms=200, forward_wait_ms=2000)
+        if not platform.postgres.can_start():
+            platform.close()
+            self.skipTest("no user namespaces here")
+        self.start(platform)
+        answered, refused = ["first"], []
+
+        def publish_on():
+            while not refused:
+                message = "number %d" % len(answered)
+                done = self.command(message)
+                if done.returncode:
+                    refused.append(done.stderr)
+                else:
+                    answered.append(message)
+        sender = threading.Thread(target=publish_on)
+        sender.start()
+        self.t.postgres.fill()
+        sender.join(60)
+        self.assertRegex(refused[0], "error: (UNAVAILABLE|RESULT_UNKNOWN|STORE_FULL): ")
+        wait_until(lambda: "error: UNAVAILABLE: this replica does not lead: the database does not"
+                           " answer" in self.command("without a database").stderr, 20, "the reason")
+        self.assertIn(self.node.version(), range(1, len(answered) + 2))
+        self.t.postgres.make_room()
+        self.t.postgres.start()
+        self.publish("with room again")
+        last = ["number %d" % len(answered)]  # the one without an answer is there, or is not.
+        self.assertIn(self.messages(), [answered + more + ["with room again"]
+                                        for more in ([], last)])
 
     def use_account(self):
         """Somebody else's stream of the same account."""
