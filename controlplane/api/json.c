@@ -58,14 +58,15 @@ json_t *cp_json_node(const struct cp_fleet_node *node)
 
 json_t *cp_json_leader(const struct cp_leader_status *status)
 {
-    return json_pack(
-        "{s:b, s:s, s:s, s:b, s:o, s:o, s:o, s:I, s:s, s:s, s:o, s:s}", "leads", status->leads,
-        "holder", status->holder, "address", status->address, "vacant", status->vacant, "epoch",
-        number(status->epoch), "sequence", number(status->sequence), "head_version",
-        number(status->head_version), "head_at_ms", (json_int_t)status->head_at_ms, "code",
-        status->code == E_OK ? "" : err_name(status->code), "store_code",
-        status->store_code == E_OK ? "" : err_name(status->store_code), "newest_version",
-        number(status->newest_version), "newest_signers", status->newest_signers);
+    return json_pack("{s:b, s:s, s:s, s:b, s:o, s:o, s:o, s:I, s:s, s:s, s:b, s:o, s:s}", "leads",
+                     status->leads, "holder", status->holder, "address", status->address, "vacant",
+                     status->vacant, "epoch", number(status->epoch), "sequence",
+                     number(status->sequence), "head_version", number(status->head_version),
+                     "head_at_ms", (json_int_t)status->head_at_ms, "code",
+                     status->code == E_OK ? "" : err_name(status->code), "store_code",
+                     status->store_code == E_OK ? "" : err_name(status->store_code), "store_silent",
+                     status->store_silent, "newest_version", number(status->newest_version),
+                     "newest_signers", status->newest_signers);
 }
 
 json_t *cp_json_bucket(const struct cp_collector_status *status)

@@ -224,7 +224,9 @@ static void leader_lines(const json_t *value)
     head_line(leader);
     enum err_code code = E_OK;
     if (!follows(leader) && err_find(cli_text(leader, "code"), &code) && code != E_OK) {
-        (void)printf("NO HEAD GOES OUT: %s: %s\n", err_name(code), err_text(code));
+        bool silent = json_is_true(json_object_get(leader, "store_silent"));
+        (void)printf("NO HEAD GOES OUT: %s: %s\n", err_name(code),
+                     silent ? "the database does not answer" : err_text(code));
     }
     if (err_find(cli_text(leader, "store_code"), &code) && code != E_OK) {
         (void)printf("HEADS NAME WHAT WAS READ BEFORE: %s: %s\n", err_name(code), err_text(code));

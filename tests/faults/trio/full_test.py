@@ -143,6 +143,8 @@ class Full(unittest.TestCase):
         self.assertRegex(refused[0], "error: (UNAVAILABLE|RESULT_UNKNOWN|STORE_FULL): ")
         wait_until(lambda: "error: UNAVAILABLE: this replica does not lead: the database does not"
                            " answer" in self.command("without a database").stderr, 20, "the reason")
+        wait_until(lambda: "NO HEAD GOES OUT: UNAVAILABLE: the database does not answer" in
+                   self.t.replicas[0].run("status").stdout, 20, "the status to say so, too")
         self.assertIn(self.node.version(), range(1, len(answered) + 2))
         self.t.postgres.make_room()
         self.t.postgres.start()
