@@ -67,6 +67,17 @@ class Api(unittest.TestCase):
         self.assertEqual((status, answer["code"]), (400, "USAGE"))
         self.assertIn("fils", answer["message"])
 
+    def test_what_was_waited_is_a_number(self):
+        def validate(waited):
+            body = {"files": trilane.files_of(trilane.POLICIES)}
+            return self.cp.api("POST", "/api/v1/validate", body,
+                               headers={"X-Trilane-Waited-Ms": waited})
+        for value in ("0", "4294967295"):
+            self.assertEqual(validate(value)[0], 200, value)
+        for value in ("", "soon", "-1", "4294967296", "18446744073709551616"):
+            status, answer = validate(value)
+            self.assertEqual((status, answer["code"]), (400, "USAGE"), value)
+
     def test_an_id_is_of_one_request(self):
         """Sent again it is answered by what it did; another one under its id is refused."""
         def post(path, key="deploy", **body):
