@@ -27,9 +27,8 @@ static void add_to_list(struct bus *bus, struct bus_subscription *sub, struct qu
     bus_signal(bus);
 }
 
-static struct err subscribe(struct bus *bus, struct slice subject, struct slice group,
-                            struct queue *queue, void *ctx, bool payloads_only,
-                            struct bus_subscription **out)
+static MUST_CHECK struct err make_called(struct slice subject, struct slice group, void *ctx,
+                                         struct bus_subscription **out)
 {
     bool fits = subject_is_valid(subject) && (group.size == 0 || subject_is_valid(group));
     if (!fits) {
@@ -40,8 +39,6 @@ static struct err subscribe(struct bus *bus, struct slice subject, struct slice 
         return FAIL(E_NO_MEMORY);
     }
     sub->ctx = ctx;
-    sub->payloads_only = payloads_only;
-    add_to_list(bus, sub, queue);
     *out = sub;
     return OK;
 }
@@ -49,14 +46,18 @@ static struct err subscribe(struct bus *bus, struct slice subject, struct slice 
 struct err bus_subscribe(struct bus *bus, struct slice subject, struct slice group,
                          struct queue *queue, void *ctx, struct bus_subscription **out)
 {
-    return subscribe(bus, subject, group, queue, ctx, /* payloads_only= */ false, out);
+    TRY(make_called(subject, group, ctx, out));
+    add_to_list(bus, *out, queue);
+    return OK;
 }
 
 struct err bus_subscribe_payloads(struct bus *bus, struct slice subject, struct queue *queue,
                                   void *ctx, struct bus_subscription **out)
 {
-    return subscribe(bus, subject, /* group= */ (struct slice){0}, queue, ctx,
-                     /* payloads_only= */ true, out);
+    TRY(make_called(subject, /* group= */ (struct slice){0}, ctx, out));
+    (*out)->payloads_only = true;
+    add_to_list(bus, *out, queue);
+    return OK;
 }
 
 struct err bus_subscribe_waiting(struct bus *bus, struct slice subject, size_t messages,
