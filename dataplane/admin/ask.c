@@ -2,28 +2,62 @@
 #include "dataplane/admin/ask.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <sys/socket.h>
-#include <sys/time.h>
 #include <unistd.h>
 
+#include "common/base/clock.h"
 #include "common/base/scope.h"
 #include "common/net/addr.h"
 #include "common/net/http1.h"
 
-enum { ASK_TIMEOUT_S = 5, STORE_BYTES = 8192, FIELDS_MAX = 64, READ_BYTES = 16384 };
+enum { ASK_TIMEOUT_MS = 5000, STORE_BYTES = 8192, FIELDS_MAX = 64, READ_BYTES = 16384 };
+
+/* Each wait ends by its time, though the process be interrupted, or stopped and continued. */
+static struct err wait_for(int fd, short events)
+{
+    uint64_t end_ms = clock_mono_ns() / 1000000 + ASK_TIMEOUT_MS;
+    for (;;) { /* ends as above. */
+        uint64_t now_ms = clock_mono_ns() / 1000000;
+        struct pollfd wanted = {.fd = fd, .events = events};
+        int ready = poll(&wanted, 1, now_ms < end_ms ? (int)(end_ms - now_ms) : 0);
+        if (ready > 0) {
+            return OK;
+        }
+        if (ready == 0) {
+            return FAIL(E_TIMEOUT);
+        }
+        if (errno != EINTR) {
+            return FAIL(E_IO);
+        }
+    }
+}
+
+static struct err finish_connect(int fd)
+{
+    int failure = 0;
+    socklen_t size = sizeof(failure);
+    TRY(wait_for(fd, POLLOUT));
+    if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &failure, &size) != 0) {
+        return FAIL(E_IO);
+    }
+    return failure == 0 ? OK : FAIL(E_UNAVAILABLE);
+}
 
 static struct err connect_to(struct slice address, int *out_fd)
 {
     struct net_addr addr;
     TRY(net_addr_resolve_boot(address, &addr));
-    auto_close int fd = socket(addr.sa.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    struct timeval patience = {.tv_sec = ASK_TIMEOUT_S};
-    if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)) != 0 ||
-        setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience)) != 0) {
+    auto_close int fd =
+        socket(addr.sa.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0) {
         return FAIL(E_IO);
     }
     if (connect(fd, &addr.sa.any, net_addr_size(&addr)) != 0) {
-        return FAIL(E_UNAVAILABLE);
+        if (errno != EINPROGRESS) {
+            return FAIL(E_UNAVAILABLE);
+        }
+        TRY(finish_connect(fd));
     }
     *out_fd = TAKE_FD(fd);
     return OK;
@@ -41,7 +75,11 @@ static struct err write_request(int fd, struct slice address, struct slice path,
     TRY(http1_write_head_end(&request));
     size_t at = 0;
     while (at < request.size) {
+        TRY(wait_for(fd, POLLOUT));
         ssize_t n = send(fd, request.ptr + at, request.size - at, MSG_NOSIGNAL);
+        if (n < 0 && errno == EAGAIN) {
+            continue;
+        }
         if (n <= 0) {
             return FAIL(E_UNAVAILABLE);
         }
@@ -70,9 +108,13 @@ static struct err read_answer(int fd, struct http1_parser *parser, struct buf *o
     bool end = false;
     while (!end) {
         uint8_t bytes[READ_BYTES];
+        TRY(wait_for(fd, POLLIN));
         ssize_t n = recv(fd, bytes, sizeof(bytes), 0);
+        if (n < 0 && errno == EAGAIN) {
+            continue;
+        }
         if (n < 0) {
-            return errno == EAGAIN ? FAIL(E_TIMEOUT) : FAIL(E_UNAVAILABLE);
+            return FAIL(E_UNAVAILABLE);
         }
         if (n == 0) {
             enum http1_event event = HTTP1_MORE;
