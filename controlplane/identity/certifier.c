@@ -34,7 +34,7 @@ static struct err receive(int fd, size_t size, struct buf *out)
 static struct err greet(struct cp_certifier *c, struct buf *message)
 {
     struct certifier_hello hello;
-    struct err e = signer_receive(c->child.fd, &hello, sizeof(hello));
+    struct err e = signer_child_greeting(&c->child, &hello, sizeof(hello));
     if (!err_ok(e)) {
         TRY(buf_add_str(message, "certifier: the process ended before it was ready"));
         return e;

@@ -12,8 +12,12 @@
 #include <unistd.h>
 
 #include "common/base/scope.h"
+#include "controlplane/signer/wire.h"
 
-enum { ANSWER_S = 5 }; /* one write to disk and one signature. */
+enum {
+    GREETING_S = 30, /* a start: our binary, the keys, the sandbox; on a slow machine, too. */
+    ANSWER_S = 5,    /* one write to disk and one signature. */
+};
 
 const char *signer_child_key(int kept_fd, int index, const char *file)
 {
@@ -60,9 +64,9 @@ static _Noreturn void become(const struct signer_child_plan *plan, int fd, pid_t
     _exit(1);
 }
 
-static struct err set_timeouts(int fd)
+static struct err set_timeouts(int fd, time_t seconds)
 {
-    const struct timeval wait = {.tv_sec = ANSWER_S};
+    const struct timeval wait = {.tv_sec = seconds};
     bool fine = setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof(wait)) == 0 &&
                 setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &wait, sizeof(wait)) == 0;
     return fine ? OK : FAIL(E_IO);
@@ -76,7 +80,7 @@ struct err signer_child_start(const struct signer_child_plan *plan, struct signe
     }
     auto_close int ours = pair[0];
     auto_close int theirs = pair[1];
-    TRY(set_timeouts(ours));
+    TRY(set_timeouts(ours, GREETING_S));
     pid_t parent = getpid();
     pid_t pid = fork();
     if (pid == 0) {
@@ -87,6 +91,12 @@ struct err signer_child_start(const struct signer_child_plan *plan, struct signe
     }
     *out = (struct signer_child){.pid = pid, .fd = TAKE_FD(ours)};
     return OK;
+}
+
+struct err signer_child_greeting(const struct signer_child *child, void *out, size_t size)
+{
+    TRY(signer_receive(child->fd, out, size));
+    return set_timeouts(child->fd, ANSWER_S);
 }
 
 int signer_child_end(struct signer_child *child, bool hangs)

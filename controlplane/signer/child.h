@@ -40,6 +40,11 @@ const char *signer_child_key(int kept_fd, int index, const char *file);
 MUST_CHECK struct err signer_child_start(const struct signer_child_plan *plan,
                                          struct signer_child *out);
 
+/* Receives the child's first words, for which it has the time that a start may take; from then on
+ * each answer has a shorter one. E_CLOSED when it is gone or the time is over. */
+MUST_CHECK struct err signer_child_greeting(const struct signer_child *child, void *out,
+                                            size_t size);
+
 /* It ends at the end of its input; one that 'hangs' is killed. How it ended, as wait() gives it. */
 int signer_child_end(struct signer_child *child, bool hangs);
 

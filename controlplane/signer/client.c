@@ -45,7 +45,7 @@ static struct err start(const struct cp_signer *s, struct running *out)
 static struct err greet(struct running *r, struct buf *message)
 {
     struct signer_hello hello;
-    struct err e = signer_receive(r->child.fd, &hello, sizeof(hello));
+    struct err e = signer_child_greeting(&r->child, &hello, sizeof(hello));
     if (!err_ok(e)) {
         TRY(buf_add_str(message, "signer: the process ended before it was ready"));
         return e;
