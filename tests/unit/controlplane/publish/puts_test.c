@@ -8,7 +8,13 @@
 
 #include "tests/support/cmocka.h"
 
-static const int64_t ms = 1000000;
+enum { FRESH_MS = 600000, UP_MS = 3600000 }; /* no test takes a tenth of the first. */
+
+/* So much later than at the start, which is an hour after the machine's. */
+static void pass_ms(int64_t ms)
+{
+    clock_shift_for_test((UP_MS + ms) * 1000000, 0);
+}
 
 struct name {
     uint8_t digest[DIGEST_SHORT_SIZE];
@@ -24,8 +30,8 @@ static struct name name_of(uint32_t number)
 static int set_up(void **state)
 {
     (void)state;
-    limits.chunk_fresh_ms = 1000;
-    clock_shift_for_test(0, 0);
+    limits.chunk_fresh_ms = FRESH_MS;
+    pass_ms(0);
     return 0;
 }
 
@@ -39,9 +45,9 @@ static void a_put_is_fresh_for_its_time(void **state)
     cp_puts_note(&puts, a.digest, /* age_ms= */ 0);
     assert_true(cp_puts_is_fresh(&puts, a.digest));
     assert_false(cp_puts_is_fresh(&puts, b.digest));
-    clock_shift_for_test(900 * ms, 0);
+    pass_ms(FRESH_MS / 10 * 9);
     assert_true(cp_puts_is_fresh(&puts, a.digest));
-    clock_shift_for_test(1001 * ms, 0);
+    pass_ms(FRESH_MS + 1);
     assert_false(cp_puts_is_fresh(&puts, a.digest));
     cp_puts_note(&puts, a.digest, 0);
     assert_true(cp_puts_is_fresh(&puts, a.digest));
@@ -55,16 +61,17 @@ static void ages_are_believed_and_never_rejuvenate(void **state)
     (void)state;
     struct cp_puts puts = {0};
     struct name a = name_of(1);
-    cp_puts_note(&puts, a.digest, /* age_ms= */ 1000);
+    cp_puts_note(&puts, a.digest, /* age_ms= */ FRESH_MS);
     assert_false(cp_puts_is_fresh(&puts, a.digest));
     cp_puts_note(&puts, a.digest, UINT64_MAX);
     assert_false(cp_puts_is_fresh(&puts, a.digest));
     assert_int_equal(puts.chunks.count, 0);
-    cp_puts_note(&puts, a.digest, 600);
-    cp_puts_note(&puts, a.digest, 900); /* an older put says nothing about the younger one. */
-    clock_shift_for_test(300 * ms, 0);
+    cp_puts_note(&puts, a.digest, FRESH_MS / 10 * 6);
+    cp_puts_note(&puts, a.digest,
+                 FRESH_MS / 10 * 9); /* an older put says nothing about the younger one. */
+    pass_ms(FRESH_MS / 10 * 3);
     assert_true(cp_puts_is_fresh(&puts, a.digest));
-    clock_shift_for_test(500 * ms, 0);
+    pass_ms(FRESH_MS / 10 * 5);
     assert_false(cp_puts_is_fresh(&puts, a.digest));
     cp_puts_free(&puts);
 }
@@ -83,7 +90,7 @@ static void memory_is_bounded(void **state)
     cp_puts_note(&puts, more.digest, 0);
     assert_false(cp_puts_is_fresh(&puts, more.digest));
     assert_int_equal(puts.chunks.count, BOUND);
-    clock_shift_for_test(5000 * ms, 0);
+    pass_ms(5 * FRESH_MS);
     cp_puts_note(&puts, more.digest, 0);
     assert_true(cp_puts_is_fresh(&puts, more.digest));
     assert_int_equal(puts.chunks.count, 1);
