@@ -247,7 +247,7 @@ void postgres_server_free(struct postgres_server *s)
 static bool answers(const struct postgres_server *s)
 {
     char url[POSTGRES_SERVER_TEXT_MAX + 32];
-    (void)snprintf(url, sizeof(url), "%s?connect_timeout=5", s->url);
+    (void)snprintf(url, sizeof(url), "%s?connect_timeout=60", s->url);
     PGconn *conn = PQconnectdb(url);
     bool fine = PQstatus(conn) == CONNECTION_OK;
     PQfinish(conn);
