@@ -66,7 +66,7 @@ static const char *const points[] = {
 /* Keeps heads coming until the node has died. */
 static void beat_until_dead(const char *point)
 {
-    uint64_t until_ns = clock_mono_ns() + UINT64_C(20000000000);
+    uint64_t until_ns = clock_mono_ns() + UINT64_C(60000000000);
     while (!rig_node_died(&rig)) {
         if (clock_mono_ns() > until_ns) {
             fail_msg("the node lives on past %s", point);
@@ -231,15 +231,25 @@ static void nats_away_and_back(void **state)
     rig_traffic_end(&rig);
 }
 
+static void wait_log(const char *text)
+{
+    uint64_t until_ns = clock_mono_ns() + UINT64_C(60000000000);
+    while (!rig_log_has(&rig, text)) {
+        assert_true(clock_mono_ns() < until_ns);
+        pause_ms(10);
+    }
+}
+
 static void nats_lost_during_an_apply(void **state)
 {
     (void)state;
     rig_node_kill(&rig);
-    rig_node_start(&rig, "chunks:pause=1000");
+    rig.log_level = "debug";
+    rig_node_start(&rig, "chunks:pause=5000");
     rig_wait_version(&rig, 1);
     rig_traffic_start(&rig);
     rig_publish(&rig);
-    pause_ms(300);
+    wait_log("step=manifest"); /* what it had on its disk took no steps. */
     rig_nats_kill(&rig);
     rig_wait_refusal(&rig, "CONTENT_UNANSWERED", 0);
     assert_true(rig_ready(&rig));
@@ -267,22 +277,13 @@ static void lose_nodes_bucket(struct queue *heard, struct bus_subscription **out
     assert_true(err_ok(bus_publish(rig.bus, &message)));
 }
 
-static void wait_log(const char *text)
-{
-    uint64_t until_ns = clock_mono_ns() + UINT64_C(10000000000);
-    while (!rig_log_has(&rig, text)) {
-        assert_true(clock_mono_ns() < until_ns);
-        pause_ms(10);
-    }
-}
-
 static void a_status_without_an_answer_holds_up_no_head(void **state)
 {
     (void)state;
     struct queue heard;
     struct bus_subscription *subscription = NULL;
     rig_node_kill(&rig);
-    rig.fetch_timeout_ms = 5000;
+    rig.fetch_timeout_ms = 15000;
     rig_node_start(&rig, NULL);
     rig_wait_version(&rig, 1);
     lose_nodes_bucket(&heard, &subscription);
@@ -291,7 +292,7 @@ static void a_status_without_an_answer_holds_up_no_head(void **state)
         rig_publish(&rig);
         uint64_t start_ns = clock_mono_ns();
         rig_wait_version(&rig, rig.version);
-        assert_true(clock_mono_ns() - start_ns < UINT64_C(2000000000));
+        assert_true(clock_mono_ns() - start_ns < UINT64_C(10000000000));
     }
     bus_unsubscribe(rig.bus, subscription);
     queue_free(&heard, bus_message_drop);

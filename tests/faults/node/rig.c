@@ -27,7 +27,7 @@
 
 #include "tests/support/ports.h"
 
-enum { WAIT_MS = 20000, STEP_MS = 10, TEXT_MAX = 4 << 20, PATH_SIZE = 256 };
+enum { WAIT_MS = 60000, STEP_MS = 10, TEXT_MAX = 4 << 20, PATH_SIZE = 256 };
 
 #define HEAD_MAX (CONTAINER_HEADER_SIZE + HEAD_BODY_MAX + CONTAINER_SIGNATURE_SIZE)
 
@@ -198,6 +198,7 @@ void rig_node_start(struct rig *r, const char *fault)
     char admin[64];
     char log[PATH_SIZE];
     char fetch[64];
+    char level[32];
     CHECK(build != NULL);
     (void)snprintf(program, sizeof(program), "%s/trilane-dp", build);
     (void)snprintf(data, sizeof(data), "--data-dir=%s/data", r->directory);
@@ -207,6 +208,7 @@ void rig_node_start(struct rig *r, const char *fault)
     (void)snprintf(listen, sizeof(listen), "--listen=127.0.0.1:%u", r->listen_port);
     (void)snprintf(admin, sizeof(admin), "--listen-admin=127.0.0.1:%u", r->admin_port);
     (void)snprintf(fetch, sizeof(fetch), "--fetch-timeout-ms=%u", r->fetch_timeout_ms);
+    (void)snprintf(level, sizeof(level), "--log-level=%s", r->log_level);
     log_path(r, log);
     char *argv[] = {program,
                     publisher_text("serve"),
@@ -220,6 +222,7 @@ void rig_node_start(struct rig *r, const char *fault)
                     publisher_text("--status-interval-ms=200"),
                     publisher_text("--stale-after-ms=2000"),
                     fetch,
+                    level,
                     publisher_text("--hints-per-second=1000"),
                     data,
                     root,
@@ -380,7 +383,7 @@ void rig_start(struct rig *r)
 {
     char path[PATH_SIZE];
     const char *base = getenv("TMPDIR"); /* NOLINT(concurrency-mt-unsafe): before any thread. */
-    *r = (struct rig){.epoch = 1, .fetch_timeout_ms = 500};
+    *r = (struct rig){.epoch = 1, .fetch_timeout_ms = 5000, .log_level = "info"};
     (void)snprintf(r->directory, sizeof(r->directory), "%s/trilane-faults-XXXXXX",
                    base == NULL ? "/tmp" : base);
     CHECK(mkdtemp(r->directory) != NULL);
@@ -565,9 +568,9 @@ void rig_wait_version(struct rig *r, uint64_t version)
 }
 
 /* On a slow machine GOOD comes after the head is stale: a leader would have sent another. */
-static void beat_for_good(struct rig *r, const char *state, const struct rig_dump *d)
+static void beat_for_good(struct rig *r, const char *state, const char *found)
 {
-    if (strcmp(state, "GOOD") == 0 && strcmp(d->state, "STALE") == 0) {
+    if (strcmp(state, "GOOD") == 0 && strcmp(found, "STALE") == 0) {
         rig_heartbeat(r);
         pause_ms(200);
     }
@@ -578,7 +581,7 @@ static bool is_in_state(struct rig *r, const char *state, struct rig_dump *out)
     if (!rig_dump(r, out)) {
         return false;
     }
-    beat_for_good(r, state, out);
+    beat_for_good(r, state, out->state);
     return strcmp(out->state, state) == 0;
 }
 
@@ -595,12 +598,21 @@ void rig_wait_refusal(struct rig *r, const char *code, uint64_t before)
                "refusal %s (it is %s, state %s)", code, d.last_refusal, d.state);
 }
 
+static bool says_state(struct rig *r, uint64_t version, enum snap_state state, struct status *out)
+{
+    if (!rig_status(r, out) || out->version != version) {
+        return false;
+    }
+    beat_for_good(r, snap_state_name(state), snap_state_name(out->state));
+    return out->state == state;
+}
+
 void rig_wait_status(struct rig *r, uint64_t version, enum snap_state state)
 {
     struct status s = {0};
-    WAIT_UNTIL(r, rig_status(r, &s) && s.version == version && s.state == state,
-               "status %llu %s (it is %llu %s)", (unsigned long long)version,
-               snap_state_name(state), (unsigned long long)s.version, snap_state_name(s.state));
+    WAIT_UNTIL(r, says_state(r, version, state, &s), "status %llu %s (it is %llu %s)",
+               (unsigned long long)version, snap_state_name(state), (unsigned long long)s.version,
+               snap_state_name(s.state));
 }
 
 void rig_wait_status_code(struct rig *r, enum err_code code)

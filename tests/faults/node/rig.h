@@ -41,6 +41,7 @@ struct rig {
     uint64_t version;          /* of the last honest version. */
     uint64_t file_bytes_max;   /* RLIMIT_FSIZE of the node; 0: none. */
     unsigned fetch_timeout_ms; /* of the node. */
+    const char *log_level;     /* of the node. */
 };
 
 void rig_start(struct rig *r);
@@ -106,7 +107,7 @@ bool rig_log_has(struct rig *r, const char *text);
 /* The status in KV, verified; false when there is none. */
 bool rig_status(struct rig *r, struct status *out);
 
-/* Waits up to ten seconds; prints what there is and ends the program when it does not come. */
+/* Waits up to a minute; prints what there is and ends the program when it does not come. */
 void rig_wait_version(struct rig *r, uint64_t version);
 void rig_wait_state(struct rig *r, const char *state);
 void rig_wait_refusal(struct rig *r, const char *code, uint64_t refusals_before);
