@@ -25,9 +25,6 @@
 #define NS_PER_S UINT64_C(1000000000)
 #define NS_PER_MS UINT64_C(1000000)
 
-/* After the measured time answers are awaited so long. */
-#define AWAIT_NS (2 * NS_PER_S)
-
 /* Between the last connection and the first request: none is late because of another's dialling. */
 #define LEAD_NS NS_PER_MS
 
@@ -154,7 +151,8 @@ static bool is_over(const struct load *load, uint64_t now_ns)
 {
     bool all_sent = due_ns(load, load->sent) >= load->measure_to_ns;
     return now_ns >= load->measure_to_ns &&
-           (now_ns >= load->measure_to_ns + AWAIT_NS || (all_sent && load->open == 0));
+           (now_ns >= load->measure_to_ns + load->o->await_ms * NS_PER_MS ||
+            (all_sent && load->open == 0));
 }
 
 static bool run(struct load *load, int epoll_fd)

@@ -15,7 +15,8 @@ static void usage(void)
     (void)fprintf(stderr,
                   "usage: load --port P --path PATH [--host H] [--protocol grpc|http1] [--rate N]\n"
                   "            [--connections N] [--streams N] [--warmup-ms N] [--duration-ms N]\n"
-                  "            [--body-bytes N] [--header 'name: value']… [--no-echo]\n");
+                  "            [--await-ms N] [--body-bytes N] [--header 'name: value']…\n"
+                  "            [--no-echo]\n");
     exit(2);
 }
 
@@ -32,6 +33,7 @@ static const struct number numbers[] = {
     {"streams", offsetof(struct options, streams), 1, 10000},
     {"warmup-ms", offsetof(struct options, warmup_ms), 0, 3600000},
     {"duration-ms", offsetof(struct options, duration_ms), 1, 86400000},
+    {"await-ms", offsetof(struct options, await_ms), 0, 3600000},
     {"body-bytes", offsetof(struct options, body_bytes), 0, BODY_MAX},
 };
 enum { NUMBER_COUNT = sizeof(numbers) / sizeof(numbers[0]) };
@@ -144,6 +146,7 @@ void options_read(int argc, char **argv, struct options *out)
                             .streams = 32,
                             .warmup_ms = 1000,
                             .duration_ms = 5000,
+                            .await_ms = 2000,
                             .body_bytes = 128,
                             .work.expect_echo = true};
     for (int c = getopt_long(argc, argv, "", flags, NULL); c != -1;

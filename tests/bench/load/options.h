@@ -22,6 +22,7 @@ struct options {
     uint64_t streams; /* at most so many requests wait for their answers on a connection. */
     uint64_t warmup_ms;
     uint64_t duration_ms;
+    uint64_t await_ms; /* after the measured time answers are awaited so long. */
     uint64_t body_bytes;
     const char *headers[2 * OPTION_HEADERS_MAX + 1]; /* name, value, …, NULL. */
     size_t header_count;

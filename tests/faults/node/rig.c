@@ -277,7 +277,7 @@ static pid_t spawn_tool(const struct rig *r, const char *log, char *const argv[]
 {
     const char *build = getenv("TRILANE_BUILD_DIR"); /* NOLINT(concurrency-mt-unsafe) */
     char program[PATH_SIZE];
-    char *copy[16] = {program};
+    char *copy[24] = {program};
     CHECK(build != NULL);
     (void)snprintf(program, sizeof(program), "%s/%s", build, argv[0]);
     for (size_t i = 1; argv[i] != NULL; i++) {
@@ -328,6 +328,10 @@ void rig_traffic_start(struct rig *r)
                     publisher_text("/acme.orders/Echo"),
                     publisher_text("--header"),
                     publisher_text("authorization: Bearer token-of-web"),
+                    publisher_text("--header"),
+                    publisher_text("grpc-timeout: 60S"), /* lost calls count, not slow ones. */
+                    publisher_text("--await-ms"),
+                    publisher_text("60000"),
                     NULL};
     r->load = spawn_tool(r, path, argv);
 }
