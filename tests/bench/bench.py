@@ -2,6 +2,7 @@
 kernel's own accounting, results in one form of file."""
 
 import json
+import operator
 import os
 import pathlib
 import random
@@ -19,6 +20,7 @@ BENCH = pathlib.Path(__file__).resolve().parent
 PROGRAM_CORE = "0"
 LOAD_CORE = "1"
 TICK = os.sysconf("SC_CLK_TCK")
+BOUNDS = {"<=": operator.le, "<": operator.lt, ">=": operator.ge}
 
 # Out of time: what was started is ended, as on ^C.
 signal.signal(signal.SIGTERM, lambda *_: sys.exit("the bench was ended"))
@@ -204,12 +206,26 @@ def spread(values):
     return {"min": min(values), "median": statistics.median(values), "max": max(values)}
 
 
-def write(name, unit, better, runs, trilane_row, peers, ratio, conditions):
-    """build/bench/NAME.json, and a table on the screen."""
+def judge(goals):
+    """Of {figure: (value, bound, "<=", "<" or ">=")}: each with whether it was met."""
+    return {figure: {"value": value, "bound": bound, "sign": sign,
+                     "met": BOUNDS[sign](value, bound)}
+            for figure, (value, bound, sign) in goals.items()}
+
+
+def goal_lines(judged):
+    return ["goal %s: %.6g %s %.6g: %s" % (figure, goal["value"], goal["sign"], goal["bound"],
+                                           "met" if goal["met"] else "MISSED")
+            for figure, goal in judged.items()]
+
+
+def write(name, unit, better, runs, trilane_row, peers, ratio, conditions, goals=None):
+    """build/bench/NAME.json, and a table on the screen, with whether the goals were met: judge()."""
+    judged = judge(goals or {})
     directory = trilane.SOURCE / "build" / "bench"
     directory.mkdir(parents=True, exist_ok=True)
     report = {"name": name, "unit": unit, "better": better, "runs": runs, "trilane": trilane_row,
-              "peers": peers, "ratio": ratio, "conditions": dict(conditions, **machine())}
+              "peers": peers, "ratio": ratio, "conditions": dict(conditions, goals=judged, **machine())}
     (directory / (name + ".json")).write_text(json.dumps(report, indent=1) + "\n")
     print("%-14s %10s %10s %10s %7s  %s" % (name, "min", "median", "max", "ratio", "at"))
     for who, row in [("trilane", trilane_row)] + sorted(peers.items()):
@@ -224,6 +240,8 @@ def write(name, unit, better, runs, trilane_row, peers, ratio, conditions):
             print("%-14s no figure: it sustained none of the rates" % who)
     print("unit: %s; ratio above 1: Trilane is better; all runs in build/bench/%s.json"
           % (unit, name))
+    for line in goal_lines(judged):
+        print(line)
 
 
 def warn(states):

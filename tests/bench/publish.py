@@ -263,6 +263,17 @@ def row_of(rows):
                 p99_ms=bench.percentile(values, 99))
 
 
+def goals(ours):
+    return {"p50_ms": (ours["p50_ms"], 50, "<="), "p99_ms": (ours["p99_ms"], 250, "<="),
+            "edited_p50_ms": (ours["edited_p50_ms"], 2500, "<="),
+            "small_edited_p50_ms": (ours["small_edited_p50_ms"], 150, "<="),
+            "applies_per_s": (ours["applies_per_s"], 600, ">="),
+            "applies_per_s_unsynced": (ours["applies_per_s_unsynced"], 2500, ">="),
+            "delta_bytes": (ours["delta_bytes"], 24 << 10, "<="),
+            "comment_bytes": (ours["comment_bytes"], 0, "<="),
+            "reorder_bytes": (ours["reorder_bytes"], 0, "<=")}
+
+
 def main():
     quiet = bench.Quiet()
     rows = measure_peers()
@@ -288,7 +299,7 @@ def main():
         "snapshot_bytes": planned[-1]["raw_bytes"], "hints_per_second": HINTS,
         "change": "one rule", "commands": COMMANDS, "reloads": RELOADS, "storms": storms,
         "steps_ms": steps, "machine": state,
-        "all": dict(rows, trilane=planned, edited=edited, small_edited=small)})
+        "all": dict(rows, trilane=planned, edited=edited, small_edited=small)}, goals(ours))
     print("p50 %.1f ms, p99 %.1f ms; %d bytes a node; edited files: %.0f ms, of %d rules %.0f ms" % (
         ours["p50_ms"], ours["p99_ms"], ours["delta_bytes"], ours["edited_p50_ms"], SMALL,
         ours["small_edited_p50_ms"]))

@@ -139,6 +139,14 @@ def median(rows, key):
     return bench.spread([row[key] for row in rows])["median"]
 
 
+def goals(ours):
+    growth = ours["growth"]
+    return {"growth.cpu_ms": (growth["cpu_ms"], 1.15, "<="),
+            "growth.bytes_out": (growth["bytes_out"], 1.05, "<="),
+            "growth.memory_bytes": (growth["memory_bytes"], 1.05, "<="),
+            "status_bytes": (ours["status_bytes"], 1024, "<=")}
+
+
 def main():
     quiet, rows = bench.Quiet(), {FEW: [], MANY: []}
     for _ in range(ROUNDS):
@@ -160,7 +168,7 @@ def main():
         "nodes": MANY, "routes": ROUTES, "rules": ROUTES, "publications": PUBLICATIONS,
         "connections": CONNECTIONS * -(-MANY // PROCESS_NODES), "few": few["few"],
         "statuses": statuses, "machine": state,
-        "all": {str(count): rows[count] for count in rows}})
+        "all": {str(count): rows[count] for count in rows}}, goals(ours))
     print("growth from %d to %d nodes: CPU %.2f, bytes %.2f, memory %.2f; a status takes %d bytes"
           % (FEW, MANY, ours["growth"]["cpu_ms"], ours["growth"]["bytes_out"],
              ours["growth"]["memory_bytes"], ours["status_bytes"]))

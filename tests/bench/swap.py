@@ -259,9 +259,14 @@ def figures(rows):
     return row
 
 
-def off(rows, kind):
+def slice_of(rows, kind):
     return {"p50_us": median(rows, kind, "p50_us"), "p99_us": median(rows, kind, "p99_us"),
             "p99_growth": growth(rows, kind, "elsewhere")}
+
+
+def goals(row):
+    return {"longest_us": (row["longest_us"], 100, "<="),
+            "p99_growth": (row["p99_growth"], 1.05, "<="), "mixed": (row["mixed"], 0, "<=")}
 
 
 def main():
@@ -269,10 +274,11 @@ def main():
     rate, rows = measure()
     state = quiet.report()
     row = figures(rows)
-    others = {kind: off(rows, kind) for kind in KINDS if kind != "here"}
-    bench.write("swap", "us", "lower", ROUNDS, row, others, {}, {
+    others = {kind: slice_of(rows, kind) for kind in KINDS if kind != "here"}
+    peers = dict(others, off=others["elsewhere"])
+    bench.write("swap", "us", "lower", ROUNDS, row, peers, {}, {
         "rules": RULES, "rate": rate, "swaps_per_second": SWAPS_PER_SECOND, "machine": state,
-        "all": rows})
+        "all": rows}, goals(row))
     for name, prefix in (("spent on swaps", ""), ("that take a request", "control_")):
         print("%d turns %s: longest %.1f us by the clock, %.1f us of CPU; p99.9 %.1f and %.1f us; "
               "median %.1f and %.1f us" % (
