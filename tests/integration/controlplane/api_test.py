@@ -2,6 +2,7 @@
 
 import base64
 import os
+import re
 import ssl
 import stat
 import unittest
@@ -117,6 +118,19 @@ class Api(unittest.TestCase):
             self.assertEqual(http("GET", self.cp.url + path)[0], 200)
         self.assertEqual(self.cp.metric("trilane_leader"), 1)
         self.assertEqual(self.cp.metric("trilane_bus_connected"), 1)
+
+    def test_each_metric_stands_on_its_page(self):
+        wait_until(lambda: self.cp.metric("trilane_bucket_objects") is not None, 60, "all of them")
+        text = http("GET", self.cp.url + "/metrics")[2].decode()
+        page = (trilane.SOURCE / "docs" / "control-plane.md").read_text()
+        section = re.search(r"^## Metrics$.*?(?=^## )", page, re.M | re.S).group()
+        rows = [line.split(" | ") for line in section.splitlines() if line.startswith("| `")]
+        told = {name: row[1:] for row in rows for name in re.findall(r"`(\w+)`", row[0])}
+        self.assertEqual(set(told), set(re.findall(r"^# TYPE (\w+) ", text, re.M)))
+        for name, event in re.findall(r'^(\w+)\{event="(\w+)"\}', text, re.M):
+            self.assertIn("`%s`" % event, told[name][1], name)
+        for label in re.search(r"^trilane_key_expires_seconds\{(.*)\}", text, re.M)[1].split(","):
+            self.assertIn("`%s`" % label.split("=")[0], told["trilane_key_expires_seconds"][0])
 
     def test_tls(self):
         url = "https://localhost:%d/api/v1/status" % self.tls_port
