@@ -4,6 +4,7 @@ that a user's list lacks. Each is named in one sentence, soon, and nothing hangs
 import contextlib
 import json
 import re
+import signal
 import socket
 import threading
 import time
@@ -91,6 +92,42 @@ class Limits(unittest.TestCase):
     def test_a_payload_below_a_manifest(self):
         self.start(server="max_payload: 640")
         self.refused("BUS_LIMIT", " are more than NATS' max_payload, 640")
+
+    def payload(self, before, after):
+        nats = self.p.nats
+        text = nats.configuration.read_text()
+        self.assertIn("max_payload: %d\n" % before, text)
+        nats.configuration.write_text(text.replace("max_payload: %d\n" % before,
+                                                   "max_payload: %d\n" % after))
+
+    def test_a_payload_that_is_lowered_while_it_runs(self):
+        self.start()
+        self.cp.start(head_interval_ms=200, lease_ms=20000)
+        wait_until(self.cp.leads, 60, "a leader")
+        self.cp("publish", "-m", "one", trilane.POLICIES)
+        self.payload(1048576, 640)
+        self.p.nats.signal(signal.SIGHUP)
+        wait_until(lambda: "Reloaded: max_payload = 640" in self.p.nats.log(), 60, "the reload")
+
+        def is_named():
+            """The first one may end with the connection that it breaks."""
+            done = self.cp.run("publish", "--again", "-m", "two", trilane.POLICIES)
+            self.assertNotEqual(done.returncode, 0)
+            return done.stderr.startswith("error: BUS_LIMIT: ") and "max_payload, 640" in done.stderr
+        wait_until(is_named, 60, "the limit to be named")
+        put = self.heads()
+        wait_until(lambda: self.heads() > put, 60, "heads to go on")
+        # NATS tells a bound at a connect alone.
+        self.p.nats.stop()
+        self.payload(640, 1048576)
+        self.p.nats.start()
+        wait_until(lambda: self.cp.run("publish", "--again", "-m", "three",
+                                       trilane.POLICIES).returncode == 0, 60, "room again")
+
+    def heads(self):
+        """That KV took."""
+        text = trilane.http("GET", self.cp.url + "/metrics")[2].decode()
+        return int(re.search(r'^trilane_heads_total\{event="put"\} (\d+)', text, re.M)[1])
 
     def test_the_number_of_subscriptions(self):
         self.start(server="max_subscriptions: 2")
