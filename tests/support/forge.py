@@ -65,13 +65,38 @@ def body_of(container_bytes):
     return container_bytes[32 + 72 * container_bytes[7]:]
 
 
-def head(environment, key, *, root_version, epoch, sequence, version, digest, validity_ms=15000):
+ALL = number_field(1, 1)  # a selector
+
+
+def labelled(name, value):
+    """A selector: all nodes with that label."""
+    label = bytes_field(1, name.encode()) + bytes_field(2, value.encode())
+    return bytes_field(2, label) + number_field(3, 1000) + bytes_field(4, bytes(16))
+
+
+def head(environment, key, *, root_version, epoch, sequence, version, digest, selector=ALL,
+         validity_ms=15000):
     now = int(time.time() * 1000)
-    selector = number_field(1, 1)
     target = bytes_field(1, selector) + number_field(2, version) + bytes_field(3, digest)
     body = (number_field(1, root_version) + number_field(2, epoch) + number_field(3, sequence) +
             bytes_field(4, target) + number_field(5, now) + number_field(6, now + validity_ms))
     return container(HEAD, environment, body, [key])
+
+
+def order_of(head_bytes):
+    """Its (epoch, sequence)."""
+    body, at, numbers = body_of(head_bytes), 0, {}
+    while at < len(body) and body[at] & 7 == 0:
+        field, shift, value = body[at] >> 3, 0, 0
+        at += 1
+        while True:
+            value |= (body[at] & 0x7f) << shift
+            shift += 7
+            at += 1
+            if not body[at - 1] & 0x80:
+                break
+        numbers[field] = value
+    return numbers[2], numbers[3]
 
 
 def manifest_again(environment, keys, old, version):
@@ -125,18 +150,7 @@ class Intruder:
 
     def order(self):
         """(epoch, sequence) of the head in KV."""
-        body, at, numbers = body_of(self.nats.get(self.bucket, "head")), 0, {}
-        while at < len(body) and body[at] & 7 == 0:
-            field, shift, value = body[at] >> 3, 0, 0
-            at += 1
-            while True:
-                value |= (body[at] & 0x7f) << shift
-                shift += 7
-                at += 1
-                if not body[at - 1] & 0x80:
-                    break
-            numbers[field] = value
-        return numbers[2], numbers[3]
+        return order_of(self.nats.get(self.bucket, "head"))
 
 
 def as_json(root_bytes):

@@ -115,9 +115,10 @@ class Thieves(unittest.TestCase):
         """A maker of heads that point at what nodes serve, in an order of the thief's."""
         version, digest, _ = self.thief.newest_manifest()
 
-        def make(epoch, sequence=1, version=version, digest=digest, root_version=1):
-            return forge.head("dev", key, root_version=root_version, epoch=epoch,
-                              sequence=sequence, version=version, digest=digest)
+        def make(epoch, sequence=1, **other):
+            return forge.head("dev", key, **{
+                "root_version": 1, "epoch": epoch, "sequence": sequence, "version": version,
+                "digest": digest, **other})
         return make
 
     def test_a_leaked_head_key(self):
@@ -135,6 +136,10 @@ class Thieves(unittest.TestCase):
         own, digest = forge.manifest_again("dev", [key], self.thief.newest_manifest()[2], 3)
         self.thief.put("manifest.3.%s" % digest.hex(), own)
         self.refused(lambda: make(above(), 2, version=3, digest=digest), "MANIFEST_WRONG_KEY")
+        # Nor at nothing, nor at a root that nobody made.
+        nobody = forge.labelled("no", "such")
+        self.refused(lambda: make(above(), 3, selector=nobody), "NO_TARGET")
+        self.refused(lambda: make(above(), 4, root_version=2), "ROOT_MISSING")
         # But it can use epochs up, at most 2^20 a head, and lock the leader out. Nodes stand at the
         # order in KV or above it.
         epoch = self.thief.order()[0]
@@ -142,6 +147,8 @@ class Thieves(unittest.TestCase):
             epoch += forge.EPOCH_JUMP
             self.insist(make(epoch), lambda n, e=epoch: self.snapshot(n)["epoch"] == e, "the epoch")
         self.refused(make(epoch + forge.EPOCH_JUMP + 1), "EPOCH_JUMP")
+        # An order is taken once: at another time it is another head.
+        self.refused(lambda: make(epoch), "HEAD_EQUIVOCATION")
         self.publish(3)
         for node in self.nodes:
             wait_until(lambda n=node: self.snapshot(n)["last_refusal"] == "HEAD_REPLAYED", 60,
