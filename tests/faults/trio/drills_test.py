@@ -175,25 +175,31 @@ class Drills(unittest.TestCase):
         self.t.wait_leader()
         self.assertGreater(self.publish("the present sources"), before)
 
-    def test_a_replica_whose_clock_is_off_does_not_lead(self):
-        """Its session sees a database whose clock is an hour ahead: so its own is behind."""
+    def test_a_replica_whose_clock_is_behind_does_not_lead(self):
+        self.one_whose_clock_is_off(3600000)
+
+    def test_a_replica_whose_clock_is_ahead_does_not_lead(self):
+        self.one_whose_clock_is_off(-3600000)
+
+    def one_whose_clock_is_off(self, database_ms):
+        """Its session sees a database whose clock is ahead by so much: so its own is behind."""
         leader = self.t.wait_leader()
         epoch = leader.told()["leader"]["epoch"]
         self.t.postgres.sql(
             "CREATE SCHEMA skewed; CREATE FUNCTION skewed.trilane_now() RETURNS bigint LANGUAGE sql"
-            " AS 'SELECT public.trilane_now() + 3600000'")
+            " AS 'SELECT public.trilane_now() + (%d)'" % database_ms)
         leader.stop()
         other = self.t.wait_leader(besides=leader)
         leader.start(store=self.t.postgres.url(options="-csearch_path=skewed,public"))
         third = next(r for r in self.t.followers(other) if r is not leader)
         third.stop()
-        other.pause()
+        other.stop()  # it lets the row go.
         wait_until(lambda: leader.told()["leader"]["code"] == "CLOCK_SKEW", 60,
                    "it to say why it does not lead")
         done = leader.run("publish", "--again", "-m", "by nobody", POLICIES)
         self.assertEqual(done.returncode, 3, done.stderr)
         self.assertIn("error: CLOCK_SKEW: this replica does not lead: ", done.stderr)
-        other.resume()
+        other.start()
         self.t.wait_leader(besides=leader)
         self.assertLess(other.told()["leader"]["epoch"], epoch + 4, "epochs are not used up")
 
