@@ -2,12 +2,19 @@
 on to another replica, with the id of its request, and it is published once."""
 
 import base64
+import contextlib
 import os
+import re
+import signal
+import socket
 import threading
 import unittest
 
-from trilane import DP, POLICIES, files_of, wait_until
-from trio import Trio
+import forge
+import standstill
+from trilane import DP, POLICIES, NatsClient, files_of, wait_until
+from trio import Trio, WiredTrio
+from wire import Wire
 
 # Some of what is done after a number was handed out, or all of it: with one replica each step is
 # killed in controlplane/steps_test.py.
@@ -48,10 +55,13 @@ class Steps(unittest.TestCase):
         message = "%s%s" % (fault, step)
         version = self.t.publish(message)
         if fault:
+            wait_until(lambda: standstill.states_of(leader) == {"T"}, 60, "it stands at its step")
             leader.paused = True
             self.t.wait_leader(besides=leader)
             leader.resume()
             wait_until(lambda: not leader.leads(), 60, "it is refused")
+        else:
+            self.assertEqual(leader.wait(), -signal.SIGKILL, "it dies at its step")
         found = [v["version"] for v in self.t.history() if v["message"] == message]
         self.assertEqual(found, [version])
         leader.stop()
@@ -66,6 +76,84 @@ class Steps(unittest.TestCase):
         for step in STEPS:
             with self.subTest(step=step):
                 self.once("stop:", step)
+
+
+class HeadWire(Wire):
+    """Freezes with the next head on its way into the bucket, and stops who sends it; afterwards it
+    remembers what it carries."""
+
+    def __init__(self, target):
+        super().__init__(target)
+        self.sender = None
+        self.head = b""
+        self.carried = b""
+
+    def catch_head_of(self, sender):
+        self.sender = sender
+
+    def _carry(self, end):
+        seen = b""
+        if self.sender:
+            with contextlib.suppress(OSError):
+                seen = end.recv(1 << 16, socket.MSG_PEEK)
+        if not self.head:
+            command = re.search(rb"HPUB \$KV\.\S+\.head \S+ (\d+) (\d+)\r\n", seen)
+            if command:
+                self._catch(seen[command.end():], *map(int, command.groups()))
+                return
+        if seen:  # no more than was looked at.
+            if self.head:
+                self.carried += seen
+            self.pairs[end].sendall(end.recv(len(seen)))
+        else:
+            super()._carry(end)
+
+    def _catch(self, message, headers, total):
+        if len(message) >= total:  # else more of it is on its way.
+            self.sender.pause()
+            self.state = "frozen"  # it stays with the kernel.
+            self.head = message[headers:total]
+
+
+class WithHeadWires(WiredTrio):
+    bus_wire = HeadWire
+
+
+class Late(unittest.TestCase):
+    """A publication's head comes into the bucket, and to a node, when another leads."""
+
+    def setUp(self):
+        self.t = WithHeadWires(head_interval_ms=20000)  # none but those of publications.
+        self.addCleanup(self.t.close)
+        self.t.start()
+
+    def test_a_head_of_one_that_wakes_up_is_refused(self):
+        node = self.t.node("node-1").start(status_interval_ms=300, poll_interval_ms=200)
+        self.t.publish("first")
+        last = self.t.wait_leader()
+        wire = self.t.bus_wires[self.t.replicas.index(last)]
+        wire.catch_head_of(last)
+        version = self.t.publish("second")
+        self.assertTrue(wire.head, "its head was on its way")
+        new = self.t.wait_leader(besides=last)
+        wait_until(lambda: node.version() == version, 60, "the node at the other's head")
+        with NatsClient(self.t.nats) as nats:
+            thief = forge.Intruder(nats, self.t.environment)
+            order = thief.order()
+            self.assertLess(forge.order_of(wire.head), order)
+            wire.mend()
+            wait_until(lambda: b"wrong last sequence" in wire.carried, 60, "the bucket's refusal")
+            last.resume()
+            wait_until(lambda: last.told()["leader"]["holder"] == new.name, 60, "it knows better")
+            self.assertGreaterEqual(thief.order(), order)
+
+            def refused():
+                thief.hint(wire.head)
+                return "code=HEAD_REPLAYED " in node.log()
+            wait_until(refused, 60, "the node's refusal")
+        self.assertEqual(node.version(), version)
+        self.assertGreaterEqual(node.dump()["snapshot"]["epoch"], order[0])
+        self.assertEqual([v["message"] for v in self.t.history()], ["second", "first"])
 
 
 class Between(unittest.TestCase):
