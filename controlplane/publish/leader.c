@@ -53,7 +53,8 @@ static bool is_silence(struct err e)
 }
 
 /* The bucket is held against the journal at each beginning of a leadership and after each head that
- * was missing, until it holds what the head points at: it may be new, purged, or an old backup. */
+ * was missing or older than ours, until it holds what the head points at: it may be new, purged, or
+ * an old backup. */
 static struct err check_content(struct cp_leader *l, const struct cp_record *record)
 {
     if (l->on_thread.content_checked) {

@@ -49,7 +49,11 @@ static struct err settle(struct cp_leader *l, const struct cp_head_judged *judge
     case CP_HEAD_LOWER:
         CP_COUNT_HEAD(l, lower);
         /* Below our first one lies the head of whoever led before. */
-        return l->on_thread.own.sequence == 0 ? OK : written_over("lower");
+        if (l->on_thread.own.sequence == 0) {
+            return OK;
+        }
+        l->on_thread.content_checked = false; /* an older bucket lacks what came behind. */
+        return written_over("lower");
     case CP_HEAD_JUMP:
         CP_COUNT_HEAD(l, jump);
         return written_over("jump");

@@ -5,11 +5,13 @@ import contextlib
 import hashlib
 import json
 import re
+import shutil
 import signal
 import sqlite3
 import subprocess
 import unittest
 
+import forge
 import trilane
 from trilane import NatsClient, Platform, wait_until
 
@@ -134,6 +136,44 @@ class Bucket(unittest.TestCase):
                 wait_until(lambda f=fresh: f.version() == node.version(), 60, "the fresh node")
                 self.cp("publish", "--again", "-m", "after " + harm, trilane.POLICIES)
         self.assertGreaterEqual(self.cp.metric("trilane_restores_total"), 2)
+
+    def test_a_bucket_that_was_restored_is_filled_again(self):
+        """As it was two publications ago: the node stays where it is."""
+        node = self.publish_one()
+        wait_until(lambda: node.version() == 1, 60, "the node at version 1")
+        store, aside = self.p.nats.directory / "jetstream", self.p.directory / "aside"
+        self.p.nats.stop()
+        shutil.copytree(store, aside)
+        self.p.nats.start()
+        wait_until(self.cp.leads, 60, "heads to go out again")
+        for version in (2, 3):
+            self.publish("number %d" % version)
+            wait_until(lambda v=version: node.version() == v, 60, "the node at the newest")
+        self.cp.pause()
+        self.p.nats.kill()
+        shutil.rmtree(store)
+        aside.rename(store)
+        self.p.nats.start()
+        with NatsClient(self.p.nats) as nats:
+            intruder = forge.Intruder(nats, self.p.environment)
+            self.assertEqual(intruder.newest_manifest()[0], 1, "it went back")
+            wait_until(lambda: "event=head-behind" in node.log(), 60, "the node to find it so")
+            self.assertEqual(node.version(), 3)
+            self.cp.resume()
+            # Before any node asks for it.
+            wait_until(lambda: self.stays(node, 3) and self.whole(nats), 60, "what it lacks")
+        fresh = self.p.node("fresh").start(poll_interval_ms=200, status_interval_ms=300)
+        wait_until(lambda: self.stays(node, 3) and fresh.version() == 3, 60, "the fresh node")
+        self.assertNotIn("MISSING", fresh.log())
+        wait_until(self.cp.leads, 60, "heads to go out again")
+        self.publish("goes on")
+        wait_until(lambda: node.version() == 4, 60, "the node at the next version")
+        served = [int(v) for v in re.findall(r"event=state \S+ version=(\d+) ", node.log())]
+        self.assertEqual(served, sorted(served), "it never goes back")
+
+    def stays(self, node, version):
+        self.assertEqual(node.version(), version)
+        return True
 
     def test_a_bucket_that_went_away_while_nobody_led(self):
         self.publish_one()
