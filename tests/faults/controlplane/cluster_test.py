@@ -68,8 +68,8 @@ class Cluster(unittest.TestCase):
         self.assertEqual(self.cp.metric("trilane_bucket_replicas_wanted"), 3)
 
     def test_a_replica_that_lost_its_store_and_one_that_lags(self):
-        """Direct reads come from any replica, also from one that is behind: a node that reads there
-        finds an older head, or a hole, and never goes back."""
+        """Heads are read from the stream's leader; content comes from any replica, also from one that
+        is behind: a node that finds a hole there asks the leader, and never goes back."""
         self.start()
         node = self.p.node("node-1").start(**NODE)
         self.cp("publish", "-m", "one", trilane.POLICIES)
@@ -85,8 +85,9 @@ class Cluster(unittest.TestCase):
         self.nats.kill(lost)
         self.nats.start_one(lost, wipe=True)
         self.nats.resume(lagging)
-        # Nodes of its own each: whose connection goes to which server is chance.
-        fresh = [self.p.node("fresh-%d" % i).start(**NODE) for i in range(3)]
+        # A node at each of the servers.
+        fresh = [self.p.node("fresh-%d" % i, nats_urls=server.url("fresh-%d" % i)).start(**NODE)
+                 for i, server in enumerate(self.nats.servers)]
         for one in fresh + [node]:
             wait_until(lambda n=one: n.version() == 4, 60, "version 4 on " + one.node_id)
         self.nats.wait_stream(self.nats.snapshots)
