@@ -500,6 +500,18 @@ static void no_space_from_every_step_on(void **state)
     refused_at_every_step(/* sticky= */ true, ENOSPC);
 }
 
+static void input_output_error_at_every_step(void **state)
+{
+    (void)state;
+    refused_at_every_step(/* sticky= */ false, EIO);
+}
+
+static void input_output_error_from_every_step_on(void **state)
+{
+    (void)state;
+    refused_at_every_step(/* sticky= */ true, EIO);
+}
+
 /* A real write that fails: the file may not grow past a bound, at every bound near what it takes.
  */
 static void real_writes_fail_at_every_size(void **state)
@@ -1035,6 +1047,8 @@ int main(void)
         cmocka_unit_test(two_files_are_the_floor_by_turns),
         cmocka_unit_test(no_space_at_every_step),
         cmocka_unit_test(no_space_from_every_step_on),
+        cmocka_unit_test(input_output_error_at_every_step),
+        cmocka_unit_test(input_output_error_from_every_step_on),
         cmocka_unit_test(real_writes_fail_at_every_size),
         cmocka_unit_test(a_full_file_system),
         cmocka_unit_test(torn_tail_is_cut_off),
