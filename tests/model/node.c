@@ -225,7 +225,7 @@ void node_init(struct node *node, unsigned index, const char *directory, const c
     CHECK(err_ok(cp_key_write_public(path, &node->key.public)));
     CHECK(err_ok(metrics_new(dp_metric_families, DP_METRIC_COUNT, 1, &node->metrics)));
     node->machine.process.name = node->name;
-    node->machine.process.clock.mono_base_ns = sim_between(1, 1000) * SIM_SECOND;
+    node->machine.process.clock = sim_clock_draw();
     node->machine.process.on_death = on_death;
 }
 

@@ -45,7 +45,7 @@ void replica_init(struct replica *replica, unsigned index, const char *directory
                    replica->name);
     CHECK(mkdir(replica->directory, 0700) == 0);
     replica->machine.process.name = replica->name;
-    replica->machine.process.clock.mono_base_ns = sim_between(1, 1000) * SIM_SECOND;
+    replica->machine.process.clock = sim_clock_draw();
     replica->machine.process.on_death = on_death;
     replica_rekey(replica, 0);
 }

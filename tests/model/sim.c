@@ -385,6 +385,14 @@ void sim_thread_join(struct sim_thread *thread)
 
 /* ---- clocks ---- */
 
+struct sim_clock sim_clock_draw(void)
+{
+    return (struct sim_clock){
+        .mono_base_ns = sim_between(1, 1000) * SIM_SECOND,
+        .rate_ppm = (int64_t)sim_between(0, (uint64_t)2 * SIM_RATE_PPM) - SIM_RATE_PPM,
+    };
+}
+
 uint64_t sim_mono_ns(const struct sim_clock *clock)
 {
     int64_t drift_ns = (int64_t)(sim.now_ns / 1000000) * clock->rate_ppm;

@@ -27,7 +27,7 @@ struct sim_clock {
     uint64_t mono_base_ns;  /* of the monotonic clock at virtual time zero. */
 };
 
-enum { SIM_LOCKS_MAX = 8 };
+enum { SIM_LOCKS_MAX = 8, SIM_RATE_PPM = 300 };
 
 struct sim_process {
     const char *name;
@@ -93,6 +93,10 @@ struct sim_thread *sim_thread_new(void *(*body)(void *ctx), void *ctx);
 void sim_thread_join(struct sim_thread *thread);
 
 /* ---- clocks ---- */
+
+/* A machine's: its monotonic clock runs from a second to a quarter of an hour, and is up to
+ * SIM_RATE_PPM too fast or too slow. */
+struct sim_clock sim_clock_draw(void);
 
 int64_t sim_wall_ms(const struct sim_clock *clock);
 uint64_t sim_mono_ns(const struct sim_clock *clock);
