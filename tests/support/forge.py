@@ -68,18 +68,24 @@ def body_of(container_bytes):
 ALL = number_field(1, 1)  # a selector
 
 
+def target(selector, version, digest):
+    return bytes_field(4, bytes_field(1, selector) + number_field(2, version) +
+                       bytes_field(3, digest))
+
+
 def labelled(name, value):
-    """A selector: all nodes with that label."""
+    """The selector of all nodes that have a label."""
     label = bytes_field(1, name.encode()) + bytes_field(2, value.encode())
     return bytes_field(2, label) + number_field(3, 1000) + bytes_field(4, bytes(16))
 
 
 def head(environment, key, *, root_version, epoch, sequence, version, digest, selector=ALL,
-         validity_ms=15000):
+         validity_ms=15000, before=()):
+    """Points those selected at a version, but for whom targets that stand before that one select."""
     now = int(time.time() * 1000)
-    target = bytes_field(1, selector) + number_field(2, version) + bytes_field(3, digest)
+    targets = b"".join(before) + target(selector, version, digest)
     body = (number_field(1, root_version) + number_field(2, epoch) + number_field(3, sequence) +
-            bytes_field(4, target) + number_field(5, now) + number_field(6, now + validity_ms))
+            targets + number_field(5, now) + number_field(6, now + validity_ms))
     return container(HEAD, environment, body, [key])
 
 
