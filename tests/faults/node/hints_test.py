@@ -3,15 +3,20 @@ Polls bring what is new and keep the node fresh, what was lost is counted, and i
 hints by the ten thousand a second from somebody who may write to NATS: ten of them are judged.
 
 What is pushed beside a hint spares a node its reads, so that it follows without the right to any;
-without the right to hear pushes it reads; and a flood of pushes holds nothing up."""
+without the right to hear pushes it reads; and a flood of pushes holds nothing up. Heads that come
+while chunks are withheld keep a node fresh, and move it nowhere."""
 
 import signal
+import sys
 import threading
 import time
 import unittest
 
 import trilane
 from trilane import NatsClient, Platform, wait_until
+
+sys.path.insert(0, str(trilane.SOURCE / "tests" / "integration" / "operator"))
+import echo_service as echo  # noqa: E402
 
 node_permissions = trilane.node_permissions
 
@@ -35,6 +40,17 @@ def no_pushes(env, node_id):
     """Those of a node, but for hearing what is pushed beside hints."""
     lists = node_permissions(env, node_id)
     lists["subscribe"]["allow"].remove("trilane.%s.content" % env)
+    return lists
+
+
+def no_chunks(env, node_id):
+    """Those of a node, but for reading chunks; a read of the stream by number could be one."""
+    lists = node_permissions(env, node_id)
+    bucket = "trilane_%s_snapshots" % env
+    lists["publish"]["allow"] = [s for s in lists["publish"]["allow"]
+                                 if "GET.KV_" + bucket not in s]
+    lists["publish"]["allow"] += ["$JS.API.DIRECT.GET.KV_%s.$KV.%s.%s.>" % (bucket, bucket, kind)
+                                  for kind in ("manifest", "root")]
     return lists
 
 
@@ -63,12 +79,15 @@ class Flood(threading.Thread):
         self.join()
 
 
-class Hints(unittest.TestCase):
+class Hearing(unittest.TestCase):
+    environment = "demo"
+    flags = {}
+
     def setUp(self):
-        self.p = Platform()
+        self.p = Platform(environment=self.environment)
         self.addCleanup(self.p.close)
         self.addCleanup(self.allow, node_permissions)
-        self.cp = self.p.control_plane().start(head_interval_ms=100)
+        self.cp = self.p.control_plane().start(head_interval_ms=100, **self.flags)
         wait_until(self.cp.leads, 60, "a leader")
 
     def allow(self, permissions):
@@ -85,6 +104,8 @@ class Hints(unittest.TestCase):
         line = 'trilane_heads_total{way="%s"} ' % way
         return sum(float(l[len(line):]) for l in text.splitlines() if l.startswith(line))
 
+
+class Hints(Hearing):
     def test_a_subscription_that_is_gone(self):
         node = self.p.node("node-1").start(poll_interval_ms=500, status_interval_ms=300,
                                            good_after_ms=100)
@@ -182,6 +203,48 @@ class Hints(unittest.TestCase):
                 flood.stop()
         self.assertEqual(node.dump()["snapshot"]["refusals"], 0)
         self.assertTrue(node.ready())
+
+
+class Withheld(Hearing):
+    environment = "dev"
+    flags = {"content_push_bytes": 0}
+
+    def setUp(self):
+        super().setUp()
+        self.server = echo.Server("a")
+        self.addCleanup(self.server.stop)
+
+    def publish(self, timeout, *flags):
+        text = echo.platform_yaml([self.server.port], timeout=timeout)
+        self.cp("publish", *flags, "-m", timeout, self.p.write_policies({"platform.yaml": text}))
+
+    def call(self, channel, text):
+        said = echo.stubs.EchoStub(channel).Say(echo.pb.Words(text=text), timeout=trilane.PATIENCE_S,
+                                                metadata=echo.token("web"))
+        self.assertEqual(said.text, text + " from a")
+
+    def test_chunks(self):
+        """The manifest is read, and then nobody answers for what it lists."""
+        node = self.p.node("node-1").start(status_interval_ms=300, good_after_ms=100,
+                                           fetch_timeout_ms=500)
+        self.publish("20s")
+        wait_until(lambda: node.version() == 1, 60, "version 1")
+        self.allow(no_chunks)
+        self.publish("21s", "--wait", "no")
+        wait_until(lambda: node.dump()["snapshot"]["last_refusal"] == "CONTENT_UNANSWERED", 60,
+                   "the node to miss what is withheld")
+        heads = self.heads(node, "hint")
+        wait_until(lambda: self.heads(node, "hint") > heads + 5, 60, "heads to go on")
+        said = node.dump()["snapshot"]
+        self.assertEqual(said["last_refusal"], "CONTENT_UNANSWERED")
+        self.assertRegex(said["last_refusal_object"], "^chunk[.]")
+        wait_until(lambda: node.metric("trilane_head_contact_age_seconds") < 3, what="contact")
+        self.assertEqual(node.version(), 1)
+        with echo.channel(node) as channel:
+            self.call(channel, "withheld")
+            self.allow(node_permissions)
+            wait_until(lambda: node.version() == 2, 60, "the node to read it")
+            self.call(channel, "healed")
 
 
 if __name__ == "__main__":
