@@ -184,9 +184,11 @@ static struct err step_judge(struct dp_apply *a, struct dp_apply_turn *t)
 static struct err step_roots(struct dp_apply *a, struct dp_apply_turn *t)
 {
     struct err why = OK;
-    for (int round = 0; round < ROOT_ROUNDS_MAX && t->judged.verdict == JUDGE_WANT_ROOT; round++) {
+    int rounds = 0;
+    while (t->judged.verdict == JUDGE_WANT_ROOT && err_ok(why) && rounds < ROOT_ROUNDS_MAX) {
         why = dp_fetch_roots(a);
         judge(a, t);
+        rounds++;
     }
     if (t->judged.verdict == JUDGE_WANT_ROOT) {
         return err_ok(why) ? FAIL(E_ROOT_MISSING) : why;

@@ -95,7 +95,7 @@ struct dp_apply {
     uint64_t late_ns;     /* until then a hint may be older than the head that a poll brought. */
     uint64_t replayed_ns; /* since when polls bring but older heads; 0: the last one did not. */
     uint64_t roots_ns;
-    uint64_t root_asked_ns;  /* when a root was asked for that is not there. */
+    uint64_t root_asked_ns;  /* when the last asking for a root had come to none. */
     struct err root_refused; /* why the last asking led to none, when it was there. */
     uint64_t report_ns;      /* the next heartbeat. */
     uint64_t report_rest_ns; /* no status before, whatever changes. */

@@ -75,7 +75,6 @@ static struct err walk_roots(struct dp_apply *a)
     auto_root_bytes struct root_bytes bytes = {0};
     struct root_walk walk;
     root_walk_start(&a->judge.root, &walk);
-    a->root_asked_ns = clock_mono_ns();
     struct err why = gather_roots(a, &walk, &bytes);
     if (walk.steps == 0) {
         return why;
@@ -86,14 +85,16 @@ static struct err walk_roots(struct dp_apply *a)
         judge_walk(&a->judge, &walk); /* both go on from the same root, whatever failed. */
     }
     TRY(e);
-    a->root_asked_ns = 0;
     LOG(LOG_INFO, "apply", "root", LOG_U64("version", a->judge.root.version));
     return OK;
 }
 
 struct err dp_fetch_roots(struct dp_apply *a)
 {
+    uint64_t before = a->judge.root.version;
     struct err e = walk_roots(a);
+    bool moved = err_ok(e) && a->judge.root.version > before;
+    a->root_asked_ns = moved ? 0 : clock_mono_ns(); /* counted from the answer, however late. */
     a->root_refused = e.code == E_UNAVAILABLE ? OK : e;
     return e;
 }

@@ -1,6 +1,7 @@
 /* Proves that an apply lets whoever waits for the core go first between any two of its pieces but
- * the shortest, and that one that takes long does so no more. Its thread does not run: the test is
- * the thread, and sees each piece by what it calls. */
+ * the shortest, and that one that takes long does so no more; and how often a bucket is asked that
+ * is slow, or lacks something. Its thread does not run: the test is the thread, and sees each piece
+ * by what it calls. */
 #include <ftw.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -30,6 +31,7 @@ struct world {
     struct dp_model *model;
     uint64_t now_ns;
     uint64_t fetch_ns;         /* a fetch takes so long; */
+    enum err_code fetch_code;  /* and comes to this; */
     uint64_t look_ns;          /* and whatever lies between two looks at the clock. */
     char trace[TRACE_MAX + 1]; /* y: it yields; f: fetches; d: syncs; s: swaps. */
     size_t trace_size;
@@ -140,6 +142,9 @@ struct err __wrap_dp_feed_get(struct dp_feed *feed, const char *key, struct buf 
     (void)feed;
     note('f');
     w.now_ns += w.fetch_ns;
+    if (w.fetch_code != E_OK) {
+        return FAIL(w.fetch_code);
+    }
     return buf_add(out, object(key));
 }
 /* NOLINTEND(bugprone-reserved-identifier,cert-dcl37-c,cert-dcl51-cpp) */
@@ -215,14 +220,27 @@ static int tear_down(void **state)
     return 0;
 }
 
-static void apply_it(void)
+/* Names the version. */
+static void take_head(struct head_plan plan)
 {
     auto_buf struct buf head = BUF_MAX(1 << 20);
-    const struct head_plan plan = {
-        .epoch = 1, .sequence = 1, .version = w.version->number, .digest = w.version->digest};
+    plan.version = w.version->number;
+    plan.digest = w.version->digest;
     publisher_head(&w.publisher, &plan, &head);
     dp_apply_head(w.apply, buf_slice(&head), "hint");
+}
+
+static void apply_it(void)
+{
+    take_head((struct head_plan){.epoch = 1, .sequence = 1});
     assert_int_equal(served(NULL), w.version->number);
+}
+
+static enum err_code refusal(void)
+{
+    struct dp_apply_status s;
+    dp_apply_status(w.apply, &s);
+    return s.code;
 }
 
 static size_t count_of(char what)
@@ -276,12 +294,29 @@ static void short_pieces_are_done_in_a_row(void **state)
     assert_int_equal(w.trace[0], 'y');
 }
 
+/* Whether it answers that there is none or does not answer, and however late. */
+static void a_strangers_head_asks_once_for_a_root(void **state)
+{
+    (void)state;
+    static const enum err_code answers[] = {E_UNAVAILABLE, E_NOT_FOUND};
+    w.fetch_ns = 5 * LONG_NS;
+    for (size_t i = 0; i < sizeof(answers) / sizeof(answers[0]); i++) {
+        w.fetch_code = answers[i];
+        w.trace_size = 0;
+        w.now_ns += 60 * LONG_NS;
+        take_head((struct head_plan){.epoch = 1, .sequence = 1, .key = &w.publisher.stranger});
+        assert_int_equal(refusal(), E_HEAD_UNSIGNED);
+        assert_int_equal(count_of('f'), 1);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(lets_others_go_first_between_its_pieces, set_up, tear_down),
         cmocka_unit_test_setup_teardown(one_that_takes_long_waits_for_nobody, set_up, tear_down),
         cmocka_unit_test_setup_teardown(short_pieces_are_done_in_a_row, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_strangers_head_asks_once_for_a_root, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
