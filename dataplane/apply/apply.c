@@ -152,7 +152,7 @@ static bool is_behind(struct dp_apply *a)
         LOG(LOG_INFO, "apply", "head-behind", LOG_U64("epoch", a->judge.epoch),
             LOG_U64("sequence", a->judge.sequence));
     }
-    return a->has_accepted && now_ns - a->replayed_ns < limits.stale_after_ms * NS_PER_MS;
+    return a->accepted_ns != 0 && now_ns - a->replayed_ns < limits.stale_after_ms * NS_PER_MS;
 }
 
 /* A poll may overtake a hint, on the way or while it waits for its time, and be behind the hints.
@@ -196,20 +196,28 @@ static struct err step_roots(struct dp_apply *a, struct dp_apply_turn *t)
     if (t->judged.verdict == JUDGE_REFUSED) {
         return refusal(a, t);
     }
-    t->over = t->judged.verdict == JUDGE_SAME;
+    t->over = t->judged.verdict == JUDGE_SAME && a->has_accepted;
     return OK;
 }
 
-static struct err step_accept(struct dp_apply *a, struct dp_apply_turn *t)
+static void keep_head(struct dp_apply *a, struct dp_apply_turn *t)
 {
-    CHECK(t->judged.verdict == JUDGE_NEWS);
-    judge_accept(&a->judge, &t->judged);
     if (a->has_accepted) {
         head_free(&a->accepted.head);
     }
     a->accepted = t->judged;
     a->has_accepted = true;
     t->judged.head = (struct head){0};
+}
+
+static struct err step_accept(struct dp_apply *a, struct dp_apply_turn *t)
+{
+    if (t->judged.verdict == JUDGE_SAME) { /* no news, but it stands on the new root, too. */
+        keep_head(a, t);
+        return OK;
+    }
+    judge_accept(&a->judge, &t->judged);
+    keep_head(a, t);
     a->accepted_ns = clock_mono_ns();
     bool polled = strcmp(t->way, "poll") == 0;
     a->late_ns = polled ? a->accepted_ns + limits.fetch_timeout_ms * NS_PER_MS : 0;

@@ -79,7 +79,8 @@ struct dp_apply {
     struct head_node node;
 
     /* The thread's alone. */
-    struct judged accepted; /* the last head accepted; valid when has_accepted. */
+    struct judged accepted; /* the last head accepted, under the root in force; valid when
+                               has_accepted. */
     bool has_accepted;
     struct dp_model *model; /* served; a reference. */
     bool waits_for_room;    /* said so in the log. */
@@ -87,7 +88,7 @@ struct dp_apply {
     struct dp_apply_standing standing;
     uint64_t walk_ns;     /* when the last walk began, monotonic. */
     uint64_t yielded_ns;  /* when it last let others go first, monotonic. */
-    uint64_t accepted_ns; /* monotonic, of the head that led here. */
+    uint64_t accepted_ns; /* monotonic, of the head that led here; 0: none was in this life. */
     uint64_t good_ns;     /* when the version is good, monotonic; 0: not waiting for it. */
     bool mark_failed;     /* its mark could not be written; said so in the log. */
     uint64_t retry_ns;    /* when the target is tried again; 0: not waiting. */

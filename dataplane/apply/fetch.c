@@ -70,6 +70,17 @@ static struct err check_end(struct dp_apply *a, const struct root_walk *walk)
     return err_ok(over) || err_ok(why) ? over : why;
 }
 
+/* What it names was judged by the root before. A head that stands on this one comes with the next
+ * hint or poll. */
+static void forget_accepted(struct dp_apply *a)
+{
+    if (a->has_accepted) {
+        head_free(&a->accepted.head);
+    }
+    a->has_accepted = false;
+    a->retry_ns = 0;
+}
+
 static struct err walk_roots(struct dp_apply *a)
 {
     auto_root_bytes struct root_bytes bytes = {0};
@@ -83,6 +94,7 @@ static struct err walk_roots(struct dp_apply *a)
     struct err e = disk_walk(a->disk, &walk, bytes.slices);
     if (disk_root_version(a->disk) == walk.at.version) {
         judge_walk(&a->judge, &walk); /* both go on from the same root, whatever failed. */
+        forget_accepted(a);
     }
     TRY(e);
     LOG(LOG_INFO, "apply", "root", LOG_U64("version", a->judge.root.version));

@@ -1,7 +1,7 @@
 /* Proves that an apply lets whoever waits for the core go first between any two of its pieces but
- * the shortest, and that one that takes long does so no more; and how often a bucket is asked that
- * is slow, or lacks something. Its thread does not run: the test is the thread, and sees each piece
- * by what it calls. */
+ * the shortest, and that one that takes long does so no more; how often a bucket is asked that is
+ * slow, or lacks something; and what a new root leaves of what was tried. Its thread does not run:
+ * the test is the thread, and sees each piece by what it calls. */
 #include <ftw.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -32,6 +32,8 @@ struct world {
     uint64_t now_ns;
     uint64_t fetch_ns;         /* a fetch takes so long; */
     enum err_code fetch_code;  /* and comes to this; */
+    const char *lacks;         /* keys that begin so are not there; NULL: all are. */
+    struct buf root;           /* the next one; empty: there is none. */
     uint64_t look_ns;          /* and whatever lies between two looks at the clock. */
     char trace[TRACE_MAX + 1]; /* y: it yields; f: fetches; d: syncs; s: swaps. */
     size_t trace_size;
@@ -46,11 +48,15 @@ static void note(char what)
     w.trace[w.trace_size] = '\0';
 }
 
-/* The manifest or a chunk of the version. */
+/* The next root, or the manifest or a chunk of the version. */
 static struct slice object(const char *key)
 {
     const struct version *v = w.version;
     char name[SNAP_KEY_SIZE];
+    snap_key_root(w.publisher.root.version, name);
+    if (strcmp(key, name) == 0 && w.root.size > 0) {
+        return buf_slice(&w.root);
+    }
     snap_key_manifest(v->number, v->digest, name);
     if (strcmp(key, name) == 0) {
         return buf_slice(&v->manifest);
@@ -63,7 +69,6 @@ static struct slice object(const char *key)
             }
         }
     }
-    fail_msg("nobody asks for %s", key);
     return (struct slice){0};
 }
 
@@ -145,7 +150,9 @@ struct err __wrap_dp_feed_get(struct dp_feed *feed, const char *key, struct buf 
     if (w.fetch_code != E_OK) {
         return FAIL(w.fetch_code);
     }
-    return buf_add(out, object(key));
+    struct slice bytes = object(key);
+    bool lacks = w.lacks != NULL && strncmp(key, w.lacks, strlen(w.lacks)) == 0;
+    return lacks || bytes.size == 0 ? FAIL(E_NOT_FOUND) : buf_add(out, bytes);
 }
 /* NOLINTEND(bugprone-reserved-identifier,cert-dcl37-c,cert-dcl51-cpp) */
 
@@ -170,6 +177,14 @@ static uint64_t served(void *ctx)
 
 /* ---- the node ---- */
 
+static void next_version(uint64_t number)
+{
+    struct content *c = content_sample((uint16_t)number);
+    version_free(w.version);
+    w.version = version_new(&w.publisher, c, number, NULL);
+    content_free(c);
+}
+
 static int set_up(void **state)
 {
     (void)state;
@@ -180,9 +195,7 @@ static int set_up(void **state)
     assert_non_null(mkdtemp(w.directory));
     publisher_init(&w.publisher);
     assert_true(err_ok(metrics_new(dp_metric_families, DP_METRIC_COUNT, 1, &w.metrics)));
-    struct content *c = content_sample(1);
-    w.version = version_new(&w.publisher, c, 7, NULL);
-    content_free(c);
+    next_version(7);
     struct dp_apply_config config = {
         .environment = SLICE_LIT(PUBLISHER_ENVIRONMENT),
         .node = SLICE_LIT("node-1"),
@@ -216,18 +229,32 @@ static int tear_down(void **state)
     (void)nftw(w.directory, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
     metrics_free(w.metrics);
     version_free(w.version);
+    buf_free(&w.root);
     publisher_free(&w.publisher);
     return 0;
 }
 
 /* Names the version. */
-static void take_head(struct head_plan plan)
+static void take_head_by(const char *way, struct head_plan plan)
 {
     auto_buf struct buf head = BUF_MAX(1 << 20);
     plan.version = w.version->number;
     plan.digest = w.version->digest;
     publisher_head(&w.publisher, &plan, &head);
-    dp_apply_head(w.apply, buf_slice(&head), "hint");
+    dp_apply_head(w.apply, buf_slice(&head), way);
+}
+
+static void take_head(struct head_plan plan)
+{
+    take_head_by("hint", plan);
+}
+
+static void take_root(const struct root_floor *floor)
+{
+    w.root = BUF_MAX((size_t)2 * ROOT_BODY_MAX);
+    publisher_next_root(&w.publisher, floor, &w.root);
+    dp_apply_roots(w.apply);
+    assert_int_equal(w.apply->judge.root.version, w.publisher.root.version);
 }
 
 static void apply_it(void)
@@ -310,6 +337,53 @@ static void a_strangers_head_asks_once_for_a_root(void **state)
     }
 }
 
+/* Else it would be applied above a floor that was to be below it, and the leader's next version be
+ * a replay. */
+static void a_target_is_not_tried_past_a_new_floor(void **state)
+{
+    (void)state;
+    next_version(1000);
+    w.lacks = "chunk";
+    take_head((struct head_plan){.epoch = 1, .sequence = 1});
+    assert_int_equal(refusal(), E_CHUNK_MISSING);
+    assert_int_not_equal(w.apply->retry_ns, 0);
+    take_root(&(struct root_floor){.epoch = 2, .version = 50});
+    w.lacks = NULL;
+    assert_int_equal(w.apply->retry_ns, 0);
+    dp_apply_again(w.apply);
+    assert_int_equal(served(NULL), 0);
+    next_version(51);
+    take_head((struct head_plan){.epoch = 3, .sequence = 1});
+    assert_int_equal(served(NULL), 51);
+    assert_int_equal(refusal(), E_OK);
+}
+
+/* The leader may be away: the same head is taken up again, as it stands on the new root. */
+static void the_same_head_goes_on_under_a_new_root(void **state)
+{
+    (void)state;
+    const struct head_plan plan = {
+        .epoch = 1, .sequence = 2, .signed_at_ms = clock_wall_ms(), .validity_ms = 60000};
+    w.lacks = "chunk";
+    take_head(plan);
+    assert_int_equal(refusal(), E_CHUNK_MISSING);
+    take_root(/* floor= */ NULL);
+    w.lacks = NULL;
+    uint64_t contact_ns = w.apply->standing.contact_ns;
+    take_head(plan);
+    assert_int_equal(served(NULL), w.version->number);
+    assert_int_equal(w.apply->standing.contact_ns, contact_ns); /* it is no news. */
+}
+
+static void a_poll_may_be_behind_after_a_new_root(void **state)
+{
+    (void)state;
+    take_head((struct head_plan){.epoch = 1, .sequence = 2});
+    take_root(/* floor= */ NULL);
+    take_head_by("poll", (struct head_plan){.epoch = 1, .sequence = 1});
+    assert_int_equal(refusal(), E_OK);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -317,6 +391,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(one_that_takes_long_waits_for_nobody, set_up, tear_down),
         cmocka_unit_test_setup_teardown(short_pieces_are_done_in_a_row, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_strangers_head_asks_once_for_a_root, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_target_is_not_tried_past_a_new_floor, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(the_same_head_goes_on_under_a_new_root, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_poll_may_be_behind_after_a_new_root, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
