@@ -243,6 +243,7 @@ static struct err step_target(struct dp_apply *a, struct dp_apply_turn *t)
         a->standing.content_ns = a->standing.contact_ns;
         a->config.workers.fresh(a->config.workers.ctx, a->standing.content_ns);
         dp_standing_settle(a);
+        dp_fetch_drop(a); /* the head is back at what is served. */
         t->over = true;
     }
     return OK;
@@ -319,6 +320,7 @@ static void read_system_trust(const struct dp_model *model)
 /* From here on 'model' is what the workers are to serve; takes the reference. */
 static void serve(struct dp_apply *a, struct dp_model *model)
 {
+    CHECK(a->open == NULL); /* it would share with a model that is let go. */
     a->config.workers.fresh(a->config.workers.ctx, a->standing.content_ns);
     a->config.workers.swap(a->config.workers.ctx, model);
     dp_model_unref(a->model);

@@ -82,6 +82,8 @@ struct dp_apply {
     struct judged accepted; /* the last head accepted, under the root in force; valid when
                                has_accepted. */
     bool has_accepted;
+    struct snap_set *open;  /* what a walk has that found not all chunks; NULL: nothing. Of
+                               one manifest; it shares with the model's. */
     struct dp_model *model; /* served; a reference. */
     bool waits_for_room;    /* said so in the log. */
     bool fell_back;         /* the model is the last good one, below the floor. */
@@ -140,7 +142,10 @@ void dp_apply_prove(struct dp_apply *a, uint64_t now_ns);
 /* Walks the roots behind the one in force, and makes them permanent. OK with none is fine. */
 MUST_CHECK struct err dp_fetch_roots(struct dp_apply *a);
 MUST_CHECK struct err dp_fetch_manifest(struct dp_apply *a, struct dp_apply_turn *t);
+/* Goes on with what an earlier walk has of the same manifest. */
 MUST_CHECK struct err dp_fetch_chunks(struct dp_apply *a, struct dp_apply_turn *t);
+/* Lets go what walks have so far. */
+void dp_fetch_drop(struct dp_apply *a);
 /* The target is served: what was pushed of it, and before it, is let go. */
 void dp_fetch_forget(struct dp_apply *a, const struct dp_apply_turn *t);
 

@@ -1,10 +1,12 @@
 /* fetch: what the steps of apply.c fetch from the bucket, and judge. */
 #include <stdio.h>
+#include <string.h>
 
 #include "common/base/check.h"
 #include "common/base/clock.h"
 #include "common/base/limits.h"
 #include "common/base/log.h"
+#include "common/base/scope.h"
 #include "dataplane/apply/apply_impl.h"
 #include "dataplane/request/metrics.h"
 
@@ -79,6 +81,7 @@ static void forget_accepted(struct dp_apply *a)
     }
     a->has_accepted = false;
     a->retry_ns = 0;
+    dp_fetch_drop(a);
 }
 
 static struct err walk_roots(struct dp_apply *a)
@@ -191,6 +194,35 @@ static struct err fetch_chunk(struct dp_apply *a, struct dp_apply_turn *t,
     return snap_set_add(t->set, &missing->name, buf_slice(&stored));
 }
 
+/* What an earlier walk has of this manifest, or nothing yet. */
+static struct err open_set(struct dp_apply *a, struct dp_apply_turn *t)
+{
+    const uint8_t *digest = t->target->manifest_digest;
+    if (a->open == NULL || memcmp(snap_set_manifest_digest(a->open), digest, DIGEST_SIZE) != 0) {
+        struct snap_set *held = a->model == NULL ? NULL : dp_model_set(a->model);
+        dp_fetch_drop(a);
+        return snap_set_new(&t->manifest, held, &t->set);
+    }
+    t->set = TAKE_PTR(a->open);
+    return OK;
+}
+
+static struct err fetch_missing(struct dp_apply *a, struct dp_apply_turn *t)
+{
+    struct snap_missing missing;
+    size_t at = 0;
+    while (snap_set_missing(t->set, &at, &missing)) {
+        TRY(fetch_chunk(a, t, &missing));
+    }
+    return OK;
+}
+
+/* What was fetched is then let go rather than kept for the next walk. */
+static bool is_short_of_memory(struct err e)
+{
+    return e.code == E_NO_MEMORY || e.code == E_OUT_OF_MEMORY;
+}
+
 /* Of all that came since it was said before: roots, too, and pushes that were of no use. */
 static void count_fetched(struct dp_apply *a)
 {
@@ -201,15 +233,21 @@ static void count_fetched(struct dp_apply *a)
 
 struct err dp_fetch_chunks(struct dp_apply *a, struct dp_apply_turn *t)
 {
-    struct snap_set *held = a->model == NULL ? NULL : dp_model_set(a->model);
-    TRY(snap_set_new(&t->manifest, held, &t->set));
-    struct snap_missing missing;
-    size_t at = 0;
-    while (snap_set_missing(t->set, &at, &missing)) {
-        TRY(fetch_chunk(a, t, &missing));
-    }
+    TRY(open_set(a, t));
+    struct err e = fetch_missing(a, t);
     count_fetched(a);
-    return snap_set_close(t->set);
+    if (err_ok(e)) {
+        return snap_set_close(t->set);
+    }
+    if (!is_short_of_memory(e)) {
+        a->open = TAKE_PTR(t->set);
+    }
+    return e;
+}
+
+void dp_fetch_drop(struct dp_apply *a)
+{
+    snap_set_unref(TAKE_PTR(a->open));
 }
 
 void dp_fetch_forget(struct dp_apply *a, const struct dp_apply_turn *t)

@@ -315,6 +315,7 @@ void dp_apply_free(struct dp_apply *apply)
     if (apply->has_accepted) {
         head_free(&apply->accepted.head);
     }
+    dp_fetch_drop(apply);
     dp_model_bin_free(apply->bin);
     disk_close(apply->disk);
     if (apply->wake_fd >= 0) {

@@ -229,6 +229,7 @@ static void show(struct node *n, struct slice head)
     shift_ns += BETWEEN_NS;
     clock_shift_for_test(shift_ns, /* wall_ms= */ 0);
     asks = n;
+    dp_fetch_drop(n->apply); /* else it would not ask for what an input before told the truth of. */
     dp_apply_head(n->apply, head, "hint");
     n->lie_count = 0;
 }

@@ -32,7 +32,8 @@ struct world {
     uint64_t now_ns;
     uint64_t fetch_ns;         /* a fetch takes so long; */
     enum err_code fetch_code;  /* and comes to this; */
-    const char *lacks;         /* keys that begin so are not there; NULL: all are. */
+    const char *lacks;         /* keys that begin so are not there; NULL: all are; */
+    enum err_code lacks_code;  /* E_OK: which is said as NOT_FOUND. */
     struct buf root;           /* the next one; empty: there is none. */
     uint64_t look_ns;          /* and whatever lies between two looks at the clock. */
     char trace[TRACE_MAX + 1]; /* y: it yields; f: fetches; d: syncs; s: swaps. */
@@ -152,6 +153,9 @@ struct err __wrap_dp_feed_get(struct dp_feed *feed, const char *key, struct buf 
     }
     struct slice bytes = object(key);
     bool lacks = w.lacks != NULL && strncmp(key, w.lacks, strlen(w.lacks)) == 0;
+    if (lacks && w.lacks_code != E_OK) {
+        return FAIL(w.lacks_code);
+    }
     return lacks || bytes.size == 0 ? FAIL(E_NOT_FOUND) : buf_add(out, bytes);
 }
 /* NOLINTEND(bugprone-reserved-identifier,cert-dcl37-c,cert-dcl51-cpp) */
@@ -384,6 +388,94 @@ static void a_poll_may_be_behind_after_a_new_root(void **state)
     assert_int_equal(refusal(), E_OK);
 }
 
+/* Of those that a node fetches. */
+static size_t chunk_count(const char **out_last)
+{
+    static char last[SNAP_KEY_SIZE];
+    size_t count = 0;
+    for (size_t i = 0; i < w.version->stream_count; i++) {
+        const struct cut_stream *s = &w.version->streams[i];
+        if (s->kind != STREAM_POSITIONS) {
+            snap_key_chunk(s->chunks[s->chunk_count - 1].digest, last);
+            count += s->chunk_count;
+        }
+    }
+    *out_last = last;
+    return count;
+}
+
+/* Tries again; how many fetches that was. */
+static size_t fetches_again(void)
+{
+    w.trace_size = 0;
+    dp_apply_again(w.apply);
+    return count_of('f');
+}
+
+/* A version, and all but the last of its chunks. */
+static size_t take_all_but_one(enum err_code code)
+{
+    size_t chunks = chunk_count(&w.lacks);
+    w.lacks_code = code;
+    w.trace_size = 0;
+    take_head((struct head_plan){.epoch = 1, .sequence = w.version->number});
+    assert_int_equal(count_of('f'), 1 + chunks); /* and the manifest. */
+    return chunks;
+}
+
+/* Else whoever withholds one has all nodes fetch all the others each second. */
+static void with_one_chunk_missing_the_others_are_fetched_once(void **state)
+{
+    (void)state;
+    assert_true(take_all_but_one(E_NOT_FOUND) > 2);
+    assert_int_equal(fetches_again(), 2);
+    assert_int_equal(refusal(), E_CHUNK_MISSING);
+    w.lacks_code = E_UNAVAILABLE;
+    assert_int_equal(fetches_again(), 2);
+    assert_int_equal(refusal(), E_CONTENT_UNANSWERED);
+    w.lacks = NULL;
+    assert_int_equal(fetches_again(), 2);
+    assert_int_equal(served(NULL), w.version->number);
+    assert_null(w.apply->open);
+}
+
+static void chunks_of_another_manifest_are_let_go(void **state)
+{
+    (void)state;
+    (void)take_all_but_one(E_NOT_FOUND);
+    assert_non_null(w.apply->open);
+    next_version(8);
+    (void)take_all_but_one(E_NOT_FOUND);
+    assert_memory_equal(snap_set_manifest_digest(w.apply->open), w.version->digest, DIGEST_SIZE);
+    take_root(/* floor= */ NULL);
+    assert_null(w.apply->open);
+}
+
+/* Back at what is served, nothing is left of what was tried. */
+static void a_way_back_lets_chunks_go(void **state)
+{
+    (void)state;
+    apply_it();
+    struct version *before = TAKE_PTR(w.version);
+    next_version(8);
+    w.lacks = "chunk";
+    take_head((struct head_plan){.epoch = 1, .sequence = 2});
+    assert_non_null(w.apply->open);
+    version_free(w.version);
+    w.version = before;
+    take_head((struct head_plan){.epoch = 1, .sequence = 3});
+    assert_int_equal(refusal(), E_OK);
+    assert_null(w.apply->open);
+}
+
+static void what_was_fetched_is_let_go_when_memory_is_short(void **state)
+{
+    (void)state;
+    (void)take_all_but_one(E_NO_MEMORY);
+    assert_int_equal(refusal(), E_OUT_OF_MEMORY);
+    assert_null(w.apply->open);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -394,6 +486,12 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_target_is_not_tried_past_a_new_floor, set_up, tear_down),
         cmocka_unit_test_setup_teardown(the_same_head_goes_on_under_a_new_root, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_poll_may_be_behind_after_a_new_root, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(with_one_chunk_missing_the_others_are_fetched_once, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(chunks_of_another_manifest_are_let_go, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_way_back_lets_chunks_go, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(what_was_fetched_is_let_go_when_memory_is_short, set_up,
+                                        tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
