@@ -19,6 +19,10 @@
 #include "dataplane/apply/build.h"
 #include "dataplane/apply/feed.h"
 
+/* The longest sleep: ages and the state that follows from them are looked at so often, and models
+ * that nobody has any more are freed. */
+#define DP_TICK_NS UINT64_C(250000000)
+
 /* One walk down the table of steps. */
 struct dp_apply_turn {
     struct slice bytes; /* of the head; empty when only its target is tried again. */
@@ -142,7 +146,8 @@ void dp_apply_prove(struct dp_apply *a, uint64_t now_ns);
 /* Walks the roots behind the one in force, and makes them permanent. OK with none is fine. */
 MUST_CHECK struct err dp_fetch_roots(struct dp_apply *a);
 MUST_CHECK struct err dp_fetch_manifest(struct dp_apply *a, struct dp_apply_turn *t);
-/* Goes on with what an earlier walk has of the same manifest. */
+/* Goes on with what an earlier walk has of the same manifest. One that takes longer than
+ * limits.stale_after_ms ends with CONTENT_UNANSWERED, whatever came. */
 MUST_CHECK struct err dp_fetch_chunks(struct dp_apply *a, struct dp_apply_turn *t);
 /* Lets go what walks have so far. */
 void dp_fetch_drop(struct dp_apply *a);

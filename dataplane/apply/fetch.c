@@ -10,6 +10,8 @@
 #include "dataplane/apply/apply_impl.h"
 #include "dataplane/request/metrics.h"
 
+#define NS_PER_MS UINT64_C(1000000)
+
 /* Roots taken in one walk, the next asking goes on from there; and roots looked at for the last. */
 enum { WALK_MAX = 16, AHEAD_MAX = 1024 };
 
@@ -207,11 +209,33 @@ static struct err open_set(struct dp_apply *a, struct dp_apply_turn *t)
     return OK;
 }
 
+struct pace {
+    uint64_t start_ns;  /* of the chunks of this walk, monotonic. */
+    uint64_t looked_ns; /* when the node last looked at how it stands. */
+};
+
+/* Chunks may be many and come slowly. Meanwhile the node says how it stands, and after a while it
+ * hears what came; the next walk goes on. */
+static struct err keep_pace(struct dp_apply *a, struct pace *p)
+{
+    uint64_t now_ns = clock_mono_ns();
+    if (now_ns - p->looked_ns > DP_TICK_NS) {
+        dp_standing_update(a);
+        dp_standing_report(a, now_ns);
+        p->looked_ns = now_ns;
+    }
+    bool late = now_ns - p->start_ns > limits.stale_after_ms * NS_PER_MS;
+    return late ? FAIL(E_CONTENT_UNANSWERED) : OK;
+}
+
 static struct err fetch_missing(struct dp_apply *a, struct dp_apply_turn *t)
 {
+    uint64_t now_ns = clock_mono_ns();
+    struct pace pace = {.start_ns = now_ns, .looked_ns = now_ns};
     struct snap_missing missing;
     size_t at = 0;
     while (snap_set_missing(t->set, &at, &missing)) {
+        TRY(keep_pace(a, &pace));
         TRY(fetch_chunk(a, t, &missing));
     }
     return OK;

@@ -21,10 +21,6 @@
 /* Roots are asked for so often, so that withheld heads withhold no revocation. */
 #define ROOTS_INTERVAL_NS (UINT64_C(60) * 1000 * NS_PER_MS)
 
-/* The longest sleep: ages and the state that follows from them are looked at so often, and models
- * that nobody has any more are freed. */
-#define TICK_NS (UINT64_C(250) * NS_PER_MS)
-
 /* Polls in a row that brought what no hint did: then the hints are listened to anew. */
 enum { DEAF_POLLS = 3 };
 
@@ -66,7 +62,7 @@ static void sooner(uint64_t *until_ns, uint64_t at_ns)
 static void sleep_until_due(struct dp_apply *a)
 {
     uint64_t now_ns = clock_mono_ns();
-    uint64_t until_ns = now_ns + TICK_NS;
+    uint64_t until_ns = now_ns + DP_TICK_NS;
     sooner(&until_ns, a->retry_ns);
     sooner(&until_ns, a->good_ns);
     sooner(&until_ns, a->hint != NULL ? a->hint_ns : 0);

@@ -1,6 +1,7 @@
 /* Proves that an apply lets whoever waits for the core go first between any two of its pieces but
  * the shortest, and that one that takes long does so no more; how often a bucket is asked that is
- * slow, or lacks something; and what a new root leaves of what was tried. Its thread does not run:
+ * slow, or lacks something; that the node goes on saying how it stands meanwhile; and what a new
+ * root leaves of what was tried. Its thread does not run:
  * the test is the thread, and sees each piece by what it calls. */
 #include <ftw.h>
 #include <pthread.h>
@@ -10,6 +11,7 @@
 #include <sys/stat.h>
 
 #include "common/base/clock.h"
+#include "common/base/limits.h"
 #include "common/base/scope.h"
 #include "dataplane/apply/apply_impl.h"
 #include "dataplane/request/metrics.h"
@@ -25,18 +27,20 @@ enum { TRACE_MAX = 256 };
 struct world {
     char directory[64];
     struct publisher publisher;
+    struct key_pair key; /* the node's. */
     struct metrics *metrics;
     struct version *version;
     struct dp_apply *apply;
     struct dp_model *model;
     uint64_t now_ns;
-    uint64_t fetch_ns;         /* a fetch takes so long; */
-    enum err_code fetch_code;  /* and comes to this; */
-    const char *lacks;         /* keys that begin so are not there; NULL: all are; */
-    enum err_code lacks_code;  /* E_OK: which is said as NOT_FOUND. */
-    struct buf root;           /* the next one; empty: there is none. */
-    uint64_t look_ns;          /* and whatever lies between two looks at the clock. */
-    char trace[TRACE_MAX + 1]; /* y: it yields; f: fetches; d: syncs; s: swaps. */
+    uint64_t fetch_ns;        /* a fetch takes so long; */
+    enum err_code fetch_code; /* and comes to this; */
+    const char *lacks;        /* keys that begin so are not there; NULL: all are; */
+    enum err_code lacks_code; /* E_OK: which is said as NOT_FOUND. */
+    struct buf root;          /* the next one; empty: there is none. */
+    uint64_t look_ns;         /* and whatever lies between two looks at the clock. */
+    bool connected;
+    char trace[TRACE_MAX + 1]; /* y: it yields; f: fetches; d: syncs; s: swaps; r: reports. */
     size_t trace_size;
 };
 
@@ -142,6 +146,23 @@ bool __wrap_dp_feed_pushed(const struct dp_feed *feed, const char *key, struct s
     return false;
 }
 
+bool __wrap_dp_feed_connected(const struct dp_feed *feed);
+bool __wrap_dp_feed_connected(const struct dp_feed *feed)
+{
+    (void)feed;
+    return w.connected;
+}
+
+struct err __wrap_dp_feed_put_status(struct dp_feed *feed, struct slice node, struct slice status);
+struct err __wrap_dp_feed_put_status(struct dp_feed *feed, struct slice node, struct slice status)
+{
+    (void)feed;
+    (void)node;
+    (void)status;
+    note('r');
+    return OK;
+}
+
 struct err __wrap_dp_feed_get(struct dp_feed *feed, const char *key, struct buf *out);
 struct err __wrap_dp_feed_get(struct dp_feed *feed, const char *key, struct buf *out)
 {
@@ -198,6 +219,7 @@ static int set_up(void **state)
     (void)snprintf(w.directory, sizeof(w.directory), "/tmp/trilane-walk-XXXXXX");
     assert_non_null(mkdtemp(w.directory));
     publisher_init(&w.publisher);
+    assert_true(err_ok(key_pair_new(KEY_ROLE_NODE, SLICE_LIT("node-1"), &w.key)));
     assert_true(err_ok(metrics_new(dp_metric_families, DP_METRIC_COUNT, 1, &w.metrics)));
     next_version(7);
     struct dp_apply_config config = {
@@ -206,6 +228,7 @@ static int set_up(void **state)
         .state_dir = w.directory,
         .trust_root = buf_slice(&w.publisher.root_bytes),
         .workers = {.swap = swap, .fresh = fresh, .served = served},
+        .key = &w.key,
         .metrics = w.metrics,
         .shard = metrics_shard(w.metrics, 0),
     };
@@ -476,6 +499,32 @@ static void what_was_fetched_is_let_go_when_memory_is_short(void **state)
     assert_null(w.apply->open);
 }
 
+/* Slow chunks are no reason to be silent, nor to be deaf; and none of them is fetched twice. */
+static void a_long_walk_speaks_and_ends(void **state)
+{
+    (void)state;
+    const char *last = NULL;
+    size_t chunks = chunk_count(&last);
+    const size_t in_one_walk = 3;
+    assert_true(chunks > in_one_walk);
+    w.connected = true;
+    w.fetch_ns = 13 * LONG_NS; /* longer than between two statuses. */
+    assert_true(in_one_walk * w.fetch_ns > limits.stale_after_ms * UINT64_C(1000000));
+    take_head((struct head_plan){.epoch = 1, .sequence = 1});
+    assert_int_equal(refusal(), E_CONTENT_UNANSWERED);
+    const char *fetched = strchr(w.trace, 'f');
+    assert_non_null(fetched);
+    assert_string_equal(fetched, "ffrfrfr");
+    size_t fetches = count_of('f');
+    size_t walks = 1;
+    for (; refusal() != E_OK; walks++) {
+        assert_true(walks < chunks);
+        fetches += fetches_again();
+    }
+    assert_int_equal(served(NULL), w.version->number);
+    assert_int_equal(fetches, chunks + walks); /* the manifest with each. */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -488,6 +537,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_poll_may_be_behind_after_a_new_root, set_up, tear_down),
         cmocka_unit_test_setup_teardown(with_one_chunk_missing_the_others_are_fetched_once, set_up,
                                         tear_down),
+        cmocka_unit_test_setup_teardown(a_long_walk_speaks_and_ends, set_up, tear_down),
         cmocka_unit_test_setup_teardown(chunks_of_another_manifest_are_let_go, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_way_back_lets_chunks_go, set_up, tear_down),
         cmocka_unit_test_setup_teardown(what_was_fetched_is_let_go_when_memory_is_short, set_up,
