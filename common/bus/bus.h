@@ -90,7 +90,7 @@ struct bus_stats {
     uint64_t disconnects;   /* the server went, or did not answer pings. */
     uint64_t messages_in;   /* copied into queues. */
     uint64_t messages_out;  /* given to the connection. */
-    uint64_t dropped_in;    /* the subscriber's queue was full. */
+    uint64_t dropped_in;    /* the subscriber's queue was full, or the payload too large for it. */
     uint64_t slow_consumer; /* times that nats.c's own pending limit was reached. */
     uint64_t dropped_out;   /* core messages that could not be sent. */
     uint64_t forbidden;     /* permission violations that the server reported. */
@@ -149,11 +149,13 @@ MUST_CHECK struct err bus_subscribe(struct bus *bus, struct slice subject, struc
 
 /*
  * The same of messages of which only the payload is read: they come without headers, also where
- * those are broken. What goes through a service import to a stream and to others comes so from
- * nats-server 2.9: JetStream cuts a header of its own out of bytes that all of them get.
+ * those are broken. A larger payload than 'payload_max' (> 0) is dropped and counted before
+ * anything is copied: what waits in the queue takes no more than its items times that. What goes
+ * through a service import to a stream and to others comes so from nats-server 2.9: JetStream cuts
+ * a header of its own out of bytes that all of them get.
  */
 MUST_CHECK struct err bus_subscribe_payloads(struct bus *bus, struct slice subject,
-                                             struct queue *queue, void *ctx,
+                                             size_t payload_max, struct queue *queue, void *ctx,
                                              struct bus_subscription **out);
 
 /*

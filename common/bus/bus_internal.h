@@ -97,7 +97,7 @@ struct bus_subscription {
     char *subject;
     char *group; /* NULL: none. */
     void *ctx;
-    bool payloads_only;
+    size_t payload_max;   /* of bus_subscribe_payloads(); 0: it is none of these. */
     int waiting_messages; /* of bus_subscribe_waiting(); 0: it is none of these. */
     int waiting_bytes;
     struct {

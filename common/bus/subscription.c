@@ -51,11 +51,12 @@ struct err bus_subscribe(struct bus *bus, struct slice subject, struct slice gro
     return OK;
 }
 
-struct err bus_subscribe_payloads(struct bus *bus, struct slice subject, struct queue *queue,
-                                  void *ctx, struct bus_subscription **out)
+struct err bus_subscribe_payloads(struct bus *bus, struct slice subject, size_t payload_max,
+                                  struct queue *queue, void *ctx, struct bus_subscription **out)
 {
+    CHECK(payload_max > 0);
     TRY(make_called(subject, /* group= */ (struct slice){0}, ctx, out));
-    (*out)->payloads_only = true;
+    (*out)->payload_max = payload_max;
     add_to_list(bus, *out, queue);
     return OK;
 }
@@ -171,12 +172,21 @@ void subscription_release(struct bus_subscription *sub)
     free(sub);
 }
 
+static struct err copy_wanted(const struct bus_subscription *sub, natsMsg *msg,
+                              struct bus_message **out)
+{
+    if (sub->payload_max == 0) {
+        return message_copy(msg, sub->ctx, out);
+    }
+    bool fits = (size_t)natsMsg_GetDataLength(msg) <= sub->payload_max;
+    return fits ? message_copy_payload(msg, sub->ctx, out) : FAIL(E_TOO_LARGE);
+}
+
 static void deliver(struct bus *bus, struct bus_subscription *sub, struct queue *queue,
                     natsMsg *msg)
 {
     struct bus_message *copy = NULL;
-    struct err err = sub->payloads_only ? message_copy_payload(msg, sub->ctx, &copy)
-                                        : message_copy(msg, sub->ctx, &copy);
+    struct err err = copy_wanted(sub, msg, &copy);
     if (err_ok(err)) {
         err = queue_push(queue, copy);
     }

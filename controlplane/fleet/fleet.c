@@ -416,8 +416,8 @@ static struct err prepare(struct cp_fleet *f, struct buf *message)
     TRY(subject_bucket_nodes(slice_str(f->options.environment), &bucket));
     TRY(kv_bind(&f->kv, f->options.bus, subject_slice(&bucket)));
     (void)snprintf(subject, sizeof(subject), "$KV.%.400s.>", bucket.text);
-    return bus_subscribe_payloads(f->options.bus, slice_str(subject), &f->inbox, f,
-                                  &f->subscription);
+    return bus_subscribe_payloads(f->options.bus, slice_str(subject), CP_ROLL_STATUS_MAX, &f->inbox,
+                                  f, &f->subscription);
 }
 
 struct err cp_fleet_new(const struct cp_fleet_options *options, struct cp_fleet **out,

@@ -435,7 +435,7 @@ static void keep(struct cp_roll *roll, struct entry *entry, struct slice bytes)
 {
     bool waits = entry->waiting != NULL;
     bool room = waits || roll->waiting_count < CP_ROLL_WAITING_MAX;
-    bool fits = bytes.size <= CONTAINER_HEADER_SIZE + CONTAINER_SIGNATURE_SIZE + STATUS_BODY_MAX;
+    bool fits = bytes.size <= CP_ROLL_STATUS_MAX;
     uint8_t *copy = room && fits && bytes.size > 0 ? malloc(bytes.size) : NULL;
     if (copy == NULL) {
         COUNT(roll, crowded);

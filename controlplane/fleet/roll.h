@@ -15,11 +15,14 @@
 #pragma once
 
 #include "common/base/slice.h"
+#include "common/snapshot/format.h"
 #include "controlplane/fleet/fleet.h"
 
 enum {
     CP_ROLL_VERIFY_MS = 1000, /* between two verifications of one node's statuses. */
     CP_ROLL_WAITING_MAX = 1024,
+    /* Bytes; no status is larger. */
+    CP_ROLL_STATUS_MAX = CONTAINER_HEADER_SIZE + CONTAINER_SIGNATURE_SIZE + STATUS_BODY_MAX,
     CP_ROLL_UNKNOWN_MAX = 256, /* ids that nobody enrolled: names that others make up. */
     CP_ROLL_UNKNOWN_KEPT_S = 600,
 };

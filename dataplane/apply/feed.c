@@ -14,10 +14,13 @@ enum { HINT_QUEUE = 1024 };
  * again with the next heartbeat. */
 static const uint64_t status_answer_ms = 250;
 
+/* No head is larger, so that hints that wait take some megabytes, whoever sends them. */
+#define HINT_BYTES_MAX (CONTAINER_HEADER_SIZE + CONTAINER_SIGNATURE_SIZE + HEAD_BODY_MAX)
+
 static struct err listen(struct dp_feed *feed, struct bus_subscription **out)
 {
-    return bus_subscribe(feed->bus, subject_slice(&feed->head), /* group= */ (struct slice){0},
-                         &feed->queue, /* ctx= */ NULL, out);
+    return bus_subscribe_payloads(feed->bus, subject_slice(&feed->head), HINT_BYTES_MAX,
+                                  &feed->queue, /* ctx= */ NULL, out);
 }
 
 /* A user that may not subscribe to it hears nothing: the server says so, and nothing else comes of

@@ -54,6 +54,7 @@ struct bus_subscription {
     struct queue *queue;         /* NULL: messages wait until they are taken. */
     struct bus_message *waiting; /* the newest, of those. */
     void *ctx;
+    size_t payload_max; /* 0: any. */
     bool dead;
     bool ended;
 };
@@ -342,7 +343,8 @@ static void push(void *ctx)
         d->to->waiting = m;
         return;
     }
-    if (!err_ok(queue_push(d->to->queue, m))) {
+    bool fits = d->to->payload_max == 0 || d->payload.size <= d->to->payload_max;
+    if (!fits || !err_ok(queue_push(d->to->queue, m))) {
         free(m);
     }
 }
@@ -438,10 +440,12 @@ struct err bus_subscribe(struct bus *bus, struct slice subject, struct slice gro
     return OK;
 }
 
-struct err bus_subscribe_payloads(struct bus *bus, struct slice subject, struct queue *queue,
-                                  void *ctx, struct bus_subscription **out)
+struct err bus_subscribe_payloads(struct bus *bus, struct slice subject, size_t payload_max,
+                                  struct queue *queue, void *ctx, struct bus_subscription **out)
 {
-    return bus_subscribe(bus, subject, /* group= */ (struct slice){0}, queue, ctx, out);
+    TRY(bus_subscribe(bus, subject, /* group= */ (struct slice){0}, queue, ctx, out));
+    (*out)->payload_max = payload_max;
+    return OK;
 }
 
 struct err bus_subscribe_waiting(struct bus *bus, struct slice subject, size_t messages,

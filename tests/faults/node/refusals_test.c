@@ -661,6 +661,21 @@ static void a_hint_alone_moves_a_node(void **state)
     publish_by(RIG_HINT, "trilane_heads_total{way=\"hint\"}");
 }
 
+/* It is let go before it waits for anybody: it costs no memory, and no word. */
+static void a_hint_that_is_too_large_is_none(void **state)
+{
+    (void)state;
+    static const uint8_t noise[HEAD_MAX + 1];
+    rig.way = RIG_HINT;
+    rig_head_bytes(&rig, slice_of(noise, sizeof(noise)));
+    rig.way = RIG_BOTH;
+    rig_publish(&rig); /* on the same connection, so its hint comes behind. */
+    rig_wait_version(&rig, rig.version);
+    struct rig_dump now = {0};
+    assert_true(rig_dump(&rig, &now));
+    assert_int_equal(now.refusals, before.refusals);
+}
+
 static void a_poll_finds_what_no_hint_told(void **state)
 {
     (void)state;
@@ -768,6 +783,7 @@ int main(void)
         CASE(many_roots_that_are_over),
         CASE(many_roots_are_walked_over),
         CASE(a_hint_alone_moves_a_node),
+        CASE(a_hint_that_is_too_large_is_none),
         CASE(a_poll_finds_what_no_hint_told),
         CASE(a_hint_that_a_poll_overtook_is_no_replay),
         CASE(a_bucket_that_is_behind_is_no_replay_at_once),

@@ -149,7 +149,8 @@ static void who_reads_payloads_alone_bears_broken_headers(void **state)
     struct bus *bus = open_bus(&server, NULL);
     assert_int_equal(
         bus_subscribe(bus, SLICE_LIT("s"), (struct slice){0}, &inbox, NULL, &whole).code, E_OK);
-    assert_int_equal(bus_subscribe_payloads(bus, SLICE_LIT("s"), &payloads, NULL, &sub).code, E_OK);
+    assert_int_equal(bus_subscribe_payloads(bus, SLICE_LIT("s"), 6, &payloads, NULL, &sub).code,
+                     E_OK);
     assert_int_equal(bus_wait_connected(bus, WAIT_MS).code, E_OK);
     assert_int_equal(bus_publish(bus, &message).code, E_OK);
     assert_next(&inbox, SLICE_LIT("first"));
@@ -165,6 +166,33 @@ static void who_reads_payloads_alone_bears_broken_headers(void **state)
     bus_close(bus);
     queue_free(&inbox, bus_message_drop);
     queue_free(&payloads, bus_message_drop);
+    nats_server_free(&server);
+}
+
+/* A queue of small things holds no more than they take, whoever sends larger ones. */
+static void a_payload_that_is_too_large_is_not_kept(void **state)
+{
+    (void)state;
+    struct nats_server server;
+    struct queue inbox;
+    struct bus_subscription *sub = NULL;
+    struct bus_stats stats = {0};
+    struct bus_outgoing large = {.subject = SLICE_LIT("s"), .payload = SLICE_LIT("1234567")};
+    struct bus_outgoing fits = {.subject = SLICE_LIT("s"), .payload = SLICE_LIT("123456")};
+    nats_server_init(&server, NULL);
+    nats_server_start(&server);
+    assert_int_equal(queue_init(&inbox, 4, NULL, NULL).code, E_OK);
+    struct bus *bus = open_bus(&server, NULL);
+    assert_int_equal(bus_subscribe_payloads(bus, SLICE_LIT("s"), 6, &inbox, NULL, &sub).code, E_OK);
+    assert_int_equal(bus_wait_connected(bus, WAIT_MS).code, E_OK);
+    assert_int_equal(bus_publish(bus, &large).code, E_OK);
+    assert_int_equal(bus_publish(bus, &fits).code, E_OK);
+    assert_next(&inbox, fits.payload);
+    bus_stats(bus, &stats);
+    assert_int_equal(stats.dropped_in, 1);
+    bus_unsubscribe(bus, sub);
+    bus_close(bus);
+    queue_free(&inbox, bus_message_drop);
     nats_server_free(&server);
 }
 
@@ -360,6 +388,7 @@ int main(void)
         cmocka_unit_test(refuses_wrong_settings),
         cmocka_unit_test(passes_messages_to_queues),
         cmocka_unit_test(who_reads_payloads_alone_bears_broken_headers),
+        cmocka_unit_test(a_payload_that_is_too_large_is_not_kept),
         cmocka_unit_test(messages_wait_until_they_are_taken),
         cmocka_unit_test(a_group_shares_and_an_ended_subscription_hears_nothing),
         cmocka_unit_test(tells_each_change_and_subscribes_anew),

@@ -119,10 +119,12 @@ class Statuses(unittest.TestCase):
         wait_until(lambda: self.shown("edge-1").get("live"), 60, "its status")
         with NatsClient(self.p.nats) as nats:
             forged = nats.get(BUCKET, "edge-1")
+            nats.file.write(self.line("edge-1", b"x" * 4096))  # no status is as large.
             for name in ["made-up-%d" % i for i in range(600)] + ["Not_A_Name"]:
                 nats.file.write(self.line(name, forged))
             nats.flush()
         wait_until(lambda: self.count("unknown") >= 300, 60, "the places to run out")
+        self.assertEqual(self.count("crowded"), 0)  # it never came in.
         late = self.node("edge-2")  # a real one comes in all the same.
         wait_until(lambda: self.shown("edge-2").get("live"), 60, "its status")
         for name in ("edge-1", "edge-2"):
