@@ -18,6 +18,8 @@
 #include "dataplane/join/server.h"
 #include "dataplane/request/metrics.h"
 
+#define NS_PER_MS UINT64_C(1000000)
+
 enum {
     MESSAGE_MAX = 1024,
     SLEEP_MAX_MS = 30000, /* the wall clock is looked at so often: it may jump. */
@@ -40,7 +42,8 @@ struct dp_renewal {
         struct lock lock;
         pthread_cond_t stops;
         bool stop GUARDED;
-        struct dp_renewal_status status GUARDED;
+        struct dp_renewal_status status GUARDED; /* 'next_s': by the certificate's own times. */
+        uint64_t rests_until_ns GUARDED; /* monotonic: what failed is not tried again before. */
     } shared;
 };
 
@@ -285,7 +288,7 @@ static void note(struct dp_renewal *r, const struct dp_self_cert *cert, struct e
         r->backoff_ms = 0;
     } else {
         s->failures++;
-        s->next_s = clock_wall_ms() / 1000 + (int64_t)(next_backoff_ms(r, &s->cert) + 999) / 1000;
+        r->shared.rests_until_ns = clock_mono_ns() + next_backoff_ms(r, &s->cert) * NS_PER_MS;
     }
     lock_drop(&r->shared.lock);
 }
@@ -316,13 +319,29 @@ static void renew_once(struct dp_renewal *r)
     }
 }
 
+/* 0: what failed may be tried again. */
+static int64_t rest_ms(const struct dp_renewal *r) REQUIRES(r->shared.lock)
+{
+    uint64_t now_ns = clock_mono_ns();
+    uint64_t until_ns = r->shared.rests_until_ns;
+    return until_ns <= now_ns ? 0 : (int64_t)((until_ns - now_ns) / NS_PER_MS) + 1;
+}
+
+/* A certificate's life is of the wall clock, which may jump; what failed rests by the other. */
+static int64_t next_left_ms(const struct dp_renewal *r) REQUIRES(r->shared.lock)
+{
+    int64_t left_ms = r->shared.status.next_s * 1000 - clock_wall_ms();
+    int64_t rests_ms = rest_ms(r);
+    return left_ms > rests_ms ? left_ms : rests_ms;
+}
+
 /* Sleeps until something is due; false when it is over. */
 static bool wait_due(struct dp_renewal *r)
 {
     bool due = false;
     lock_take(&r->shared.lock);
     while (!r->shared.stop && !due) {
-        int64_t left_ms = r->shared.status.next_s * 1000 - clock_wall_ms();
+        int64_t left_ms = next_left_ms(r);
         due = left_ms <= 0;
         left_ms = left_ms < SLEEP_MAX_MS ? left_ms : SLEEP_MAX_MS;
         if (!due) {
@@ -399,5 +418,10 @@ void dp_renewal_status(struct dp_renewal *renewal, struct dp_renewal_status *out
 {
     lock_take(&renewal->shared.lock);
     *out = renewal->shared.status;
+    int64_t rests_ms = rest_ms(renewal);
+    int64_t again_s = (clock_wall_ms() + rests_ms + 999) / 1000;
+    if (rests_ms > 0 && again_s > out->next_s) {
+        out->next_s = again_s;
+    }
     lock_drop(&renewal->shared.lock);
 }
