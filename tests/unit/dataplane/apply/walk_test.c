@@ -1,8 +1,8 @@
 /* Proves that an apply lets whoever waits for the core go first between any two of its pieces but
  * the shortest, and that one that takes long does so no more; how often a bucket is asked that is
- * slow, or lacks something; that the node goes on saying how it stands meanwhile; and what a new
- * root leaves of what was tried. Its thread does not run:
- * the test is the thread, and sees each piece by what it calls. */
+ * slow, or lacks something; that the node goes on saying how it stands meanwhile; what a new root
+ * leaves of what was tried; and that it waits while readers hold as many snapshots as may be alive.
+ * Its thread does not run: the test is the thread, and sees each piece by what it calls. */
 #include <ftw.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -185,6 +185,7 @@ static void swap(void *ctx, struct dp_model *model)
 {
     (void)ctx;
     note('s');
+    dp_model_unref(w.model);
     w.model = dp_model_ref(model);
 }
 
@@ -525,6 +526,50 @@ static void a_long_walk_speaks_and_ends(void **state)
     assert_int_equal(fetches, chunks + walks); /* the manifest with each. */
 }
 
+/* Nothing is fetched for a version that there is no room for, however often it is tried. */
+static void assert_waits(const struct dp_model *serving)
+{
+    assert_ptr_equal(w.model, serving);
+    assert_int_equal(count_of('f') + count_of('d') + count_of('s'), 0);
+    assert_true(w.apply->waits_for_room);
+    assert_true(w.apply->retry_ns > w.now_ns);
+    assert_int_equal(dp_model_bin_live(w.apply->bin), limits.live_snapshots);
+}
+
+static void point_at_it(void)
+{
+    take_head((struct head_plan){.epoch = 1, .sequence = w.version->number});
+}
+
+/* Each snapshot is held by a reader that is stuck in it, as an open request is. */
+static void readers_of_old_snapshots_are_waited_for(void **state)
+{
+    (void)state;
+    struct dp_model *held[8] = {NULL};
+    assert_int_equal(limits.live_snapshots, sizeof(held) / sizeof(held[0]));
+    for (size_t i = 0; i < limits.live_snapshots; i++) {
+        point_at_it();
+        assert_int_equal(served(NULL), w.version->number);
+        held[i] = dp_model_ref(w.model);
+        next_version(w.version->number + 1);
+        w.trace_size = 0;
+    }
+    const struct dp_model *serving = w.model;
+    point_at_it();
+    assert_waits(serving);
+    dp_apply_again(w.apply);
+    assert_waits(serving);
+    dp_model_unref(held[0]);
+    dp_apply_again(w.apply);
+    assert_int_equal(served(NULL), w.version->number);
+    assert_false(w.apply->waits_for_room);
+    assert_int_equal(w.apply->retry_ns, 0);
+    for (size_t i = 1; i < limits.live_snapshots; i++) {
+        assert_true(dp_model_has_tenant(held[i], SLICE_LIT("acme"))); /* whole, to its reader. */
+        dp_model_unref(held[i]);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -542,6 +587,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_way_back_lets_chunks_go, set_up, tear_down),
         cmocka_unit_test_setup_teardown(what_was_fetched_is_let_go_when_memory_is_short, set_up,
                                         tear_down),
+        cmocka_unit_test_setup_teardown(readers_of_old_snapshots_are_waited_for, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
