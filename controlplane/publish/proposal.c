@@ -154,9 +154,11 @@ static struct err tell(struct cp_passage *p, struct err why)
 {
     struct cp_cosignature cosignature = {.code = why.code};
     uint8_t digest[DIGEST_SIZE];
-    cp_passage_own_key(p, cosignature.key_id);
-    if (err_ok(why)) {
+    if (err_ok(why)) { /* by the key that signed: the signer may have another by now. */
+        (void)memcpy(cosignature.key_id, p->signature.key_id, sizeof(cosignature.key_id));
         (void)memcpy(cosignature.signature, p->signature.signature, sizeof(cosignature.signature));
+    } else {
+        cp_passage_own_key(p, cosignature.key_id);
     }
     (void)snprintf(cosignature.sentence, sizeof(cosignature.sentence), "%.*s",
                    SLICE_ARG(slice_head(buf_slice(&p->work->sentence), CP_MESSAGE_MAX)));
