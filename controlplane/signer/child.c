@@ -80,7 +80,7 @@ struct err signer_child_start(const struct signer_child_plan *plan, struct signe
     }
     auto_close int ours = pair[0];
     auto_close int theirs = pair[1];
-    TRY(set_timeouts(ours, GREETING_S));
+    TRY(set_timeouts(ours, plan->urgent ? ANSWER_S : GREETING_S));
     pid_t parent = getpid();
     pid_t pid = fork();
     if (pid == 0) {

@@ -31,6 +31,7 @@ struct signer_child_plan {
     const char *args[SIGNER_CHILD_ARGS_MAX + 1]; /* ends with NULL. */
     const int *keys;                             /* what becomes SIGNER_KEY_FD + i; -1: nothing. */
     int key_count;
+    bool urgent; /* others wait meanwhile: its first words have no longer than an answer. */
 };
 
 /* What stands for the key number 'index' in the child's arguments: "fd:4" for one that it inherits,
@@ -40,8 +41,9 @@ const char *signer_child_key(int kept_fd, int index, const char *file);
 MUST_CHECK struct err signer_child_start(const struct signer_child_plan *plan,
                                          struct signer_child *out);
 
-/* Receives the child's first words, for which it has the time that a start may take; from then on
- * each answer has a shorter one. E_CLOSED when it is gone or the time is over. */
+/* Receives the child's first words, for which it has the time that a start may take, unless it is
+ * urgent; from then on each answer has a shorter one. E_CLOSED when it is gone or the time is over.
+ */
 MUST_CHECK struct err signer_child_greeting(const struct signer_child *child, void *out,
                                             size_t size);
 

@@ -26,7 +26,7 @@ struct cp_signer {
     } shared;
 };
 
-static struct err start(const struct cp_signer *s, struct running *out)
+static struct err start(const struct cp_signer *s, bool urgent, struct running *out)
 {
     const struct cp_signer_options *o = &s->options;
     const int keys[SIGNER_KEYS] = {s->kept[0].fd, s->kept[1].fd};
@@ -35,7 +35,8 @@ static struct err start(const struct cp_signer *s, struct running *out)
         .args = {"signer", o->environment, signer_child_key(keys[0], 0, o->key_manifest),
                  signer_child_key(keys[1], 1, o->key_head), o->state},
         .keys = keys,
-        .key_count = SIGNER_KEYS};
+        .key_count = SIGNER_KEYS,
+        .urgent = urgent};
     struct signer_child child;
     TRY(signer_child_start(&plan, &child));
     *out = (struct running){.child = child};
@@ -69,12 +70,18 @@ static bool same_keys(const struct cp_signer_hello *a, const struct cp_signer_he
            memcmp(a->head_public, b->head_public, KEY_PUBLIC_SIZE) == 0;
 }
 
+/* It is not waited for: it may be stopped, and what it signed is in its state before it says so. */
+static void end(struct running *r)
+{
+    (void)signer_child_end(&r->child, /* hangs= */ true);
+}
+
 /* Starts one, and has its keys judged unless they are those of 'before' (NULL: none). */
 static struct err start_judged(const struct cp_signer *s, const struct cp_signer_hello *before,
-                               struct running *out, struct buf *message)
+                               bool urgent, struct running *out, struct buf *message)
 {
     struct running r = {.child.fd = -1};
-    struct err e = start(s, &r);
+    struct err e = start(s, urgent, &r);
     if (err_ok(e)) {
         e = greet(&r, message);
     }
@@ -83,7 +90,7 @@ static struct err start_judged(const struct cp_signer *s, const struct cp_signer
         e = s->options.accept(s->options.accept_ctx, &r.hello, message);
     }
     if (!err_ok(e)) {
-        (void)signer_child_end(&r.child, /* hangs= */ true);
+        end(&r);
         return e;
     }
     *out = r;
@@ -125,7 +132,7 @@ struct err cp_signer_start(const struct cp_signer_options *options, struct cp_si
     s->shared.now.child.fd = -1;
     struct err e = keep_keys(s, message);
     if (err_ok(e)) {
-        e = start_judged(s, /* before= */ NULL, &s->shared.now, message);
+        e = start_judged(s, /* before= */ NULL, /* urgent= */ false, &s->shared.now, message);
     }
     lock_drop(&s->shared.lock);
     if (!err_ok(e)) {
@@ -142,7 +149,7 @@ void cp_signer_stop(struct cp_signer *signer)
         return;
     }
     lock_take(&signer->shared.lock);
-    (void)signer_child_end(&signer->shared.now.child, /* hangs= */ false);
+    end(&signer->shared.now);
     lock_drop(&signer->shared.lock);
     lock_free(&signer->shared.lock);
     for (size_t i = 0; i < SIGNER_KEYS; i++) {
@@ -169,14 +176,14 @@ bool cp_signer_is_gone(struct cp_signer *signer)
 
 static struct err restart(struct cp_signer *s, struct buf *message) REQUIRES(s->shared.lock)
 {
-    (void)signer_child_end(&s->shared.now.child, /* hangs= */ true);
+    end(&s->shared.now);
     if (WIFSIGNALED(s->shared.end)) { /* SIGSYS: it wanted what its sandbox does not allow. */
         TRY(buf_addf(message, "the signer had ended by SIG%s; ",
                      sigabbrev_np(WTERMSIG(s->shared.end))));
     }
     s->shared.end = 0;
     const struct cp_signer_hello before = s->shared.now.hello;
-    return start_judged(s, &before, &s->shared.now, message);
+    return start_judged(s, &before, /* urgent= */ false, &s->shared.now, message);
 }
 
 struct err cp_signer_restart(struct cp_signer *signer, struct buf *message)
@@ -191,10 +198,10 @@ static struct err reload(struct cp_signer *s, bool *out_changed, struct buf *mes
     REQUIRES(s->shared.lock)
 {
     struct running next = {.child.fd = -1};
-    TRY(start_judged(s, &s->shared.now.hello, &next, message));
+    TRY(start_judged(s, &s->shared.now.hello, /* urgent= */ true, &next, message));
     /* The same keys: the one that runs knows its sequence, and goes on. */
     *out_changed = s->shared.now.child.fd < 0 || !same_keys(&s->shared.now.hello, &next.hello);
-    (void)signer_child_end(*out_changed ? &s->shared.now.child : &next.child, /* hangs= */ false);
+    end(*out_changed ? &s->shared.now : &next);
     if (*out_changed) {
         s->shared.now = next;
     }

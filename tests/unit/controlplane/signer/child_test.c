@@ -44,6 +44,20 @@ static void a_start_has_longer_than_an_answer(void **state)
     assert_int_equal(signer_child_end(&child, /* hangs= */ false), 0);
 }
 
+static void an_urgent_start_has_no_longer_than_an_answer(void **state)
+{
+    (void)state;
+    char words[GREETING];
+    struct signer_child child;
+    const struct signer_child_plan plan = {
+        .program = "/bin/sh", .args = {"-c", "printf hello >&3"}, .urgent = true};
+    assert_int_equal(signer_child_start(&plan, &child).code, E_OK);
+    long greeting_s = bound_s(&child, SO_RCVTIMEO);
+    assert_int_equal(signer_child_greeting(&child, words, GREETING).code, E_OK);
+    assert_int_equal(greeting_s, bound_s(&child, SO_RCVTIMEO));
+    (void)signer_child_end(&child, /* hangs= */ true);
+}
+
 static void one_that_ends_before_its_greeting_is_gone(void **state)
 {
     (void)state;
@@ -57,6 +71,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_start_has_longer_than_an_answer),
+        cmocka_unit_test(an_urgent_start_has_no_longer_than_an_answer),
         cmocka_unit_test(one_that_ends_before_its_greeting_is_gone),
     };
     return cmocka_run_group_tests_name("signer.child", tests, NULL, NULL);

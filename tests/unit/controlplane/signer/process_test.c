@@ -279,6 +279,27 @@ static void one_that_is_killed_comes_back(void **state)
     cp_signer_stop(signer);
 }
 
+static void one_that_is_stopped_is_not_waited_for(void **state)
+{
+    (void)state;
+    struct cp_signer *signer = NULL;
+    struct key_pair next;
+    bool changed = false;
+    auto_buf struct buf message = BUF_MAX(4096);
+    must(start(&signer));
+    uint64_t epoch = lead(signer);
+    must(key_pair_new(KEY_ROLE_HEAD, SLICE_LIT("h3"), &next));
+    assert_int_equal(unlink(head_path), 0);
+    must(key_file_write(head_path, &next));
+    assert_int_equal(kill(child(), SIGSTOP), 0);
+    must(cp_signer_reload(signer, &changed, &message)); /* returns. */
+    assert_true(changed);
+    must(sign_head(signer, epoch + 1, 1, 1)); /* it remembers what the other signed. */
+    assert_int_equal(kill(child(), SIGSTOP), 0);
+    cp_signer_stop(signer); /* the same. */
+    key_pair_wipe(&next);
+}
+
 /* A pipe that holds 'size' bytes of a file, and is closed behind them; "fd:N" of its end. */
 static int pipe_of(const char *path, size_t size, char out[16])
 {
@@ -378,6 +399,7 @@ int main(void)
         cmocka_unit_test(a_key_file_that_broke_changes_nothing),
         cmocka_unit_test(it_is_shut_off),
         cmocka_unit_test(one_that_is_killed_comes_back),
+        cmocka_unit_test(one_that_is_stopped_is_not_waited_for),
         cmocka_unit_test(a_key_comes_by_a_descriptor),
         cmocka_unit_test(a_descriptor_without_a_key_is_refused),
         cmocka_unit_test(keys_that_are_not_taken_do_not_start),
