@@ -6,8 +6,14 @@
 
 #include "common/base/log.h"
 #include "common/net/ask.h"
+#include "controlplane/api/json.h"
 
-enum { CONNECT_MS = 1000, WHOLE_MS = 300000, LINE_SIZE = 512 };
+enum {
+    CONNECT_MS = 1000,
+    WORK_MS = 300000, /* all that a leader does beside waiting for signatures. */
+    WHOLE_MS = CP_SIGN_WAIT_MAX_MS + WORK_MS,
+    LINE_SIZE = 512,
+};
 
 struct sending {
     const struct cp_forward *forward;

@@ -11,7 +11,6 @@
 #include "common/snapshot/format.h"
 
 enum {
-    SIGN_WAIT_MAX_MS = 3600000,
     WRITES = 1U << CP_WORK_PUBLISH | 1U << CP_WORK_ROLLBACK | 1U << CP_WORK_RECOVER,
 };
 
@@ -396,7 +395,7 @@ static struct err read_body(json_t *body, struct cp_work *work)
     TRY(read_number(body, "base", &work->has_base, &work->base, work));
     TRY(read_number(body, "version", &has_target, &work->target, work));
     TRY(read_number(body, "sign_wait_ms", &has_wait, &work->sign_wait_ms, work));
-    if (work->sign_wait_ms > SIGN_WAIT_MAX_MS) {
+    if (work->sign_wait_ms > CP_SIGN_WAIT_MAX_MS) {
         return refuse(work, "\"sign_wait_ms\": expected at most an hour");
     }
     TRY(read_number(body, "above", &has_above, &work->above, work));

@@ -14,6 +14,8 @@
 #include "controlplane/publish/leader.h"
 #include "controlplane/publish/work.h"
 
+enum { CP_SIGN_WAIT_MAX_MS = 3600000 }; /* for which a caller may have a publication wait. */
+
 json_t *cp_json_record(const struct cp_record *record);
 json_t *cp_json_node(const struct cp_fleet_node *node);
 json_t *cp_json_leader(const struct cp_leader_status *status);
