@@ -201,6 +201,9 @@ static bool is_cut_off(struct cp_publish_room *room)
 
 static struct err refuse_cut_off(const struct cp_call *call, struct cp_work *work)
 {
+    if (call->forwarded) { /* the replica that sent it looks for another leader. */
+        return FAIL(E_NOT_LEADER);
+    }
     work->deposed = true;
     TRY(buf_add_str(&work->sentence, "this replica does not lead: the database does not answer"));
     struct err e = FAIL(E_UNAVAILABLE);

@@ -3,6 +3,8 @@ on to another replica, with the id of its request, and it is published once."""
 
 import base64
 import contextlib
+import http.client
+import json
 import os
 import re
 import signal
@@ -157,7 +159,8 @@ class Late(unittest.TestCase):
 
 
 class Between(unittest.TestCase):
-    """The row is another's while a publication is made, and comes back before its number."""
+    """What happens while a publication is made: the row is another's, and comes back before its
+    number; the database falls silent."""
 
     def setUp(self):
         self.t = Trio(cluster=False, head_interval_ms=200)
@@ -173,18 +176,23 @@ class Between(unittest.TestCase):
         self.t.start()
         self.t.publish("first")
 
-    def test_what_was_published_meanwhile_is_not_written_over(self):
-        last, answers = self.t.wait_leader(), []
+    def send(self, replica, answers):
+        """A publication that waits at the gate: whoever waits for its answer, and the gate."""
         os.mkfifo(self.gate)
         body = {"files": files_of(POLICIES), "message": "planned on 1", "author": "test",
                 "base": 1, "again": True}
         # Other content than the first: what was checked once is not checked again.
         body["files"].append({"name": "more.yaml", "content": base64.b64encode(MORE).decode()})
         sender = threading.Thread(
-            target=lambda: answers.append(last.api("POST", "/api/v1/publish", body)))
+            target=lambda: answers.append(replica.api("POST", "/api/v1/publish", body)))
         sender.start()
         gate = os.open(self.gate, os.O_WRONLY)  # returns when the check is there.
         self.gate.unlink()
+        return sender, gate
+
+    def test_what_was_published_meanwhile_is_not_written_over(self):
+        last, answers = self.t.wait_leader(), []
+        sender, gate = self.send(last, answers)
         last.pause()
         self.t.wait_leader(besides=last)
         self.t.publish("between")
@@ -200,6 +208,31 @@ class Between(unittest.TestCase):
         self.assertEqual((status, answer["code"]), (409, "BASE_CHANGED"), answer)
         self.assertIn("version 2 was published meanwhile", answer["message"])
         self.assertEqual([v["message"] for v in self.t.history()], ["between", "first"])
+
+    @staticmethod
+    def is_cut_off(replica):
+        told = replica.told()["leader"]
+        return told["store_silent"] and not told["leads"]
+
+    def test_what_was_sent_on_to_a_leader_that_was_cut_off_looks_for_another(self):
+        """It came while that one led, and waited behind the publication."""
+        last = self.t.wait_leader()
+        first, gate = self.send(last, [])
+        behind = http.client.HTTPConnection("127.0.0.1", last.port, timeout=120)
+        self.addCleanup(behind.close)
+        body = {"files": files_of(POLICIES), "message": "sent on", "author": "test"}
+        behind.request("POST", "/api/v1/publish", json.dumps(body).encode(), {
+            "Authorization": "Bearer " + last.token(), "Content-Type": "application/json",
+            "X-Trilane-Forwarded": "cp-9"})
+        last.told()  # comes after it.
+        self.t.postgres.pause()
+        wait_until(lambda: self.is_cut_off(last), 60, "the silence")
+        os.write(gate, b"go\n")
+        os.close(gate)
+        answer = behind.getresponse()
+        self.assertEqual((answer.status, json.loads(answer.read())["code"]), (503, "NOT_LEADER"))
+        first.join(120)
+        self.t.postgres.resume()
 
 
 if __name__ == "__main__":
