@@ -327,16 +327,35 @@ static void a_node_joins_again_with_a_new_key(void **state)
 {
     struct rig *f = *state;
     struct cp_join_token first = make_token(f, 1, "node-1", 60000);
-    struct cp_join_token second = make_token(f, 2, "node-1", 60000);
     struct cp_node old = node_of("node-1", 8);
     struct cp_node young = node_of("node-1", 9);
     struct cp_node found;
     must(f->ops->node_enrol(f->store, "dev", first.digest, &old));
     must(f->ops->node_remove(f->store, "dev", "node-1"));
+    struct cp_join_token second = make_token(f, 2, "node-1", 60000);
     must(f->ops->node_enrol(f->store, "dev", second.digest, &young));
     must(f->ops->node_get(f->store, "dev", "node-1", &found));
     assert_int_equal(found.state, CP_NODE_ENROLLED);
     assert_certificate(&found, &young);
+}
+
+static void a_removal_ends_the_tokens_of_its_name(void **state)
+{
+    struct rig *f = *state;
+    struct cp_join_token first = make_token(f, 1, "node-1", 60000);
+    struct cp_join_token spare = make_token(f, 2, "node-1", 60000);
+    struct cp_join_token others = make_token(f, 3, "node-2", 60000);
+    struct cp_join_token found;
+    struct cp_node node = node_of("node-1", 8);
+    must_fail(f->ops->node_remove(f->store, "dev", "node-1"), E_NOT_FOUND);
+    must(f->ops->node_enrol(f->store, "dev", first.digest, &node));
+    must(f->ops->token_get(f->store, "dev", spare.digest, &found)); /* it was nobody's removal. */
+    must(f->ops->node_remove(f->store, "dev", "node-1"));
+    must_fail(f->ops->token_get(f->store, "dev", spare.digest, &found), E_TOKEN_USED);
+    must_fail(f->ops->node_enrol(f->store, "dev", spare.digest, &node), E_TOKEN_USED);
+    must(f->ops->node_get(f->store, "dev", "node-1", &node));
+    assert_int_equal(node.state, CP_NODE_REMOVED);
+    must(f->ops->token_get(f->store, "dev", others.digest, &found));
 }
 
 static void a_removed_node_is_listed_and_never_renewed(void **state)
@@ -508,6 +527,7 @@ const struct CMUnitTest trio_cases[] = {
     RIG_CASE(a_token_enrols_one_node_once),
     RIG_CASE(a_token_runs_out_and_is_forgotten),
     RIG_CASE(a_node_joins_again_with_a_new_key),
+    RIG_CASE(a_removal_ends_the_tokens_of_its_name),
     RIG_CASE(a_removed_node_is_listed_and_never_renewed),
     RIG_CASE(a_nodes_certificates_are_kept_to_their_end),
     RIG_CASE(nodes_are_listed_by_id),

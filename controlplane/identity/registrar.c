@@ -467,7 +467,8 @@ static const char *why_not_joined(enum err_code code)
     case E_UNAUTHENTICATED:
         return "proof: it is not the status key's signature of this request";
     case E_TOKEN_USED:
-        return "this join token was used already, by other keys than these";
+        return "this join token was used already, by other keys than these, or ended as its node "
+               "was removed";
     case E_TOKEN_MISMATCH:
         return "this join token is another node's, or another environment's";
     default:

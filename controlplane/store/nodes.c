@@ -294,9 +294,22 @@ struct removal {
     const char *id;
 };
 
+static struct err end_tokens(struct sql *db, const struct removal *r)
+{
+    auto_sql struct sql_query q;
+    sql_begin(&q, db,
+              "UPDATE join_token SET used_ms = trilane_now() WHERE environment = $1"
+              " AND node = $2 AND used_ms = 0");
+    sql_bind_text(&q, 1, r->environment);
+    sql_bind_text(&q, 2, r->id);
+    return sql_run(&q);
+}
+
+/* Tokens before the node, as enrol() takes them: of two at the same moment one waits. */
 static struct err remove_node(struct sql *db, void *ctx)
 {
     const struct removal *r = ctx;
+    TRY(end_tokens(db, r));
     auto_sql struct sql_query q;
     sql_begin(&q, db, "UPDATE node SET state = $3 WHERE environment = $1 AND id = $2 RETURNING id");
     sql_bind_text(&q, 1, r->environment);

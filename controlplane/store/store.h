@@ -326,7 +326,8 @@ struct cp_store_ops {
     /* Notes a new certificate of an enrolled node; E_NOT_FOUND when it is none, or removed. */
     struct err (*node_renew)(struct cp_store *store, const char *environment,
                              const struct cp_node *node);
-    /* Removes a node: it is listed as removed, and nothing of it is taken any more. E_NOT_FOUND. */
+    /* Removes a node: it is listed as removed, nothing of it is taken any more, and tokens of its
+     * name that nobody used are used up. E_NOT_FOUND. */
     struct err (*node_remove)(struct cp_store *store, const char *environment, const char *id);
     /* Calls 'visit' for each certificate that is not over: of a node, or all that were removed.
      * Those that are over for a day are dropped with the next new one. */

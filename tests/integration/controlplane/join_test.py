@@ -144,8 +144,10 @@ class Joining(unittest.TestCase):
         entry = next(n for n in listed if n["node"] == "edge-1")
         self.assertEqual(entry["state"], "enrolled")
         self.assertEqual(int(entry["serial"], 16), certificate(node).serial_number)
+        spare = token(self.cp, "edge-1")
         # At the other replica; ours sees it by itself.
         self.assertIn("removed edge-1", self.other("identity remove", "edge-1"))
+        self.assertIn("TOKEN_USED", join(self.p.directory / "spare", spare, self.cp.url, code=1))
         for cp in (self.other, self.cp):
             wait_until(lambda c=cp: self.status_of("edge-1", c)["code"] == "NODE_REMOVED",
                        what="both to refuse it")
