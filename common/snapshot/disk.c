@@ -578,6 +578,7 @@ struct err disk_mark_good(struct disk *d)
     next.mark = DISK_MARK_GOOD;
     next.starts = 0;
     next.good = next.present;
+    refused_drop(&next.refused, next.good.digest); /* else no later start would serve it. */
     TRY(floor_put(d, &next));
     disk_make_room(d);
     return OK;

@@ -24,3 +24,14 @@ void refused_add(struct refused *r, const uint8_t digest[DIGEST_SIZE])
     }
     memcpy(r->digests[r->count++], digest, DIGEST_SIZE);
 }
+
+void refused_drop(struct refused *r, const uint8_t digest[DIGEST_SIZE])
+{
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < r->count; i++) {
+        if (memcmp(r->digests[i], digest, DIGEST_SIZE) != 0) {
+            memmove(r->digests[kept++], r->digests[i], DIGEST_SIZE);
+        }
+    }
+    r->count = kept;
+}

@@ -20,3 +20,5 @@ struct refused {
 bool refused_has(const struct refused *r, const uint8_t digest[DIGEST_SIZE]);
 /* One that is there already stays where it is. */
 void refused_add(struct refused *r, const uint8_t digest[DIGEST_SIZE]);
+/* Of one that is not there nothing is taken out. */
+void refused_drop(struct refused *r, const uint8_t digest[DIGEST_SIZE]);

@@ -364,6 +364,7 @@ static struct err load(struct dp_apply *a)
     TRY(dp_fault("start"));
     struct disk_start start = {0};
     struct err e = disk_start(a->disk, &start);
+    disk_judge(a->disk, &a->judge); /* also when nothing starts: what kills is not tried again. */
     if (e.code == E_NOT_FOUND) {
         return OK;
     }
@@ -376,7 +377,6 @@ static struct err load(struct dp_apply *a)
     }
     snap_set_unref(start.set);
     TRY(e);
-    disk_judge(a->disk, &a->judge);
     a->fell_back = start.fell_back;
     a->standing.parts = report.parts;
     a->standing.parts_built = report.parts_built;

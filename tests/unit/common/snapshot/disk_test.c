@@ -252,6 +252,40 @@ static void three_crashes_lead_to_last_good(void **state)
     fx_remove_directory(directory);
 }
 
+/* With nothing to fall back to it is refused just so; whoever serves it all the same and sees it
+ * live has it at each start from then on. */
+static void three_crashes_without_last_good_serve_nothing(void **state)
+{
+    (void)state;
+    char directory[256];
+    fx_directory(directory);
+    struct disk_options options = options_of(directory);
+    struct disk *d = NULL;
+    EXPECT_OK(disk_open(&options, &d));
+    EXPECT_OK(apply(d, &versions[0]));
+    disk_close(d);
+    for (size_t i = 0; i < 2; i++) {
+        d = open_alone(directory);
+        assert_int_equal(start_version(d), 1);
+        disk_close(d);
+    }
+    d = open_alone(directory);
+    struct disk_start start;
+    struct judge j;
+    EXPECT(disk_start(d, &start), E_CRASHED_NODE);
+    disk_judge(d, &j);
+    assert_int_equal(j.refused.count, 1);
+    assert_memory_equal(j.refused.digests[0], versions[0].manifest.digest, DIGEST_SIZE);
+    EXPECT_OK(apply(d, &versions[0]));
+    EXPECT_OK(disk_mark_good(d));
+    disk_close(d);
+    d = open_alone(directory);
+    assert_int_equal(disk_floor(d)->refused.count, 0);
+    assert_int_equal(start_version(d), 1);
+    disk_close(d);
+    fx_remove_directory(directory);
+}
+
 /* Version 2 as a newer release would make it: it asks for what this one cannot do. */
 static void make_newer(struct fx_version *v)
 {
@@ -1041,6 +1075,7 @@ int main(void)
         cmocka_unit_test(belongs_to_one_process),
         cmocka_unit_test(refuses_another_environment),
         cmocka_unit_test(three_crashes_lead_to_last_good),
+        cmocka_unit_test(three_crashes_without_last_good_serve_nothing),
         cmocka_unit_test(a_newer_releases_version_is_waited_over),
         cmocka_unit_test(a_clean_stop_clears_the_count),
         cmocka_unit_test(killed_at_every_step),

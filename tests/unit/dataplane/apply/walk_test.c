@@ -1,8 +1,9 @@
 /* Proves that an apply lets whoever waits for the core go first between any two of its pieces but
  * the shortest, and that one that takes long does so no more; how often a bucket is asked that is
  * slow, or lacks something; that the node goes on saying how it stands meanwhile; what a new root
- * leaves of what was tried; and that it waits while readers hold as many snapshots as may be alive.
- * Its thread does not run: the test is the thread, and sees each piece by what it calls. */
+ * leaves of what was tried; that the disk's word about a version that kills holds for heads; and
+ * that it waits while readers hold as many snapshots as may be alive. Its thread does not run: the
+ * test is the thread, and sees each piece by what it calls. */
 #include <ftw.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -211,6 +212,21 @@ static void next_version(uint64_t number)
     content_free(c);
 }
 
+static void start(void)
+{
+    struct dp_apply_config config = {
+        .environment = SLICE_LIT(PUBLISHER_ENVIRONMENT),
+        .node = SLICE_LIT("node-1"),
+        .state_dir = w.directory,
+        .trust_root = buf_slice(&w.publisher.root_bytes),
+        .workers = {.swap = swap, .fresh = fresh, .served = served},
+        .key = &w.key,
+        .metrics = w.metrics,
+        .shard = metrics_shard(w.metrics, 0),
+    };
+    assert_true(err_ok(dp_apply_start(&config, &w.apply)));
+}
+
 static int set_up(void **state)
 {
     (void)state;
@@ -223,17 +239,7 @@ static int set_up(void **state)
     assert_true(err_ok(key_pair_new(KEY_ROLE_NODE, SLICE_LIT("node-1"), &w.key)));
     assert_true(err_ok(metrics_new(dp_metric_families, DP_METRIC_COUNT, 1, &w.metrics)));
     next_version(7);
-    struct dp_apply_config config = {
-        .environment = SLICE_LIT(PUBLISHER_ENVIRONMENT),
-        .node = SLICE_LIT("node-1"),
-        .state_dir = w.directory,
-        .trust_root = buf_slice(&w.publisher.root_bytes),
-        .workers = {.swap = swap, .fresh = fresh, .served = served},
-        .key = &w.key,
-        .metrics = w.metrics,
-        .shard = metrics_shard(w.metrics, 0),
-    };
-    assert_true(err_ok(dp_apply_start(&config, &w.apply)));
+    start();
     w.trace_size = 0;
     return 0;
 }
@@ -570,6 +576,39 @@ static void readers_of_old_snapshots_are_waited_for(void **state)
     }
 }
 
+/* As a process that died: nothing says that it stopped. */
+static void die(void)
+{
+    lock_take(&w.apply->shared.lock);
+    struct dp_model *model = TAKE_PTR(w.apply->shared.model);
+    lock_drop(&w.apply->shared.lock);
+    dp_model_unref(model);
+    dp_model_unref(TAKE_PTR(w.apply->model));
+    dp_model_unref(TAKE_PTR(w.model));
+    dp_feed_free(&w.apply->feed);
+    dp_apply_free(TAKE_PTR(w.apply));
+}
+
+/* There is no version before it: it is not tried a fourth time, whoever offers it. */
+static void the_first_version_that_kills_is_let_be(void **state)
+{
+    (void)state;
+    apply_it();
+    for (uint64_t deaths = 1; deaths < 3; deaths++) {
+        die();
+        start();
+        dp_apply_disk(w.apply);
+        assert_int_equal(served(NULL), w.version->number);
+    }
+    die();
+    start();
+    dp_apply_disk(w.apply);
+    assert_null(w.model);
+    take_head((struct head_plan){.epoch = 1, .sequence = 2});
+    assert_null(w.model);
+    assert_int_equal(refusal(), E_CRASHED_NODE);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -588,6 +627,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(what_was_fetched_is_let_go_when_memory_is_short, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(readers_of_old_snapshots_are_waited_for, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(the_first_version_that_kills_is_let_be, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
