@@ -15,7 +15,6 @@
 #include "common/base/check.h"
 #include "common/base/scope.h"
 #include "common/snapshot/container.h"
-#include "common/snapshot/disk_pack.h"
 
 enum {
     READ_MAX = 1 << 20, /* above each record of a pack. */
@@ -163,11 +162,14 @@ static struct err load_version(struct disk *d, const struct disk_version *v, str
 
 struct err disk_chunk(struct disk *d, const struct chunk_name *name, struct buf *out)
 {
-    const struct pack_record *r = pack_chunk(&d->pack, name->digest);
+    CHECK(out->max >= DISK_CHUNK_ROOM);
+    struct pack_record *r = pack_chunk(&d->pack, name->digest);
     if (r == NULL) {
         return FAIL(E_NOT_FOUND);
     }
-    return pack_read(&d->pack, r, out);
+    struct err e = pack_read(&d->pack, r, out);
+    r->unread = e.code == E_CHUNK_TAMPERED || e.code == E_IO;
+    return e;
 }
 
 /* ---- the floor that cannot be read ---- */
@@ -427,7 +429,8 @@ static struct err add_root(struct disk *d)
     return stored ? OK : pack_add(&d->pack, PACK_ROOT, buf_slice(&d->root_bytes));
 }
 
-/* Appends those that are new. What was taken over from a version that is here whole is here. */
+/* Appends those that are new, or went bad on disk. What was taken over from a version that is here
+ * whole is here. */
 static struct err add_chunks(struct disk *d, const struct snap_set *set, struct disk_whole *out)
 {
     struct snap_set_counts counts = snap_set_counts(set);
@@ -439,7 +442,8 @@ static struct err add_chunks(struct disk *d, const struct snap_set *set, struct 
     uint64_t added = 0;
     while (snap_set_stored(set, &at, &chunk)) {
         added += chunk.name.stored_size;
-        if (pack_chunk(&d->pack, chunk.name.digest) != NULL) {
+        const struct pack_record *there = pack_chunk(&d->pack, chunk.name.digest);
+        if (there != NULL && !there->unread) {
             continue;
         }
         if (chunk.stored.size == 0) {

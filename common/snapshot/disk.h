@@ -16,6 +16,7 @@
 #include "common/base/err.h"
 #include "common/base/slice.h"
 #include "common/snapshot/disk_floor.h"
+#include "common/snapshot/disk_pack.h"
 #include "common/snapshot/disk_step.h"
 #include "common/snapshot/format.h"
 #include "common/snapshot/judge.h"
@@ -123,9 +124,13 @@ uint64_t disk_root_version(const struct disk *d);
 MUST_CHECK struct err disk_walk(struct disk *d, const struct root_walk *walk,
                                 const struct slice *containers);
 
+/* Bytes that reading a chunk takes: of the largest one, and of what the pack puts before it. */
+enum { DISK_CHUNK_ROOM = CHUNK_RAW_MAX + PACK_HEADER_SIZE };
+
 /*
- * Reads the stored bytes of a chunk that the pack has; 'out' has a bound of 1 MiB or more.
- * NOT_FOUND, CHUNK_TAMPERED.
+ * Reads the stored bytes of a chunk that the pack has; 'out' has a bound of DISK_CHUNK_ROOM or
+ * more. NOT_FOUND; CHUNK_TAMPERED or IO when it does not read back: the next commit that has the
+ * chunk writes it anew.
  */
 MUST_CHECK struct err disk_chunk(struct disk *d, const struct chunk_name *name, struct buf *out);
 

@@ -36,6 +36,7 @@ struct pack_record {
     uint64_t root_version; /* of a manifest: the root that it was verified with. */
     uint64_t epoch;        /* of a manifest. */
     bool live;             /* kept by the next compaction. */
+    bool unread;           /* did not read back: what is written of its name takes its place. */
 };
 
 struct pack {

@@ -171,12 +171,18 @@ struct err dp_fetch_manifest(struct dp_apply *a, struct dp_apply_turn *t)
 
 /* ---- chunks ---- */
 
+static bool is_on_disk(struct dp_apply *a, struct dp_apply_turn *t,
+                       const struct snap_missing *missing)
+{
+    auto_buf struct buf stored = BUF_MAX(DISK_CHUNK_ROOM);
+    return err_ok(disk_chunk(a->disk, &missing->name, &stored)) &&
+           err_ok(snap_set_add(t->set, &missing->name, buf_slice(&stored)));
+}
+
 static struct err fetch_chunk(struct dp_apply *a, struct dp_apply_turn *t,
                               const struct snap_missing *missing)
 {
-    auto_buf struct buf stored = BUF_MAX(CHUNK_RAW_MAX);
-    if (err_ok(disk_chunk(a->disk, &missing->name, &stored)) &&
-        err_ok(snap_set_add(t->set, &missing->name, buf_slice(&stored)))) {
+    if (is_on_disk(a, t, missing)) {
         return OK;
     }
     char key[SNAP_KEY_SIZE];
@@ -186,7 +192,7 @@ static struct err fetch_chunk(struct dp_apply *a, struct dp_apply_turn *t,
         err_ok(snap_set_add(t->set, &missing->name, pushed))) {
         return OK;
     }
-    buf_clear(&stored);
+    auto_buf struct buf stored = BUF_MAX(CHUNK_RAW_MAX);
     (void)snprintf(t->object, sizeof(t->object), "%.*s", STATUS_OBJECT_MAX, key);
     struct err e = dp_feed_get(&a->feed, key, &stored);
     if (e.code == E_TOO_LARGE) {

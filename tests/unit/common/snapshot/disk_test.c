@@ -870,6 +870,60 @@ static void damaged_pack_serves_nothing_wrong(void **state)
     fx_remove_directory(directory);
 }
 
+/* A chunk that both versions have. */
+static const struct cut_chunk *shared_chunk(const struct fx_version *a, const struct fx_version *b)
+{
+    for (size_t s = 0; s < FX_STREAMS; s++) {
+        for (size_t i = 0; i < a->streams[s].chunk_count; i++) {
+            for (size_t k = 0; k < b->streams[s].chunk_count; k++) {
+                const struct cut_chunk *c = &a->streams[s].chunks[i];
+                if (memcmp(c->digest, b->streams[s].chunks[k].digest, DIGEST_SHORT_SIZE) == 0) {
+                    return c;
+                }
+            }
+        }
+    }
+    fail_msg("the versions share no chunk");
+    return NULL;
+}
+
+/* Flips a bit of the bytes where they lie in the pack; in place, under whoever has it open. */
+static void damage(const char *directory, struct slice bytes)
+{
+    auto_buf struct buf pack = BUF_MAX(8 << 20);
+    read_file(directory, "pack", &pack);
+    uint8_t *at = memmem(pack.ptr, pack.size, bytes.ptr, bytes.size);
+    assert_non_null(at);
+    *at ^= 1;
+    write_file(directory, "pack", buf_slice(&pack));
+}
+
+/* It is fetched again, and what was fetched reaches the disk. */
+static void a_chunk_that_went_bad_is_written_again(void **state)
+{
+    (void)state;
+    char directory[256];
+    fx_directory(directory);
+    make_first_good(directory);
+    struct disk *d = open_alone(directory);
+    const struct cut_chunk *c = shared_chunk(&versions[0], &versions[1]);
+    struct chunk_name name = {.stored_size = (uint32_t)c->stored.size,
+                              .raw_size = (uint32_t)c->raw.size};
+    memcpy(name.digest, c->digest, DIGEST_SHORT_SIZE);
+    auto_buf struct buf stored = BUF_MAX(DISK_CHUNK_ROOM);
+    damage(directory, c->stored);
+    EXPECT(disk_chunk(d, &name, &stored), E_CHUNK_TAMPERED);
+    EXPECT_OK(apply(d, &versions[1]));
+    EXPECT_OK(disk_chunk(d, &name, &stored));
+    assert_true(slice_eq(buf_slice(&stored), c->stored));
+    disk_close(d);
+    d = open_alone(directory);
+    assert_int_equal(disk_notes(d).bad_records, 1);
+    assert_int_equal(start_version(d), 2);
+    disk_close(d);
+    fx_remove_directory(directory);
+}
+
 /* ---- compaction ---- */
 
 static void garbage_is_collected(void **state)
@@ -1091,6 +1145,7 @@ int main(void)
         cmocka_unit_test(links_are_not_followed),
         cmocka_unit_test(a_longer_floor_does_not_come_back),
         cmocka_unit_test(damaged_pack_serves_nothing_wrong),
+        cmocka_unit_test(a_chunk_that_went_bad_is_written_again),
         cmocka_unit_test(garbage_is_collected),
         cmocka_unit_test(garbage_is_collected_before_anything_is_good),
         cmocka_unit_test(walk_and_floor_are_one_write),
