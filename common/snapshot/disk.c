@@ -656,6 +656,25 @@ static struct err count_start(struct disk *d)
     return e;
 }
 
+/* Nothing was tried: what was counted is taken back. */
+static struct err uncount_start(struct disk *d)
+{
+    if (d->floor.mark != DISK_MARK_TRYING || d->floor.starts == 0) {
+        return OK;
+    }
+    struct disk_floor next = d->floor;
+    next.starts--;
+    return floor_put(d, &next);
+}
+
+/* Whether it says nothing against the present version: a newer release's may refuse what the one
+ * before lets through, and what the machine could not give now says nothing about the bytes. */
+static bool is_no_verdict(enum err_code code)
+{
+    return code == E_CAPABILITY_MISSING || code == E_IO || code == E_NO_MEMORY ||
+           code == E_OUT_OF_MEMORY;
+}
+
 static struct err start_present(struct disk *d, struct disk_start *out)
 {
     const struct disk_version *v = &d->floor.present;
@@ -679,9 +698,8 @@ struct err disk_start(struct disk *d, struct disk_start *out)
         *out = start;
         return OK;
     }
-    if (start.why.code == E_CAPABILITY_MISSING) {
-        /* A newer release's: it may refuse what the one before lets through. Nothing was tried. */
-        struct err ignored = disk_mark_stopped(d);
+    if (is_no_verdict(start.why.code)) {
+        struct err ignored = uncount_start(d);
         (void)ignored; /* then this start counts; the next one says the same. */
         return start.why;
     }

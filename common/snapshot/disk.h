@@ -75,8 +75,9 @@ void disk_judge(const struct disk *d, struct judge *out);
  * What a start serves, loaded and verified: the present version, or the last good one when the
  * present one killed the node three times, is refused or does not load. Counts the start, synced,
  * before anything is loaded. NOT_FOUND when there is nothing to serve, CAPABILITY_MISSING when the
- * present version is a newer release's (its last good one is no way round what that restricts),
- * else the reason why neither loads.
+ * present version is a newer release's (its last good one is no way round what that restricts), IO,
+ * NO_MEMORY or OUT_OF_MEMORY when it could not be read now (which says nothing against it), else
+ * the reason why neither loads.
  */
 struct disk_start {
     struct snap_set *set; /* the caller's reference. */

@@ -17,8 +17,31 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "common/snapshot/file.h"
+
 #include "fixture.h"
 #include "tests/support/cmocka.h"
+
+/* A read that fails, as a disk or a machine short of memory has it: see --wrap in CMakeLists.txt.
+ */
+static struct {
+    unsigned countdown; /* reads that go well before it. */
+    enum err_code code; /* E_OK: none fails. */
+} bad_read;
+
+/* NOLINTBEGIN(bugprone-reserved-identifier,cert-dcl37-c,cert-dcl51-cpp) */
+struct err __real_file_read_at(int fd, void *out, size_t size, uint64_t offset, size_t *out_size);
+struct err __wrap_file_read_at(int fd, void *out, size_t size, uint64_t offset, size_t *out_size);
+struct err __wrap_file_read_at(int fd, void *out, size_t size, uint64_t offset, size_t *out_size)
+{
+    if (bad_read.code != E_OK && bad_read.countdown-- == 0) {
+        struct err e = {bad_read.code, __FILE__};
+        bad_read.code = E_OK;
+        return e;
+    }
+    return __real_file_read_at(fd, out, size, offset, out_size);
+}
+/* NOLINTEND(bugprone-reserved-identifier,cert-dcl37-c,cert-dcl51-cpp) */
 
 enum { PARTS = 120, VERSIONS = 4 };
 
@@ -336,6 +359,40 @@ static void a_newer_releases_version_is_waited_over(void **state)
     assert_int_equal(start_version(d), 3);
     disk_close(d);
     fx_version_free(&newer);
+    fx_remove_directory(directory);
+}
+
+/* What the machine could not give says nothing against the present version: it is neither passed
+ * over for the last good one, nor counted, however often that happens. */
+static void what_passes_leads_to_no_older_version(void **state)
+{
+    (void)state;
+    const enum err_code codes[] = {E_IO, E_NO_MEMORY, E_OUT_OF_MEMORY};
+    char directory[256];
+    fx_directory(directory);
+    struct disk_options options = options_of(directory);
+    struct disk *d = NULL;
+    EXPECT_OK(disk_open(&options, &d));
+    EXPECT_OK(apply(d, &versions[0]));
+    EXPECT_OK(disk_mark_good(d));
+    EXPECT_OK(apply(d, &versions[1]));
+    disk_close(d);
+    d = open_alone(directory);
+    assert_int_equal(start_version(d), 2);
+    disk_close(d); /* one death, which stays counted. */
+    for (size_t i = 0; i < 6; i++) {
+        struct disk_start start;
+        d = open_alone(directory);
+        bad_read.countdown = (unsigned)i;
+        bad_read.code = codes[i % 3];
+        EXPECT(disk_start(d, &start), codes[i % 3]);
+        assert_int_equal(bad_read.code, E_OK);
+        assert_int_equal(disk_floor(d)->starts, 1);
+        disk_close(d);
+    }
+    d = open_alone(directory);
+    assert_int_equal(start_version(d), 2);
+    disk_close(d);
     fx_remove_directory(directory);
 }
 
@@ -1131,6 +1188,7 @@ int main(void)
         cmocka_unit_test(three_crashes_lead_to_last_good),
         cmocka_unit_test(three_crashes_without_last_good_serve_nothing),
         cmocka_unit_test(a_newer_releases_version_is_waited_over),
+        cmocka_unit_test(what_passes_leads_to_no_older_version),
         cmocka_unit_test(a_clean_stop_clears_the_count),
         cmocka_unit_test(killed_at_every_step),
         cmocka_unit_test(two_files_are_the_floor_by_turns),
