@@ -492,13 +492,14 @@ static void mark_live_root(struct disk *d, uint64_t version)
     }
 }
 
-static void mark_live_version(struct disk *d, const struct disk_version *v)
+static struct err mark_live_version(struct disk *d, const struct disk_version *v)
 {
     struct pack_record *r = names_manifest(v) ? pack_manifest(&d->pack, v->digest) : NULL;
     auto_manifest struct manifest m = {0};
-    if (r == NULL || !err_ok(load_manifest(d, r, &m))) {
-        return;
+    if (r == NULL) {
+        return OK;
     }
+    TRY(load_manifest(d, r, &m));
     r->live = true;
     mark_live_root(d, r->root_version);
     for (size_t i = 0; i < m.stream_count; i++) {
@@ -510,17 +511,19 @@ static void mark_live_version(struct disk *d, const struct disk_version *v)
             }
         }
     }
+    return OK;
 }
 
-static void mark_live(struct disk *d)
+/* A failure: what is not marked may be live all the same. */
+static struct err mark_live(struct disk *d)
 {
     for (size_t i = 0; i < d->pack.record_count; i++) {
         d->pack.records[i]->live = false;
     }
     mark_live_root(d, d->root.version);
     mark_live_root(d, d->floor.root_version);
-    mark_live_version(d, &d->floor.present);
-    mark_live_version(d, &d->floor.good);
+    TRY(mark_live_version(d, &d->floor.present));
+    return mark_live_version(d, &d->floor.good);
 }
 
 /* What is live is read and verified anew, which costs more than all else of an apply: only when it
@@ -530,11 +533,11 @@ void disk_make_room(struct disk *d)
     if (is_whole(d, d->floor.present.digest) && d->pack.end <= 2 * d->whole.bytes) {
         return;
     }
-    mark_live(d);
-    if (d->pack.end > 2 * pack_live_bytes(&d->pack)) {
-        struct err ignored = pack_compact(&d->pack);
-        (void)ignored; /* tried again after the next commit. */
+    struct err e = mark_live(d);
+    if (err_ok(e) && d->pack.end > 2 * pack_live_bytes(&d->pack)) {
+        e = pack_compact(&d->pack);
     }
+    (void)e; /* tried again after the next commit. */
 }
 
 static struct disk_floor floor_after(const struct disk *d, const struct disk_apply *apply)

@@ -1042,6 +1042,67 @@ static void garbage_is_collected_before_anything_is_good(void **state)
     fx_remove_directory(directory);
 }
 
+/* Version 1 is good, and most of the pack is garbage. */
+static void make_garbage(const char *directory)
+{
+    make_first_good(directory);
+    struct disk *d = open_alone(directory);
+    for (uint64_t n = 2; n < 12; n++) {
+        struct fx_version v;
+        fx_version_make(&fx, n, PARTS, (unsigned)(n * 7 % PARTS), &v);
+        struct snap_set *set = fx_set(&v, NULL);
+        const struct disk_apply apply = {
+            .manifest = buf_slice(&v.container), .set = set, .epoch = n + 10};
+        EXPECT_OK(disk_commit(d, &apply));
+        snap_set_unref(set);
+        fx_version_free(&v);
+    }
+    disk_close(d);
+}
+
+/* Whether three deaths of the present version still lead to the last good one. */
+static void assert_good_is_there(const char *directory)
+{
+    for (size_t i = 1; i <= 3; i++) {
+        struct disk *d = open_alone(directory);
+        struct disk_start start;
+        EXPECT_OK(disk_start(d, &start));
+        assert_int_equal(start.version.version, i < 3 ? 11 : 1);
+        snap_set_unref(start.set);
+        disk_close(d);
+    }
+}
+
+/* Each read that may fail on the way to what is live: nothing of it is taken for garbage. */
+static void garbage_that_cannot_be_told_stays(void **state)
+{
+    (void)state;
+    char directory[256];
+    auto_buf struct buf pack = BUF_MAX(8 << 20);
+    auto_buf struct buf floor = BUF_MAX(4096);
+    fx_directory(directory);
+    make_garbage(directory);
+    read_file(directory, "pack", &pack);
+    read_file(directory, "floor", &floor);
+    unsigned read = 0;
+    for (bool failed = true; failed; read += failed ? 1 : 0) {
+        write_file(directory, "pack", buf_slice(&pack));
+        write_file(directory, "floor", buf_slice(&floor));
+        struct disk *d = open_alone(directory);
+        bad_read.countdown = read;
+        bad_read.code = E_IO;
+        disk_make_room(d);
+        failed = bad_read.code == E_OK;
+        bad_read.code = E_OK;
+        uint64_t size = disk_sizes(d).pack_bytes;
+        assert_true(failed ? size == pack.size : size < pack.size / 2);
+        disk_close(d);
+        assert_good_is_there(directory);
+    }
+    assert_true(read >= 4); /* two manifests, each with its root. */
+    fx_remove_directory(directory);
+}
+
 /* ---- roots ---- */
 
 static void walk_and_floor_are_one_write(void **state)
@@ -1206,6 +1267,7 @@ int main(void)
         cmocka_unit_test(a_chunk_that_went_bad_is_written_again),
         cmocka_unit_test(garbage_is_collected),
         cmocka_unit_test(garbage_is_collected_before_anything_is_good),
+        cmocka_unit_test(garbage_that_cannot_be_told_stays),
         cmocka_unit_test(walk_and_floor_are_one_write),
         cmocka_unit_test(trust_root_that_is_higher_is_in_force),
         cmocka_unit_test(a_seed_is_the_floor_of_a_node_without_one),
