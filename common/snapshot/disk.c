@@ -187,14 +187,16 @@ static bool has_all_chunks(const struct disk *d, const struct manifest *m)
     return true;
 }
 
-/* The highest manifest below 'below' (zero: any) whose signatures hold and whose chunks are here.
- */
-static const struct pack_record *highest_manifest(struct disk *d, uint64_t below)
+/* The highest manifest below 'below' (zero: any), verified with the root 'root_least' or a later
+ * one, whose signatures hold and whose chunks are here. */
+static const struct pack_record *highest_manifest(struct disk *d, uint64_t below,
+                                                  uint64_t root_least)
 {
     const struct pack_record *best = NULL;
     for (size_t i = 0; i < d->pack.record_count; i++) {
         const struct pack_record *r = d->pack.records[i];
         bool candidate = r->kind == PACK_MANIFEST && (below == 0 || r->version < below) &&
+                         r->root_version >= root_least &&
                          (best == NULL || r->version > best->version);
         auto_manifest struct manifest m = {0};
         if (candidate && err_ok(load_manifest(d, r, &m)) && has_all_chunks(d, &m)) {
@@ -222,22 +224,65 @@ static uint64_t highest_root(const struct disk *d, uint64_t at_most)
     return highest;
 }
 
-/* From what is there, never from zero: a lost floor must not let an old version back in. */
-static void floor_rebuild(struct disk *d)
+/* What the floor in a root sets, on the step to that root. */
+static void step_to_floor(struct disk_floor *floor, const struct root_floor *to)
 {
+    floor->epoch = to->epoch;
+    floor->present = (struct disk_version){.version = to->version};
+    floor->mark = DISK_MARK_NONE;
+    floor->starts = 0;
+    floor->refused = (struct refused){0};
+}
+
+/* The highest root here that sets a floor; NULL: none does. */
+static struct pack_record *healing_root(const struct disk *d)
+{
+    struct pack_record *best = NULL;
+    for (size_t i = 0; i < d->pack.record_count; i++) {
+        struct pack_record *r = d->pack.records[i];
+        bool candidate = r->kind == PACK_ROOT && r->has_floor;
+        best = candidate && (best == NULL || r->version > best->version) ? r : best;
+    }
+    return best;
+}
+
+/* Without a manifest that holds: what the root set, or nothing. */
+static struct err rebuild_from_root(struct disk *d, const struct pack_record *healing)
+{
+    struct root root;
+    if (healing == NULL) {
+        return OK;
+    }
+    TRY(load_root(d, healing->version, &root));
+    step_to_floor(&d->floor, &root.floor);
+    const struct pack_record *good =
+        highest_manifest(d, root.floor.version + 1, /* root_least= */ 0);
+    if (good != NULL) {
+        d->floor.good = record_version(good);
+    }
+    return OK;
+}
+
+/* From what is there, never from zero: a lost floor must not let an old version back in. Nor one
+ * from before a root that set the floor: it may be the one that was healed. */
+static struct err floor_rebuild(struct disk *d)
+{
+    const struct pack_record *healing = healing_root(d);
     d->floor = (struct disk_floor){.root_version = highest_root(d, UINT64_MAX)};
-    const struct pack_record *present = highest_manifest(d, 0);
+    const struct pack_record *present =
+        highest_manifest(d, /* below= */ 0, healing == NULL ? 0 : healing->version);
     d->floor_rebuilt = true;
     if (present == NULL) {
-        return;
+        return rebuild_from_root(d, healing);
     }
     d->floor.present = record_version(present);
     d->floor.epoch = present->epoch;
     d->floor.mark = DISK_MARK_TRYING;
-    const struct pack_record *good = highest_manifest(d, present->version);
+    const struct pack_record *good = highest_manifest(d, present->version, /* root_least= */ 0);
     if (good != NULL) {
         d->floor.good = record_version(good);
     }
+    return OK;
 }
 
 /* ---- opening ---- */
@@ -281,8 +326,7 @@ static struct err read_floor(struct disk *d)
     struct err e = disk_floor_read(d->dir_fd, d->environment, &d->floor);
     bool fresh = e.code == E_NOT_FOUND && d->pack.record_count == 0;
     if (e.code == E_FLOOR_CORRUPT || (e.code == E_NOT_FOUND && !fresh)) {
-        floor_rebuild(d);
-        return OK;
+        return floor_rebuild(d);
     }
     return fresh ? OK : e;
 }
@@ -298,16 +342,6 @@ static void plant_seed(struct disk *d, const struct disk_seed *seed)
         seed->root_version > d->floor.root_version ? seed->root_version : d->floor.root_version;
     d->floor.epoch = seed->epoch;
     d->floor.present = (struct disk_version){.version = seed->version};
-}
-
-/* A higher root by --trust-root is a step to it: a floor in it takes effect, once. */
-static void step_to_floor(struct disk_floor *floor, const struct root_floor *to)
-{
-    floor->epoch = to->epoch;
-    floor->present = (struct disk_version){.version = to->version};
-    floor->mark = DISK_MARK_NONE;
-    floor->starts = 0;
-    floor->refused = (struct refused){0};
 }
 
 static struct err find_root(struct disk *d, struct slice trust_root)
@@ -326,6 +360,7 @@ static struct err find_root(struct disk *d, struct slice trust_root)
     if (given.version > stored) {
         d->root = given;
         TRY(buf_add(&d->root_bytes, trust_root));
+        /* A higher root by --trust-root is a step to it: a floor in it takes effect, once. */
         if (given.has_floor && given.version > d->floor.root_version) {
             step_to_floor(&d->floor, &given.floor);
         }
@@ -522,6 +557,10 @@ static struct err mark_live(struct disk *d)
     }
     mark_live_root(d, d->root.version);
     mark_live_root(d, d->floor.root_version);
+    struct pack_record *healing = healing_root(d); /* a floor that is lost is taken from it. */
+    if (healing != NULL) {
+        healing->live = true;
+    }
     TRY(mark_live_version(d, &d->floor.present));
     return mark_live_version(d, &d->floor.good);
 }

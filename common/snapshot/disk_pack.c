@@ -121,6 +121,7 @@ static struct err record_name_root(struct pack_record *r, struct slice bytes,
         return FAIL(E_ROOT_MALFORMED);
     }
     r->version = root.version;
+    r->has_floor = root.has_floor;
     r->key_size = 8;
     wire_put64(r->key, root.version);
     return OK;

@@ -35,6 +35,7 @@ struct pack_record {
     uint64_t version;      /* of a root or a manifest. */
     uint64_t root_version; /* of a manifest: the root that it was verified with. */
     uint64_t epoch;        /* of a manifest. */
+    bool has_floor;        /* of a root: it sets one. */
     bool live;             /* kept by the next compaction. */
     bool unread;           /* did not read back: what is written of its name takes its place. */
 };

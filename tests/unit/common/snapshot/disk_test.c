@@ -1143,6 +1143,89 @@ static void walk_and_floor_are_one_write(void **state)
     fx_remove_directory(directory);
 }
 
+static void walk_to(struct disk *d, const struct root *to)
+{
+    auto_buf struct buf bytes = BUF_MAX(1 << 20);
+    const struct key_pair *signer = &fx.roots[0];
+    struct root_walk walk;
+    fx_seal_root(to, &signer, 1, &bytes);
+    root_walk_start(disk_root(d), &walk);
+    EXPECT_OK(root_walk_step(&walk, buf_slice(&bytes)));
+    struct slice containers[] = {buf_slice(&bytes)};
+    EXPECT_OK(disk_walk(d, &walk, containers));
+}
+
+static struct disk *open_without_floor(const char *directory)
+{
+    char path[300];
+    (void)snprintf(path, sizeof(path), "%s/floor", directory);
+    assert_int_equal(unlink(path), 0);
+    struct disk *d = open_alone(directory);
+    assert_true(disk_notes(d).floor_rebuilt);
+    return d;
+}
+
+/* A fast-forwarded version is healed by a root with a floor, and the lost floor does not bring it
+ * back; nor does a later root, which has none of its own. */
+static void a_rebuilt_floor_is_not_above_a_roots(void **state)
+{
+    (void)state;
+    char directory[256];
+    fx_directory(directory);
+    make_first_good(directory);
+    struct disk *d = open_alone(directory);
+    EXPECT_OK(apply(d, &versions[2]));
+    EXPECT_OK(disk_mark_good(d));
+    struct root second = fx_root(&fx, 2, &fx.roots[0]);
+    second.has_floor = true;
+    second.floor = (struct root_floor){.epoch = 7, .version = 1};
+    walk_to(d, &second);
+    const struct root third = fx_root(&fx, 3, &fx.roots[0]);
+    walk_to(d, &third);
+    disk_close(d);
+
+    d = open_without_floor(directory);
+    assert_int_equal(disk_root(d)->version, 3);
+    assert_int_equal(disk_floor(d)->epoch, 7);
+    assert_int_equal(disk_floor(d)->mark, DISK_MARK_NONE);
+    assert_int_equal(disk_floor(d)->present.version, 1);
+    assert_int_equal(start_version(d), 1);
+    EXPECT_OK(apply(d, &versions[1]));
+    disk_close(d);
+
+    d = open_without_floor(directory);
+    assert_int_equal(disk_floor(d)->epoch, 12);
+    assert_int_equal(disk_floor(d)->good.version, 1);
+    assert_int_equal(start_version(d), 2);
+    disk_close(d);
+    fx_remove_directory(directory);
+}
+
+/* The root that healed stays on disk as long as it may be asked. */
+static void a_roots_floor_outlives_compaction(void **state)
+{
+    (void)state;
+    char directory[256];
+    fx_directory(directory);
+    make_garbage(directory);
+    struct disk *d = open_alone(directory);
+    struct root second = fx_root(&fx, 2, &fx.roots[0]);
+    second.has_floor = true;
+    second.floor = (struct root_floor){.epoch = 7, .version = 1};
+    walk_to(d, &second);
+    const struct root third = fx_root(&fx, 3, &fx.roots[0]);
+    walk_to(d, &third);
+    uint64_t before = disk_sizes(d).pack_bytes;
+    disk_make_room(d);
+    assert_true(disk_sizes(d).pack_bytes < before / 2);
+    disk_close(d);
+    d = open_without_floor(directory);
+    assert_int_equal(disk_floor(d)->epoch, 7);
+    assert_int_equal(start_version(d), 1);
+    disk_close(d);
+    fx_remove_directory(directory);
+}
+
 static void trust_root_that_is_higher_is_in_force(void **state)
 {
     (void)state;
@@ -1269,6 +1352,8 @@ int main(void)
         cmocka_unit_test(garbage_is_collected_before_anything_is_good),
         cmocka_unit_test(garbage_that_cannot_be_told_stays),
         cmocka_unit_test(walk_and_floor_are_one_write),
+        cmocka_unit_test(a_rebuilt_floor_is_not_above_a_roots),
+        cmocka_unit_test(a_roots_floor_outlives_compaction),
         cmocka_unit_test(trust_root_that_is_higher_is_in_force),
         cmocka_unit_test(a_seed_is_the_floor_of_a_node_without_one),
         cmocka_unit_test(a_roots_floor_stands_above_an_older_seed),
