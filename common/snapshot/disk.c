@@ -569,11 +569,12 @@ static struct err mark_live(struct disk *d)
  * may be little. */
 void disk_make_room(struct disk *d)
 {
-    if (is_whole(d, d->floor.present.digest) && d->pack.end <= 2 * d->whole.bytes) {
+    bool is_full = is_whole(d, d->floor.present.digest) && d->pack.end <= 2 * d->whole.bytes;
+    if (is_full && !d->pack.has_gap) {
         return;
     }
     struct err e = mark_live(d);
-    if (err_ok(e) && d->pack.end > 2 * pack_live_bytes(&d->pack)) {
+    if (err_ok(e) && (d->pack.has_gap || d->pack.end > 2 * pack_live_bytes(&d->pack))) {
         e = pack_compact(&d->pack);
     }
     (void)e; /* tried again after the next commit. */

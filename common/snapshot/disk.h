@@ -103,9 +103,9 @@ struct disk_apply {
 MUST_CHECK struct err disk_commit(struct disk *d, const struct disk_apply *apply);
 
 /*
- * Writes the pack anew when more than half of it is garbage. Behind a commit, and behind the swap:
- * nobody waits for it, and what fails is tried again with the next. While the manifest of a version
- * that is to stay cannot be read, all stays.
+ * Writes the pack anew when more than half of it is garbage, or a gap lies in it. Behind a commit,
+ * and behind the swap: nobody waits for it, and what fails is tried again with the next. While the
+ * manifest of a version that is to stay cannot be read, all stays.
  */
 void disk_make_room(struct disk *d);
 

@@ -179,38 +179,139 @@ static struct err record_index(struct pack *p, const struct pack_record *from)
 
 /* ---- opening ---- */
 
-enum scan_next { SCAN_GO_ON, SCAN_TORN };
+enum {
+    WINDOW = 64 << 10, /* read at once by a search. */
+    SEARCH_MAX =
+        64 * (1 << 20), /* bytes that all searches read anew, whatever looks like a header. */
+};
 
-/* Reads one record at p->end; SCAN_TORN when there is none that is whole. */
-static struct err scan_record(struct pack *p, uint64_t file_size, uint8_t *room,
-                              enum scan_next *out)
+struct scan {
+    struct pack *pack;
+    uint64_t file_size;
+    size_t search_left; /* of SEARCH_MAX. */
+    uint8_t *room;      /* of a header and any record. */
+};
+
+/* What stands at an offset. */
+struct found {
+    bool header; /* a header, and as many bytes as it says. */
+    bool whole;  /* they are those that it was made for. */
+    uint32_t size;
+};
+
+static struct err read_record(struct scan *s, uint64_t at, struct found *out)
 {
     size_t got = 0;
-    *out = SCAN_TORN;
-    TRY(file_read_at(p->fd, room, PACK_HEADER_SIZE, p->end, &got));
-    if (got < PACK_HEADER_SIZE || !header_holds(room)) {
+    uint8_t *bytes = s->room + PACK_HEADER_SIZE;
+    *out = (struct found){0};
+    TRY(file_read_at(s->pack->fd, s->room, PACK_HEADER_SIZE, at, &got));
+    if (got < PACK_HEADER_SIZE || !header_holds(s->room)) {
         return OK;
     }
-    uint32_t size = wire_get32(room + AT_SIZE);
-    uint8_t *at = room + PACK_HEADER_SIZE;
-    TRY(file_read_at(p->fd, at, size, p->end + PACK_HEADER_SIZE, &got));
-    if (got < size) {
-        return OK;
-    }
-    struct slice bytes = slice_of(at, size);
-    uint64_t end = p->end + PACK_HEADER_SIZE + size;
-    bool whole = checksum_holds(room, bytes);
-    if (!whole && end == file_size) {
-        return OK;
-    }
-    struct pack_record r = {.kind = (enum pack_kind)room[AT_KIND], .offset = p->end, .size = size};
-    if (whole && err_ok(record_name(&r, bytes, p->environment))) {
+    out->size = wire_get32(s->room + AT_SIZE);
+    TRY(file_read_at(s->pack->fd, bytes, out->size, at + PACK_HEADER_SIZE, &got));
+    out->header = got == out->size;
+    out->whole = out->header && checksum_holds(s->room, slice_of(bytes, got));
+    return OK;
+}
+
+/* Behind a gap may lie what a chunk holds, made to look like records. A chunk is named by its
+ * bytes, a manifest by its signatures; a root proves only itself. */
+static bool is_taken(const struct pack *p, const struct pack_record *r)
+{
+    bool known = map_get(&p->index, record_key(r)) != NULL;
+    return !p->has_gap || (r->kind != PACK_ROOT && !known);
+}
+
+/* Indexes the record in the room, which is whole. */
+static struct err take_record(struct scan *s, uint32_t size)
+{
+    struct pack *p = s->pack;
+    struct slice bytes = slice_of(s->room + PACK_HEADER_SIZE, size);
+    struct pack_record r = {
+        .kind = (enum pack_kind)s->room[AT_KIND], .offset = p->end, .size = size};
+    bool taken = err_ok(record_name(&r, bytes, p->environment)) && is_taken(p, &r);
+    if (taken) {
         TRY(record_index(p, &r));
-    } else {
-        p->bad_records++; /* one bad block does not take what lies behind it. */
     }
-    p->end = end;
-    *out = SCAN_GO_ON;
+    p->bad_records += taken ? 0 : 1;
+    p->end += PACK_HEADER_SIZE + size;
+    return OK;
+}
+
+static size_t next_header(const uint8_t *p, size_t size)
+{
+    size_t at = 0;
+    while (at + PACK_HEADER_SIZE <= size && !header_holds(p + at)) {
+        at++;
+    }
+    return at;
+}
+
+/* The next whole record from 'at' on; the size of the file when there is none. */
+static struct err search(struct scan *s, uint64_t at, uint64_t *out)
+{
+    auto_free uint8_t *window = malloc(WINDOW);
+    if (window == NULL) {
+        return FAIL(E_OUT_OF_MEMORY);
+    }
+    *out = s->file_size;
+    size_t got = PACK_HEADER_SIZE;
+    while (got >= PACK_HEADER_SIZE) { /* ends: each turn goes on by a byte at least. */
+        TRY(file_read_at(s->pack->fd, window, WINDOW, at, &got));
+        size_t skip = next_header(window, got);
+        at += skip;
+        if (skip + PACK_HEADER_SIZE > got) {
+            continue;
+        }
+        struct found found;
+        TRY(read_record(s, at, &found));
+        if (found.whole) {
+            *out = at;
+            return OK;
+        }
+        size_t cost = WINDOW + found.size;
+        if (s->search_left < cost) {
+            return OK;
+        }
+        s->search_left -= cost;
+        at++;
+    }
+    return OK;
+}
+
+/* Goes on behind what is not whole: where its size says, if a header stands there, or where the
+ * next whole record is. At the end of the file there is none: it is the torn tail. */
+static struct err skip_bad(struct scan *s, const struct found *bad, bool *out_torn)
+{
+    struct pack *p = s->pack;
+    uint8_t next[PACK_HEADER_SIZE];
+    size_t got = 0;
+    uint64_t to = p->end + PACK_HEADER_SIZE + bad->size;
+    if (bad->header) {
+        TRY(file_read_at(p->fd, next, sizeof(next), to, &got));
+    }
+    if (got < sizeof(next) || !header_holds(next)) {
+        TRY(search(s, p->end + 1, &to));
+        p->has_gap = p->has_gap || to < s->file_size;
+    }
+    *out_torn = to == s->file_size;
+    if (!*out_torn) {
+        p->bad_records++; /* one bad block does not take what lies behind it. */
+        p->end = to;
+    }
+    return OK;
+}
+
+static struct err scan_all(struct scan *s)
+{
+    struct pack *p = s->pack;
+    bool torn = false;
+    while (!torn && p->end < s->file_size) {
+        struct found found;
+        TRY(read_record(s, p->end, &found));
+        TRY(found.whole ? take_record(s, found.size) : skip_bad(s, &found, &torn));
+    }
     return OK;
 }
 
@@ -224,12 +325,10 @@ static struct err scan(struct pack *p)
     if (room == NULL) {
         return FAIL(E_OUT_OF_MEMORY);
     }
-    uint64_t file_size = (uint64_t)st.st_size;
-    enum scan_next next = SCAN_GO_ON;
-    while (next == SCAN_GO_ON && p->end < file_size) {
-        TRY(scan_record(p, file_size, room, &next));
-    }
-    p->torn_bytes = file_size - p->end;
+    struct scan s = {
+        .pack = p, .file_size = (uint64_t)st.st_size, .search_left = SEARCH_MAX, .room = room};
+    TRY(scan_all(&s));
+    p->torn_bytes = s.file_size - p->end;
     if (p->torn_bytes > 0 && ftruncate(p->fd, (off_t)p->end) != 0) {
         return FAIL(E_IO);
     }
@@ -508,6 +607,7 @@ struct err pack_compact(struct pack *p)
     p->fd = fd;
     p->end = end;
     index_compacted(p);
+    p->has_gap = false;
     TRY(disk_step(&p->steps, DISK_COMPACT_DIR_SYNC));
     if (fsync(p->dir_fd) != 0) {
         return FAIL(E_PERSIST_FAILED);

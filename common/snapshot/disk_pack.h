@@ -52,6 +52,7 @@ struct pack {
     struct map index;    /* key to record. */
     uint64_t torn_bytes; /* cut off when it was opened. */
     uint64_t bad_records;
+    bool has_gap; /* something that is no record lies between two: roots behind it do not count. */
 };
 
 /* Opens or makes `pack` below dir_fd, cuts a torn tail off, and indexes what is whole. */

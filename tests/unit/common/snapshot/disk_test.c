@@ -981,6 +981,124 @@ static void a_chunk_that_went_bad_is_written_again(void **state)
     fx_remove_directory(directory);
 }
 
+/* Every bit of a header in the middle: what lies behind it is there, and the next apply leaves no
+ * gap. */
+static void a_bad_header_takes_nothing_with_it(void **state)
+{
+    (void)state;
+    char directory[256];
+    auto_buf struct buf pack = BUF_MAX(8 << 20);
+    auto_buf struct buf floor = BUF_MAX(4096);
+    fx_directory(directory);
+    make_first_good(directory);
+    read_file(directory, "pack", &pack);
+    size_t header =
+        pack.size; /* of the first record of version 2, which version 3 does not need. */
+    struct disk *d = open_alone(directory);
+    EXPECT_OK(apply(d, &versions[1]));
+    EXPECT_OK(apply(d, &versions[2]));
+    disk_close(d);
+    read_file(directory, "pack", &pack);
+    read_file(directory, "floor", &floor);
+    for (size_t bit = 0; bit < (size_t)PACK_HEADER_SIZE * 8; bit++) {
+        pack.ptr[header + bit / 8] ^= (uint8_t)(1U << bit % 8);
+        write_file(directory, "pack", buf_slice(&pack));
+        write_file(directory, "floor", buf_slice(&floor));
+        pack.ptr[header + bit / 8] ^= (uint8_t)(1U << bit % 8);
+        d = open_alone(directory);
+        assert_int_equal(disk_notes(d).bad_records, 1);
+        assert_int_equal(disk_notes(d).torn_bytes, 0);
+        assert_int_equal(start_version(d), 3);
+        disk_close(d);
+    }
+    memset(pack.ptr + header, 0, PACK_HEADER_SIZE);
+    write_file(directory, "pack", buf_slice(&pack));
+    d = open_alone(directory);
+    EXPECT_OK(apply(d, &versions[3]));
+    disk_close(d);
+    d = open_alone(directory);
+    assert_int_equal(disk_notes(d).bad_records, 0);
+    assert_int_equal(start_version(d), 4);
+    disk_close(d);
+    fx_remove_directory(directory);
+}
+
+/* A record of a root as a chunk might hold it, behind a header that went bad. */
+static void add_forged_root(uint64_t version, struct buf *pack)
+{
+    char directory[256];
+    auto_buf struct buf container = BUF_MAX(1 << 20);
+    auto_buf struct buf record = BUF_MAX(1 << 20);
+    fx_directory(directory);
+    struct root root = fx_root(&fx, version, &fx.roots[2]);
+    root.has_floor = true;
+    root.floor = (struct root_floor){.epoch = 1, .version = 1};
+    const struct key_pair *signer = &fx.roots[2];
+    fx_seal_root(&root, &signer, 1, &container);
+    int dir_fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    assert_true(dir_fd >= 0);
+    const struct disk_steps steps = {0};
+    struct pack p;
+    EXPECT_OK(pack_open(&p, dir_fd, fx.environment, &steps));
+    EXPECT_OK(pack_add(&p, PACK_ROOT, buf_slice(&container)));
+    pack_close(&p);
+    (void)close(dir_fd);
+    read_file(directory, "pack", &record);
+    EXPECT_OK(buf_add(pack, buf_slice(&record)));
+    fx_remove_directory(directory);
+}
+
+static void no_root_comes_from_behind_a_gap(void **state)
+{
+    (void)state;
+    char directory[256];
+    auto_buf struct buf pack = BUF_MAX(8 << 20);
+    fx_directory(directory);
+    make_first_good(directory);
+    read_file(directory, "pack", &pack);
+    EXPECT_OK(buf_add_str(&pack, "what was a header"));
+    add_forged_root(1, &pack);
+    add_forged_root(5, &pack);
+    write_file(directory, "pack", buf_slice(&pack));
+    struct disk *d = open_alone(directory);
+    assert_int_equal(disk_notes(d).bad_records, 3);
+    assert_int_equal(disk_root(d)->version, 1);
+    assert_false(disk_root(d)->has_floor);
+    assert_int_equal(start_version(d), 1);
+    disk_close(d);
+    write_file(directory, "floor", SLICE_LIT("torn"));
+    d = open_alone(directory);
+    assert_int_equal(disk_root(d)->version, 1);
+    assert_int_equal(start_version(d), 1);
+    disk_close(d);
+    fx_remove_directory(directory);
+}
+
+/* Content that is full of headers is not read for ever: what lies behind it goes, as a tail. */
+static void a_search_ends(void **state)
+{
+    (void)state;
+    static const uint8_t header[PACK_HEADER_SIZE] = {'T', 'R', 'P', 'K', 1, 0, PACK_CHUNK};
+    char directory[256];
+    auto_buf struct buf pack = BUF_MAX(8 << 20);
+    fx_directory(directory);
+    make_first_good(directory);
+    read_file(directory, "pack", &pack);
+    size_t good = pack.size;
+    EXPECT_OK(buf_add_str(&pack, "what was a header"));
+    for (size_t i = 0; i < 4096; i++) {
+        EXPECT_OK(buf_add(&pack, slice_of(header, sizeof(header))));
+        EXPECT_OK(buf_add_str(&pack, "?")); /* so that none of them says where the next is. */
+    }
+    add_forged_root(5, &pack);
+    write_file(directory, "pack", buf_slice(&pack));
+    struct disk *d = open_alone(directory);
+    assert_int_equal(disk_notes(d).torn_bytes, pack.size - good);
+    assert_int_equal(start_version(d), 1);
+    disk_close(d);
+    fx_remove_directory(directory);
+}
+
 /* ---- compaction ---- */
 
 static void garbage_is_collected(void **state)
@@ -1348,6 +1466,9 @@ int main(void)
         cmocka_unit_test(a_longer_floor_does_not_come_back),
         cmocka_unit_test(damaged_pack_serves_nothing_wrong),
         cmocka_unit_test(a_chunk_that_went_bad_is_written_again),
+        cmocka_unit_test(a_bad_header_takes_nothing_with_it),
+        cmocka_unit_test(no_root_comes_from_behind_a_gap),
+        cmocka_unit_test(a_search_ends),
         cmocka_unit_test(garbage_is_collected),
         cmocka_unit_test(garbage_is_collected_before_anything_is_good),
         cmocka_unit_test(garbage_that_cannot_be_told_stays),
