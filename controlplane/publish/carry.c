@@ -1,6 +1,7 @@
 /* carry: see carry.h; and what a passage does with it. */
 #include "controlplane/publish/carry.h"
 
+#include <inttypes.h>
 #include <string.h>
 
 #include "common/base/clock.h"
@@ -15,10 +16,10 @@ _Static_assert((int)CP_VOUCH_KEY_SIZE == (int)CP_WARRANT_KEY_SIZE, "one key for 
 /* ---- what there is ---- */
 
 /* What is at hand was published under this digest, by this process: it is not read again. */
-static bool is_at_hand(struct cp_publish_room *room, const struct cp_record *publication,
-                       int64_t now_ms, struct cp_removals *out, struct err *result)
+static bool is_at_hand(struct cp_publish_room *room, const struct cp_record *sealed, int64_t now_ms,
+                       struct cp_removals *out, struct err *result)
 {
-    struct cp_prepared *found = cp_shelf_published(room->shelf, publication->manifest_digest);
+    struct cp_prepared *found = cp_shelf_published(room->shelf, sealed->manifest_digest);
     if (found == NULL) {
         return false;
     }
@@ -27,26 +28,23 @@ static bool is_at_hand(struct cp_publish_room *room, const struct cp_record *pub
     return true;
 }
 
-struct err cp_carry_published(struct cp_publish_room *room, const struct cp_record *publication,
+struct err cp_carry_published(struct cp_publish_room *room, const struct cp_record *newest,
                               int64_t now_ms, struct cp_removals *out)
 {
-    struct err e = OK;
     const struct cp_sealed_place place = {room->roots, room->store, room->environment};
-    if (publication->version == 0 || is_at_hand(room, publication, now_ms, out, &e)) {
+    auto_manifest struct manifest manifest = {0};
+    struct cp_record sealed;
+    if (newest->version == 0) {
+        return OK;
+    }
+    struct err e = cp_sealed_until(&place, newest->version, &sealed, &manifest);
+    TRY(e.code == E_NOT_FOUND ? FAIL(E_MANIFEST_UNSIGNED) : e); /* what it was nobody can tell. */
+    if (is_at_hand(room, &sealed, now_ms, out, &e) ||
+        manifest_stream(&manifest, STREAM_REVOCATIONS) == NULL) {
         return e;
     }
-    auto_manifest struct manifest manifest = {0};
-    struct cp_record record;
-    e = cp_sealed_load(&place, publication->version, &record, /* container= */ NULL, &manifest);
-    if (cp_sealed_is_none(e)) {
-        return OK;
-    }
-    TRY(e);
-    if (manifest_stream(&manifest, STREAM_REVOCATIONS) == NULL) {
-        return OK;
-    }
     auto_buf struct buf raw = BUF_MAX(STREAM_RAW_MAX);
-    TRY(cp_rollback_revoked(&place, publication->version, &raw));
+    TRY(cp_rollback_revoked(&place, sealed.version, &raw));
     return cp_removals_add_stream(out, buf_slice(&raw), now_ms);
 }
 
@@ -85,6 +83,19 @@ struct err cp_carry_removed(struct cp_publish_room *room, int64_t now_ms, struct
     return cp_carry_removed_until(room, &all, out);
 }
 
+static struct err take_published(struct cp_passage *p, int64_t now_ms, struct cp_removals *out)
+{
+    const uint64_t newest = p->work->before.version;
+    struct err e = cp_carry_published(p->room, &p->work->before, now_ms, out);
+    if (e.code == E_MANIFEST_UNSIGNED) {
+        TRY(buf_addf(&p->work->sentence,
+                     "no version of the journal up to %" PRIu64 " is what a threshold of keys "
+                     "signed: which nodes were removed nobody can tell",
+                     newest));
+    }
+    return e;
+}
+
 /* ---- a publication of ours ---- */
 
 struct err cp_passage_take_others(void *ctx, const struct cp_store_file *file)
@@ -107,7 +118,7 @@ struct err cp_passage_carry(struct cp_passage *p)
 {
     const int64_t now_ms = clock_wall_ms();
     auto_buf struct buf text = BUF_MAX(limits.source_file_bytes);
-    TRY(cp_carry_published(p->room, &p->work->before, now_ms, &p->removals));
+    TRY(take_published(p, now_ms, &p->removals));
     TRY(cp_carry_removed(p->room, now_ms, &p->removals));
     TRY(cp_removals_print(&p->removals, &text));
     if (p->work->has_plan) {
@@ -137,7 +148,7 @@ static struct err judge_carried(struct cp_passage *p)
 {
     auto_removals struct cp_removals wanted = {.items = NULL};
     const int64_t soon_ms = clock_wall_ms() + (int64_t)limits.clock_tolerance_ms;
-    TRY(cp_carry_published(p->room, &p->work->before, soon_ms, &wanted));
+    TRY(take_published(p, soon_ms, &wanted));
     if (cp_removals_has_all(&p->removals, &wanted)) {
         return OK;
     }

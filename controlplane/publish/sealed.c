@@ -23,21 +23,20 @@ struct err cp_sealed_load(const struct cp_sealed_place *place, uint64_t version,
     return cp_roots_open(place->roots, buf_slice(bytes), &wanted, out, /* out_in_force= */ NULL);
 }
 
-struct err cp_sealed_newest(const struct cp_sealed_place *place, struct cp_record *out,
-                            struct buf *container)
+/* The newest publication below a number; 0: of all. */
+static struct err find(const struct cp_sealed_place *place, uint64_t below,
+                       struct cp_record *record, struct buf *container, struct manifest *out)
 {
     struct cp_record page[PAGE];
     size_t count = PAGE;
-    uint64_t below = 0;
     for (size_t seen = 0; count == PAGE && seen < ROWS_MAX; seen += count) {
         TRY(place->store->ops->history(place->store, place->environment, below, page, PAGE,
                                        &count));
         for (size_t i = 0; i < count; i++) {
-            auto_manifest struct manifest manifest = {0};
-            struct cp_record record;
-            struct err e = cp_sealed_load(place, page[i].version, &record, container, &manifest);
+            struct cp_record found;
+            struct err e = cp_sealed_load(place, page[i].version, &found, container, out);
             if (err_ok(e)) {
-                *out = record;
+                *record = found;
                 return OK;
             }
             TRY(cp_sealed_is_none(e) ? OK : e);
@@ -45,4 +44,17 @@ struct err cp_sealed_newest(const struct cp_sealed_place *place, struct cp_recor
         }
     }
     return FAIL(E_NOT_FOUND);
+}
+
+struct err cp_sealed_newest(const struct cp_sealed_place *place, struct cp_record *out,
+                            struct buf *container)
+{
+    auto_manifest struct manifest manifest = {0};
+    return find(place, /* below= */ 0, out, container, &manifest);
+}
+
+struct err cp_sealed_until(const struct cp_sealed_place *place, uint64_t version,
+                           struct cp_record *record, struct manifest *out)
+{
+    return find(place, version + 1, record, /* container= */ NULL, out);
 }

@@ -34,5 +34,9 @@ MUST_CHECK struct err cp_sealed_load(const struct cp_sealed_place *place, uint64
 MUST_CHECK struct err cp_sealed_newest(const struct cp_sealed_place *place, struct cp_record *out,
                                        struct buf *container);
 
+/* The same from the row of 'version' down. */
+MUST_CHECK struct err cp_sealed_until(const struct cp_sealed_place *place, uint64_t version,
+                                      struct cp_record *record, struct manifest *out);
+
 /* Whether the row is no publication, and not just out of reach. */
 bool cp_sealed_is_none(struct err e);

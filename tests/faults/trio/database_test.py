@@ -1,12 +1,12 @@
 """What somebody wrote into the database by SQL alone is neither signed nor pointed at, and gets no
 token; nor is what its disk made of a chunk."""
 
-import hashlib
 import socket
 import threading
 import unittest
 
 import turns
+import unsigned
 from trilane import wait_until
 from trio import Trio
 
@@ -40,34 +40,11 @@ class Written(unittest.TestCase):
                                     {"version": version, "message": "m", "author": "test"})
         return answer
 
-    def next_of_newest(self):
-        """A manifest that says the content of the newest as the version behind it, with the
-        signatures of that; its body, and the digest of the body; in hex."""
-        manifest = bytearray.fromhex(self.sql(
-            "SELECT encode(manifest, 'hex') FROM journal WHERE number = %d" % self.version)[0][0])
-        body = 32 + 72 * manifest[7]
-        self.assertEqual(manifest[body:body + 2], bytes((8, self.version)))
-        manifest[body + 1] += 1
-        digest = hashlib.blake2b(manifest[body:], digest_size=32)
-        return manifest.hex(), manifest[body:].hex(), digest.hexdigest()
-
-    def insert_unsigned(self):
-        """A row behind the newest; number and digest are right, signatures are not."""
-        manifest, _, digest = self.next_of_newest()
-        self.sql("BEGIN; INSERT INTO version (environment, number, epoch, handed_ms)"
-                 " SELECT environment, {0} + 1, epoch, 0 FROM version WHERE number = {0};"
-                 " INSERT INTO journal (environment, number, epoch, origin, manifest,"
-                 " manifest_digest, content_digest, raw_size, author, message, created_ms, chunks)"
-                 " SELECT environment, {0} + 1, epoch, 0, '\\x{1}', '\\x{2}', content_digest,"
-                 " raw_size, 'mallory', 'by SQL', 0, chunks FROM journal WHERE number = {0};"
-                 " UPDATE newest SET published = {0} + 1; COMMIT"
-                 .format(self.version, manifest, digest))
-
     def test_a_row_of_the_journal_that_nobody_signed(self):
         node = self.t.node("node-1").start(good_after_ms=100, status_interval_ms=300,
                                            poll_interval_ms=500)
         wait_until(lambda: node.version() == self.version, 60, "the node serves it")
-        self.insert_unsigned()
+        unsigned.insert(self.sql, self.version)
         wait_until(lambda: "journal_row_unsigned" in self.leader.log(), 60, "the leader says so")
         wait_until(lambda: self.leader.json("status")["leader"]["code"] == "MANIFEST_UNSIGNED", 60,
                    "so does its status")
@@ -98,7 +75,7 @@ class Written(unittest.TestCase):
     def test_a_proposal_that_no_replica_made(self):
         """The sources of the newest, and a body that says just what they are: each replica would
         make the same of them. Who inserts it has no token."""
-        _, body, digest = self.next_of_newest()
+        _, body, digest = unsigned.next_of(self.sql, self.version)
         self.sql("BEGIN; INSERT INTO version (environment, number, epoch, handed_ms,"
                  " sources_digest) SELECT v.environment, v.number + 1, l.epoch, 0, v.sources_digest"
                  " FROM version v, leader l WHERE v.number = {0};"

@@ -8,6 +8,7 @@ import threading
 import unittest
 
 import turns
+import unsigned
 from joining import JoinedNode
 from trilane import wait_until
 from trio import Trio
@@ -99,6 +100,19 @@ class Removed(unittest.TestCase):
         for code, sentence in sql(judged):
             self.assertEqual((code, sentence), (
                 "COSIGN_REFUSED", "it lifts what was revoked of nodes that were removed"))
+
+    def test_a_row_that_nobody_signed_lifts_nothing(self):
+        """One behind the newest; it says of itself what it is, or that it is a version that its
+        leader has at hand, from before the removal."""
+        sql = self.t.postgres.sql
+        first = sql("SELECT encode(manifest_digest, 'hex') FROM journal WHERE number = 1")[0][0]
+        revoked = {"certificate/" + self.join("edge-1")}
+        version = self.t.wait_leader().json("identity remove", "edge-1")["version"]
+        sql("DELETE FROM certificate")
+        for digest in (None, first):
+            unsigned.insert(sql, version, digest)
+            version = self.t.publish("over it", turns.write(self.t, "over %d" % version))
+            self.assertEqual(self.revoked(version), revoked)
 
     def test_one_is_left(self):
         serial = self.join("edge-1")
