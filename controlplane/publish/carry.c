@@ -29,16 +29,18 @@ static bool is_at_hand(struct cp_publish_room *room, const struct cp_record *sea
 }
 
 struct err cp_carry_published(struct cp_publish_room *room, const struct cp_record *newest,
-                              int64_t now_ms, struct cp_removals *out)
+                              int64_t now_ms, struct cp_removals *out, uint64_t *out_version)
 {
     const struct cp_sealed_place place = {room->roots, room->store, room->environment};
     auto_manifest struct manifest manifest = {0};
     struct cp_record sealed;
+    *out_version = 0;
     if (newest->version == 0) {
         return OK;
     }
     struct err e = cp_sealed_until(&place, newest->version, &sealed, &manifest);
     TRY(e.code == E_NOT_FOUND ? FAIL(E_MANIFEST_UNSIGNED) : e); /* what it was nobody can tell. */
+    *out_version = sealed.version;
     if (is_at_hand(room, &sealed, now_ms, out, &e) ||
         manifest_stream(&manifest, STREAM_REVOCATIONS) == NULL) {
         return e;
@@ -83,10 +85,11 @@ struct err cp_carry_removed(struct cp_publish_room *room, int64_t now_ms, struct
     return cp_carry_removed_until(room, &all, out);
 }
 
-static struct err take_published(struct cp_passage *p, int64_t now_ms, struct cp_removals *out)
+static struct err take_published(struct cp_passage *p, int64_t now_ms, struct cp_removals *out,
+                                 uint64_t *out_version)
 {
     const uint64_t newest = p->work->before.version;
-    struct err e = cp_carry_published(p->room, &p->work->before, now_ms, out);
+    struct err e = cp_carry_published(p->room, &p->work->before, now_ms, out, out_version);
     if (e.code == E_MANIFEST_UNSIGNED) {
         TRY(buf_addf(&p->work->sentence,
                      "no version of the journal up to %" PRIu64 " is what a threshold of keys "
@@ -114,11 +117,21 @@ static struct err judge_plan(struct cp_passage *p, struct slice text)
     return FAIL(E_PLAN_GONE);
 }
 
+/* A row can be lost, or damaged, since it was judged: a head of ours named what it was. */
+static struct err judge_lost(struct cp_passage *p, uint64_t sealed)
+{
+    struct cp_leader_status status;
+    cp_leader_status(p->room->leader, &status);
+    return sealed < status.named_version && !p->work->recovers ? FAIL(E_STORE_BEHIND) : OK;
+}
+
 struct err cp_passage_carry(struct cp_passage *p)
 {
     const int64_t now_ms = clock_wall_ms();
+    uint64_t sealed = 0;
     auto_buf struct buf text = BUF_MAX(limits.source_file_bytes);
-    TRY(take_published(p, now_ms, &p->removals));
+    TRY(take_published(p, now_ms, &p->removals, &sealed));
+    TRY(judge_lost(p, sealed));
     TRY(cp_carry_removed(p->room, now_ms, &p->removals));
     TRY(cp_removals_print(&p->removals, &text));
     if (p->work->has_plan) {
@@ -148,7 +161,8 @@ static struct err judge_carried(struct cp_passage *p)
 {
     auto_removals struct cp_removals wanted = {.items = NULL};
     const int64_t soon_ms = clock_wall_ms() + (int64_t)limits.clock_tolerance_ms;
-    TRY(take_published(p, soon_ms, &wanted));
+    uint64_t sealed = 0;
+    TRY(take_published(p, soon_ms, &wanted, &sealed));
     if (cp_removals_has_all(&p->removals, &wanted)) {
         return OK;
     }

@@ -15,11 +15,11 @@
 #include "controlplane/publish/removals.h"
 
 /* Adds what was published last up to the newest row (of version 0: there is none), and is not over.
- * A row that nobody signed takes nothing back: what stands below it speaks. MANIFEST_UNSIGNED:
- * there are rows, and none of them is signed. */
+ * A row that nobody signed takes nothing back: what stands below it speaks, '*out_version' (0:
+ * none). MANIFEST_UNSIGNED: there are rows, and none of them is signed. */
 MUST_CHECK struct err cp_carry_published(struct cp_publish_room *room,
                                          const struct cp_record *newest, int64_t now_ms,
-                                         struct cp_removals *out);
+                                         struct cp_removals *out, uint64_t *out_version);
 /* Adds what the store has of removals; those that nobody vouches for are passed over, and logged.
  */
 MUST_CHECK struct err cp_carry_removed(struct cp_publish_room *room, int64_t now_ms,

@@ -38,7 +38,8 @@ static struct err find_missing(struct cp_publish_room *room, const struct cp_car
     if (out->newest.version == 0 || removed.count == 0) {
         return OK; /* nothing that could have it. */
     }
-    TRY(cp_carry_published(room, &out->newest, when->now_ms, &said));
+    uint64_t sealed = 0;
+    TRY(cp_carry_published(room, &out->newest, when->now_ms, &said, &sealed));
     out->any = !cp_removals_has_all(&said, &removed);
     return OK;
 }

@@ -193,8 +193,8 @@ static struct err beat_in(struct cp_leader *l, struct cp_leader_beat *b)
     TRY(leads);
     TRY(raise_versions(l));
     TRY(heed_nodes(l));
-    l->on_thread.own.version_max = b->record.version; /* of the journal, whatever the row is. */
     TRY(judge_newest(l, b));
+    l->on_thread.own.version_max = b->record.version; /* an unsigned row hides no lost one. */
     l->on_thread.bus_asked = true;
     if (bus_state(l->options.bus) != BUS_CONNECTED) {
         return FAIL(E_BUS_UNAVAILABLE);
@@ -381,6 +381,13 @@ void cp_leader_beside(struct cp_leader *leader, uint64_t version, struct buf *co
     lock_drop(&leader->shared.lock);
     *content = (struct buf){0};
     buf_free(&before);
+}
+
+void cp_leader_give_up(struct cp_leader *leader)
+{
+    lock_take(&leader->shared.lock);
+    leader->shared.status.named_version = 0;
+    lock_drop(&leader->shared.lock);
 }
 
 void cp_leader_wake(struct cp_leader *leader)

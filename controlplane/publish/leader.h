@@ -87,6 +87,7 @@ struct cp_leader_status {
     uint64_t epoch;
     uint64_t sequence;                       /* of the last head that was signed. */
     uint64_t head_version;                   /* that KV's head points at; 0: none of ours yet. */
+    uint64_t named_version;                  /* the same, of this leadership; 0: or given up. */
     int64_t head_at_ms;                      /* wall clock of that write. */
     enum err_code code;                      /* why no head goes out; E_OK: it does. */
     enum err_code store_code;                /* why heads name what was read before; E_OK: they do
@@ -123,6 +124,9 @@ void cp_leader_reload(struct cp_leader *leader);
  * the bytes; those of the version before are let go.
  */
 void cp_leader_beside(struct cp_leader *leader, uint64_t version, struct buf *content);
+
+/* What heads named is given up: the journal need not have it. */
+void cp_leader_give_up(struct cp_leader *leader);
 
 /* A version was published: the next beat comes now. */
 void cp_leader_wake(struct cp_leader *leader);

@@ -259,6 +259,7 @@ struct err cp_leader_renew(struct cp_leader *l, uint64_t epoch_above)
         l->on_thread.revision = 0;
         l->on_thread.content_checked = false;
         cp_trust_lead(&l->on_thread.trust);
+        cp_leader_give_up(l); /* what others led to since then is judged anew. */
         LOG(LOG_INFO, "leader", "leads", LOG_U64("epoch", lease.epoch));
     }
     note_lease(l, &lease);

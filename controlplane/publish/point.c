@@ -203,6 +203,7 @@ static struct err put(struct cp_leader *l, struct cp_leader_beat *b)
         lock_take(&l->shared.lock);
         l->shared.status.counters.head_put++;
         l->shared.status.head_version = b->record.version;
+        l->shared.status.named_version = b->record.version;
         l->shared.status.sequence = l->on_thread.own.sequence;
         l->shared.status.head_at_ms = clock_wall_ms();
         lock_drop(&l->shared.lock);

@@ -15,6 +15,7 @@
 #include "controlplane/identity/files.h"
 #include "controlplane/publish/passage.h"
 #include "controlplane/publish/revoked.h"
+#include "controlplane/publish/sealed.h"
 
 enum {
     CONTAINER_MAX = 1 << 20,
@@ -34,7 +35,8 @@ struct recovery {
     struct cp_work *work;
     struct cp_fence fence;
     struct root root;            /* in force. */
-    uint64_t newest;             /* version in the journal; 0: none. */
+    uint64_t newest;             /* publication in the journal; 0: none. */
+    uint64_t latest;             /* row in the journal, signed or not; 0: none. */
     uint64_t highest;            /* that was seen anywhere: bucket, nodes, signer. */
     uint64_t served;             /* highest that a live node says it serves. */
     bool found;                  /* the bucket's head names a version above the journal's: */
@@ -114,17 +116,36 @@ static struct err look_at_bucket(struct recovery *r)
     return e;
 }
 
+/* Rows that nobody signed may stand above it, or in the place of what was lost. */
+static struct err look_at_journal(struct recovery *r)
+{
+    struct cp_publish_room *room = r->room;
+    const struct cp_sealed_place place = {room->roots, room->store, room->environment};
+    struct err e = room->store->ops->latest(room->store, room->environment, &r->work->before);
+    if (e.code == E_NOT_FOUND) {
+        return OK;
+    }
+    TRY(e);
+    r->latest = r->work->before.version;
+    e = cp_sealed_newest(&place, &r->work->before, /* container= */ NULL);
+    if (e.code == E_NOT_FOUND) {
+        TRY(buf_add_str(&r->work->sentence,
+                        "no version of the journal is what a threshold of keys signed: restore a "
+                        "backup, or have the files of --trust-root begin with an older root"));
+        return FAIL(E_MANIFEST_UNSIGNED);
+    }
+    TRY(e);
+    r->newest = r->work->before.version;
+    return OK;
+}
+
 static struct err look(struct recovery *r)
 {
     struct cp_publish_room *room = r->room;
     struct cp_fleet_order order;
     r->work->step = "look";
     cp_roots_now(room->roots, &r->root);
-    struct err e = room->store->ops->latest(room->store, room->environment, &r->work->before);
-    if (!err_ok(e) && e.code != E_NOT_FOUND) {
-        return e;
-    }
-    r->newest = err_ok(e) ? r->work->before.version : 0;
+    TRY(look_at_journal(r));
     see(r, r->newest);
     see(r, cp_signer_hello(room->signer).version);
     see(r, r->work->above);
@@ -134,6 +155,18 @@ static struct err look(struct recovery *r)
     believe(r, order.version);
     r->served = order.version;
     return OK;
+}
+
+/* So that what is put in their place is the newest. */
+static struct err drop_unsigned(struct recovery *r)
+{
+    struct cp_store *store = r->room->store;
+    r->work->step = "journal";
+    if (r->latest > r->newest) {
+        LOG(LOG_WARN, "recover", "unsigned_rows_dropped", LOG_U64("above", r->newest),
+            LOG_U64("newest", r->latest));
+    }
+    return store->ops->drop_above(store, &r->fence, r->newest, r->latest);
 }
 
 /* ---- adopting ---- */
@@ -253,6 +286,7 @@ static struct err adopt(struct recovery *r)
     }
     TRY(read_manifest(r));
     TRY(read_chunks(r));
+    TRY(drop_unsigned(r));
     TRY(write_row(r));
     cp_leader_wake(r->room->leader);
     return OK;
@@ -273,6 +307,7 @@ static struct err remove_head(struct recovery *r)
     r->work->step = "head";
     TRY(kv_purge(&r->room->bucket.kv, SLICE_LIT(SNAP_KEY_HEAD), KV_ANY_REVISION,
                  limits.fetch_timeout_ms));
+    cp_leader_give_up(r->room->leader);
     cp_leader_wake(r->room->leader);
     return OK;
 }
@@ -415,6 +450,7 @@ static struct err give_up(struct recovery *r)
     cp_revoked_init(&ahead);
     TRY(find_ahead(r, &ahead));
     TRY(r->newest == 0 ? keep_beside(r, &ahead) : OK);
+    TRY(drop_unsigned(r));
     TRY(raise_number(r));
     return r->newest == 0 ? remove_head(r) : publish_newest(r, &ahead);
 }

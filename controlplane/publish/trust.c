@@ -256,6 +256,9 @@ struct err cp_trust_newest(struct cp_trust *t, struct cp_store *store, struct cp
     struct root_floor floor = {0};
     const struct cp_sealed_place place = {t->roots, store, t->environment};
     *out_holds = true;
+    if (t->unsigned_version != newest->version) {
+        t->unsigned_version = 0; /* when it comes again, what is below it may be another. */
+    }
     if (newest->version == 0 || held_before(t, newest)) {
         return OK;
     }

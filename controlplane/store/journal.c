@@ -212,6 +212,51 @@ struct err cp_op_drop_old(struct cp_store *store, const struct cp_fence *fence, 
     return OK;
 }
 
+struct above {
+    const char *environment;
+    uint64_t version; /* that stays. */
+    uint64_t newest;
+};
+
+static struct err go_on_with_uses(struct sql *db, const struct above *a)
+{
+    auto_sql struct sql_query q;
+    sql_begin(&q, db,
+              "UPDATE chunk_use SET last_number = $3 WHERE environment = $1 AND last_number >= $2");
+    sql_bind_text(&q, 1, a->environment);
+    sql_bind_number(&q, 2, a->version);
+    sql_bind_number(&q, 3, CP_STILL);
+    return sql_run(&q);
+}
+
+/* The first statement has whoever publishes wait: what is newest is so until the commit. */
+static struct err drop_rows_above(struct sql *db, void *ctx)
+{
+    const struct above *a = ctx;
+    uint64_t newest = 0;
+    TRY(cp_run_numbered(db, "UPDATE newest SET published = $2 WHERE environment = $1",
+                        a->environment, a->version));
+    TRY(find_number(db,
+                    "SELECT number FROM journal WHERE environment = $1"
+                    " ORDER BY number DESC LIMIT 1 OFFSET $2",
+                    a->environment, 0, &newest));
+    if (newest != a->newest && newest != a->version) { /* this transaction runs again. */
+        return FAIL(E_CONFLICT);
+    }
+    TRY(cp_run_numbered(db, "DELETE FROM journal WHERE environment = $1 AND number > $2",
+                        a->environment, a->version));
+    TRY(cp_run_numbered(db, "DELETE FROM chunk_use WHERE environment = $1 AND first_number > $2",
+                        a->environment, a->version));
+    return go_on_with_uses(db, a);
+}
+
+struct err cp_op_drop_above(struct cp_store *store, const struct cp_fence *fence, uint64_t version,
+                            uint64_t newest)
+{
+    struct above a = {.environment = fence->environment, .version = version, .newest = newest};
+    return cp_write(store, &(struct cp_write){.fence = fence}, drop_rows_above, &a);
+}
+
 /* ---- reading ---- */
 
 struct err cp_op_latest(struct cp_store *store, const char *environment, struct cp_record *out)

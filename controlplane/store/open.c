@@ -35,6 +35,7 @@ static const struct cp_store_ops operations = {
     .cosign_list = cp_op_cosign_list,
     .publish = cp_op_publish,
     .drop_old = cp_op_drop_old,
+    .drop_above = cp_op_drop_above,
     .find_request = cp_op_find_request,
     .latest = cp_op_latest,
     .load = cp_op_load,

@@ -260,6 +260,14 @@ struct cp_store_ops {
      * is written, and no fence asked. */
     struct err (*drop_old)(struct cp_store *store, const struct cp_fence *fence, bool *out_any);
 
+    /*
+     * Drops the rows above a publication, up to the newest of them, as if they had never been:
+     * nobody signed them. What was lost above it can be published then. E_CONFLICT: another is the
+     * newest.
+     */
+    struct err (*drop_above)(struct cp_store *store, const struct cp_fence *fence, uint64_t version,
+                             uint64_t newest);
+
     /* The publication that a request's id made; E_NOT_FOUND when none did. */
     struct err (*find_request)(struct cp_store *store, const char *environment, const char *request,
                                struct cp_record *out);

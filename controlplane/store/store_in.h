@@ -94,6 +94,8 @@ struct err cp_op_cosign_list(struct cp_store *store, const char *environment, ui
 struct err cp_op_publish(struct cp_store *store, const struct cp_fence *fence,
                          const struct cp_publication *publication);
 struct err cp_op_drop_old(struct cp_store *store, const struct cp_fence *fence, bool *out_any);
+struct err cp_op_drop_above(struct cp_store *store, const struct cp_fence *fence, uint64_t version,
+                            uint64_t newest);
 struct err cp_op_find_request(struct cp_store *store, const char *environment, const char *request,
                               struct cp_record *out);
 struct err cp_op_latest(struct cp_store *store, const char *environment, struct cp_record *out);

@@ -262,6 +262,13 @@ static struct err op_drop_old(struct cp_store *store, const struct cp_fence *fen
     return answer_write(e);
 }
 
+static struct err op_drop_above(struct cp_store *store, const struct cp_fence *fence,
+                                uint64_t version, uint64_t newest)
+{
+    struct cp_store *real = REAL(store);
+    WRITE_FENCED("db.drop_above", real->ops->drop_above(real, &shown, version, newest), (void)0);
+}
+
 static struct err op_find_request(struct cp_store *store, const char *environment,
                                   const char *request, struct cp_record *out)
 {
@@ -468,6 +475,7 @@ static const struct cp_store_ops ops = {
     .cosign_list = op_cosign_list,
     .publish = op_publish,
     .drop_old = op_drop_old,
+    .drop_above = op_drop_above,
     .find_request = op_find_request,
     .latest = op_latest,
     .load = op_load,

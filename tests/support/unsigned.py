@@ -17,9 +17,9 @@ def next_of(sql, version):
     return manifest.hex(), manifest[body:].hex(), digest.hexdigest()
 
 
-def insert(sql, version, digest=None):
+def insert(sql, version, digest=None, also=""):
     """A row behind the newest; number and digest are right, unless another is given, signatures are
-    not."""
+    not. 'also' is done at the same moment."""
     manifest, _, own = next_of(sql, version)
     sql("BEGIN; INSERT INTO version (environment, number, epoch, handed_ms)"
         " SELECT environment, {0} + 1, epoch, 0 FROM version WHERE number = {0};"
@@ -27,4 +27,5 @@ def insert(sql, version, digest=None):
         " manifest_digest, content_digest, raw_size, author, message, created_ms, chunks)"
         " SELECT environment, {0} + 1, epoch, 0, '\\x{1}', '\\x{2}', content_digest,"
         " raw_size, 'mallory', 'by SQL', 0, chunks FROM journal WHERE number = {0};"
-        " UPDATE newest SET published = {0} + 1; COMMIT".format(version, manifest, digest or own))
+        " UPDATE newest SET published = {0} + 1; {3} COMMIT"
+        .format(version, manifest, digest or own, also))

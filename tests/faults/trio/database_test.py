@@ -63,6 +63,54 @@ class Written(unittest.TestCase):
         wait_until(self.leader.leads, 60, "all is well again")
         self.assertEqual(self.t.history()[0]["version"], self.version + 2)
 
+    def wait_behind(self, leader):
+        wait_until(lambda: leader.told()["leader"]["code"] == "STORE_BEHIND", 60,
+                   "it to say what is lost")
+
+    def refuses(self, leader):
+        """What the lost version revoked nobody can tell: nothing is published without it."""
+        done = leader.run("publish", "--wait", "no", "-m", "m", self.sources("above it"))
+        self.assertIn("STORE_BEHIND", done.stderr)
+
+    def recover(self, leader):
+        """The bucket has it still; what is published next stands above it."""
+        self.assertEqual(leader.json("recover", "-m", "m")["record"]["version"], self.version)
+        wait_until(leader.leads, 60, "heads to go out")
+        self.assertEqual(self.t.history()[0]["version"], self.version)
+        self.leader = leader
+        self.assertGreater(self.publish("above it"), self.version)
+
+    def test_a_row_that_nobody_signed_hides_no_loss(self):
+        """The head in the bucket names what is lost: none goes out that names less."""
+        node = self.t.node("node-2").start(good_after_ms=100, status_interval_ms=300,
+                                           poll_interval_ms=500)
+        self.version = self.publish("another")
+        wait_until(lambda: node.version() == self.version, 60, "the node serves it")
+        unsigned.insert(self.sql, self.version,
+                        also="DELETE FROM journal WHERE number = %d;" % self.version)
+        self.wait_behind(self.leader)
+        self.refuses(self.leader)
+        self.recover(self.leader)
+        newest = self.t.history()[0]["version"]
+        wait_until(lambda: node.version() == newest, 60, "the node serves what comes next")
+        self.assertNotIn("SNAPSHOT_REPLAYED", node.log())
+
+    def test_a_row_that_was_damaged(self):
+        """Who leads goes on and publishes nothing; so does who leads next."""
+        self.version = self.publish("another")
+        self.sql("UPDATE journal SET manifest = set_byte(manifest, length(manifest) - 1,"
+                 " get_byte(manifest, length(manifest) - 1) # 1) WHERE number = %d" % self.version)
+        self.refuses(self.leader)
+        self.assertTrue(self.leader.leads())
+        self.leader.stop()
+        def leads_and_is_behind():
+            return next((r for r in self.t.followers(self.leader)
+                         if r.told()["leader"]["code"] == "STORE_BEHIND"), None)
+        other = wait_until(leads_and_is_behind, 60, "the next one to say what is lost")
+        self.leader.start()
+        self.refuses(other)
+        self.recover(other)
+
     def test_a_chunk_of_the_journal_that_was_changed(self):
         newest = self.publish("another")
         self.sql("UPDATE chunk SET stored = set_byte(stored, length(stored) - 1,"

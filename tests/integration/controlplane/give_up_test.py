@@ -4,6 +4,7 @@ on a real node, whatever else goes back."""
 import hashlib
 import json
 import pathlib
+import sqlite3
 import unittest
 
 import trilane
@@ -82,6 +83,9 @@ class GivingUp(unittest.TestCase):
             path.unlink()
         if back_up:
             self.store("restore", backup)
+        self.start_behind()
+
+    def start_behind(self):
         self.cp.start(head_interval_ms=100)
         wait_until(lambda: self.cp.json("status")["leader"]["code"] == "STORE_BEHIND",
                    what="the database to be behind")
@@ -132,6 +136,20 @@ class GivingUp(unittest.TestCase):
         wait_until(lambda: self.node.version() == 3, 60, "the node to serve it")
         self.assertEqual(self.asks("web"), "IDENTITY_REVOKED")
         self.assertEqual(self.changes(1, 3), [])
+
+    def test_a_row_that_was_damaged_is_given_up(self):
+        """As if it had never been: the one below it is the newest, and what it revokes stays."""
+        self.publish(1, revoked("web"))
+        self.publish(2)
+        self.cp.stop()
+        with sqlite3.connect(self.cp.data / "store.db", timeout=20) as db:
+            db.execute("UPDATE journal SET manifest = x'00' WHERE number = 2")
+        self.start_behind()
+        record = self.give_up()
+        self.assertEqual((record["version"], record["origin"]), (3, 1))
+        wait_until(lambda: self.node.version() == 3, 60, "the node to serve it")
+        self.assertEqual(self.asks("web"), "IDENTITY_REVOKED")
+        self.assertEqual([v["version"] for v in self.cp.json("history")["versions"]], [3, 1])
 
     def purge(self, keys):
         bucket = "trilane_dev_snapshots"
