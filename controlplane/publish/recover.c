@@ -53,6 +53,38 @@ struct recovery {
     size_t row_count;
 };
 
+/* ---- sent again ---- */
+
+/* What a recovery publishes keeps its request's id, and no digest of what that was: it depends on
+ * what was found. */
+static struct err find_request(struct recovery *r, bool *out_found)
+{
+    static const uint8_t unknown[DIGEST_SIZE];
+    struct cp_work *work = r->work;
+    struct cp_record record;
+    *out_found = false;
+    if (work->request[0] == '\0') {
+        return OK;
+    }
+    work->step = "base";
+    struct err e = r->room->store->ops->find_request(r->room->store, r->room->environment,
+                                                     work->request, &record);
+    if (e.code == E_NOT_FOUND) {
+        return OK;
+    }
+    TRY(e);
+    if (memcmp(record.request_digest, unknown, DIGEST_SIZE) != 0) {
+        TRY(buf_addf(&work->sentence,
+                     "the id of this request is that of version %" PRIu64
+                     ", which no recovery published",
+                     record.version));
+        return FAIL(E_CONFLICT);
+    }
+    work->record = record;
+    *out_found = true;
+    return OK;
+}
+
 /* ---- what is there ---- */
 
 static void see(struct recovery *r, uint64_t version)
@@ -466,6 +498,19 @@ static void recovery_free(struct recovery *r)
     free(r);
 }
 
+static struct err run(struct recovery *r)
+{
+    bool done = false;
+    TRY(find_request(r, &done));
+    if (done) {
+        return OK;
+    }
+    r->work->step = "lead";
+    TRY(cp_leader_fence(r->room->leader, &r->fence));
+    TRY(look(r));
+    return r->work->gives_up ? give_up(r) : adopt(r);
+}
+
 void cp_recover_run(struct cp_publish_room *room, struct cp_work *work)
 {
     struct recovery *r = calloc(1, sizeof(*r));
@@ -475,14 +520,7 @@ void cp_recover_run(struct cp_publish_room *room, struct cp_work *work)
     }
     *r = (struct recovery){.room = room, .work = work, .container = BUF_MAX(CONTAINER_MAX)};
     arena_init(&r->kept, ARENA_BLOCK, (size_t)STREAM_RAW_MAX * 2);
-    work->step = "lead";
-    work->result = cp_leader_fence(room->leader, &r->fence);
-    if (err_ok(work->result)) {
-        work->result = look(r);
-    }
-    if (err_ok(work->result)) {
-        work->result = work->gives_up ? give_up(r) : adopt(r);
-    }
+    work->result = run(r);
     LOG(LOG_WARN, "recover", err_ok(work->result) ? "recovered" : "refused",
         LOG_U64("version", work->record.version), LOG_U64("highest_seen", r->highest),
         LOG_STR("step", work->step), LOG_ERR(work->result), LOG_STR("author", work->author));
