@@ -321,10 +321,10 @@ static void restore(void *ctx)
     cp_worker_restore(s->publisher);
 }
 
-static void heard(void *ctx, struct cp_fleet_order *out)
+static void heard(void *ctx, const struct cp_fleet_order *most, struct cp_fleet_order *out)
 {
     struct serve *s = ctx;
-    cp_fleet_order(s->fleet, out);
+    cp_fleet_order(s->fleet, most, out);
 }
 
 static void follow(void *ctx)

@@ -517,10 +517,11 @@ void cp_fleet_tally(struct cp_fleet *fleet, struct cp_fleet_tally *out)
     cp_roll_tally(fleet->roll, &moment, out);
 }
 
-void cp_fleet_order(struct cp_fleet *fleet, struct cp_fleet_order *out)
+void cp_fleet_order(struct cp_fleet *fleet, const struct cp_fleet_order *most,
+                    struct cp_fleet_order *out)
 {
     struct cp_roll_now moment = now();
-    cp_roll_order(fleet->roll, &moment, out);
+    cp_roll_order(fleet->roll, &moment, most, out);
 }
 
 void cp_fleet_counters(struct cp_fleet *fleet, struct cp_status_counters *out)

@@ -99,12 +99,14 @@ struct cp_fleet_tally {
 void cp_fleet_tally(struct cp_fleet *fleet, struct cp_fleet_tally *out);
 
 /* The highest of what live nodes say: the order of a head that was accepted, a version that is
- * served. Zeroes: none. */
+ * served. Zeroes: none. What a node says that is above the epoch or the version of 'most' is left
+ * out: so a word that nobody believes does not drown the others. */
 struct cp_fleet_order {
     uint64_t epoch;
     uint64_t sequence;
     uint64_t version;
 };
-void cp_fleet_order(struct cp_fleet *fleet, struct cp_fleet_order *out);
+void cp_fleet_order(struct cp_fleet *fleet, const struct cp_fleet_order *most,
+                    struct cp_fleet_order *out);
 
 void cp_fleet_counters(struct cp_fleet *fleet, struct cp_status_counters *out);

@@ -590,18 +590,22 @@ void cp_roll_tally(struct cp_roll *roll, const struct cp_roll_now *now, struct c
     lock_drop(&roll->shared.lock);
 }
 
-static void raise_order(const struct status *status, struct cp_fleet_order *out)
+static void raise_order(const struct status *status, const struct cp_fleet_order *most,
+                        struct cp_fleet_order *out)
 {
     bool higher = status->epoch > out->epoch ||
                   (status->epoch == out->epoch && status->sequence > out->sequence);
-    if (higher) {
+    if (higher && status->epoch <= most->epoch) {
         out->epoch = status->epoch;
         out->sequence = status->sequence;
     }
-    out->version = status->version > out->version ? status->version : out->version;
+    if (status->version > out->version && status->version <= most->version) {
+        out->version = status->version;
+    }
 }
 
-void cp_roll_order(struct cp_roll *roll, const struct cp_roll_now *now, struct cp_fleet_order *out)
+void cp_roll_order(struct cp_roll *roll, const struct cp_roll_now *now,
+                   const struct cp_fleet_order *most, struct cp_fleet_order *out)
 {
     size_t at = 0;
     const struct map_entry *found = NULL;
@@ -610,7 +614,7 @@ void cp_roll_order(struct cp_roll *roll, const struct cp_roll_now *now, struct c
     while ((found = map_next(&roll->shared.nodes, &at)) != NULL) {
         const struct entry *entry = found->value;
         if (is_live(entry, now)) {
-            raise_order(&entry->node.status, out);
+            raise_order(&entry->node.status, most, out);
         }
     }
     lock_drop(&roll->shared.lock);

@@ -81,7 +81,8 @@ MUST_CHECK struct err cp_roll_list(struct cp_roll *roll, const struct cp_roll_no
 /* Counts them. */
 void cp_roll_tally(struct cp_roll *roll, const struct cp_roll_now *now, struct cp_fleet_tally *out);
 
-/* The highest of what live nodes say. */
-void cp_roll_order(struct cp_roll *roll, const struct cp_roll_now *now, struct cp_fleet_order *out);
+/* The highest of what live nodes say, up to 'most'. */
+void cp_roll_order(struct cp_roll *roll, const struct cp_roll_now *now,
+                   const struct cp_fleet_order *most, struct cp_fleet_order *out);
 
 void cp_roll_counters(struct cp_roll *roll, struct cp_status_counters *out);

@@ -22,6 +22,8 @@ enum {
     WAIT_STEP_MS = 1,
 };
 
+#define HEED_NS UINT64_C(2000000000) /* between two epochs that answer nodes' words. */
+
 /* ---- state ---- */
 
 static bool is_stopping(struct cp_leader *l)
@@ -104,18 +106,20 @@ static struct err put_roots(struct cp_leader *l)
 /*
  * Heads of a thief who has a head key and sends them as hints alone lie nowhere; but nodes say
  * which head they accepted last. An order above ours is answered as a foreign head in KV: by the
- * next epoch. One epoch a beat, and only when it is near: a node's word alone must not use epochs
- * up.
+ * next epoch. One epoch in a while, and only when it is near: a node's word alone must not use
+ * epochs up, nor have the row renewed at each beat, nor drown what others say.
  */
 static struct err heed_nodes(struct cp_leader *l)
 {
     const struct cp_head_own *own = &l->on_thread.own;
-    struct cp_fleet_order said = cp_leader_heard(l);
+    const uint64_t now_ns = clock_mono_ns();
+    struct cp_fleet_order said = cp_leader_heard(l, own->epoch + HEARD_AHEAD_MAX, /* version= */ 0);
     bool above =
         said.epoch > own->epoch || (said.epoch == own->epoch && said.sequence > own->sequence);
-    if (!above || said.epoch > own->epoch + HEARD_AHEAD_MAX) {
+    if (!above || (l->on_thread.heeded_ns != 0 && now_ns - l->on_thread.heeded_ns < HEED_NS)) {
         return OK;
     }
+    l->on_thread.heeded_ns = now_ns;
     CP_COUNT_HEAD(l, foreign);
     LOG(LOG_WARN, "leader", "foreign_head_at_nodes", LOG_U64("epoch", said.epoch),
         LOG_U64("sequence", said.sequence));

@@ -36,8 +36,9 @@ struct cp_leader;
  * at each beat on which it is so. */
 typedef void cp_leader_restore_fn(void *ctx);
 
-/* The highest order of a head that a live node says it accepted; zeroes: none. */
-typedef void cp_leader_heard_fn(void *ctx, struct cp_fleet_order *out);
+/* The highest order of a head that a live node says it accepted, up to 'most'; zeroes: none. */
+typedef void cp_leader_heard_fn(void *ctx, const struct cp_fleet_order *most,
+                                struct cp_fleet_order *out);
 
 /* This replica follows: called at each look at the row, a few times a second. */
 typedef void cp_leader_follow_fn(void *ctx);

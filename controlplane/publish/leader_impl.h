@@ -44,6 +44,7 @@ struct cp_leader {
         uint64_t looked_ns;      /* monotonic: when it was last read and judged. */
         uint64_t heard_ns;       /* monotonic: of NATS' last answer, */
         uint64_t kv_ns;          /* and of JetStream's. */
+        uint64_t heeded_ns;      /* monotonic: when nodes' word was answered by an epoch. */
         uint64_t taken_ns;       /* monotonic: since when the row is ours. */
         uint64_t left_ns;        /* monotonic: when it was left to others. */
         bool bus_asked;          /* in this beat. */
@@ -134,8 +135,8 @@ MUST_CHECK struct err cp_leader_point_head(struct cp_leader *l, struct cp_leader
 /* The same without KV, which does not answer; E_BUS_UNAVAILABLE when NATS does not, either. */
 MUST_CHECK struct err cp_leader_hint_alone(struct cp_leader *l, struct cp_leader_beat *b);
 
-/* What nodes say of heads and versions; zeroes: nothing. */
-struct cp_fleet_order cp_leader_heard(struct cp_leader *l);
+/* What nodes say of heads and versions, up to this epoch and version; zeroes: nothing. */
+struct cp_fleet_order cp_leader_heard(struct cp_leader *l, uint64_t epoch, uint64_t version);
 
 /* The bucket lost something: everything is to be put again. */
 void cp_leader_want_restore(struct cp_leader *l);

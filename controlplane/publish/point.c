@@ -77,11 +77,12 @@ static struct err settle(struct cp_leader *l, const struct cp_head_judged *judge
     return FAIL(E_IO);
 }
 
-struct cp_fleet_order cp_leader_heard(struct cp_leader *l)
+struct cp_fleet_order cp_leader_heard(struct cp_leader *l, uint64_t epoch, uint64_t version)
 {
     struct cp_fleet_order order = {0};
+    const struct cp_fleet_order most = {.epoch = epoch, .version = version};
     if (l->options.heard != NULL) {
-        l->options.heard(l->options.ctx, &order);
+        l->options.heard(l->options.ctx, &most, &order);
     }
     return order;
 }
@@ -89,9 +90,9 @@ struct cp_fleet_order cp_leader_heard(struct cp_leader *l)
 /* Whether our signer, or a node that serves it, knows a version that the database does not. */
 static bool is_known_elsewhere(struct cp_leader *l, const struct cp_head_judged *judged)
 {
-    uint64_t served = cp_leader_heard(l).version;
+    uint64_t served = cp_leader_heard(l, l->on_thread.own.epoch, judged->version_max).version;
     return cp_signer_hello(l->options.signer).version >= judged->version_max ||
-           (served > l->on_thread.own.version_max && served <= judged->version_max);
+           served > l->on_thread.own.version_max;
 }
 
 /*

@@ -38,7 +38,7 @@ struct recovery {
     uint64_t newest;             /* publication in the journal; 0: none. */
     uint64_t latest;             /* row in the journal, signed or not; 0: none. */
     uint64_t highest;            /* that was seen anywhere: bucket, nodes, signer. */
-    uint64_t served;             /* highest that a live node says it serves. */
+    uint64_t served;             /* highest that a live node says it serves, of what is believed. */
     bool found;                  /* the bucket's head names a version above the journal's: */
     uint64_t version;            /* this one, */
     uint8_t digest[DIGEST_SIZE]; /* of this manifest. */
@@ -94,7 +94,8 @@ static void see(struct recovery *r, uint64_t version)
 
 /*
  * Numbers are used up for ever, so neither a head, for which one key is enough, nor a node makes
- * them jump: what is further ahead than publications are is for --above to say.
+ * them jump: what is further ahead than publications are is for --above to say. Of nodes' words
+ * such a one is left out.
  */
 static void believe(struct recovery *r, uint64_t version)
 {
@@ -183,8 +184,9 @@ static struct err look(struct recovery *r)
     see(r, r->work->above);
     TRY(look_at_bucket(r));
     (void)cp_fleet_wait_read(room->fleet, limits.fetch_timeout_ms);
-    cp_fleet_order(room->fleet, &order);
-    believe(r, order.version);
+    const struct cp_fleet_order most = {.version = r->highest + AHEAD_MAX};
+    cp_fleet_order(room->fleet, &most, &order);
+    see(r, order.version);
     r->served = order.version;
     return OK;
 }

@@ -134,11 +134,14 @@ void __wrap_cp_worker_restore(struct cp_worker *worker)
     }
 }
 
-void __real_cp_fleet_order(struct cp_fleet *fleet, struct cp_fleet_order *out);
-void __wrap_cp_fleet_order(struct cp_fleet *fleet, struct cp_fleet_order *out);
-void __wrap_cp_fleet_order(struct cp_fleet *fleet, struct cp_fleet_order *out)
+void __real_cp_fleet_order(struct cp_fleet *fleet, const struct cp_fleet_order *most,
+                           struct cp_fleet_order *out);
+void __wrap_cp_fleet_order(struct cp_fleet *fleet, const struct cp_fleet_order *most,
+                           struct cp_fleet_order *out);
+void __wrap_cp_fleet_order(struct cp_fleet *fleet, const struct cp_fleet_order *most,
+                           struct cp_fleet_order *out)
 {
-    __real_cp_fleet_order(fleet, out);
+    __real_cp_fleet_order(fleet, most, out);
     if (bugs_is(BUG_no_heed)) {
         *out = (struct cp_fleet_order){0};
     }

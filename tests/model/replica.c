@@ -58,10 +58,10 @@ static void restore(void *ctx)
     cp_worker_restore(r->publisher);
 }
 
-static void heard(void *ctx, struct cp_fleet_order *out)
+static void heard(void *ctx, const struct cp_fleet_order *most, struct cp_fleet_order *out)
 {
     struct replica *r = ctx;
-    cp_fleet_order(r->fleet, out);
+    cp_fleet_order(r->fleet, most, out);
 }
 
 static void follow(void *ctx)

@@ -20,9 +20,9 @@ class OtherNode:
         self.arguments = None
         self.thread = threading.Thread(target=self._run, daemon=True)
 
-    def speaks(self, fmt, capabilities=ALL, code=None):
-        """Says so from now on."""
-        self.arguments = ["1", str(fmt), capabilities] + ([code] if code else [])
+    def speaks(self, fmt, capabilities=ALL, code=None, serves="1"):
+        """Says so from now on; 'serves': a version, or version/epoch."""
+        self.arguments = [serves, str(fmt), capabilities] + ([code] if code else [])
         self.said.clear()
         if not self.thread.is_alive():
             self.thread.start()

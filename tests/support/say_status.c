@@ -2,7 +2,7 @@
  * say-status: a node's status as some release would say it, signed by the node's key, on standard
  * output: for tests of what a control plane makes of nodes that are not of this release.
  *
- *     say-status KEY-FILE ENVIRONMENT VERSION FORMAT CAPABILITIES [CODE]
+ *     say-status KEY-FILE ENVIRONMENT VERSION[/EPOCH] FORMAT CAPABILITIES [CODE]
  *
  * With the code of a refusal it refuses.
  */
@@ -20,8 +20,11 @@ static struct err say(char **argv, struct buf *out)
     TRY(key_file_read(argv[1], &pair));
     snap_environment(slice_str(argv[2]), environment);
     int64_t now_ms = clock_wall_ms();
+    char *rest = NULL;
+    uint64_t version = strtoull(argv[3], &rest, 10);
     struct status status = {
-        .version = strtoull(argv[3], NULL, 10),
+        .version = version,
+        .epoch = *rest == '/' ? strtoull(rest + 1, NULL, 10) : 0,
         .state = SNAP_GOOD,
         .at_ms = now_ms,
         .format = (uint32_t)strtoul(argv[4], NULL, 10),

@@ -2,6 +2,7 @@
 with a manifest key besides; what the next root takes away from them while traffic flows; and how
 all is as it was before afterwards."""
 
+import datetime
 import sys
 import threading
 import unittest
@@ -9,6 +10,7 @@ import unittest
 import forge
 import trilane
 from ceremony import Ceremony
+from other_node import OtherNode
 from trilane import NatsClient, Platform, wait_until
 
 sys.path.insert(0, str(trilane.SOURCE / "tests" / "integration" / "operator"))
@@ -179,6 +181,25 @@ class Thieves(unittest.TestCase):
         self.publish(2)
         self.at(2)
         self.traffic_flowed()
+
+    def test_nodes_that_lie_about_heads(self):
+        """One that is far ahead drowns no other; one that is near has the row renewed now and then."""
+        self.begin()
+        epoch = self.cp.told()["leader"]["epoch"]
+        for name, ahead in (("far", 2 ** 62), ("near", epoch + 10)):
+            liar = OtherNode(self.p, name)
+            self.addCleanup(liar.silence)
+            liar.speaks(1, serves="1/%d" % ahead)
+        wait_until(lambda: len(self.answers()) >= 3, 60, "three epochs that answer")
+        times = self.answers()
+        self.assertGreaterEqual(min(b - a for a, b in zip(times, times[1:])), 1.9, times)
+        self.traffic_flowed()
+
+    def answers(self):
+        """When nodes' words were answered by an epoch, in seconds."""
+        lines = [line for line in self.cp.log().splitlines() if "foreign_head_at_nodes" in line]
+        return [datetime.datetime.fromisoformat(line.split()[0][3:].replace("Z", "+00:00"))
+                .timestamp() for line in lines]
 
     def test_a_leaked_manifest_key_besides(self):
         """With both keys a thief's content is served until the root that takes them away; a version

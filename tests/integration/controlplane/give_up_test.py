@@ -8,6 +8,7 @@ import sqlite3
 import unittest
 
 import trilane
+from other_node import OtherNode
 from trilane import NatsClient, Platform, wait_until
 
 TOKENS = {name: "%s-token-of-this-test" % name for name in ("web", "shop")}
@@ -136,6 +137,18 @@ class GivingUp(unittest.TestCase):
         wait_until(lambda: self.node.version() == 3, 60, "the node to serve it")
         self.assertEqual(self.asks("web"), "IDENTITY_REVOKED")
         self.assertEqual(self.changes(1, 3), [])
+
+    def test_a_nodes_word_that_nobody_believes_holds_nothing_up(self):
+        """One that says it serves what cannot be keeps nothing from being adopted."""
+        self.publish(1)
+        self.lose(lambda: self.publish(2))
+        liar = OtherNode(self.p, "liar")
+        self.addCleanup(liar.silence)
+        liar.speaks(1, serves=str(2 ** 62))
+        wait_until(lambda: 2 ** 62 in [n["version"] for n in self.cp.json("status")["nodes"]],
+                   what="its word to be heard")
+        answer = self.cp.json("recover", "--wait", "no", "-m", "adopted")
+        self.assertEqual(answer["record"]["version"], 2)
 
     def test_a_row_that_was_damaged_is_given_up(self):
         """As if it had never been: the one below it is the newest, and what it revokes stays."""

@@ -63,8 +63,13 @@ static void enrol(size_t index, bool removed)
 /* A status of a node, signed by a pair. */
 static struct buf sealed(const struct key_pair *by, const char *node, uint64_t count, int64_t at_ms)
 {
-    struct status s = {
-        .version = count, .state = SNAP_GOOD, .at_ms = at_ms, .format = 1, .count = count};
+    struct status s = {.version = count,
+                       .epoch = count,
+                       .sequence = count,
+                       .state = SNAP_GOOD,
+                       .at_ms = at_ms,
+                       .format = 1,
+                       .count = count};
     struct buf out = BUF_MAX(4096);
     (void)snprintf(s.node, sizeof(s.node), "%s", node);
     assert_int_equal(status_seal(&s, environment, by, &out).code, E_OK);
@@ -179,6 +184,7 @@ static void a_row_alone_is_believed_in_nothing(void **state)
 {
     (void)state;
     struct cp_fleet_order order;
+    const struct cp_fleet_order any = {.epoch = UINT64_MAX, .version = UINT64_MAX};
     enrol_unproved(0, &pairs[0]);
     offer(7);
     struct cp_fleet_node node = listed("node-0");
@@ -187,7 +193,7 @@ static void a_row_alone_is_believed_in_nothing(void **state)
     assert_true(node.claimed && node.live); /* what needs more than it can do is held up. */
     assert_int_equal(node.status.version, 7);
     assert_int_equal(tally().live, 0);
-    cp_roll_order(roll, &now, &order);
+    cp_roll_order(roll, &now, &any, &order);
     assert_int_equal(order.version, 0);
     assert_int_equal(counters().accepted, 0);
     assert_int_equal(counters().unverified, 1);
@@ -204,6 +210,21 @@ static void a_row_alone_is_believed_in_nothing(void **state)
     pass_ms(2000);
     offer(8);
     assert_int_equal(counters().accepted, 1);
+}
+
+static void what_nobody_believes_drowns_nothing(void **state)
+{
+    (void)state;
+    struct cp_fleet_order order;
+    const struct cp_fleet_order most = {.epoch = 5, .version = 5};
+    enrol(0, false);
+    enrol(1, false);
+    offer_as("node-0", &pairs[0], "node-0", 5, now.wall_ms);
+    offer_as("node-1", &pairs[1], "node-1", 6, now.wall_ms);
+    cp_roll_order(roll, &now, &most, &order);
+    assert_int_equal(order.epoch, 5);
+    assert_int_equal(order.sequence, 5);
+    assert_int_equal(order.version, 5);
 }
 
 static void a_row_alone_takes_no_nodes_place(void **state)
@@ -555,6 +576,7 @@ int main(void)
         TEST(a_status_is_the_enrolled_keys),
         TEST(a_key_file_enrols_by_hand),
         TEST(a_row_alone_is_believed_in_nothing),
+        TEST(what_nobody_believes_drowns_nothing),
         TEST(a_row_alone_takes_no_nodes_place),
         TEST(a_removed_node_counts_no_more),
         TEST(another_key_is_another_node),
