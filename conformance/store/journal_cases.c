@@ -189,6 +189,38 @@ static void old_publications_go_and_their_numbers_stay(void **state)
     assert_int_equal(rig_hand(f), 4);
 }
 
+/* As if they had never been: what is used by the one below them is used on. */
+static void rows_above_go_and_may_come_again(void **state)
+{
+    struct rig *f = *state;
+    const uint64_t kept = limits.history_versions;
+    const struct cp_store_chunk both[] = {rig_chunk("first"), rig_chunk("later")};
+    struct cp_fence lost = f->fence;
+    struct cp_record record;
+    bool any = false;
+    lost.epoch++;
+    (void)rig_publish(f, &both[0], 1);
+    (void)rig_publish(f, &both[1], 1);
+    must_fail(f->ops->drop_above(f->store, &lost, 1, 2), E_NOT_LEADER);
+    must_fail(f->ops->drop_above(f->store, &f->fence, 1, 3), E_CONFLICT);
+    must(f->ops->latest(f->store, "dev", &record));
+    assert_int_equal(record.version, 2);
+    must(f->ops->drop_above(f->store, &f->fence, 1, 2));
+    must(f->ops->drop_above(f->store, &f->fence, 1, 2)); /* its answer was lost. */
+    must(f->ops->latest(f->store, "dev", &record));
+    assert_int_equal(record.version, 1);
+    struct cp_publication second = rig_publication(2, both, 2);
+    must(f->ops->publish(f->store, &f->fence, &second));
+    assert_int_equal(rig_publish(f, both, 2), 3);
+    limits.history_versions = 2;
+    must(f->ops->drop_old(f->store, &f->fence, &any));
+    limits.history_versions = kept;
+    assert_true(any);
+    struct buf text = BUF_MAX(64);
+    must(f->ops->chunk_get(f->store, both[0].raw_digest, &text));
+    buf_free(&text);
+}
+
 static void environments_are_apart(void **state)
 {
     struct rig *f = *state;
@@ -486,6 +518,7 @@ const struct CMUnitTest journal_cases[] = {
     RIG_CASE(a_visitor_can_stop_the_walk),
     RIG_CASE(history_is_newest_first_and_pages),
     RIG_CASE(old_publications_go_and_their_numbers_stay),
+    RIG_CASE(rows_above_go_and_may_come_again),
     RIG_CASE(environments_are_apart),
     RIG_CASE(a_chunk_stays_as_long_as_a_version_names_it),
     RIG_CASE(known_chunks_are_found_in_order),
