@@ -295,13 +295,14 @@ bool cp_roll_wants_restore(struct cp_roll *roll)
 /* ---- judging ---- */
 
 /* Whether a node found something else in the bucket than what was put there, or nothing. Which key
- * a stranger's object was signed with makes no difference: ours has to be put again. */
+ * a stranger's object was signed with makes no difference: ours has to be put again. A head that is
+ * no stranger's is by a key of a root that the node did not find. */
 static bool says_bucket_is_wrong(const struct status *status)
 {
     static const enum err_code codes[] = {
-        E_ROOT_MISSING,       E_ROOT_MALFORMED,    E_ROOT_UNSIGNED,  E_MANIFEST_MISSING,
-        E_MANIFEST_MALFORMED, E_MANIFEST_UNSIGNED, E_MANIFEST_MIXED, E_MANIFEST_WRONG_KEY,
-        E_CHUNK_MISSING,      E_CHUNK_TAMPERED,
+        E_HEAD_UNSIGNED,  E_HEAD_WRONG_KEY,     E_ROOT_MISSING,       E_ROOT_MALFORMED,
+        E_ROOT_UNSIGNED,  E_MANIFEST_MISSING,   E_MANIFEST_MALFORMED, E_MANIFEST_UNSIGNED,
+        E_MANIFEST_MIXED, E_MANIFEST_WRONG_KEY, E_CHUNK_MISSING,      E_CHUNK_TAMPERED,
     };
     for (size_t i = 0; i < sizeof(codes) / sizeof(codes[0]); i++) {
         if (status->code == (uint32_t)codes[i]) {

@@ -334,10 +334,11 @@ static void check_numbers(struct node *n, const struct judge *j, const struct di
     n->high_life = n->machine.process.life;
 }
 
-static void check_model(struct node *n, const struct dp_apply *a)
+static void check_model(struct node *n, const struct dp_apply *a, const struct disk_floor *floor)
 {
     if (a->model == NULL) {
-        bool crashed = a->standing.last_code == E_CRASHED_NODE;
+        bool crashed = a->standing.last_code == E_CRASHED_NODE ||
+                       refused_has(&floor->refused, floor->present.digest);
         if (!a->standing.starting && n->high.committed && !crashed) {
             sim_fail("%s serves nothing: %s", n->name, err_name(a->standing.last_code));
         }
@@ -360,7 +361,8 @@ void node_check(struct node *node)
 {
     const struct dp_apply *a = node->apply;
     if (node->machine.process.alive && a != NULL) {
-        check_numbers(node, &a->judge, disk_floor(a->disk));
-        check_model(node, a);
+        const struct disk_floor *floor = disk_floor(a->disk);
+        check_numbers(node, &a->judge, floor);
+        check_model(node, a, floor);
     }
 }

@@ -93,6 +93,21 @@ static bool differs(struct slice a, struct slice b, size_t from, size_t to)
     return memcmp(a.ptr + from, b.ptr + from, to - from) != 0;
 }
 
+/* A copied run may make one key of two, which no container has. */
+static bool has_a_key_twice(struct slice container)
+{
+    const uint8_t *ids = container.ptr + CONTAINER_HEADER_SIZE;
+    for (size_t i = 0; i < container.ptr[AT_COUNT]; i++) {
+        for (size_t k = 0; k < i; k++) {
+            if (memcmp(ids + i * CONTAINER_SIGNATURE_SIZE, ids + k * CONTAINER_SIGNATURE_SIZE,
+                       KEY_ID_SIZE) == 0) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
 unsigned bytes_parts(struct slice original, struct slice b)
 {
     if (original.size != b.size) {
@@ -102,7 +117,7 @@ unsigned bytes_parts(struct slice original, struct slice b)
     unsigned parts = 0;
     bool header = differs(original, b, 0, AT_ENVIRONMENT) ||
                   differs(original, b, AT_BODY_SIZE, CONTAINER_HEADER_SIZE);
-    parts |= header ? PART_HEADER : 0;
+    parts |= header || has_a_key_twice(b) ? PART_HEADER : 0;
     parts |= differs(original, b, AT_ENVIRONMENT, AT_BODY_SIZE) ? PART_ENVIRONMENT : 0;
     parts |= differs(original, b, CONTAINER_HEADER_SIZE, body) ? PART_SIGNATURES : 0;
     parts |= differs(original, b, body, b.size) ? PART_BODY : 0;

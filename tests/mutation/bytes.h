@@ -10,7 +10,7 @@
 
 /* Parts of a container, as a set. */
 enum bytes_part {
-    PART_HEADER = 1, /* magic, format, kind, count, size, reserved. */
+    PART_HEADER = 1, /* magic, format, kind, count, size, reserved; or one key signs twice. */
     PART_ENVIRONMENT = 2,
     PART_SIGNATURES = 4,
     PART_BODY = 8,

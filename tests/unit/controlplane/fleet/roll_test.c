@@ -519,6 +519,13 @@ static void a_missing_chunk_wants_a_restore(void **state)
     assert_true(cp_roll_wants_restore(roll));
     assert_false(cp_roll_wants_restore(roll));
     assert_int_equal(tally().refusing, 1);
+    s.code = E_HEAD_UNSIGNED; /* by a key of a root that it does not find. */
+    s.count = 3;
+    buf_clear(&bytes);
+    assert_int_equal(status_seal(&s, environment, &pairs[0], &bytes).code, E_OK);
+    pass_ms(1000);
+    cp_roll_offer(roll, SLICE_LIT("node-0"), buf_slice(&bytes), &now);
+    assert_true(cp_roll_wants_restore(roll));
     enrol(1, false);
     offer_as("node-1", &pairs[1], "node-1", 1, now.wall_ms);
     assert_int_equal(tally().live, 2);
