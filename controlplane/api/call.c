@@ -220,7 +220,11 @@ static struct err do_work(struct cp_call *call, struct cp_publish_room *room, st
     if (cp_call_writes(call->kind)) {
         (void)memcpy(work->request, call->request, sizeof(work->request));
     }
-    if (err_ok(work->result) && cp_call_writes(call->kind) && is_cut_off(room)) {
+    const bool begins = err_ok(work->result) && cp_call_writes(call->kind);
+    if (begins && atomic_load(&call->abandoned)) {
+        /* Whoever left while it waited was told of no publication. */
+        work->result = FAIL(E_CANCELLED);
+    } else if (begins && is_cut_off(room)) {
         work->result = refuse_cut_off(call, work);
     } else if (err_ok(work->result)) {
         if (work->kind == CP_WORK_RECOVER) {
