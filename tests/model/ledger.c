@@ -197,7 +197,8 @@ static struct snap_set *load_set(struct cp_store *store, const struct cp_record 
 }
 
 /* Which content it is: a request is named by it, a rollback has that of another version, and what
- * is adopted is known already. */
+ * is adopted is known already. 0: nobody knows, for it was but proposed when who stole a head key
+ * had nodes serve it. */
 static uint64_t number_of(const struct cp_record *record)
 {
     uint64_t version = record->origin == 0 ? record->version : record->origin;
@@ -297,10 +298,10 @@ bool ledger_request(const char *request, uint64_t *out_version)
     return false;
 }
 
-uint64_t ledger_content(uint64_t version)
+bool ledger_holds(uint64_t version, uint64_t number)
 {
     const struct entry *e = find_entry(version);
-    return e != NULL && e->is_there ? e->number : 0;
+    return e != NULL && e->is_there && (e->number == number || e->number == 0);
 }
 
 uint64_t ledger_count(void)

@@ -48,8 +48,9 @@ uint64_t ledger_newest(void);
 /* Whether a request was published, as which version. */
 bool ledger_request(const char *request, uint64_t *out_version);
 
-/* Which content a version has that the database knows; 0: it knows none of that number. */
-uint64_t ledger_content(uint64_t version);
+/* Whether the database knows the version, and its content is the one of that number, as far as that
+ * is known: of what was adopted and never published it is not. */
+bool ledger_holds(uint64_t version, uint64_t number);
 
 /* How many publications there were. */
 uint64_t ledger_count(void);
