@@ -3,7 +3,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
+#include <sys/pidfd.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -11,12 +13,14 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "common/base/clock.h"
 #include "common/base/scope.h"
 #include "controlplane/signer/wire.h"
 
 enum {
     GREETING_S = 30, /* a start: our binary, the keys, the sandbox; on a slow machine, too. */
     ANSWER_S = 5,    /* one write to disk and one signature. */
+    END_MS = 2000,   /* its last write, and wiping its keys. */
 };
 
 const char *signer_child_key(int kept_fd, int index, const char *file)
@@ -99,12 +103,26 @@ struct err signer_child_greeting(const struct signer_child *child, void *out, si
     return set_timeouts(child->fd, ANSWER_S);
 }
 
+static bool ends_by_itself(pid_t pid)
+{
+    auto_close int fd = pidfd_open(pid, 0);
+    const uint64_t end_ns = clock_mono_ns() + UINT64_C(1000000) * END_MS;
+    uint64_t now_ns = clock_mono_ns();
+    int ready = 0;
+    while (fd >= 0 && ready <= 0 && now_ns < end_ns) { /* ends: by its time. */
+        struct pollfd over = {.fd = fd, .events = POLLIN};
+        ready = poll(&over, 1, (int)((end_ns - now_ns) / 1000000) + 1);
+        now_ns = clock_mono_ns();
+    }
+    return ready > 0;
+}
+
 int signer_child_end(struct signer_child *child, bool hangs)
 {
     int status = 0;
     scope_close(&child->fd);
     if (child->pid > 0) {
-        if (hangs) {
+        if (hangs || !ends_by_itself(child->pid)) {
             (void)kill(child->pid, SIGKILL);
         }
         while (waitpid(child->pid, &status, 0) < 0 && errno == EINTR) {

@@ -47,7 +47,8 @@ MUST_CHECK struct err signer_child_start(const struct signer_child_plan *plan,
 MUST_CHECK struct err signer_child_greeting(const struct signer_child *child, void *out,
                                             size_t size);
 
-/* It ends at the end of its input; one that 'hangs' is killed. How it ended, as wait() gives it. */
+/* It ends at the end of its input, and wipes its keys; one that 'hangs', or does not end within
+ * two seconds, is killed. How it ended, as wait() gives it. */
 int signer_child_end(struct signer_child *child, bool hangs);
 
 /* Whether it ended by itself; then *out_status is how, as wait() gives it. */

@@ -70,12 +70,6 @@ static bool same_keys(const struct cp_signer_hello *a, const struct cp_signer_he
            memcmp(a->head_public, b->head_public, KEY_PUBLIC_SIZE) == 0;
 }
 
-/* It is not waited for: it may be stopped, and what it signed is in its state before it says so. */
-static void end(struct running *r)
-{
-    (void)signer_child_end(&r->child, /* hangs= */ true);
-}
-
 /* Starts one, and has its keys judged unless they are those of 'before' (NULL: none). */
 static struct err start_judged(const struct cp_signer *s, const struct cp_signer_hello *before,
                                bool urgent, struct running *out, struct buf *message)
@@ -90,7 +84,7 @@ static struct err start_judged(const struct cp_signer *s, const struct cp_signer
         e = s->options.accept(s->options.accept_ctx, &r.hello, message);
     }
     if (!err_ok(e)) {
-        end(&r);
+        (void)signer_child_end(&r.child, /* hangs= */ true);
         return e;
     }
     *out = r;
@@ -149,7 +143,7 @@ void cp_signer_stop(struct cp_signer *signer)
         return;
     }
     lock_take(&signer->shared.lock);
-    end(&signer->shared.now);
+    (void)signer_child_end(&signer->shared.now.child, /* hangs= */ false);
     lock_drop(&signer->shared.lock);
     lock_free(&signer->shared.lock);
     for (size_t i = 0; i < SIGNER_KEYS; i++) {
@@ -176,7 +170,7 @@ bool cp_signer_is_gone(struct cp_signer *signer)
 
 static struct err restart(struct cp_signer *s, struct buf *message) REQUIRES(s->shared.lock)
 {
-    end(&s->shared.now);
+    (void)signer_child_end(&s->shared.now.child, /* hangs= */ true);
     if (WIFSIGNALED(s->shared.end)) { /* SIGSYS: it wanted what its sandbox does not allow. */
         TRY(buf_addf(message, "the signer had ended by SIG%s; ",
                      sigabbrev_np(WTERMSIG(s->shared.end))));
@@ -201,7 +195,7 @@ static struct err reload(struct cp_signer *s, bool *out_changed, struct buf *mes
     TRY(start_judged(s, &s->shared.now.hello, /* urgent= */ true, &next, message));
     /* The same keys: the one that runs knows its sequence, and goes on. */
     *out_changed = s->shared.now.child.fd < 0 || !same_keys(&s->shared.now.hello, &next.hello);
-    end(*out_changed ? &s->shared.now : &next);
+    (void)signer_child_end(*out_changed ? &s->shared.now.child : &next.child, /* hangs= */ false);
     if (*out_changed) {
         s->shared.now = next;
     }

@@ -2,8 +2,10 @@
  * either. */
 #include "controlplane/signer/child.h"
 
+#include <signal.h>
 #include <sys/socket.h>
 #include <sys/time.h>
+#include <sys/wait.h>
 
 #include "controlplane/signer/wire.h"
 
@@ -67,12 +69,38 @@ static void one_that_ends_before_its_greeting_is_gone(void **state)
     assert_int_equal(signer_child_end(&child, /* hangs= */ false), 0);
 }
 
+/* So that it wipes its keys. */
+static void one_whose_input_ends_has_time_to_end(void **state)
+{
+    (void)state;
+    char words[GREETING];
+    struct signer_child child = start("printf hello >&3; read line <&3; exit 7");
+    assert_int_equal(signer_child_greeting(&child, words, GREETING).code, E_OK);
+    int how = signer_child_end(&child, /* hangs= */ false);
+    assert_true(WIFEXITED(how));
+    assert_int_equal(WEXITSTATUS(how), 7);
+}
+
+static void one_that_is_stopped_is_not_waited_for(void **state)
+{
+    (void)state;
+    char words[GREETING];
+    struct signer_child child = start("printf hello >&3; read line <&3");
+    assert_int_equal(signer_child_greeting(&child, words, GREETING).code, E_OK);
+    assert_int_equal(kill(child.pid, SIGSTOP), 0);
+    int how = signer_child_end(&child, /* hangs= */ false); /* returns. */
+    assert_true(WIFSIGNALED(how));
+    assert_int_equal(WTERMSIG(how), SIGKILL);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_start_has_longer_than_an_answer),
         cmocka_unit_test(an_urgent_start_has_no_longer_than_an_answer),
         cmocka_unit_test(one_that_ends_before_its_greeting_is_gone),
+        cmocka_unit_test(one_whose_input_ends_has_time_to_end),
+        cmocka_unit_test(one_that_is_stopped_is_not_waited_for),
     };
     return cmocka_run_group_tests_name("signer.child", tests, NULL, NULL);
 }
