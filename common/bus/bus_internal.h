@@ -35,6 +35,7 @@ MUST_CHECK struct err message_make(const struct bus_outgoing *from, struct slice
 
 /* nats.c's as ours, a copy. E_NO_MEMORY, E_TOO_LARGE past BUS_HEADER_MAX headers. */
 MUST_CHECK struct err message_copy(natsMsg *from, void *ctx, struct bus_message **out);
+/* The same without its headers, which are not looked at. */
 MUST_CHECK struct err message_copy_payload(natsMsg *from, void *ctx, struct bus_message **out);
 
 /* What a message weighs in bounds of bytes. */
