@@ -114,8 +114,7 @@ static void send_request(struct op_call *call, struct h2_conn *conn);
 static MUST_CHECK struct err pick_untried(struct op_call *call)
 {
     struct dp_request *rq = call->rq;
-    return op_upstreams_pick(rq->pool->lanes[DP_LANE_OPERATOR], rq->cluster, rq->transport,
-                             dp_model_version(rq->model), &call->tries, &call->endpoint);
+    return op_upstreams_pick(rq->pool->lanes[DP_LANE_OPERATOR], rq, &call->tries, &call->endpoint);
 }
 
 /* The next endpoint; when there is none left, why the last one was none. */

@@ -48,7 +48,7 @@ struct op_endpoint {
     uint64_t resolved_ns;        /* 0: never; a literal: UINT64_MAX. */
     uint64_t failed_until_ns;    /* left alone until then. */
     uint32_t failed_ms;          /* for how long the next time. */
-    size_t refs;                 /* balances and waits. */
+    size_t refs;                 /* balances, waits and attempts. */
 };
 
 struct balance {
@@ -299,6 +299,19 @@ void op_endpoint_report(struct op_endpoint *endpoint, bool reached)
     endpoint->failed_until_ns = now_ns + endpoint->failed_ms * 1000000ULL;
 }
 
+void op_attempt_begin(struct op_endpoint *endpoint)
+{
+    endpoint->refs++;
+}
+
+void op_attempt_end(struct op_endpoint *endpoint, const struct op_outcome *how)
+{
+    if (how->end == OP_END_ANSWERED) {
+        op_endpoint_report(endpoint, /* reached: */ true);
+    }
+    endpoint->refs--;
+}
+
 struct slice op_endpoint_text(const struct op_endpoint *endpoint)
 {
     return slice_str(endpoint->text);
@@ -447,15 +460,15 @@ static size_t first_untried(const struct balance *b, const struct op_tries *trie
     return failed;
 }
 
-struct err op_upstreams_pick(struct op_upstreams *ups, const struct dp_cluster *cluster,
-                             const struct dp_transport *transport, uint64_t version,
+struct err op_upstreams_pick(struct op_upstreams *ups, const struct dp_request *rq,
                              struct op_tries *tries, struct op_endpoint **out)
 {
     struct balance *b = NULL;
+    uint64_t version = dp_model_version(rq->model);
     if (version > ups->version) {
         ups->version = version;
     }
-    TRY(balance_get(ups, cluster, transport, version, &b));
+    TRY(balance_get(ups, rq->cluster, rq->transport, version, &b));
     if (b->count == 0) {
         return FAIL(E_NO_HEALTHY_ENDPOINT);
     }

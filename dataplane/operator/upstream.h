@@ -32,6 +32,20 @@ struct op_tries {
     uint64_t tried; /* one bit an endpoint; of more than 64 those that share a bit count as one. */
 };
 
+/* How an attempt at an endpoint ended. */
+enum op_end {
+    OP_END_ANSWERED, /* with a grpc-status, wherever in the answer it stood. */
+    OP_END_FAILED,   /* the upstream reset it, went away, or sent no gRPC. */
+    OP_END_TIMEOUT,  /* no answer by the deadline of the attempt. */
+    OP_END_GIVEN_UP, /* by us or the caller: it says nothing of the endpoint. */
+};
+
+struct op_outcome {
+    enum op_end end;
+    int grpc_status;  /* of an answer. */
+    uint64_t took_ns; /* from the request that was sent to the end; of an answer. */
+};
+
 /* The wait is over: 'conn' has room for one request made before this returns, or 'why' says not. */
 typedef void op_ready_fn(struct op_wait *wait, struct h2_conn *conn, struct err why);
 
@@ -57,11 +71,10 @@ void op_upstreams_look(struct op_upstreams *ups, bool trust);
 void op_upstreams_free(struct op_upstreams *ups);
 
 /*
- * Whose turn it is in the cluster, among those that the call has not tried; 'tries' remembers.
- * *out is borrowed until the turn of the loop ends. NO_HEALTHY_ENDPOINT: all were tried.
+ * Whose turn it is in the request's cluster, among those that the call has not tried; 'tries'
+ * remembers. *out is borrowed until the turn of the loop ends. NO_HEALTHY_ENDPOINT: all were tried.
  */
-MUST_CHECK struct err op_upstreams_pick(struct op_upstreams *ups, const struct dp_cluster *cluster,
-                                        const struct dp_transport *transport, uint64_t version,
+MUST_CHECK struct err op_upstreams_pick(struct op_upstreams *ups, const struct dp_request *rq,
                                         struct op_tries *tries, struct op_endpoint **out);
 
 /* Asks for room for one request: *out is a connection to use at once, or NULL and 'ready' comes. */
@@ -73,6 +86,10 @@ void op_wait_cancel(struct op_wait *wait);
 
 /* How an exchange with the endpoint went, as far as its connections tell. */
 void op_endpoint_report(struct op_endpoint *endpoint, bool reached);
+
+/* An attempt was sent to the endpoint, which is held until op_attempt_end(); once for each. */
+void op_attempt_begin(struct op_endpoint *endpoint);
+void op_attempt_end(struct op_endpoint *endpoint, const struct op_outcome *how);
 
 /* "127.0.0.1:15051"; lives as long as the endpoint. */
 struct slice op_endpoint_text(const struct op_endpoint *endpoint);
