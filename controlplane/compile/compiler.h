@@ -22,6 +22,8 @@
 #include "controlplane/compile/reuse.h"
 #include "controlplane/source/model.h"
 
+#include "trilane/parts/v1/parts.pb-c.h"
+
 /* One thing that people name, for differences. */
 struct cp_item {
     struct slice kind;   /* "Service", "rule". */
@@ -137,6 +139,10 @@ static inline char *cp_transport_id(const struct cp_ref *ref)
 /* Texts as protobuf-c wants a repeated string. */
 MUST_CHECK struct err cp_strings(struct cp_compiler *c, const struct cp_texts *texts,
                                  size_t *out_count, char ***out);
+
+/* What a service says of its endpoints beside their addresses, into the part of its cluster. */
+MUST_CHECK struct err cp_pack_balancing(struct cp_compiler *c, const struct cp_service *service,
+                                        Trilane__Parts__V1__Cluster *part);
 
 MUST_CHECK struct err cp_compile_routing(struct cp_compiler *c);
 MUST_CHECK struct err cp_compile_trust(struct cp_compiler *c);

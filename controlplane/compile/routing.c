@@ -473,6 +473,7 @@ static MUST_CHECK struct err pack_cluster(struct cp_compiler *c, const struct cp
     TRY(pack_endpoints(c, &service->endpoints, &part));
     part.transport = cp_transport_id(&service->transport);
     TRY(cp_strings(c, &service->grpc_services, &part.n_grpc_services, &part.grpc_services));
+    TRY(cp_pack_balancing(c, service, &part));
     return cp_emit(c, CP_PART_ROUTING, id, &part.base, service->meta.at);
 }
 

@@ -391,6 +391,7 @@ static MUST_CHECK struct err check_services(struct checking *c, struct map *seen
     for (size_t i = 0; i < all->count; i++) {
         struct cp_service *service = (struct cp_service *)all->items[i];
         TRY(service->meta.proven ? OK : check_endpoints(c, service));
+        TRY(service->meta.proven ? OK : cp_check_balance(c->diags, service));
         if (service->meta.apart) {
             continue; /* of a double, which was refused, all of it is there twice */
         }

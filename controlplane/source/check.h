@@ -35,6 +35,9 @@ struct cp_losses {
 MUST_CHECK struct err cp_check_model(struct cp_model *model, struct cp_diags *diags,
                                      const struct cp_losses *losses);
 
+/* Rules of a Service's balance, outlierDetection and circuitBreakers. E_NO_MEMORY. */
+MUST_CHECK struct err cp_check_balance(struct cp_diags *diags, const struct cp_service *service);
+
 /*
  * The file that 'path' names from the directory of file 'from', in the set; NULL: none. *out_name
  * is the name that it has there; empty when the path leads out of the set.

@@ -110,6 +110,150 @@ static const struct cp_field endpoint_fields[] = {
 };
 static const struct cp_shape endpoint_shape = {SHAPE(endpoint_fields, struct cp_endpoint)};
 
+static const struct cp_field hash_by_fields[] = {
+    {.name = "header",
+     .type = CP_TYPE_TEXT,
+     .form = CP_FORM_HEADER,
+     .offset = offsetof(struct cp_hash_by, header),
+     .help = "The value of this header."},
+    {.name = "tenant",
+     .type = CP_TYPE_BOOL,
+     .min = 1,
+     .offset = offsetof(struct cp_hash_by, tenant),
+     .help = "true: the caller's tenant."},
+};
+static const struct cp_shape hash_by_shape = {SHAPE(hash_by_fields, struct cp_hash_by),
+                                              .one_of = "header|tenant"};
+
+static const struct cp_field balance_fields[] = {
+    {.name = "policy",
+     .type = CP_TYPE_CHOICE,
+     .choices = "roundRobin|leastRequest|pickFirst|ringHash|rendezvous|peakEwma",
+     .dflt = "roundRobin",
+     .offset = offsetof(struct cp_balance, policy),
+     .help = "Which endpoint a call goes to. leastRequest and peakEwma take the better of two that "
+             "are drawn by weight: fewer calls under way, or those times the latency. pickFirst: "
+             "the heaviest that is well."},
+    {.name = "hashBy",
+     .type = CP_TYPE_OBJECT,
+     .shape = &hash_by_shape,
+     .offset = offsetof(struct cp_balance, hash_by),
+     .help = "Of ringHash and rendezvous: calls that have this in common go to one endpoint. A "
+             "call that lacks it is drawn by weight."},
+    {.name = "slowStart",
+     .type = CP_TYPE_DURATION,
+     .min = 100,
+     .max = 3600000,
+     .offset = offsetof(struct cp_balance, slow_start_ms),
+     .help = "An endpoint that comes, or comes back, has a tenth of its share at first, and all of "
+             "it after this time. Without it: at once."},
+    {.name = "panicThreshold",
+     .type = CP_TYPE_COUNT,
+     .dflt = "50",
+     .max = 100,
+     .offset = offsetof(struct cp_balance, panic_percent),
+     .help = "Percent: when fewer of the endpoints are well all are called. 0: never."},
+};
+static const struct cp_shape balance_shape = {SHAPE(balance_fields, struct cp_balance)};
+
+static const struct cp_field outlier_fields[] = {
+    {.name = "consecutiveFailures",
+     .type = CP_TYPE_COUNT,
+     .dflt = "5",
+     .min = 1,
+     .max = 100000,
+     .offset = offsetof(struct cp_outlier_detection, consecutive_failures),
+     .help =
+         "So many failures in a row eject an endpoint. Each worker of a node counts by itself."},
+    {.name = "statuses",
+     .type = CP_TYPE_FLAGS,
+     .choices = "CANCELLED|UNKNOWN|INVALID_ARGUMENT|DEADLINE_EXCEEDED|NOT_FOUND|ALREADY_EXISTS|"
+                "PERMISSION_DENIED|RESOURCE_EXHAUSTED|FAILED_PRECONDITION|ABORTED|OUT_OF_RANGE|"
+                "UNIMPLEMENTED|INTERNAL|UNAVAILABLE|DATA_LOSS|UNAUTHENTICATED",
+     .min = 1,
+     .offset = offsetof(struct cp_outlier_detection, statuses),
+     .help =
+         "grpc-status that is a failure, in the trailers, too. Without it: UNKNOWN, "
+         "DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE and DATA_LOSS. A call that is reset always is "
+         "one; what is not answered in time counts as DEADLINE_EXCEEDED."},
+    {.name = "interval",
+     .type = CP_TYPE_DURATION,
+     .dflt = "10s",
+     .min = 100,
+     .max = 3600000,
+     .offset = offsetof(struct cp_outlier_detection, interval_ms),
+     .help = "How often success rates are judged."},
+    {.name = "baseEjectionTime",
+     .type = CP_TYPE_DURATION,
+     .dflt = "30s",
+     .min = 100,
+     .max = 3600000,
+     .offset = offsetof(struct cp_outlier_detection, base_ejection_ms),
+     .help = "For how long an endpoint is ejected, times the times that it was, and up to a tenth "
+             "more."},
+    {.name = "maxEjectionTime",
+     .type = CP_TYPE_DURATION,
+     .dflt = "300s",
+     .min = 100,
+     .max = 86400000,
+     .offset = offsetof(struct cp_outlier_detection, max_ejection_ms),
+     .place = offsetof(struct cp_outlier_detection, max_ejection_at),
+     .help = "And never for longer."},
+    {.name = "maxEjectionPercent",
+     .type = CP_TYPE_COUNT,
+     .dflt = "10",
+     .min = 1,
+     .max = 100,
+     .offset = offsetof(struct cp_outlier_detection, max_ejection_percent),
+     .help = "Of the endpoints no more are ejected at once; of several, one always may be."},
+    {.name = "successRateMinimumHosts",
+     .type = CP_TYPE_COUNT,
+     .dflt = "5",
+     .max = 10000,
+     .offset = offsetof(struct cp_outlier_detection, success_rate_hosts),
+     .help = "Success rates are judged when so many endpoints had enough calls. 0: never."},
+    {.name = "successRateRequestVolume",
+     .type = CP_TYPE_COUNT,
+     .dflt = "100",
+     .min = 1,
+     .max = 1000000,
+     .offset = offsetof(struct cp_outlier_detection, success_rate_requests),
+     .help = "Enough calls of an endpoint, in an interval and a worker."},
+    {.name = "successRateStdevFactor",
+     .type = CP_TYPE_COUNT,
+     .dflt = "1900",
+     .min = 1,
+     .max = 1000000,
+     .offset = offsetof(struct cp_outlier_detection, success_rate_stdev_milli),
+     .help = "Thousandths: an endpoint whose success rate is so many standard deviations below the "
+             "mean is ejected."},
+};
+static const struct cp_shape outlier_shape = {SHAPE(outlier_fields, struct cp_outlier_detection)};
+
+static const struct cp_field breaker_fields[] = {
+    {.name = "maxRequests",
+     .type = CP_TYPE_COUNT,
+     .min = 1,
+     .max = 1000000,
+     .offset = offsetof(struct cp_circuit_breakers, requests),
+     .help = "Calls under way. Without it: no bound."},
+    {.name = "maxPendingRequests",
+     .type = CP_TYPE_COUNT,
+     .min = 1,
+     .max = 1000000,
+     .offset = offsetof(struct cp_circuit_breakers, pending),
+     .help = "Calls that wait for a connection. Without it: upstream-pending for each endpoint."},
+    {.name = "maxConnections",
+     .type = CP_TYPE_COUNT,
+     .min = 1,
+     .max = 4096,
+     .offset = offsetof(struct cp_circuit_breakers, connections),
+     .help = "Connections to one endpoint. Without it: upstream-connections for each worker."},
+};
+static const struct cp_shape breaker_shape = {SHAPE(breaker_fields, struct cp_circuit_breakers),
+                                              .required =
+                                                  "maxRequests|maxPendingRequests|maxConnections"};
+
 static const struct cp_field service_fields[] = {
     {.name = "traits",
      .type = CP_TYPE_PAIRS,
@@ -140,6 +284,23 @@ static const struct cp_field service_fields[] = {
      .max = 16,
      .offset = offsetof(struct cp_service, tokens),
      .help = "Digests of static bearer tokens by which it may prove who it is."},
+    {.name = "balance",
+     .type = CP_TYPE_OBJECT,
+     .shape = &balance_shape,
+     .offset = offsetof(struct cp_service, balance),
+     .help = "How calls are spread over the endpoints. Without it: in turn, by weight."},
+    {.name = "outlierDetection",
+     .type = CP_TYPE_OBJECT,
+     .shape = &outlier_shape,
+     .offset = offsetof(struct cp_service, outlier_detection),
+     .help = "An endpoint that fails gets no calls for a while. Without it: one that refuses "
+             "connections alone."},
+    {.name = "circuitBreakers",
+     .type = CP_TYPE_OBJECT,
+     .shape = &breaker_shape,
+     .offset = offsetof(struct cp_service, circuit_breakers),
+     .help = "What a node takes on at most for this service; each of its workers has its part, "
+             "rounded up. What is above is refused."},
 };
 
 /* ---- Route ---- */

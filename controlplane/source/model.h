@@ -114,6 +114,55 @@ struct cp_endpoints {
     size_t count;
 };
 
+/* By what a policy hashes: one of the two. */
+struct cp_hash_by {
+    struct cp_pos at; /* line 0: not given. */
+    bool faulty;
+    struct cp_text header;
+    uint64_t tenant; /* 1: the caller's. */
+};
+
+enum cp_balance_policy {
+    CP_BALANCE_ROUND_ROBIN,
+    CP_BALANCE_LEAST_REQUEST,
+    CP_BALANCE_PICK_FIRST,
+    CP_BALANCE_RING_HASH,
+    CP_BALANCE_RENDEZVOUS,
+    CP_BALANCE_PEAK_EWMA,
+};
+
+struct cp_balance {
+    struct cp_pos at; /* line 0: not given. */
+    bool faulty;
+    uint64_t policy; /* a cp_balance_policy. */
+    struct cp_hash_by hash_by;
+    uint64_t slow_start_ms; /* 0: none. */
+    uint64_t panic_percent; /* 0: never. */
+};
+
+struct cp_outlier_detection {
+    struct cp_pos at; /* line 0: not given. */
+    bool faulty;
+    uint64_t consecutive_failures;
+    uint64_t statuses; /* bits 1 << (gRPC status - 1); 0: the usual ones. */
+    uint64_t interval_ms;
+    uint64_t base_ejection_ms;
+    uint64_t max_ejection_ms;
+    struct cp_pos max_ejection_at;
+    uint64_t max_ejection_percent;
+    uint64_t success_rate_hosts;
+    uint64_t success_rate_requests;
+    uint64_t success_rate_stdev_milli;
+};
+
+struct cp_circuit_breakers {
+    struct cp_pos at; /* line 0: not given. */
+    bool faulty;
+    uint64_t requests; /* 0: no such bound, as of the others. */
+    uint64_t pending;
+    uint64_t connections;
+};
+
 struct cp_service {
     struct cp_meta meta;
     struct cp_pairs traits;
@@ -121,6 +170,9 @@ struct cp_service {
     struct cp_endpoints endpoints;
     struct cp_ref transport;
     struct cp_texts tokens; /* "blake2b:<64 hex>". */
+    struct cp_balance balance;
+    struct cp_outlier_detection outlier_detection;
+    struct cp_circuit_breakers circuit_breakers;
 };
 
 struct cp_header_match {

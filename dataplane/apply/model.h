@@ -67,6 +67,56 @@ struct dp_endpoint {
     uint32_t weight; /* above zero. */
 };
 
+/* Of the numbers of a part. */
+enum dp_balance_policy {
+    DP_BALANCE_ROUND_ROBIN,
+    DP_BALANCE_LEAST_REQUEST,
+    DP_BALANCE_PICK_FIRST,
+    DP_BALANCE_RING_HASH,
+    DP_BALANCE_RENDEZVOUS,
+    DP_BALANCE_PEAK_EWMA,
+};
+
+struct dp_ring_point {
+    uint64_t hash;
+    uint32_t index; /* of the endpoint. */
+};
+
+/* How a cluster's calls are spread, and the tables for it: dataplane/apply/balance.h. */
+struct dp_balance {
+    enum dp_balance_policy policy;
+    struct slice hash_header;    /* empty: by the tenant, where the policy hashes. */
+    uint32_t slow_start_ms;      /* zero: none. */
+    uint32_t panic_percent;      /* zero: never. */
+    size_t count;                /* endpoints. */
+    uint64_t weight_sum;         /* never above 32 bits; zero: there are no endpoints. */
+    uint64_t stride;             /* from turn to turn; shares no factor with the sum. */
+    const uint64_t *weight_ends; /* sums of the weights up to each endpoint; NULL: all weigh 1. */
+    const uint32_t *order;       /* pick first: endpoints, the first one first. */
+    const uint64_t *hashes;      /* rendezvous: of each endpoint. */
+    const struct dp_ring_point *ring; /* ring hash: ascending. */
+    size_t ring_size;
+};
+
+struct dp_outlier_detection {
+    uint32_t consecutive_failures; /* zero: nobody is ejected. */
+    uint32_t statuses;             /* bits 1 << gRPC status. */
+    uint32_t interval_ms;
+    uint32_t base_ejection_ms;
+    uint32_t max_ejection_ms;
+    uint32_t max_ejection_percent;
+    uint32_t success_rate_hosts; /* zero: rates are not judged. */
+    uint32_t success_rate_requests;
+    uint32_t success_rate_stdev_milli;
+};
+
+/* Of a node; zero: no such bound. */
+struct dp_circuit_breakers {
+    uint32_t requests;
+    uint32_t pending;
+    uint32_t connections; /* to one endpoint. */
+};
+
 /* A service as something to call. */
 struct dp_cluster {
     struct dp_target target;
@@ -77,6 +127,10 @@ struct dp_cluster {
     size_t endpoint_count;             /* may be zero: NO_HEALTHY_ENDPOINT. */
     const struct slice *grpc_services; /* sorted. */
     size_t grpc_service_count;
+    struct dp_balance balance;
+    struct dp_outlier_detection outliers;
+    struct dp_circuit_breakers breakers;
+    uint8_t print[DIGEST_SHORT_SIZE]; /* of the part's bytes: two of one print are the same. */
 };
 
 struct dp_weighted {

@@ -13,6 +13,7 @@
 #include "common/proto/strict.h"
 #include "common/snapshot/format.h"
 #include "common/snapshot/parts.h"
+#include "dataplane/apply/cluster.h"
 #include "dataplane/apply/decode.h"
 #include "dataplane/request/limit.h"
 #include "dataplane/request/policy.h"
@@ -415,7 +416,8 @@ static struct err decode_cluster(struct dp_part *part, const struct dp_environme
         .grpc_services = services,
         .grpc_service_count = m->n_grpc_services,
     };
-    return decode_endpoints(m, &part->arena, &part->as.cluster);
+    TRY(decode_endpoints(m, &part->arena, &part->as.cluster));
+    return dp_decode_balancing(m, &part->arena, &part->as.cluster);
 }
 
 static struct err decode_topic(struct dp_part *part, const struct dp_environment *environment)
@@ -605,7 +607,11 @@ static struct err fill(const struct part_row *row, const struct dp_part_from *fr
         return FAIL(E_PART_MALFORMED);
     }
     TRY(part_decode(type, from->part.bytes, &part->message));
-    return row->decode(part, from->environment);
+    TRY(row->decode(part, from->environment));
+    if (part->kind == DP_PART_CLUSTER) {
+        ids_digest_short(from->part.bytes, part->as.cluster.print);
+    }
+    return OK;
 }
 
 struct err dp_part_new(const struct dp_part_from *from, struct dp_part **out)

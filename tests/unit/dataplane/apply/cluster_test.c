@@ -1,0 +1,183 @@
+/* Proves that what a cluster's part says of its endpoints is taken within its bounds alone, and
+ * that the tables made of it are right at their edges. */
+#include "dataplane/apply/cluster.h"
+
+#include <stdlib.h>
+
+#include "dataplane/apply/balance.h"
+
+#include "tests/support/cmocka.h"
+#include "tests/support/publisher.h"
+
+enum { ARENA_MAX = 64 << 20 };
+
+struct made {
+    struct arena arena;
+    Trilane__Parts__V1__Cluster m;
+    Trilane__Parts__V1__Balance balance;
+    Trilane__Parts__V1__OutlierDetection outliers;
+    struct dp_endpoint endpoints[2000];
+    struct dp_cluster cluster;
+};
+
+static int set_up(void **state)
+{
+    struct made *t = calloc(1, sizeof(*t));
+    assert_non_null(t);
+    arena_init(&t->arena, 4096, ARENA_MAX);
+    trilane__parts__v1__cluster__init(&t->m);
+    trilane__parts__v1__balance__init(&t->balance);
+    trilane__parts__v1__outlier_detection__init(&t->outliers);
+    t->balance.panic_percent = 50;
+    t->outliers.consecutive_failures = 1;
+    t->outliers.statuses = 1 << 14;
+    t->outliers.interval_ms = 1;
+    t->outliers.base_ejection_ms = 1;
+    t->outliers.max_ejection_ms = 1;
+    t->outliers.max_ejection_percent = 1;
+    for (size_t i = 0; i < 2000; i++) {
+        t->endpoints[i] = (struct dp_endpoint){
+            .address = SLICE_LIT("10.0.0.1"), .port = (uint16_t)(i + 1), .weight = 1};
+    }
+    t->cluster = (struct dp_cluster){.endpoints = t->endpoints, .endpoint_count = 3};
+    *state = t;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    struct made *t = *state;
+    arena_free(&t->arena);
+    free(t);
+    return 0;
+}
+
+static enum err_code decoded(struct made *t)
+{
+    return dp_decode_balancing(&t->m, &t->arena, &t->cluster).code;
+}
+
+static void what_is_absent_is_usual(void **state)
+{
+    struct made *t = *state;
+    assert_int_equal(decoded(t), E_OK);
+    assert_int_equal(t->cluster.balance.policy, DP_BALANCE_ROUND_ROBIN);
+    assert_int_equal(t->cluster.balance.panic_percent, 50);
+    assert_int_equal(t->cluster.outliers.consecutive_failures, 0);
+    assert_int_equal(t->cluster.breakers.requests, 0);
+    t->cluster.endpoint_count = 0;
+    assert_int_equal(decoded(t), E_OK);
+}
+
+static void a_balance_out_of_bounds_is_refused(void **state)
+{
+    struct made *t = *state;
+    t->m.balance = &t->balance;
+    assert_int_equal(decoded(t), E_OK);
+    t->balance.panic_percent = 101;
+    assert_int_equal(decoded(t), E_PART_MALFORMED);
+    t->balance.panic_percent = 100;
+    t->balance.policy = (Trilane__Parts__V1__BalancePolicy)6;
+    assert_int_equal(decoded(t), E_PART_MALFORMED);
+    t->balance.policy = TRILANE__PARTS__V1__BALANCE_POLICY__BALANCE_RENDEZVOUS;
+    assert_int_equal(decoded(t), E_PART_MALFORMED); /* it hashes by nothing, */
+    t->balance.hash_tenant = true;
+    assert_int_equal(decoded(t), E_OK);
+    t->balance.hash_header = publisher_text("x-a");
+    assert_int_equal(decoded(t), E_PART_MALFORMED); /* by two, */
+    t->balance.hash_tenant = false;
+    assert_int_equal(decoded(t), E_OK);
+    t->cluster.endpoint_count = DP_RENDEZVOUS_ENDPOINTS_MAX;
+    assert_int_equal(decoded(t), E_OK);
+    t->cluster.endpoint_count++;
+    assert_int_equal(decoded(t), E_PART_MALFORMED); /* looks at too many, */
+    t->balance.policy = TRILANE__PARTS__V1__BALANCE_POLICY__BALANCE_RING_HASH;
+    assert_int_equal(decoded(t), E_OK);
+    t->balance.policy = TRILANE__PARTS__V1__BALANCE_POLICY__BALANCE_LEAST_REQUEST;
+    assert_int_equal(decoded(t), E_PART_MALFORMED); /* or does not hash. */
+}
+
+static void outlier_detection_out_of_bounds_is_refused(void **state)
+{
+    struct made *t = *state;
+    Trilane__Parts__V1__OutlierDetection *o = &t->outliers;
+    uint32_t *never_zero[] = {&o->consecutive_failures, &o->statuses, &o->interval_ms,
+                              &o->base_ejection_ms, &o->max_ejection_percent};
+    t->m.outlier_detection = o;
+    assert_int_equal(decoded(t), E_OK);
+    for (size_t i = 0; i < sizeof(never_zero) / sizeof(never_zero[0]); i++) {
+        uint32_t before = *never_zero[i];
+        *never_zero[i] = 0;
+        assert_int_equal(decoded(t), E_PART_MALFORMED);
+        *never_zero[i] = before;
+    }
+    o->statuses = 1; /* OK is no failure; nor is what is no status. */
+    assert_int_equal(decoded(t), E_PART_MALFORMED);
+    o->statuses = 1U << 17;
+    assert_int_equal(decoded(t), E_PART_MALFORMED);
+    o->statuses = 1U << 16;
+    assert_int_equal(decoded(t), E_OK);
+    o->max_ejection_percent = 101;
+    assert_int_equal(decoded(t), E_PART_MALFORMED);
+    o->max_ejection_percent = 100;
+    o->base_ejection_ms = 2; /* above the most. */
+    assert_int_equal(decoded(t), E_PART_MALFORMED);
+}
+
+/* The greatest weights that a part can say: shares stay, sums fit. */
+static void weights_are_shared_out_at_their_edges(void **state)
+{
+    struct made *t = *state;
+    t->endpoints[0].weight = UINT32_MAX;
+    t->endpoints[1].weight = 1;
+    t->endpoints[2].weight = UINT32_MAX;
+    assert_int_equal(decoded(t), E_OK);
+    const struct dp_balance *b = &t->cluster.balance;
+    assert_true(b->weight_sum > 3 && b->weight_sum <= UINT32_MAX);
+    assert_int_equal(b->weight_ends[2], b->weight_sum);
+    uint64_t first = b->weight_ends[0];
+    assert_int_equal(b->weight_ends[1], first + 1);
+    assert_int_equal(dp_balance_by_weight(b, 0), 0);
+    assert_int_equal(dp_balance_by_weight(b, first - 1), 0);
+    assert_int_equal(dp_balance_by_weight(b, first), 1);
+    assert_int_equal(dp_balance_by_weight(b, first + 1), 2);
+    assert_int_equal(dp_balance_by_weight(b, b->weight_sum - 1), 2);
+    t->endpoints[0].weight = 7;
+    t->endpoints[1].weight = 7;
+    t->endpoints[2].weight = 7;
+    assert_int_equal(decoded(t), E_OK);
+    assert_null(b->weight_ends); /* each weighs 1. */
+    assert_int_equal(b->weight_sum, 3);
+}
+
+static void a_ring_is_sorted_and_closed(void **state)
+{
+    struct made *t = *state;
+    t->m.balance = &t->balance;
+    t->balance.policy = TRILANE__PARTS__V1__BALANCE_POLICY__BALANCE_RING_HASH;
+    t->balance.hash_tenant = true;
+    t->cluster.endpoint_count = 2000;
+    assert_int_equal(decoded(t), E_OK);
+    const struct dp_balance *b = &t->cluster.balance;
+    assert_in_range(b->ring_size, 2000, DP_RING_POINTS_MAX + 2000);
+    for (size_t i = 1; i < b->ring_size; i++) {
+        assert_true(b->ring[i - 1].hash <= b->ring[i].hash);
+    }
+    assert_int_equal(dp_balance_on_ring(b, 0), 0);
+    assert_int_equal(dp_balance_on_ring(b, b->ring[5].hash), 5);
+    assert_int_equal(dp_balance_on_ring(b, b->ring[5].hash + 1), 6);
+    assert_int_equal(dp_balance_on_ring(b, UINT64_MAX), 0); /* round to the first one. */
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(what_is_absent_is_usual, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_balance_out_of_bounds_is_refused, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(outlier_detection_out_of_bounds_is_refused, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(weights_are_shared_out_at_their_edges, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_ring_is_sorted_and_closed, set_up, tear_down),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
