@@ -76,6 +76,8 @@
       "look at the node's status: it hears no head")                                               \
     X(HTTP_VERSION, 12, 505, CALLER, "this port speaks another version of HTTP",                   \
       "gRPC is HTTP/2 and has its own ports; HTTP/1.1 is for proxy, admin and API ports")          \
+    X(CIRCUIT_OPEN, 14, 503, PEER, "the service has as many calls as a circuit breaker lets by",   \
+      "call less, add endpoints, or raise its circuitBreakers")                                    \
     /* canonical lane */                                                                           \
     X(TYPE_UNKNOWN, 5, 404, CALLER, "no Topic has this canonical type",                            \
       "register the type in a Topic")                                                              \

@@ -349,12 +349,18 @@ static size_t links_probing(const struct h2_pool *pool)
     return count;
 }
 
+static uint64_t connections_max(const struct h2_pool *pool)
+{
+    uint64_t max = pool->target.connections_max;
+    return max == 0 || max > limits.upstream_connections ? limits.upstream_connections : max;
+}
+
 /* Opens the next connection, when those that connect or are asked cannot hold all who wait. */
 static struct err connect_more(struct h2_pool *pool)
 {
     uint64_t coming = pool->stats.connecting + links_probing(pool);
     if (pool->stats.pending <= coming * limits.upstream_streams ||
-        pool->stats.connections >= limits.upstream_connections) {
+        pool->stats.connections >= connections_max(pool)) {
         return OK;
     }
     return link_new(pool);
@@ -502,6 +508,7 @@ static struct err key_make(const struct h2_target *target, struct buf *key)
     TRY(key_add_addr(key, &target->addr));
     TRY(buf_add(key, slice_of(&target->tls, sizeof(struct net_tls *))));
     TRY(buf_add(key, slice_of(&target->connect_timeout_ms, sizeof(target->connect_timeout_ms))));
+    TRY(buf_add(key, slice_of(&target->connections_max, sizeof(target->connections_max))));
     TRY(key_add_sized(key, target->server_name));
     return key_add_sized(key, target->spiffe_id);
 }
@@ -534,6 +541,7 @@ static struct err pool_new(struct h2_pools *pools, const struct h2_target *targe
     pool->target.server_name = slice_owned(target->server_name);
     pool->target.spiffe_id = slice_owned(target->spiffe_id);
     pool->target.connect_timeout_ms = target->connect_timeout_ms;
+    pool->target.connections_max = target->connections_max;
     net_hook_init(&pool->hook, NET_HOOK_WORK, serve, pool);
     pools->count++;
     *out = pool;

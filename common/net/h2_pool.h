@@ -37,6 +37,7 @@ struct h2_target {
     struct slice server_name;    /* SNI and the name to verify; copied. */
     struct slice spiffe_id;      /* who the peer must be; copied. */
     uint64_t connect_timeout_ms; /* zero: limits.connect_timeout_ms. */
+    uint64_t connections_max;    /* zero, or above it: limits.upstream_connections. */
 };
 
 /*

@@ -26,10 +26,14 @@ struct op_endpoint;
 struct op_upstreams;
 struct op_wait;
 
-/* Which endpoints of a cluster one call has tried; zeroed is a start. */
+/* A call tries so many endpoints at most. */
+enum { OP_TRIES_MAX = 32 };
+
+/* Which endpoints one call has tried, whatever places they have by now; zeroed is a start. */
 struct op_tries {
-    uint64_t turn;  /* the call's own in the cluster; zero: it has none yet. */
-    uint64_t tried; /* one bit an endpoint; of more than 64 those that share a bit count as one. */
+    uint64_t turn;                /* the call's own in the cluster; zero: it has none yet. */
+    uint32_t count;               /* of those in 'tried'. */
+    uint32_t tried[OP_TRIES_MAX]; /* what an endpoint is known by on its worker. */
 };
 
 /* How an attempt at an endpoint ended. */
@@ -42,8 +46,9 @@ enum op_end {
 
 struct op_outcome {
     enum op_end end;
-    int grpc_status;  /* of an answer. */
-    uint64_t took_ns; /* from the request that was sent to the end; of an answer. */
+    int grpc_status;   /* of an answer. */
+    uint64_t took_ns;  /* from the request that was sent to the end; of an answer. */
+    uint64_t first_ns; /* to the head of the answer; zero: not known, and the end must do. */
 };
 
 /* The wait is over: 'conn' has room for one request made before this returns, or 'why' says not. */

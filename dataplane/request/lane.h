@@ -39,6 +39,7 @@ struct dp_lane_host {
     struct slice environment;               /* its name. */
     const struct net_addr *listens;         /* where this node itself listens. */
     size_t listen_count;
+    size_t worker_count; /* that have each a part of what bounds the node; zero: one. */
 };
 
 /* One of the three lanes. */

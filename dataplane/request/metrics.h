@@ -64,6 +64,15 @@ struct dp_request_pool;
       NULL)                                                                                        \
     X(UPSTREAM_CONNECTIONS, "trilane_upstream_connections", GAUGE, 0, 0,                           \
       "Connections to upstreams.", NULL, NULL, NULL)                                               \
+    X(UPSTREAM_EJECTIONS, "trilane_upstream_ejections_total", COUNTER, 512, 0,                     \
+      "Endpoints that a worker ejected, by what for.", "cluster", "why", NULL)                     \
+    X(UPSTREAM_ENDPOINTS_OUT, "trilane_upstream_endpoints_out", GAUGE, 512, 0,                     \
+      "Endpoints that get no calls, or fewer than their share, summed over workers.", "cluster",   \
+      "why", NULL)                                                                                 \
+    X(UPSTREAM_PANICS, "trilane_upstream_panic_picks_total", COUNTER, 256, 0,                      \
+      "Picks among all endpoints because too few are well.", "cluster", NULL, NULL)                \
+    X(UPSTREAM_BROKEN, "trilane_upstream_circuit_breaks_total", COUNTER, 512, 0,                   \
+      "Calls that a circuit breaker refused.", "cluster", "breaker", NULL)                         \
     X(CONNECTIONS, "trilane_connections", GAUGE, 0, 0, "Connections of callers.", NULL, NULL,      \
       NULL)                                                                                        \
     X(CONNECTIONS_REFUSED, "trilane_connections_refused_total", COUNTER, 8, 0,                     \

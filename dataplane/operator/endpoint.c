@@ -1,0 +1,379 @@
+/* endpoint: one address of a cluster: its name, its pool of connections, and who waits for either.
+ * See upstream.h. */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "common/base/buf.h"
+#include "common/base/check.h"
+#include "common/base/hash.h"
+#include "common/base/log.h"
+#include "common/net/dns.h"
+#include "common/net/grpc.h"
+#include "common/net/loop.h"
+#include "dataplane/operator/outlier.h"
+#include "dataplane/operator/upstream_impl.h"
+
+enum {
+    KEY_MAX = 1024,
+    RESOLVE_AGE_MS = 30000,
+    FAILED_FIRST_MS = 1000,
+    FAILED_MAX_MS = 30000,
+};
+
+static struct net_loop *loop_of(const struct op_endpoint *e)
+{
+    return e->ups->host->loop;
+}
+
+/* ---- making ---- */
+
+static MUST_CHECK struct err key_of(const struct op_set *set, const struct dp_endpoint *from,
+                                    struct buf *out)
+{
+    const struct op_security *security = &set->security;
+    TRY(buf_addf(out, "%u|%u|%u|%u|", security->tls, security->connect_timeout_ms,
+                 set->breakers.connections, from->port));
+    TRY(buf_add(out, from->address));
+    TRY(buf_add_str(out, "|"));
+    TRY(buf_add(out, security->sni));
+    TRY(buf_add_str(out, "|"));
+    return buf_add(out, security->spiffe);
+}
+
+/* What a node may open to one endpoint, a worker's part of it. */
+static uint32_t connections_max(const struct op_set *set)
+{
+    uint32_t workers = (uint32_t)set->ups->host->worker_count;
+    uint32_t max = set->breakers.connections;
+    return workers == 0 ? max : (max + workers - 1) / workers;
+}
+
+static struct op_endpoint *endpoint_new(struct op_set *set, const struct dp_endpoint *from,
+                                        struct slice key)
+{
+    struct op_endpoint *e = calloc(1, sizeof(*e));
+    if (e == NULL) {
+        return NULL;
+    }
+    const struct op_security *security = &set->security;
+    struct slice name = security->sni.size > 0 ? security->sni : from->address;
+    e->ups = set->ups;
+    e->set = set;
+    e->id = ++set->ups->endpoint_id;
+    e->key = slice_of(slice_dup(key), key.size);
+    e->hash = hash_bytes(key, /* seed= */ 0);
+    e->host = slice_dup(from->address);
+    e->port = from->port;
+    e->security = security->tls;
+    e->connect_timeout_ms = security->connect_timeout_ms;
+    e->connections_max = connections_max(set);
+    e->server_name = slice_dup(name);
+    e->spiffe_id = slice_dup(security->spiffe);
+    (void)snprintf(e->text, sizeof(e->text), "%.60s:%u", e->host, e->port);
+    return e;
+}
+
+struct err op_endpoint_get(struct op_set *set, const struct dp_endpoint *from,
+                           struct op_endpoint **out)
+{
+    auto_buf struct buf key = BUF_MAX(KEY_MAX);
+    TRY(key_of(set, from, &key));
+    struct op_endpoint *e = map_get(&set->by_key, buf_slice(&key));
+    if (e == NULL) {
+        e = endpoint_new(set, from, buf_slice(&key));
+        if (e == NULL) {
+            return FAIL(E_NO_MEMORY);
+        }
+        struct err err = map_put(&set->by_key, e->key, e, /* out_old: */ NULL);
+        if (!err_ok(err)) {
+            op_endpoint_free(e);
+            return err;
+        }
+        e->next = set->all;
+        set->all = e;
+    }
+    *out = e;
+    return OK;
+}
+
+void op_endpoint_free(struct op_endpoint *e)
+{
+    CHECK(e->line == NULL);
+    CHECK(e->refs == 0);
+    if (e->query != NULL) {
+        net_dns_cancel(e->query);
+    }
+    h2_pool_unref(e->pool);
+    free(e->host);
+    free(e->server_name);
+    free(e->spiffe_id);
+    slice_free(e->key);
+    free(e);
+}
+
+struct slice op_endpoint_text(const struct op_endpoint *endpoint)
+{
+    return slice_str(endpoint->text);
+}
+
+/* ---- its pool ---- */
+
+/* What the endpoint's connections are secured by now; a SIGHUP changes it. NULL: nothing. */
+static struct net_tls *tls_of(const struct op_endpoint *e)
+{
+    const struct dp_lane_host *host = e->ups->host;
+    return e->security == 0 ? NULL : e->security == 1 ? host->tls : host->mtls;
+}
+
+static MUST_CHECK struct err open_pool(struct op_endpoint *e, struct net_addr addr)
+{
+    struct h2_target target = {.addr = addr,
+                               .tls = tls_of(e),
+                               .server_name = slice_str(e->server_name),
+                               .spiffe_id = slice_str(e->spiffe_id),
+                               .connect_timeout_ms = e->connect_timeout_ms,
+                               .connections_max = e->connections_max};
+    if (e->security != 0 && target.tls == NULL) {
+        return FAIL(E_UPSTREAM_CONNECT); /* the node was given no certificates. */
+    }
+    struct h2_pool *before = e->pool;
+    TRY(h2_pools_get(e->ups->pools, &target, &e->pool));
+    e->addr = addr;
+    (void)net_addr_text(&addr, e->text);
+    h2_pool_unref(before); /* last: who waits there hears of it, and comes here again. */
+    return OK;
+}
+
+/* ---- the line of those who wait for its address ---- */
+
+static void line_remove(struct op_wait *wait)
+{
+    *wait->at = wait->next;
+    if (wait->next != NULL) {
+        wait->next->at = wait->at;
+    }
+    wait->at = NULL;
+    wait->next = NULL;
+}
+
+static void line_add(struct op_endpoint *e, struct op_wait *wait)
+{
+    wait->next = e->line;
+    wait->at = &e->line;
+    if (e->line != NULL) {
+        e->line->at = &wait->next;
+    }
+    e->line = wait;
+}
+
+static void wait_begin(struct op_wait *wait, struct op_endpoint *e)
+{
+    wait->endpoint = e;
+    e->refs++;
+    e->set->pending++;
+}
+
+/* The endpoint is held until wait_let_go(). */
+static struct op_endpoint *wait_end(struct op_wait *wait)
+{
+    struct op_endpoint *e = wait->endpoint;
+    CHECK(e != NULL);
+    CHECK(e->set->pending > 0);
+    wait->endpoint = NULL;
+    e->set->pending--;
+    return e;
+}
+
+static void wait_let_go(struct op_endpoint *e)
+{
+    CHECK(e->refs > 0);
+    e->refs--;
+}
+
+/* From the line into the pool's, or out of it with what came of the look-up. */
+static void serve_wait(struct op_endpoint *e, struct op_wait *wait, struct err why)
+{
+    struct h2_conn *conn = NULL;
+    uint64_t now_ns = net_loop_now_ns(loop_of(e));
+    struct err err = why;
+    if (err_ok(err) && wait->until_ns <= now_ns) {
+        err = FAIL(E_DEADLINE_EXCEEDED);
+    }
+    if (err_ok(err)) {
+        err = h2_pool_acquire(e->pool, &wait->pool_wait, (wait->until_ns - now_ns) / 1000000 + 1,
+                              &conn);
+    }
+    if (!err_ok(err) || conn != NULL) {
+        wait_let_go(wait_end(wait));
+        wait->ready(wait, conn, err);
+    }
+}
+
+/* Ends the look-up for everybody who waits for it now; whoever waits anew waits for the next. */
+static void serve_line(struct op_endpoint *e, struct err why)
+{
+    struct op_wait *line = e->line;
+    e->line = NULL;
+    if (line != NULL) {
+        line->at = &line;
+    }
+    e->refs++;             /* a 'ready' may let go of the last other reference. */
+    while (line != NULL) { /* each turn takes one off; a 'ready' may take off others. */
+        struct op_wait *wait = line;
+        line_remove(wait);
+        serve_wait(e, wait, why);
+    }
+    e->refs--;
+}
+
+/* ---- its address ---- */
+
+static void resolved(void *ctx, struct err how, const struct net_addr *addrs, size_t count)
+{
+    struct op_endpoint *e = ctx;
+    e->query = NULL;
+    if (err_ok(how) && count > 0) {
+        e->resolved_ns = net_loop_now_ns(loop_of(e));
+        if (e->pool == NULL || !net_addr_eq(&e->addr, &addrs[0])) {
+            how = open_pool(e, addrs[0]);
+        }
+    }
+    if (!err_ok(how)) {
+        LOG(LOG_WARN, "operator", "endpoint-not-resolved", LOG_STR("endpoint", e->text),
+            LOG_ERR(how));
+    }
+    /* An address that was good before is better than none. */
+    serve_line(e, e->pool != NULL ? OK : FAIL(E_UPSTREAM_CONNECT));
+}
+
+/* Starts a look-up when the address is not known, or was known for long; renews the pool when the
+ * node has new certificates. */
+static MUST_CHECK struct err refresh(struct op_endpoint *e)
+{
+    if (e->pool != NULL && h2_pool_target(e->pool)->tls != tls_of(e)) {
+        TRY(open_pool(e, e->addr));
+    }
+    uint64_t now_ns = net_loop_now_ns(loop_of(e));
+    if (e->query != NULL || e->resolved_ns == UINT64_MAX ||
+        (e->resolved_ns != 0 && now_ns - e->resolved_ns < RESOLVE_AGE_MS * 1000000ULL)) {
+        return OK;
+    }
+    struct net_addr addr;
+    if (err_ok(net_addr_from_ip(slice_str(e->host), e->port, &addr))) {
+        TRY(open_pool(e, addr));
+        e->resolved_ns = UINT64_MAX;
+        return OK;
+    }
+    return net_dns_resolve(e->ups->host->dns, slice_str(e->host), e->port, resolved, e, &e->query);
+}
+
+/* ---- waits ---- */
+
+static void pool_ready(struct h2_pool_wait *pool_wait, struct h2_conn *conn, struct err why)
+{
+    struct op_wait *wait = pool_wait->ctx;
+    struct op_endpoint *e = wait_end(wait);
+    wait->ready(wait, conn, why);
+    wait_let_go(e);
+}
+
+struct err op_wait_start(struct op_wait *wait, struct op_endpoint *endpoint, uint64_t timeout_ms,
+                         struct h2_conn **out)
+{
+    CHECK(wait->endpoint == NULL);
+    *out = NULL;
+    wait->pool_wait = (struct h2_pool_wait){.ready = pool_ready, .ctx = wait};
+    TRY(refresh(endpoint));
+    bool full = op_breaker_is_open(endpoint->set, OP_BREAKER_PENDING);
+    if (endpoint->pool != NULL) {
+        TRY(h2_pool_acquire(endpoint->pool, &wait->pool_wait, timeout_ms, out));
+        if (*out != NULL) {
+            return OK;
+        }
+        if (full) {
+            h2_pool_cancel(&wait->pool_wait);
+        }
+    }
+    if (full) {
+        return op_breaker_refuse(endpoint->set, OP_BREAKER_PENDING);
+    }
+    if (endpoint->pool == NULL) {
+        wait->until_ns = net_loop_now_ns(loop_of(endpoint)) + timeout_ms * 1000000;
+        line_add(endpoint, wait);
+    }
+    wait_begin(wait, endpoint);
+    return OK;
+}
+
+void op_wait_cancel(struct op_wait *wait)
+{
+    if (wait->endpoint == NULL) {
+        return;
+    }
+    if (wait->pool_wait.pool != NULL) {
+        h2_pool_cancel(&wait->pool_wait);
+    } else if (wait->at != NULL) {
+        line_remove(wait);
+    }
+    wait_let_go(wait_end(wait));
+}
+
+/* ---- how it does ---- */
+
+void op_endpoint_report(struct op_endpoint *endpoint, bool reached)
+{
+    if (reached) {
+        endpoint->failed_ms = 0;
+        endpoint->failed_until_ns = 0;
+        return;
+    }
+    uint64_t now_ns = net_loop_now_ns(loop_of(endpoint));
+    if (endpoint->failed_until_ns > now_ns) {
+        return; /* one failure, however many waited for the connection. */
+    }
+    uint32_t ms = endpoint->failed_ms == 0 ? FAILED_FIRST_MS : endpoint->failed_ms * 2;
+    endpoint->failed_ms = ms > FAILED_MAX_MS ? FAILED_MAX_MS : ms;
+    endpoint->failed_until_ns = now_ns + endpoint->failed_ms * 1000000ULL;
+}
+
+void op_attempt_begin(struct op_endpoint *endpoint)
+{
+    endpoint->refs++;
+    endpoint->active++;
+    endpoint->set->active++;
+}
+
+static bool has_failed(const struct op_endpoint *e, const struct op_outcome *how)
+{
+    uint32_t statuses = e->set->outliers.statuses;
+    uint32_t status = how->end == OP_END_TIMEOUT ? (uint32_t)GRPC_DEADLINE_EXCEEDED
+                                                 : (uint32_t)how->grpc_status & 31;
+    return how->end == OP_END_FAILED || (statuses >> status & 1) != 0;
+}
+
+/* What a failure took is no latency to choose an endpoint for. */
+static void note_latency(struct op_endpoint *e, const struct op_outcome *how, bool failed)
+{
+    uint64_t now_ns = net_loop_now_ns(loop_of(e));
+    double took = (double)(how->first_ns != 0 ? how->first_ns : how->took_ns);
+    double mean = op_mean_now(&e->latency, now_ns);
+    op_mean_add(&e->latency, now_ns, failed && took < mean ? mean : took);
+}
+
+void op_attempt_end(struct op_endpoint *endpoint, const struct op_outcome *how)
+{
+    struct op_set *set = endpoint->set;
+    CHECK(endpoint->active > 0);
+    CHECK(set->active > 0);
+    endpoint->active--;
+    set->active--;
+    if (how->end == OP_END_ANSWERED) {
+        op_endpoint_report(endpoint, /* reached: */ true);
+    }
+    if (how->end != OP_END_GIVEN_UP) {
+        bool failed = has_failed(endpoint, how);
+        note_latency(endpoint, how, failed);
+        op_outlier_note(endpoint, failed);
+    }
+    endpoint->refs--;
+}

@@ -1,0 +1,290 @@
+/* set: a cluster's endpoints by one transport; see upstream_impl.h. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/check.h"
+#include "common/net/loop.h"
+#include "dataplane/operator/upstream_impl.h"
+#include "dataplane/request/metrics.h"
+#include "dataplane/request/request.h"
+
+enum {
+    ID_MAX = 1024,
+    SWEEP_BATCH = 256 /* endpoints that a turn of the sweep looks at. */
+};
+
+/* ---- making ---- */
+
+/* A cluster has one set for each transport that routes to it ask for. */
+static MUST_CHECK struct err id_of(const struct op_question *q, uint8_t room[ID_MAX],
+                                   struct slice *out)
+{
+    struct slice id = q->cluster->target.id;
+    struct slice transport = q->transport->id;
+    if (slice_eq(transport, q->cluster->transport)) {
+        *out = id;
+        return OK;
+    }
+    if (id.size + 1 + transport.size > ID_MAX) {
+        return FAIL(E_TOO_LARGE);
+    }
+    (void)memcpy(room, id.ptr, id.size);
+    room[id.size] = ' ';
+    if (transport.size > 0) {
+        (void)memcpy(room + id.size + 1, transport.ptr, transport.size);
+    }
+    *out = slice_of(room, id.size + 1 + transport.size);
+    return OK;
+}
+
+static metrics_id series(const struct op_set *set, enum dp_metric metric, const char *label)
+{
+    const struct slice values[] = {set->cluster, slice_str(label)};
+    return metrics_series(dp_request_metrics_set(set->ups->host->metrics), metric, values);
+}
+
+static void make_series(struct op_set *set)
+{
+    set->metrics.ejections[OP_EJECTED_IN_A_ROW] =
+        series(set, DP_METRIC_UPSTREAM_EJECTIONS, "consecutive_failures");
+    set->metrics.ejections[OP_EJECTED_BY_RATE] =
+        series(set, DP_METRIC_UPSTREAM_EJECTIONS, "success_rate");
+    set->metrics.ejected_now = series(set, DP_METRIC_UPSTREAM_ENDPOINTS_OUT, "ejected");
+    set->metrics.panics = series(set, DP_METRIC_UPSTREAM_PANICS, "");
+    set->metrics.broken[OP_BREAKER_REQUESTS] = series(set, DP_METRIC_UPSTREAM_BROKEN, "requests");
+    set->metrics.broken[OP_BREAKER_PENDING] = series(set, DP_METRIC_UPSTREAM_BROKEN, "pending");
+}
+
+static struct slice own(struct slice s)
+{
+    return slice_of(slice_dup(s), s.size);
+}
+
+static void fill_on(struct net_timer *timer, void *ctx);
+
+static MUST_CHECK struct err set_new(struct op_upstreams *ups, struct slice id,
+                                     const struct op_question *q, struct op_set **out)
+{
+    struct op_set *set = calloc(1, sizeof(*set));
+    if (set == NULL) {
+        return FAIL(E_NO_MEMORY);
+    }
+    set->ups = ups;
+    set->id = own(id);
+    set->cluster = own(q->cluster->target.id);
+    set->transport = own(q->transport->id);
+    net_timer_init(&set->fill_timer, fill_on, set);
+    net_timer_init(&set->judge_timer, op_outlier_judge, set);
+    struct err err = map_put(&ups->sets, set->id, set, /* out_old: */ NULL);
+    if (!err_ok(err)) {
+        op_set_free(set);
+        return err;
+    }
+    make_series(set);
+    set->next = ups->all;
+    ups->all = set;
+    *out = set;
+    return OK;
+}
+
+static void security_free(struct op_security *security)
+{
+    slice_free(security->sni);
+    slice_free(security->spiffe);
+    *security = (struct op_security){0};
+}
+
+void op_set_free(struct op_set *set)
+{
+    net_timer_cancel(set->ups->host->loop, &set->fill_timer);
+    net_timer_cancel(set->ups->host->loop, &set->judge_timer);
+    while (set->all != NULL) {
+        struct op_endpoint *e = set->all;
+        set->all = e->next;
+        op_endpoint_free(e);
+    }
+    map_free(&set->by_key);
+    free(set->slots);
+    security_free(&set->security);
+    slice_free(set->id);
+    slice_free(set->cluster);
+    slice_free(set->transport);
+    free(set);
+}
+
+/* ---- slots ---- */
+
+struct err op_set_at(struct op_set *set, const struct dp_cluster *cluster, size_t index,
+                     struct op_endpoint **out)
+{
+    CHECK(index < set->count);
+    CHECK(cluster->endpoint_count == set->count);
+    struct op_endpoint *e = set->slots[index];
+    if (e == NULL) {
+        const struct dp_endpoint *from = &cluster->endpoints[index];
+        TRY(op_endpoint_get(set, from, &e));
+        set->slots[index] = e;
+        e->weight = from->weight;
+        if (e->edition == 0 && set->edition > 1) {
+            e->joined_ns = net_loop_now_ns(set->ups->host->loop); /* the others were there. */
+        }
+        if (!op_set_has(set, e)) {
+            e->edition = set->edition;
+            set->present++;
+            op_outlier_joined(e);
+        }
+    }
+    *out = e;
+    return OK;
+}
+
+/* A batch of slots, and the next one a millisecond later. */
+static MUST_CHECK struct err fill(struct op_set *set, const struct dp_cluster *cluster)
+{
+    for (size_t i = 0; i < OP_SET_BATCH && set->filled < set->count; i++) {
+        struct op_endpoint *e = NULL;
+        TRY(op_set_at(set, cluster, set->filled, &e));
+        set->filled++;
+    }
+    if (set->filled < set->count) {
+        net_timer_arm(set->ups->host->loop, &set->fill_timer, 1);
+    }
+    return OK;
+}
+
+static bool is_of(const struct op_set *set, const struct op_question *q)
+{
+    const struct op_security *security = &set->security;
+    return set->edition != 0 && !set->emptied &&
+           memcmp(set->print, q->cluster->print, sizeof(set->print)) == 0 &&
+           security->tls == q->transport->upstream_tls &&
+           security->connect_timeout_ms == q->transport->connect_timeout_ms &&
+           slice_eq(security->sni, q->transport->upstream_sni) &&
+           slice_eq(security->spiffe, q->transport->upstream_spiffe);
+}
+
+/* Goes on with what the model in force says; when it says something else by now, the next pick
+ * begins anew. */
+static void fill_on(struct net_timer *timer, void *ctx)
+{
+    struct op_set *set = ctx;
+    const struct dp_model *model = dp_request_pool_model(set->ups->host->requests);
+    if (model == NULL) {
+        return;
+    }
+    const struct op_question q = {.cluster = dp_model_cluster(model, set->cluster),
+                                  .transport = dp_model_transport(model, set->transport)};
+    if (q.cluster == NULL || q.transport == NULL || !is_of(set, &q)) {
+        return;
+    }
+    if (!err_ok(fill(set, q.cluster))) {
+        net_timer_arm(set->ups->host->loop, timer, 1000); /* without memory; later, maybe. */
+    }
+}
+
+static void begin_edition(struct op_set *set, struct op_endpoint **slots, size_t count)
+{
+    free(set->slots);
+    set->slots = slots;
+    set->count = count;
+    set->filled = 0;
+    set->present = 0;
+    set->edition++;
+    set->edition += set->edition == 0; /* an endpoint that is new has none. */
+    set->sweep_at = NULL;
+    net_timer_cancel(set->ups->host->loop, &set->fill_timer);
+    op_outlier_begin(set);
+}
+
+/* Empty slots for what the model in force says. Who was in the old ones is found again by name. */
+static MUST_CHECK struct err renew(struct op_set *set, const struct op_question *q)
+{
+    struct op_endpoint **slots = calloc(q->cluster->endpoint_count + 1, sizeof(*slots));
+    if (slots == NULL) {
+        return FAIL(E_NO_MEMORY);
+    }
+    const struct dp_transport *transport = q->transport;
+    security_free(&set->security);
+    set->security = (struct op_security){.tls = transport->upstream_tls,
+                                         .connect_timeout_ms = transport->connect_timeout_ms,
+                                         .sni = own(transport->upstream_sni),
+                                         .spiffe = own(transport->upstream_spiffe)};
+    (void)memcpy(set->print, q->cluster->print, sizeof(set->print));
+    set->outliers = q->cluster->outliers;
+    set->breakers = q->cluster->breakers;
+    set->emptied = false;
+    begin_edition(set, slots, q->cluster->endpoint_count);
+    return fill(set, q->cluster);
+}
+
+/* A request of an older model is given what is in force: the slots are of that alone. */
+static void ask_model(const struct op_upstreams *ups, const struct dp_request *rq,
+                      struct op_question *out)
+{
+    const struct dp_model *model = dp_request_pool_model(ups->host->requests);
+    *out = (struct op_question){.cluster = rq->cluster, .transport = rq->transport};
+    if (model != NULL && model != rq->model) {
+        out->cluster = dp_model_cluster(model, rq->cluster->target.id);
+        out->transport = dp_model_transport(model, rq->transport->id);
+    }
+}
+
+struct err op_set_get(struct op_upstreams *ups, const struct dp_request *rq,
+                      struct op_question *out_question, struct op_set **out)
+{
+    uint8_t room[ID_MAX];
+    struct slice id = {0};
+    struct op_question q;
+    ask_model(ups, rq, &q);
+    if (q.cluster == NULL || q.transport == NULL) {
+        return FAIL(E_NO_HEALTHY_ENDPOINT);
+    }
+    TRY(id_of(&q, room, &id));
+    struct op_set *set = map_get(&ups->sets, id);
+    if (set == NULL) {
+        TRY(set_new(ups, id, &q, &set));
+    }
+    set->used_ns = net_loop_now_ns(ups->host->loop);
+    if (!is_of(set, &q)) {
+        TRY(renew(set, &q));
+    }
+    *out_question = q;
+    *out = set;
+    return OK;
+}
+
+/* ---- what nobody uses any more ---- */
+
+void op_set_empty(struct op_set *set)
+{
+    if (!set->emptied) {
+        set->emptied = true;
+        begin_edition(set, /* slots: */ NULL, 0);
+        net_timer_cancel(set->ups->host->loop, &set->judge_timer);
+    }
+}
+
+bool op_set_sweep(struct op_set *set)
+{
+    if (set->sweep_at == NULL) {
+        if (set->filled < set->count || set->by_key.count == set->present) {
+            return true; /* who is in no slot yet may come to be in one. */
+        }
+        set->sweep_at = &set->all;
+    }
+    for (size_t i = 0; i < SWEEP_BATCH && *set->sweep_at != NULL; i++) {
+        struct op_endpoint *e = *set->sweep_at;
+        if (op_set_has(set, e) || e->refs > 0) {
+            set->sweep_at = &e->next;
+            continue;
+        }
+        *set->sweep_at = e->next;
+        (void)map_remove(&set->by_key, e->key);
+        op_endpoint_free(e);
+    }
+    bool done = *set->sweep_at == NULL;
+    if (done) {
+        set->sweep_at = NULL;
+    }
+    return done;
+}
