@@ -45,6 +45,7 @@ class Echo(stubs.EchoServicer):
         self.cancelled = 0
         self.seen = {}
         self.peer = None  # the certificate of the connection that the last call came by.
+        self.fails = None  # the status that every Say ends with, in its trailers.
 
     def _note(self, context):
         self.calls += 1
@@ -69,6 +70,8 @@ class Echo(stubs.EchoServicer):
             end = time.monotonic() + request.count / 1000
             while time.monotonic() < end and context.is_active():
                 time.sleep(0.01)
+        if self.fails is not None:
+            context.abort(self.fails, "it does so all the time")
         if request.text == "fail":
             context.abort(grpc.StatusCode.DATA_LOSS, "lost it")
         return pb.Words(text="%s from %s" % (request.text, self.name), filler=request.filler)

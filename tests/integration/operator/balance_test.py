@@ -1,0 +1,137 @@
+"""Which endpoint calls go to: by hash, by order, around those that fail, within circuit breakers."""
+
+import queue
+import socket
+import unittest
+
+import grpc
+
+import echo_service as echo
+import routing_test
+import trilane
+
+pb = echo.pb
+
+
+class Balanced(routing_test.OnePlatform):
+    """A service whose endpoints are balanced as a test says."""
+
+    @classmethod
+    def publish_echo(cls, servers, more, weights=None, **options):
+        """Publishes service echo with further lines of its spec."""
+        text = echo.platform_yaml([s.port for s in servers], **options)
+        text = text.replace("  transport: usual\n", "  transport: usual\n  %s\n" % more, 1)
+        for server, weight in zip(servers, weights or ()):
+            text = text.replace("port: %d}" % server.port,
+                                "port: %d, weight: %d}" % (server.port, weight))
+        before = cls.node.version()
+        cls.cp("publish", "-m", "test", cls.platform.write_policies({"platform.yaml": text}))
+        trilane.wait_until(lambda: cls.node.version() > before, what="the node to serve it",
+                           step=0.01)
+
+    def status(self, stub=None):
+        """How a call ends: OK, or the name of its status."""
+        try:
+            self.say(stub=stub)
+            return "OK"
+        except grpc.RpcError as error:
+            return error.code().name
+
+
+class Policies(Balanced):
+    def test_calls_of_a_session_stay_together(self):
+        """On every worker, whichever connection they come by; and on what is left of the servers."""
+        servers = [self.server(name) for name in "abc"]
+        self.publish_echo(servers, "balance: {policy: ringHash, hashBy: {header: x-session}}")
+        stubs = [self.stub(grpc__use_local_subchannel_pool=1) for _ in range(4)]
+
+        def homes():
+            found = {}
+            for i in range(20):
+                names = {self.say(stub=stub, metadata=(("x-session", "s%d" % i),))
+                         for stub in stubs}
+                self.assertEqual(len(names), 1, "session %d" % i)
+                found[i] = names.pop()
+            return found
+        before = homes()
+        self.assertEqual(set(before.values()), {"a", "b", "c"})
+        self.publish_echo(servers[:2], "balance: {policy: ringHash, hashBy: {header: x-session}}")
+        after = homes()
+        for i, name in before.items():
+            self.assertTrue(after[i] == name or name == "c", i)
+
+    def test_first_of_the_order_while_it_is_well(self):
+        first, second = self.server("first"), self.server("second")
+        self.publish_echo([first, second], "balance: {policy: pickFirst}", weights=(10, 5))
+        stub = self.stub()
+        self.assertEqual({self.say(stub=stub) for _ in range(10)}, {"first"})
+        first.stop()
+        self.assertEqual({self.say(stub=stub) for _ in range(10)}, {"second"})
+        back = echo.Server("first", port=first.port)
+        self.addCleanup(back.stop)
+        trilane.wait_until(lambda: self.say(stub=stub) == "first", what="the first one again")
+
+
+class Outliers(Balanced):
+    def test_status_in_trailers_ejects_and_time_brings_back(self):
+        """The head of the answer says 200; what tells is the end of it."""
+        good, bad = self.server("good"), self.server("bad")
+        bad.echo.fails = grpc.StatusCode.UNAVAILABLE
+        self.publish_echo([good, bad], "outlierDetection: {consecutiveFailures: 3, "
+                          "baseEjectionTime: 400ms, maxEjectionTime: 1s}")
+        stub = self.stub()
+        statuses = [self.status(stub) for _ in range(40)]
+        self.assertIn("UNAVAILABLE", statuses)
+        self.assertLess(statuses.count("UNAVAILABLE"), 20)
+        self.assertGreaterEqual(self.node.metric("trilane_upstream_ejections_total"), 1)
+        bad.echo.fails = None
+        before = bad.echo.calls
+        trilane.wait_until(lambda: self.status(stub) == "OK" and bad.echo.calls > before,
+                           what="calls to who is well again")
+        self.assertEqual({self.status(stub) for _ in range(20)}, {"OK"})
+
+    def test_other_statuses_are_answers(self):
+        good, bad = self.server("good"), self.server("bad")
+        bad.echo.fails = grpc.StatusCode.NOT_FOUND
+        self.publish_echo([good, bad], "outlierDetection: {consecutiveFailures: 1}")
+        stub = self.stub()
+        statuses = [self.status(stub) for _ in range(20)]
+        self.assertEqual(statuses.count("NOT_FOUND"), 10)
+
+
+class Breakers(Balanced):
+    def test_calls_above_the_bound_are_refused(self):
+        server = self.server("a")
+        self.publish_echo([server], "circuitBreakers: {maxRequests: 4}")  # two a worker.
+        stub = self.stub()
+        chats = []
+        for _ in range(2):
+            words = queue.Queue()
+            call = stub.Chat(iter(words.get, None), metadata=echo.token("web"))
+            self.addCleanup(words.put, None)
+            words.put(pb.Words(text="w"))
+            self.assertEqual(next(call).text, "re: w")
+            chats.append((call, words))
+        self.assertEqual(self.refusal(stub=stub)[:2], ("UNAVAILABLE", "CIRCUIT_OPEN"))
+        chats[0][1].put(None)
+        self.assertEqual(list(chats[0][0]), [])
+        self.assertEqual(self.say(stub=stub), "a")
+        self.assertGreaterEqual(self.node.metric("trilane_upstream_circuit_breaks_total"), 1)
+
+    def test_calls_that_wait_are_bounded(self):
+        """The upstream accepts and says nothing: one call waits on the worker, the next may not."""
+        silent = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(silent.close)
+        server = self.server("a")
+        server.port = silent.getsockname()[1]
+        self.publish_echo([server], "circuitBreakers: {maxPendingRequests: 2}",
+                          profile="upstream: {tls: tls}, connectTimeout: 60s", timeout="60s")
+        stub = self.stub()
+        waiting = stub.Say.future(pb.Words(text="w"), metadata=echo.token("web"))
+        trilane.wait_until(lambda: self.node.metric("trilane_requests_open") == 1, what="the call")
+        self.assertEqual(self.refusal(stub=stub)[:2], ("UNAVAILABLE", "CIRCUIT_OPEN"))
+        waiting.cancel()
+
+
+if __name__ == "__main__":
+    unittest.main()
