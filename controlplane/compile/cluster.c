@@ -63,14 +63,30 @@ static MUST_CHECK struct err pack_circuit_breakers(struct cp_compiler *c,
     return OK;
 }
 
+static MUST_CHECK struct err pack_sla(struct cp_compiler *c, const struct cp_sla *from,
+                                      Trilane__Parts__V1__Cluster *part)
+{
+    if (from->at.line == 0) {
+        return OK;
+    }
+    TRY(arena_calloc(c->arena, 1, sizeof(*part->sla), (void **)&part->sla));
+    trilane__parts__v1__sla__init(part->sla);
+    part->sla->latency_ms = (uint32_t)from->latency_ms;
+    part->sla->percentile = (uint32_t)from->percentile;
+    part->sla->interval_ms = (uint32_t)from->interval_ms;
+    part->sla->requests = (uint32_t)from->requests;
+    return OK;
+}
+
 struct err cp_pack_balancing(struct cp_compiler *c, const struct cp_service *service,
                              Trilane__Parts__V1__Cluster *part)
 {
     TRY(pack_balance(c, &service->balance, part));
     TRY(pack_outlier_detection(c, &service->outlier_detection, part));
     TRY(pack_circuit_breakers(c, &service->circuit_breakers, part));
+    TRY(pack_sla(c, &service->sla, part));
     cp_needs(c, CAPABILITY_BALANCING,
              part->balance != NULL || part->outlier_detection != NULL ||
-                 part->circuit_breakers != NULL);
+                 part->circuit_breakers != NULL || part->sla != NULL);
     return OK;
 }

@@ -254,6 +254,40 @@ static const struct cp_shape breaker_shape = {SHAPE(breaker_fields, struct cp_ci
                                               .required =
                                                   "maxRequests|maxPendingRequests|maxConnections"};
 
+static const struct cp_field sla_fields[] = {
+    {.name = "latency",
+     .type = CP_TYPE_DURATION,
+     .dflt = "3ms",
+     .min = 1,
+     .max = 3600000,
+     .offset = offsetof(struct cp_sla, latency_ms),
+     .help = "From the request to the head of its answer."},
+    {.name = "percentile",
+     .type = CP_TYPE_COUNT,
+     .dflt = "50",
+     .min = 1,
+     .max = 99,
+     .offset = offsetof(struct cp_sla, percentile),
+     .help = "So many percent of an endpoint's answers come within the latency."},
+    {.name = "interval",
+     .type = CP_TYPE_DURATION,
+     .dflt = "10s",
+     .min = 100,
+     .max = 3600000,
+     .offset = offsetof(struct cp_sla, interval_ms),
+     .help = "How often endpoints are judged. One that misses has half of its share from then on, "
+             "down to an eighth; one that holds, twice as much, up to all."},
+    {.name = "requestVolume",
+     .type = CP_TYPE_COUNT,
+     .dflt = "20",
+     .min = 1,
+     .max = 1000000,
+     .offset = offsetof(struct cp_sla, requests),
+     .help = "Answers that are enough to judge by, in a worker. One that has fewer for long is "
+             "given the benefit of the doubt."},
+};
+static const struct cp_shape sla_shape = {SHAPE(sla_fields, struct cp_sla)};
+
 static const struct cp_field service_fields[] = {
     {.name = "traits",
      .type = CP_TYPE_PAIRS,
@@ -301,6 +335,11 @@ static const struct cp_field service_fields[] = {
      .offset = offsetof(struct cp_service, circuit_breakers),
      .help = "What a node takes on at most for this service; each of its workers has its part, "
              "rounded up. What is above is refused."},
+    {.name = "sla",
+     .type = CP_TYPE_OBJECT,
+     .shape = &sla_shape,
+     .offset = offsetof(struct cp_service, sla),
+     .help = "An endpoint that misses it gets fewer calls. Without it: latency changes nothing."},
 };
 
 /* ---- Route ---- */

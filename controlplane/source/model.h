@@ -163,6 +163,15 @@ struct cp_circuit_breakers {
     uint64_t connections;
 };
 
+struct cp_sla {
+    struct cp_pos at; /* line 0: not given. */
+    bool faulty;
+    uint64_t latency_ms;
+    uint64_t percentile;
+    uint64_t interval_ms;
+    uint64_t requests;
+};
+
 struct cp_service {
     struct cp_meta meta;
     struct cp_pairs traits;
@@ -173,6 +182,7 @@ struct cp_service {
     struct cp_balance balance;
     struct cp_outlier_detection outlier_detection;
     struct cp_circuit_breakers circuit_breakers;
+    struct cp_sla sla;
 };
 
 struct cp_header_match {

@@ -65,11 +65,28 @@ static MUST_CHECK struct err decode_outliers(const Trilane__Parts__V1__OutlierDe
     return OK;
 }
 
+static MUST_CHECK struct err decode_sla(const Trilane__Parts__V1__Sla *m, struct dp_sla *out)
+{
+    if (m == NULL) {
+        return OK;
+    }
+    if (m->latency_ms == 0 || m->percentile == 0 || m->percentile > 99 || m->interval_ms == 0 ||
+        m->requests == 0) {
+        return FAIL(E_PART_MALFORMED);
+    }
+    *out = (struct dp_sla){.latency_ms = m->latency_ms,
+                           .percentile = m->percentile,
+                           .interval_ms = m->interval_ms,
+                           .requests = m->requests};
+    return OK;
+}
+
 struct err dp_decode_balancing(const Trilane__Parts__V1__Cluster *m, struct arena *arena,
                                struct dp_cluster *cluster)
 {
     TRY(decode_balance(m->balance, cluster));
     TRY(decode_outliers(m->outlier_detection, &cluster->outliers));
+    TRY(decode_sla(m->sla, &cluster->sla));
     if (m->circuit_breakers != NULL) {
         cluster->breakers =
             (struct dp_circuit_breakers){.requests = m->circuit_breakers->requests,

@@ -117,6 +117,13 @@ struct dp_circuit_breakers {
     uint32_t connections; /* to one endpoint. */
 };
 
+struct dp_sla {
+    uint32_t latency_ms; /* zero: latency changes nothing. */
+    uint32_t percentile;
+    uint32_t interval_ms;
+    uint32_t requests;
+};
+
 /* A service as something to call. */
 struct dp_cluster {
     struct dp_target target;
@@ -130,6 +137,7 @@ struct dp_cluster {
     struct dp_balance balance;
     struct dp_outlier_detection outliers;
     struct dp_circuit_breakers breakers;
+    struct dp_sla sla;
     uint8_t print[DIGEST_SHORT_SIZE]; /* of the part's bytes: two of one print are the same. */
 };
 

@@ -374,6 +374,7 @@ void op_attempt_end(struct op_endpoint *endpoint, const struct op_outcome *how)
         bool failed = has_failed(endpoint, how);
         note_latency(endpoint, how, failed);
         op_outlier_note(endpoint, failed);
+        op_sla_note(endpoint, how);
     }
     endpoint->refs--;
 }

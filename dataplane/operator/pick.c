@@ -17,11 +17,10 @@
 #include "dataplane/request/request.h"
 
 enum {
-    CANDIDATES = 16,           /* of a policy; */
-    CANDIDATES_RENDEZVOUS = 4, /* where each looks at all endpoints. */
-    STRETCH = 256,             /* slots that are looked through behind them. */
-    WHOLE_SHARE = 1024,
-    SLOW_START_SHARE = WHOLE_SHARE / 10, /* Envoy's min_weight_percent. */
+    CANDIDATES = 16,                        /* of a policy; */
+    CANDIDATES_RENDEZVOUS = 4,              /* where each looks at all endpoints. */
+    STRETCH = 256,                          /* slots that are looked through behind them. */
+    SLOW_START_SHARE = OP_WHOLE_SHARE / 10, /* Envoy's min_weight_percent. */
 };
 
 /* Seconds in which a peak of latency falls to a third, as in Finagle and Linkerd. */
@@ -92,16 +91,22 @@ static bool was_tried(const struct op_tries *tries, const struct op_endpoint *e)
     return false;
 }
 
-/* Of WHOLE_SHARE: grows with time from a tenth to all. */
-static uint64_t share_of(const struct picking *p, struct op_endpoint *e)
+/* Of OP_WHOLE_SHARE: grows with time from a tenth to all. */
+static uint64_t slow_share(const struct picking *p, struct op_endpoint *e)
 {
     uint64_t slow_ns = p->cluster->balance.slow_start_ms * UINT64_C(1000000);
     if (e->joined_ns == 0 || slow_ns == 0 || p->now_ns >= e->joined_ns + slow_ns) {
         e->joined_ns = 0;
-        return WHOLE_SHARE;
+        return OP_WHOLE_SHARE;
     }
-    uint64_t share = WHOLE_SHARE * (p->now_ns - e->joined_ns) / slow_ns;
+    uint64_t share = OP_WHOLE_SHARE * (p->now_ns - e->joined_ns) / slow_ns;
     return share < SLOW_START_SHARE ? SLOW_START_SHARE : share;
+}
+
+static uint64_t share_of(const struct picking *p, struct op_endpoint *e)
+{
+    uint64_t share = slow_share(p, e);
+    return e->pace.share == 0 ? share : share * e->pace.share / OP_WHOLE_SHARE;
 }
 
 static bool hashes(const struct picking *p)
@@ -114,11 +119,11 @@ static bool hashes(const struct picking *p)
 static bool holds_back(struct picking *p, struct op_endpoint *e)
 {
     uint64_t share = share_of(p, e);
-    if (share == WHOLE_SHARE) {
+    if (share == OP_WHOLE_SHARE) {
         return false;
     }
     uint64_t at = hashes(p) ? hash_mix(p->hash ^ e->hash) : draw(p);
-    return at % WHOLE_SHARE >= share;
+    return at % OP_WHOLE_SHARE >= share;
 }
 
 static enum rank rank_of(struct picking *p, struct op_endpoint *e)
@@ -146,10 +151,10 @@ static MUST_CHECK struct err look_at(struct picking *p, size_t at, struct shot *
 /* ---- candidates ---- */
 
 /* In turn, spread over the round. */
-static size_t in_turn(const struct picking *p, unsigned nth)
+static size_t in_turn(const struct picking *p)
 {
     const struct dp_balance *b = &p->cluster->balance;
-    uint64_t at = (p->tries->turn + nth) % b->weight_sum * b->stride % b->weight_sum;
+    uint64_t at = p->tries->turn % b->weight_sum * b->stride % b->weight_sum;
     return dp_balance_by_weight(b, at);
 }
 
@@ -222,7 +227,8 @@ static MUST_CHECK struct err candidate(struct picking *p, unsigned nth, struct s
     *out = (struct shot){.rank = TRIED};
     switch (b->policy) {
     case DP_BALANCE_ROUND_ROBIN:
-        at = in_turn(p, nth);
+        /* Not the next in turn behind it, who would have all calls of one that is not well. */
+        at = nth == 0 && p->tries->count == 0 ? in_turn(p) : at_random(p);
         break;
     case DP_BALANCE_LEAST_REQUEST:
     case DP_BALANCE_PEAK_EWMA:

@@ -50,6 +50,7 @@ static void make_series(struct op_set *set)
     set->metrics.ejections[OP_EJECTED_BY_RATE] =
         series(set, DP_METRIC_UPSTREAM_EJECTIONS, "success_rate");
     set->metrics.ejected_now = series(set, DP_METRIC_UPSTREAM_ENDPOINTS_OUT, "ejected");
+    set->metrics.degraded_now = series(set, DP_METRIC_UPSTREAM_ENDPOINTS_OUT, "degraded");
     set->metrics.panics = series(set, DP_METRIC_UPSTREAM_PANICS, "");
     set->metrics.broken[OP_BREAKER_REQUESTS] = series(set, DP_METRIC_UPSTREAM_BROKEN, "requests");
     set->metrics.broken[OP_BREAKER_PENDING] = series(set, DP_METRIC_UPSTREAM_BROKEN, "pending");
@@ -75,6 +76,7 @@ static MUST_CHECK struct err set_new(struct op_upstreams *ups, struct slice id,
     set->transport = own(q->transport->id);
     net_timer_init(&set->fill_timer, fill_on, set);
     net_timer_init(&set->judge_timer, op_outlier_judge, set);
+    net_timer_init(&set->pace_timer, op_sla_judge, set);
     struct err err = map_put(&ups->sets, set->id, set, /* out_old: */ NULL);
     if (!err_ok(err)) {
         op_set_free(set);
@@ -98,6 +100,7 @@ void op_set_free(struct op_set *set)
 {
     net_timer_cancel(set->ups->host->loop, &set->fill_timer);
     net_timer_cancel(set->ups->host->loop, &set->judge_timer);
+    net_timer_cancel(set->ups->host->loop, &set->pace_timer);
     while (set->all != NULL) {
         struct op_endpoint *e = set->all;
         set->all = e->next;
@@ -132,6 +135,7 @@ struct err op_set_at(struct op_set *set, const struct dp_cluster *cluster, size_
             e->edition = set->edition;
             set->present++;
             op_outlier_joined(e);
+            op_sla_joined(e);
         }
     }
     *out = e;
@@ -194,6 +198,7 @@ static void begin_edition(struct op_set *set, struct op_endpoint **slots, size_t
     set->sweep_at = NULL;
     net_timer_cancel(set->ups->host->loop, &set->fill_timer);
     op_outlier_begin(set);
+    op_sla_begin(set);
 }
 
 /* Empty slots for what the model in force says. Who was in the old ones is found again by name. */
@@ -212,6 +217,7 @@ static MUST_CHECK struct err renew(struct op_set *set, const struct op_question 
     (void)memcpy(set->print, q->cluster->print, sizeof(set->print));
     set->outliers = q->cluster->outliers;
     set->breakers = q->cluster->breakers;
+    set->sla = q->cluster->sla;
     set->emptied = false;
     begin_edition(set, slots, q->cluster->endpoint_count);
     return fill(set, q->cluster);
@@ -261,6 +267,7 @@ void op_set_empty(struct op_set *set)
         set->emptied = true;
         begin_edition(set, /* slots: */ NULL, 0);
         net_timer_cancel(set->ups->host->loop, &set->judge_timer);
+        net_timer_cancel(set->ups->host->loop, &set->pace_timer);
     }
 }
 

@@ -23,6 +23,7 @@
 #include "common/telemetry/metrics.h"
 #include "dataplane/operator/breaker.h"
 #include "dataplane/operator/outlier.h"
+#include "dataplane/operator/sla.h"
 #include "dataplane/operator/upstream.h"
 
 struct net_dns_query;
@@ -45,6 +46,14 @@ struct op_judging {
     double squares;
     double least; /* below it a rate is too low. */
     bool second;  /* the second walk. */
+};
+
+/* Whether an endpoint answers soon enough: sla.h. */
+struct op_pace {
+    uint32_t answers; /* since it was judged last. */
+    uint32_t late;    /* among them. */
+    uint32_t rounds;  /* in which there were too few to judge by. */
+    uint32_t share;   /* of OP_WHOLE_SHARE, that it has of its calls; 0: all. */
 };
 
 /* A moving mean of latencies that rises at once and falls slowly. */
@@ -81,6 +90,7 @@ struct op_endpoint {
     uint32_t active;    /* attempts under way. */
     uint64_t joined_ns; /* its slow start began; 0: it has none. */
     struct op_record record;
+    struct op_pace pace;
     struct op_mean latency;
 };
 
@@ -102,7 +112,7 @@ struct op_set {
     struct op_security security;          /* of the transport. */
     struct dp_outlier_detection outliers; /* of the cluster, as are these. */
     struct dp_circuit_breakers breakers;
-    uint32_t slow_start_ms;
+    struct dp_sla sla;
     uint32_t edition;           /* counts what the slots were made of; 0: nothing yet. */
     struct op_endpoint **slots; /* owned; NULL in it: not needed yet. */
     size_t count;
@@ -116,13 +126,17 @@ struct op_set {
     struct net_timer fill_timer;
     struct net_timer judge_timer; /* armed while outliers are judged. */
     struct op_judging judging;
-    uint64_t calls;   /* that had a turn. */
-    uint64_t used_ns; /* when somebody picked last. */
-    uint32_t active;  /* attempts under way. */
-    uint32_t pending; /* waits for a connection. */
+    struct net_timer pace_timer; /* armed while latencies are judged. */
+    size_t pace_at;              /* the next slot of that. */
+    size_t degraded;             /* endpoints in slots that have less than their share. */
+    uint64_t calls;              /* that had a turn. */
+    uint64_t used_ns;            /* when somebody picked last. */
+    uint32_t active;             /* attempts under way. */
+    uint32_t pending;            /* waits for a connection. */
     struct {
         metrics_id ejections[2]; /* by op_ejection. */
         metrics_id ejected_now;
+        metrics_id degraded_now;
         metrics_id panics;
         metrics_id broken[2]; /* by op_breaker. */
     } metrics;

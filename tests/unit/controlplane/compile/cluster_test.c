@@ -45,6 +45,7 @@ static void what_is_not_asked_for_is_not_there(void **state)
     assert_null(c->balance);
     assert_null(c->outlier_detection);
     assert_null(c->circuit_breakers);
+    assert_null(c->sla);
     assert_int_equal(balancing(&f), 0);
     trilane__parts__v1__cluster__free_unpacked(c, NULL);
     fixture_free(&f);
@@ -54,7 +55,8 @@ static void defaults_are_envoys(void **state)
 {
     (void)state;
     struct fixture f;
-    Trilane__Parts__V1__Cluster *c = compiled(&f, "  balance: {}\n  outlierDetection: {}\n");
+    Trilane__Parts__V1__Cluster *c =
+        compiled(&f, "  balance: {}\n  outlierDetection: {}\n  sla: {}\n");
     assert_int_equal(c->balance->policy, TRILANE__PARTS__V1__BALANCE_POLICY__BALANCE_ROUND_ROBIN);
     assert_int_equal(c->balance->panic_percent, 50);
     assert_int_equal(c->balance->slow_start_ms, 0);
@@ -68,6 +70,10 @@ static void defaults_are_envoys(void **state)
     assert_int_equal(o->success_rate_hosts, 5);
     assert_int_equal(o->success_rate_requests, 100);
     assert_int_equal(o->success_rate_stdev_milli, 1900);
+    assert_int_equal(c->sla->latency_ms, 3);
+    assert_int_equal(c->sla->percentile, 50);
+    assert_int_equal(c->sla->interval_ms, 10000);
+    assert_int_equal(c->sla->requests, 20);
     assert_int_not_equal(balancing(&f), 0);
     trilane__parts__v1__cluster__free_unpacked(c, NULL);
     fixture_free(&f);

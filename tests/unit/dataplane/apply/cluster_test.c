@@ -124,6 +124,22 @@ static void outlier_detection_out_of_bounds_is_refused(void **state)
     assert_int_equal(decoded(t), E_PART_MALFORMED);
 }
 
+static void an_sla_out_of_bounds_is_refused(void **state)
+{
+    struct made *t = *state;
+    Trilane__Parts__V1__Sla sla;
+    trilane__parts__v1__sla__init(&sla);
+    t->m.sla = &sla;
+    uint32_t *never_zero[] = {&sla.latency_ms, &sla.percentile, &sla.interval_ms, &sla.requests};
+    for (size_t i = 0; i < sizeof(never_zero) / sizeof(never_zero[0]); i++) {
+        assert_int_equal(decoded(t), E_PART_MALFORMED);
+        *never_zero[i] = 1;
+    }
+    assert_int_equal(decoded(t), E_OK);
+    sla.percentile = 100;
+    assert_int_equal(decoded(t), E_PART_MALFORMED);
+}
+
 /* The greatest weights that a part can say: shares stay, sums fit. */
 static void weights_are_shared_out_at_their_edges(void **state)
 {
@@ -176,6 +192,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_balance_out_of_bounds_is_refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(outlier_detection_out_of_bounds_is_refused, set_up,
                                         tear_down),
+        cmocka_unit_test_setup_teardown(an_sla_out_of_bounds_is_refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(weights_are_shared_out_at_their_edges, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_ring_is_sorted_and_closed, set_up, tear_down),
     };

@@ -63,6 +63,7 @@ struct plan {
     uint16_t web_port;      /* content that differs elsewhere. */
     const Trilane__Parts__V1__OutlierDetection *outliers;
     const Trilane__Parts__V1__CircuitBreakers *breakers;
+    const Trilane__Parts__V1__Sla *sla;
 };
 
 static inline int world_set_up(void **state)
@@ -160,6 +161,11 @@ static inline void world_put_cluster(struct content *c, const struct plan *plan)
         const Trilane__Parts__V1__CircuitBreakers *given;
         Trilane__Parts__V1__CircuitBreakers *wanted;
     } breakers = {.given = plan->breakers};
+    union {
+        const Trilane__Parts__V1__Sla *given;
+        Trilane__Parts__V1__Sla *wanted;
+    } sla = {.given = plan->sla};
+    cluster.sla = sla.wanted;
     cluster.id = publisher_text("service/acme/orders");
     cluster.tenant = publisher_text("acme");
     cluster.name = publisher_text("orders");

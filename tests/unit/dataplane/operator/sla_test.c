@@ -1,0 +1,138 @@
+/* Proves that an endpoint that answers too late has a smaller share, that the share follows what it
+ * does, and that it always has some, and so a way back. */
+#include "tests/unit/dataplane/operator/upstream_world.h"
+
+enum { LATENCY_MS = 3, INTERVAL_MS = 10000, REQUESTS = 20 };
+
+static Trilane__Parts__V1__Sla median(void)
+{
+    Trilane__Parts__V1__Sla sla = TRILANE__PARTS__V1__SLA__INIT;
+    sla.latency_ms = LATENCY_MS;
+    sla.percentile = 50;
+    sla.interval_ms = INTERVAL_MS;
+    sla.requests = REQUESTS;
+    return sla;
+}
+
+static void answers(struct op_endpoint *e, size_t times, uint64_t took_us)
+{
+    for (size_t i = 0; i < times; i++) {
+        op_attempt_begin(e);
+        op_attempt_end(e, &(struct op_outcome){.end = OP_END_ANSWERED, .took_ns = took_us * 1000});
+    }
+}
+
+/* Of 2000 calls. */
+static size_t share(struct world *w, const struct op_endpoint *e)
+{
+    size_t got = 0;
+    for (size_t i = 0; i < 2000; i++) {
+        got += world_pick_endpoint(w, i) == e ? 1 : 0;
+    }
+    return got;
+}
+
+static int64_t degraded(struct world *w)
+{
+    const struct slice labels[] = {SLICE_LIT("service/acme/orders"), SLICE_LIT("degraded")};
+    return metrics_value(w->metrics,
+                         metrics_series(w->metrics, DP_METRIC_UPSTREAM_ENDPOINTS_OUT, labels));
+}
+
+static void who_misses_has_less_and_who_holds_has_more(void **state)
+{
+    struct world *w = *state;
+    Trilane__Parts__V1__Sla sla = median();
+    world_publish(w, &(struct plan){.count = 4, .sla = &sla});
+    struct op_endpoint *late = world_endpoint(w, 1);
+    struct op_endpoint *soon = world_endpoint(w, 2);
+    answers(late, 9, 100);
+    answers(late, 11, LATENCY_MS * 1000 + 1); /* of 20 the greater half. */
+    answers(soon, 10, LATENCY_MS * 1000 + 1); /* the median is not late. */
+    answers(soon, 10, LATENCY_MS * 1000);
+    assert_in_range(share(w, late), 500, 500);
+    world_pass(w, INTERVAL_MS + 1);
+    assert_int_equal(degraded(w), 1);
+    assert_in_range(share(w, late), 190, 310); /* half of 500, whatever is drawn. */
+    assert_in_range(share(w, soon), 500, 700);
+    for (size_t i = 0; i < 5; i++) {
+        answers(late, REQUESTS, 5000);
+        world_pass(w, INTERVAL_MS + 1);
+    }
+    assert_in_range(share(w, late), 30, 100); /* an eighth, and never less. */
+    for (size_t i = 0; i < 3; i++) {
+        answers(late, REQUESTS, 500);
+        world_pass(w, INTERVAL_MS + 1);
+    }
+    assert_int_equal(degraded(w), 0);
+    assert_in_range(share(w, late), 500, 500);
+}
+
+static void too_few_answers_are_no_verdict_but_time_is(void **state)
+{
+    struct world *w = *state;
+    Trilane__Parts__V1__Sla sla = median();
+    world_publish(w, &(struct plan){.count = 2, .sla = &sla});
+    struct op_endpoint *e = world_endpoint(w, 0);
+    answers(e, REQUESTS - 1, 5000);
+    world_pass(w, INTERVAL_MS + 1);
+    assert_int_equal(degraded(w), 0);
+    answers(e, 1, 5000); /* with those before it is enough. */
+    world_pass(w, INTERVAL_MS + 1);
+    assert_int_equal(degraded(w), 1);
+    for (size_t i = 0; i < 6; i++) {
+        assert_int_equal(degraded(w), 1);
+        world_pass(w, INTERVAL_MS + 1);
+    }
+    assert_int_equal(degraded(w), 0);
+}
+
+/* To the head of the answer: a stream that lasts is not late. What is not answered in time is. */
+static void what_counts_as_late(void **state)
+{
+    struct world *w = *state;
+    Trilane__Parts__V1__Sla sla = median();
+    world_publish(w, &(struct plan){.count = 2, .sla = &sla});
+    struct op_endpoint *streams = world_endpoint(w, 0);
+    struct op_endpoint *silent = world_endpoint(w, 1);
+    for (size_t i = 0; i < REQUESTS; i++) {
+        op_attempt_begin(streams);
+        op_attempt_end(streams, &(struct op_outcome){.end = OP_END_ANSWERED,
+                                                     .took_ns = UINT64_C(60000000000),
+                                                     .first_ns = 1000000});
+        op_attempt_begin(silent);
+        op_attempt_end(silent, &(struct op_outcome){.end = OP_END_TIMEOUT});
+    }
+    world_pass(w, INTERVAL_MS + 1);
+    assert_int_equal(streams->pace.share, 0);
+    assert_int_equal(silent->pace.share, OP_WHOLE_SHARE / 2);
+}
+
+/* Over a swap that changes the cluster, and back to nothing when nobody asks any more. */
+static void swaps_keep_the_share(void **state)
+{
+    struct world *w = *state;
+    Trilane__Parts__V1__Sla sla = median();
+    world_publish(w, &(struct plan){.count = 2, .sla = &sla});
+    struct op_endpoint *e = world_endpoint(w, 1);
+    answers(e, REQUESTS, 5000);
+    world_pass(w, INTERVAL_MS + 1);
+    world_publish(w, &(struct plan){.count = 3, .sla = &sla});
+    (void)world_pick(w, 0);
+    assert_int_equal(degraded(w), 1);
+    world_publish(w, &(struct plan){.count = 3});
+    (void)world_pick(w, 0);
+    assert_int_equal(degraded(w), 0);
+    assert_int_equal(e->pace.share, 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        WORLD_TEST(who_misses_has_less_and_who_holds_has_more),
+        WORLD_TEST(too_few_answers_are_no_verdict_but_time_is),
+        WORLD_TEST(what_counts_as_late),
+        WORLD_TEST(swaps_keep_the_share),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
