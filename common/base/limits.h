@@ -91,6 +91,8 @@
     X(decision_cache_entries, 8192, 16, 1 << 22, "decisions", "decision cache of a worker")        \
     X(decision_ttl_ms, 60000, 0, 3600000, "ms", "how long a decision is reused")                   \
     X(rate_cells, 65536, 64, 1 << 24, "cells", "rate-limit cells of a node")                       \
+    X(health_cells, 65536, 64, 1 << 24, "cells",                                                   \
+      "endpoints whose health the workers of a node share")                                        \
     X(graceful_timeout_ms, 30000, 0, 600000, "ms", "drain: how long open requests may go on")      \
     X(shutdown_timeout_ms, 35000, 100, 900000, "ms",                                               \
       "drain: after this the process ends, exit code 6")                                           \

@@ -63,6 +63,30 @@ static MUST_CHECK struct err pack_circuit_breakers(struct cp_compiler *c,
     return OK;
 }
 
+static MUST_CHECK struct err pack_health_check(struct cp_compiler *c,
+                                               const struct cp_health_check *from,
+                                               Trilane__Parts__V1__Cluster *part)
+{
+    if (from->at.line == 0) {
+        return OK;
+    }
+    Trilane__Parts__V1__HealthCheck *m = NULL;
+    TRY(arena_calloc(c->arena, 1, sizeof(*m), (void **)&m));
+    trilane__parts__v1__health_check__init(m);
+    bool http = from->http.at.line > 0;
+    m->kind = from->grpc.at.line > 0 ? TRILANE__PARTS__V1__HEALTH_KIND__HEALTH_GRPC
+              : http                 ? TRILANE__PARTS__V1__HEALTH_KIND__HEALTH_HTTP
+                                     : TRILANE__PARTS__V1__HEALTH_KIND__HEALTH_TCP;
+    m->service = cp_str(from->grpc.service.text);
+    m->path = cp_str(from->http.path.text);
+    m->interval_ms = (uint32_t)from->interval_ms;
+    m->timeout_ms = (uint32_t)from->timeout_ms;
+    m->healthy_threshold = (uint32_t)from->healthy_threshold;
+    m->unhealthy_threshold = (uint32_t)from->unhealthy_threshold;
+    part->health_check = m;
+    return OK;
+}
+
 static MUST_CHECK struct err pack_sla(struct cp_compiler *c, const struct cp_sla *from,
                                       Trilane__Parts__V1__Cluster *part)
 {
@@ -84,9 +108,10 @@ struct err cp_pack_balancing(struct cp_compiler *c, const struct cp_service *ser
     TRY(pack_balance(c, &service->balance, part));
     TRY(pack_outlier_detection(c, &service->outlier_detection, part));
     TRY(pack_circuit_breakers(c, &service->circuit_breakers, part));
+    TRY(pack_health_check(c, &service->health_check, part));
     TRY(pack_sla(c, &service->sla, part));
     cp_needs(c, CAPABILITY_BALANCING,
              part->balance != NULL || part->outlier_detection != NULL ||
-                 part->circuit_breakers != NULL || part->sla != NULL);
+                 part->circuit_breakers != NULL || part->health_check != NULL || part->sla != NULL);
     return OK;
 }

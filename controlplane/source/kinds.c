@@ -254,6 +254,73 @@ static const struct cp_shape breaker_shape = {SHAPE(breaker_fields, struct cp_ci
                                               .required =
                                                   "maxRequests|maxPendingRequests|maxConnections"};
 
+static const struct cp_field health_grpc_fields[] = {
+    {.name = "service",
+     .type = CP_TYPE_TEXT,
+     .form = CP_FORM_PROTO_NAME,
+     .offset = offsetof(struct cp_health_grpc, service),
+     .help = "Which service is asked for. Without it: the server as a whole."},
+};
+static const struct cp_shape health_grpc_shape = {SHAPE(health_grpc_fields, struct cp_health_grpc)};
+
+static const struct cp_field health_http_fields[] = {
+    {.name = "path",
+     .type = CP_TYPE_TEXT,
+     .form = CP_FORM_PATH,
+     .dflt = "/",
+     .offset = offsetof(struct cp_health_http, path),
+     .help = "What is fetched, over HTTP/2, as calls are made; 2xx is well."},
+};
+static const struct cp_shape health_http_shape = {SHAPE(health_http_fields, struct cp_health_http)};
+
+static const struct cp_field health_check_fields[] = {
+    {.name = "grpc",
+     .type = CP_TYPE_OBJECT,
+     .shape = &health_grpc_shape,
+     .offset = offsetof(struct cp_health_check, grpc),
+     .help = "grpc.health.v1: SERVING is well."},
+    {.name = "http",
+     .type = CP_TYPE_OBJECT,
+     .shape = &health_http_shape,
+     .offset = offsetof(struct cp_health_check, http),
+     .help = "A GET."},
+    {.name = "tcp",
+     .type = CP_TYPE_BOOL,
+     .min = 1,
+     .offset = offsetof(struct cp_health_check, tcp),
+     .help = "true: a connection, with the TLS of the profile, is enough."},
+    {.name = "interval",
+     .type = CP_TYPE_DURATION,
+     .dflt = "10s",
+     .min = 100,
+     .max = 300000,
+     .offset = offsetof(struct cp_health_check, interval_ms),
+     .help = "How often a node asks an endpoint, a tenth more or less; by one of its workers."},
+    {.name = "timeout",
+     .type = CP_TYPE_DURATION,
+     .dflt = "1s",
+     .min = 10,
+     .max = 60000,
+     .offset = offsetof(struct cp_health_check, timeout_ms),
+     .help = "An answer that takes longer is none."},
+    {.name = "healthyThreshold",
+     .type = CP_TYPE_COUNT,
+     .dflt = "2",
+     .min = 1,
+     .max = 60,
+     .offset = offsetof(struct cp_health_check, healthy_threshold),
+     .help = "So many good answers in a row until an endpoint that was not is well."},
+    {.name = "unhealthyThreshold",
+     .type = CP_TYPE_COUNT,
+     .dflt = "3",
+     .min = 1,
+     .max = 60,
+     .offset = offsetof(struct cp_health_check, unhealthy_threshold),
+     .help = "So many bad ones until it gets no calls."},
+};
+static const struct cp_shape health_check_shape = {
+    SHAPE(health_check_fields, struct cp_health_check), .one_of = "grpc|http|tcp"};
+
 static const struct cp_field sla_fields[] = {
     {.name = "latency",
      .type = CP_TYPE_DURATION,
@@ -335,6 +402,12 @@ static const struct cp_field service_fields[] = {
      .offset = offsetof(struct cp_service, circuit_breakers),
      .help = "What a node takes on at most for this service; each of its workers has its part, "
              "rounded up. What is above is refused."},
+    {.name = "healthCheck",
+     .type = CP_TYPE_OBJECT,
+     .shape = &health_check_shape,
+     .offset = offsetof(struct cp_service, health_check),
+     .help = "Endpoints are asked how they are, as long as somebody calls the service. Without it: "
+             "they are well until calls say otherwise."},
     {.name = "sla",
      .type = CP_TYPE_OBJECT,
      .shape = &sla_shape,

@@ -163,6 +163,31 @@ struct cp_circuit_breakers {
     uint64_t connections;
 };
 
+struct cp_health_grpc {
+    struct cp_pos at; /* line 0: not given. */
+    bool faulty;
+    struct cp_text service; /* empty: the server as a whole. */
+};
+
+struct cp_health_http {
+    struct cp_pos at; /* line 0: not given. */
+    bool faulty;
+    struct cp_text path;
+};
+
+/* Exactly one of the first three. */
+struct cp_health_check {
+    struct cp_pos at; /* line 0: not given. */
+    bool faulty;
+    struct cp_health_grpc grpc;
+    struct cp_health_http http;
+    uint64_t tcp; /* 1: it is asked for. */
+    uint64_t interval_ms;
+    uint64_t timeout_ms;
+    uint64_t healthy_threshold;
+    uint64_t unhealthy_threshold;
+};
+
 struct cp_sla {
     struct cp_pos at; /* line 0: not given. */
     bool faulty;
@@ -182,6 +207,7 @@ struct cp_service {
     struct cp_balance balance;
     struct cp_outlier_detection outlier_detection;
     struct cp_circuit_breakers circuit_breakers;
+    struct cp_health_check health_check;
     struct cp_sla sla;
 };
 

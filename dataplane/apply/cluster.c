@@ -65,6 +65,36 @@ static MUST_CHECK struct err decode_outliers(const Trilane__Parts__V1__OutlierDe
     return OK;
 }
 
+/* A board of health counts no further. */
+enum { THRESHOLD_MAX = 60 };
+
+static MUST_CHECK struct err decode_health(const Trilane__Parts__V1__HealthCheck *m,
+                                           struct dp_health_check *out)
+{
+    if (m == NULL) {
+        return OK;
+    }
+    bool http = m->kind == TRILANE__PARTS__V1__HEALTH_KIND__HEALTH_HTTP;
+    bool grpc = m->kind == TRILANE__PARTS__V1__HEALTH_KIND__HEALTH_GRPC;
+    bool holds = m->kind != TRILANE__PARTS__V1__HEALTH_KIND__HEALTH_NONE &&
+                 m->kind <= TRILANE__PARTS__V1__HEALTH_KIND__HEALTH_TCP &&
+                 (grpc || m->service[0] == '\0') && http == (m->path[0] == '/') &&
+                 (http || m->path[0] == '\0') && m->interval_ms > 0 && m->timeout_ms > 0 &&
+                 m->healthy_threshold > 0 && m->healthy_threshold <= THRESHOLD_MAX &&
+                 m->unhealthy_threshold > 0 && m->unhealthy_threshold <= THRESHOLD_MAX;
+    if (!holds) {
+        return FAIL(E_PART_MALFORMED);
+    }
+    *out = (struct dp_health_check){.kind = (enum dp_health_kind)m->kind,
+                                    .service = slice_str(m->service),
+                                    .path = slice_str(m->path),
+                                    .interval_ms = m->interval_ms,
+                                    .timeout_ms = m->timeout_ms,
+                                    .healthy = m->healthy_threshold,
+                                    .unhealthy = m->unhealthy_threshold};
+    return OK;
+}
+
 static MUST_CHECK struct err decode_sla(const Trilane__Parts__V1__Sla *m, struct dp_sla *out)
 {
     if (m == NULL) {
@@ -86,6 +116,7 @@ struct err dp_decode_balancing(const Trilane__Parts__V1__Cluster *m, struct aren
 {
     TRY(decode_balance(m->balance, cluster));
     TRY(decode_outliers(m->outlier_detection, &cluster->outliers));
+    TRY(decode_health(m->health_check, &cluster->health));
     TRY(decode_sla(m->sla, &cluster->sla));
     if (m->circuit_breakers != NULL) {
         cluster->breakers =

@@ -117,6 +117,18 @@ struct dp_circuit_breakers {
     uint32_t connections; /* to one endpoint. */
 };
 
+enum dp_health_kind { DP_HEALTH_NONE, DP_HEALTH_GRPC, DP_HEALTH_HTTP, DP_HEALTH_TCP };
+
+struct dp_health_check {
+    enum dp_health_kind kind;
+    struct slice service; /* gRPC; empty: the server. */
+    struct slice path;    /* HTTP. */
+    uint32_t interval_ms;
+    uint32_t timeout_ms;
+    uint32_t healthy; /* so many in a row. */
+    uint32_t unhealthy;
+};
+
 struct dp_sla {
     uint32_t latency_ms; /* zero: latency changes nothing. */
     uint32_t percentile;
@@ -137,6 +149,7 @@ struct dp_cluster {
     struct dp_balance balance;
     struct dp_outlier_detection outliers;
     struct dp_circuit_breakers breakers;
+    struct dp_health_check health;
     struct dp_sla sla;
     uint8_t print[DIGEST_SHORT_SIZE]; /* of the part's bytes: two of one print are the same. */
 };

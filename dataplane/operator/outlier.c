@@ -23,11 +23,13 @@ static struct metrics_shard *shard_of(const struct op_set *set)
     return dp_request_metrics_shard(set->ups->host->metrics);
 }
 
-static void out_moved(struct op_set *set, int by)
+static void ejected_moved(struct op_endpoint *e, int by)
 {
-    CHECK(by > 0 || set->out > 0);
-    set->out = by > 0 ? set->out + 1 : set->out - 1;
-    metrics_set(shard_of(set), set->metrics.ejected_now, (int64_t)set->out);
+    struct op_set *set = e->set;
+    CHECK(by > 0 || set->ejected > 0);
+    set->ejected = by > 0 ? set->ejected + 1 : set->ejected - 1;
+    metrics_set(shard_of(set), set->metrics.ejected_now, (int64_t)set->ejected);
+    op_set_count_out(e);
 }
 
 /* ---- out ---- */
@@ -36,7 +38,7 @@ static void out_moved(struct op_set *set, int by)
 static bool may_go(const struct op_set *set)
 {
     size_t max = set->count * set->outliers.max_ejection_percent / 100;
-    return set->count > 1 && set->out < (max == 0 ? 1 : max);
+    return set->count > 1 && set->ejected < (max == 0 ? 1 : max);
 }
 
 /* So long for each time, and up to a tenth more, so that not all come back at once. */
@@ -61,7 +63,7 @@ static void eject(struct op_endpoint *e, enum op_ejection why)
     e->record.ejected = true;
     e->record.ejected_until_ns = now_of(set) + ms * 1000000;
     e->record.failures_in_a_row = 0;
-    out_moved(set, 1);
+    ejected_moved(e, 1);
     metrics_add(shard_of(set), set->metrics.ejections[why], 1);
     LOG(LOG_WARN, "operator", "endpoint-ejected", LOG_STR("endpoint", e->text),
         LOG_SLICE("cluster", set->cluster),
@@ -78,16 +80,11 @@ bool op_outlier_is_out(struct op_endpoint *e, uint64_t now_ns)
     e->record.ejected = false;
     e->joined_ns = now_ns; /* it comes back slowly, where anybody does. */
     if (op_set_has(set, e)) {
-        out_moved(set, -1);
+        ejected_moved(e, -1);
     }
     LOG(LOG_INFO, "operator", "endpoint-back", LOG_STR("endpoint", e->text),
         LOG_SLICE("cluster", set->cluster));
     return false;
-}
-
-bool op_outlier_panics(const struct op_set *set, uint32_t panic_percent)
-{
-    return set->out > 0 && (set->count - set->out) * 100 < set->count * panic_percent;
 }
 
 /* ---- how it did ---- */
@@ -200,7 +197,7 @@ void op_outlier_judge(struct net_timer *timer, void *ctx)
 
 void op_outlier_begin(struct op_set *set)
 {
-    set->out = 0;
+    set->ejected = 0;
     set->judging = (struct op_judging){0};
     metrics_set(shard_of(set), set->metrics.ejected_now, 0);
     if (set->outliers.consecutive_failures == 0) {
@@ -216,6 +213,6 @@ void op_outlier_joined(struct op_endpoint *e)
         e->record = (struct op_record){0}; /* nobody is ejected any more. */
     }
     if (e->record.ejected) {
-        out_moved(e->set, 1);
+        ejected_moved(e, 1);
     }
 }

@@ -34,6 +34,3 @@ void op_outlier_joined(struct op_endpoint *e);
 
 /* net_timer_fn of a set's judge_timer. */
 void op_outlier_judge(struct net_timer *timer, void *ctx);
-
-/* Whether so many endpoints of the set are ejected that all are called. */
-bool op_outlier_panics(const struct op_set *set, uint32_t panic_percent);

@@ -34,7 +34,7 @@ enum rank {
     WELL,
     HELD_BACK, /* it has less than its share just now, and this call is none of it. */
     FAILED,    /* it refused connections of late. */
-    OUT,       /* it is ejected. */
+    OUT,       /* it is ejected, or probes say that it is not well. */
     TRIED,
     RANK_COUNT,
 };
@@ -131,7 +131,7 @@ static enum rank rank_of(struct picking *p, struct op_endpoint *e)
     if (was_tried(p->tries, e)) {
         return TRIED;
     }
-    if (op_outlier_is_out(e, p->now_ns) && !p->panic) {
+    if ((op_outlier_is_out(e, p->now_ns) || e->unwell) && !p->panic) {
         return OUT;
     }
     if (e->failed_until_ns > p->now_ns) {
@@ -293,7 +293,7 @@ static uint64_t hash_of(const struct dp_request *rq, const struct dp_balance *b,
 
 static bool panics(struct op_set *set, const struct dp_balance *b)
 {
-    bool panic = op_outlier_panics(set, b->panic_percent);
+    bool panic = op_set_panics(set, b->panic_percent);
     if (panic) {
         metrics_add(dp_request_metrics_shard(set->ups->host->metrics), set->metrics.panics, 1);
     }

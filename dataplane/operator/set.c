@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "common/base/check.h"
+#include "common/base/hash.h"
 #include "common/net/loop.h"
 #include "dataplane/operator/upstream_impl.h"
 #include "dataplane/request/metrics.h"
@@ -51,6 +52,9 @@ static void make_series(struct op_set *set)
         series(set, DP_METRIC_UPSTREAM_EJECTIONS, "success_rate");
     set->metrics.ejected_now = series(set, DP_METRIC_UPSTREAM_ENDPOINTS_OUT, "ejected");
     set->metrics.degraded_now = series(set, DP_METRIC_UPSTREAM_ENDPOINTS_OUT, "degraded");
+    set->metrics.unwell_now = series(set, DP_METRIC_UPSTREAM_ENDPOINTS_OUT, "unhealthy");
+    set->metrics.probes[false] = series(set, DP_METRIC_UPSTREAM_PROBES, "unhealthy");
+    set->metrics.probes[true] = series(set, DP_METRIC_UPSTREAM_PROBES, "healthy");
     set->metrics.panics = series(set, DP_METRIC_UPSTREAM_PANICS, "");
     set->metrics.broken[OP_BREAKER_REQUESTS] = series(set, DP_METRIC_UPSTREAM_BROKEN, "requests");
     set->metrics.broken[OP_BREAKER_PENDING] = series(set, DP_METRIC_UPSTREAM_BROKEN, "pending");
@@ -76,6 +80,7 @@ static MUST_CHECK struct err set_new(struct op_upstreams *ups, struct slice id,
     set->transport = own(q->transport->id);
     net_timer_init(&set->fill_timer, fill_on, set);
     net_timer_init(&set->judge_timer, op_outlier_judge, set);
+    net_timer_init(&set->health_timer, op_health_walk, set);
     net_timer_init(&set->pace_timer, op_sla_judge, set);
     struct err err = map_put(&ups->sets, set->id, set, /* out_old: */ NULL);
     if (!err_ok(err)) {
@@ -96,11 +101,25 @@ static void security_free(struct op_security *security)
     *security = (struct op_security){0};
 }
 
+static void health_free(struct op_health *health)
+{
+    slice_free(health->service);
+    slice_free(health->path);
+    *health = (struct op_health){0};
+}
+
+static void stop_timers(struct op_set *set)
+{
+    struct net_loop *loop = set->ups->host->loop;
+    net_timer_cancel(loop, &set->fill_timer);
+    net_timer_cancel(loop, &set->judge_timer);
+    net_timer_cancel(loop, &set->health_timer);
+    net_timer_cancel(loop, &set->pace_timer);
+}
+
 void op_set_free(struct op_set *set)
 {
-    net_timer_cancel(set->ups->host->loop, &set->fill_timer);
-    net_timer_cancel(set->ups->host->loop, &set->judge_timer);
-    net_timer_cancel(set->ups->host->loop, &set->pace_timer);
+    stop_timers(set);
     while (set->all != NULL) {
         struct op_endpoint *e = set->all;
         set->all = e->next;
@@ -109,6 +128,7 @@ void op_set_free(struct op_set *set)
     map_free(&set->by_key);
     free(set->slots);
     security_free(&set->security);
+    health_free(&set->health);
     slice_free(set->id);
     slice_free(set->cluster);
     slice_free(set->transport);
@@ -134,12 +154,25 @@ struct err op_set_at(struct op_set *set, const struct dp_cluster *cluster, size_
         if (!op_set_has(set, e)) {
             e->edition = set->edition;
             set->present++;
+            e->counted = false;
             op_outlier_joined(e);
+            op_health_joined(e);
             op_sla_joined(e);
         }
     }
     *out = e;
     return OK;
+}
+
+void op_set_count_out(struct op_endpoint *e)
+{
+    struct op_set *set = e->set;
+    bool out = op_set_has(set, e) && (e->record.ejected || e->unwell);
+    if (out != e->counted) {
+        CHECK(out || set->out > 0);
+        set->out = out ? set->out + 1 : set->out - 1;
+        e->counted = out;
+    }
 }
 
 /* A batch of slots, and the next one a millisecond later. */
@@ -197,8 +230,24 @@ static void begin_edition(struct op_set *set, struct op_endpoint **slots, size_t
     set->edition += set->edition == 0; /* an endpoint that is new has none. */
     set->sweep_at = NULL;
     net_timer_cancel(set->ups->host->loop, &set->fill_timer);
+    set->out = 0;
+    set->unwell = 0;
     op_outlier_begin(set);
+    op_health_begin(set);
     op_sla_begin(set);
+}
+
+static void take_health(struct op_set *set, const struct dp_health_check *from)
+{
+    health_free(&set->health);
+    set->health = (struct op_health){.kind = from->kind,
+                                     .service = own(from->service),
+                                     .path = own(from->path),
+                                     .interval_ms = from->interval_ms,
+                                     .timeout_ms = from->timeout_ms,
+                                     .healthy = from->healthy,
+                                     .unhealthy = from->unhealthy};
+    set->health.print = hash_bytes(from->service, hash_bytes(from->path, (uint64_t)from->kind));
 }
 
 /* Empty slots for what the model in force says. Who was in the old ones is found again by name. */
@@ -218,6 +267,7 @@ static MUST_CHECK struct err renew(struct op_set *set, const struct op_question 
     set->outliers = q->cluster->outliers;
     set->breakers = q->cluster->breakers;
     set->sla = q->cluster->sla;
+    take_health(set, &q->cluster->health);
     set->emptied = false;
     begin_edition(set, slots, q->cluster->endpoint_count);
     return fill(set, q->cluster);
@@ -266,8 +316,7 @@ void op_set_empty(struct op_set *set)
     if (!set->emptied) {
         set->emptied = true;
         begin_edition(set, /* slots: */ NULL, 0);
-        net_timer_cancel(set->ups->host->loop, &set->judge_timer);
-        net_timer_cancel(set->ups->host->loop, &set->pace_timer);
+        stop_timers(set);
     }
 }
 

@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 
+#include "common/base/board.h"
 #include "common/base/check.h"
 #include "common/base/clock.h"
 #include "common/net/conn.h"
@@ -12,6 +13,7 @@
 #include "dataplane/request/request.h"
 
 enum {
+    OWN_BOARD_CELLS = 1024,
     SWEEP_MS = 60000,
     UNUSED_MS = 300000,  /* a set that nobody picked from for so long goes. */
     LOOK_BATCH = 16,     /* connections looked at between two looks at the clock; */
@@ -37,6 +39,16 @@ struct err op_upstreams_new(const struct dp_lane_host *host, struct op_upstreams
         return err;
     }
     ups->host = host;
+    ups->board = host->board;
+    if (ups->board == NULL) {
+        err = board_new(OWN_BOARD_CELLS, &ups->own_board);
+        if (!err_ok(err)) {
+            h2_pools_free(ups->pools);
+            free(ups);
+            return err;
+        }
+        ups->board = ups->own_board;
+    }
     net_timer_init(&ups->sweep_timer, sweep, ups);
     net_timer_arm(host->loop, &ups->sweep_timer, SWEEP_MS);
     net_timer_init(&ups->look_timer, look_on, ups);
@@ -159,12 +171,14 @@ void op_upstreams_free(struct op_upstreams *ups)
     }
     net_timer_cancel(ups->host->loop, &ups->sweep_timer);
     net_timer_cancel(ups->host->loop, &ups->look_timer);
+    op_health_stop(ups);
     while (ups->all != NULL) {
         struct op_set *set = ups->all;
         ups->all = set->next;
         op_set_free(set);
     }
     map_free(&ups->sets);
+    board_free(ups->own_board);
     h2_pools_free(ups->pools);
     free(ups);
 }

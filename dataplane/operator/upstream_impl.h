@@ -22,11 +22,15 @@
 #include "common/net/timer.h"
 #include "common/telemetry/metrics.h"
 #include "dataplane/operator/breaker.h"
+#include "dataplane/operator/health.h"
 #include "dataplane/operator/outlier.h"
 #include "dataplane/operator/sla.h"
 #include "dataplane/operator/upstream.h"
 
+struct board;
+struct board_cell;
 struct net_dns_query;
+struct op_probe;
 
 /* How an endpoint did, and whether it is ejected: outlier.h. */
 struct op_record {
@@ -92,6 +96,11 @@ struct op_endpoint {
     struct op_record record;
     struct op_pace pace;
     struct op_mean latency;
+    struct board_cell *health_cell; /* NULL: not looked for yet, or there is none. */
+    uint64_t health_key;            /* of the cell. */
+    bool probing;                   /* a probe of ours is under way. */
+    bool unwell;                    /* probes say so. */
+    bool counted;                   /* in the set's 'out'. */
 };
 
 /* What an endpoint's connections are secured by. Strings are owned by the set. */
@@ -100,6 +109,18 @@ struct op_security {
     uint32_t connect_timeout_ms;
     struct slice sni;
     struct slice spiffe;
+};
+
+/* How endpoints are asked; strings are owned by the set. */
+struct op_health {
+    enum dp_health_kind kind;
+    struct slice service;
+    struct slice path;
+    uint32_t interval_ms;
+    uint32_t timeout_ms;
+    uint32_t healthy;
+    uint32_t unhealthy;
+    uint64_t print; /* of what is asked: other questions have other cells. */
 };
 
 struct op_set {
@@ -113,12 +134,15 @@ struct op_set {
     struct dp_outlier_detection outliers; /* of the cluster, as are these. */
     struct dp_circuit_breakers breakers;
     struct dp_sla sla;
+    struct op_health health;
     uint32_t edition;           /* counts what the slots were made of; 0: nothing yet. */
     struct op_endpoint **slots; /* owned; NULL in it: not needed yet. */
     size_t count;
     size_t filled;                 /* slots before it are. */
     size_t present;                /* endpoints in slots. */
-    size_t out;                    /* ejected ones in slots. */
+    size_t ejected;                /* of those; */
+    size_t unwell;                 /* of those; */
+    size_t out;                    /* either, once. */
     bool emptied;                  /* nobody used it: its endpoints go, and then itself. */
     struct map by_key;             /* all endpoints, */
     struct op_endpoint *all;       /* and as a list. */
@@ -126,17 +150,21 @@ struct op_set {
     struct net_timer fill_timer;
     struct net_timer judge_timer; /* armed while outliers are judged. */
     struct op_judging judging;
-    struct net_timer pace_timer; /* armed while latencies are judged. */
-    size_t pace_at;              /* the next slot of that. */
-    size_t degraded;             /* endpoints in slots that have less than their share. */
-    uint64_t calls;              /* that had a turn. */
-    uint64_t used_ns;            /* when somebody picked last. */
-    uint32_t active;             /* attempts under way. */
-    uint32_t pending;            /* waits for a connection. */
+    struct net_timer health_timer; /* armed while endpoints are asked. */
+    size_t health_at;              /* the next slot of that. */
+    struct net_timer pace_timer;   /* armed while latencies are judged. */
+    size_t pace_at;                /* the next slot of that. */
+    size_t degraded;               /* endpoints in slots that have less than their share. */
+    uint64_t calls;                /* that had a turn. */
+    uint64_t used_ns;              /* when somebody picked last. */
+    uint32_t active;               /* attempts under way. */
+    uint32_t pending;              /* waits for a connection. */
     struct {
         metrics_id ejections[2]; /* by op_ejection. */
         metrics_id ejected_now;
         metrics_id degraded_now;
+        metrics_id unwell_now;
+        metrics_id probes[2]; /* by whether all was well. */
         metrics_id panics;
         metrics_id broken[2]; /* by op_breaker. */
     } metrics;
@@ -145,9 +173,13 @@ struct op_set {
 struct op_upstreams {
     const struct dp_lane_host *host;
     struct h2_pools *pools;
-    struct map sets;      /* by id, */
-    struct op_set *all;   /* and as a list. */
-    uint32_t endpoint_id; /* of the last one made. */
+    struct map sets;         /* by id, */
+    struct op_set *all;      /* and as a list. */
+    uint32_t endpoint_id;    /* of the last one made. */
+    struct board *board;     /* of health; the node's, or: */
+    struct board *own_board; /* NULL: the node has one. */
+    struct op_probe *probes; /* under way. */
+    size_t probe_count;
     struct net_timer sweep_timer;
     struct op_set **sweep_at; /* where the sweep goes on; NULL: it begins anew. */
     struct net_timer look_timer;
@@ -184,6 +216,15 @@ MUST_CHECK struct err op_set_get(struct op_upstreams *ups, const struct dp_reque
 /* The endpoint of a slot. */
 MUST_CHECK struct err op_set_at(struct op_set *set, const struct dp_cluster *cluster, size_t index,
                                 struct op_endpoint **out);
+
+/* The endpoint came to be ejected or unwell, or is not any more: counts it in 'out' or not. */
+void op_set_count_out(struct op_endpoint *e);
+
+/* Whether so few endpoints are well that all are called. */
+static inline bool op_set_panics(const struct op_set *set, uint32_t panic_percent)
+{
+    return set->out > 0 && (set->count - set->out) * 100 < set->count * panic_percent;
+}
 
 /* Whether the endpoint is in a slot now. */
 static inline bool op_set_has(const struct op_set *set, const struct op_endpoint *e)

@@ -13,6 +13,7 @@
 #include "common/base/err.h"
 #include "common/base/slice.h"
 
+struct board;
 struct bus;
 struct dp_request;
 struct dp_request_metrics;
@@ -39,6 +40,7 @@ struct dp_lane_host {
     struct slice environment;               /* its name. */
     const struct net_addr *listens;         /* where this node itself listens. */
     size_t listen_count;
+    struct board *board; /* of the health of endpoints, which workers share; NULL: none. */
     size_t worker_count; /* that have each a part of what bounds the node; zero: one. */
 };
 

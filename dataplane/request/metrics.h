@@ -69,6 +69,8 @@ struct dp_request_pool;
     X(UPSTREAM_ENDPOINTS_OUT, "trilane_upstream_endpoints_out", GAUGE, 512, 0,                     \
       "Endpoints that get no calls, or fewer than their share, summed over workers.", "cluster",   \
       "why", NULL)                                                                                 \
+    X(UPSTREAM_PROBES, "trilane_upstream_health_checks_total", COUNTER, 512, 0,                    \
+      "Probes of endpoints, by what came of them.", "cluster", "outcome", NULL)                    \
     X(UPSTREAM_PANICS, "trilane_upstream_panic_picks_total", COUNTER, 256, 0,                      \
       "Picks among all endpoints because too few are well.", "cluster", NULL, NULL)                \
     X(UPSTREAM_BROKEN, "trilane_upstream_circuit_breaks_total", COUNTER, 512, 0,                   \

@@ -13,6 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "common/base/board.h"
 #include "common/base/check.h"
 #include "common/base/clock.h"
 #include "common/base/ids.h"
@@ -40,6 +41,7 @@ struct dp_node {
     struct dp_limit_table *limits;
     struct dp_access_writer *access;
     struct dp_spread *spread;
+    struct board *board; /* of the health of endpoints. */
     struct bus *bus;
     struct dp_worker *workers;
     size_t worker_count; /* of these, how many were made. */
@@ -249,6 +251,7 @@ static struct err open_shared(struct dp_node *n, struct buf *message)
     TRY(metrics_new(dp_metric_families, DP_METRIC_COUNT, o->workers + 3, &n->metrics));
     TRY(dp_limit_table_new((size_t)limits.rate_cells, &n->limits));
     TRY(dp_spread_new(o->workers, (size_t)limits.connections, &n->spread));
+    TRY(board_new((size_t)limits.health_cells, &n->board));
     if (o->access_log != NULL) {
         struct err e = dp_access_writer_new(o->access_log, &n->access);
         if (!err_ok(e)) {
@@ -275,6 +278,7 @@ static struct err open_workers(struct dp_node *n, const struct dp_lane *const *l
     const struct dp_options *o = &n->options;
     n->worker_config.worker_count = o->workers;
     n->worker_config.limits = n->limits;
+    n->worker_config.board = n->board;
     n->worker_config.access = n->access;
     n->worker_config.spread = n->spread;
     n->worker_config.metrics = n->metrics;
@@ -532,6 +536,7 @@ static void stop(struct dp_node *n)
     bus_close(n->bus);
     dp_access_writer_free(n->access);
     dp_limit_table_free(n->limits);
+    board_free(n->board);
     metrics_free(n->metrics);
     for (size_t i = 0; i < DP_PORT_COUNT; i++) {
         if (n->worker_config.port_fds[i] >= 0) {

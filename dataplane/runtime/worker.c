@@ -102,6 +102,7 @@ static struct err init_lanes(struct dp_worker *w)
         .environment = w->config->environment,
         .listens = w->config->listens,
         .listen_count = w->config->listen_count,
+        .board = w->config->board,
         .worker_count = w->config->worker_count,
     };
     use_tls(w);

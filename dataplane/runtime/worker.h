@@ -28,6 +28,7 @@
 #include "dataplane/runtime/peers.h"
 #include "dataplane/runtime/port.h"
 
+struct board;
 struct bus;
 struct dp_access_writer;
 struct dp_health_watch;
@@ -52,6 +53,7 @@ struct dp_worker_config {
     struct dp_access_writer *access;
     struct metrics *metrics;
     struct dp_spread *spread; /* of as many workers. */
+    struct board *board;      /* of the health of endpoints; NULL: each worker has its own. */
     uint32_t bus_replicas;
     struct bus *bus; /* NULL: none. */
     struct slice environment;

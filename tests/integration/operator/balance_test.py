@@ -2,11 +2,13 @@
 
 import queue
 import socket
+import time
 import unittest
 
 import grpc
 
 import echo_service as echo
+import raw_h2
 import routing_test
 import trilane
 
@@ -131,6 +133,76 @@ class Breakers(Balanced):
         trilane.wait_until(lambda: self.node.metric("trilane_requests_open") == 1, what="the call")
         self.assertEqual(self.refusal(stub=stub)[:2], ("UNAVAILABLE", "CIRCUIT_OPEN"))
         waiting.cancel()
+
+
+class Health:
+    """grpc.health.v1 of a server; its bytes are the protocol's."""
+
+    SERVING, NOT_SERVING = b"\x08\x01", b"\x08\x02"
+
+    def __init__(self, server):
+        self.answer = self.SERVING
+        self.asked = []  # (when, metadata, request)
+        server.grpc.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(
+            "grpc.health.v1.Health",
+            {"Check": grpc.unary_unary_rpc_method_handler(self.check)}),))
+
+    def check(self, request, context):
+        self.asked.append((time.monotonic(), dict(context.invocation_metadata()), request))
+        return self.answer
+
+
+class HealthChecks(Balanced):
+    def names(self, stubs, count=20):
+        return {self.say(stub=stubs[i % len(stubs)]) for i in range(count)}
+
+    def test_who_does_not_serve_gets_no_calls(self):
+        """One probe an interval, whichever of the two workers calls; and no call fails."""
+        servers = [self.server(name) for name in "ab"]
+        healths = [Health(server) for server in servers]
+        self.publish_echo(servers, "healthCheck: {grpc: {service: trilane.test.v1.Echo}, "
+                          "interval: 200ms, unhealthyThreshold: 2, healthyThreshold: 2}")
+        stubs = [self.stub(grpc__use_local_subchannel_pool=1) for _ in range(4)]
+        self.assertEqual(self.names(stubs), {"a", "b"})
+        healths[1].answer = Health.NOT_SERVING
+        trilane.wait_until(lambda: self.names(stubs) == {"a"}, what="nobody to call b")
+        trilane.wait_until(
+            lambda: self.node.metric("trilane_upstream_endpoints_out") == 2, what="both workers")
+        healths[1].answer = Health.SERVING
+        trilane.wait_until(lambda: self.names(stubs) == {"a", "b"}, what="calls to b again")
+        trilane.wait_until(lambda: len(healths[0].asked) >= 8, what="eight probes")
+        times = [at for at, _, _ in healths[0].asked]
+        self.assertGreater(min(b - a for a, b in zip(times, times[1:])), 0.08)
+        _, metadata, request = healths[0].asked[0]
+        self.assertEqual(request, b"\x0a\x14trilane.test.v1.Echo")
+        self.assertRegex(metadata["traceparent"], "^00-[0-9a-f]{32}-[0-9a-f]{16}-00$")
+
+    def test_http_and_tcp(self):
+        """By a GET; and by the connection alone, of a server that answers nothing."""
+        status = {"b": "200"}
+
+        def upstream(name):
+            words = raw_h2.message(pb.Words(text="x from " + name).SerializeToString())
+            up = raw_h2.Upstream({
+                "Say": lambda exchange: exchange.answer(words),
+                "ready": lambda exchange: exchange.send_headers(
+                    [(":status", status.get(name, "200"))], end=True)})
+            self.addCleanup(up.stop)
+            return up
+        ups = [upstream(name) for name in "ab"]
+        self.publish_echo(ups, "healthCheck: {http: {path: /ready}, interval: 200ms}")
+        stubs = [self.stub()]
+        self.assertEqual(self.names(stubs), {"a", "b"})
+        trilane.wait_until(lambda: ups[1].seen("ready"), what="a probe")
+        self.assertEqual(ups[1].seen("ready")[0].headers[":method"], "GET")
+        status["b"] = "503"
+        trilane.wait_until(lambda: self.names(stubs) == {"a"}, what="nobody to call b")
+        closed = [self.server("a"), self.server("gone")]
+        closed[1].stop()
+        self.publish_echo(closed, "healthCheck: {tcp: true, interval: 200ms, unhealthyThreshold: 1}")
+        self.assertEqual(self.names(stubs), {"a"})
+        trilane.wait_until(lambda: self.node.metric("trilane_upstream_endpoints_out") >= 1,
+                           what="the one that is gone")
 
 
 if __name__ == "__main__":

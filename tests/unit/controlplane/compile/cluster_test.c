@@ -45,6 +45,7 @@ static void what_is_not_asked_for_is_not_there(void **state)
     assert_null(c->balance);
     assert_null(c->outlier_detection);
     assert_null(c->circuit_breakers);
+    assert_null(c->health_check);
     assert_null(c->sla);
     assert_int_equal(balancing(&f), 0);
     trilane__parts__v1__cluster__free_unpacked(c, NULL);
@@ -107,6 +108,40 @@ static void what_is_said_is_there(void **state)
     fixture_free(&f);
 }
 
+static void health_is_asked_for_in_three_ways(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *spec;
+        Trilane__Parts__V1__HealthKind kind;
+        const char *service;
+        const char *path;
+    } cases[] = {
+        {"grpc: {}", TRILANE__PARTS__V1__HEALTH_KIND__HEALTH_GRPC, "", ""},
+        {"grpc: {service: a.B}", TRILANE__PARTS__V1__HEALTH_KIND__HEALTH_GRPC, "a.B", ""},
+        {"http: {}", TRILANE__PARTS__V1__HEALTH_KIND__HEALTH_HTTP, "", "/"},
+        {"http: {path: /ready}", TRILANE__PARTS__V1__HEALTH_KIND__HEALTH_HTTP, "", "/ready"},
+        {"tcp: true", TRILANE__PARTS__V1__HEALTH_KIND__HEALTH_TCP, "", ""},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        char spec[128];
+        struct fixture f;
+        (void)snprintf(spec, sizeof(spec), "  healthCheck: {%s}\n", cases[i].spec);
+        Trilane__Parts__V1__Cluster *c = compiled(&f, spec);
+        const Trilane__Parts__V1__HealthCheck *h = c->health_check;
+        assert_int_equal(h->kind, cases[i].kind);
+        assert_string_equal(h->service, cases[i].service);
+        assert_string_equal(h->path, cases[i].path);
+        assert_int_equal(h->interval_ms, 10000);
+        assert_int_equal(h->timeout_ms, 1000);
+        assert_int_equal(h->healthy_threshold, 2);
+        assert_int_equal(h->unhealthy_threshold, 3);
+        assert_int_not_equal(balancing(&f), 0);
+        trilane__parts__v1__cluster__free_unpacked(c, NULL);
+        fixture_free(&f);
+    }
+}
+
 static void what_cannot_be_meant_is_refused(void **state)
 {
     (void)state;
@@ -125,6 +160,10 @@ static void what_cannot_be_meant_is_refused(void **state)
         {"  outlierDetection:\n    baseEjectionTime: 30s\n    maxEjectionTime: 10s\n",
          CP_DIAG_OUT_OF_BOUND, 13},
         {"  circuitBreakers: {}\n", CP_DIAG_CHOICE, 11},
+        {"  healthCheck: {}\n", CP_DIAG_CHOICE, 11},
+        {"  healthCheck: {tcp: true, grpc: {}}\n", CP_DIAG_CHOICE, 11},
+        {"  healthCheck: {http: {path: ready}}\n", CP_DIAG_FORMAT_INVALID, 11},
+        {"  sla: {percentile: 100}\n", CP_DIAG_OUT_OF_BOUND, 11},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct fixture f;
@@ -142,6 +181,7 @@ int main(void)
         cmocka_unit_test(what_is_not_asked_for_is_not_there),
         cmocka_unit_test(defaults_are_envoys),
         cmocka_unit_test(what_is_said_is_there),
+        cmocka_unit_test(health_is_asked_for_in_three_ways),
         cmocka_unit_test(what_cannot_be_meant_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -140,6 +140,41 @@ static void an_sla_out_of_bounds_is_refused(void **state)
     assert_int_equal(decoded(t), E_PART_MALFORMED);
 }
 
+static void a_health_check_out_of_bounds_is_refused(void **state)
+{
+    struct made *t = *state;
+    Trilane__Parts__V1__HealthCheck h;
+    trilane__parts__v1__health_check__init(&h);
+    t->m.health_check = &h;
+    h.kind = TRILANE__PARTS__V1__HEALTH_KIND__HEALTH_GRPC;
+    uint32_t *never_zero[] = {&h.interval_ms, &h.timeout_ms, &h.healthy_threshold,
+                              &h.unhealthy_threshold};
+    for (size_t i = 0; i < sizeof(never_zero) / sizeof(never_zero[0]); i++) {
+        assert_int_equal(decoded(t), E_PART_MALFORMED);
+        *never_zero[i] = 60;
+    }
+    assert_int_equal(decoded(t), E_OK);
+    h.unhealthy_threshold = 61; /* no board counts so far. */
+    assert_int_equal(decoded(t), E_PART_MALFORMED);
+    h.unhealthy_threshold = 1;
+    h.service = publisher_text("acme.v1.Orders");
+    assert_int_equal(decoded(t), E_OK);
+    h.path = publisher_text("/");
+    assert_int_equal(decoded(t), E_PART_MALFORMED); /* that is another kind's. */
+    h.kind = TRILANE__PARTS__V1__HEALTH_KIND__HEALTH_HTTP;
+    assert_int_equal(decoded(t), E_PART_MALFORMED);
+    h.service = publisher_text("");
+    assert_int_equal(decoded(t), E_OK);
+    h.path = publisher_text("ready");
+    assert_int_equal(decoded(t), E_PART_MALFORMED);
+    h.path = publisher_text("");
+    assert_int_equal(decoded(t), E_PART_MALFORMED);
+    h.kind = TRILANE__PARTS__V1__HEALTH_KIND__HEALTH_TCP;
+    assert_int_equal(decoded(t), E_OK);
+    h.kind = (Trilane__Parts__V1__HealthKind)4;
+    assert_int_equal(decoded(t), E_PART_MALFORMED);
+}
+
 /* The greatest weights that a part can say: shares stay, sums fit. */
 static void weights_are_shared_out_at_their_edges(void **state)
 {
@@ -192,6 +227,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_balance_out_of_bounds_is_refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(outlier_detection_out_of_bounds_is_refused, set_up,
                                         tear_down),
+        cmocka_unit_test_setup_teardown(a_health_check_out_of_bounds_is_refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(an_sla_out_of_bounds_is_refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(weights_are_shared_out_at_their_edges, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_ring_is_sorted_and_closed, set_up, tear_down),
