@@ -454,6 +454,9 @@ static MUST_CHECK struct err pack_endpoints(struct cp_compiler *c,
         endpoint->address = cp_str(endpoints->items[i].address.text);
         endpoint->port = (uint32_t)endpoints->items[i].port;
         endpoint->weight = (uint32_t)endpoints->items[i].weight;
+        endpoint->region = cp_str(endpoints->items[i].locality.region.text);
+        endpoint->zone = cp_str(endpoints->items[i].locality.zone.text);
+        cp_needs(c, CAPABILITY_BALANCING, endpoints->items[i].locality.at.line > 0);
         part->endpoints[i] = endpoint;
     }
     part->n_endpoints = endpoints->count;

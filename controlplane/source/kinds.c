@@ -86,6 +86,21 @@ static const struct cp_field environment_fields[] = {
 
 /* ---- Service ---- */
 
+static const struct cp_field locality_fields[] = {
+    {.name = "region",
+     .type = CP_TYPE_TEXT,
+     .form = CP_FORM_NAME,
+     .required = true,
+     .offset = offsetof(struct cp_locality, region),
+     .help = "As in the label region of nodes' certificates."},
+    {.name = "zone",
+     .type = CP_TYPE_TEXT,
+     .form = CP_FORM_NAME,
+     .offset = offsetof(struct cp_locality, zone),
+     .help = "As in their label zone."},
+};
+static const struct cp_shape locality_shape = {SHAPE(locality_fields, struct cp_locality)};
+
 static const struct cp_field endpoint_fields[] = {
     {.name = "address",
      .type = CP_TYPE_TEXT,
@@ -107,6 +122,12 @@ static const struct cp_field endpoint_fields[] = {
      .max = 1000000,
      .offset = offsetof(struct cp_endpoint, weight),
      .help = "Share of the calls, relative to the other endpoints."},
+    {.name = "locality",
+     .type = CP_TYPE_OBJECT,
+     .shape = &locality_shape,
+     .offset = offsetof(struct cp_endpoint, locality),
+     .help = "Where it is: a node calls endpoints of its own zone, then of its region, then the "
+             "others."},
 };
 static const struct cp_shape endpoint_shape = {SHAPE(endpoint_fields, struct cp_endpoint)};
 

@@ -101,12 +101,20 @@ struct cp_environment {
     uint64_t freshness_max_ms; /* 0: none. */
 };
 
+struct cp_locality {
+    struct cp_pos at; /* line 0: not given. */
+    bool faulty;
+    struct cp_text region;
+    struct cp_text zone; /* empty: not given. */
+};
+
 struct cp_endpoint {
     struct cp_pos at;
     bool faulty;
     struct cp_text address;
     uint64_t port;
     uint64_t weight;
+    struct cp_locality locality;
 };
 
 struct cp_endpoints {

@@ -58,9 +58,9 @@ static bool all_weigh_the_same(const struct dp_endpoint *endpoints, size_t count
 }
 
 static MUST_CHECK struct err build_weights(struct arena *arena, const struct dp_endpoint *endpoints,
-                                           size_t count, struct dp_balance *b)
+                                           struct dp_level *b)
 {
-    b->count = count;
+    size_t count = b->count;
     b->weight_sum = count;
     if (!all_weigh_the_same(endpoints, count)) {
         uint64_t *ends = NULL;
@@ -78,23 +78,23 @@ static MUST_CHECK struct err build_weights(struct arena *arena, const struct dp_
     return OK;
 }
 
-size_t dp_balance_by_weight(const struct dp_balance *balance, uint64_t point)
+size_t dp_level_by_weight(const struct dp_level *level, uint64_t point)
 {
-    CHECK(point < balance->weight_sum);
-    if (balance->weight_ends == NULL) {
-        return (size_t)point;
+    CHECK(point < level->weight_sum);
+    if (level->weight_ends == NULL) {
+        return level->first + (size_t)point;
     }
     size_t low = 0;
-    size_t high = balance->count - 1;
+    size_t high = level->count - 1;
     while (low < high) {
         size_t middle = (low + high) / 2;
-        if (point < balance->weight_ends[middle]) {
+        if (point < level->weight_ends[middle]) {
             high = middle;
         } else {
             low = middle + 1;
         }
     }
-    return low;
+    return level->first + low;
 }
 
 /* ---- pick first ---- */
@@ -113,14 +113,16 @@ static int heavier_first(const void *x, const void *y)
 }
 
 static MUST_CHECK struct err build_order(struct arena *arena, const struct dp_endpoint *endpoints,
-                                         size_t count, struct dp_balance *b)
+                                         struct dp_level *b)
 {
+    size_t count = b->count;
     struct ranked *ranked = NULL;
     uint32_t *order = NULL;
     TRY(arena_calloc(arena, count, sizeof(*ranked), (void **)&ranked));
     TRY(arena_calloc(arena, count, sizeof(*order), (void **)&order));
     for (size_t i = 0; i < count; i++) {
-        ranked[i] = (struct ranked){.weight = endpoints[i].weight, .index = (uint32_t)i};
+        ranked[i] =
+            (struct ranked){.weight = endpoints[i].weight, .index = (uint32_t)(b->first + i)};
     }
     if (count > 1) {
         qsort(ranked, count, sizeof(*ranked), heavier_first);
@@ -144,8 +146,9 @@ static uint64_t hash_of(const struct dp_endpoint *endpoint, uint64_t seed)
 }
 
 static MUST_CHECK struct err build_hashes(struct arena *arena, const struct dp_endpoint *endpoints,
-                                          size_t count, struct dp_balance *b)
+                                          struct dp_level *b)
 {
+    size_t count = b->count;
     uint64_t *hashes = NULL;
     TRY(arena_calloc(arena, count, sizeof(*hashes), (void **)&hashes));
     for (size_t i = 0; i < count; i++) {
@@ -163,7 +166,7 @@ static int point_cmp(const void *x, const void *y)
     return order != 0 ? order : (a->index > b->index) - (a->index < b->index);
 }
 
-static uint64_t weight_of(const struct dp_balance *b, size_t i)
+static uint64_t weight_of(const struct dp_level *b, size_t i)
 {
     return b->weight_ends == NULL ? 1 : b->weight_ends[i] - (i == 0 ? 0 : b->weight_ends[i - 1]);
 }
@@ -172,8 +175,9 @@ static uint64_t weight_of(const struct dp_balance *b, size_t i)
  * the share of the weights, and not even that while weights are the same and the ring is not full.
  */
 static MUST_CHECK struct err build_ring(struct arena *arena, const struct dp_endpoint *endpoints,
-                                        size_t count, struct dp_balance *b)
+                                        struct dp_level *b)
 {
+    size_t count = b->count;
     struct dp_ring_point *ring = NULL;
     uint64_t points = (uint64_t)count * DP_RING_POINTS_EACH;
     points = points > DP_RING_POINTS_MAX ? DP_RING_POINTS_MAX : points;
@@ -183,7 +187,8 @@ static MUST_CHECK struct err build_ring(struct arena *arena, const struct dp_end
         uint64_t own = points * weight_of(b, i) / b->weight_sum;
         uint64_t seed = hash_of(&endpoints[i], /* seed= */ 0);
         for (uint64_t k = 0; k == 0 || k < own; k++) {
-            ring[size++] = (struct dp_ring_point){.hash = hash_mix(seed + k), .index = (uint32_t)i};
+            ring[size++] = (struct dp_ring_point){.hash = hash_mix(seed + k),
+                                                  .index = (uint32_t)(b->first + i)};
         }
     }
     if (size > 1) {
@@ -194,36 +199,90 @@ static MUST_CHECK struct err build_ring(struct arena *arena, const struct dp_end
     return OK;
 }
 
-size_t dp_balance_on_ring(const struct dp_balance *balance, uint64_t hash)
+size_t dp_level_on_ring(const struct dp_level *level, uint64_t hash)
 {
     size_t low = 0;
-    size_t high = balance->ring_size;
+    size_t high = level->ring_size;
     while (low < high) {
         size_t middle = (low + high) / 2;
-        if (balance->ring[middle].hash < hash) {
+        if (level->ring[middle].hash < hash) {
             low = middle + 1;
         } else {
             high = middle;
         }
     }
-    return low == balance->ring_size ? 0 : low;
+    return low == level->ring_size ? 0 : low;
 }
 
-struct err dp_balance_build(struct arena *arena, const struct dp_endpoint *endpoints, size_t count,
-                            struct dp_balance *balance)
+/* ---- levels ---- */
+
+static MUST_CHECK struct err build_level(struct arena *arena, enum dp_balance_policy policy,
+                                         const struct dp_endpoint *endpoints, struct dp_level *b)
 {
-    TRY(build_weights(arena, endpoints, count, balance));
-    switch (balance->policy) {
+    TRY(build_weights(arena, endpoints, b));
+    switch (policy) {
     case DP_BALANCE_PICK_FIRST:
-        return build_order(arena, endpoints, count, balance);
+        return build_order(arena, endpoints, b);
     case DP_BALANCE_RING_HASH:
-        return build_ring(arena, endpoints, count, balance);
+        return build_ring(arena, endpoints, b);
     case DP_BALANCE_RENDEZVOUS:
-        return build_hashes(arena, endpoints, count, balance);
+        return build_hashes(arena, endpoints, b);
     case DP_BALANCE_ROUND_ROBIN:
     case DP_BALANCE_LEAST_REQUEST:
     case DP_BALANCE_PEAK_EWMA:
         return OK;
+    }
+    return OK;
+}
+
+/* 0 in the node's zone, 1 in its region, 2 elsewhere, or who knows where. */
+static size_t distance_of(const struct dp_endpoint *endpoint, const struct dp_locality *here)
+{
+    if (here->region.size == 0) {
+        return 0;
+    }
+    if (!slice_eq(endpoint->region, here->region)) {
+        return 2;
+    }
+    return here->zone.size > 0 && slice_eq(endpoint->zone, here->zone) ? 0 : 1;
+}
+
+/* Sorts by distance, stably; 'counts' says how many there are of each. */
+static MUST_CHECK struct err sort_by_distance(struct arena *arena, const struct dp_locality *here,
+                                              struct dp_cluster *cluster,
+                                              size_t counts[DP_LEVELS_MAX])
+{
+    struct dp_endpoint *sorted = NULL;
+    size_t at = 0;
+    TRY(arena_calloc(arena, cluster->endpoint_count, sizeof(*sorted), (void **)&sorted));
+    for (size_t distance = 0; distance < DP_LEVELS_MAX; distance++) {
+        for (size_t i = 0; i < cluster->endpoint_count; i++) {
+            if (distance_of(&cluster->endpoints[i], here) == distance) {
+                sorted[at++] = cluster->endpoints[i];
+                counts[distance]++;
+            }
+        }
+    }
+    cluster->endpoints = sorted;
+    return OK;
+}
+
+struct err dp_balance_build(struct arena *arena, const struct dp_locality *here,
+                            struct dp_cluster *cluster)
+{
+    struct dp_balance *b = &cluster->balance;
+    size_t counts[DP_LEVELS_MAX] = {0};
+    size_t first = 0;
+    TRY(sort_by_distance(arena, here, cluster, counts));
+    b->level_count = 0;
+    for (size_t i = 0; i < DP_LEVELS_MAX; i++) {
+        if (counts[i] == 0) {
+            continue;
+        }
+        struct dp_level *level = &b->levels[b->level_count++];
+        *level = (struct dp_level){.first = first, .count = counts[i]};
+        TRY(build_level(arena, b->policy, cluster->endpoints + first, level));
+        first += counts[i];
     }
     return OK;
 }

@@ -13,9 +13,13 @@
 #include "dataplane/apply/decode.h"
 #include "dataplane/apply/model_impl.h"
 
+enum { LOCALITY_MAX = 63 };
+
 /* No lock, and nobody is woken: a worker lets go of a model in the middle of its turn, and who
  * sweeps looks soon enough. */
 struct dp_model_bin {
+    char region[LOCALITY_MAX + 1];
+    char zone[LOCALITY_MAX + 1];
     struct {
         _Atomic(struct dp_model *) dead; /* nobody refers to these; newest first. */
         atomic_size_t live;              /* all that were made and not freed. */
@@ -32,6 +36,14 @@ struct err dp_model_bin_new(struct dp_model_bin **out)
     }
     *out = bin;
     return OK;
+}
+
+void dp_model_bin_place(struct dp_model_bin *bin, const struct dp_locality *here)
+{
+    (void)snprintf(bin->region, sizeof(bin->region), "%.*s",
+                   SLICE_ARG(slice_head(here->region, LOCALITY_MAX)));
+    (void)snprintf(bin->zone, sizeof(bin->zone), "%.*s",
+                   SLICE_ARG(slice_head(here->zone, LOCALITY_MAX)));
 }
 
 void dp_model_bin_free(struct dp_model_bin *bin)
@@ -143,7 +155,9 @@ static struct err change_build(struct edit *edit, uint32_t stream, const struct 
     const struct dp_part_from part = {.stream = stream,
                                       .format = snap_set_format(edit->model->set, stream),
                                       .part = {.key = from->key, .bytes = from->now},
-                                      .environment = edit->environment};
+                                      .environment = edit->environment,
+                                      .here = {.region = slice_str(edit->model->bin->region),
+                                               .zone = slice_str(edit->model->bin->zone)}};
     if (from->had) {
         enum dp_part_kind kind = dp_part_kind(stream, from->key);
         out->old = trie_get(&edit->previous->parts[kind], from->key);

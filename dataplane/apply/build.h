@@ -18,11 +18,16 @@
 
 #include "common/base/err.h"
 #include "common/snapshot/set.h"
+#include "dataplane/apply/balance.h"
 #include "dataplane/apply/model.h"
 
 struct dp_model_bin;
 
 MUST_CHECK struct err dp_model_bin_new(struct dp_model_bin **out);
+
+/* Says where the node is, before anything is built; the strings are copied, cut at 63 bytes. Of a
+ * node that says nothing all endpoints are as near. */
+void dp_model_bin_place(struct dp_model_bin *bin, const struct dp_locality *here);
 
 /* Only when no model of the bin has a reference any more. Accepts NULL. */
 void dp_model_bin_free(struct dp_model_bin *bin);

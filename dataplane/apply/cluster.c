@@ -1,8 +1,6 @@
 /* cluster: see cluster.h. */
 #include "dataplane/apply/cluster.h"
 
-#include "dataplane/apply/balance.h"
-
 /* What holds where a service says nothing: Envoy's panic threshold. */
 enum { PANIC_PERCENT_USUAL = 50 };
 
@@ -112,7 +110,7 @@ static MUST_CHECK struct err decode_sla(const Trilane__Parts__V1__Sla *m, struct
 }
 
 struct err dp_decode_balancing(const Trilane__Parts__V1__Cluster *m, struct arena *arena,
-                               struct dp_cluster *cluster)
+                               const struct dp_locality *here, struct dp_cluster *cluster)
 {
     TRY(decode_balance(m->balance, cluster));
     TRY(decode_outliers(m->outlier_detection, &cluster->outliers));
@@ -124,5 +122,5 @@ struct err dp_decode_balancing(const Trilane__Parts__V1__Cluster *m, struct aren
                                          .pending = m->circuit_breakers->pending,
                                          .connections = m->circuit_breakers->connections};
     }
-    return dp_balance_build(arena, cluster->endpoints, cluster->endpoint_count, &cluster->balance);
+    return dp_balance_build(arena, here, cluster);
 }

@@ -10,10 +10,13 @@
 
 #include "common/base/arena.h"
 #include "common/base/err.h"
+#include "dataplane/apply/balance.h"
 #include "dataplane/apply/model.h"
 
 #include "trilane/parts/v1/parts.pb-c.h"
 
-/* Fills balance, outliers and breakers of a cluster whose endpoints are decoded. */
+/* Fills what picks stand on, of a cluster whose endpoints are decoded, for a node that is 'here'.
+ */
 MUST_CHECK struct err dp_decode_balancing(const Trilane__Parts__V1__Cluster *m, struct arena *arena,
+                                          const struct dp_locality *here,
                                           struct dp_cluster *cluster);

@@ -64,7 +64,9 @@ struct dp_transport {
 struct dp_endpoint {
     struct slice address; /* IP literal or host name. */
     uint16_t port;
-    uint32_t weight; /* above zero. */
+    uint32_t weight;     /* above zero. */
+    struct slice region; /* empty: nobody said, as of the zone. */
+    struct slice zone;
 };
 
 /* Of the numbers of a part. */
@@ -82,20 +84,31 @@ struct dp_ring_point {
     uint32_t index; /* of the endpoint. */
 };
 
-/* How a cluster's calls are spread, and the tables for it: dataplane/apply/balance.h. */
-struct dp_balance {
-    enum dp_balance_policy policy;
-    struct slice hash_header;    /* empty: by the tenant, where the policy hashes. */
-    uint32_t slow_start_ms;      /* zero: none. */
-    uint32_t panic_percent;      /* zero: never. */
-    size_t count;                /* endpoints. */
-    uint64_t weight_sum;         /* never above 32 bits; zero: there are no endpoints. */
-    uint64_t stride;             /* from turn to turn; shares no factor with the sum. */
-    const uint64_t *weight_ends; /* sums of the weights up to each endpoint; NULL: all weigh 1. */
-    const uint32_t *order;       /* pick first: endpoints, the first one first. */
-    const uint64_t *hashes;      /* rendezvous: of each endpoint. */
+/* Endpoints of a cluster that are equally near: those from 'first' on, and what picks among them
+ * stand on: dataplane/apply/balance.h. Indexes are the cluster's. */
+struct dp_level {
+    size_t first;
+    size_t count;                     /* never zero. */
+    uint64_t weight_sum;              /* never above 32 bits. */
+    uint64_t stride;                  /* from turn to turn; shares no factor with the sum. */
+    const uint64_t *weight_ends;      /* sums of the weights up to each; NULL: all weigh 1. */
+    const uint32_t *order;            /* pick first: endpoints, the first one first. */
+    const uint64_t *hashes;           /* rendezvous: of each, from the level's first on. */
     const struct dp_ring_point *ring; /* ring hash: ascending. */
     size_t ring_size;
+};
+
+/* The node's zone, its region, the rest. */
+enum { DP_LEVELS_MAX = 3 };
+
+/* How a cluster's calls are spread. */
+struct dp_balance {
+    enum dp_balance_policy policy;
+    struct slice hash_header;              /* empty: by the tenant, where the policy hashes. */
+    uint32_t slow_start_ms;                /* zero: none. */
+    uint32_t panic_percent;                /* zero: never. */
+    struct dp_level levels[DP_LEVELS_MAX]; /* the nearest first. */
+    size_t level_count;                    /* zero: there are no endpoints. */
 };
 
 struct dp_outlier_detection {
@@ -141,10 +154,10 @@ struct dp_cluster {
     struct dp_target target;
     struct slice tenant;
     struct slice name;
-    struct slice transport; /* for dp_model_transport(). */
-    const struct dp_endpoint *endpoints;
-    size_t endpoint_count;             /* may be zero: NO_HEALTHY_ENDPOINT. */
-    const struct slice *grpc_services; /* sorted. */
+    struct slice transport;              /* for dp_model_transport(). */
+    const struct dp_endpoint *endpoints; /* the nearest first. */
+    size_t endpoint_count;               /* may be zero: NO_HEALTHY_ENDPOINT. */
+    const struct slice *grpc_services;   /* sorted. */
     size_t grpc_service_count;
     struct dp_balance balance;
     struct dp_outlier_detection outliers;

@@ -389,8 +389,11 @@ static struct err decode_endpoints(const Trilane__Parts__V1__Cluster *m, struct 
         if (e->address[0] == '\0' || e->port == 0 || e->port > UINT16_MAX || e->weight == 0) {
             return FAIL(E_PART_MALFORMED);
         }
-        endpoints[i] = (struct dp_endpoint){
-            .address = slice_str(e->address), .port = (uint16_t)e->port, .weight = e->weight};
+        endpoints[i] = (struct dp_endpoint){.address = slice_str(e->address),
+                                            .port = (uint16_t)e->port,
+                                            .weight = e->weight,
+                                            .region = slice_str(e->region),
+                                            .zone = slice_str(e->zone)};
     }
     cluster->endpoints = endpoints;
     cluster->endpoint_count = m->n_endpoints;
@@ -416,8 +419,7 @@ static struct err decode_cluster(struct dp_part *part, const struct dp_environme
         .grpc_services = services,
         .grpc_service_count = m->n_grpc_services,
     };
-    TRY(decode_endpoints(m, &part->arena, &part->as.cluster));
-    return dp_decode_balancing(m, &part->arena, &part->as.cluster);
+    return decode_endpoints(m, &part->arena, &part->as.cluster);
 }
 
 static struct err decode_topic(struct dp_part *part, const struct dp_environment *environment)
@@ -608,10 +610,12 @@ static struct err fill(const struct part_row *row, const struct dp_part_from *fr
     }
     TRY(part_decode(type, from->part.bytes, &part->message));
     TRY(row->decode(part, from->environment));
-    if (part->kind == DP_PART_CLUSTER) {
-        ids_digest_short(from->part.bytes, part->as.cluster.print);
+    if (part->kind != DP_PART_CLUSTER) {
+        return OK;
     }
-    return OK;
+    ids_digest_short(from->part.bytes, part->as.cluster.print);
+    return dp_decode_balancing((const void *)part->message, &part->arena, &from->here,
+                               &part->as.cluster);
 }
 
 struct err dp_part_new(const struct dp_part_from *from, struct dp_part **out)

@@ -17,6 +17,7 @@
 #include "common/base/map.h"
 #include "common/base/slice.h"
 #include "common/snapshot/parts.h"
+#include "dataplane/apply/balance.h"
 #include "dataplane/apply/model.h"
 
 #include "trilane/parts/v1/parts.pb-c.h"
@@ -136,6 +137,7 @@ struct dp_part_from {
     uint32_t format;
     struct part part;
     const struct dp_environment *environment; /* callers are named in its domains; else unused. */
+    struct dp_locality here;                  /* of the node: clusters alone. */
 };
 
 /* Decodes and builds a part; one reference. */

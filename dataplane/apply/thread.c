@@ -234,6 +234,17 @@ static struct err open_disk(struct dp_apply *a)
     return OK;
 }
 
+/* Of the node's certificate; empty: it has no such label. */
+static struct slice label_of(const struct dp_apply *a, struct slice name)
+{
+    for (size_t i = 0; i < a->config.label_count; i++) {
+        if (slice_eq(a->config.labels[i].name, name)) {
+            return a->config.labels[i].value;
+        }
+    }
+    return (struct slice){0};
+}
+
 static struct err set_up(struct dp_apply *a)
 {
     a->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -241,6 +252,9 @@ static struct err set_up(struct dp_apply *a)
         return FAIL(E_IO);
     }
     TRY(dp_model_bin_new(&a->bin));
+    const struct dp_locality here = {.region = label_of(a, SLICE_LIT("region")),
+                                     .zone = label_of(a, SLICE_LIT("zone"))};
+    dp_model_bin_place(a->bin, &here);
     TRY(open_disk(a));
     struct dp_feed_from from = {.bus = a->config.bus,
                                 .environment = a->config.environment,

@@ -372,7 +372,9 @@ void op_attempt_end(struct op_endpoint *endpoint, const struct op_outcome *how)
     }
     if (how->end != OP_END_GIVEN_UP) {
         bool failed = has_failed(endpoint, how);
-        note_latency(endpoint, how, failed);
+        if (set->measures) {
+            note_latency(endpoint, how, failed);
+        }
         op_outlier_note(endpoint, failed);
         op_sla_note(endpoint, how);
     }

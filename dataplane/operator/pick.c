@@ -17,8 +17,10 @@
 #include "dataplane/request/request.h"
 
 enum {
-    CANDIDATES = 16,                        /* of a policy; */
-    CANDIDATES_RENDEZVOUS = 4,              /* where each looks at all endpoints. */
+    CANDIDATES = 16,           /* of a policy; */
+    CANDIDATES_RENDEZVOUS = 4, /* where each looks at all endpoints. */
+    OVERPROVISIONING = 1400,   /* of PER_MILLE: Envoy's. */
+    PER_MILLE = 1000,
     STRETCH = 256,                          /* slots that are looked through behind them. */
     SLOW_START_SHARE = OP_WHOLE_SHARE / 10, /* Envoy's min_weight_percent. */
 };
@@ -42,6 +44,7 @@ enum rank {
 struct picking {
     struct op_set *set;
     const struct dp_cluster *cluster;
+    const struct dp_level *level; /* whose candidates are looked at. */
     struct op_tries *tries;
     uint64_t now_ns;
     uint64_t random;   /* the next draws follow from it. */
@@ -153,15 +156,19 @@ static MUST_CHECK struct err look_at(struct picking *p, size_t at, struct shot *
 /* In turn, spread over the round. */
 static size_t in_turn(const struct picking *p)
 {
-    const struct dp_balance *b = &p->cluster->balance;
-    uint64_t at = p->tries->turn % b->weight_sum * b->stride % b->weight_sum;
-    return dp_balance_by_weight(b, at);
+    const struct dp_level *l = p->level;
+    return dp_level_by_weight(l, p->tries->turn % l->weight_sum * l->stride % l->weight_sum);
 }
 
 static size_t at_random(struct picking *p)
 {
-    const struct dp_balance *b = &p->cluster->balance;
-    return dp_balance_by_weight(b, draw(p) % b->weight_sum);
+    return dp_level_by_weight(p->level, draw(p) % p->level->weight_sum);
+}
+
+/* The one behind it in its level, round. */
+static size_t next_to(const struct picking *p, size_t at)
+{
+    return at + 1 < p->level->first + p->level->count ? at + 1 : p->level->first;
 }
 
 static double load_of(const struct picking *p, const struct op_endpoint *e)
@@ -180,7 +187,7 @@ static MUST_CHECK struct err better_of_two(struct picking *p, struct shot *out)
     struct shot other = {0};
     size_t first = at_random(p);
     size_t second = at_random(p);
-    second = second == first ? (first + 1) % p->set->count : second;
+    second = second == first ? next_to(p, first) : second;
     TRY(look_at(p, first, out));
     if (second == first) {
         return OK;
@@ -195,10 +202,9 @@ static MUST_CHECK struct err better_of_two(struct picking *p, struct shot *out)
 /* A draw whose logarithm over the weight is least wins: the more weight, the oftener. */
 static double score_of(const struct picking *p, size_t at)
 {
-    const struct dp_balance *b = &p->cluster->balance;
-    uint64_t hash = hash_mix(b->hashes[at] ^ p->hash);
+    uint64_t hash = hash_mix(p->level->hashes[at - p->level->first] ^ p->hash);
     double unit = ((double)(hash >> 11) + 0.5) * 0x1p-53;
-    if (b->weight_ends == NULL) {
+    if (p->level->weight_ends == NULL) {
         return 1 - unit; /* in the same order, and cheaper. */
     }
     return -log2(unit) / (double)p->cluster->endpoints[at].weight;
@@ -208,7 +214,8 @@ static double score_of(const struct picking *p, size_t at)
 static bool by_rendezvous(struct picking *p, size_t *out)
 {
     double best = INFINITY;
-    for (size_t i = 0; i < p->set->count; i++) {
+    size_t end = p->level->first + p->level->count;
+    for (size_t i = p->level->first; i < end; i++) {
         double score = score_of(p, i);
         if (score > p->last_score && score < best) {
             best = score;
@@ -222,10 +229,10 @@ static bool by_rendezvous(struct picking *p, size_t *out)
 /* The policy's next candidate; no endpoint in it: there is none. */
 static MUST_CHECK struct err candidate(struct picking *p, unsigned nth, struct shot *out)
 {
-    const struct dp_balance *b = &p->cluster->balance;
+    const struct dp_level *l = p->level;
     size_t at = 0;
     *out = (struct shot){.rank = TRIED};
-    switch (b->policy) {
+    switch (p->cluster->balance.policy) {
     case DP_BALANCE_ROUND_ROBIN:
         /* Not the next in turn behind it, who would have all calls of one that is not well. */
         at = nth == 0 && p->tries->count == 0 ? in_turn(p) : at_random(p);
@@ -234,13 +241,13 @@ static MUST_CHECK struct err candidate(struct picking *p, unsigned nth, struct s
     case DP_BALANCE_PEAK_EWMA:
         return better_of_two(p, out);
     case DP_BALANCE_PICK_FIRST:
-        if (nth >= b->count) {
+        if (nth >= l->count) {
             return OK;
         }
-        at = b->order[nth];
+        at = l->order[nth];
         break;
     case DP_BALANCE_RING_HASH:
-        at = b->ring[(dp_balance_on_ring(b, p->hash) + nth) % b->ring_size].index;
+        at = l->ring[(dp_level_on_ring(l, p->hash) + nth) % l->ring_size].index;
         break;
     case DP_BALANCE_RENDEZVOUS:
         if (nth >= CANDIDATES_RENDEZVOUS || !by_rendezvous(p, &at)) {
@@ -253,22 +260,25 @@ static MUST_CHECK struct err candidate(struct picking *p, unsigned nth, struct s
 
 /* ---- the pick ---- */
 
-/* Behind the candidates: slots from 'from' on, or the order of pick first. */
-static MUST_CHECK struct err look_through(struct picking *p, size_t from, struct shot *best)
+/* Behind the candidates: the slots of the level from 'at' on, or the order of pick first. */
+static MUST_CHECK struct err look_through(struct picking *p, size_t at, struct shot *best)
 {
-    const uint32_t *order = p->cluster->balance.order;
-    for (size_t i = 0; i < p->set->count && i < STRETCH && best->rank > HELD_BACK; i++) {
+    const uint32_t *order = p->level->order;
+    for (size_t i = 0; i < p->level->count && i < STRETCH && best->rank > HELD_BACK; i++) {
         struct shot shot = {0};
-        TRY(look_at(p, order != NULL ? order[i] : (from + i) % p->set->count, &shot));
+        TRY(look_at(p, order != NULL ? order[i] : at, &shot));
         *best = shot.rank < best->rank ? shot : *best;
+        at = next_to(p, at);
     }
     return OK;
 }
 
-static MUST_CHECK struct err choose(struct picking *p, struct shot *best)
+static MUST_CHECK struct err choose_in(struct picking *p, const struct dp_level *level,
+                                       struct shot *best)
 {
     struct shot shot = {.rank = TRIED};
-    *best = shot;
+    p->level = level;
+    p->last_score = -1;
     for (unsigned nth = 0; nth < CANDIDATES && best->rank != WELL; nth++) {
         TRY(candidate(p, nth, &shot));
         if (shot.endpoint == NULL) {
@@ -276,7 +286,58 @@ static MUST_CHECK struct err choose(struct picking *p, struct shot *best)
         }
         *best = shot.rank < best->rank ? shot : *best;
     }
-    return look_through(p, (shot.at + 1) % p->set->count, best);
+    return look_through(p, shot.endpoint == NULL ? level->first : next_to(p, shot.at), best);
+}
+
+/* ---- levels ---- */
+
+/* Thousandths of the calls that a level can take: those of its endpoints that are well, and 40
+ * percent more, so that it keeps all of its calls while two of seven are not. */
+static uint64_t room_of(const struct picking *p, size_t i)
+{
+    size_t count = p->cluster->balance.levels[i].count;
+    size_t well = p->panic ? count : count - p->set->out_of[i];
+    uint64_t room = OVERPROVISIONING * (uint64_t)well / count;
+    return room > PER_MILLE ? PER_MILLE : room;
+}
+
+/* The nearest level has as many calls as it can take, the next one as many of the others. Where all
+ * together cannot take all, each has its share of what they can. */
+static size_t draw_level(struct picking *p)
+{
+    size_t count = p->cluster->balance.level_count;
+    uint64_t room[DP_LEVELS_MAX] = {0};
+    uint64_t sum = 0;
+    for (size_t i = 0; count > 1 && i < count; i++) {
+        room[i] = room_of(p, i);
+        room[i] = room[i] > PER_MILLE - sum ? PER_MILLE - sum : room[i];
+        sum += room[i];
+    }
+    if (sum == 0) {
+        return 0;
+    }
+    uint64_t at = (hashes(p) ? hash_mix(~p->hash) : draw(p)) % sum;
+    size_t level = 0;
+    while (at >= room[level]) {
+        at -= room[level++];
+    }
+    CHECK(level < count);
+    return level;
+}
+
+/* The level that was drawn; when nobody is well in it, the others, the nearest first. */
+static MUST_CHECK struct err choose(struct picking *p, struct shot *best)
+{
+    const struct dp_balance *b = &p->cluster->balance;
+    size_t drawn = draw_level(p);
+    *best = (struct shot){.rank = TRIED};
+    TRY(choose_in(p, &b->levels[drawn], best));
+    for (size_t i = 0; i < b->level_count && best->rank > HELD_BACK; i++) {
+        if (i != drawn) {
+            TRY(choose_in(p, &b->levels[i], best));
+        }
+    }
+    return OK;
 }
 
 /* What the policy hashes by; of a call that lacks it, what the call drew. */
@@ -316,7 +377,6 @@ struct err op_pick(struct op_set *set, const struct dp_request *rq,
         .tries = tries,
         .now_ns = net_loop_now_ns(set->ups->host->loop),
         .random = hash_mix(rq->draw) ^ (tries->count * UINT64_C(0x9e3779b97f4a7c15)),
-        .last_score = -1,
         .panic = panics(set, &cluster->balance),
     };
     p.hash = hash_of(rq, &cluster->balance, hash_mix(rq->draw));

@@ -137,6 +137,16 @@ void op_set_free(struct op_set *set)
 
 /* ---- slots ---- */
 
+static uint32_t level_of(const struct dp_balance *b, size_t index)
+{
+    uint32_t level = 0;
+    while (index >= b->levels[level].first + b->levels[level].count) {
+        level++;
+    }
+    CHECK(level < b->level_count);
+    return level;
+}
+
 struct err op_set_at(struct op_set *set, const struct dp_cluster *cluster, size_t index,
                      struct op_endpoint **out)
 {
@@ -153,6 +163,7 @@ struct err op_set_at(struct op_set *set, const struct dp_cluster *cluster, size_
         }
         if (!op_set_has(set, e)) {
             e->edition = set->edition;
+            e->level = level_of(&cluster->balance, index);
             set->present++;
             e->counted = false;
             op_outlier_joined(e);
@@ -171,6 +182,7 @@ void op_set_count_out(struct op_endpoint *e)
     if (out != e->counted) {
         CHECK(out || set->out > 0);
         set->out = out ? set->out + 1 : set->out - 1;
+        set->out_of[e->level] = out ? set->out_of[e->level] + 1 : set->out_of[e->level] - 1;
         e->counted = out;
     }
 }
@@ -231,6 +243,7 @@ static void begin_edition(struct op_set *set, struct op_endpoint **slots, size_t
     set->sweep_at = NULL;
     net_timer_cancel(set->ups->host->loop, &set->fill_timer);
     set->out = 0;
+    (void)memset(set->out_of, 0, sizeof(set->out_of));
     set->unwell = 0;
     op_outlier_begin(set);
     op_health_begin(set);
@@ -267,6 +280,7 @@ static MUST_CHECK struct err renew(struct op_set *set, const struct op_question 
     set->outliers = q->cluster->outliers;
     set->breakers = q->cluster->breakers;
     set->sla = q->cluster->sla;
+    set->measures = q->cluster->balance.policy == DP_BALANCE_PEAK_EWMA;
     take_health(set, &q->cluster->health);
     set->emptied = false;
     begin_edition(set, slots, q->cluster->endpoint_count);

@@ -91,6 +91,7 @@ struct op_endpoint {
     uint32_t failed_ms;          /* for how long the next time. */
     size_t refs;                 /* waits and attempts. */
     uint32_t weight;
+    uint32_t level;     /* of the cluster, that its slot is in. */
     uint32_t active;    /* attempts under way. */
     uint64_t joined_ns; /* its slow start began; 0: it has none. */
     struct op_record record;
@@ -134,6 +135,7 @@ struct op_set {
     struct dp_outlier_detection outliers; /* of the cluster, as are these. */
     struct dp_circuit_breakers breakers;
     struct dp_sla sla;
+    bool measures; /* its policy asks for latencies. */
     struct op_health health;
     uint32_t edition;           /* counts what the slots were made of; 0: nothing yet. */
     struct op_endpoint **slots; /* owned; NULL in it: not needed yet. */
@@ -143,6 +145,7 @@ struct op_set {
     size_t ejected;                /* of those; */
     size_t unwell;                 /* of those; */
     size_t out;                    /* either, once. */
+    size_t out_of[DP_LEVELS_MAX];  /* the same of each level. */
     bool emptied;                  /* nobody used it: its endpoints go, and then itself. */
     struct map by_key;             /* all endpoints, */
     struct op_endpoint *all;       /* and as a list. */

@@ -19,13 +19,16 @@ class Balanced(routing_test.OnePlatform):
     """A service whose endpoints are balanced as a test says."""
 
     @classmethod
-    def publish_echo(cls, servers, more, weights=None, **options):
+    def publish_echo(cls, servers, more, weights=None, localities=None, **options):
         """Publishes service echo with further lines of its spec."""
         text = echo.platform_yaml([s.port for s in servers], **options)
         text = text.replace("  transport: usual\n", "  transport: usual\n  %s\n" % more, 1)
         for server, weight in zip(servers, weights or ()):
             text = text.replace("port: %d}" % server.port,
                                 "port: %d, weight: %d}" % (server.port, weight))
+        for server, locality in zip(servers, localities or ()):
+            text = text.replace("port: %d}" % server.port,
+                                "port: %d, locality: %s}" % (server.port, locality))
         before = cls.node.version()
         cls.cp("publish", "-m", "test", cls.platform.write_policies({"platform.yaml": text}))
         trilane.wait_until(lambda: cls.node.version() > before, what="the node to serve it",
@@ -133,6 +136,25 @@ class Breakers(Balanced):
         trilane.wait_until(lambda: self.node.metric("trilane_requests_open") == 1, what="the call")
         self.assertEqual(self.refusal(stub=stub)[:2], ("UNAVAILABLE", "CIRCUIT_OPEN"))
         waiting.cancel()
+
+
+class Localities(Balanced):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.node = cls.platform.node("node-eu", workers=2, labels="region=eu,zone=a").start()
+
+    def test_the_nearest_that_is_well(self):
+        """By the node's labels; when it goes, by the next level, and no call fails."""
+        near, region, far = (self.server(name) for name in ("near", "region", "far"))
+        self.publish_echo([near, region, far], "balance: {}", localities=(
+            "{region: eu, zone: a}", "{region: eu, zone: b}", "{region: us, zone: a}"))
+        stub = self.stub()
+        self.assertEqual({self.say(stub=stub) for _ in range(20)}, {"near"})
+        near.stop()
+        self.assertEqual({self.say(stub=stub) for _ in range(20)}, {"region"})
+        region.stop()
+        self.assertEqual({self.say(stub=stub) for _ in range(20)}, {"far"})
 
 
 class Health:

@@ -108,6 +108,32 @@ static void what_is_said_is_there(void **state)
     fixture_free(&f);
 }
 
+static void endpoints_say_where_they_are(void **state)
+{
+    (void)state;
+    struct fixture f;
+    fixture_init(&f);
+    fixture_add(&f, "platform.yaml",
+                FIXTURE_ENVIRONMENT
+                "---\napiVersion: trilane.dev/v1\nkind: Service\n"
+                "metadata: {name: orders, tenant: acme}\nspec:\n  endpoints:\n"
+                "    - {address: 10.0.0.1, port: 80, locality: {region: eu, zone: a}}\n"
+                "    - {address: 10.0.0.2, port: 80, locality: {region: eu}}\n"
+                "    - {address: 10.0.0.3, port: 80}\n");
+    fixture_compile(&f);
+    const struct cp_part *part = fixture_part(&f, CP_PART_ROUTING, "service/acme/orders");
+    assert_non_null(part);
+    Trilane__Parts__V1__Cluster *c =
+        trilane__parts__v1__cluster__unpack(NULL, part->bytes.size, part->bytes.ptr);
+    assert_string_equal(c->endpoints[0]->region, "eu");
+    assert_string_equal(c->endpoints[0]->zone, "a");
+    assert_string_equal(c->endpoints[1]->zone, "");
+    assert_string_equal(c->endpoints[2]->region, "");
+    assert_int_not_equal(balancing(&f), 0);
+    trilane__parts__v1__cluster__free_unpacked(c, NULL);
+    fixture_free(&f);
+}
+
 static void health_is_asked_for_in_three_ways(void **state)
 {
     (void)state;
@@ -181,6 +207,7 @@ int main(void)
         cmocka_unit_test(what_is_not_asked_for_is_not_there),
         cmocka_unit_test(defaults_are_envoys),
         cmocka_unit_test(what_is_said_is_there),
+        cmocka_unit_test(endpoints_say_where_they_are),
         cmocka_unit_test(health_is_asked_for_in_three_ways),
         cmocka_unit_test(what_cannot_be_meant_is_refused),
     };

@@ -17,6 +17,7 @@ struct made {
     Trilane__Parts__V1__Balance balance;
     Trilane__Parts__V1__OutlierDetection outliers;
     struct dp_endpoint endpoints[2000];
+    struct dp_locality here;
     struct dp_cluster cluster;
 };
 
@@ -54,7 +55,8 @@ static int tear_down(void **state)
 
 static enum err_code decoded(struct made *t)
 {
-    return dp_decode_balancing(&t->m, &t->arena, &t->cluster).code;
+    t->cluster.endpoints = t->endpoints;
+    return dp_decode_balancing(&t->m, &t->arena, &t->here, &t->cluster).code;
 }
 
 static void what_is_absent_is_usual(void **state)
@@ -183,16 +185,16 @@ static void weights_are_shared_out_at_their_edges(void **state)
     t->endpoints[1].weight = 1;
     t->endpoints[2].weight = UINT32_MAX;
     assert_int_equal(decoded(t), E_OK);
-    const struct dp_balance *b = &t->cluster.balance;
+    const struct dp_level *b = &t->cluster.balance.levels[0];
     assert_true(b->weight_sum > 3 && b->weight_sum <= UINT32_MAX);
     assert_int_equal(b->weight_ends[2], b->weight_sum);
     uint64_t first = b->weight_ends[0];
     assert_int_equal(b->weight_ends[1], first + 1);
-    assert_int_equal(dp_balance_by_weight(b, 0), 0);
-    assert_int_equal(dp_balance_by_weight(b, first - 1), 0);
-    assert_int_equal(dp_balance_by_weight(b, first), 1);
-    assert_int_equal(dp_balance_by_weight(b, first + 1), 2);
-    assert_int_equal(dp_balance_by_weight(b, b->weight_sum - 1), 2);
+    assert_int_equal(dp_level_by_weight(b, 0), 0);
+    assert_int_equal(dp_level_by_weight(b, first - 1), 0);
+    assert_int_equal(dp_level_by_weight(b, first), 1);
+    assert_int_equal(dp_level_by_weight(b, first + 1), 2);
+    assert_int_equal(dp_level_by_weight(b, b->weight_sum - 1), 2);
     t->endpoints[0].weight = 7;
     t->endpoints[1].weight = 7;
     t->endpoints[2].weight = 7;
@@ -209,15 +211,50 @@ static void a_ring_is_sorted_and_closed(void **state)
     t->balance.hash_tenant = true;
     t->cluster.endpoint_count = 2000;
     assert_int_equal(decoded(t), E_OK);
-    const struct dp_balance *b = &t->cluster.balance;
+    const struct dp_level *b = &t->cluster.balance.levels[0];
     assert_in_range(b->ring_size, 2000, DP_RING_POINTS_MAX + 2000);
     for (size_t i = 1; i < b->ring_size; i++) {
         assert_true(b->ring[i - 1].hash <= b->ring[i].hash);
     }
-    assert_int_equal(dp_balance_on_ring(b, 0), 0);
-    assert_int_equal(dp_balance_on_ring(b, b->ring[5].hash), 5);
-    assert_int_equal(dp_balance_on_ring(b, b->ring[5].hash + 1), 6);
-    assert_int_equal(dp_balance_on_ring(b, UINT64_MAX), 0); /* round to the first one. */
+    assert_int_equal(dp_level_on_ring(b, 0), 0);
+    assert_int_equal(dp_level_on_ring(b, b->ring[5].hash), 5);
+    assert_int_equal(dp_level_on_ring(b, b->ring[5].hash + 1), 6);
+    assert_int_equal(dp_level_on_ring(b, UINT64_MAX), 0); /* round to the first one. */
+}
+
+/* The node's zone, its region, the rest; in each as it came. Levels of nobody are left out. */
+static void the_nearest_come_first(void **state)
+{
+    struct made *t = *state;
+    static const char *const places[][2] = {{"us", "a"}, {"eu", "a"}, {"", ""},
+                                            {"eu", "b"}, {"eu", ""},  {"eu", "a"}};
+    for (size_t i = 0; i < 6; i++) {
+        t->endpoints[i].region = slice_str(places[i][0]);
+        t->endpoints[i].zone = slice_str(places[i][1]);
+    }
+    t->cluster.endpoint_count = 6;
+    assert_int_equal(decoded(t), E_OK);
+    assert_int_equal(t->cluster.balance.level_count, 1); /* a node that says nothing. */
+    t->here = (struct dp_locality){.region = SLICE_LIT("eu"), .zone = SLICE_LIT("a")};
+    assert_int_equal(decoded(t), E_OK);
+    static const uint16_t ports[] = {2, 6, 4, 5, 1, 3};
+    for (size_t i = 0; i < 6; i++) {
+        assert_int_equal(t->cluster.endpoints[i].port, ports[i]);
+    }
+    const struct dp_balance *b = &t->cluster.balance;
+    assert_int_equal(b->level_count, 3);
+    for (size_t i = 0; i < 3; i++) {
+        assert_int_equal(b->levels[i].first, 2 * i);
+        assert_int_equal(b->levels[i].count, 2);
+        assert_int_equal(dp_level_by_weight(&b->levels[i], 1), 2 * i + 1);
+    }
+    t->here.zone = (struct slice){0};
+    assert_int_equal(decoded(t), E_OK);
+    assert_int_equal(b->level_count, 2);
+    assert_int_equal(b->levels[0].count, 4);
+    t->here.region = SLICE_LIT("asia");
+    assert_int_equal(decoded(t), E_OK);
+    assert_int_equal(b->level_count, 1);
 }
 
 int main(void)
@@ -230,6 +267,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_health_check_out_of_bounds_is_refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(an_sla_out_of_bounds_is_refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(weights_are_shared_out_at_their_edges, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(the_nearest_come_first, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_ring_is_sorted_and_closed, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -238,6 +238,79 @@ static void a_key_has_a_second_endpoint(void **state)
     }
 }
 
+/* ---- localities ---- */
+
+static void eject(struct op_endpoint *e)
+{
+    for (size_t i = 0; i < 5; i++) {
+        op_attempt_begin(e);
+        op_attempt_end(e, &(struct op_outcome){.end = OP_END_FAILED});
+    }
+}
+
+/* Two endpoints in the node's zone, two in its region, and two elsewhere. */
+static void spills_over(struct world *w, uint32_t policy)
+{
+    Trilane__Parts__V1__OutlierDetection rules;
+    trilane__parts__v1__outlier_detection__init(&rules);
+    rules.consecutive_failures = 5;
+    rules.statuses = 1 << 14;
+    rules.interval_ms = 10000;
+    rules.base_ejection_ms = 30000;
+    rules.max_ejection_ms = 30000;
+    rules.max_ejection_percent = 100;
+    dp_model_bin_place(w->bin, &(struct dp_locality){SLICE_LIT("eu"), SLICE_LIT("a")});
+    world_publish(w, &(struct plan){.count = 6,
+                                    .regions = {"us", "us", "eu", "eu", "eu", "eu"},
+                                    .zones = {"a", "b", "b", "c", "a", "a"},
+                                    .policy = policy,
+                                    .hash_header = policy == RING_HASH ? "x-session" : NULL,
+                                    .outliers = &rules});
+    size_t near[6] = {0};
+    pick_many(w, 1000, near);
+    assert_int_equal(near[4] + near[5], 1000);
+    eject(world_endpoint(w, 4));
+    size_t half[6] = {0};
+    pick_many(w, 2000, half);
+    assert_int_equal(half[4], 0);
+    assert_in_range(half[5], 1300, 1500); /* 140 percent of a half. */
+    assert_in_range(half[2] + half[3], 500, 700);
+    eject(world_endpoint(w, 5));
+    size_t none[6] = {0};
+    pick_many(w, 1000, none);
+    assert_int_equal(none[2] + none[3], 1000);
+}
+
+static void calls_stay_near_and_spill_over(void **state)
+{
+    spills_over(*state, ROUND_ROBIN);
+}
+
+static void drawn_calls_spill_over_alike(void **state)
+{
+    spills_over(*state, LEAST_REQUEST);
+}
+
+static void hashed_calls_spill_over_alike(void **state)
+{
+    spills_over(*state, RING_HASH);
+}
+
+/* Nobody of the zone can be reached: the region is called, though nobody was ejected. */
+static void who_refuses_connections_is_passed_over_for_the_next_level(void **state)
+{
+    struct world *w = *state;
+    dp_model_bin_place(w->bin, &(struct dp_locality){SLICE_LIT("eu"), SLICE_LIT("a")});
+    world_publish(w, &(struct plan){.count = 2, .regions = {"eu", "eu"}, .zones = {"a", "b"}});
+    assert_int_equal(world_pick(w, 1), 0);
+    op_endpoint_report(world_endpoint(w, 0), /* reached: */ false);
+    assert_int_equal(world_pick(w, 2), 1);
+    op_endpoint_report(world_endpoint(w, 1), /* reached: */ false);
+    (void)world_pick(w, 3); /* better to try than to refuse. */
+    world_pass(w, 1001);
+    assert_int_equal(world_pick(w, 4), 0);
+}
+
 /* ---- endpoints that come and go ---- */
 
 /* A swap puts another endpoint before the one that was tried: places move, the call does not meet
@@ -374,6 +447,10 @@ int main(void)
         WORLD_TEST(hashing_goes_by_weight),
         WORLD_TEST(what_is_hashed_by),
         WORLD_TEST(a_key_has_a_second_endpoint),
+        WORLD_TEST(calls_stay_near_and_spill_over),
+        WORLD_TEST(drawn_calls_spill_over_alike),
+        WORLD_TEST(hashed_calls_spill_over_alike),
+        WORLD_TEST(who_refuses_connections_is_passed_over_for_the_next_level),
         WORLD_TEST(a_call_meets_no_endpoint_twice_over_a_swap),
         WORLD_TEST(a_request_of_an_older_model_gets_what_is_in_force),
         WORLD_TEST(a_swap_leaves_what_is_the_same_alone),

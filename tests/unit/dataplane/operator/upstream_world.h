@@ -53,8 +53,10 @@ struct world {
 /* What is published of the service; zeroed is round robin, and nobody is judged. */
 struct plan {
     size_t count;
-    size_t leave_out;    /* which of them, from 1; zero: none. */
-    uint32_t weights[8]; /* of the first ones; zero: 1. */
+    size_t leave_out;       /* which of them, from 1; zero: none. */
+    uint32_t weights[8];    /* of the first ones; zero: 1. */
+    const char *regions[8]; /* of the first ones; NULL: none. */
+    const char *zones[8];
     uint32_t policy;
     const char *hash_header;
     bool hash_tenant;
@@ -144,6 +146,8 @@ static inline void world_put_cluster(struct content *c, const struct plan *plan)
         endpoints[i].address = addresses[i];
         endpoints[i].port = 80;
         endpoints[i].weight = i < 8 && plan->weights[i] != 0 ? plan->weights[i] : 1;
+        endpoints[i].region = publisher_text(i < 8 && plan->regions[i] ? plan->regions[i] : "");
+        endpoints[i].zone = publisher_text(i < 8 && plan->zones[i] ? plan->zones[i] : "");
         if (i + 1 != plan->leave_out) {
             list[cluster.n_endpoints++] = &endpoints[i];
         }
