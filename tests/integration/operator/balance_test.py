@@ -15,6 +15,23 @@ import trilane
 pb = echo.pb
 
 
+class Health:
+    """grpc.health.v1 of a server; its bytes are the protocol's."""
+
+    SERVING, NOT_SERVING = b"\x08\x01", b"\x08\x02"
+
+    def __init__(self, server):
+        self.answer = self.SERVING
+        self.asked = []  # (when, metadata, request)
+        server.grpc.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(
+            "grpc.health.v1.Health",
+            {"Check": grpc.unary_unary_rpc_method_handler(self.check)}),))
+
+    def check(self, request, context):
+        self.asked.append((time.monotonic(), dict(context.invocation_metadata()), request))
+        return self.answer
+
+
 class Balanced(routing_test.OnePlatform):
     """A service whose endpoints are balanced as a test says."""
 
@@ -42,8 +59,8 @@ class Balanced(routing_test.OnePlatform):
         except grpc.RpcError as error:
             return error.code().name
 
+    # ---- policies ----
 
-class Policies(Balanced):
     def test_calls_of_a_session_stay_together(self):
         """On every worker, whichever connection they come by; and on what is left of the servers."""
         servers = [self.server(name) for name in "abc"]
@@ -76,8 +93,8 @@ class Policies(Balanced):
         self.addCleanup(back.stop)
         trilane.wait_until(lambda: self.say(stub=stub) == "first", what="the first one again")
 
+    # ---- outliers ----
 
-class Outliers(Balanced):
     def test_status_in_trailers_ejects_and_time_brings_back(self):
         """The head of the answer says 200; what tells is the end of it."""
         good, bad = self.server("good"), self.server("bad")
@@ -103,8 +120,8 @@ class Outliers(Balanced):
         statuses = [self.status(stub) for _ in range(20)]
         self.assertEqual(statuses.count("NOT_FOUND"), 10)
 
+    # ---- circuit breakers ----
 
-class Breakers(Balanced):
     def test_calls_above_the_bound_are_refused(self):
         server = self.server("a")
         self.publish_echo([server], "circuitBreakers: {maxRequests: 4}")  # two a worker.
@@ -137,44 +154,25 @@ class Breakers(Balanced):
         self.assertEqual(self.refusal(stub=stub)[:2], ("UNAVAILABLE", "CIRCUIT_OPEN"))
         waiting.cancel()
 
-
-class Localities(Balanced):
-    @classmethod
-    def setUpClass(cls):
-        super().setUpClass()
-        cls.node = cls.platform.node("node-eu", workers=2, labels="region=eu,zone=a").start()
+    # ---- localities ----
 
     def test_the_nearest_that_is_well(self):
         """By the node's labels; when it goes, by the next level, and no call fails."""
         near, region, far = (self.server(name) for name in ("near", "region", "far"))
         self.publish_echo([near, region, far], "balance: {}", localities=(
             "{region: eu, zone: a}", "{region: eu, zone: b}", "{region: us, zone: a}"))
-        stub = self.stub()
+        node = self.platform.node("node-eu", workers=1, labels="region=eu,zone=a").start()
+        channel = echo.channel(node)
+        self.addCleanup(channel.close)
+        stub = echo.stubs.EchoStub(channel)
         self.assertEqual({self.say(stub=stub) for _ in range(20)}, {"near"})
         near.stop()
         self.assertEqual({self.say(stub=stub) for _ in range(20)}, {"region"})
         region.stop()
         self.assertEqual({self.say(stub=stub) for _ in range(20)}, {"far"})
 
+    # ---- health checks ----
 
-class Health:
-    """grpc.health.v1 of a server; its bytes are the protocol's."""
-
-    SERVING, NOT_SERVING = b"\x08\x01", b"\x08\x02"
-
-    def __init__(self, server):
-        self.answer = self.SERVING
-        self.asked = []  # (when, metadata, request)
-        server.grpc.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(
-            "grpc.health.v1.Health",
-            {"Check": grpc.unary_unary_rpc_method_handler(self.check)}),))
-
-    def check(self, request, context):
-        self.asked.append((time.monotonic(), dict(context.invocation_metadata()), request))
-        return self.answer
-
-
-class HealthChecks(Balanced):
     def names(self, stubs, count=20):
         return {self.say(stub=stubs[i % len(stubs)]) for i in range(count)}
 
