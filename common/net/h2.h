@@ -57,6 +57,7 @@ struct h2_reset {
                          connection. */
     bool unprocessed; /* the peer's application never saw it (REFUSED_STREAM, above the last id of
                          a GOAWAY, never sent): safe to send again (gRPC A6). Client side only. */
+    bool unsent;      /* and it never left this side. */
     bool too_large;   /* the peer's header section was over the bounds. */
 };
 

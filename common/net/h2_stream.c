@@ -252,11 +252,17 @@ static bool answer_is_whole(const struct h2_stream *s)
     return s->conn->server ? s->end_framed : s->received_end;
 }
 
+/* Whether the request never left. */
+static bool is_unsent(const struct h2_stream *s)
+{
+    return !s->conn->server && !s->fields_done && (!s->head_sent || !s->conn->opened);
+}
+
 /* Whether the peer's application cannot have seen the request (gRPC A6). */
 static bool is_unprocessed(const struct h2_stream *s, uint32_t code)
 {
-    return !s->conn->server && !s->fields_done &&
-           (!s->head_sent || !s->conn->opened || (code == H2_REFUSED_STREAM && !s->reset_by_us));
+    return is_unsent(s) ||
+           (!s->conn->server && !s->fields_done && code == H2_REFUSED_STREAM && !s->reset_by_us);
 }
 
 static void tell_reset(struct h2_stream *s, uint32_t code)
@@ -267,6 +273,7 @@ static void tell_reset(struct h2_stream *s, uint32_t code)
     s->events->reset(s, (struct h2_reset){.code = code,
                                           .by_peer = s->reset_by_peer,
                                           .unprocessed = is_unprocessed(s, code),
+                                          .unsent = is_unsent(s),
                                           .too_large = s->fields_refused});
 }
 
