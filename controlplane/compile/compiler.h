@@ -143,6 +143,9 @@ MUST_CHECK struct err cp_strings(struct cp_compiler *c, const struct cp_texts *t
 /* What a service says of its endpoints beside their addresses, into the part of its cluster. */
 MUST_CHECK struct err cp_pack_balancing(struct cp_compiler *c, const struct cp_service *service,
                                         Trilane__Parts__V1__Cluster *part);
+/* A service's retries and hedging, into its cluster: methods.c. */
+MUST_CHECK struct err cp_pack_methods(struct cp_compiler *c, const struct cp_service *service,
+                                      Trilane__Parts__V1__Cluster *cluster);
 
 MUST_CHECK struct err cp_compile_routing(struct cp_compiler *c);
 MUST_CHECK struct err cp_compile_trust(struct cp_compiler *c);

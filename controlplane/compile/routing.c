@@ -362,6 +362,20 @@ static MUST_CHECK struct err pack_headers(struct cp_compiler *c, const struct en
     return OK;
 }
 
+static MUST_CHECK struct err pack_mirror(struct cp_compiler *c, const struct cp_mirror *mirror,
+                                         Trilane__Parts__V1__RouteEntry *packed)
+{
+    if (mirror->service.to == NULL) {
+        return OK;
+    }
+    struct slice id = {0};
+    TRY(cp_target_id(c->arena, mirror->service.to, &id));
+    packed->mirror = cp_str(id);
+    packed->mirror_per_mille = (uint32_t)mirror->per_mille;
+    cp_needs(c, CAPABILITY_MIRRORS, /* used= */ true);
+    return OK;
+}
+
 static MUST_CHECK struct err pack_entry(struct cp_compiler *c, const struct entry *entry,
                                         Trilane__Parts__V1__RouteEntry **out)
 {
@@ -380,6 +394,7 @@ static MUST_CHECK struct err pack_entry(struct cp_compiler *c, const struct entr
     if (entry->route != NULL) {
         packed->transport = cp_transport_id(&entry->route->transport);
         packed->timeout_ms = (uint32_t)entry->route->timeout_ms;
+        TRY(pack_mirror(c, &entry->route->mirror, packed));
     }
     *out = packed;
     return OK;
@@ -477,6 +492,7 @@ static MUST_CHECK struct err pack_cluster(struct cp_compiler *c, const struct cp
     part.transport = cp_transport_id(&service->transport);
     TRY(cp_strings(c, &service->grpc_services, &part.n_grpc_services, &part.grpc_services));
     TRY(cp_pack_balancing(c, service, &part));
+    TRY(cp_pack_methods(c, service, &part));
     return cp_emit(c, CP_PART_ROUTING, id, &part.base, service->meta.at);
 }
 

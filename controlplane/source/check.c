@@ -385,6 +385,46 @@ static MUST_CHECK struct err check_endpoints(struct checking *c, const struct cp
     return e;
 }
 
+static MUST_CHECK struct err check_backoff(struct checking *c, const struct cp_retry *retry)
+{
+    if (retry->backoff_max_ms == 0 || retry->backoff_max_ms >= retry->backoff_ms) {
+        return OK;
+    }
+    auto_buf struct buf least = BUF_MAX(64);
+    TRY(cp_number_text(&least, CP_TYPE_DURATION, retry->backoff_ms));
+    struct cp_diag *diag = cp_diags_add(c->diags, CP_DIAG_OUT_OF_BOUND, retry->backoff_max_at,
+                                        "maxBackoff is below initialBackoff, which is %.*s",
+                                        SLICE_ARG(buf_slice(&least)));
+    cp_diag_expect(c->diags, diag, "%.*s or more", SLICE_ARG(buf_slice(&least)));
+    return OK;
+}
+
+/* A name stands in one entry: which of two would hold nobody could tell. */
+static MUST_CHECK struct err check_methods(struct checking *c, const struct cp_service *service)
+{
+    struct map seen = {0};
+    struct err e = OK;
+    for (size_t i = 0; i < service->methods.count && err_ok(e); i++) {
+        struct cp_texts *names = &service->methods.items[i].names;
+        for (size_t k = 0; k < names->count && err_ok(e); k++) {
+            struct cp_text *name = &names->items[k];
+            struct cp_text *first = map_get(&seen, name->text);
+            bool twice_in_list = k > 0 && slice_eq(name->text, names->items[k - 1].text);
+            if (first == NULL) {
+                e = map_put(&seen, name->text, name, /* out_old= */ NULL);
+            } else if (name->text.size > 0 && !twice_in_list) { /* that was refused when read */
+                refuse_double(c, CP_DIAG_DUPLICATE_VALUE, "method", first, name);
+            }
+        }
+        const struct cp_retry *retry = &service->methods.items[i].retry;
+        if (err_ok(e) && retry->at.line > 0 && !retry->faulty) {
+            e = check_backoff(c, retry);
+        }
+    }
+    map_free(&seen);
+    return e;
+}
+
 static MUST_CHECK struct err check_services(struct checking *c, struct map *seen)
 {
     const struct cp_resources *all = &c->model->of[CP_KIND_SERVICE];
@@ -392,6 +432,7 @@ static MUST_CHECK struct err check_services(struct checking *c, struct map *seen
         struct cp_service *service = (struct cp_service *)all->items[i];
         TRY(service->meta.proven ? OK : check_endpoints(c, service));
         TRY(service->meta.proven ? OK : cp_check_balance(c->diags, service));
+        TRY(service->meta.proven ? OK : check_methods(c, service));
         if (service->meta.apart) {
             continue; /* of a double, which was refused, all of it is there twice */
         }

@@ -177,6 +177,11 @@ static const struct cp_field balance_fields[] = {
 };
 static const struct cp_shape balance_shape = {SHAPE(balance_fields, struct cp_balance)};
 
+#define GRPC_FAILURES                                                                              \
+    "CANCELLED|UNKNOWN|INVALID_ARGUMENT|DEADLINE_EXCEEDED|NOT_FOUND|ALREADY_EXISTS|"               \
+    "PERMISSION_DENIED|RESOURCE_EXHAUSTED|FAILED_PRECONDITION|ABORTED|OUT_OF_RANGE|"               \
+    "UNIMPLEMENTED|INTERNAL|UNAVAILABLE|DATA_LOSS|UNAUTHENTICATED"
+
 static const struct cp_field outlier_fields[] = {
     {.name = "consecutiveFailures",
      .type = CP_TYPE_COUNT,
@@ -188,9 +193,7 @@ static const struct cp_field outlier_fields[] = {
          "So many failures in a row eject an endpoint. Each worker of a node counts by itself."},
     {.name = "statuses",
      .type = CP_TYPE_FLAGS,
-     .choices = "CANCELLED|UNKNOWN|INVALID_ARGUMENT|DEADLINE_EXCEEDED|NOT_FOUND|ALREADY_EXISTS|"
-                "PERMISSION_DENIED|RESOURCE_EXHAUSTED|FAILED_PRECONDITION|ABORTED|OUT_OF_RANGE|"
-                "UNIMPLEMENTED|INTERNAL|UNAVAILABLE|DATA_LOSS|UNAUTHENTICATED",
+     .choices = GRPC_FAILURES,
      .min = 1,
      .offset = offsetof(struct cp_outlier_detection, statuses),
      .help =
@@ -376,6 +379,155 @@ static const struct cp_field sla_fields[] = {
 };
 static const struct cp_shape sla_shape = {SHAPE(sla_fields, struct cp_sla)};
 
+static const struct cp_field retry_fields[] = {
+    {.name = "maxAttempts",
+     .type = CP_TYPE_COUNT,
+     .dflt = "3",
+     .min = 2,
+     .max = 1000,
+     .offset = offsetof(struct cp_retry, attempts),
+     .help = "Attempts in all, the first one counted. More than 5 count as 5."},
+    {.name = "perTryTimeout",
+     .type = CP_TYPE_DURATION,
+     .min = 1,
+     .max = 3600000,
+     .offset = offsetof(struct cp_retry, try_timeout_ms),
+     .help = "An attempt without a message or status for this long is given up, and made again. "
+             "Without it: an attempt may last as long as the call."},
+    {.name = "initialBackoff",
+     .type = CP_TYPE_DURATION,
+     .dflt = "25ms",
+     .min = 1,
+     .max = 60000,
+     .offset = offsetof(struct cp_retry, backoff_ms),
+     .help = "Pause before the first retry; each pause is off by up to a fifth, at random."},
+    {.name = "maxBackoff",
+     .type = CP_TYPE_DURATION,
+     .min = 1,
+     .max = 600000,
+     .offset = offsetof(struct cp_retry, backoff_max_ms),
+     .place = offsetof(struct cp_retry, backoff_max_at),
+     .help = "A longer pause is cut to this. Without it: ten times initialBackoff."},
+    {.name = "backoffMultiplier",
+     .type = CP_TYPE_COUNT,
+     .dflt = "2",
+     .min = 1,
+     .max = 100,
+     .offset = offsetof(struct cp_retry, multiplier),
+     .help = "Each pause is so many times the one before."},
+    {.name = "retryableStatusCodes",
+     .type = CP_TYPE_FLAGS,
+     .choices = GRPC_FAILURES,
+     .min = 1,
+     .offset = offsetof(struct cp_retry, codes),
+     .help = "Statuses of an attempt that is made again. Without it: UNAVAILABLE."},
+};
+static const struct cp_shape retry_shape = {SHAPE(retry_fields, struct cp_retry)};
+
+static const struct cp_field hedging_fields[] = {
+    {.name = "maxAttempts",
+     .type = CP_TYPE_COUNT,
+     .dflt = "2",
+     .min = 2,
+     .max = 1000,
+     .offset = offsetof(struct cp_hedging, attempts),
+     .help = "Attempts in all, the first one counted. More than 5 count as 5."},
+    {.name = "hedgingDelay",
+     .type = CP_TYPE_DURATION,
+     .min = 1,
+     .max = 3600000,
+     .offset = offsetof(struct cp_hedging, delay_ms),
+     .help = "The next attempt starts this long after the one before."},
+    {.name = "percentile",
+     .type = CP_TYPE_COUNT,
+     .dflt = "95",
+     .min = 50,
+     .max = 99,
+     .offset = offsetof(struct cp_hedging, percentile),
+     .help = "In the place of hedgingDelay: the time within which so many of 100 calls of the "
+             "method are answered, as the worker measures it."},
+    {.name = "nonFatalStatusCodes",
+     .type = CP_TYPE_FLAGS,
+     .choices = GRPC_FAILURES,
+     .min = 1,
+     .offset = offsetof(struct cp_hedging, codes),
+     .help = "Statuses of an attempt that do not end the call: the next one starts at once. "
+             "Without it: none."},
+};
+static const struct cp_shape hedging_shape = {SHAPE(hedging_fields, struct cp_hedging),
+                                              .at_most = "hedgingDelay|percentile"};
+
+static const struct cp_field method_fields[] = {
+    {.name = "names",
+     .type = CP_TYPE_TEXTS,
+     .form = CP_FORM_GLOB,
+     .required = true,
+     .min = 1,
+     .max = 64,
+     .offset = offsetof(struct cp_method, names),
+     .help = "Methods: /package.Service/Method, or a glob. An exact name stands before globs, a "
+             "longer glob before a shorter one."},
+    {.name = "idempotent",
+     .type = CP_TYPE_BOOL,
+     .min = 1,
+     .offset = offsetof(struct cp_method, idempotent),
+     .help = "true: doing it twice is as good as once. Without it only calls with an "
+             "idempotency-key are made again."},
+    {.name = "retry",
+     .type = CP_TYPE_OBJECT,
+     .shape = &retry_shape,
+     .offset = offsetof(struct cp_method, retry),
+     .help = "An attempt that failed is made again: gRPC's retryPolicy."},
+    {.name = "hedging",
+     .type = CP_TYPE_OBJECT,
+     .shape = &hedging_shape,
+     .offset = offsetof(struct cp_method, hedging),
+     .help = "A call that takes long is made a second time beside: gRPC's hedgingPolicy."},
+};
+static const struct cp_shape method_shape = {SHAPE(method_fields, struct cp_method),
+                                             .one_of = "retry|hedging"};
+
+static const struct cp_field retry_budget_fields[] = {
+    {.name = "maxTokens",
+     .type = CP_TYPE_COUNT,
+     .dflt = "100",
+     .min = 1,
+     .max = 1000,
+     .offset = offsetof(struct cp_service, retry_budget.max_tokens),
+     .help = "gRPC's retryThrottling: an attempt that fails takes one token; with half of them or "
+             "less nothing is made again. Each worker counts for itself."},
+    {.name = "tokenRatioPerMille",
+     .type = CP_TYPE_COUNT,
+     .dflt = "100",
+     .min = 1,
+     .max = 1000,
+     .offset = offsetof(struct cp_service, retry_budget.ratio_per_mille),
+     .help = "Thousandths of a token that an attempt gives back which succeeds."},
+    {.name = "activePercent",
+     .type = CP_TYPE_COUNT,
+     .dflt = "20",
+     .min = 1,
+     .max = 100,
+     .offset = offsetof(struct cp_service, retry_budget.active_percent),
+     .help = "Further attempts at once, waiting ones counted, in percent of the calls of methods "
+             "with a policy that are open."},
+    {.name = "minConcurrent",
+     .type = CP_TYPE_COUNT,
+     .dflt = "3",
+     .min = 0,
+     .max = 100000,
+     .offset = offsetof(struct cp_service, retry_budget.min_concurrent),
+     .help = "Further attempts at once that are allowed at any rate."},
+    {.name = "hedgesPerMille",
+     .type = CP_TYPE_COUNT,
+     .dflt = "20",
+     .min = 1,
+     .max = 1000,
+     .offset = offsetof(struct cp_service, retry_budget.hedges_per_mille),
+     .help = "Hedges for 1000 calls, in the long run."},
+};
+static const struct cp_shape retry_budget_shape = {SHAPE(retry_budget_fields, struct cp_service)};
+
 static const struct cp_field service_fields[] = {
     {.name = "traits",
      .type = CP_TYPE_PAIRS,
@@ -434,6 +586,18 @@ static const struct cp_field service_fields[] = {
      .shape = &sla_shape,
      .offset = offsetof(struct cp_service, sla),
      .help = "An endpoint that misses it gets fewer calls. Without it: latency changes nothing."},
+    {.name = "methods",
+     .type = CP_TYPE_OBJECTS,
+     .shape = &method_shape,
+     .min = 1,
+     .max = 64,
+     .offset = offsetof(struct cp_service, methods),
+     .help = "Which calls are tried more than once, and how."},
+    {.name = "retryBudget",
+     .type = CP_TYPE_OBJECT,
+     .shape = &retry_budget_shape,
+     .flat = true,
+     .help = "What trying more than once may cost."},
 };
 
 /* ---- Route ---- */
@@ -540,6 +704,23 @@ static const struct cp_field weighted_fields[] = {
 };
 static const struct cp_shape weighted_shape = {SHAPE(weighted_fields, struct cp_weighted)};
 
+static const struct cp_field mirror_fields[] = {
+    {.name = "service",
+     .type = CP_TYPE_REF,
+     .ref = CP_KIND_SERVICE,
+     .required = true,
+     .offset = offsetof(struct cp_mirror, service),
+     .help = "The shadow. Its Policy must allow the caller, too."},
+    {.name = "perMille",
+     .type = CP_TYPE_COUNT,
+     .dflt = "1000",
+     .min = 1,
+     .max = 1000,
+     .offset = offsetof(struct cp_mirror, per_mille),
+     .help = "Of 1000 requests so many are copied."},
+};
+static const struct cp_shape mirror_shape = {SHAPE(mirror_fields, struct cp_mirror)};
+
 static const struct cp_field route_fields[] = {
     {.name = "hosts",
      .type = CP_TYPE_TEXTS,
@@ -576,6 +757,11 @@ static const struct cp_field route_fields[] = {
      .max = 3600000,
      .offset = offsetof(struct cp_route, timeout_ms),
      .help = "Deadline of a call that brings none. Without it: the profile's."},
+    {.name = "mirror",
+     .type = CP_TYPE_OBJECT,
+     .shape = &mirror_shape,
+     .offset = offsetof(struct cp_route, mirror),
+     .help = "Copies requests to a second service; its answers are compared and dropped."},
 };
 
 /* ---- Policy ---- */

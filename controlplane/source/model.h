@@ -205,6 +205,52 @@ struct cp_sla {
     uint64_t requests;
 };
 
+/* gRPC A6: the next attempt follows one that failed. */
+struct cp_retry {
+    struct cp_pos at; /* line 0: not given. */
+    bool faulty;
+    uint64_t attempts;
+    uint64_t try_timeout_ms; /* 0: none. */
+    uint64_t backoff_ms;
+    uint64_t backoff_max_ms; /* 0: ten times that. */
+    struct cp_pos backoff_max_at;
+    uint64_t multiplier;
+    uint64_t codes; /* bits 1 << (status - 1); 0: UNAVAILABLE. */
+};
+
+/* gRPC A6: the next attempt does not wait for the end of the one before. */
+struct cp_hedging {
+    struct cp_pos at; /* line 0: not given. */
+    bool faulty;
+    uint64_t attempts;
+    uint64_t delay_ms; /* 0: by percentile. */
+    uint64_t percentile;
+    uint64_t codes; /* bits 1 << (status - 1) of those that are not fatal. */
+};
+
+struct cp_method {
+    struct cp_pos at;
+    bool faulty;
+    struct cp_texts names; /* globs. */
+    uint64_t idempotent;
+    struct cp_retry retry; /* this, or 'hedging'. */
+    struct cp_hedging hedging;
+};
+
+struct cp_methods {
+    struct cp_method *items;
+    size_t count;
+};
+
+/* What further attempts may cost, in all. */
+struct cp_retry_budget {
+    uint64_t max_tokens;
+    uint64_t ratio_per_mille;
+    uint64_t active_percent;
+    uint64_t min_concurrent;
+    uint64_t hedges_per_mille;
+};
+
 struct cp_service {
     struct cp_meta meta;
     struct cp_pairs traits;
@@ -217,6 +263,8 @@ struct cp_service {
     struct cp_circuit_breakers circuit_breakers;
     struct cp_health_check health_check;
     struct cp_sla sla;
+    struct cp_methods methods;
+    struct cp_retry_budget retry_budget;
 };
 
 struct cp_header_match {
@@ -273,6 +321,14 @@ struct cp_weighteds {
     size_t count;
 };
 
+/* Where copies of requests go. */
+struct cp_mirror {
+    struct cp_pos at; /* line 0: not given. */
+    bool faulty;
+    struct cp_ref service;
+    uint64_t per_mille;
+};
+
 struct cp_route {
     struct cp_meta meta;
     struct cp_texts hosts;
@@ -280,6 +336,7 @@ struct cp_route {
     struct cp_weighteds targets;
     struct cp_ref transport;
     uint64_t timeout_ms; /* 0: the profile's. */
+    struct cp_mirror mirror;
 };
 
 /* What a policy or a limit is about: exactly one of the three. */

@@ -419,6 +419,9 @@ static struct err judge_routes(const struct dp_model *model, const struct dp_par
     for (size_t i = 0; i < group->entry_count; i++) {
         const struct dp_route *route = &group->routes[i];
         TRY(judge_transport(model, route->transport));
+        if (route->mirror.size > 0 && dp_model_cluster(model, route->mirror) == NULL) {
+            return FAIL(E_PART_MALFORMED);
+        }
         for (size_t k = 0; k < route->target_count; k++) {
             if (dp_model_cluster(model, route->targets[k].cluster) == NULL) {
                 return FAIL(E_PART_MALFORMED);

@@ -2,6 +2,7 @@
 #include "dataplane/apply/model.h"
 
 #include "common/base/check.h"
+#include "common/base/text.h"
 #include "common/net/tls.h"
 #include "common/snapshot/set.h"
 #include "dataplane/apply/model_impl.h"
@@ -101,6 +102,17 @@ const struct dp_cluster *dp_model_cluster(const struct dp_model *model, struct s
 {
     const struct dp_part *part = find(model, DP_PART_CLUSTER, id);
     return part == NULL ? NULL : &part->as.cluster;
+}
+
+const struct dp_method_policy *dp_cluster_method(const struct dp_cluster *cluster,
+                                                 struct slice path)
+{
+    for (size_t i = 0; i < cluster->method_count; i++) {
+        if (text_glob(cluster->methods[i].name, path)) {
+            return &cluster->methods[i];
+        }
+    }
+    return NULL;
 }
 
 const struct dp_transport *dp_model_transport(const struct dp_model *model, struct slice name)

@@ -149,6 +149,32 @@ struct dp_sla {
     uint32_t requests;
 };
 
+/* How a method is tried more than once: gRPC A6. */
+struct dp_method_policy {
+    struct slice name; /* "/package.Service/Method", or a glob. */
+    bool idempotent;   /* else only calls with an idempotency-key are made again. */
+    bool hedged;       /* the next attempt does not wait for the end of the one before. */
+    uint32_t attempts; /* in all; 2 to DP_ATTEMPTS_MAX. */
+    uint32_t codes;    /* bits 1 << status: retryable ones, or of hedging those not fatal. */
+    uint32_t try_timeout_ms; /* zero: none. */
+    uint32_t backoff_ms;     /* of retries: never zero. */
+    uint32_t backoff_max_ms;
+    uint32_t multiplier;
+    uint32_t delay_ms;   /* of hedging; zero: the percentile's. */
+    uint32_t percentile; /* of hedging: 1 to 99. */
+};
+
+enum { DP_ATTEMPTS_MAX = 5 };
+
+/* What trying more than once may cost: of one cluster, on one worker. */
+struct dp_retry_budget {
+    uint32_t max_tokens; /* gRPC A6: half of them or less, and nothing is made again. */
+    uint32_t ratio_per_mille;
+    uint32_t active_percent; /* further attempts at once, of the calls that are open. */
+    uint32_t min_concurrent; /* so many are allowed at any rate. */
+    uint32_t hedges_per_mille;
+};
+
 /* A service as something to call. */
 struct dp_cluster {
     struct dp_target target;
@@ -165,6 +191,9 @@ struct dp_cluster {
     struct dp_health_check health;
     struct dp_sla sla;
     uint8_t print[DIGEST_SHORT_SIZE]; /* of the part's bytes: two of one print are the same. */
+    const struct dp_method_policy *methods; /* for dp_cluster_method(). */
+    size_t method_count;
+    struct dp_retry_budget retry_budget; /* where there are methods. */
 };
 
 struct dp_weighted {
@@ -179,6 +208,8 @@ struct dp_route {
     uint64_t weight_sum;
     struct slice transport; /* empty: the cluster's. */
     uint32_t timeout_ms;    /* zero: the transport's. */
+    struct slice mirror;    /* for dp_model_cluster(); empty: none. */
+    uint32_t mirror_per_mille;
 };
 
 /* A canonical type on the bus. */
@@ -268,6 +299,10 @@ const struct dp_route *dp_model_route(const struct dp_model *model,
 
 /* The cluster by id "service/<tenant>/<name>". */
 const struct dp_cluster *dp_model_cluster(const struct dp_model *model, struct slice id);
+
+/* How a method of the cluster is tried more than once; NULL: it is not. */
+const struct dp_method_policy *dp_cluster_method(const struct dp_cluster *cluster,
+                                                 struct slice path);
 
 /* The transport of that name; of an empty one, what holds where no TransportProfile is named: the
  * limits. Never NULL for a name that a part of the model has. */

@@ -356,8 +356,14 @@ static struct err decode_group(const Trilane__Parts__V1__RouteGroup *m, struct a
         TRY(decode_entry(m->routes[i], arena, &entries[i]));
         routes[i] = (struct dp_route){.id = entries[i].id,
                                       .transport = slice_str(m->routes[i]->transport),
-                                      .timeout_ms = m->routes[i]->timeout_ms};
+                                      .timeout_ms = m->routes[i]->timeout_ms,
+                                      .mirror = slice_str(m->routes[i]->mirror),
+                                      .mirror_per_mille = m->routes[i]->mirror_per_mille};
         TRY(decode_targets(m->routes[i], arena, &routes[i]));
+        bool mirrored = routes[i].mirror.size > 0;
+        if (mirrored != (routes[i].mirror_per_mille > 0) || routes[i].mirror_per_mille > 1000) {
+            return FAIL(E_PART_MALFORMED);
+        }
     }
     group->entries = entries;
     group->routes = routes;
@@ -400,6 +406,65 @@ static struct err decode_endpoints(const Trilane__Parts__V1__Cluster *m, struct 
     return OK;
 }
 
+/* What calls read of it later is judged here: a policy of no attempts, a pause of nothing. */
+static bool is_method(const Trilane__Parts__V1__MethodPolicy *m)
+{
+    bool counts = m->name[0] != '\0' && m->attempts >= 2 && m->attempts <= DP_ATTEMPTS_MAX &&
+                  (m->codes & 1) == 0 && m->codes < 1U << 17;
+    bool retries = !m->hedged && m->codes != 0 && m->backoff_ms > 0 &&
+                   m->backoff_max_ms >= m->backoff_ms && m->multiplier > 0 && m->delay_ms == 0 &&
+                   m->percentile == 0;
+    bool hedges = m->hedged && m->backoff_ms == 0 && m->backoff_max_ms == 0 && m->multiplier == 0 &&
+                  m->try_timeout_ms == 0 && m->percentile < 100 &&
+                  (m->delay_ms > 0) != (m->percentile > 0);
+    return counts && (retries || hedges);
+}
+
+static struct err decode_budget(const Trilane__Parts__V1__RetryBudget *m,
+                                struct dp_retry_budget *out)
+{
+    if (m == NULL || m->max_tokens == 0 || m->max_tokens > 1000 || m->ratio_per_mille > 1000 ||
+        m->active_percent > 100 || m->hedges_per_mille > 1000) {
+        return FAIL(E_PART_MALFORMED);
+    }
+    *out = (struct dp_retry_budget){.max_tokens = m->max_tokens,
+                                    .ratio_per_mille = m->ratio_per_mille,
+                                    .active_percent = m->active_percent,
+                                    .min_concurrent = m->min_concurrent,
+                                    .hedges_per_mille = m->hedges_per_mille};
+    return OK;
+}
+
+static struct err decode_methods(const Trilane__Parts__V1__Cluster *m, struct arena *arena,
+                                 struct dp_cluster *cluster)
+{
+    if (m->n_methods == 0) {
+        return m->retry_budget == NULL ? OK : FAIL(E_PART_MALFORMED);
+    }
+    struct dp_method_policy *methods = NULL;
+    TRY(arena_calloc(arena, m->n_methods, sizeof(*methods), (void **)&methods));
+    for (size_t i = 0; i < m->n_methods; i++) {
+        const Trilane__Parts__V1__MethodPolicy *from = m->methods[i];
+        if (!is_method(from)) {
+            return FAIL(E_PART_MALFORMED);
+        }
+        methods[i] = (struct dp_method_policy){.name = slice_str(from->name),
+                                               .idempotent = from->idempotent,
+                                               .hedged = from->hedged,
+                                               .attempts = from->attempts,
+                                               .codes = from->codes,
+                                               .try_timeout_ms = from->try_timeout_ms,
+                                               .backoff_ms = from->backoff_ms,
+                                               .backoff_max_ms = from->backoff_max_ms,
+                                               .multiplier = from->multiplier,
+                                               .delay_ms = from->delay_ms,
+                                               .percentile = from->percentile};
+    }
+    cluster->methods = methods;
+    cluster->method_count = m->n_methods;
+    return decode_budget(m->retry_budget, &cluster->retry_budget);
+}
+
 static struct err decode_cluster(struct dp_part *part, const struct dp_environment *environment)
 {
     (void)environment;
@@ -419,6 +484,7 @@ static struct err decode_cluster(struct dp_part *part, const struct dp_environme
         .grpc_services = services,
         .grpc_service_count = m->n_grpc_services,
     };
+    TRY(decode_methods(m, &part->arena, &part->as.cluster));
     return decode_endpoints(m, &part->arena, &part->as.cluster);
 }
 
