@@ -87,6 +87,8 @@
     X(upstream_probe_ms, 1000, 10, 60000, "ms", "how long it may take to answer")                  \
     X(replay_bytes, 64 << 10, 0, 1 << 20, "bytes",                                                 \
       "a request that is kept until its answer begins, to be sent again when nobody saw it")       \
+    X(mirrored_calls, 128, 0, 100000, "calls",                                                     \
+      "copies of calls under way to shadows, on a worker")                                         \
     X(upstream_idle_ms, 60000, 100, 3600000, "ms", "an upstream connection without a request")     \
     X(decision_cache_entries, 8192, 16, 1 << 22, "decisions", "decision cache of a worker")        \
     X(decision_ttl_ms, 60000, 0, 3600000, "ms", "how long a decision is reused")                   \

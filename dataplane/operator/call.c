@@ -1,65 +1,90 @@
 /*
  * One call through the operator lane, top to bottom:
  *
- *     start -> find_connection -> request ->  bytes both ways  -> trailers -> finish
- *              next endpoint _^ <-- nobody saw it _|                any failure -> fail
+ *     start -> attempt ->  bytes both ways  -> trailers -> finish
+ *              ^  another one, when nothing was forwarded of this one  |  any failure -> fail
  *
  * Bytes are given back to the sender's window when they left towards the receiver, so that a slow
  * receiver stops the sender, and a stream holds at most one window. gRPC messages are watched, not
  * touched. grpc-status is read where it is: in the trailers.
  *
- * A small request is kept until its answer begins, so that it can be sent again when the upstream
- * certainly did nothing with it (gRPC A6, transparent retries). What is kept is held: its window
- * is given back when it is forgotten.
+ * A small request is kept until an attempt is chosen: the one whose answer the caller gets. Until
+ * then it can be sent again, because the upstream certainly did nothing with it (attempt.c), or
+ * because the method's policy says so (retry.c): for that the head of an answer is held back until
+ * a message or the status is there. What is kept is held: its window is given back when it is
+ * forgotten.
  */
 #include "dataplane/operator/call.h"
 
 #include <inttypes.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "common/base/check.h"
 #include "common/base/limits.h"
-#include "common/net/grpc.h"
+#include "dataplane/operator/call_impl.h"
 #include "dataplane/operator/fields.h"
-#include "dataplane/operator/kept.h"
-#include "dataplane/operator/upstream.h"
+#include "dataplane/operator/mirror.h"
 #include "dataplane/request/request.h"
 
-enum { SHOWN_TYPE_BYTES = 64 };
-
-struct op_call {
-    struct dp_request *rq;
-    struct h2_stream *caller;
-    struct h2_stream *upstream; /* NULL until the request is sent, and once it is closed. */
-    struct op_wait wait;
-    struct op_endpoint *endpoint; /* of the present attempt. */
-    struct op_tries tries;
-    struct err refused;    /* why the endpoint that was tried last has no connection. */
-    struct grpc_scan up;   /* messages to the upstream. */
-    struct grpc_scan down; /* messages to the caller. */
-    size_t sent;           /* bytes of 'kept' that left towards the upstream. */
-    struct net_timer idle_timer;
-    uint32_t idle_ms;  /* the longest silence; zero: any. */
-    uint64_t heard_ns; /* when either side sent something last. */
-    bool keeps;        /* 'kept' is all that the caller sent so far. */
-    bool replayed;     /* it was sent again: once is enough. */
-    bool may_repeat;   /* the endpoint that refused it may be asked again, when no other is left. */
-    bool caller_ended; /* the caller's side is whole. */
-    struct op_kept kept;
-};
-
-static void find_connection(struct op_call *call);
 static void fail(struct op_call *call, struct err why);
 static void finish(struct op_call *call, struct err how);
 
 /* ---- start ---- */
 
 static const struct h2_stream_events caller_events;
-static const struct h2_stream_events upstream_events;
 
-static void connected(struct op_wait *wait, struct h2_conn *conn, struct err why);
 static void idle_check(struct net_timer *timer, void *ctx);
+static void retry_due(struct net_timer *timer, void *ctx);
+static void hedge_due(struct net_timer *timer, void *ctx);
+
+struct op_state *op_call_state(const struct op_call *call)
+{
+    return call->rq->pool->lanes[DP_LANE_OPERATOR];
+}
+
+static struct net_loop *loop_of(const struct op_call *call)
+{
+    return call->rq->pool->loop;
+}
+
+/* What the method's policy says of trying more than once. */
+static MUST_CHECK struct err begin_retry(struct op_call *call)
+{
+    struct dp_request *rq = call->rq;
+    const struct dp_method_policy *policy = dp_cluster_method(rq->cluster, rq->method);
+    if (policy == NULL) {
+        return OK;
+    }
+    struct op_retry *retry = NULL;
+    struct op_budget *budget = NULL;
+    struct op_state *state = op_call_state(call);
+    struct slice key = h2_fields_value(h2_stream_fields(call->caller), H2_TOKEN_IDEMPOTENCY_KEY);
+    TRY(arena_alloc(&rq->arena, sizeof(*retry), (void **)&retry));
+    TRY(op_budgets_open(state->budgets, rq->cluster, &budget));
+    op_retry_begin(retry, policy, budget, policy->idempotent || key.size > 0);
+    retry->began_ns = net_loop_now_ns(loop_of(call));
+    net_timer_init(&retry->timer, policy->hedged ? hedge_due : retry_due, call);
+    call->retry = retry;
+    if (policy->hedged) {
+        retry->latency_key = op_latency_key(rq->cluster->target.id, rq->method);
+        if (op_retry_hedge_delay(retry, state->latencies)) {
+            net_timer_arm(loop_of(call), &retry->timer, retry->hedge_ms);
+        }
+    }
+    return OK;
+}
+
+static void begin_idle(struct op_call *call)
+{
+    call->idle_ms = call->rq->transport->idle_timeout_ms;
+    net_timer_init(&call->idle_timer, idle_check, call);
+    if (call->idle_ms != 0) {
+        op_call_heard(call);
+        net_timer_arm(loop_of(call), &call->idle_timer, call->idle_ms);
+    }
+}
 
 struct err op_call_start(struct dp_request *rq)
 {
@@ -67,25 +92,23 @@ struct err op_call_start(struct dp_request *rq)
     void *memory = NULL;
     TRY(arena_alloc(&rq->arena, sizeof(struct op_call), &memory));
     struct op_call *call = memory;
-    (void)memset(call, 0, offsetof(struct op_call, kept));
+    (void)memset(call, 0, offsetof(struct op_call, first));
     op_kept_init(&call->kept, limits.stream_buffer_bytes);
     call->rq = rq;
     call->caller = rq->stream;
-    call->wait.ready = connected;
-    call->wait.ctx = call;
     call->up.message_max = rq->transport->request_message_bytes;
     call->down.message_max = rq->transport->response_message_bytes;
-    call->keeps = true;
     call->caller_ended = h2_stream_received_end(rq->stream);
-    call->idle_ms = rq->transport->idle_timeout_ms;
-    net_timer_init(&call->idle_timer, idle_check, call);
-    if (call->idle_ms != 0) {
-        call->heard_ns = net_loop_now_ns(rq->pool->loop);
-        net_timer_arm(rq->pool->loop, &call->idle_timer, call->idle_ms);
-    }
+    TRY(rq->cluster->method_count == 0 ? OK : begin_retry(call));
+    begin_idle(call);
     rq->lane_state = call;
     h2_stream_attach(rq->stream, &caller_events, call);
-    find_connection(call);
+    if (rq->route->mirror_per_mille != 0) {
+        call->mirror = op_mirror_start(op_call_state(call)->mirrors, rq);
+    }
+    op_attempt_init(&call->first, call, /* number: */ 0);
+    call->live = &call->first;
+    op_attempt_start(&call->first);
     return OK;
 }
 
@@ -93,172 +116,321 @@ struct err op_call_start(struct dp_request *rq)
 static void idle_check(struct net_timer *timer, void *ctx)
 {
     struct op_call *call = ctx;
-    struct net_loop *loop = call->rq->pool->loop;
-    uint64_t silent_ms = (net_loop_now_ns(loop) - call->heard_ns) / 1000000;
+    uint64_t silent_ms = (net_loop_now_ns(loop_of(call)) - call->heard_ns) / 1000000;
     if (silent_ms >= call->idle_ms) {
         fail(call, FAIL(E_TIMEOUT));
         return;
     }
-    net_timer_arm(loop, timer, call->idle_ms - silent_ms);
+    net_timer_arm(loop_of(call), timer, call->idle_ms - silent_ms);
 }
 
-static void heard(struct op_call *call)
+void op_call_heard(struct op_call *call)
 {
-    call->heard_ns = net_loop_now_ns(call->rq->pool->loop);
+    call->heard_ns = net_loop_now_ns(loop_of(call));
 }
 
-/* ---- find_connection: an endpoint, and room on a connection to it ---- */
+/* ---- which attempt it is ---- */
 
-static void send_request(struct op_call *call, struct h2_conn *conn);
-
-static MUST_CHECK struct err pick_untried(struct op_call *call)
+static void drop(struct op_call *call, struct op_attempt *attempt)
 {
-    struct dp_request *rq = call->rq;
-    return op_upstreams_pick(rq->pool->lanes[DP_LANE_OPERATOR], rq, &call->tries, &call->endpoint);
-}
-
-/* The next endpoint; when there is none left, why the last one was none. */
-static MUST_CHECK struct err pick(struct op_call *call)
-{
-    if (call->rq->cluster == NULL) {
-        return FAIL(E_NO_HEALTHY_ENDPOINT);
+    struct op_attempt **at = &call->live;
+    while (*at != attempt) { /* ends: it is among them. */
+        at = &(*at)->next;
     }
-    struct err err = pick_untried(call);
-    if (err.code == E_NO_HEALTHY_ENDPOINT && call->may_repeat) {
-        call->may_repeat = false;
-        call->tries = (struct op_tries){0};
-        err = pick_untried(call);
+    *at = attempt->next;
+    op_attempt_drop(attempt);
+    attempt->next = call->spare;
+    call->spare = attempt;
+}
+
+/* What it would have said is not said any more. */
+static void give_up(struct op_call *call, struct op_attempt *attempt)
+{
+    drop(call, attempt);
+    call->rq->sentence = (struct slice){0};
+}
+
+static void drop_others(struct op_call *call, const struct op_attempt *but)
+{
+    struct op_attempt *a = call->live;
+    while (a != NULL) {
+        struct op_attempt *next = a->next;
+        if (a != but) {
+            drop(call, a);
+        }
+        a = next;
     }
-    bool none_left = err.code == E_NO_HEALTHY_ENDPOINT && !err_ok(call->refused);
-    return none_left ? call->refused : err;
 }
 
-static void refused(struct op_call *call, struct err why)
+/* For the log; without room the line says less. */
+static void note_upstream(struct dp_request *rq, const struct op_attempt *attempt)
 {
-    op_endpoint_report(call->endpoint, /* reached: */ false);
-    call->refused = why;
+    struct slice text = op_endpoint_text(attempt->endpoint);
+    if (!slice_eq(rq->upstream, text) && !err_ok(arena_dup(&rq->arena, text, &rq->upstream))) {
+        rq->upstream = (struct slice){0};
+    }
 }
 
-/* Takes the endpoints in turn until one has a connection, or has us wait for one. */
-static void find_connection(struct op_call *call)
+static void settle_retry(struct op_call *call, struct op_attempt *chosen)
 {
-    for (;;) { /* ends: pick() fails when every endpoint was tried. */
-        struct h2_conn *conn = NULL;
-        struct err err = pick(call);
-        if (!err_ok(err)) {
-            fail(call, err);
-            return;
-        }
-        err = op_wait_start(&call->wait, call->endpoint, dp_request_left_ms(call->rq), &conn);
-        if (err.code == E_UPSTREAM_CONNECT) {
-            refused(call, err);
-            continue;
-        }
-        if (!err_ok(err)) {
-            fail(call, err);
-        } else if (conn != NULL) {
-            send_request(call, conn);
-        }
+    net_timer_cancel(loop_of(call), &call->retry->timer);
+    if (chosen->timed) {
+        net_timer_cancel(loop_of(call), &chosen->timer);
+    }
+    op_retry_settle(call->retry);
+    if (chosen->asked) {
+        note_upstream(call->rq, chosen);
+    }
+}
+
+/* The caller gets this one's answer: what is kept is given up, and its window given back. */
+static void choose(struct op_call *call, struct op_attempt *attempt)
+{
+    if (call->chosen != NULL) {
         return;
     }
-}
-
-static void connected(struct op_wait *wait, struct h2_conn *conn, struct err why)
-{
-    struct op_call *call = wait->ctx;
-    if (err_ok(why)) {
-        send_request(call, conn);
-    } else if (why.code == E_UPSTREAM_CONNECT) {
-        refused(call, why);
-        find_connection(call);
-    } else if (why.code == E_DRAINING) {
-        call->tries = (struct op_tries){0}; /* the endpoint has another address or certificate. */
-        find_connection(call);
-    } else {
-        fail(call, why);
+    call->chosen = attempt;
+    drop_others(call, attempt);
+    op_kept_free(&call->kept);
+    h2_stream_consume(call->caller, attempt->sent);
+    if (call->retry != NULL) {
+        settle_retry(call, attempt);
     }
 }
 
-/* ---- request: the head goes on, and what is kept ---- */
-
-/* The request will not be sent again: what is kept is given up, and its window given back. */
-static void forget(struct op_call *call)
+/* The first attempt that the upstream has. */
+static struct op_attempt *first_asked(const struct op_call *call)
 {
-    if (call->keeps) {
-        call->keeps = false;
-        op_kept_free(&call->kept);
-        h2_stream_consume(call->caller, call->sent);
+    struct op_attempt *a = call->live;
+    while (a != NULL && a->upstream == NULL) {
+        a = a->next;
     }
+    return a;
 }
 
 /* Keeping holds the caller's window: it must never hold so much that the caller stops. */
-static void forget_if_much(struct op_call *call)
+static void choose_if_much(struct op_call *call)
 {
     uint64_t max = limits.replay_bytes < limits.stream_window_bytes / 2
                        ? limits.replay_bytes
                        : limits.stream_window_bytes / 2;
-    if (call->keeps && op_kept_slice(&call->kept).size > max) {
-        forget(call);
+    if (call->chosen == NULL && op_kept_slice(&call->kept).size > max) {
+        struct op_attempt *first = first_asked(call);
+        if (first != NULL) {
+            choose(call, first);
+        }
     }
 }
 
-static MUST_CHECK struct err open_upstream(struct op_call *call, struct h2_conn *conn, bool end)
+void op_call_asked(struct op_attempt *attempt)
 {
-    struct dp_request *rq = call->rq;
-    const struct h2_fields *received = h2_stream_fields(call->caller);
-    void *memory = NULL;
-    TRY(arena_alloc(&rq->arena,
-                    (received->count + (size_t)OP_FIELDS_OURS) * sizeof(struct h2_field), &memory));
-    struct op_fields_room room;
-    size_t count = op_request_fields(rq, received, &room, memory);
-    TRY(h2_conn_request(conn, memory, count, end, &call->upstream));
-    h2_stream_attach(call->upstream, &upstream_events, call);
+    note_upstream(attempt->call->rq, attempt);
+    choose_if_much(attempt->call);
+}
+
+/* ---- another attempt ---- */
+
+static MUST_CHECK struct err take_attempt(struct op_call *call, struct op_attempt **out)
+{
+    struct op_attempt *attempt = call->spare;
+    if (attempt == NULL) {
+        return arena_alloc(&call->rq->arena, sizeof(**out), (void **)out);
+    }
+    call->spare = attempt->next;
+    *out = attempt;
     return OK;
 }
 
-static void send_request(struct op_call *call, struct h2_conn *conn)
+/* The call may be over when this returns. */
+static void start_another(struct op_call *call, enum op_count what)
 {
-    struct slice kept = op_kept_slice(&call->kept);
-    bool end = call->caller_ended && kept.size == 0;
-    CHECK(call->keeps);
-    CHECK(call->sent == 0);
-    struct err err = open_upstream(call, conn, end);
-    if (err_ok(err)) {
-        op_endpoint_report(call->endpoint, /* reached: */ true);
-        err = arena_dup(&call->rq->arena, op_endpoint_text(call->endpoint), &call->rq->upstream);
-    }
-    if (err_ok(err) && kept.size > 0) {
-        err = h2_stream_send(call->upstream, kept, call->caller_ended);
-    }
+    struct op_attempt *attempt = NULL;
+    struct err err = take_attempt(call, &attempt);
     if (!err_ok(err)) {
-        fail(call, err);
+        if (call->live == NULL) {
+            fail(call, err);
+        }
         return;
     }
-    forget_if_much(call);
+    op_attempt_init(attempt, call, call->retry->made++);
+    struct op_attempt **at = &call->live;
+    while (*at != NULL) { /* ends: they are few. */
+        at = &(*at)->next;
+    }
+    *at = attempt;
+    call->may_repeat = true;
+    call->refused = OK;
+    op_budget_count(call->retry->budget, what);
+    op_attempt_start(attempt);
+}
+
+/* A node that drains begins nothing. True: what it had is over, too. */
+static bool drained(struct op_call *call)
+{
+    if (!op_call_state(call)->draining) {
+        return false;
+    }
+    if (call->live == NULL) {
+        fail(call, FAIL(E_DRAINING));
+    }
+    return true;
+}
+
+static void retry_due(struct net_timer *timer, void *ctx)
+{
+    (void)timer;
+    struct op_call *call = ctx;
+    if (!drained(call)) {
+        start_another(call, OP_COUNT_RETRY);
+    }
+}
+
+static bool retried(struct op_call *call, struct op_attempt *a, const struct op_failure *failure)
+{
+    uint64_t pause_ms = 0;
+    if (!op_retry_next(call->retry, failure, dp_request_left_ms(call->rq), &pause_ms)) {
+        return false;
+    }
+    give_up(call, a);
+    net_timer_arm(loop_of(call), &call->retry->timer, pause_ms);
+    return true;
+}
+
+static void arm_hedge(struct op_call *call)
+{
+    if (call->retry->hedge_ms > 0) {
+        net_timer_arm(loop_of(call), &call->retry->timer, call->retry->hedge_ms);
+    }
+}
+
+static void hedge_due(struct net_timer *timer, void *ctx)
+{
+    (void)timer;
+    struct op_call *call = ctx;
+    struct op_retry *retry = call->retry;
+    if (drained(call) || !op_retry_may(retry)) {
+        return;
+    }
+    if (!op_retry_take_hedge(retry, /* in_place= */ false)) {
+        retry->hedge_ms *= 2;
+        arm_hedge(call); /* who waits longer is asked for again, and is in more need. */
+        return;
+    }
+    arm_hedge(call);
+    start_another(call, OP_COUNT_HEDGE);
+}
+
+/* A failure that is not fatal has the next attempt start at once, or when the upstream says. */
+static bool hedged(struct op_call *call, struct op_attempt *a, const struct op_failure *failure)
+{
+    struct op_retry *retry = call->retry;
+    bool others = call->live != a || a->next != NULL;
+    if (others && !failure->sent) {
+        give_up(call, a);
+        return true;
+    }
+    if (!op_retry_names(retry, failure)) {
+        return false;
+    }
+    uint64_t wait_ms = 0;
+    enum op_pushback said = op_retry_hedge_failed(retry, failure, &wait_ms);
+    bool in_time = wait_ms < dp_request_left_ms(call->rq);
+    if (in_time && op_retry_take_hedge(retry, /* in_place= */ true)) {
+        give_up(call, a);
+        if (said == OP_PUSHBACK_WAIT) {
+            retry->paid = true;
+            net_timer_arm(loop_of(call), &retry->timer, wait_ms);
+        } else {
+            arm_hedge(call);
+            start_another(call, OP_COUNT_HEDGE);
+        }
+        return true;
+    }
+    if (others) {
+        give_up(call, a);
+    }
+    return others;
+}
+
+/* What would fail anew in the same way, or not for want of an upstream, is this node's. */
+static bool is_ours(struct err why)
+{
+    return !err_ok(why) && why.code != E_UPSTREAM_CONNECT && why.code != E_UPSTREAM_RESET &&
+           why.code != E_UPSTREAM_MALFORMED && why.code != E_NO_HEALTHY_ENDPOINT &&
+           why.code != E_TIMEOUT;
+}
+
+/* Whether the call goes on without this attempt. */
+static bool goes_on(struct op_call *call, struct op_attempt *a, const struct op_over *how)
+{
+    int status = err_ok(how->why) ? a->status : err_grpc_status(how->why.code);
+    const struct op_failure failure = {
+        .status = status,
+        .sent = a->asked,
+        .timed_out = how->timed_out || (status == GRPC_DEADLINE_EXCEEDED && a->timed),
+        .ours = is_ours(how->why),
+        .pushback =
+            how->fields == NULL ? NULL : h2_fields_get(how->fields, H2_TOKEN_GRPC_RETRY_PUSHBACK)};
+    if (call->chosen != NULL || op_call_state(call)->draining) {
+        return false;
+    }
+    return call->retry->policy.hedged ? hedged(call, a, &failure) : retried(call, a, &failure);
+}
+
+/* The answer that the caller gets is a good one: what was measured, and who won. */
+static void note_success(struct op_call *call)
+{
+    struct op_retry *retry = call->retry;
+    if (retry == NULL || call->chosen->noted) {
+        return;
+    }
+    call->chosen->noted = true;
+    op_budget_note(retry->budget, /* succeeded= */ true);
+    if (retry->policy.hedged) {
+        uint64_t us = (net_loop_now_ns(loop_of(call)) - retry->began_ns) / 1000;
+        op_latency_add(op_latencies_get(op_call_state(call)->latencies, retry->latency_key), us);
+        if (call->chosen->number > 0) {
+            op_budget_count(retry->budget, OP_COUNT_WON);
+        }
+    }
 }
 
 /* ---- bytes from the caller to the upstream ---- */
+
+static MUST_CHECK struct err send_on(struct op_call *call, struct slice bytes, bool end)
+{
+    struct err err = OK;
+    for (struct op_attempt *a = call->live; a != NULL && err_ok(err); a = a->next) {
+        if (a->upstream != NULL) {
+            err = h2_stream_send(a->upstream, bytes, end);
+        }
+    }
+    return err;
+}
 
 static void caller_data(struct h2_stream *s, struct slice bytes, bool end)
 {
     struct op_call *call = h2_stream_user(s);
     call->rq->request_bytes += bytes.size;
     call->caller_ended = call->caller_ended || end;
-    heard(call);
+    op_call_heard(call);
     struct err err = grpc_scan(&call->up, bytes);
     if (err_ok(err) && end) {
         err = grpc_scan_end(&call->up);
     }
-    if (err_ok(err) && call->keeps) {
+    if (err_ok(err) && call->chosen == NULL) {
         err = op_kept_add(&call->kept, bytes);
     }
-    if (err_ok(err) && call->upstream != NULL) {
-        err = h2_stream_send(call->upstream, bytes, end);
+    if (err_ok(err)) {
+        err = send_on(call, bytes, end);
     }
     if (!err_ok(err)) {
         fail(call, err.code == E_MALFORMED ? FAIL(E_PROTOCOL_ERROR) : err);
-    } else if (call->upstream != NULL) {
-        forget_if_much(call);
+        return;
+    }
+    choose_if_much(call);
+    if (call->mirror != NULL) {
+        op_mirror_send(call->mirror, bytes, end);
     }
 }
 
@@ -269,13 +441,12 @@ static void caller_trailers(struct h2_stream *s, const struct h2_fields *fields)
     caller_data(s, (struct slice){0}, /* end: */ true);
 }
 
-static void upstream_sent(struct h2_stream *s, size_t bytes)
+void op_call_sent(struct op_attempt *attempt, size_t bytes)
 {
-    struct op_call *call = h2_stream_user(s);
-    if (call->keeps) {
-        call->sent += bytes;
+    if (attempt->call->chosen == NULL) {
+        attempt->sent += bytes;
     } else {
-        h2_stream_consume(call->caller, bytes);
+        h2_stream_consume(attempt->call->caller, bytes);
     }
 }
 
@@ -288,169 +459,165 @@ static void caller_reset(struct h2_stream *s, struct h2_reset why)
 
 /* ---- the answer's head ---- */
 
+/* With 'end' it is a trailers-only answer. */
 static MUST_CHECK struct err answer_head(struct op_call *call, const struct h2_fields *fields,
                                          bool end)
 {
-    void *memory = NULL;
-    TRY(arena_alloc(&call->rq->arena, ((size_t)fields->count + 1) * sizeof(struct h2_field),
-                    &memory));
-    size_t count = op_response_fields(fields, memory);
-    TRY(h2_stream_respond(call->caller, memory, count, end));
+    struct h2_field *head = NULL;
+    char previous[16];
+    TRY(arena_alloc(&call->rq->arena, ((size_t)fields->count + 2) * sizeof(*head), (void **)&head));
+    size_t count = op_response_fields(fields, head);
+    if (call->chosen->number > 0) { /* gRPC A6: the caller hears of it, too. */
+        int size = snprintf(previous, sizeof(previous), "%" PRIu32, call->chosen->number);
+        head[count++] =
+            h2_field_of(H2_TOKEN_GRPC_PREVIOUS_ATTEMPTS, slice_of(previous, (size_t)size));
+    }
+    TRY(h2_stream_respond(call->caller, head, count, end));
     call->rq->answered = true;
     call->rq->http_status = 200;
     return OK;
 }
 
-static void note_status(struct op_call *call, const struct h2_fields *fields)
+/* A head alone says nothing of the status. While the call could still be tried again, and the
+ * caller waits for nothing before it goes on, it is held back. */
+static bool holds_head(const struct op_call *call)
 {
-    call->rq->grpc_status = (int)grpc_status_parse(h2_fields_value(fields, H2_TOKEN_GRPC_STATUS));
+    return call->chosen == NULL && call->retry != NULL && call->caller_ended &&
+           (op_retry_may(call->retry) || call->live->next != NULL);
 }
 
-static bool is_grpc_answer(const struct h2_fields *fields, bool end)
+void op_call_head(struct op_attempt *attempt, const struct h2_fields *fields)
 {
-    return slice_eq(h2_fields_value(fields, H2_TOKEN_STATUS), SLICE_LIT("200")) &&
-           grpc_is_content_type(h2_fields_value(fields, H2_TOKEN_CONTENT_TYPE)) &&
-           (!end || h2_fields_get(fields, H2_TOKEN_GRPC_STATUS) != NULL);
-}
-
-/* The refusal's sentence; without room for it, the code's own text must do. */
-static void say_what_came(struct dp_request *rq, const struct h2_fields *fields)
-{
-    struct slice sentence = {0};
-    struct slice type = h2_fields_value(fields, H2_TOKEN_CONTENT_TYPE);
-    struct err e = arena_printf(&rq->arena, &sentence,
-                                "the upstream does not answer in gRPC: status %.*s, type \"%.*s\"",
-                                SLICE_ARG(h2_fields_value(fields, H2_TOKEN_STATUS)),
-                                SLICE_ARG(slice_head(type, SHOWN_TYPE_BYTES)));
-    if (err_ok(e)) {
-        rq->sentence = sentence;
+    struct op_call *call = attempt->call;
+    if (holds_head(call)) {
+        return; /* it stays with the stream. */
     }
-}
-
-static void upstream_headers(struct h2_stream *s, const struct h2_fields *fields, bool end)
-{
-    struct op_call *call = h2_stream_user(s);
-    heard(call);
-    if (!is_grpc_answer(fields, end)) {
-        say_what_came(call->rq, fields);
-        fail(call, FAIL(E_UPSTREAM_MALFORMED)); /* some server, but none that speaks gRPC. */
-        return;
-    }
-    forget(call);
-    struct err err = answer_head(call, fields, end);
+    choose(call, attempt);
+    struct err err = answer_head(call, fields, /* end: */ false);
     if (!err_ok(err)) {
         fail(call, err);
-    } else if (end) {
-        note_status(call, fields);
-        finish(call, OK);
     }
 }
 
 /* ---- bytes from the upstream to the caller ---- */
 
-static void upstream_data(struct h2_stream *s, struct slice bytes, bool end)
+static MUST_CHECK struct err forward(struct op_call *call, struct op_attempt *attempt,
+                                     struct slice bytes)
 {
-    struct op_call *call = h2_stream_user(s);
-    call->rq->response_bytes += bytes.size;
-    heard(call);
-    struct err err = grpc_scan(&call->down, bytes);
-    if (err_ok(err) && bytes.size > 0) {
-        err = h2_stream_send(call->caller, bytes, /* end: */ false);
+    choose(call, attempt);
+    note_success(call);
+    if (!call->rq->answered) {
+        TRY(answer_head(call, h2_stream_fields(attempt->upstream), /* end: */ false));
     }
+    call->rq->response_bytes += bytes.size;
+    TRY(grpc_scan(&call->down, bytes));
+    if (call->mirror != NULL) {
+        op_mirror_answer(call->mirror, bytes);
+    }
+    return h2_stream_send(call->caller, bytes, /* end: */ false);
+}
+
+void op_call_data(struct op_attempt *attempt, struct slice bytes, bool end)
+{
+    struct op_call *call = attempt->call;
+    struct err err = bytes.size > 0 ? forward(call, attempt, bytes) : OK;
     if (err_ok(err) && end) {
         err = FAIL(E_UPSTREAM_MALFORMED); /* a gRPC answer ends with trailers. */
     }
-    if (!err_ok(err)) {
-        fail(call, err.code == E_MALFORMED ? FAIL(E_UPSTREAM_MALFORMED) : err);
+    if (err_ok(err)) {
+        return;
     }
+    if (err.code == E_MALFORMED || err.code == E_UPSTREAM_MALFORMED) {
+        attempt->end = OP_END_FAILED;
+        err = FAIL(E_UPSTREAM_MALFORMED);
+    }
+    op_call_over(attempt, &(struct op_over){.why = err});
 }
 
 static void caller_sent(struct h2_stream *s, size_t bytes)
 {
     struct op_call *call = h2_stream_user(s);
-    if (call->upstream != NULL) {
-        h2_stream_consume(call->upstream, bytes);
+    if (call->chosen != NULL && call->chosen->upstream != NULL) {
+        h2_stream_consume(call->chosen->upstream, bytes);
     }
 }
 
 /* ---- trailers ---- */
 
-static void upstream_trailers(struct h2_stream *s, const struct h2_fields *fields)
+static MUST_CHECK struct err answer_end(struct op_call *call, const struct op_over *how)
 {
-    struct op_call *call = h2_stream_user(s);
-    void *memory = NULL;
-    struct err err = grpc_scan_end(&call->down);
-    if (err_ok(err) && h2_fields_get(fields, H2_TOKEN_GRPC_STATUS) == NULL) {
-        err = FAIL(E_UPSTREAM_MALFORMED);
+    if (how->trailers_only) {
+        return answer_head(call, how->fields, /* end: */ true);
     }
-    if (err_ok(err)) {
-        err = arena_alloc(&call->rq->arena, ((size_t)fields->count + 1) * sizeof(struct h2_field),
-                          &memory);
+    struct h2_field *trailers = NULL;
+    TRY(grpc_scan_end(&call->down));
+    if (!call->rq->answered) {
+        TRY(answer_head(call, h2_stream_fields(call->chosen->upstream), /* end: */ false));
     }
-    if (err_ok(err)) {
-        size_t count = op_response_fields(fields, memory);
-        err = h2_stream_trailers(call->caller, memory, count);
-    }
-    if (err_ok(err)) {
-        note_status(call, fields);
-        finish(call, OK);
-    } else {
-        fail(call, err.code == E_MALFORMED ? FAIL(E_UPSTREAM_MALFORMED) : err);
-    }
+    TRY(arena_alloc(&call->rq->arena, ((size_t)how->fields->count + 1) * sizeof(*trailers),
+                    (void **)&trailers));
+    size_t count = op_response_fields(how->fields, trailers);
+    return h2_stream_trailers(call->caller, trailers, count);
 }
 
-/* Without room for the sentence the code's own text must do. */
-static void say_how_it_ended(struct dp_request *rq, struct h2_reset why)
+void op_call_over(struct op_attempt *attempt, const struct op_over *how)
 {
-    struct slice sentence = {0};
-    struct err e =
-        arena_printf(&rq->arena, &sentence, "the upstream %s, HTTP/2 code %" PRIu32,
-                     why.by_peer ? "reset the call" : "is gone or broke HTTP/2", why.code);
-    if (err_ok(e)) {
-        rq->sentence = sentence;
-    }
-}
-
-static void upstream_reset(struct h2_stream *s, struct h2_reset why)
-{
-    struct op_call *call = h2_stream_user(s);
-    call->upstream = NULL;
-    if (why.unprocessed && call->keeps && !call->replayed) {
-        call->replayed = true;
-        call->may_repeat = true;
-        call->sent = 0;
-        find_connection(call);
+    struct op_call *call = attempt->call;
+    if (call->retry != NULL && goes_on(call, attempt, how)) {
         return;
     }
-    if (why.too_large) {
-        fail(call, FAIL(E_HEADERS_TOO_LARGE)); /* it was us who ended it. */
+    choose(call, attempt);
+    struct err err = how->why;
+    if (err_ok(err)) {
+        err = answer_end(call, how);
+        if (err.code == E_MALFORMED) { /* it ended in the midst of a message. */
+            attempt->end = OP_END_FAILED;
+            err = FAIL(E_UPSTREAM_MALFORMED);
+        }
+    }
+    if (!err_ok(err)) {
+        fail(call, err);
         return;
     }
-    say_how_it_ended(call->rq, why);
-    fail(call, FAIL(E_UPSTREAM_RESET));
+    call->rq->grpc_status = attempt->status;
+    if (attempt->status == GRPC_OK) {
+        note_success(call);
+    }
+    finish(call, OK);
 }
 
 /* ---- how it ends ---- */
 
-static void let_go(struct op_call *call)
+/* Of those that are under way none answered in time, when that is why. */
+static void note_timeout(struct op_call *call, struct err why)
 {
-    op_wait_cancel(&call->wait);
-    net_timer_cancel(call->rq->pool->loop, &call->idle_timer);
-    op_kept_free(&call->kept);
-    if (call->upstream != NULL) {
-        struct h2_stream *upstream = call->upstream;
-        call->upstream = NULL;
-        h2_stream_attach(upstream, /* events: */ NULL, /* user: */ NULL);
-        if (!h2_stream_received_end(upstream) || !h2_stream_sent_end(upstream)) {
-            h2_stream_reset(upstream, H2_CANCEL);
+    bool late = why.code == E_DEADLINE_EXCEEDED || why.code == E_TIMEOUT;
+    for (struct op_attempt *a = call->live; late && a != NULL; a = a->next) {
+        if (a->end == OP_END_GIVEN_UP && !a->answers) {
+            a->end = OP_END_TIMEOUT;
         }
+    }
+}
+
+static void let_go(struct op_call *call, struct err how)
+{
+    net_timer_cancel(loop_of(call), &call->idle_timer);
+    op_kept_free(&call->kept);
+    note_timeout(call, how);
+    drop_others(call, /* but: */ NULL);
+    if (call->retry != NULL) {
+        net_timer_cancel(loop_of(call), &call->retry->timer);
+        op_retry_end(call->retry);
+    }
+    if (call->mirror != NULL) {
+        op_mirror_detach(call->mirror, err_ok(how) ? call->rq->grpc_status : -1);
     }
 }
 
 /* The caller has the whole answer. */
 static void finish(struct op_call *call, struct err how)
 {
-    let_go(call);
+    let_go(call, how);
     call->rq->lane_state = NULL;
     dp_request_done(call->rq, how);
 }
@@ -459,7 +626,7 @@ static void finish(struct op_call *call, struct err how)
 static void fail(struct op_call *call, struct err why)
 {
     struct dp_request *rq = call->rq;
-    let_go(call);
+    let_go(call, why);
     rq->lane_state = NULL;
     if (rq->answered && !rq->caller_gone) {
         const struct grpc_refusal refusal = {
@@ -486,9 +653,3 @@ void op_call_abort(struct dp_request *rq, struct err why)
 
 static const struct h2_stream_events caller_events = {
     .data = caller_data, .trailers = caller_trailers, .sent = caller_sent, .reset = caller_reset};
-
-static const struct h2_stream_events upstream_events = {.headers = upstream_headers,
-                                                        .data = upstream_data,
-                                                        .trailers = upstream_trailers,
-                                                        .sent = upstream_sent,
-                                                        .reset = upstream_reset};

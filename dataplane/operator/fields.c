@@ -1,6 +1,9 @@
 /* fields: see fields.h. */
 #include "dataplane/operator/fields.h"
 
+#include <inttypes.h>
+#include <stdio.h>
+
 #include "common/base/check.h"
 #include "common/context/context.h"
 #include "dataplane/request/request.h"
@@ -74,13 +77,13 @@ static size_t add_pseudo(const struct dp_request *rq, const struct h2_fields *re
 }
 
 /* The context that every hop is told. */
-static size_t add_context(const struct dp_request *rq, struct op_fields_room *room,
-                          struct h2_field *out)
+static size_t add_context(const struct dp_request *rq, const struct op_fields_try *how,
+                          struct op_fields_room *room, struct h2_field *out)
 {
     size_t count = 0;
     trace_format(&rq->trace, room->traceparent);
     uint64_t now_ns = net_loop_now_ns(rq->pool->loop);
-    uint64_t left_ns = rq->deadline_ns > now_ns ? rq->deadline_ns - now_ns : 1;
+    uint64_t left_ns = how->until_ns > now_ns ? how->until_ns - now_ns : 1;
     size_t timeout_size = timeout_format_grpc(left_ns, room->timeout);
     out[count++] = h2_field_static(H2_TOKEN_TE, SLICE_LIT("trailers"));
     out[count++] = h2_field_of(H2_TOKEN_GRPC_TIMEOUT, slice_of(room->timeout, timeout_size));
@@ -96,16 +99,35 @@ static size_t add_context(const struct dp_request *rq, struct op_fields_room *ro
     return count;
 }
 
+/* The caller's own attempts before this call are added to ours. */
+static struct h2_field previous_attempts(const struct h2_fields *received, uint32_t ours,
+                                         struct op_fields_room *room)
+{
+    uint64_t before = 0;
+    struct slice said = h2_fields_value(received, H2_TOKEN_GRPC_PREVIOUS_ATTEMPTS);
+    if (!slice_to_u64(said, &before) || before > INT32_MAX) {
+        before = 0;
+    }
+    int size = snprintf(room->previous, sizeof(room->previous), "%" PRIu64, before + ours);
+    return h2_field_of(H2_TOKEN_GRPC_PREVIOUS_ATTEMPTS, slice_of(room->previous, (size_t)size));
+}
+
 size_t op_request_fields(const struct dp_request *rq, const struct h2_fields *received,
-                         struct op_fields_room *room, struct h2_field *out)
+                         const struct op_fields_try *how, struct op_fields_room *room,
+                         struct h2_field *out)
 {
     size_t count = add_pseudo(rq, received, out);
     for (size_t i = 0; i < received->count; i++) {
-        if (goes_on(rq, &received->at[i])) {
+        bool counted_anew =
+            how->previous > 0 && received->at[i].token == H2_TOKEN_GRPC_PREVIOUS_ATTEMPTS;
+        if (!counted_anew && goes_on(rq, &received->at[i])) {
             out[count++] = received->at[i];
         }
     }
-    count += add_context(rq, room, out + count);
+    if (how->previous > 0) {
+        out[count++] = previous_attempts(received, how->previous, room);
+    }
+    count += add_context(rq, how, room, out + count);
     CHECK(count <= (size_t)received->count + OP_FIELDS_OURS);
     return count;
 }

@@ -1,27 +1,58 @@
 /* operator: the lane's table, and how a request finds its cluster. What comes then is call.c. */
 #include "dataplane/operator/operator.h"
 
-#include "common/base/check.h"
-#include "dataplane/operator/call.h"
-#include "dataplane/operator/upstream.h"
-#include "dataplane/request/request.h"
+#include <stdlib.h>
 
-static struct err start(const struct dp_lane_host *host, void **out_state)
-{
-    struct op_upstreams *ups = NULL;
-    TRY(op_upstreams_new(host, &ups));
-    *out_state = ups;
-    return OK;
-}
+#include "common/base/check.h"
+#include "dataplane/operator/budget.h"
+#include "dataplane/operator/call.h"
+#include "dataplane/operator/latency.h"
+#include "dataplane/operator/mirror.h"
+#include "dataplane/operator/upstream.h"
+#include "dataplane/request/metrics.h"
+#include "dataplane/request/request.h"
 
 static void stop(void *state)
 {
-    op_upstreams_free(state);
+    struct op_state *s = state;
+    op_mirrors_free(s->mirrors); /* first: what they copy is under way at upstreams. */
+    op_budgets_free(s->budgets);
+    op_latencies_free(s->latencies);
+    op_upstreams_free(s->upstreams);
+    free(s);
+}
+
+static MUST_CHECK struct err fill(const struct dp_lane_host *host, struct op_state *state)
+{
+    TRY(op_upstreams_new(host, &state->upstreams));
+    TRY(op_budgets_new(host, &state->budgets));
+    TRY(op_latencies_new(&state->latencies));
+    state->replays = metrics_plain(dp_request_metrics_set(host->metrics), DP_METRIC_REPLAYS);
+    return op_mirrors_new(host, state->upstreams, &state->mirrors);
+}
+
+static struct err start(const struct dp_lane_host *host, void **out_state)
+{
+    struct op_state *state = calloc(1, sizeof(*state));
+    struct err e = state == NULL ? FAIL(E_NO_MEMORY) : fill(host, state);
+    if (!err_ok(e) && state != NULL) {
+        stop(state);
+    }
+    if (err_ok(e)) {
+        *out_state = state;
+    }
+    return e;
 }
 
 static void look(void *state, bool trust)
 {
-    op_upstreams_look(state, trust);
+    op_upstreams_look(((struct op_state *)state)->upstreams, trust);
+}
+
+/* A call in a pause ends when that does. */
+static void drain(void *state)
+{
+    ((struct op_state *)state)->draining = true;
 }
 
 /* The same draw gives the same cluster when a request is routed again. */
@@ -68,4 +99,5 @@ const struct dp_lane dp_operator_lane = {.id = DP_LANE_OPERATOR,
                                          .route = route,
                                          .forward = op_call_start,
                                          .abort = op_call_abort,
-                                         .look = look};
+                                         .look = look,
+                                         .drain = drain};

@@ -50,6 +50,17 @@ struct dp_request_pool;
       "Rate cells given to another key while not full.", NULL, NULL, NULL)                         \
     X(REDECIDED, "trilane_requests_redecided_total", COUNTER, 8, 0,                                \
       "Open requests decided anew after a swap, by outcome.", "outcome", NULL, NULL)               \
+    X(ATTEMPTS, "trilane_attempts_total", COUNTER, 512, 0,                                         \
+      "Attempts of calls beyond the first, by why; hedge-won: those whose answer the caller got.", \
+      "target", "kind", NULL)                                                                      \
+    X(ATTEMPTS_DENIED, "trilane_attempts_denied_total", COUNTER, 512, 0,                           \
+      "Attempts that were not made, by what there was none left of.", "target", "why", NULL)       \
+    X(REPLAYS, "trilane_replays_total", COUNTER, 0, 0,                                             \
+      "Requests sent again because the upstream did nothing with them.", NULL, NULL, NULL)         \
+    X(MIRRORED, "trilane_mirrored_total", COUNTER, 512, 0,                                         \
+      "Requests chosen for a shadow, by what came of it.", "target", "outcome", NULL)              \
+    X(MIRROR_LATENCY, "trilane_mirror_latency_ms", HISTOGRAM, 64, 0.001,                           \
+      "Of mirrored calls that both sides answered, by side.", "target", "side", NULL)              \
     X(BUS_PUBLISH_LATENCY, "bus_publish_latency_ms", HISTOGRAM, 256, 0.001,                        \
       "From a publish request to JetStream's ack.", "topic", NULL, NULL)                           \
     X(BUS_CONSUME_LATENCY, "bus_consume_latency_ms", HISTOGRAM, 256, 0.001,                        \

@@ -71,9 +71,14 @@ static void receive_request(void)
     receive("content-type", "application/grpc+proto");
 }
 
+static void send_attempt(struct op_fields_try how)
+{
+    w.count = op_request_fields(&w.rq, &w.received, &how, &w.room, w.out);
+}
+
 static void send_request(void)
 {
-    w.count = op_request_fields(&w.rq, &w.received, &w.room, w.out);
+    send_attempt((struct op_fields_try){.until_ns = w.rq.deadline_ns});
 }
 
 /* How often the field goes out, and its first value. */
@@ -199,13 +204,32 @@ static void answers_do_not_speak_for_the_node(void **state)
     expect_once("x-server", "a");
 }
 
+/* gRPC A6: the upstream hears of attempts before it, the caller's own ones too, and what is left of
+ * this one's time. */
+static void a_further_attempt_says_so(void **state)
+{
+    (void)state;
+    receive_request();
+    send_request();
+    expect_none("grpc-previous-rpc-attempts");
+    send_attempt(
+        (struct op_fields_try){.until_ns = net_loop_now_ns(w.pool.loop) + 5000000, .previous = 2});
+    expect_once("grpc-previous-rpc-attempts", "2");
+    expect_once("grpc-timeout", "5000000n");
+    receive("grpc-previous-rpc-attempts", "3");
+    send_request();
+    expect_once("grpc-previous-rpc-attempts", "3");
+    send_attempt((struct op_fields_try){.until_ns = w.rq.deadline_ns, .previous = 1});
+    expect_once("grpc-previous-rpc-attempts", "4");
+}
+
 int main(void)
 {
 #define EACH(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
     const struct CMUnitTest tests[] = {
         EACH(the_node_says_the_context_itself),         EACH(what_speaks_for_the_node_is_taken_out),
         EACH(a_token_beside_a_certificate_is_not_ours), EACH(host_stands_in_for_authority),
-        EACH(answers_do_not_speak_for_the_node),
+        EACH(answers_do_not_speak_for_the_node),        EACH(a_further_attempt_says_so),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

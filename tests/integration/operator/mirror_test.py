@@ -1,0 +1,163 @@
+"""Mirroring through a real node: a shadow gets copies, is compared, and disturbs nobody."""
+
+import itertools
+import socket
+import time
+import unittest
+
+import grpc
+
+import commanded
+import echo_service as echo
+import raw_h2
+import trilane
+from retry_test import SERVICE, service
+
+SOON = 10.0
+PATH = "/%s/Say" % SERVICE
+
+
+class Mirror(unittest.TestCase):
+    keys = itertools.count()
+
+    @classmethod
+    def setUpClass(cls):
+        cls.calls, cls.copies = commanded.Calls(), commanded.Calls()
+        cls.server = commanded.Server("own", cls.calls)
+        cls.addClassCleanup(cls.server.stop)
+        cls.shadow = commanded.Server("own", cls.copies)  # the same name: the same answers.
+        cls.addClassCleanup(cls.shadow.stop)
+        cls.platform = trilane.Platform(environment="dev")
+        cls.addClassCleanup(cls.platform.close)
+        cls.cp = cls.platform.control_plane().start(head_interval_ms=100)
+        cls.node = cls.platform.node("node-1", workers=1, mirrored_calls=4).start()
+
+    def publish(self, port, mirror="{service: shadow}", rule="all"):
+        extra = service("own", [self.server.port])
+        shadow = service("shadow", [port], proto="trilane.test.v1.Shadow")
+        extra += shadow if rule == "all" else shadow.replace("effect: allow", "effect: deny")
+        extra += """
+---
+apiVersion: trilane.dev/v1
+kind: Route
+metadata: {name: own, tenant: acme}
+spec:
+  match: [{grpc: {service: %s}}]
+  targets: [{service: own}]
+  mirror: %s
+""" % (SERVICE, mirror)
+        before = self.node.version()
+        files = {"platform.yaml": echo.platform_yaml([], extra=extra)}
+        self.cp("publish", "-m", "test", self.platform.write_policies(files))
+        trilane.wait_until(lambda: self.node.version() > before, what="the node to serve it",
+                           step=0.01)
+
+    def setUp(self):
+        self.channel = echo.channel(self.node)
+        self.addCleanup(self.channel.close)
+
+    def say(self, body=b"hi"):
+        """One call: (key, status, seconds)."""
+        key = "m-%d" % next(self.keys)
+        began = time.monotonic()
+        call = self.channel.unary_unary(PATH).future(
+            body, timeout=60, metadata=echo.token("web") + (
+                ("x-key", key), ("x-trilane-mirror", "spoofed")))
+        return key, call.code().name, time.monotonic() - began
+
+    def counted(self):
+        """{outcome: how often}."""
+        text = trilane.http("GET", self.node.admin + "/metrics")[2].decode()
+        name = 'trilane_mirrored_total{target="service/acme/shadow",outcome="'
+        return {line[len(name):].split('"')[0]: int(float(line.rsplit(" ", 1)[1]))
+                for line in text.splitlines() if line.startswith(name)}
+
+    def grown(self, before):
+        """How many more there are."""
+        return {outcome: count - before.get(outcome, 0) for outcome, count in self.counted().items()
+                if count != before.get(outcome, 0)}
+
+    def expect(self, before, **more):
+        trilane.wait_until(lambda: self.grown(before) == more, what=repr(more), step=0.01)
+
+    def test_a_copy_is_what_the_upstream_got(self):
+        self.publish(self.shadow.port)
+        before = self.counted()
+        for body in (b"hi", b"", bytes(range(256)) * 100):
+            key, status, _ = self.say(body=body)
+            self.assertEqual(status, "OK")
+            trilane.wait_until(lambda k=key: self.copies.of.get(k), what="the copy")
+            own, copy = self.calls.of[key][0], self.copies.of[key][0]
+            self.assertTrue(copy.gone.wait(60))
+            self.assertEqual(copy.body, own.body)
+            self.assertEqual(copy.metadata.pop("x-trilane-mirror"), "1")
+            self.assertNotIn("x-trilane-mirror", own.metadata)
+            self.assertEqual(copy.metadata, own.metadata)
+        self.expect(before, same=3)
+        text = trilane.http("GET", self.node.admin + "/metrics")[2].decode()
+        for side in ("caller", "shadow"):
+            self.assertIn('trilane_mirror_latency_ms_count{target="service/acme/shadow",'
+                          'side="%s"}' % side, text)
+
+    def test_differences_are_counted(self):
+        shadow = raw_h2.Upstream({
+            "Status": lambda e: e.send_headers(raw_h2.OK + [("grpc-status", "5")], end=True),
+            "Body": lambda e: e.answer(raw_h2.message(b"differs")),
+            "Reset": lambda e: e.refuse(raw_h2.h2.errors.ErrorCodes.INTERNAL_ERROR),
+            "Pieces": lambda e: e.answer(raw_h2.message(b"answer of own")[:3],
+                                         raw_h2.message(b"answer of own")[3:])})
+        self.addCleanup(shadow.stop)
+        self.publish(shadow.port)
+        for method, outcome in (("Status", "status"), ("Body", "body"), ("Reset", "failed"),
+                                ("Pieces", "same")):
+            before = self.counted()
+            call = self.channel.unary_unary("/%s/%s" % (SERVICE, method))
+            self.assertEqual(call(b"hi", metadata=echo.token("web"), timeout=60), b"answer of own")
+            self.expect(before, **{outcome: 1})
+        self.assertEqual(shadow.seen("Body")[0].headers[":authority"].count("-shadow:"), 1)
+        # The caller's upstream fails, and the shadow does not.
+        before = self.counted()
+        call = self.channel.unary_unary("/%s/Body" % SERVICE)
+        with self.assertRaises(grpc.RpcError) as caught:
+            call(b"hi", metadata=echo.token("web") + (("x-script", "13"),), timeout=60)
+        self.assertEqual(caught.exception.code(), grpc.StatusCode.INTERNAL)
+        self.expect(before, status=1)
+
+    def test_a_shadow_disturbs_nobody(self):
+        """One that is silent, and one that is not there."""
+        silent = raw_h2.Upstream({"Say": lambda exchange: None})
+        self.addCleanup(silent.stop)
+        self.publish(silent.port)
+        before = self.counted()
+        for _ in range(6):
+            key, status, took = self.say()
+            self.assertEqual((status, took < SOON), ("OK", True))
+        self.expect(before, dropped=2)  # beyond four at once.
+        for peer in silent.peers:
+            peer.sock.shutdown(socket.SHUT_RDWR)
+        self.expect(before, dropped=2, failed=4)
+        self.publish(trilane.free_port())
+        self.assertEqual(self.say(body=bytes(1 << 20))[1], "OK")
+        self.assertEqual(self.say()[1], "OK")
+
+    def test_a_share(self):
+        self.publish(self.shadow.port, mirror="{service: shadow, perMille: 250}")
+        before = self.counted()
+        keys = [self.say()[0] for _ in range(200)]
+
+        def copied():
+            return sum(1 for key in keys if key in self.copies.of)
+        trilane.wait_until(lambda: self.grown(before).get("same") == copied(), what="their end")
+        self.assertTrue(15 < copied() < 95, copied())  # five standard deviations are 31.
+
+    def test_a_shadow_is_a_target_like_any_other(self):
+        self.publish(self.shadow.port, rule="none")
+        before = self.counted()
+        key, status, _ = self.say()
+        self.assertEqual(status, "OK")
+        self.expect(before, denied=1)
+        self.assertNotIn(key, self.copies.of)
+
+
+if __name__ == "__main__":
+    unittest.main()
