@@ -2,12 +2,18 @@
  * echo: the upstream of the benches: a gRPC server that answers every request with its own body.
  *
  * nghttp2 and epoll on one thread, as little else as can be, so that what is measured is the
- * program in between. Usage: echo PORT.
+ * program in between. SIGUSR1 has it say how many requests came.
+ *
+ *     echo PORT                     answers at once
+ *     echo PORT stall EVERY MS      one answer of EVERY is late by MS milliseconds
+ *     echo PORT fail                every answer is UNAVAILABLE, without a message
  */
 #include <errno.h>
+#include <inttypes.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <nghttp2/nghttp2.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,8 +22,10 @@
 #include <unistd.h>
 
 #include "common/base/check.h"
+#include "common/base/clock.h"
 #include "common/base/slice.h"
 
+enum { NS_PER_MS = 1000000 };
 enum { BODY_MAX = 1 << 20, INPUT_BYTES = 1 << 18, OUTPUT_BYTES = 1 << 20, WINDOW = 1 << 24 };
 
 struct stream {
@@ -36,8 +44,23 @@ struct peer {
     uint8_t output[OUTPUT_BYTES];
 };
 
+/* An answer that is late. All are by the same time: the first one is due first. */
+struct late {
+    struct peer *peer; /* NULL: it is gone. */
+    int32_t id;
+    uint64_t due_ns;
+    struct late *next;
+};
+
 static struct stream *free_streams;
 static int epoll_fd;
+static bool fails;
+static uint64_t stall_every; /* 0: none. */
+static uint64_t stall_ms;
+static struct late *first_late;
+static struct late **last_late = &first_late;
+static uint64_t requests;
+static volatile sig_atomic_t asked; /* how many there were. */
 
 static struct stream *stream_new(void)
 {
@@ -105,25 +128,45 @@ static int on_data(nghttp2_session *h2, uint8_t flags, int32_t id, const uint8_t
     return 0;
 }
 
+static bool answer(nghttp2_session *h2, int32_t id, struct stream *s)
+{
+    static uint8_t status[] = ":status";
+    static uint8_t ok[] = "200";
+    static uint8_t type[] = "content-type";
+    static uint8_t grpc[] = "application/grpc";
+    static uint8_t grpc_status[] = "grpc-status";
+    static uint8_t unavailable[] = "14";
+    enum { BORROWED = NGHTTP2_NV_FLAG_NO_COPY_NAME | NGHTTP2_NV_FLAG_NO_COPY_VALUE };
+    const nghttp2_nv fields[] = {{status, ok, 7, 3, BORROWED},
+                                 {type, grpc, 12, 16, BORROWED},
+                                 {grpc_status, unavailable, 11, 2, BORROWED}};
+    nghttp2_data_provider body = {.source.ptr = s, .read_callback = read_body};
+    return nghttp2_submit_response(h2, id, fields, fails ? 3 : 2, fails ? NULL : &body) == 0;
+}
+
+static void answer_later(struct peer *p, int32_t id)
+{
+    struct late *late = calloc(1, sizeof(*late));
+    CHECK(late != NULL);
+    *late = (struct late){.peer = p, .id = id, .due_ns = clock_mono_ns() + stall_ms * NS_PER_MS};
+    *last_late = late;
+    last_late = &late->next;
+}
+
 static int on_frame(nghttp2_session *h2, const nghttp2_frame *frame, void *user)
 {
-    (void)user;
     bool ends = (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0 &&
                 (frame->hd.type == NGHTTP2_DATA || frame->hd.type == NGHTTP2_HEADERS);
     struct stream *s = nghttp2_session_get_stream_user_data(h2, frame->hd.stream_id);
     if (!ends || s == NULL) {
         return 0;
     }
-    static uint8_t status[] = ":status";
-    static uint8_t ok[] = "200";
-    static uint8_t type[] = "content-type";
-    static uint8_t grpc[] = "application/grpc";
-    enum { BORROWED = NGHTTP2_NV_FLAG_NO_COPY_NAME | NGHTTP2_NV_FLAG_NO_COPY_VALUE };
-    const nghttp2_nv fields[] = {{status, ok, 7, 3, BORROWED}, {type, grpc, 12, 16, BORROWED}};
-    nghttp2_data_provider body = {.source.ptr = s, .read_callback = read_body};
-    return nghttp2_submit_response(h2, frame->hd.stream_id, fields, 2, &body) == 0
-               ? 0
-               : NGHTTP2_ERR_CALLBACK_FAILURE;
+    requests++;
+    if (stall_every != 0 && requests % stall_every == 0) {
+        answer_later(user, frame->hd.stream_id);
+        return 0;
+    }
+    return answer(h2, frame->hd.stream_id, s) ? 0 : NGHTTP2_ERR_CALLBACK_FAILURE;
 }
 
 static int on_close(nghttp2_session *h2, int32_t id, uint32_t code, void *user)
@@ -158,6 +201,9 @@ static nghttp2_session *session_new(struct peer *p)
 
 static void drop(struct peer *p)
 {
+    for (struct late *late = first_late; late != NULL; late = late->next) {
+        late->peer = late->peer == p ? NULL : late->peer;
+    }
     nghttp2_session_del(p->h2);
     (void)close(p->fd);
     free(p);
@@ -233,13 +279,68 @@ static void accept_one(int listener)
     }
 }
 
+/* What is due is answered, unless its caller does not wait any more. */
+static void answer_late(void)
+{
+    uint64_t now_ns = clock_mono_ns();
+    while (first_late != NULL && first_late->due_ns <= now_ns) {
+        struct late *late = first_late;
+        first_late = late->next;
+        last_late = first_late == NULL ? &first_late : last_late;
+        struct peer *p = late->peer;
+        struct stream *s = p == NULL ? NULL : nghttp2_session_get_stream_user_data(p->h2, late->id);
+        if (s != NULL && (!answer(p->h2, late->id, s) || !flush(p))) {
+            drop(p);
+        }
+        free(late);
+    }
+}
+
+static int until_due_ms(void)
+{
+    uint64_t now_ns = clock_mono_ns();
+    if (first_late == NULL) {
+        return -1;
+    }
+    return first_late->due_ns <= now_ns
+               ? 0
+               : (int)((first_late->due_ns - now_ns + NS_PER_MS - 1) / NS_PER_MS);
+}
+
+static void note_asked(int number)
+{
+    (void)number;
+    asked = 1;
+}
+
+static void say_requests(void)
+{
+    if (asked != 0) {
+        asked = 0;
+        (void)printf("requests: %" PRIu64 "\n", requests);
+        (void)fflush(stdout);
+    }
+}
+
+static bool read_options(int argc, char **argv, uint64_t *out_port)
+{
+    bool stalls = argc == 5 && strcmp(argv[2], "stall") == 0 &&
+                  slice_to_u64(slice_str(argv[3]), &stall_every) &&
+                  slice_to_u64(slice_str(argv[4]), &stall_ms) && stall_ms < 1000000;
+    fails = argc == 3 && strcmp(argv[2], "fail") == 0;
+    return (argc == 2 || stalls || fails) && slice_to_u64(slice_str(argv[1]), out_port) &&
+           *out_port <= 65535;
+}
+
 int main(int argc, char **argv)
 {
     uint64_t port = 0;
-    if (argc != 2 || !slice_to_u64(slice_str(argv[1]), &port) || port > 65535) {
-        (void)fprintf(stderr, "usage: echo PORT\n");
+    if (!read_options(argc, argv, &port)) {
+        (void)fprintf(stderr, "usage: echo PORT [stall EVERY MS | fail]\n");
         return 2;
     }
+    struct sigaction action = {.sa_handler = note_asked};
+    CHECK(sigaction(SIGUSR1, &action, NULL) == 0);
     int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     int one = 1;
     const struct sockaddr_in addr = {.sin_family = AF_INET,
@@ -257,7 +358,8 @@ int main(int argc, char **argv)
     CHECK(epoll_fd >= 0 && epoll_ctl(epoll_fd, EPOLL_CTL_ADD, listener, &event) == 0);
     for (;;) { /* ends by a signal. */
         struct epoll_event events[256];
-        int count = epoll_wait(epoll_fd, events, 256, -1);
+        int count = epoll_wait(epoll_fd, events, 256, until_due_ms());
+        say_requests();
         for (int i = 0; i < count; i++) {
             if (events[i].data.ptr == NULL) {
                 accept_one(listener);
@@ -265,5 +367,6 @@ int main(int argc, char **argv)
                 serve(events[i].data.ptr, events[i].events);
             }
         }
+        answer_late();
     }
 }
