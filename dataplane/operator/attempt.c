@@ -175,6 +175,7 @@ static void send_request(struct op_attempt *a, struct h2_conn *conn)
         op_attempt_begin(a->endpoint);
         a->asked = true;
         a->asked_ns = net_loop_now_ns(loop);
+        a->first_ns = 0;
         if (kept.size > 0) {
             err = h2_stream_send(a->upstream, kept, call->caller_ended);
         }
@@ -225,6 +226,7 @@ static void upstream_headers(struct h2_stream *s, const struct h2_fields *fields
 {
     struct op_attempt *a = h2_stream_user(s);
     op_call_heard(a->call);
+    a->first_ns = net_loop_now_ns(a->call->rq->pool->loop) - a->asked_ns;
     if (!is_grpc_answer(fields, end)) {
         say_what_came(a->call->rq, fields);
         a->end = OP_END_FAILED;
@@ -271,7 +273,8 @@ static void release(struct op_attempt *a)
         const struct op_outcome how = {.end = a->end,
                                        .grpc_status = a->status,
                                        .took_ns =
-                                           net_loop_now_ns(a->call->rq->pool->loop) - a->asked_ns};
+                                           net_loop_now_ns(a->call->rq->pool->loop) - a->asked_ns,
+                                       .first_ns = a->first_ns};
         a->asked = false;
         op_attempt_end(a->endpoint, &how);
     }
