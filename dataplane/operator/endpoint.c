@@ -170,7 +170,7 @@ static void wait_begin(struct op_wait *wait, struct op_endpoint *e)
 {
     wait->endpoint = e;
     e->refs++;
-    e->set->pending++;
+    e->set->pending += wait->apart ? 0 : 1;
 }
 
 /* The endpoint is held until wait_let_go(). */
@@ -178,9 +178,9 @@ static struct op_endpoint *wait_end(struct op_wait *wait)
 {
     struct op_endpoint *e = wait->endpoint;
     CHECK(e != NULL);
-    CHECK(e->set->pending > 0);
+    CHECK(wait->apart || e->set->pending > 0);
     wait->endpoint = NULL;
-    e->set->pending--;
+    e->set->pending -= wait->apart ? 0 : 1;
     return e;
 }
 
@@ -284,7 +284,7 @@ struct err op_wait_start(struct op_wait *wait, struct op_endpoint *endpoint, uin
     *out = NULL;
     wait->pool_wait = (struct h2_pool_wait){.ready = pool_ready, .ctx = wait};
     TRY(refresh(endpoint));
-    bool full = op_breaker_is_open(endpoint->set, OP_BREAKER_PENDING);
+    bool full = !wait->apart && op_breaker_is_open(endpoint->set, OP_BREAKER_PENDING);
     if (endpoint->pool != NULL) {
         TRY(h2_pool_acquire(endpoint->pool, &wait->pool_wait, timeout_ms, out));
         if (*out != NULL) {

@@ -112,17 +112,10 @@ static struct board_entry after_result(const struct op_set *set, const struct bo
     struct board_entry after = *before;
     uint32_t state = well ? STATE_WELL : STATE_UNWELL;
     uint32_t wanted = well ? set->health.healthy : set->health.unhealthy;
-    if (before->state == state) {
-        after.streak = 0;
-    } else if (before->state == STATE_UNKNOWN && well) {
-        after.state = state;
-        after.streak = 0;
-    } else if (before->streak + 1 >= wanted) {
-        after.state = state;
-        after.streak = 0;
-    } else {
-        after.streak = before->streak + 1;
-    }
+    bool first = before->state == STATE_UNKNOWN && well;
+    bool changes = before->state != state && (first || before->streak + 1 >= wanted);
+    after.state = changes ? state : before->state;
+    after.streak = changes || before->state == state ? 0 : before->streak + 1;
     return after;
 }
 
@@ -364,7 +357,7 @@ static void ask(struct op_probe *probe, struct h2_conn *conn)
     }
 }
 
-/* No connection is a verdict; that others wait in front of us is none. */
+/* No connection is a verdict; that the line in front of us is full is none. */
 static void refused(struct op_probe *probe, struct err why)
 {
     bool theirs = why.code == E_UPSTREAM_CONNECT || why.code == E_DEADLINE_EXCEEDED;
@@ -394,7 +387,7 @@ static void probe_start(struct op_endpoint *e)
         return; /* another time. */
     }
     probe->endpoint = e;
-    probe->wait = (struct op_wait){.ready = connected, .ctx = probe};
+    probe->wait = (struct op_wait){.ready = connected, .ctx = probe, .apart = true};
     probe->next = ups->probes;
     if (probe->next != NULL) {
         probe->next->prev = probe;

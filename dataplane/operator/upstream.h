@@ -54,10 +54,11 @@ struct op_outcome {
 /* The wait is over: 'conn' has room for one request made before this returns, or 'why' says not. */
 typedef void op_ready_fn(struct op_wait *wait, struct h2_conn *conn, struct err why);
 
-/* Waiting for a connection to an endpoint; set 'ready' and 'ctx', leave the rest. */
+/* Waiting for a connection to an endpoint; set 'ready', 'ctx' and 'apart', leave the rest. */
 struct op_wait {
     op_ready_fn *ready;
     void *ctx;
+    bool apart;                   /* it is no call's: circuit breakers do not count it. */
     struct op_endpoint *endpoint; /* NULL: it does not wait. */
     struct op_wait *next;         /* in the endpoint's line while its name is looked up. */
     struct op_wait **at;          /* what points to it there; NULL: it is in no such line. */

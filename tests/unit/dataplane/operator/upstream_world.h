@@ -247,10 +247,11 @@ static inline struct op_endpoint *world_pick_endpoint(struct world *w, uint64_t 
 /* Which one it is, by its address. */
 static inline size_t world_index(const struct op_endpoint *e)
 {
-    unsigned high = 0;
-    unsigned low = 0;
-    assert_int_equal(sscanf(e->host, "10.0.%u.%u", &high, &low), 2);
-    return (size_t)high * 250 + low - 1;
+    assert_true(slice_starts(slice_str(e->host), SLICE_LIT("10.0.")));
+    char *rest = NULL;
+    unsigned long high = strtoul(e->host + sizeof("10.0.") - 1, &rest, 10);
+    assert_int_equal(*rest, '.');
+    return (size_t)(high * 250 + strtoul(rest + 1, NULL, 10) - 1);
 }
 
 static inline size_t world_pick(struct world *w, uint64_t draw)
