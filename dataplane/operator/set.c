@@ -206,27 +206,33 @@ static bool is_of(const struct op_set *set, const struct op_question *q)
     const struct op_security *security = &set->security;
     return set->edition != 0 && !set->emptied &&
            memcmp(set->print, q->cluster->print, sizeof(set->print)) == 0 &&
+           slice_eq(set->transport, q->transport->id) &&
            security->tls == q->transport->upstream_tls &&
            security->connect_timeout_ms == q->transport->connect_timeout_ms &&
            slice_eq(security->sni, q->transport->upstream_sni) &&
            slice_eq(security->spiffe, q->transport->upstream_spiffe);
 }
 
+/* What the model in force says of the set; false: there is no such thing any more. */
+static bool ask_of(const struct op_set *set, struct op_question *out)
+{
+    const struct dp_model *model = dp_request_pool_model(set->ups->host->requests);
+    out->cluster = model == NULL ? NULL : dp_model_cluster(model, set->cluster);
+    if (out->cluster == NULL) {
+        return false;
+    }
+    bool usual = slice_eq(set->id, set->cluster);
+    out->transport = dp_model_transport(model, usual ? out->cluster->transport : set->transport);
+    return out->transport != NULL;
+}
+
 /* Goes on with what the model in force says; when it says something else by now, the next pick
- * begins anew. */
+ * begins anew, or op_set_follow() does. */
 static void fill_on(struct net_timer *timer, void *ctx)
 {
     struct op_set *set = ctx;
-    const struct dp_model *model = dp_request_pool_model(set->ups->host->requests);
-    if (model == NULL) {
-        return;
-    }
-    const struct op_question q = {.cluster = dp_model_cluster(model, set->cluster),
-                                  .transport = dp_model_transport(model, set->transport)};
-    if (q.cluster == NULL || q.transport == NULL || !is_of(set, &q)) {
-        return;
-    }
-    if (!err_ok(fill(set, q.cluster))) {
+    struct op_question q;
+    if (ask_of(set, &q) && is_of(set, &q) && !err_ok(fill(set, q.cluster))) {
         net_timer_arm(set->ups->host->loop, timer, 1000); /* without memory; later, maybe. */
     }
 }
@@ -277,6 +283,8 @@ static MUST_CHECK struct err renew(struct op_set *set, const struct op_question 
                                          .sni = own(transport->upstream_sni),
                                          .spiffe = own(transport->upstream_spiffe)};
     (void)memcpy(set->print, q->cluster->print, sizeof(set->print));
+    slice_free(set->transport);
+    set->transport = own(transport->id);
     set->outliers = q->cluster->outliers;
     set->breakers = q->cluster->breakers;
     set->sla = q->cluster->sla;
@@ -332,6 +340,25 @@ void op_set_empty(struct op_set *set)
         begin_edition(set, /* slots: */ NULL, 0);
         stop_timers(set);
     }
+}
+
+bool op_set_follow(struct op_set *set)
+{
+    struct op_question q;
+    if (set->emptied) {
+        return false;
+    }
+    if (!ask_of(set, &q)) {
+        op_set_empty(set);
+        return true;
+    }
+    if (is_of(set, &q)) {
+        return false;
+    }
+    if (!err_ok(renew(set, &q))) {
+        op_set_empty(set); /* without memory: the next pick says so. */
+    }
+    return true;
 }
 
 bool op_set_sweep(struct op_set *set)

@@ -16,6 +16,7 @@ enum {
     OWN_BOARD_CELLS = 1024,
     SWEEP_MS = 60000,
     UNUSED_MS = 300000,  /* a set that nobody picked from for so long goes. */
+    FOLLOW_BATCH = 32,   /* sets that a turn asks whether they are of the model in force. */
     LOOK_BATCH = 16,     /* connections looked at between two looks at the clock; */
     LOOK_TRUST_BATCH = 4 /* of those whose certificate is verified again, in a turn. */
 };
@@ -24,6 +25,7 @@ enum {
 #define LOOK_NS UINT64_C(50000)
 
 static void sweep(struct net_timer *timer, void *ctx);
+static void follow_on(struct net_timer *timer, void *ctx);
 static void look_on(struct net_timer *timer, void *ctx);
 static bool stands(void *ctx, struct net_conn *conn);
 
@@ -51,6 +53,7 @@ struct err op_upstreams_new(const struct dp_lane_host *host, struct op_upstreams
     }
     net_timer_init(&ups->sweep_timer, sweep, ups);
     net_timer_arm(host->loop, &ups->sweep_timer, SWEEP_MS);
+    net_timer_init(&ups->follow_timer, follow_on, ups);
     net_timer_init(&ups->look_timer, look_on, ups);
     h2_pools_set_judge(ups->pools, stands, ups);
     *out = ups;
@@ -67,6 +70,25 @@ struct err op_upstreams_pick(struct op_upstreams *ups, const struct dp_request *
         return op_breaker_refuse(set, OP_BREAKER_REQUESTS);
     }
     return op_pick(set, rq, question.cluster, tries, out);
+}
+
+/* ---- a swap ---- */
+
+/* One set that is made anew is enough for a turn. */
+static void follow_on(struct net_timer *timer, void *ctx)
+{
+    struct op_upstreams *ups = ctx;
+    bool renewed = false;
+    for (size_t i = 0; i < FOLLOW_BATCH && !renewed && *ups->follow_at != NULL; i++) {
+        struct op_set *set = *ups->follow_at;
+        ups->follow_at = &set->next;
+        renewed = op_set_follow(set);
+    }
+    if (*ups->follow_at != NULL) {
+        net_timer_arm(ups->host->loop, timer, 1);
+    } else {
+        ups->follow_at = NULL;
+    }
 }
 
 /* ---- peers that do not stand any more ---- */
@@ -109,6 +131,8 @@ static void look_on(struct net_timer *timer, void *ctx)
 
 void op_upstreams_look(struct op_upstreams *ups, bool trust)
 {
+    ups->follow_at = &ups->all;
+    net_timer_arm(ups->host->loop, &ups->follow_timer, 1);
     ups->looks_at_trust = ups->looks_at_trust || trust;
     if (ups->looks) {
         ups->looks_again = true; /* swaps in a row leave nobody out. */
@@ -144,6 +168,7 @@ static bool sweep_next(struct op_upstreams *ups, uint64_t now_ns)
         return false;
     }
     *ups->sweep_at = set->next;
+    ups->follow_at = ups->follow_at == NULL ? NULL : &ups->all; /* it may stand in this one. */
     (void)map_remove(&ups->sets, set->id);
     op_set_free(set);
     return false;
@@ -170,6 +195,7 @@ void op_upstreams_free(struct op_upstreams *ups)
         return;
     }
     net_timer_cancel(ups->host->loop, &ups->sweep_timer);
+    net_timer_cancel(ups->host->loop, &ups->follow_timer);
     net_timer_cancel(ups->host->loop, &ups->look_timer);
     op_health_stop(ups);
     while (ups->all != NULL) {

@@ -69,7 +69,8 @@ struct op_wait {
 /* 'host' is borrowed for as long as the upstreams live. E_NO_MEMORY. */
 MUST_CHECK struct err op_upstreams_new(const struct dp_lane_host *host, struct op_upstreams **out);
 
-/* Looks over all connections, a bounded number a turn: one whose peer was revoked or, with 'trust',
+/* A new model is in force or, with 'trust', other CAs are: what is known of endpoints follows it.
+ * Looks over all connections, a bounded number a turn: one whose peer was revoked or, with 'trust',
  * is vouched for by no CA of ours any more takes no calls, and ends within a second. */
 void op_upstreams_look(struct op_upstreams *ups, bool trust);
 

@@ -185,6 +185,8 @@ struct op_upstreams {
     size_t probe_count;
     struct net_timer sweep_timer;
     struct op_set **sweep_at; /* where the sweep goes on; NULL: it begins anew. */
+    struct net_timer follow_timer;
+    struct op_set **follow_at; /* whether sets follow the model goes on here; NULL: they do. */
     struct net_timer look_timer;
     bool looks_at_trust; /* CAs changed since all connections were looked over. */
     bool looks;          /* connections are being looked over, */
@@ -237,6 +239,10 @@ static inline bool op_set_has(const struct op_set *set, const struct op_endpoint
 
 /* Frees endpoints that left and are held by nobody, of a bounded number; true: of all. */
 bool op_set_sweep(struct op_set *set);
+
+/* Makes the slots of the model in force, whether somebody picks or not: nobody goes on judging and
+ * asking by what is no longer so. True: they were others. */
+bool op_set_follow(struct op_set *set);
 
 /* Takes all endpoints out of their slots, until somebody picks again. */
 void op_set_empty(struct op_set *set);

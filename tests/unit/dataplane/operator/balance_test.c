@@ -378,6 +378,27 @@ static void a_swap_leaves_what_is_the_same_alone(void **state)
     assert_int_equal(world_pick(w, 0) < 2, true);
 }
 
+/* A worker that nobody calls by any more follows swaps all the same; and what goes, goes. */
+static void a_set_that_nobody_calls_follows(void **state)
+{
+    struct world *w = *state;
+    world_publish(w, &(struct plan){.count = 3});
+    (void)world_pick(w, 0);
+    struct op_set *set = w->ups->all;
+    world_publish(w, &(struct plan){.count = 5});
+    op_upstreams_look(w->ups, /* trust: */ false);
+    assert_int_equal(set->count, 3);
+    world_settle(w, 1);
+    assert_int_equal(set->count, 5);
+    assert_int_equal(set->present, 5);
+    world_publish(w, &(struct plan){0});
+    op_upstreams_look(w->ups, /* trust: */ false);
+    world_settle(w, 1);
+    assert_int_equal(set->count, 0);
+    world_settle(w, 61000);
+    assert_int_equal(set->by_key.count, 0);
+}
+
 static void who_comes_starts_slowly(void **state)
 {
     struct world *w = *state;
@@ -454,6 +475,7 @@ int main(void)
         WORLD_TEST(a_call_meets_no_endpoint_twice_over_a_swap),
         WORLD_TEST(a_request_of_an_older_model_gets_what_is_in_force),
         WORLD_TEST(a_swap_leaves_what_is_the_same_alone),
+        WORLD_TEST(a_set_that_nobody_calls_follows),
         WORLD_TEST(who_comes_starts_slowly),
         WORLD_TEST(no_turn_makes_thousands),
     };
