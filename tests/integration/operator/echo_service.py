@@ -45,6 +45,7 @@ class Echo(stubs.EchoServicer):
         self.cancelled = 0
         self.seen = {}
         self.peer = None  # the certificate of the connection that the last call came by.
+        self.delay = 0  # seconds until a Say begins to answer.
         self.fails = None  # the status that every Say ends with, in its trailers.
 
     def _note(self, context):
@@ -62,6 +63,8 @@ class Echo(stubs.EchoServicer):
 
     def Say(self, request, context):
         self.texts.add(request.text)
+        if self.delay:
+            time.sleep(self.delay)
         if request.text == "trailers-only":
             self.calls += 1
             context.abort(grpc.StatusCode.NOT_FOUND, "nothing here: 100% \u20ac")
