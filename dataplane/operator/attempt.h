@@ -5,8 +5,9 @@
  *            the upstream it tells the call: the functions of call_impl.h.
  * Units      bytes; milliseconds; *_ns of the loop's clock.
  * Ownership  of the call. An attempt holds its stream until op_attempt_drop(), and its endpoint
- * from the moment that the request is sent. Threads    the request's worker. Errors     what an
- * attempt failed of goes to the call, which may try again.
+ *            from the moment that the request is sent.
+ * Threads    the request's worker.
+ * Errors     what an attempt failed of goes to the call, which may try again.
  */
 #pragma once
 

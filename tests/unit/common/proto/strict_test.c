@@ -90,7 +90,7 @@ static void unknown_fields(void **state)
     expect(BYTES(0x98, 0x06, 1), E_CAPABILITY_MISSING);             /* 99 */
     expect(BYTES(0xa0, 0x06, 1), E_OK);                             /* 100 */
     expect(BYTES(0x20, 1), E_CAPABILITY_MISSING);                   /* 4 */
-    expect(BYTES(0x1a, 2, 0x50, 1), E_CAPABILITY_MISSING);          /* in a route. */
+    expect(BYTES(0x1a, 3, 0x98, 0x06, 1), E_CAPABILITY_MISSING);    /* in a route. */
     expect(BYTES(0x1a, 4, 0x3a, 2, 0x18, 1), E_CAPABILITY_MISSING); /* in its target. */
     expect(BYTES(0x1a, 5, 0x3a, 3, 0xa0, 0x06, 1), E_OK);
 }
