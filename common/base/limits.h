@@ -73,10 +73,12 @@
     X(handshake_timeout_ms, 15000, 100, 60000, "ms",                                               \
       "TLS handshake and first bytes; gRPC's core may let 5 s pass between its polls")             \
     X(header_timeout_ms, 10000, 100, 120000, "ms",                                                 \
-      "from the first to the last byte of an HTTP/1 head")                                         \
+      "from the first to the last byte of a head, or of a frame that is no body")                  \
     X(idle_timeout_ms, 300000, 1000, 86400000, "ms", "a connection without a request")             \
     X(deadline_default_ms, 15000, 1, 3600000, "ms",                                                \
       "a call without a deadline, when no profile says")                                           \
+    X(write_timeout_ms, 60000, 100, 86400000, "ms",                                                \
+      "output of which its reader takes nothing: a connection's, or the rest of an answer")        \
     X(connect_timeout_ms, 2000, 10, 60000, "ms", "a new connection to an upstream")                \
     X(upstream_connections, 64, 1, 4096, "connections", "connections of a worker to one endpoint") \
     X(upstream_streams, 100, 1, 10000, "streams", "streams on one upstream connection")            \

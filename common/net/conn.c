@@ -467,6 +467,16 @@ static void on_poll(uv_poll_t *poll, int status, int events)
     }
 }
 
+/* What a peer is to blame for when the time is up; a server that we dialled has its own reasons. */
+static void note_slowness(const struct net_conn *conn)
+{
+    if (conn->state == NET_CONN_OPEN && !conn->closing) {
+        net_flood(conn->loop, NET_FLOOD_UNREAD, &conn->peer);
+    } else if (conn->state == NET_CONN_HANDSHAKE && SSL_is_server(conn->tls.ssl) == 1) {
+        net_flood(conn->loop, NET_FLOOD_SILENT, &conn->peer);
+    }
+}
+
 static void on_timer(struct net_timer *timer, void *ctx)
 {
     (void)timer;
@@ -474,6 +484,7 @@ static void on_timer(struct net_timer *timer, void *ctx)
     if (conn->state == NET_CONN_HANDSHAKE) {
         conn->loop->stats.handshakes_failed++;
     }
+    note_slowness(conn);
     conn->reset = !conn->lingering;
     net_conn_break(conn, FAIL(E_TIMEOUT));
 }

@@ -49,7 +49,8 @@ struct net_conn_handler {
      * after net_conn_want_drained(). */
     void (*drained)(struct net_conn *conn, void *ctx);
     /* The last call. E_OK: closed by us and all output handed to the kernel. E_CLOSED: aborted by
-     * us, or ended by the peer. E_TIMEOUT: dialling, handshake or the last flush took too long.
+     * us, or ended by the peer. E_TIMEOUT: dialling, handshake or the last flush took too long,
+     * or the peer read nothing of the output for limits.write_timeout_ms.
      * E_UNAUTHENTICATED, E_CRYPTO: TLS. E_UNAVAILABLE: the dialled peer refused. E_IO: others. */
     void (*closed)(struct net_conn *conn, void *ctx, struct err why);
 };

@@ -51,7 +51,7 @@ struct net_conn {
     enum net_conn_state state;
     int polled; /* what uv_poll watches now. */
     struct net_hook hook;
-    struct net_timer timer; /* connecting and shaking hands; later flushing and lingering. */
+    struct net_timer timer; /* connecting, shaking hands; blocked output; flushing, lingering. */
     bool opened_due;        /* opened() comes at the end of the turn. */
     bool paused;
     bool blocked; /* the socket took no more: wait until it is writable. */

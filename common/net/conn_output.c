@@ -235,8 +235,23 @@ static bool write_once(struct net_conn *conn, struct net_chunks *chunks)
     return !conn->blocked;
 }
 
+/* Arms the timer anew with each byte that a blocked socket took; most are never blocked. */
+static void time_output(struct net_conn *conn, bool moved)
+{
+    if (conn->state != NET_CONN_OPEN || conn->closing || conn->broken) {
+        return; /* the timer is another matter's. */
+    }
+    bool armed = net_timer_armed(&conn->timer);
+    if (conn->blocked && (moved || !armed)) {
+        net_timer_arm(conn->loop, &conn->timer, limits.write_timeout_ms);
+    } else if (!conn->blocked && armed) {
+        net_timer_cancel(conn->loop, &conn->timer);
+    }
+}
+
 void net_conn_write_out(struct net_conn *conn)
 {
+    uint64_t bytes_before = conn->loop->stats.bytes_out;
     conn->blocked = false;
     CHECK(conn->reserved == 0);
     /* Ends: the socket blocks, breaks, or has taken everything. */
@@ -262,6 +277,7 @@ void net_conn_write_out(struct net_conn *conn)
         }
     }
     net_conn_watch(conn);
+    time_output(conn, conn->loop->stats.bytes_out != bytes_before);
 }
 
 void net_conn_flush(struct net_conn *conn)

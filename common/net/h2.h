@@ -98,7 +98,7 @@ struct h2_conn_events {
     void (*closed)(struct h2_conn *c, struct err why);
 };
 
-/* Counters of a worker; never reset. One row each in /metrics. */
+/* Counters of a worker; never reset. Connections closed for floods are the loop's: net_flood(). */
 struct h2_counters {
     uint64_t connections_opened;
     uint64_t connections_closed;
@@ -108,8 +108,7 @@ struct h2_counters {
     uint64_t resets_sent;
     uint64_t streams_refused;   /* over the advertised number of streams, or draining. */
     uint64_t headers_too_large; /* header sections over the bounds. */
-    uint64_t floods_control;    /* connections closed for control frames, empty DATA. */
-    uint64_t floods_reset;      /* connections closed for resets, theirs or forced. */
+    uint64_t streams_unread;    /* reset: the rest of a whole answer was not read. */
     uint64_t protocol_errors;   /* connections closed by a connection error. */
     uint64_t goaways_received;
     uint64_t pings_unanswered;   /* client connections given up before reuse. */

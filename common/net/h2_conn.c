@@ -1,7 +1,6 @@
 /* A connection's life: its start on a net_conn, its timers, its end in good order or bad. */
 #include "common/base/check.h"
 #include "common/base/limits.h"
-#include "common/base/log.h"
 #include "common/net/h2_impl.h"
 
 static const struct slice preface = {(const uint8_t *)"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
@@ -28,6 +27,8 @@ static void conn_free(struct h2_conn *c)
     net_hook_cancel(env->loop, &c->hook);
     net_timer_cancel(env->loop, &c->timer);
     net_timer_cancel(env->loop, &c->closing);
+    net_timer_cancel(env->loop, &c->cut);
+    net_timer_cancel(env->loop, &c->unread);
     h2_fields_clear(env, &c->trailers, /* inline_at= */ NULL);
     nghttp2_session_del(c->session);
     CHECK(env->connections > 0);
@@ -67,16 +68,13 @@ void h2_conn_close(struct h2_conn *c, enum h2_code code, struct err why)
     h2_conn_dirty(c);
 }
 
-void h2_conn_flooded(struct h2_conn *c, uint64_t *counter, const char *what)
+void h2_conn_flooded(struct h2_conn *c, enum net_flood kind)
 {
     if (c->flooded) {
         return;
     }
     c->flooded = true;
-    (*counter)++;
-    char peer[NET_ADDR_TEXT_MAX];
-    LOG(LOG_WARN, "h2", "flood", LOG_STR("peer", net_addr_text(net_conn_peer(c->net), peer)),
-        LOG_STR("of", what));
+    net_flood(c->env->loop, kind, net_conn_peer(c->net));
     h2_conn_close(c, H2_ENHANCE_YOUR_CALM, FAIL(E_OVERLOADED));
 }
 
@@ -163,6 +161,9 @@ static void on_timer(struct net_timer *timer, void *ctx)
     struct h2_conn *c = ctx;
     if (!c->settings_received) {
         c->env->counters.handshake_timeouts++;
+        if (c->server) {
+            net_flood(c->env->loop, NET_FLOOD_SILENT, net_conn_peer(c->net));
+        }
         h2_conn_close(c, H2_SETTINGS_TIMEOUT, FAIL(E_TIMEOUT));
         return;
     }
@@ -309,6 +310,8 @@ static void init_parts(struct h2_conn *c)
     net_hook_init(&c->hook, NET_HOOK_WORK, on_turn_end, c);
     net_timer_init(&c->timer, on_timer, c);
     net_timer_init(&c->closing, on_closing_timer, c);
+    net_timer_init(&c->cut, h2_watch_cut_timer, c);
+    net_timer_init(&c->unread, h2_watch_unread_timer, c);
     h2_guard_init(&c->control, limits.control_frames_per_second, now_ms);
     h2_guard_init(&c->resets, limits.resets_per_second, now_ms);
     c->heard_ms = now_ms;

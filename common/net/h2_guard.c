@@ -6,7 +6,7 @@ void h2_guard_init(struct h2_guard *g, uint64_t rate, uint64_t now_ms)
     *g = (struct h2_guard){.rate = rate, .left = rate * 1000, .filled_ms = now_ms};
 }
 
-bool h2_guard_charge(struct h2_guard *g, uint64_t now_ms)
+bool h2_guard_charge(struct h2_guard *g, uint64_t now_ms, uint64_t charges)
 {
     if (now_ms > g->filled_ms) {
         uint64_t passed = now_ms - g->filled_ms;
@@ -15,9 +15,9 @@ bool h2_guard_charge(struct h2_guard *g, uint64_t now_ms)
         g->left = gain >= full - g->left ? full : g->left + gain;
         g->filled_ms = now_ms;
     }
-    if (g->left < 1000) {
+    if (g->left < charges * 1000) {
         return false;
     }
-    g->left -= 1000;
+    g->left -= charges * 1000;
     return true;
 }

@@ -20,12 +20,12 @@ struct h2_guard {
 
 void h2_guard_init(struct h2_guard *g, uint64_t rate, uint64_t now_ms);
 
-/* Takes one charge; false when the bucket is empty: that is a flood. */
-bool h2_guard_charge(struct h2_guard *g, uint64_t now_ms);
+/* Takes so many charges; false when the bucket has less: that is a flood. */
+bool h2_guard_charge(struct h2_guard *g, uint64_t now_ms, uint64_t charges);
 
-/* Useful work was done: gives 'charges' back, up to the bucket's size. */
-static inline void h2_guard_earn(struct h2_guard *g, uint64_t charges)
+/* Useful work was done: gives so many thousandths of a charge back, up to the bucket's size. */
+static inline void h2_guard_earn(struct h2_guard *g, uint64_t thousandths)
 {
-    uint64_t left = g->left + charges * 1000;
+    uint64_t left = g->left + thousandths;
     g->left = left > g->rate * 1000 ? g->rate * 1000 : left;
 }

@@ -2,8 +2,8 @@
  * h2_impl: what the files of h2 share. Nobody else includes this.
  *
  * Shape      h2_env.c: what connections share. h2_conn.c: a connection's life. h2_recv.c: from
- *            nghttp2's callbacks to events. h2_send.c: from calls to frames. h2_stream.c: one
- *            exchange.
+ *            nghttp2's callbacks to events. h2_watch.c: what frames cost. h2_send.c: from calls
+ *            to frames. h2_stream.c: one exchange.
  * Ownership  see h2.h; a stream is finished by h2_stream_finish() alone.
  * Threads    one worker.
  */
@@ -12,6 +12,7 @@
 #include <nghttp2/nghttp2.h>
 
 #include "common/net/conn.h"
+#include "common/net/flood.h"
 #include "common/net/h2.h"
 #include "common/net/h2_guard.h"
 #include "common/net/h2_mem.h"
@@ -24,8 +25,12 @@ enum { H2_FIELDS_INLINE = 20 };
 /* Output that must be free before a frame is made: a full frame and its head, twice. */
 enum { H2_OUTPUT_RESERVE = 2 * (16384 + 9) };
 
-/* Control frames that one frame of useful work earns. */
-enum { H2_WORK_EARNS = 4 };
+/* Thousandths of a control frame that one frame of useful work earns, and of a reset that one whole
+ * answer does: who hedges cancels some of what it asks for. */
+enum { H2_WORK_EARNS = 4000, H2_ANSWER_EARNS = 200 };
+
+/* A DATA frame of this size is work, though more would have gone if the peer's window let it. */
+enum { H2_WORK_BYTES = 1024 };
 
 /* A server's GOAWAY is final when its PING came back, or after this. */
 enum { H2_DRAIN_NOTICE_MS = 1000 };
@@ -73,6 +78,7 @@ struct h2_stream {
     uint32_t reset_code;   /* why the owner reset it. */
     size_t held;           /* bytes received whose window was not given back. */
     size_t queued;         /* bytes in the chunks. */
+    uint64_t moved_ns;     /* when the queue began to be one, or some of it left last. */
     struct h2_chunk *head; /* the queue of the body. */
     struct h2_chunk *tail;
     struct h2_block *head_block;    /* submitted header section, until it is sent. */
@@ -105,6 +111,8 @@ struct h2_conn {
     struct net_hook hook;     /* makes output at the end of the turn. */
     struct net_timer timer;   /* handshake first, then idle. */
     struct net_timer closing; /* drain: when the notice becomes final; probe: the answer is late. */
+    struct net_timer cut;     /* server: what was begun has to end; see h2_watch.c. */
+    struct net_timer unread;  /* server: what is left of whole answers has to be read. */
     struct h2_stream *streams;
     size_t stream_count;
     size_t held;       /* received bytes that streams still hold. */
@@ -114,6 +122,10 @@ struct h2_conn {
     size_t skip;       /* input up to the next frame's head. */
     uint8_t head_have; /* bytes of it in 'head'. */
     uint8_t head[H2_FRAME_HEAD_BYTES];
+    uint32_t newest_id;      /* the highest stream of a peer's HEADERS. */
+    size_t section_size;     /* bytes on the wire of the last header section. */
+    unsigned section_pieces; /* CONTINUATION frames of it. */
+    uint64_t cut_ms;         /* when what the input ended in was begun; 0: it ended in nothing. */
     struct h2_guard control;
     struct h2_guard resets;
     uint64_t refused_early;        /* streams refused before the peer acknowledged our SETTINGS. */
@@ -157,10 +169,27 @@ static inline void h2_conn_dirty(struct h2_conn *c)
 }
 
 /* Ends the connection for a flood; the caller stops reading. */
-void h2_conn_flooded(struct h2_conn *c, uint64_t *counter, const char *what);
+void h2_conn_flooded(struct h2_conn *c, enum net_flood kind);
 
 /* The answer to a PING of ours came. */
 void h2_conn_ping_answered(struct h2_conn *c);
+
+/* ---- h2_watch.c ---- */
+
+/* Looks at the frames in what came; false when the connection has to end. */
+bool h2_watch(struct h2_conn *c, struct slice bytes);
+
+/* Charges a header section of that size that nobody wants; false when it is one too many. */
+bool h2_watch_charge_section(struct h2_conn *c, size_t size, uint64_t charges);
+
+/* What was begun did not end in time. */
+void h2_watch_cut_timer(struct net_timer *timer, void *ctx);
+
+/* The stream's queue grew, or nothing more comes behind it. */
+void h2_watch_reader(struct h2_stream *s);
+
+/* Resets the streams whose answer is whole and is not read. */
+void h2_watch_unread_timer(struct net_timer *timer, void *ctx);
 
 /* ---- h2_recv.c ---- */
 void h2_recv_callbacks(nghttp2_session_callbacks *callbacks);

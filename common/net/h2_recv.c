@@ -15,84 +15,15 @@ static struct h2_stream *stream_of(nghttp2_session *session, int32_t id)
     return nghttp2_session_get_stream_user_data(session, id);
 }
 
-/* ---- floods ---- */
-
-/* Whether a frame is one that costs us and does nothing by itself. */
-static bool is_control(const uint8_t head[H2_FRAME_HEAD_BYTES])
-{
-    size_t size = h2_frame_size(head);
-    switch (head[3]) {
-    case NGHTTP2_HEADERS:
-        return false;
-    case NGHTTP2_DATA:
-        return size == 0 && (head[4] & NGHTTP2_FLAG_END_STREAM) == 0;
-    default:
-        return true; /* PING, SETTINGS, WINDOW_UPDATE, RST, PRIORITY, CONTINUATION, unknown. */
-    }
-}
-
-/* PRIORITY belongs to a stream (RFC 9113, section 6.3). nghttp2 looks at none, since it was told
- * that nobody here does. */
-static bool is_lost_priority(const uint8_t head[H2_FRAME_HEAD_BYTES])
-{
-    bool has_stream = (head[5] & 0x7f) != 0 || head[6] != 0 || head[7] != 0 || head[8] != 0;
-    return head[3] == NGHTTP2_PRIORITY && !has_stream;
-}
-
-/* False when the frame is one too many. */
-static bool charge_frame(struct h2_conn *c, const uint8_t head[H2_FRAME_HEAD_BYTES])
-{
-    if (!is_control(head)) {
-        h2_guard_earn(&c->control, H2_WORK_EARNS);
-        return true;
-    }
-    if (h2_guard_charge(&c->control, h2_now_ms(c))) {
-        return true;
-    }
-    h2_conn_flooded(c, &c->env->counters.floods_control, "control_frames");
-    return false;
-}
-
-/*
- * Reads the heads of frames as they pass, cut anywhere: nghttp2 tells nothing of the frames that it
- * ignores, and those are what a flood is best made of. False when the connection has to end.
- */
-static bool watch_frames(struct h2_conn *c, struct slice bytes)
-{
-    for (;;) { /* ends with the bytes: each round takes some, or returns. */
-        size_t skip = c->skip < bytes.size ? c->skip : bytes.size;
-        c->skip -= skip;
-        bytes = slice_from(bytes, skip);
-        if (bytes.size == 0) {
-            return true;
-        }
-        size_t missing = H2_FRAME_HEAD_BYTES - (size_t)c->head_have;
-        size_t size = bytes.size < missing ? bytes.size : missing;
-        memcpy(c->head + c->head_have, bytes.ptr, size);
-        bytes = slice_from(bytes, size);
-        c->head_have = (uint8_t)(c->head_have + size);
-        if (c->head_have < H2_FRAME_HEAD_BYTES) {
-            return true;
-        }
-        c->head_have = 0;
-        c->skip = h2_frame_size(c->head);
-        if (is_lost_priority(c->head)) {
-            h2_conn_close(c, H2_PROTOCOL_ERROR, FAIL(E_PROTOCOL_ERROR));
-            return false;
-        }
-        if (!charge_frame(c, c->head)) {
-            return false;
-        }
-    }
-}
+/* ---- floods: what is known only when a frame was looked at; for the others see h2_watch.c ---- */
 
 /* A client that resets calls makes us work for nothing; an upstream's resets are its answers. */
 static int charge_reset(struct h2_conn *c)
 {
-    if (!c->server || h2_guard_charge(&c->resets, h2_now_ms(c))) {
+    if (!c->server || h2_guard_charge(&c->resets, h2_now_ms(c), /* charges= */ 1)) {
         return 0;
     }
-    h2_conn_flooded(c, &c->env->counters.floods_reset, "resets");
+    h2_conn_flooded(c, NET_FLOOD_RESET);
     return NGHTTP2_ERR_CALLBACK_FAILURE;
 }
 
@@ -103,15 +34,16 @@ static int charge_reset(struct h2_conn *c)
  * lives: the client may not have seen SETTINGS yet. The library would end the connection; it was
  * told a larger number than the peer (see advertise() in h2_send.c).
  */
-static int refuse_stream(struct h2_conn *c, int32_t id)
+static int refuse_stream(struct h2_conn *c, const nghttp2_frame_hd *head)
 {
     c->env->counters.streams_refused++;
-    if (c->settings_acked || ++c->refused_early > 4 * limits.streams_per_connection) {
-        if (charge_reset(c) != 0) {
-            return NGHTTP2_ERR_CALLBACK_FAILURE;
-        }
+    bool forgiven = !c->settings_acked && ++c->refused_early <= 4 * limits.streams_per_connection;
+    if ((!forgiven && charge_reset(c) != 0) ||
+        !h2_watch_charge_section(c, head->length, /* charges= */ 0)) {
+        return NGHTTP2_ERR_CALLBACK_FAILURE;
     }
-    if (nghttp2_submit_rst_stream(c->session, NGHTTP2_FLAG_NONE, id, NGHTTP2_REFUSED_STREAM) != 0) {
+    if (nghttp2_submit_rst_stream(c->session, NGHTTP2_FLAG_NONE, head->stream_id,
+                                  NGHTTP2_REFUSED_STREAM) != 0) {
         return NGHTTP2_ERR_CALLBACK_FAILURE;
     }
     return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
@@ -127,11 +59,11 @@ static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame
         return 0;
     }
     if (c->stream_count >= limits.streams_per_connection || c->ending) {
-        return refuse_stream(c, frame->hd.stream_id);
+        return refuse_stream(c, &frame->hd);
     }
     struct h2_stream *s = h2_stream_new(c, frame->hd.stream_id);
     if (s == NULL) {
-        return refuse_stream(c, frame->hd.stream_id);
+        return refuse_stream(c, &frame->hd);
     }
     c->section = s;
     return nghttp2_session_set_stream_user_data(session, s->id, s) == 0
@@ -171,6 +103,20 @@ static int on_header(nghttp2_session *session, const nghttp2_frame *frame, nghtt
         section_refused(c, s, too_large);
     }
     return 0;
+}
+
+/* nghttp2 leaves out a field with bytes that have no place there, and goes on; a request with one
+ * is malformed (RFC 9113, section 8.2.1). */
+static int on_invalid_header(nghttp2_session *session, const nghttp2_frame *frame,
+                             nghttp2_rcbuf *name, nghttp2_rcbuf *value, uint8_t flags, void *user)
+{
+    (void)session;
+    (void)frame;
+    (void)name;
+    (void)value;
+    (void)flags;
+    const struct h2_conn *c = user;
+    return c->server ? NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE : 0;
 }
 
 /* The answer to a request whose header section is over the bounds; it has no owner yet. */
@@ -253,18 +199,23 @@ static void on_trailers(struct h2_conn *c, struct h2_stream *s)
     h2_fields_clear(c->env, &c->trailers, /* inline_at= */ NULL);
 }
 
-static void on_section(struct h2_conn *c, const nghttp2_frame *frame)
+static int on_section(struct h2_conn *c, const nghttp2_frame *frame)
 {
     struct h2_stream *s = c->section;
     c->section = NULL;
     if (s == NULL) {
-        return;
+        return 0;
+    }
+    /* It is answered, and its connection lives; but many of them are a flood. */
+    if (c->server && s->fields_refused &&
+        !h2_watch_charge_section(c, frame->hd.length, /* charges= */ 1)) {
+        return NGHTTP2_ERR_CALLBACK_FAILURE;
     }
     bool end = (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0;
     s->received_end = end;
     if (s->fields_done) {
         on_trailers(c, s);
-        return;
+        return 0;
     }
     s->fields_done = true;
     if (c->server) {
@@ -272,6 +223,7 @@ static void on_section(struct h2_conn *c, const nghttp2_frame *frame)
     } else {
         on_answer(c, s, end);
     }
+    return 0;
 }
 
 /* ---- the body ---- */
@@ -377,8 +329,7 @@ static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *
     }
     switch (frame->hd.type) {
     case NGHTTP2_HEADERS:
-        on_section(c, frame);
-        return 0;
+        return on_section(c, frame);
     case NGHTTP2_DATA:
         on_data_frame(c, frame);
         return 0;
@@ -421,6 +372,7 @@ void h2_recv_callbacks(nghttp2_session_callbacks *callbacks)
 {
     nghttp2_session_callbacks_set_on_begin_headers_callback(callbacks, on_begin_headers);
     nghttp2_session_callbacks_set_on_header_callback2(callbacks, on_header);
+    nghttp2_session_callbacks_set_on_invalid_header_callback2(callbacks, on_invalid_header);
     nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, on_data_chunk);
     nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks, on_frame);
     nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, on_stream_close);
@@ -430,8 +382,8 @@ void h2_recv_callbacks(nghttp2_session_callbacks *callbacks)
 static void recv_failed(struct h2_conn *c, ssize_t why)
 {
     c->data_stream = NULL;
-    if (why == NGHTTP2_ERR_FLOODED) {
-        h2_conn_flooded(c, &c->env->counters.floods_control, "unread_answers");
+    if (why == NGHTTP2_ERR_FLOODED || why == NGHTTP2_ERR_TOO_MANY_CONTINUATIONS) {
+        h2_conn_flooded(c, why == NGHTTP2_ERR_FLOODED ? NET_FLOOD_CONTROL : NET_FLOOD_CONTINUATION);
         return;
     }
     bool bad_preface = why == NGHTTP2_ERR_BAD_CLIENT_MAGIC;
@@ -444,7 +396,7 @@ void h2_recv(struct h2_conn *c, struct slice bytes)
         return;
     }
     c->heard_ms = h2_now_ms(c);
-    if (!watch_frames(c, bytes)) {
+    if (!h2_watch(c, bytes)) {
         return;
     }
     ssize_t size = nghttp2_session_mem_recv(c->session, bytes.ptr, bytes.size);

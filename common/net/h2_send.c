@@ -207,6 +207,9 @@ static bool queue_add(struct h2_stream *s, struct slice bytes)
     if (!queue_extend(&s->conn->env->mem, beyond, &first, &last)) {
         return false;
     }
+    if (s->queued == 0) {
+        s->moved_ns = net_loop_now_ns(s->conn->env->loop);
+    }
     s->queued += bytes.size;
     if (s->tail != NULL) {
         bytes = slice_from(bytes, chunk_fill(s->tail, bytes));
@@ -337,8 +340,12 @@ static int send_body(nghttp2_session *session, nghttp2_frame *frame, const uint8
         }
         left -= moved;
     }
+    /* A frame that the peer's window made small is no work: it may ask for one byte at a time. */
+    if (length == s->queued || length >= H2_WORK_BYTES) {
+        h2_guard_earn(&c->control, H2_WORK_EARNS);
+    }
     s->queued -= length;
-    h2_guard_earn(&c->control, H2_WORK_EARNS);
+    s->moved_ns = net_loop_now_ns(c->env->loop);
     tell_sent(s, length);
     return 0;
 }
@@ -352,6 +359,7 @@ static struct h2_stream *stream_of_frame(struct h2_conn *c, const nghttp2_frame 
 static void end_was_framed(struct h2_stream *s)
 {
     s->end_framed = true;
+    h2_guard_earn(&s->conn->resets, H2_ANSWER_EARNS);
     if (s->conn->server && !s->received_end) {
         s->reset_by_owner = true;
         (void)nghttp2_submit_rst_stream(s->conn->session, NGHTTP2_FLAG_NONE, s->id,
@@ -575,6 +583,7 @@ static void body_changed(struct h2_stream *s)
 {
     (void)nghttp2_session_resume_data(s->conn->session, s->id);
     h2_conn_dirty(s->conn);
+    h2_watch_reader(s);
 }
 
 struct err h2_stream_send(struct h2_stream *s, struct slice bytes, bool end)

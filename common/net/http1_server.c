@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "common/base/check.h"
+#include "common/net/flood.h"
 #include "common/net/http1_server_impl.h"
 
 enum {
@@ -61,6 +62,9 @@ static void on_timer(struct net_timer *timer, void *ctx)
         return;
     case HTTP1_WAIT_HEAD:
     case HTTP1_WAIT_BODY:
+        net_flood(net_conn_loop(s->conn),
+                  s->waits == HTTP1_WAIT_HEAD ? NET_FLOOD_SLOW_HEAD : NET_FLOOD_SLOW_BODY,
+                  net_conn_peer(s->conn));
         http1_server_refuse(s, 408, FAIL(E_TIMEOUT));
         return;
     case HTTP1_WAIT_ANSWER: /* the handler may take its time; a caller who does not read, not. */

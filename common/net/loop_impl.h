@@ -12,6 +12,7 @@
 #include <uv.h>
 
 #include "common/net/conn.h"
+#include "common/net/flood.h"
 #include "common/net/loop.h"
 #include "common/net/timer.h"
 
@@ -47,6 +48,7 @@ struct net_loop {
     struct net_conn *conns;                      /* all that have not been closed. */
     size_t users; /* listeners and resolvers that must be freed before the loop. */
     struct net_loop_stats stats;
+    struct net_floods floods;
     uint64_t pause_ns;      /* between two turns that have work; 0: none. */
     uint64_t turn_start_ns; /* of the last one that waited, or could have. */
     uint64_t work_seen;     /* 'reads' and 'tasks' of 'stats' at the end of the turn before. */

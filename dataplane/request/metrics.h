@@ -94,8 +94,11 @@ struct dp_request_pool;
     X(CONNECTIONS_ENDED, "trilane_connections_ended_total", COUNTER, 8, 0,                         \
       "Callers' connections ended because their peer was revoked or is trusted no more, by code.", \
       "code", NULL, NULL)                                                                          \
-    X(FLOODS, "trilane_connections_flooded_total", COUNTER, 8, 0,                                  \
-      "Connections closed for a flood of frames or resets.", "kind", NULL, NULL)                   \
+    X(FLOODS, "trilane_connections_flooded_total", COUNTER, 16, 0,                                 \
+      "Connections closed for a flood, for slowness or for silence, by kind: docs/floods.md.",     \
+      "kind", NULL, NULL)                                                                          \
+    X(STREAMS_UNREAD, "trilane_streams_unread_total", COUNTER, 0, 0,                               \
+      "Streams reset because the rest of a whole answer was not read.", NULL, NULL, NULL)          \
     X(HEADERS_TOO_LARGE, "trilane_headers_too_large_total", COUNTER, 0, 0,                         \
       "Requests with too many or too large headers.", NULL, NULL, NULL)                            \
     X(SNAPSHOT_VERSION, "trilane_snapshot_version", GAUGE, 0, 0,                                   \

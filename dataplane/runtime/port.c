@@ -8,6 +8,7 @@
 
 #include "common/base/check.h"
 #include "common/base/limits.h"
+#include "common/net/flood.h"
 #include "common/net/listener.h"
 #include "dataplane/request/metrics.h"
 #include "dataplane/runtime/front_h2.h"
@@ -127,6 +128,9 @@ static void too_silent(struct net_timer *timer, void *ctx)
 {
     (void)timer;
     struct dp_caller_conn *c = ctx;
+    if (net_conn_is_open(c->net)) { /* one that shakes hands still has its own time, and count. */
+        net_flood(c->port->worker->loop, NET_FLOOD_SILENT, net_conn_peer(c->net));
+    }
     net_conn_abort(c->net, FAIL(E_TIMEOUT));
 }
 

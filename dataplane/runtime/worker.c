@@ -224,23 +224,27 @@ void dp_worker_join(struct dp_worker *w)
     }
 }
 
-static void count_flood(struct dp_worker *w, const char *kind, uint64_t more)
+/* The loop counts by itself; its counts become metrics here, as do those of HTTP/2. */
+static void count_floods(struct dp_worker *w)
 {
-    struct slice label = slice_str(kind);
-    if (more > 0) {
-        metrics_add(w->shard, metrics_series(w->config->metrics, DP_METRIC_FLOODS, &label),
-                    (int64_t)more);
+    for (size_t kind = 0; kind < NET_FLOOD_COUNT; kind++) {
+        uint64_t now = net_flood_count(w->loop, (enum net_flood)kind);
+        struct slice label = slice_str(net_flood_name((enum net_flood)kind));
+        if (now > w->floods_counted[kind]) {
+            metrics_add(w->shard, metrics_series(w->config->metrics, DP_METRIC_FLOODS, &label),
+                        (int64_t)(now - w->floods_counted[kind]));
+            w->floods_counted[kind] = now;
+        }
     }
 }
 
-/* HTTP/2 counts by itself; its counters become metrics here. */
 static void count_h2(struct dp_worker *w)
 {
     const struct h2_counters *now = h2_env_counters(w->h2);
-    count_flood(w, "control", now->floods_control - w->counted.floods_control);
-    count_flood(w, "reset", now->floods_reset - w->counted.floods_reset);
     metrics_add(w->shard, metrics_plain(w->config->metrics, DP_METRIC_HEADERS_TOO_LARGE),
                 (int64_t)(now->headers_too_large - w->counted.headers_too_large));
+    metrics_add(w->shard, metrics_plain(w->config->metrics, DP_METRIC_STREAMS_UNREAD),
+                (int64_t)(now->streams_unread - w->counted.streams_unread));
     w->counted = *now;
 }
 
@@ -299,6 +303,7 @@ static void tick(struct net_timer *timer, void *ctx)
         dp_access_flush(w->access, net_loop_now_ns(w->loop));
     }
     set_gauges(w);
+    count_floods(w);
     count_h2(w);
     count_rests(w);
     look_at_freshness(w);

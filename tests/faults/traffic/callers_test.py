@@ -323,6 +323,8 @@ class Callers(unittest.TestCase):
         self.assertEqual(dict(caught.exception.trailing_metadata())["x-trilane-code"], "DRAINING")
         self.assertEqual(node.wait(), 0)
         self.assertIn("drain-cut-short", node.log())
+        trilane.wait_until(lambda: 'flooded_total{kind="silent"} 3' in self.metrics(node),
+                           what="the metric")
 
     def test_forced(self):
         """Past the shutdown timeout the process ends itself, and says so by its exit code."""

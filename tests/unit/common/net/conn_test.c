@@ -8,6 +8,8 @@
 #include <unistd.h>
 
 #include "common/base/clock.h"
+#include "common/base/limits.h"
+#include "common/net/flood.h"
 #include "common/net/listener.h"
 
 #include "tests/support/cmocka.h"
@@ -561,6 +563,48 @@ static void a_peer_that_never_reads_cannot_hold_a_close(void **state)
     clock_shift_for_test(0, 0);
 }
 
+/* As long as it takes some it may take its time. */
+static void a_peer_that_reads_nothing_is_given_up(void **state)
+{
+    (void)state;
+    enum { MOST = 16 << 20 };
+    static uint8_t bytes[1 << 20];
+    struct pair p;
+    struct net_task wake = {.fn = do_nothing};
+    int64_t passed_ns = 0;
+    pair_open(&p);
+    net_conn_pause(p.server.conn);
+    net_conn_set_output_max(p.client.conn, MOST);
+    for (size_t i = 0; i < MOST / sizeof(bytes); i++) {
+        assert_int_equal(net_conn_write(p.client.conn, slice_of(bytes, sizeof(bytes))).code, E_OK);
+    }
+    bool never = false;
+    (void)net_loop_run_until(p.loop, &never, 20);
+    for (int i = 0; i < 3; i++) { /* slow, and slower than the bound in all. */
+        passed_ns += (int64_t)(limits.write_timeout_ms - 5000) * 1000000;
+        clock_shift_for_test(passed_ns, 0);
+        assert_int_equal(net_loop_post(p.loop, &wake).code, E_OK);
+        size_t before = net_conn_output(p.client.conn);
+        net_conn_resume(p.server.conn);
+        while (net_conn_output(p.client.conn) == before) {
+            net_loop_turn(p.loop);
+        }
+        net_conn_pause(p.server.conn);
+        (void)net_loop_run_until(p.loop, &never, 20);
+    }
+    assert_false(p.client.closed);
+    assert_true(net_conn_output(p.client.conn) > 0);
+    assert_int_equal(net_flood_count(p.loop, NET_FLOOD_UNREAD), 0);
+    passed_ns += (int64_t)(limits.write_timeout_ms + 100) * 1000000;
+    clock_shift_for_test(passed_ns, 0);
+    assert_int_equal(net_loop_post(p.loop, &wake).code, E_OK);
+    assert_true(net_loop_run_until(p.loop, &p.client.closed, WAIT_MS));
+    assert_int_equal(p.client.why.code, E_TIMEOUT);
+    assert_int_equal(net_flood_count(p.loop, NET_FLOOD_UNREAD), 1);
+    pair_free(&p);
+    clock_shift_for_test(0, 0);
+}
+
 /* ---- the last words of a peer that is gone ---- */
 
 struct last_words {
@@ -625,6 +669,7 @@ int main(void)
         cmocka_unit_test(a_handler_that_is_taken_off_hears_nothing),
         cmocka_unit_test(a_socket_pair_works_too),
         cmocka_unit_test(a_peer_that_never_reads_cannot_hold_a_close),
+        cmocka_unit_test(a_peer_that_reads_nothing_is_given_up),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

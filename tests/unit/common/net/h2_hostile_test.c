@@ -4,11 +4,12 @@
 #include <string.h>
 
 #include "common/base/limits.h"
+#include "common/net/flood.h"
 
 #include "tests/support/cmocka.h"
 #include "tests/unit/common/net/h2_peers.h"
 
-enum { CALM = 11, PROTOCOL = 1, REFUSED = 7, BYTES_MAX = 8 << 20 };
+enum { CALM = 11, PROTOCOL = 1, REFUSED = 7, CANCELLED = 8, BYTES_MAX = 8 << 20 };
 
 static const struct slice nothing = {NULL, 0};
 
@@ -75,7 +76,7 @@ static void ping_flood_ends_the_connection(void **state)
         ping(&w.out);
     }
     expect_end(&w, CALM);
-    assert_int_equal(h2_env_counters(w.p.env)->floods_control, 1);
+    assert_int_equal(net_flood_count(w.p.loop, NET_FLOOD_CONTROL), 1);
     world_free(&w);
 }
 
@@ -88,7 +89,7 @@ static void settings_flood_ends_the_connection(void **state)
         frame_add(&w.out, 4, 0, 0, nothing);
     }
     expect_end(&w, CALM);
-    assert_int_equal(h2_env_counters(w.p.env)->floods_control, 1);
+    assert_int_equal(net_flood_count(w.p.loop, NET_FLOOD_CONTROL), 1);
     world_free(&w);
 }
 
@@ -104,6 +105,52 @@ static void empty_data_flood_ends_the_connection(void **state)
     expect_end(&w, CALM);
     assert_int_equal(w.p.server_streams_closed, w.p.requests);
     world_free(&w);
+}
+
+/* What a frame of padding, or of a byte, brings is no gRPC message. */
+static void little_data_flood_ends_the_connection(void **state)
+{
+    (void)state;
+    const struct {
+        uint8_t flags;
+        struct slice payload;
+    } cases[] = {{0, SLICE_LIT("x")}, {8, SLICE_LIT("\7\0\0\0\0\0\0\0")}};
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct world w;
+        world_open(&w);
+        request_add(&w.out, 1, "/echo", false, nothing);
+        for (uint64_t k = 0; k < limits.control_frames_per_second * 2; k++) {
+            frame_add(&w.out, 0, cases[i].flags, 1, cases[i].payload);
+        }
+        expect_end(&w, CALM);
+        assert_int_equal(net_flood_count(w.p.loop, NET_FLOOD_CONTROL), 1);
+        world_free(&w);
+    }
+}
+
+/* Each WINDOW_UPDATE has us make a DATA frame of one byte: that is no work done for the peer. */
+static void data_by_the_byte_earns_nothing(void **state)
+{
+    (void)state;
+    uint64_t before = limits.control_frames_per_second;
+    limits.control_frames_per_second = 10;
+    struct world w;
+    world_open(&w);
+    frame_add(&w.out, 4, 0, 0, slice_of("\0\4\0\0\0\0", 6)); /* INITIAL_WINDOW_SIZE 0. */
+    request_add(&w.out, 1, "/many", true, nothing);
+    world_send(&w);
+    peers_wait(&w.p, &w.r.got_headers);
+    for (size_t i = 0; i < 60 && !w.r.goaway; i++) {
+        frame_add(&w.out, 8, 0, 1, slice_of("\0\0\0\1", 4));
+        world_send(&w);
+        while (w.r.data < i + 1 && !w.r.goaway) {
+            peers_run(&w.p, 1);
+        }
+    }
+    expect_end(&w, CALM);
+    assert_true(w.r.data < 40);
+    world_free(&w);
+    limits.control_frames_per_second = before;
 }
 
 static void window_of_one_flood_ends_the_connection(void **state)
@@ -154,7 +201,7 @@ static void rapid_reset_ends_the_connection(void **state)
         frame_add(&w.out, 3, 0, 2 * i + 1, slice_of("\0\0\0\10", 4));
     }
     expect_end(&w, CALM);
-    assert_int_equal(h2_env_counters(w.p.env)->floods_reset, 1);
+    assert_int_equal(net_flood_count(w.p.loop, NET_FLOOD_RESET), 1);
     assert_true(w.p.requests <= limits.resets_per_second + 1);
     assert_int_equal(w.p.server_streams_closed, w.p.requests);
     world_free(&w);
@@ -171,9 +218,37 @@ static void forced_resets_end_the_connection(void **state)
         frame_add(&w.out, 8, 0, 2 * i + 1, slice_of("\x7f\xff\xff\xff", 4));
     }
     expect_end(&w, CALM);
-    assert_int_equal(h2_env_counters(w.p.env)->floods_reset, 1);
+    assert_int_equal(net_flood_count(w.p.loop, NET_FLOOD_RESET), 1);
     assert_int_equal(w.p.server_streams_closed, w.p.requests);
     world_free(&w);
+}
+
+/* Who hedges cancels some calls, at any rate. */
+static void whole_answers_earn_resets(void **state)
+{
+    (void)state;
+    enum { ROUNDS = 40, ANSWERS = 6 };
+    uint64_t before = limits.resets_per_second;
+    limits.resets_per_second = 10;
+    struct world w;
+    world_open(&w);
+    uint32_t id = 1;
+    for (int i = 0; i < ROUNDS; i++) {
+        for (int k = 0; k < ANSWERS; k++, id += 2) {
+            request_add(&w.out, id, "/unary", true, nothing);
+        }
+        world_send(&w);
+        while (w.r.headers < 2U * ANSWERS * (unsigned)(i + 1)) { /* the trailers, too. */
+            peers_run(&w.p, 1);
+            assert_false(w.r.closed);
+        }
+        request_add(&w.out, id, "/hang", true, nothing);
+        frame_add(&w.out, 3, 0, id, slice_of("\0\0\0\10", 4));
+        id += 2;
+    }
+    expect_alive(&w, id);
+    world_free(&w);
+    limits.resets_per_second = before;
 }
 
 static void useful_work_earns_control_frames(void **state)
@@ -185,7 +260,7 @@ static void useful_work_earns_control_frames(void **state)
     world_open(&w);
     request_add(&w.out, 1, "/hang", false, nothing);
     for (int i = 0; i < 200; i++) {
-        frame_add(&w.out, 0, 0, 1, SLICE_LIT("x"));
+        frame_add(&w.out, 0, 0, 1, SLICE_LIT("\0\0\0\0\0"));
         ping(&w.out);
         frame_add(&w.out, 8, 0, 0, slice_of("\0\0\0\1", 4));
     }
@@ -249,9 +324,178 @@ static void continuation_flood_ends_the_connection(void **state)
     for (int i = 0; i < 200; i++) {
         frame_add(&w.out, 9, 0, 1, buf_slice(&block));
     }
-    world_send(&w);
-    peers_wait(&w.p, &w.r.closed);
+    expect_end(&w, CALM);
+    assert_int_equal(net_flood_count(w.p.loop, NET_FLOOD_CONTINUATION), 1);
     assert_int_equal(w.p.requests, 0);
+    world_free(&w);
+}
+
+static void a_section_far_over_the_bounds_ends_the_connection(void **state)
+{
+    (void)state;
+    enum { PIECE = 16000 };
+    static uint8_t piece[PIECE]; /* HPACK that is never looked at: it is too much before. */
+    struct world w;
+    world_open(&w);
+    frame_add(&w.out, 1, 0, 1, nothing);
+    for (uint64_t i = 0; i <= 2 * limits.request_header_bytes / PIECE; i++) {
+        frame_add(&w.out, 9, 0, 1, slice_of(piece, PIECE));
+    }
+    expect_end(&w, CALM);
+    assert_int_equal(net_flood_count(w.p.loop, NET_FLOOD_HEADERS), 1);
+    world_free(&w);
+}
+
+/* Each is answered and costs its stream alone; hundreds of them a second cost the connection. */
+static void sections_over_the_bounds_are_a_flood(void **state)
+{
+    (void)state;
+    struct world w;
+    world_open(&w);
+    auto_buf struct buf crumbs = BUF_MAX(1 << 20);
+    for (int i = 0; i < 500; i++) {
+        hpack_add(&crumbs, "cookie", "");
+    }
+    for (uint32_t i = 0; i < limits.resets_per_second; i++) {
+        request_add(&w.out, 2 * i + 1, "/unary", true, buf_slice(&crumbs));
+    }
+    expect_end(&w, CALM);
+    assert_int_equal(net_flood_count(w.p.loop, NET_FLOOD_HEADERS), 1);
+    assert_int_equal(w.p.requests, 0);
+    world_free(&w);
+}
+
+/* nghttp2 decodes and drops what comes for a stream that is closed. */
+static void sections_of_no_stream_are_a_flood(void **state)
+{
+    (void)state;
+    struct world w;
+    world_open(&w);
+    expect_alive(&w, 1);
+    while (w.r.headers < 2) { /* its trailers: the stream is closed. */
+        peers_run(&w.p, 1);
+    }
+    for (uint32_t i = 0; i < limits.resets_per_second + 10; i++) {
+        request_add(&w.out, 1, "/unary", true, nothing);
+    }
+    expect_end(&w, CALM);
+    assert_int_equal(net_flood_count(w.p.loop, NET_FLOOD_HEADERS), 1);
+    assert_int_equal(w.p.requests, 1);
+    world_free(&w);
+}
+
+/* ---- what is begun and does not end ---- */
+
+/* The first 'left_out' bytes less of a request. */
+static void begin_request(struct world *w, uint32_t id, size_t left_out)
+{
+    request_add(&w->out, id, "/unary", true, nothing);
+    w->out.size -= left_out;
+    world_send(w);
+}
+
+static void a_slow_head_ends_the_connection(void **state)
+{
+    (void)state;
+    for (int kind = 0; kind < 3; kind++) {
+        struct world w;
+        world_open(&w);
+        expect_alive(&w, 1);
+        if (kind == 0) {
+            begin_request(&w, 3, /* left_out= */ 7); /* in the midst of a frame. */
+        } else if (kind == 1) {
+            auto_buf struct buf block = BUF_MAX(100);
+            hpack_add(&block, ":method", "POST");
+            frame_add(&w.out, 1, 0, 3, buf_slice(&block)); /* no END_HEADERS. */
+        } else {
+            ping(&w.out);
+            w.out.size -= 10; /* in the midst of a frame's head. */
+        }
+        world_send(&w);
+        peers_run(&w.p, 20);
+        peers_pass(&w.p, limits.header_timeout_ms - 500);
+        peers_run(&w.p, 20);
+        assert_false(w.r.goaway);
+        peers_pass(&w.p, 500);
+        peers_pass(&w.p, 500);
+        peers_wait(&w.p, &w.r.closed);
+        assert_int_equal(w.r.goaway_code, CALM);
+        assert_int_equal(net_flood_count(w.p.loop, NET_FLOOD_SLOW_HEAD), 1);
+        world_free(&w);
+    }
+}
+
+/* Reads that end in the midst of a frame each, and each time of another one, are no slow head. */
+static void frames_that_go_on_are_not_slow(void **state)
+{
+    (void)state;
+    struct world w;
+    world_open(&w);
+    expect_alive(&w, 1);
+    for (unsigned i = 0; i < 5; i++) {
+        ping(&w.out);
+        raw_send(&w.r, slice_head(buf_slice(&w.out), w.out.size - 7));
+        struct slice rest = slice_from(buf_slice(&w.out), w.out.size - 7);
+        peers_run(&w.p, 10);
+        peers_pass(&w.p, limits.header_timeout_ms - 1000);
+        uint8_t kept[7]; /* they go with the next frame. */
+        memcpy(kept, rest.ptr, rest.size);
+        buf_clear(&w.out);
+        assert_true(err_ok(buf_add(&w.out, slice_of(kept, sizeof(kept)))));
+    }
+    expect_alive(&w, 3);
+    world_free(&w);
+}
+
+/* A body takes the time that its call has. */
+static void a_slow_body_is_its_calls_matter(void **state)
+{
+    (void)state;
+    struct world w;
+    world_open(&w);
+    request_add(&w.out, 1, "/hang", false, nothing);
+    frame_add(&w.out, 0, 0, 1, SLICE_LIT("\0\0\0\0\3abc"));
+    w.out.size -= 2;
+    world_send(&w);
+    peers_run(&w.p, 20);
+    peers_pass(&w.p, 3 * limits.header_timeout_ms);
+    peers_run(&w.p, 20);
+    assert_false(w.r.goaway);
+    world_free(&w);
+}
+
+static void an_answer_that_is_not_read_is_given_up(void **state)
+{
+    (void)state;
+    struct world w;
+    world_open(&w);
+    frame_add(&w.out, 4, 0, 0, slice_of("\0\4\0\0\0\0", 6)); /* INITIAL_WINDOW_SIZE 0. */
+    request_add(&w.out, 1, "/unary", true, nothing);
+    request_add(&w.out, 3, "/many", true, nothing);
+    world_send(&w);
+    while (w.r.headers < 2) {
+        peers_run(&w.p, 1);
+    }
+    peers_pass(&w.p, limits.write_timeout_ms - 1000);
+    frame_add(&w.out, 8, 0, 3, slice_of("\0\0\0\1", 4)); /* this one is slow, and not stuck. */
+    world_send(&w);
+    while (w.r.data < 1) {
+        peers_run(&w.p, 1);
+    }
+    assert_int_equal(w.r.resets, 0);
+    peers_pass(&w.p, 1500);
+    peers_pass(&w.p, 500);
+    peers_wait(&w.p, &w.r.got_reset);
+    assert_int_equal(w.r.resets, 1);
+    assert_int_equal(w.r.reset_code, CANCELLED);
+    assert_int_equal(h2_env_counters(w.p.env)->streams_unread, 1);
+    peers_pass(&w.p, limits.write_timeout_ms);
+    peers_pass(&w.p, 500);
+    while (w.r.resets < 2) { /* the other one, too, once it stands still. */
+        peers_run(&w.p, 1);
+    }
+    assert_int_equal(h2_env_counters(w.p.env)->streams_unread, 2);
+    expect_alive(&w, 5);
     world_free(&w);
 }
 
@@ -483,15 +727,25 @@ int main(void)
         cmocka_unit_test(ping_flood_ends_the_connection),
         cmocka_unit_test(settings_flood_ends_the_connection),
         cmocka_unit_test(empty_data_flood_ends_the_connection),
+        cmocka_unit_test(little_data_flood_ends_the_connection),
         cmocka_unit_test(window_of_one_flood_ends_the_connection),
+        cmocka_unit_test(data_by_the_byte_earns_nothing),
         cmocka_unit_test(unknown_frames_are_ignored_and_counted),
         cmocka_unit_test(priority_of_no_stream_ends_the_connection),
         cmocka_unit_test(rapid_reset_ends_the_connection),
         cmocka_unit_test(forced_resets_end_the_connection),
         cmocka_unit_test(useful_work_earns_control_frames),
+        cmocka_unit_test(whole_answers_earn_resets),
         cmocka_unit_test(hpack_bomb_is_refused_and_bounded),
         cmocka_unit_test(cookie_crumbs_are_counted),
         cmocka_unit_test(continuation_flood_ends_the_connection),
+        cmocka_unit_test(a_section_far_over_the_bounds_ends_the_connection),
+        cmocka_unit_test(sections_over_the_bounds_are_a_flood),
+        cmocka_unit_test(sections_of_no_stream_are_a_flood),
+        cmocka_unit_test(a_slow_head_ends_the_connection),
+        cmocka_unit_test(frames_that_go_on_are_not_slow),
+        cmocka_unit_test(a_slow_body_is_its_calls_matter),
+        cmocka_unit_test(an_answer_that_is_not_read_is_given_up),
         cmocka_unit_test(body_longer_or_shorter_than_declared_resets_the_stream),
         cmocka_unit_test(broken_fields_reset_the_stream_alone),
         cmocka_unit_test(wrong_frames_end_the_connection),
