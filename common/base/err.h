@@ -78,6 +78,8 @@
       "gRPC is HTTP/2 and has its own ports; HTTP/1.1 is for proxy, admin and API ports")          \
     X(CIRCUIT_OPEN, 14, 503, PEER, "the service has as many calls as a circuit breaker lets by",   \
       "call less, add endpoints, or raise its circuitBreakers")                                    \
+    X(HEADER_REPEATED, 3, 400, CALLER, "a header that a rule or a route reads is there twice",     \
+      "send it once")                                                                              \
     /* canonical lane */                                                                           \
     X(TYPE_UNKNOWN, 5, 404, CALLER, "no Topic has this canonical type",                            \
       "register the type in a Topic")                                                              \

@@ -276,6 +276,11 @@ static bool authority_valid(struct slice s, bool need_port)
     return host.size > 0 && all_of(host, AUTHORITY);
 }
 
+bool http1_is_authority(struct slice s)
+{
+    return authority_valid(s, /* need_port= */ false);
+}
+
 static bool is_scheme(struct slice s)
 {
     for (size_t i = 0; i < s.size; i++) {

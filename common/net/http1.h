@@ -149,6 +149,9 @@ bool http1_is_hop_by_hop(struct slice name);
 bool http1_is_token(struct slice s);
 bool http1_is_value(struct slice s);
 
+/* Whether bytes are a host with or without a port, and without a user (RFC 9110, 4.2.3 and 7.2). */
+bool http1_is_authority(struct slice s);
+
 /* The reason phrase of a status: "Not Found"; "Unknown" when there is none. */
 const char *http1_reason(unsigned status);
 

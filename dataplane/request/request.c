@@ -221,8 +221,8 @@ static MUST_CHECK struct err authorize(struct dp_request *rq)
         dp_policy_cache_decide(rq->pool->decisions, dp_model_policy(rq->model, rq->target), &query,
                                net_loop_now_ns(rq->pool->loop));
     dp_request_metrics_decision(rq->pool->metrics, rq->verdict.cached);
-    if (rq->in.header_lost) {
-        return FAIL(E_NO_MEMORY);
+    if (rq->in.header_repeated) { /* by a rule, or by the route. */
+        return FAIL(E_HEADER_REPEATED);
     }
     return rq->verdict.allow ? OK : FAIL(E_POLICY_DENIED);
 }

@@ -63,7 +63,8 @@ struct dp_input {
     /* Finds any request header by its lower-case name. */
     bool (*header)(const void *ctx, struct slice name, struct slice *out_value);
     const void *header_ctx;
-    bool header_lost; /* there was no room to look at one: what was decided by it does not hold. */
+    bool
+        header_repeated; /* one that was looked at is there twice: what it decided does not hold. */
 };
 
 /* The caller's side of a request: how to answer in its protocol. */

@@ -13,18 +13,9 @@
 
 /* ---- what both protocols share ---- */
 
-/* A field that is there several times, as a policy sees it. */
-struct joined {
-    struct slice name;
-    struct slice value;
-    struct joined *next;
-};
-
-/* What a look-up of a header stands on. Joined values are kept in the request's arena, each once,
- * so that all of them together take no more room than the header section. */
+/* What a look-up of a header stands on: it may have to say something of the request. */
 struct header_ctx {
     struct dp_request *rq;
-    struct joined *joined; /* a first one without a name; never NULL. */
 };
 
 /* Field number 'i' of the request; false past the last. */
@@ -36,7 +27,6 @@ static struct err set_header(struct dp_request *rq,
 {
     struct header_ctx *ctx = NULL;
     TRY(arena_calloc(&rq->arena, 1, sizeof(*ctx), (void **)&ctx));
-    TRY(arena_calloc(&rq->arena, 1, sizeof(*ctx->joined), (void **)&ctx->joined));
     ctx->rq = rq;
     rq->in.header = header;
     rq->in.header_ctx = ctx;
@@ -58,13 +48,17 @@ static struct slice bearer(struct slice authorization)
     return at == 0 ? (struct slice){0} : slice_from(rest, at);
 }
 
-/* Without the port, in lower case; names rarely have capitals, so most are not copied. */
+/* Without the port and the root's dot, in lower case; names rarely have capitals, so most are not
+ * copied. */
 static struct err find_host(struct dp_request *rq, struct slice authority)
 {
     struct slice host = authority;
     uint16_t port = 0;
     if (!err_ok(net_host_port(authority, &host, &port))) {
         host = authority;
+    }
+    if (host.size > 1 && host.ptr[host.size - 1] == '.') {
+        host = slice_head(host, host.size - 1);
     }
     bool capitals = false;
     for (size_t i = 0; i < host.size; i++) {
@@ -101,69 +95,25 @@ static void fill_conn(struct dp_request *rq, const struct dp_caller_conn *c,
     rq->in.serial = identity == NULL ? (struct slice){0} : identity->serial;
 }
 
-/* ---- a field that is there several times ---- */
-
-/* As one list, like any upstream reads it (RFC 9110, 5.3). 'size': of the list. */
-static struct err join(const struct header_ctx *ctx, struct slice name, size_t size,
-                       field_fn *field, struct slice *out)
-{
-    struct joined *joined = NULL;
-    uint8_t *bytes = NULL;
-    struct slice found = {0};
-    struct slice value = {0};
-    TRY(arena_calloc(&ctx->rq->arena, 1, sizeof(*joined), (void **)&joined));
-    TRY(arena_alloc(&ctx->rq->arena, size, (void **)&bytes));
-    size_t at = 0;
-    for (size_t i = 0; field(ctx->rq, i, &found, &value); i++) {
-        if (!slice_eq(found, name)) {
-            continue;
-        }
-        if (at > 0) {
-            bytes[at++] = ',';
-        }
-        if (value.size > 0) {
-            memcpy(bytes + at, value.ptr, value.size);
-        }
-        at += value.size;
-        joined->name = found; /* not 'name': that is the model's, and the request may outlive it. */
-    }
-    CHECK(at <= size);
-    joined->value = slice_of(bytes, at);
-    joined->next = ctx->joined->next;
-    ctx->joined->next = joined;
-    *out = joined->value;
-    return OK;
-}
-
 /*
- * The value of a field by its name. When there is no room to join several, the request says so:
- * to take them for absent would pass by a rule that denies what they say.
+ * The value of a field by its name. One that is there several times has none on which all readers
+ * agree: it is a list to one, the first or the last to others. Whatever is decided by it does not
+ * hold, and the request says so.
  */
 static bool find_field(const struct header_ctx *ctx, struct slice name, field_fn *field,
                        struct slice *out)
 {
-    size_t count = 0;
-    size_t size = 0;
+    bool is_there = false;
     struct slice found = {0};
     struct slice value = {0};
     for (size_t i = 0; field(ctx->rq, i, &found, &value); i++) {
         if (slice_eq(found, name)) {
+            ctx->rq->in.header_repeated |= is_there;
+            is_there = true;
             *out = value;
-            count++;
-            size += value.size + 1;
         }
     }
-    if (count < 2) {
-        return count == 1;
-    }
-    for (const struct joined *j = ctx->joined->next; j != NULL; j = j->next) {
-        if (slice_eq(j->name, name)) {
-            *out = j->value;
-            return true;
-        }
-    }
-    ctx->rq->in.header_lost |= !err_ok(join(ctx, name, size, field, out));
-    return true;
+    return is_there;
 }
 
 /* ---- HTTP/2 ---- */
@@ -205,6 +155,19 @@ static bool is_ambiguous(const struct h2_fields *f)
            h2_fields_repeated(f, H2_TOKEN_HOST);
 }
 
+/* Host and :authority name the same, and nobody's password (RFC 9113, 8.3.1): else the one who
+ * routes and the one who serves could take two. */
+static struct err find_authority(const struct h2_fields *f, struct slice *out)
+{
+    struct slice authority = h2_fields_value(f, H2_TOKEN_AUTHORITY);
+    struct slice host = h2_fields_value(f, H2_TOKEN_HOST);
+    if (authority.size > 0 && host.size > 0 && !slice_eq_nocase(authority, host)) {
+        return FAIL(E_PROTOCOL_ERROR);
+    }
+    *out = authority.size > 0 ? authority : host;
+    return http1_is_authority(*out) ? OK : FAIL(E_PROTOCOL_ERROR);
+}
+
 struct err dp_input_h2(struct dp_request *rq, const struct h2_fields *f,
                        const struct dp_caller_conn *c)
 {
@@ -227,8 +190,9 @@ struct err dp_input_h2(struct dp_request *rq, const struct h2_fields *f,
     if (is_ambiguous(f)) {
         return FAIL(E_CONTEXT_INVALID);
     }
-    struct slice authority = h2_fields_value(f, H2_TOKEN_AUTHORITY);
-    return find_host(rq, authority.size > 0 ? authority : h2_fields_value(f, H2_TOKEN_HOST));
+    struct slice authority = {0};
+    TRY(find_authority(f, &authority));
+    return find_host(rq, authority);
 }
 
 /* ---- HTTP/1 ---- */
@@ -293,43 +257,59 @@ struct err dp_input_http1(struct dp_request *rq, const struct http1_head *head,
 
 /* ---- a request that outlives its exchange ---- */
 
+struct kept_field {
+    struct slice name;
+    struct slice value;
+    bool repeated;
+};
+
 struct kept_fields {
-    struct http1_field *at;
+    struct dp_request *rq;
+    struct kept_field *at;
     size_t count;
 };
+
+static struct kept_field *kept_find(const struct kept_fields *kept, struct slice name)
+{
+    for (size_t i = 0; i < kept->count; i++) {
+        if (slice_eq(kept->at[i].name, name)) {
+            return &kept->at[i];
+        }
+    }
+    return NULL;
+}
 
 static bool header_kept(const void *ctx, struct slice name, struct slice *out)
 {
     const struct kept_fields *kept = ctx;
-    if (context_judge_client(name) == CONTEXT_STRIP) {
+    const struct kept_field *field =
+        context_judge_client(name) == CONTEXT_STRIP ? NULL : kept_find(kept, name);
+    if (field == NULL) {
         return false;
     }
-    for (size_t i = 0; i < kept->count; i++) {
-        if (slice_eq(kept->at[i].name, name)) {
-            *out = kept->at[i].value;
-            return true;
-        }
-    }
-    return false;
+    kept->rq->in.header_repeated |= field->repeated;
+    *out = field->value;
+    return true;
 }
 
-/* Each name once, with the value that a policy sees. */
+/* Each name once. */
 static struct err keep_fields(struct dp_request *rq, const struct http1_head *head,
                               struct kept_fields **out)
 {
     struct kept_fields *kept = NULL;
     TRY(arena_calloc(&rq->arena, 1, sizeof(*kept), (void **)&kept));
     TRY(arena_calloc(&rq->arena, head->field_count + 1, sizeof(*kept->at), (void **)&kept->at));
+    kept->rq = rq;
     for (size_t i = 0; i < head->field_count; i++) {
-        struct slice name = head->fields[i].name;
-        struct slice value = {0};
-        struct slice seen = {0};
-        if (header_kept(kept, name, &seen) || !header_http1(rq->in.header_ctx, name, &value)) {
+        struct kept_field *seen = kept_find(kept, head->fields[i].name);
+        if (seen != NULL) {
+            seen->repeated = true;
             continue;
         }
-        struct http1_field *field = &kept->at[kept->count++];
-        TRY(arena_dup(&rq->arena, name, &field->name));
-        TRY(arena_dup(&rq->arena, value, &field->value));
+        struct kept_field *field = &kept->at[kept->count];
+        TRY(arena_dup(&rq->arena, head->fields[i].name, &field->name));
+        TRY(arena_dup(&rq->arena, head->fields[i].value, &field->value));
+        kept->count++;
     }
     *out = kept;
     return OK;
