@@ -47,6 +47,8 @@
     X(turn_pause_us, 0, 0, 2000, "us",                                                             \
       "least time between two turns of a worker with work: CPU saved for latency; 0: none")        \
     X(connections, 20000, 16, 1000000, "connections", "callers' connections of a node")            \
+    X(connections_per_address, 0, 0, 1000000, "connections",                                       \
+      "callers' connections from one address, or /64 of IPv6; 0: any number; NAT is one address")  \
     X(streams_per_connection, 256, 1, 10000, "streams",                                            \
       "concurrent HTTP/2 streams of a caller's connection")                                        \
     X(requests, 20000, 16, 1000000, "requests", "requests in flight on a worker")                  \
@@ -75,10 +77,10 @@
     X(header_timeout_ms, 10000, 100, 120000, "ms",                                                 \
       "from the first to the last byte of a head, or of a frame that is no body")                  \
     X(idle_timeout_ms, 300000, 1000, 86400000, "ms", "a connection without a request")             \
-    X(deadline_default_ms, 15000, 1, 3600000, "ms",                                                \
-      "a call without a deadline, when no profile says")                                           \
     X(write_timeout_ms, 60000, 100, 86400000, "ms",                                                \
       "output of which its reader takes nothing: a connection's, or the rest of an answer")        \
+    X(deadline_default_ms, 15000, 1, 3600000, "ms",                                                \
+      "a call without a deadline, when no profile says")                                           \
     X(connect_timeout_ms, 2000, 10, 60000, "ms", "a new connection to an upstream")                \
     X(upstream_connections, 64, 1, 4096, "connections", "connections of a worker to one endpoint") \
     X(upstream_streams, 100, 1, 10000, "streams", "streams on one upstream connection")            \

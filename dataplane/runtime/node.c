@@ -250,8 +250,12 @@ static struct err open_shared(struct dp_node *n, struct buf *message)
     /* A shard a worker, one of the apply thread, one of the admin's, one of the renewal's. */
     TRY(metrics_new(dp_metric_families, DP_METRIC_COUNT, o->workers + 3, &n->metrics));
     TRY(dp_limit_table_new((size_t)limits.rate_cells, &n->limits));
-    TRY(dp_spread_new(o->workers, (size_t)limits.connections, &n->spread));
     TRY(board_new((size_t)limits.health_cells, &n->board));
+    const struct dp_spread_bounds bounds = {
+        .connections = (size_t)limits.connections,
+        .per_source = (size_t)limits.connections_per_address,
+    };
+    TRY(dp_spread_new(o->workers, &bounds, &n->spread));
     if (o->access_log != NULL) {
         struct err e = dp_access_writer_new(o->access_log, &n->access);
         if (!err_ok(e)) {

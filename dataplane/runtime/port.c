@@ -46,7 +46,7 @@ static void list_remove(struct dp_caller_conn *c)
         c->next->prev = c->prev;
     }
     w->caller_count--;
-    dp_spread_drop(w->config->spread, w->index);
+    dp_spread_drop(w->config->spread, w->index, c->source);
 }
 
 void dp_caller_conn_free(struct dp_caller_conn *c)
@@ -140,12 +140,13 @@ static void accepted(struct net_conn *conn, void *ctx)
     struct dp_worker *w = port->worker;
     struct dp_caller_conn *c = calloc(1, sizeof(*c));
     if (c == NULL) {
-        dp_spread_drop(w->config->spread, w->index);
+        dp_spread_drop(w->config->spread, w->index, port->adopted);
         net_conn_abort(conn, FAIL(E_NO_MEMORY));
         return;
     }
     c->port = port;
     c->net = conn;
+    c->source = port->adopted;
     c->early = BUF_MAX(NET_READ_BYTES + DP_PREFACE_BYTES);
     (void)net_addr_text(net_conn_peer(conn), c->peer);
     net_timer_init(&c->timer, too_silent, c);
@@ -162,19 +163,31 @@ static void reset(int fd)
     (void)close(fd);
 }
 
-void dp_port_adopt(struct dp_port *port, int fd)
+void dp_port_adopt(struct dp_port *port, struct dp_socket socket)
 {
     struct dp_worker *w = port->worker;
     if (port->listener == NULL || port->closed) {
-        reset(fd);
-        dp_spread_drop(w->config->spread, w->index);
+        reset(socket.fd);
+        dp_spread_drop(w->config->spread, w->index, socket.source);
         return;
     }
     uint64_t failed = net_listener_stats(port->listener)->failed;
-    net_listener_adopt(port->listener, fd);
+    port->adopted = socket.source;
+    net_listener_adopt(port->listener, socket.fd);
     if (net_listener_stats(port->listener)->failed != failed) {
-        dp_spread_drop(w->config->spread, w->index);
+        dp_spread_drop(w->config->spread, w->index, socket.source);
     }
+}
+
+/* Whom a socket counts for. The kernel is not asked while nobody is counted. */
+static uint64_t source_of(int fd)
+{
+    struct net_addr peer = {0};
+    socklen_t size = sizeof(peer.sa);
+    if (limits.connections_per_address == 0 || getpeername(fd, &peer.sa.any, &size) != 0) {
+        return 0; /* its peer has left already. */
+    }
+    return dp_spread_source(&peer);
 }
 
 /* Every accepted socket comes by here: it stays, goes to a worker with fewer, or is too many. */
@@ -182,16 +195,20 @@ static bool pass(int fd, void *ctx)
 {
     struct dp_port *port = ctx;
     struct dp_worker *w = port->worker;
-    struct dp_socket socket = {.fd = fd, .port = port->id};
+    struct dp_socket socket = {.fd = fd, .port = port->id, .source = source_of(fd)};
     switch (dp_spread_place(w->config->spread, w->index, socket)) {
     case DP_SPREAD_HERE:
-        dp_port_adopt(port, fd);
+        dp_port_adopt(port, socket);
         break;
     case DP_SPREAD_PASSED:
         break;
     case DP_SPREAD_FULL:
         reset(fd);
         dp_worker_count_refused(w, "connections", 1);
+        break;
+    case DP_SPREAD_CROWD:
+        reset(fd);
+        dp_worker_count_refused(w, "address", 1);
         break;
     }
     return true;

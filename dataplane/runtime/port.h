@@ -6,12 +6,14 @@
  *            from accept to end, so that a drain reaches all of them.
  * Ownership  the worker's; a dp_caller_conn frees itself with its connection.
  * Threads    the worker's.
- * Errors     past limits.connections of the node new ones are reset, and counted.
+ * Errors     past limits.connections of the node, and past limits.connections_per_address of one
+ *            peer, new ones are reset, and counted.
  */
 #pragma once
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "common/base/buf.h"
 #include "common/net/conn.h"
@@ -20,6 +22,7 @@
 #include "common/net/timer.h"
 
 struct dp_request;
+struct dp_socket;
 struct dp_worker;
 struct net_listener;
 
@@ -36,6 +39,7 @@ struct dp_port {
     enum dp_port_id id;
     struct net_listener *listener; /* NULL: this port is not open. */
     bool closed;                   /* takes nobody: the environment is strict, or a drain. */
+    uint64_t adopted;              /* the source of the socket that becomes a connection now. */
 };
 
 static inline bool dp_port_is_tls(enum dp_port_id id)
@@ -60,6 +64,7 @@ struct dp_caller_conn {
     struct dp_request *tunnel;  /* a lane has the connection, for this request; NULL: none. */
     struct net_timer timer;     /* how long it may stay silent at first; when it is cut off. */
     bool ending;                /* dp_caller_conn_end() was called. */
+    uint64_t source;            /* whom it counts for; 0: nobody. */
     struct buf early;           /* bytes that were too few to tell. */
     char peer[NET_ADDR_TEXT_MAX];
     struct dp_caller_conn *next; /* in the worker's list. */
@@ -70,7 +75,7 @@ struct dp_caller_conn {
 MUST_CHECK struct err dp_port_open(struct dp_port *port, int fd, struct net_tls *tls);
 
 /* Makes a connection of a socket that is counted for this worker; takes it. */
-void dp_port_adopt(struct dp_port *port, int fd);
+void dp_port_adopt(struct dp_port *port, struct dp_socket socket);
 
 /* Takes nobody any more; and again. Both may be told twice. */
 void dp_port_close(struct dp_port *port);

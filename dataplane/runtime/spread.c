@@ -1,7 +1,9 @@
 /* spread: see spread.h. */
 #include "dataplane/runtime/spread.h"
 
+#include <arpa/inet.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "common/base/check.h"
@@ -16,31 +18,54 @@ struct seat {
     struct dp_socket waiting[DP_SPREAD_WAITING_MAX];
 };
 
+/* How many connections a source has. */
+struct source {
+    uint64_t id; /* 0: the place is free. */
+    size_t count;
+};
+
 struct dp_spread {
-    size_t connection_max;
+    struct dp_spread_bounds bounds;
     size_t seat_count;
+    size_t source_mask; /* of the places in 'sources'; they are twice as many as connections. */
     struct {
         struct lock lock;
         size_t connection_count GUARDED;
-        struct seat *seats GUARDED; /* 'seat_count' of them, owned. */
+        struct seat *seats GUARDED;     /* 'seat_count' of them, owned. */
+        struct source *sources GUARDED; /* open addressing, owned; NULL: nobody is counted. */
     } shared;
 };
 
-struct err dp_spread_new(size_t worker_count, size_t connection_max, struct dp_spread **out)
+static size_t source_places(const struct dp_spread_bounds *bounds)
+{
+    size_t places = 2;
+    while (places < 2 * bounds->connections) {
+        places *= 2;
+    }
+    return places;
+}
+
+struct err dp_spread_new(size_t worker_count, const struct dp_spread_bounds *bounds,
+                         struct dp_spread **out)
 {
     CHECK(worker_count > 0);
+    size_t places = source_places(bounds);
     struct dp_spread *s = calloc(1, sizeof(*s));
     struct seat *seats = calloc(worker_count, sizeof(*seats));
-    if (s == NULL || seats == NULL) {
+    struct source *sources = bounds->per_source == 0 ? NULL : calloc(places, sizeof(*sources));
+    if (s == NULL || seats == NULL || (sources == NULL && bounds->per_source != 0)) {
+        free(sources);
         free(seats);
         free(s);
         return FAIL(E_NO_MEMORY);
     }
-    s->connection_max = connection_max;
+    s->bounds = *bounds;
     s->seat_count = worker_count;
+    s->source_mask = places - 1;
     lock_init(&s->shared.lock);
     lock_take(&s->shared.lock);
     s->shared.seats = seats;
+    s->shared.sources = sources;
     lock_drop(&s->shared.lock);
     *out = s;
     return OK;
@@ -59,6 +84,7 @@ void dp_spread_free(struct dp_spread *s)
         }
     }
     free(s->shared.seats);
+    free(s->shared.sources);
     lock_drop(&s->shared.lock);
     lock_free(&s->shared.lock);
     free(s);
@@ -82,6 +108,88 @@ void dp_spread_leave(struct dp_spread *s, size_t worker)
     s->shared.seats[worker].loop = NULL;
     lock_drop(&s->shared.lock);
 }
+
+/* ---- sources ---- */
+
+uint64_t dp_spread_source(const struct net_addr *peer)
+{
+    static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff}; /* IPv4 in IPv6. */
+    uint64_t source = 0;
+    if (peer->sa.any.sa_family == AF_INET) {
+        return UINT64_C(1) << 32 | ntohl(peer->sa.v4.sin_addr.s_addr);
+    }
+    const uint8_t *bytes = peer->sa.v6.sin6_addr.s6_addr;
+    bool is_v4 = memcmp(bytes, mapped, sizeof(mapped)) == 0;
+    size_t from = is_v4 ? sizeof(mapped) : 0;
+    for (size_t i = from; i < from + (is_v4 ? 4 : 8); i++) {
+        source = source << 8 | bytes[i];
+    }
+    /* A mark behind the prefix' bits would have no room: no prefix in use begins with this bit. */
+    return is_v4 ? UINT64_C(1) << 32 | source : source | UINT64_C(1) << 63;
+}
+
+static size_t source_home(const struct dp_spread *s, uint64_t id)
+{
+    return (size_t)((id * UINT64_C(0x9e3779b97f4a7c15)) >> 32) & s->source_mask;
+}
+
+/* Where a source is, or would be: there are more places than connections. */
+static struct source *source_find(struct dp_spread *s, uint64_t id) REQUIRES(s->shared.lock)
+{
+    size_t at = source_home(s, id);
+    while (s->shared.sources[at].id != 0 && s->shared.sources[at].id != id) {
+        at = (at + 1) & s->source_mask;
+    }
+    return &s->shared.sources[at];
+}
+
+/* Frees a place, and moves those behind it that would not be found any more. */
+static void source_remove(struct dp_spread *s, size_t hole) REQUIRES(s->shared.lock)
+{
+    struct source *sources = s->shared.sources;
+    size_t at = hole;
+    for (;;) { /* ends: there is a free place. */
+        at = (at + 1) & s->source_mask;
+        if (sources[at].id == 0) {
+            sources[hole] = (struct source){0};
+            return;
+        }
+        size_t home = source_home(s, sources[at].id);
+        if (((at - home) & s->source_mask) >= ((at - hole) & s->source_mask)) {
+            sources[hole] = sources[at];
+            hole = at;
+        }
+    }
+}
+
+/* False when it has as many as it may. */
+static bool source_add(struct dp_spread *s, uint64_t id) REQUIRES(s->shared.lock)
+{
+    if (s->shared.sources == NULL || id == 0) {
+        return true;
+    }
+    struct source *source = source_find(s, id);
+    if (source->count >= s->bounds.per_source) {
+        return false;
+    }
+    source->id = id;
+    source->count++;
+    return true;
+}
+
+static void source_drop(struct dp_spread *s, uint64_t id) REQUIRES(s->shared.lock)
+{
+    if (s->shared.sources == NULL || id == 0) {
+        return;
+    }
+    struct source *source = source_find(s, id);
+    CHECK(source->count > 0);
+    if (--source->count == 0) {
+        source_remove(s, (size_t)(source - s->shared.sources));
+    }
+}
+
+/* ---- seats ---- */
 
 /* The seat with the fewest connections; on a tie the worker's own. */
 static struct seat *least(struct dp_spread *s, struct seat *own) REQUIRES(s->shared.lock)
@@ -109,19 +217,25 @@ static bool put(struct seat *seat, struct dp_socket socket)
     return true;
 }
 
+static enum dp_spread_place seat_of(struct dp_spread *s, size_t worker, struct dp_socket socket)
+    REQUIRES(s->shared.lock)
+{
+    struct seat *own = &s->shared.seats[worker];
+    struct seat *seat = least(s, own);
+    bool passed = seat != own && put(seat, socket);
+    seat = passed ? seat : own;
+    seat->connection_count++;
+    s->shared.connection_count++;
+    return passed ? DP_SPREAD_PASSED : DP_SPREAD_HERE;
+}
+
 enum dp_spread_place dp_spread_place(struct dp_spread *s, size_t worker, struct dp_socket socket)
 {
     CHECK(worker < s->seat_count);
     enum dp_spread_place place = DP_SPREAD_FULL;
     lock_take(&s->shared.lock);
-    if (s->shared.connection_count < s->connection_max) {
-        struct seat *own = &s->shared.seats[worker];
-        struct seat *seat = least(s, own);
-        bool passed = seat != own && put(seat, socket);
-        seat = passed ? seat : own;
-        seat->connection_count++;
-        s->shared.connection_count++;
-        place = passed ? DP_SPREAD_PASSED : DP_SPREAD_HERE;
+    if (s->shared.connection_count < s->bounds.connections) {
+        place = source_add(s, socket.source) ? seat_of(s, worker, socket) : DP_SPREAD_CROWD;
     }
     lock_drop(&s->shared.lock);
     return place;
@@ -143,13 +257,14 @@ size_t dp_spread_take(struct dp_spread *s, size_t worker,
     return count;
 }
 
-void dp_spread_drop(struct dp_spread *s, size_t worker)
+void dp_spread_drop(struct dp_spread *s, size_t worker, uint64_t source)
 {
     CHECK(worker < s->seat_count);
     lock_take(&s->shared.lock);
     CHECK(s->shared.seats[worker].connection_count > 0);
     s->shared.seats[worker].connection_count--;
     s->shared.connection_count--;
+    source_drop(s, source);
     lock_drop(&s->shared.lock);
 }
 

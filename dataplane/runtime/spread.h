@@ -15,14 +15,16 @@
 #include <stddef.h>
 
 #include "common/base/err.h"
+#include "common/net/addr.h"
 #include "common/net/loop.h"
 
 struct dp_spread;
 
-/* An accepted socket, and the index of the port that it came by. */
+/* An accepted socket, the index of the port that it came by, and whom it counts for. */
 struct dp_socket {
     int fd;
     size_t port;
+    uint64_t source; /* dp_spread_source(); 0: nobody. */
 };
 
 /* Sockets that wait for one worker; the next ones stay where they were accepted. */
@@ -32,11 +34,21 @@ enum dp_spread_place {
     DP_SPREAD_HERE,   /* counted for the worker that asked, who keeps the socket. */
     DP_SPREAD_PASSED, /* counted for another, who has it. */
     DP_SPREAD_FULL,   /* the node has as many connections as it may; not counted. */
+    DP_SPREAD_CROWD,  /* one source has as many as it may; not counted. */
 };
 
-/* 'connection_max' is of all workers together. */
-MUST_CHECK struct err dp_spread_new(size_t worker_count, size_t connection_max,
+/* What bounds connections: of all workers together. */
+struct dp_spread_bounds {
+    size_t connections;
+    size_t per_source; /* 0: any number; then nobody asks for sources. */
+};
+
+MUST_CHECK struct err dp_spread_new(size_t worker_count, const struct dp_spread_bounds *bounds,
                                     struct dp_spread **out);
+
+/* Whom a peer counts for: an address of IPv4, or the first half of one of IPv6, since whoever has
+ * one of those has all that share it. Never 0 for either family. */
+uint64_t dp_spread_source(const struct net_addr *peer);
 
 /* Closes sockets that nobody took. Accepts NULL. */
 void dp_spread_free(struct dp_spread *s);
@@ -55,8 +67,8 @@ enum dp_spread_place dp_spread_place(struct dp_spread *s, size_t worker, struct 
 size_t dp_spread_take(struct dp_spread *s, size_t worker,
                       struct dp_socket out[DP_SPREAD_WAITING_MAX]);
 
-/* A connection that was counted for this worker is gone. */
-void dp_spread_drop(struct dp_spread *s, size_t worker);
+/* A connection that was counted for this worker, and for this source, is gone. */
+void dp_spread_drop(struct dp_spread *s, size_t worker, uint64_t source);
 
 /* How many connections a worker has. */
 size_t dp_spread_count(struct dp_spread *s, size_t worker);

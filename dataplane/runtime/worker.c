@@ -382,7 +382,7 @@ static void sockets_arrived(struct net_task *task, void *ctx)
     struct dp_socket sockets[DP_SPREAD_WAITING_MAX];
     size_t count = dp_spread_take(w->config->spread, w->index, sockets);
     for (size_t i = 0; i < count; i++) {
-        dp_port_adopt(&w->ports[sockets[i].port], sockets[i].fd);
+        dp_port_adopt(&w->ports[sockets[i].port], sockets[i]);
     }
 }
 

@@ -262,6 +262,24 @@ class Callers(unittest.TestCase):
         trilane.wait_until(lambda: sum(self.connections(node)) == 0, what="room")
         self.say(self.stub(node))
 
+    def test_address(self):
+        node = self.start(workers=2, connections_per_address=4)
+        sockets = self.open_idle(node, 4)
+        trilane.wait_until(lambda: sum(self.connections(node)) == 4, what="4")
+        with self.assertRaises(ConnectionResetError), socket.create_connection(
+                ("127.0.0.1", node.ports["listen"]), 10) as one_more:
+            one_more.sendall(PREFACE)
+            one_more.recv(1000)
+        with socket.create_connection(("127.0.0.1", node.ports["listen"]), 10,
+                                      source_address=("127.0.0.2", 0)) as another:
+            another.sendall(PREFACE)
+            self.assertNotEqual(another.recv(1000), b"", "its SETTINGS")
+        trilane.wait_until(lambda: 'refused_total{why="address"} 1' in self.metrics(node),
+                           what="the metric")
+        sockets.close()
+        trilane.wait_until(lambda: sum(self.connections(node)) == 0, what="room")
+        self.say(self.stub(node))
+
     def metrics(self, node):
         return trilane.http("GET", node.admin + "/metrics")[2].decode()
 
@@ -305,6 +323,8 @@ class Callers(unittest.TestCase):
             with contextlib.suppress(ConnectionResetError):
                 self.assertEqual(s.recv(100), b"")
         trilane.wait_until(lambda: sum(self.connections(node)) <= 1, what="them to be gone")
+        trilane.wait_until(lambda: 'flooded_total{kind="silent"} 3' in self.metrics(node),
+                           what="the metric")
 
     # ---- the end ----
 
@@ -323,8 +343,6 @@ class Callers(unittest.TestCase):
         self.assertEqual(dict(caught.exception.trailing_metadata())["x-trilane-code"], "DRAINING")
         self.assertEqual(node.wait(), 0)
         self.assertIn("drain-cut-short", node.log())
-        trilane.wait_until(lambda: 'flooded_total{kind="silent"} 3' in self.metrics(node),
-                           what="the metric")
 
     def test_forced(self):
         """Past the shutdown timeout the process ends itself, and says so by its exit code."""

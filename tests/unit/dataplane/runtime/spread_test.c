@@ -1,5 +1,6 @@
 /* Proves that connections go to the worker with the fewest, that one which takes no more is passed
- * over, that the node's bound holds, and that no socket is lost on the way. */
+ * over, that the node's bound and that of one address hold, and that no socket is lost on the way.
+ */
 #include "dataplane/runtime/spread.h"
 
 #include <sys/socket.h>
@@ -7,7 +8,7 @@
 
 #include "tests/support/cmocka.h"
 
-enum { WORKERS = 3, ROOM = 2000 };
+enum { WORKERS = 3, ROOM = 2000, PER_SOURCE = 5 };
 
 struct worker {
     struct net_loop *loop;
@@ -34,7 +35,8 @@ static void arrived(struct net_task *task, void *ctx)
 static int set_up(void **state)
 {
     (void)state;
-    assert_true(err_ok(dp_spread_new(WORKERS, ROOM, &spread)));
+    const struct dp_spread_bounds bounds = {.connections = ROOM, .per_source = PER_SOURCE};
+    assert_true(err_ok(dp_spread_new(WORKERS, &bounds, &spread)));
     for (size_t i = 0; i < WORKERS; i++) {
         workers[i] = (struct worker){.index = i};
         assert_true(err_ok(net_loop_new(&workers[i].loop)));
@@ -55,15 +57,21 @@ static int tear_down(void **state)
 }
 
 /* A real descriptor, so that one that is lost or closed twice shows. */
-static enum dp_spread_place place(size_t worker)
+static enum dp_spread_place place_of(size_t worker, uint64_t source)
 {
-    struct dp_socket s = {.fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), .port = 1};
+    struct dp_socket s = {
+        .fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), .port = 1, .source = source};
     assert_true(s.fd >= 0);
     enum dp_spread_place found = dp_spread_place(spread, worker, s);
     if (found != DP_SPREAD_PASSED) {
         assert_int_equal(close(s.fd), 0);
     }
     return found;
+}
+
+static enum dp_spread_place place(size_t worker)
+{
+    return place_of(worker, 0);
 }
 
 static void run(size_t worker)
@@ -83,8 +91,8 @@ static void one_accepts_and_all_have_the_same(void **state)
         assert_int_equal(workers[i].taken, i == 1 ? 0 : 10);
     }
     /* Who lost some gets the next ones. */
-    dp_spread_drop(spread, 2);
-    dp_spread_drop(spread, 2);
+    dp_spread_drop(spread, 2, 0);
+    dp_spread_drop(spread, 2, 0);
     assert_int_equal(place(0), DP_SPREAD_PASSED);
     assert_int_equal(place(2), DP_SPREAD_HERE);
     assert_int_equal(dp_spread_count(spread, 2), 10);
@@ -116,9 +124,52 @@ static void the_bound_is_of_all_together(void **state)
         assert_int_not_equal(place(0), DP_SPREAD_FULL);
     }
     assert_int_equal(place(0), DP_SPREAD_FULL);
-    dp_spread_drop(spread, 0);
+    dp_spread_drop(spread, 0, 0);
     assert_int_not_equal(place(1), DP_SPREAD_FULL);
     assert_int_equal(place(0), DP_SPREAD_FULL);
+}
+
+static uint64_t source_of(const char *ip)
+{
+    struct net_addr a = {0};
+    assert_true(err_ok(net_addr_from_ip(slice_str(ip), 1, &a)));
+    return dp_spread_source(&a);
+}
+
+static void an_address_is_one_source(void **state)
+{
+    (void)state;
+    assert_int_equal(source_of("192.0.2.1"), source_of("::ffff:192.0.2.1"));
+    assert_int_not_equal(source_of("192.0.2.1"), source_of("192.0.2.2"));
+    assert_int_equal(source_of("2001:db8:1:2::1"), source_of("2001:db8:1:2:ffff::9"));
+    assert_int_not_equal(source_of("2001:db8:1:2::1"), source_of("2001:db8:1:3::1"));
+    assert_int_not_equal(source_of("0.0.0.0"), 0);
+    assert_int_not_equal(source_of("::"), 0);
+    assert_int_not_equal(source_of("::1"), source_of("0.0.0.1"));
+}
+
+/* Many, in random order of coming and going, against a plain count. */
+static void a_source_has_its_bound(void **state)
+{
+    (void)state;
+    enum { SOURCES = 300, STEPS = 20000 };
+    static size_t counts[SOURCES + 1];
+    unsigned seed = 42;
+    dp_spread_leave(spread, 1); /* so that every connection stays here. */
+    dp_spread_leave(spread, 2);
+    for (int step = 0; step < STEPS; step++) {
+        seed = seed * 1103515245 + 12345;
+        size_t id = 1 + (seed >> 16) % SOURCES;
+        if ((seed >> 8 & 3) == 0 && counts[id] > 0) {
+            counts[id]--;
+            dp_spread_drop(spread, 0, id);
+            continue;
+        }
+        enum dp_spread_place found = place_of(0, id);
+        assert_int_equal(found, counts[id] < PER_SOURCE ? DP_SPREAD_HERE : DP_SPREAD_CROWD);
+        counts[id] += found == DP_SPREAD_HERE;
+    }
+    assert_int_equal(place_of(0, 0), DP_SPREAD_HERE); /* who is nobody has no bound. */
 }
 
 #define CASE(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -129,6 +180,8 @@ int main(void)
         CASE(one_accepts_and_all_have_the_same),
         CASE(a_worker_that_is_full_of_waiting_ones_is_passed_over),
         CASE(the_bound_is_of_all_together),
+        CASE(an_address_is_one_source),
+        CASE(a_source_has_its_bound),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

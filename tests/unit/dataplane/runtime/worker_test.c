@@ -170,7 +170,8 @@ static int set_up(void **state)
     assert_true(err_ok(dp_model_bin_new(&w.bin)));
     assert_true(err_ok(metrics_new(dp_metric_families, DP_METRIC_COUNT, 1, &w.metrics)));
     assert_true(err_ok(dp_limit_table_new(64, &w.limits)));
-    assert_true(err_ok(dp_spread_new(1, 16, &w.spread)));
+    const struct dp_spread_bounds bounds = {.connections = 16};
+    assert_true(err_ok(dp_spread_new(1, &bounds, &w.spread)));
     assert_int_equal(sem_init(&w.adopted, 0, 0), 0);
     assert_int_equal(sem_init(&w.drained, 0, 0), 0);
     assert_int_equal(sem_init(&w.held, 0, 0), 0);
