@@ -23,7 +23,7 @@ CMAKE = {
 }
 PYTHON = {
     "cryptography": "python3-cryptography", "google": "python3-protobuf", "grpc": "python3-grpcio",
-    "h2": "python3-h2", "jsonschema": "python3-jsonschema",
+    "h2": "python3-h2", "hpack": "python3-hpack", "jsonschema": "python3-jsonschema",
     "prometheus_client": "python3-prometheus-client", "yaml": "python3-yaml",
 }
 PROGRAMS = {
@@ -35,6 +35,8 @@ PROGRAMS = {
 }
 # No Debian is without them.
 ESSENTIAL = {"bash", "chrt", "mount", "nsenter", "setpriv", "sh", "taskset", "unshare"}
+# What asks for one of these is skipped without it.
+OPTIONAL = {"go"}
 
 COMMAND = re.compile(r"^command_(\w+)\(\)[^\n]*\n\{\n(.*?)^\}", re.DOTALL | re.MULTILINE)
 LIST = re.compile(r"^(packages_\w+)=\(([^)]*)\)", re.MULTILINE)
@@ -106,7 +108,7 @@ def asked_by_python(text, own):
             elif name not in sys.stdlib_module_names and name not in own:
                 yield node.lineno, name, PYTHON.get(name)
         name, called = program_of(node)
-        if name in PROGRAMS or (name and called and name not in ESSENTIAL):
+        if name in PROGRAMS or (name and called and name not in ESSENTIAL | OPTIONAL):
             yield node.lineno, name, PROGRAMS.get(name)
 
 

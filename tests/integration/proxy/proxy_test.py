@@ -461,7 +461,11 @@ class ProxyLane(Outside):
                       "Content-Length: 5\r\nContent-Length: 6\r\n",
                       "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n",
                       "Transfer-Encoding: xchunked\r\n", "Content-Length: +5\r\n",
-                      "Transfer-Encoding : chunked\r\n", "X: a\r\n b\r\n", "Host: other\r\n"):
+                      "Transfer-Encoding : chunked\r\n", "X: a\r\n b\r\n", "Host: other\r\n",
+                      "Content-Length: 5, 5\r\n", "Content-Length: 5\r\nContent-Length: 5\r\n",
+                      "Transfer-Encoding: \vchunked\r\n", "Transfer-Encoding:\r\n",
+                      "Transfer-Encoding: chunked, gzip\r\n", "X: a\n", "X: a\rb\r\n",
+                      "X: a\0b\r\n", "X\0: a\r\n", ": a\r\n", "X\r\n"):
             got, _ = self.raw(("POST %s HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer %s\r\n%s\r\n"
                                "0\r\n\r\nGET /public/smuggled HTTP/1.1\r\n\r\n" % (
                                    self.url("/public/echo"), outside.TOKENS["web"],
