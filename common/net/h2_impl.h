@@ -123,6 +123,7 @@ struct h2_conn {
     uint8_t head_have; /* bytes of it in 'head'. */
     uint8_t head[H2_FRAME_HEAD_BYTES];
     uint32_t newest_id;      /* the highest stream of a peer's HEADERS. */
+    int32_t begun_id;        /* server: the same, of those that nghttp2 has looked at. */
     size_t section_size;     /* bytes on the wire of the last header section. */
     unsigned section_pieces; /* CONTINUATION frames of it. */
     uint64_t cut_ms;         /* when what the input ended in was begun; 0: it ended in nothing. */
@@ -145,8 +146,9 @@ struct h2_conn {
     bool goaway_received;
     bool probing;
     bool flooded;
-    bool ending; /* close was asked for: no more input, output until it is empty. */
-    bool ended;  /* the net_conn was closed or aborted. */
+    bool cut_short; /* we reset a stream: more of it may be on its way. */
+    bool ending;    /* close was asked for: no more input, output until it is empty. */
+    bool ended;     /* the net_conn was closed or aborted. */
 };
 
 static inline uint64_t h2_now_ms(const struct h2_conn *c)

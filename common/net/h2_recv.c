@@ -37,6 +37,7 @@ static int charge_reset(struct h2_conn *c)
 static int refuse_stream(struct h2_conn *c, const nghttp2_frame_hd *head)
 {
     c->env->counters.streams_refused++;
+    c->cut_short = true;
     bool forgiven = !c->settings_acked && ++c->refused_early <= 4 * limits.streams_per_connection;
     if ((!forgiven && charge_reset(c) != 0) ||
         !h2_watch_charge_section(c, head->length, /* charges= */ 0)) {
@@ -47,6 +48,29 @@ static int refuse_stream(struct h2_conn *c, const nghttp2_frame_hd *head)
         return NGHTTP2_ERR_CALLBACK_FAILURE;
     }
     return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+}
+
+/*
+ * nghttp2 remembers no stream that is over, and drops what comes for it: that has to be, as long as
+ * we ended one before its client did. Else the client broke the protocol (RFC 9113, sections 5.1
+ * and 5.1.1): it ended the stream itself, or passed over its number. Frames of DATA that nghttp2
+ * drops reach no callback.
+ */
+static int on_begin_frame(nghttp2_session *session, const nghttp2_frame_hd *head, void *user)
+{
+    struct h2_conn *c = user;
+    if (head->type != NGHTTP2_HEADERS || !c->server || head->stream_id % 2 == 0) {
+        return 0;
+    }
+    if (head->stream_id > c->begun_id) {
+        c->begun_id = head->stream_id;
+        return 0;
+    }
+    if (c->cut_short || c->drain != H2_DRAIN_NO || stream_of(session, head->stream_id) != NULL) {
+        return 0;
+    }
+    h2_conn_close(c, H2_STREAM_CLOSED, FAIL(E_PROTOCOL_ERROR));
+    return NGHTTP2_ERR_CALLBACK_FAILURE;
 }
 
 static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame, void *user)
@@ -370,6 +394,7 @@ int h2_recv_reset_charge(struct h2_conn *c)
 
 void h2_recv_callbacks(nghttp2_session_callbacks *callbacks)
 {
+    nghttp2_session_callbacks_set_on_begin_frame_callback(callbacks, on_begin_frame);
     nghttp2_session_callbacks_set_on_begin_headers_callback(callbacks, on_begin_headers);
     nghttp2_session_callbacks_set_on_header_callback2(callbacks, on_header);
     nghttp2_session_callbacks_set_on_invalid_header_callback2(callbacks, on_invalid_header);

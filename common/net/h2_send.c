@@ -380,6 +380,7 @@ static void on_headers_sent(struct h2_conn *c, struct h2_stream *s)
 static void on_reset_sent(struct h2_conn *c, struct h2_stream *s, uint32_t code)
 {
     c->env->counters.resets_sent++;
+    c->cut_short = true;
     if (s != NULL && s->reset_by_owner) {
         return;
     }

@@ -122,9 +122,8 @@ def huge_section(target, count):
 
 
 def sections_of_no_stream(target, count):
-    """What comes for a stream that is closed has to be decoded, and is dropped."""
-    return (target.call() + frame(RST_STREAM, 0, 1, struct.pack(">I", CANCEL)) +
-            target.call() * count)
+    """What comes for a stream that was refused has to be decoded, and is dropped."""
+    return target.call(section=target.section(te=None)) + target.call() * count
 
 
 class Flood(typing.NamedTuple):

@@ -9,7 +9,14 @@
 #include "tests/support/cmocka.h"
 #include "tests/unit/common/net/h2_peers.h"
 
-enum { CALM = 11, PROTOCOL = 1, REFUSED = 7, CANCELLED = 8, BYTES_MAX = 8 << 20 };
+enum {
+    CALM = 11,
+    PROTOCOL = 1,
+    REFUSED = 7,
+    CANCELLED = 8,
+    STREAM_CLOSED = 5,
+    BYTES_MAX = 8 << 20
+};
 
 static const struct slice nothing = {NULL, 0};
 
@@ -365,22 +372,41 @@ static void sections_over_the_bounds_are_a_flood(void **state)
     world_free(&w);
 }
 
-/* nghttp2 decodes and drops what comes for a stream that is closed. */
+/* Of a stream that its client ended, or passed over. */
+static void a_section_of_a_stream_that_is_over_ends_the_connection(void **state)
+{
+    (void)state;
+    for (uint32_t id = 1; id <= 3; id += 2) {
+        struct world w;
+        world_open(&w);
+        expect_alive(&w, 3);
+        while (w.r.headers < 2) { /* its trailers. */
+            peers_run(&w.p, 1);
+        }
+        request_add(&w.out, id, "/unary", true, nothing);
+        expect_end(&w, STREAM_CLOSED);
+        assert_int_equal(w.p.requests, 1);
+        world_free(&w);
+    }
+}
+
+/* Once we ended a stream before its client did, what comes for it is decoded and dropped. */
 static void sections_of_no_stream_are_a_flood(void **state)
 {
     (void)state;
     struct world w;
     world_open(&w);
-    expect_alive(&w, 1);
-    while (w.r.headers < 2) { /* its trailers: the stream is closed. */
-        peers_run(&w.p, 1);
-    }
+    request_add(&w.out, 1, "/early", false, nothing);
+    world_send(&w);
+    peers_wait(&w.p, &w.r.got_reset);
+    request_add(&w.out, 1, "/unary", true, nothing);
+    expect_alive(&w, 3);
     for (uint32_t i = 0; i < limits.resets_per_second + 10; i++) {
         request_add(&w.out, 1, "/unary", true, nothing);
     }
     expect_end(&w, CALM);
     assert_int_equal(net_flood_count(w.p.loop, NET_FLOOD_HEADERS), 1);
-    assert_int_equal(w.p.requests, 1);
+    assert_int_equal(w.p.requests, 2);
     world_free(&w);
 }
 
@@ -741,6 +767,7 @@ int main(void)
         cmocka_unit_test(continuation_flood_ends_the_connection),
         cmocka_unit_test(a_section_far_over_the_bounds_ends_the_connection),
         cmocka_unit_test(sections_over_the_bounds_are_a_flood),
+        cmocka_unit_test(a_section_of_a_stream_that_is_over_ends_the_connection),
         cmocka_unit_test(sections_of_no_stream_are_a_flood),
         cmocka_unit_test(a_slow_head_ends_the_connection),
         cmocka_unit_test(frames_that_go_on_are_not_slow),
