@@ -95,14 +95,33 @@ static struct err set_up_body(struct asking *a)
     return OK;
 }
 
+/* With a CA of ours none of the system's directory is asked, which libcurl would do beside it. */
+static struct err set_up_ca(struct asking *a)
+{
+    const struct net_ask *ask = a->ask;
+    if (ask->ca_file != NULL) {
+        (void)curl_easy_setopt(a->curl, CURLOPT_CAPATH, NULL);
+        (void)curl_easy_setopt(a->curl, CURLOPT_CAINFO, ask->ca_file);
+    } else if (ask->ca.size > 0) {
+        const union {
+            const uint8_t *in;
+            void *out;
+        } bytes = {.in = ask->ca.ptr}; /* libcurl copies what it is given. */
+        struct curl_blob blob = {.data = bytes.out, .len = ask->ca.size, .flags = CURL_BLOB_COPY};
+        (void)curl_easy_setopt(a->curl, CURLOPT_CAPATH, NULL);
+        if (curl_easy_setopt(a->curl, CURLOPT_CAINFO_BLOB, &blob) != CURLE_OK) {
+            return FAIL(E_UNSUPPORTED);
+        }
+    }
+    return OK;
+}
+
 static struct err set_up_trust(struct asking *a)
 {
     (void)curl_easy_setopt(a->curl, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
     (void)curl_easy_setopt(a->curl, CURLOPT_SSL_VERIFYPEER, 1L);
     (void)curl_easy_setopt(a->curl, CURLOPT_SSL_VERIFYHOST, 2L);
-    if (a->ask->ca_file != NULL) {
-        (void)curl_easy_setopt(a->curl, CURLOPT_CAINFO, a->ask->ca_file);
-    }
+    TRY(set_up_ca(a));
     if (a->ask->trusts != NULL &&
         (curl_easy_setopt(a->curl, CURLOPT_SSL_CTX_FUNCTION, use_trust) != CURLE_OK ||
          curl_easy_setopt(a->curl, CURLOPT_SSL_CTX_DATA, a) != CURLE_OK)) {

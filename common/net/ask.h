@@ -34,7 +34,8 @@ struct net_ask {
     const char *headers[NET_ASK_HEADERS_MAX]; /* "Name: value"; NULL: not there. */
     uint64_t connect_ms;
     uint64_t whole_ms;   /* until the last byte of the answer. */
-    const char *ca_file; /* NULL: the system's. */
+    const char *ca_file; /* NULL: 'ca'. */
+    struct slice ca;     /* PEM; empty: the system's CAs. Any CA of ours stands in their place. */
     /* Judges the server's chain in the place of a file; its name is asked in any case. NULL: no. */
     bool (*trusts)(const void *ctx, const struct net_chain *sent);
     bool (*gives_up)(const void *ctx); /* asked each 50 ms; NULL: never. */
