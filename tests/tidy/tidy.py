@@ -21,6 +21,7 @@ FILE_LINES_MAX = 1200
 # What each room of common/ stands on, besides itself.
 COMMON = {
     "base": set(),
+    "jose": {"base"},
     "proto": {"base"},
     "telemetry": {"base"},
     "context": {"base"},
