@@ -80,6 +80,8 @@
       "call less, add endpoints, or raise its circuitBreakers")                                    \
     X(HEADER_REPEATED, 3, 400, CALLER, "a header that a rule or a route reads is there twice",     \
       "send it once")                                                                              \
+    X(ISSUER_KEYS, 14, 503, SELF, "the keys of the token's issuer are not here, or not yet",       \
+      "retry; if it lasts, see that the node reaches the Issuer's jwks.uri")                       \
     /* canonical lane */                                                                           \
     X(TYPE_UNKNOWN, 5, 404, CALLER, "no Topic has this canonical type",                            \
       "register the type in a Topic")                                                              \

@@ -96,6 +96,15 @@
     X(upstream_idle_ms, 60000, 100, 3600000, "ms", "an upstream connection without a request")     \
     X(decision_cache_entries, 8192, 16, 1 << 22, "decisions", "decision cache of a worker")        \
     X(decision_ttl_ms, 60000, 0, 3600000, "ms", "how long a decision is reused")                   \
+    X(token_entries, 4096, 16, 1 << 20, "tokens",                                                  \
+      "JSON Web Tokens of a worker that were verified and are remembered")                         \
+    X(token_check_percent, 25, 1, 100, "%",                                                        \
+      "of a worker's time for tokens that are not known yet")                                      \
+    X(token_failures_per_second, 10, 1, 1000000, "tokens",                                         \
+      "wrong tokens of a connection that are looked at")                                           \
+    X(issuer_rest_ms, 10000, 10, 3600000, "ms",                                                    \
+      "an issuer's keys are not read anew within this for a key that is missed")                   \
+    X(issuer_timeout_ms, 5000, 50, 60000, "ms", "one reading of an issuer's keys")                 \
     X(rate_cells, 65536, 64, 1 << 24, "cells", "rate-limit cells of a node")                       \
     X(health_cells, 65536, 64, 1 << 24, "cells",                                                   \
       "endpoints whose health the workers of a node share")                                        \

@@ -88,6 +88,7 @@ static const struct {
     {STREAM_ROUTING, "host/", &trilane__parts__v1__route_group__descriptor},
     {STREAM_ROUTING, "service/", &trilane__parts__v1__cluster__descriptor},
     {STREAM_TRUST, "environment", &trilane__parts__v1__environment_part__descriptor},
+    {STREAM_TRUST, "issuer/", &trilane__parts__v1__issuer__descriptor},
     {STREAM_TRUST, "service/", &trilane__parts__v1__caller__descriptor},
     {STREAM_REVOCATIONS, "", &trilane__parts__v1__revocation__descriptor},
     {STREAM_AUTHORISATION, "", &trilane__parts__v1__policy_target__descriptor},

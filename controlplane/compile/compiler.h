@@ -149,6 +149,7 @@ MUST_CHECK struct err cp_pack_methods(struct cp_compiler *c, const struct cp_ser
 
 MUST_CHECK struct err cp_compile_routing(struct cp_compiler *c);
 MUST_CHECK struct err cp_compile_trust(struct cp_compiler *c);
+MUST_CHECK struct err cp_compile_issuers(struct cp_compiler *c); /* called by cp_compile_trust(). */
 MUST_CHECK struct err cp_compile_revocations(struct cp_compiler *c);
 MUST_CHECK struct err cp_compile_authorisation(struct cp_compiler *c);
 MUST_CHECK struct err cp_compile_limits(struct cp_compiler *c);

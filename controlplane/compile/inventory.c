@@ -226,6 +226,7 @@ static MUST_CHECK struct err target_of(struct taking *t, const struct cp_meta *m
     case CP_KIND_ROUTE:
     case CP_KIND_TRANSPORT_PROFILE:
     case CP_KIND_REVOCATION:
+    case CP_KIND_ISSUER:
     case CP_KIND_COUNT:
         return OK;
     }

@@ -73,6 +73,9 @@ static MUST_CHECK struct err add_all(struct cp_compiler *c, struct entries *entr
         digest.text = slice_from(digest.text, DIGEST_FRONT.size);
         TRY(add_entry(c, entries, "token", &digest, r));
     }
+    for (size_t i = 0; i < r->subjects.count; i++) {
+        TRY(add_entry(c, entries, "subject", &r->subjects.items[i], r));
+    }
     for (size_t i = 0; i < r->types.count; i++) {
         TRY(add_entry(c, entries, "type", &r->types.items[i], r));
     }

@@ -89,6 +89,7 @@ struct err cp_compile_trust(struct cp_compiler *c)
     const struct cp_environment *environment =
         (const struct cp_environment *)environments->items[0];
     TRY(compile_environment(c, environment));
+    TRY(cp_compile_issuers(c));
     const struct cp_resources *services = &c->model->of[CP_KIND_SERVICE];
     for (size_t i = 0; i < services->count; i++) {
         if (!cp_is_whole(services->items[i])) {

@@ -614,6 +614,7 @@ static MUST_CHECK struct err check_all(struct checking *c, struct map *seen)
     TRY(check_services(c, seen));
     TRY(check_policies(c));
     TRY(check_profiles(c));
+    TRY(cp_check_issuers(c->model, c->diags));
     return check_topics(c);
 }
 

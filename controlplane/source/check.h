@@ -38,6 +38,9 @@ MUST_CHECK struct err cp_check_model(struct cp_model *model, struct cp_diags *di
 /* Rules of a Service's balance, outlierDetection and circuitBreakers. E_NO_MEMORY. */
 MUST_CHECK struct err cp_check_balance(struct cp_diags *diags, const struct cp_service *service);
 
+/* The part of it that is about Issuers. */
+MUST_CHECK struct err cp_check_issuers(struct cp_model *model, struct cp_diags *diags);
+
 /*
  * The file that 'path' names from the directory of file 'from', in the set; NULL: none. *out_name
  * is the name that it has there; empty when the path leads out of the set.

@@ -84,7 +84,13 @@
       "make it with: protoc --include_imports --descriptor_set_out=FILE")                             \
     X(1304, MESSAGE_UNKNOWN, "the descriptor set does not define the message",                        \
       "check spec.message, and make the set with --include_imports")                                  \
-    X(1305, PART_TOO_LARGE, "a compiled part is larger than a snapshot takes", "split the resource")
+    X(1305, PART_TOO_LARGE, "a compiled part is larger than a snapshot takes",                        \
+      "split the resource")                                                                           \
+    X(1306, KEY_SET_MISSING, "a key set is not among the sources",                                    \
+      "add the file, NAME.jwks; its path is relative to the YAML file")                               \
+    X(1307, KEY_SET_MALFORMED, "a key set does not parse, or has no key that can be used",            \
+      "save what the issuer's jwks_uri answers")                                                      \
+    X(1308, CA_MALFORMED, "what should be certificates in PEM is not that", "see the form")
 
 enum cp_diag_code {
 #define X(number, name, text, fix) CP_DIAG_##name = (number),

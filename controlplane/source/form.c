@@ -4,6 +4,7 @@
 #include <arpa/inet.h>
 
 #include "common/base/text.h"
+#include "common/jose/jwk.h"
 
 enum { PATTERN_BYTES = 2048 }; /* longer texts are judged by their own function alone. */
 
@@ -111,6 +112,7 @@ static bool is_base64(struct slice text)
 /* Judges beyond the pattern. */
 static bool fits_besides(enum cp_form form, struct slice text)
 {
+    bool clear = false;
     switch (form) {
     case CP_FORM_PATH:
         return path_is_plain(text);
@@ -125,6 +127,8 @@ static bool fits_besides(enum cp_form form, struct slice text)
         return no_control(text);
     case CP_FORM_BASE64:
         return is_base64(text);
+    case CP_FORM_KEYS_URI:
+        return jose_uri_is_safe(text, &clear);
     case CP_FORM_NONE:
     case CP_FORM_NAME:
     case CP_FORM_KEY:
@@ -142,6 +146,12 @@ static bool fits_besides(enum cp_form form, struct slice text)
     case CP_FORM_VERSION:
     case CP_FORM_SPIFFE:
     case CP_FORM_SERIAL:
+    case CP_FORM_ISSUER:
+    case CP_FORM_CLAIM:
+    case CP_FORM_CLAIM_VALUE:
+    case CP_FORM_SUBJECT:
+    case CP_FORM_KEY_SET:
+    case CP_FORM_PEM:
     case CP_FORM_COUNT:
         return true;
     }

@@ -65,7 +65,16 @@ enum cp_type {
     X(VERSION, 32, "^(0|[1-9][0-9]{0,8})([.](0|[1-9][0-9]{0,8})){2}$", "a version: 2.1.0")         \
     X(SPIFFE, 512, "^spiffe://[a-z0-9._-]+(/[A-Za-z0-9._-]+)+$", "a SPIFFE id: spiffe://…")        \
     X(SERIAL, 40, "^([0-9A-Fa-f]{2}){1,20}$",                                                      \
-      "a certificate's serial number, quoted, in hex of whole bytes: openssl x509 -serial has it")
+      "a certificate's serial number, quoted, in hex of whole bytes: openssl x509 -serial has it") \
+    X(ISSUER, 512, "^[!$-~]+$", "as tokens write it: https://id.example.com/realms/main")          \
+    X(CLAIM, 256, "^[!-~]+$", "a claim's name; dots lead into objects: realm_access.roles")        \
+    X(CLAIM_VALUE, 256, "^[^\n\r\t]+$", "a claim's value as text, at most 256 bytes")              \
+    X(SUBJECT, 768, "^[!$-~]+#[!-~]+$",                                                            \
+      "an issuer, # and a subject as x-caller-id has it: https://id.example.com#alice")            \
+    X(KEYS_URI, 1024, "^https?://[!$-~]+$",                                                        \
+      "an https URL without user and fragment, or http of 127.0.0.1, [::1] or localhost")          \
+    X(KEY_SET, 262144, "^[ \n\r\t]*[{]", "a JSON Web Key Set as text: {\"keys\": […]}")            \
+    X(PEM, 262144, "^-----BEGIN CERTIFICATE-----", "certificates in PEM, the first one at once")
 
 enum cp_form {
     CP_FORM_NONE,

@@ -144,6 +144,9 @@ void cp_leaf_renew(struct cp_leaf *leaf, uint32_t file)
         if (meta->kind == CP_KIND_TOPIC) {
             ((struct cp_topic *)meta)->descriptor_set = (struct slice){0}; /* another file's. */
         }
+        if (meta->kind == CP_KIND_ISSUER) {
+            ((struct cp_issuer *)meta)->jwks = (struct slice){0};
+        }
         if (leaf->file != file) {
             move_resource(meta, file);
         }

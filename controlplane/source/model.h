@@ -35,6 +35,7 @@ enum cp_kind {
     CP_KIND_EGRESS,
     CP_KIND_TOPIC,
     CP_KIND_REVOCATION,
+    CP_KIND_ISSUER,
     CP_KIND_COUNT,
 };
 
@@ -441,9 +442,56 @@ struct cp_revocation {
     struct cp_texts identities;   /* SPIFFE ids. */
     struct cp_texts certificates; /* serials in hex, as they were written. */
     struct cp_texts tokens;       /* "blake2b:<64 hex>". */
+    struct cp_texts subjects;     /* "<issuer>#<subject>". */
     struct cp_texts types;        /* "Greeting.v1". */
     struct cp_text reason;
     uint64_t removed_until_ms; /* of its certificates; 0: they are of no removed node. */
+};
+
+struct cp_claim_value {
+    struct cp_pos at;
+    bool faulty;
+    struct cp_text claim;
+    struct cp_text value;
+};
+
+struct cp_claim_values {
+    struct cp_claim_value *items;
+    size_t count;
+};
+
+/* A way from a token to a tenant: exactly one of 'tenant' and 'claim'. */
+struct cp_issuer_tenant {
+    struct cp_pos at;
+    bool faulty;
+    struct cp_claim_values when; /* all of them; none: always. */
+    struct cp_text tenant;
+    struct cp_text claim;
+};
+
+struct cp_issuer_tenants {
+    struct cp_issuer_tenant *items;
+    size_t count;
+};
+
+struct cp_issuer {
+    struct cp_meta meta;
+    struct cp_text issuer;
+    struct cp_texts audiences;
+    uint64_t algorithms; /* bits, in the order of JOSE_ALG_LIST, from 0. */
+    struct cp_text jwks_uri;
+    struct cp_text jwks_ca;
+    struct cp_text jwks_file;
+    struct cp_text jwks_inline;
+    struct slice jwks; /* the key set's bytes, from either; empty: they are read by nodes. */
+    uint64_t refresh_ms;
+    uint64_t max_stale_ms; /* 0: none. */
+    uint64_t leeway_ms;
+    struct cp_issuer_tenants tenants;
+    struct cp_text subject;
+    struct cp_text service;
+    struct cp_pairs traits; /* name to claim. */
+    struct cp_text trust_domain;
 };
 
 struct cp_resources {

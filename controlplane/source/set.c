@@ -114,5 +114,5 @@ bool cp_source_is_yaml(struct slice name)
 bool cp_source_is_data(struct slice name)
 {
     return slice_ends(name, SLICE_LIT(".binpb")) || slice_ends(name, SLICE_LIT(".desc")) ||
-           slice_ends(name, SLICE_LIT(".pb"));
+           slice_ends(name, SLICE_LIT(".pb")) || slice_ends(name, SLICE_LIT(".jwks"));
 }

@@ -2,8 +2,9 @@
  * source: YAML files to a checked model of the platform.
  *
  * Shape      a source set is a list of (file name, bytes): YAML files (*.yaml, *.yml) and what
- *            they refer to (descriptor sets). cp_source_load() parses, types, defaults and checks
- *            all of them, says all that is wrong, and gives the model of what could be read.
+ *            they refer to (descriptor sets, key sets). cp_source_load() parses, types, defaults
+ *            and checks all of them, says all that is wrong, and gives the model of what could be
+ *            read.
  * Units      bytes.
  * Ownership  a set owns its names and bytes. A model owns what it says but for the bytes of
  *            descriptor sets and the leaves of a cache, and borrows the set for places: set and
@@ -68,11 +69,11 @@ const struct cp_source_file *cp_source_set_find(const struct cp_source_set *set,
 
 /*
  * Adds what lies in and below a directory, in order of names: *.yaml, *.yml, *.binpb, *.desc,
- * *.pb. Hidden files are left out; a directory may nest 16 deep. A single YAML file may be given
- * instead; then the descriptor sets beside it come with it. A symbolic link to a file that lies
- * below the directory is followed. What is there and cannot be taken (another link, a pipe, no
- * permission, too large) is noted in set->unread. E_NOT_FOUND and E_IO for the path itself, with
- * 'message' naming it.
+ * *.pb, *.jwks. Hidden files are left out; a directory may nest 16 deep. A single YAML file may be
+ * given instead; then what lies beside it and is no YAML comes with it. A symbolic link to a file
+ * that lies below the directory is followed. What is there and cannot be taken (another link, a
+ * pipe, no permission, too large) is noted in set->unread. E_NOT_FOUND and E_IO for the path
+ * itself, with 'message' naming it.
  */
 MUST_CHECK struct err cp_source_set_load(struct cp_source_set *set, const char *path,
                                          struct buf *message);

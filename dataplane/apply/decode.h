@@ -17,6 +17,7 @@
 /* Keys and ids begin with these. */
 #define DP_HOST_PREFIX SLICE_LIT("host/")
 #define DP_SERVICE_PREFIX SLICE_LIT("service/")
+#define DP_ISSUER_PREFIX SLICE_LIT("issuer/")
 #define DP_TOPIC_PREFIX SLICE_LIT("topic/")
 #define DP_EGRESS_PREFIX SLICE_LIT("egress/")
 #define DP_ENVIRONMENT_KEY SLICE_LIT("environment")

@@ -71,7 +71,7 @@ static const struct trie_owner egresses_owner = {egresses_take, egresses_drop};
 
 /* ---- all tables ---- */
 
-enum { TABLES_MAX = DP_PART_KIND_COUNT + 11 };
+enum { TABLES_MAX = DP_PART_KIND_COUNT + 13 };
 
 struct tables {
     struct trie *at[TABLES_MAX];
@@ -82,7 +82,7 @@ static struct tables tables_of(struct dp_model *m)
     struct tables t = {.at = {&m->callers_by_spiffe, &m->callers_by_token, &m->revoked_identities,
                               &m->revoked_serials, &m->revoked_tokens, &m->blocked_types,
                               &m->grpc_services, &m->tenants, &m->hosts, &m->topic_names,
-                              &m->egresses}};
+                              &m->egresses, &m->issuers, &m->revoked_subjects}};
     for (size_t i = 0; i < DP_PART_KIND_COUNT; i++) {
         t.at[TABLES_MAX - DP_PART_KIND_COUNT + i] = &m->parts[i];
     }
@@ -192,11 +192,22 @@ static struct err take_callers(struct dp_model *model, struct dp_part *part)
     return tally(&model->tenants, callers->named[0].tenant, -1);
 }
 
+static struct err add_issuer(struct dp_model *model, struct dp_part *part)
+{
+    return put_once(&model->issuers, part->as.issuer.issuer, &part->as.issuer);
+}
+
+static struct err take_issuer(struct dp_model *model, struct dp_part *part)
+{
+    return trie_remove(&model->issuers, part->as.issuer.issuer);
+}
+
 static struct trie *revoked_table(struct dp_model *model, const struct dp_part *part)
 {
     return part->kind == DP_PART_REVOKED_IDENTITY      ? &model->revoked_identities
            : part->kind == DP_PART_REVOKED_CERTIFICATE ? &model->revoked_serials
            : part->kind == DP_PART_REVOKED_TOKEN       ? &model->revoked_tokens
+           : part->kind == DP_PART_REVOKED_SUBJECT     ? &model->revoked_subjects
                                                        : &model->blocked_types;
 }
 
@@ -474,8 +485,10 @@ static const struct link {
     [DP_PART_REVOKED_IDENTITY] = {add_revoked, take_revoked, NULL, false},
     [DP_PART_REVOKED_CERTIFICATE] = {add_revoked, take_revoked, NULL, false},
     [DP_PART_REVOKED_TOKEN] = {add_revoked, take_revoked, NULL, false},
+    [DP_PART_REVOKED_SUBJECT] = {add_revoked, take_revoked, NULL, false},
     [DP_PART_BLOCKED_TYPE] = {add_revoked, take_revoked, NULL, false},
     [DP_PART_CALLER] = {add_callers, take_callers, NULL, false},
+    [DP_PART_ISSUER] = {add_issuer, take_issuer, NULL, false},
     [DP_PART_TRANSPORT] = {NULL, NULL, NULL, true},
     [DP_PART_POLICY] = {NULL, NULL, NULL, false},
     [DP_PART_LIMITS] = {NULL, NULL, NULL, false},

@@ -5,6 +5,7 @@
 #include "common/base/text.h"
 #include "common/net/tls.h"
 #include "common/snapshot/set.h"
+#include "dataplane/apply/decode.h"
 #include "dataplane/apply/model_impl.h"
 
 uint64_t dp_model_version(const struct dp_model *model)
@@ -38,6 +39,50 @@ const struct dp_caller *dp_model_caller_by_token(const struct dp_model *model,
                : trie_get(&model->callers_by_token, slice_of(digest, DIGEST_SIZE));
 }
 
+const struct dp_caller *dp_model_service(const struct dp_model *model, struct slice id)
+{
+    uint8_t room[DP_SERVICE_KEY_MAX];
+    struct slice front = DP_SERVICE_PREFIX;
+    if (id.size == 0 || front.size + id.size > sizeof(room)) {
+        return NULL;
+    }
+    memcpy(room, front.ptr, front.size);
+    memcpy(room + front.size, id.ptr, id.size);
+    const struct dp_part *part =
+        trie_get(&model->parts[DP_PART_CALLER], slice_of(room, front.size + id.size));
+    return part == NULL ? NULL : &part->as.callers.named[0];
+}
+
+const struct dp_issuer *dp_model_issuer(const struct dp_model *model, struct slice issuer)
+{
+    return issuer.size == 0 ? NULL : trie_get(&model->issuers, issuer);
+}
+
+bool dp_model_has_issuers(const struct dp_model *model)
+{
+    return model->issuers.count > 0;
+}
+
+struct each_issuer {
+    dp_issuer_fn *each;
+    void *ctx;
+};
+
+static struct err call_each(void *ctx, struct slice key, void *value)
+{
+    const struct each_issuer *of = ctx;
+    (void)key;
+    of->each(of->ctx, value);
+    return OK;
+}
+
+void dp_model_each_issuer(const struct dp_model *model, dp_issuer_fn *each, void *ctx)
+{
+    struct each_issuer of = {.each = each, .ctx = ctx};
+    struct err e = trie_walk(&model->issuers, call_each, &of);
+    CHECK(err_ok(e)); /* it says what call_each() says. */
+}
+
 /* ---- revocations ---- */
 
 static bool has(const struct trie *trie, struct slice key)
@@ -67,6 +112,11 @@ bool dp_model_token_revoked(const struct dp_model *model, const uint8_t digest[D
     return caller != NULL && dp_model_spiffe_revoked(model, caller->spiffe);
 }
 
+bool dp_model_subject_revoked(const struct dp_model *model, struct slice subject)
+{
+    return has(&model->revoked_subjects, subject);
+}
+
 bool dp_model_peer_revoked(const struct dp_model *model, const struct net_identity *peer)
 {
     return peer != NULL && (dp_model_serial_revoked(model, peer->serial) ||
@@ -86,7 +136,8 @@ bool dp_model_trusts_domain(const struct dp_model *model, struct slice domain)
 bool dp_model_revokes(const struct dp_model *model)
 {
     return model->revoked_identities.count + model->revoked_serials.count +
-               model->revoked_tokens.count + model->blocked_types.count >
+               model->revoked_tokens.count + model->revoked_subjects.count +
+               model->blocked_types.count >
            0;
 }
 

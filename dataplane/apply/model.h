@@ -25,6 +25,7 @@
 #include "common/proto/schema.h"
 
 struct dp_model;
+struct jose_keys;
 struct net_identity;
 
 /* What may be asked for: a policy and limits stand on it. Every target has one, in every model. */
@@ -37,15 +38,62 @@ struct dp_trait {
     struct slice value;
 };
 
-/* A registered service as a caller. */
+/* Who calls: a registered service, or the subject of an issuer's token. */
 struct dp_caller {
-    struct slice id;     /* "acme/web". */
-    struct slice spiffe; /* its SPIFFE id. */
-    struct slice domain; /* the trust domain of that. */
+    struct slice id;     /* "acme/web"; of a subject "acme/<issuer's name>#<subject>". */
+    struct slice spiffe; /* its SPIFFE id; of a subject "<issuer>#<subject>". */
+    struct slice domain; /* the trust domain of that; of a token what its Issuer says. */
     struct slice tenant;
-    struct slice service;
-    const struct dp_trait *traits; /* by name, ascending. */
+    struct slice service;          /* of a subject empty. */
+    const struct dp_trait *traits; /* by name, ascending; of a token in any order. */
     size_t trait_count;
+    /* Of a token: whom metrics count it as; the model's. NULL: itself. */
+    const struct dp_caller *counted_as;
+};
+
+/* A claim that must have a value, and a way from claims to a tenant: all of 'when' hold. */
+struct dp_issuer_when {
+    struct slice claim;
+    struct slice value;
+};
+
+struct dp_issuer_tenant {
+    const struct dp_issuer_when *when;
+    size_t when_count; /* zero: always. */
+    struct slice tenant;
+    struct slice claim; /* empty: 'tenant' is it. */
+};
+
+struct dp_issuer_trait {
+    struct slice name;
+    struct slice claim;
+};
+
+/* Whose JSON Web Tokens prove who calls. */
+struct dp_issuer {
+    struct slice id;          /* "-/keycloak": tenant and name. */
+    struct slice issuer;      /* claim iss. */
+    struct slice only_tenant; /* of its callers; empty: any, it is the platform's. */
+    struct slice name;
+    const struct slice *audiences; /* sorted; at least one. */
+    size_t audience_count;
+    uint32_t algorithms; /* bits 1 << jose_alg. */
+    uint64_t leeway_ms;
+    struct slice jwks_uri;  /* a NUL is behind it; empty: 'keys' are all there are. */
+    struct jose_keys *keys; /* owned; NULL: they are read from jwks_uri. */
+    struct slice ca;        /* PEM; empty: the system's. */
+    uint64_t refresh_ms;
+    uint64_t max_stale_ms;       /* zero: none. */
+    uint8_t source[DIGEST_SIZE]; /* of jwks_uri, ca and issuer: where its keys come from. */
+    uint8_t digest[DIGEST_SIZE]; /* of all that it says. */
+    const struct dp_issuer_tenant *tenants;
+    size_t tenant_count;
+    struct slice subject_claim;
+    struct slice service_claim; /* empty: none. */
+    const struct dp_issuer_trait *traits;
+    size_t trait_count;
+    struct slice trust_domain;
+    struct dp_caller counted; /* what metrics call those of its subjects that are no service. */
 };
 
 struct dp_transport {
@@ -262,6 +310,20 @@ const struct dp_caller *dp_model_caller_by_spiffe(const struct dp_model *model,
                                                   struct slice spiffe);
 const struct dp_caller *dp_model_caller_by_token(const struct dp_model *model,
                                                  const uint8_t digest[DIGEST_SIZE]);
+
+/* The issuer of tokens with this claim iss; and whether there is one at all. */
+const struct dp_issuer *dp_model_issuer(const struct dp_model *model, struct slice issuer);
+bool dp_model_has_issuers(const struct dp_model *model);
+
+/* Calls for each issuer. */
+typedef void dp_issuer_fn(void *ctx, const struct dp_issuer *issuer);
+void dp_model_each_issuer(const struct dp_model *model, dp_issuer_fn *each, void *ctx);
+
+/* A registered service as a caller, in the environment's own trust domain, by "acme/web". */
+const struct dp_caller *dp_model_service(const struct dp_model *model, struct slice id);
+
+/* Whether a token's subject, "<iss>#<sub>", was revoked. */
+bool dp_model_subject_revoked(const struct dp_model *model, struct slice subject);
 
 /* Whether a SPIFFE id, a certificate (by its serial, as struct net_identity has it) or a static
  * token was revoked. Where nothing was, each is one comparison. */

@@ -49,9 +49,11 @@ struct dp_model {
     struct dp_transport usual_transport;      /* where none is named. */
     struct trie callers_by_spiffe;            /* struct dp_caller. */
     struct trie callers_by_token;             /* by digest. */
+    struct trie issuers;                      /* struct dp_issuer by claim iss. */
     struct trie revoked_identities;           /* struct dp_part; as are these. */
     struct trie revoked_serials;
     struct trie revoked_tokens; /* by digest. */
+    struct trie revoked_subjects;
     struct trie blocked_types;
     struct trie grpc_services; /* struct dp_tally. */
     struct trie tenants;       /* struct dp_tally. */

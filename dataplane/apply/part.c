@@ -9,12 +9,14 @@
 #include "common/base/ids.h"
 #include "common/base/limits.h"
 #include "common/base/text.h"
+#include "common/jose/jwk.h"
 #include "common/net/tls.h"
 #include "common/proto/strict.h"
 #include "common/snapshot/format.h"
 #include "common/snapshot/parts.h"
 #include "dataplane/apply/cluster.h"
 #include "dataplane/apply/decode.h"
+#include "dataplane/apply/issuer.h"
 #include "dataplane/request/limit.h"
 #include "dataplane/request/policy.h"
 
@@ -214,6 +216,16 @@ static struct err decode_revoked_token(struct dp_part *part,
     TRY(text_unhex(hex, digest, DIGEST_SIZE));
     part->as.revoked = slice_of(digest, DIGEST_SIZE);
     return OK;
+}
+
+/* "<iss>#<sub>". */
+static struct err decode_revoked_subject(struct dp_part *part,
+                                         const struct dp_environment *environment)
+{
+    (void)environment;
+    struct slice subject = slice_from(part->key, DP_REVOKED_SUBJECT_PREFIX.size);
+    size_t hash = slice_find(subject, '#');
+    return judge_key(part, subject, hash > 0 && hash + 1 < subject.size);
 }
 
 static struct err decode_blocked_type(struct dp_part *part,
@@ -612,11 +624,13 @@ static const struct part_row rows[] = {
     {STREAM_ROUTING, DP_PART_ROUTES, "host/", decode_routes, NULL},
     {STREAM_ROUTING, DP_PART_CLUSTER, "service/", decode_cluster, NULL},
     {STREAM_TRUST, DP_PART_ENVIRONMENT, "environment", decode_environment, NULL},
+    {STREAM_TRUST, DP_PART_ISSUER, "issuer/", dp_issuer_decode, NULL},
     {STREAM_TRUST, DP_PART_CALLER, "service/", decode_caller, NULL},
     {STREAM_REVOCATIONS, DP_PART_REVOKED_IDENTITY, "identity/", decode_revoked_identity, NULL},
     {STREAM_REVOCATIONS, DP_PART_REVOKED_CERTIFICATE, "certificate/", decode_revoked_certificate,
      NULL},
     {STREAM_REVOCATIONS, DP_PART_REVOKED_TOKEN, "token/", decode_revoked_token, NULL},
+    {STREAM_REVOCATIONS, DP_PART_REVOKED_SUBJECT, "subject/", decode_revoked_subject, NULL},
     {STREAM_REVOCATIONS, DP_PART_BLOCKED_TYPE, "type/", decode_blocked_type, NULL},
     {STREAM_REVOCATIONS, DP_PART_KIND_COUNT, "", decode_unknown_revocation, NULL},
     {STREAM_AUTHORISATION, DP_PART_POLICY, "", NULL, build_policy},
@@ -728,6 +742,9 @@ static void free_built(struct dp_part *part)
     }
     if (part->kind == DP_PART_SCHEMA) {
         schema_free(part->as.schema);
+    }
+    if (part->kind == DP_PART_ISSUER) {
+        jose_keys_unref(part->as.issuer.keys);
     }
     if (part->kind == DP_PART_ROUTES) {
         map_free(&part->as.routes.paths);

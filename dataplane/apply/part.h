@@ -28,8 +28,10 @@ enum dp_part_kind {
     DP_PART_REVOKED_IDENTITY,
     DP_PART_REVOKED_CERTIFICATE,
     DP_PART_REVOKED_TOKEN,
+    DP_PART_REVOKED_SUBJECT,
     DP_PART_BLOCKED_TYPE,
     DP_PART_CALLER,
+    DP_PART_ISSUER,
     DP_PART_TRANSPORT,
     DP_PART_POLICY,
     DP_PART_LIMITS,
@@ -45,7 +47,11 @@ enum dp_part_kind {
 #define DP_REVOKED_IDENTITY_PREFIX SLICE_LIT("identity/")
 #define DP_REVOKED_CERTIFICATE_PREFIX SLICE_LIT("certificate/")
 #define DP_REVOKED_TOKEN_PREFIX SLICE_LIT("token/")
+#define DP_REVOKED_SUBJECT_PREFIX SLICE_LIT("subject/")
 #define DP_BLOCKED_TYPE_PREFIX SLICE_LIT("type/")
+
+/* The longest key of a service that is looked for by its name. */
+enum { DP_SERVICE_KEY_MAX = 8 + 63 + 1 + 63 };
 
 /* The longest key of an egress' host: tenant and host. */
 enum { DP_EGRESS_KEY_MAX = 63 + 1 + 255 };
@@ -112,6 +118,7 @@ struct dp_part {
     union {
         struct dp_environment environment;
         struct dp_callers callers;
+        struct dp_issuer issuer;
         struct dp_transport transport;
         struct dp_policy_target *policy; /* owned. */
         struct dp_limit_target *limits;  /* owned. */
@@ -120,7 +127,7 @@ struct dp_part {
         struct dp_cluster cluster;
         struct dp_topic topic;
         struct dp_egress_part egress;
-        struct slice revoked; /* SPIFFE id, serial, type, or a token's digest. */
+        struct slice revoked; /* SPIFFE id, serial, subject, type, or a token's digest. */
     } as;
 };
 

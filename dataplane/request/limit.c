@@ -20,7 +20,7 @@
 
 #include "trilane/parts/v1/parts.pb-c.h"
 
-enum { PROBES = 8, LIMITS_MAX = 64, KEY_MAX = 512 };
+enum { PROBES = 8, LIMITS_MAX = 64, KEY_MAX = 1024 };
 
 typedef Trilane__Parts__V1__LimitTarget part_target;
 typedef Trilane__Parts__V1__Limit part_limit;

@@ -101,15 +101,19 @@ static struct lane_series *lane_series(struct dp_request_metrics *m, const struc
     return series;
 }
 
+/* The subjects of an issuer are one series: there may be any number of them, and they come and go.
+ */
 static metrics_id latency_series(struct dp_request_metrics *m, const struct dp_request *rq)
 {
+    const struct dp_caller *caller =
+        rq->caller->counted_as == NULL ? rq->caller : rq->caller->counted_as;
     uint64_t method = map_hash(rq->method);
-    uint64_t place = method ^ ((uintptr_t)rq->caller >> 4) ^ ((uintptr_t)rq->target >> 6);
+    uint64_t place = method ^ ((uintptr_t)caller >> 4) ^ ((uintptr_t)rq->target >> 6);
     struct latency_place *at = &m->places[place % LATENCY_PLACES];
-    if (at->caller != rq->caller || at->target != rq->target || at->method != method ||
+    if (at->caller != caller || at->target != rq->target || at->method != method ||
         at->epoch != m->epoch) {
-        const struct slice values[] = {rq->method, rq->caller->id, rq->target->id};
-        *at = (struct latency_place){.caller = rq->caller,
+        const struct slice values[] = {rq->method, caller->id, rq->target->id};
+        *at = (struct latency_place){.caller = caller,
                                      .target = rq->target,
                                      .method = method,
                                      .epoch = m->epoch,

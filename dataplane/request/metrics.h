@@ -46,6 +46,13 @@ struct dp_request_pool;
       "Policy decisions, by whether the cache had them.", "cached", NULL, NULL)                    \
     X(DECISION_HIT_RATIO, "policy_decision_cache_hit_ratio", GAUGE, 0, 0.000001,                   \
       "Share of policy decisions that the cache had, since start.", NULL, NULL, NULL)              \
+    X(TOKEN_CHECKS, "trilane_token_checks_total", COUNTER, 32, 0,                                  \
+      "JSON Web Tokens that were not known yet, and those that are good no more, by outcome.",     \
+      "outcome", NULL, NULL)                                                                       \
+    X(ISSUER_READS, "trilane_issuer_keys_reads_total", COUNTER, 256, 0,                            \
+      "Readings of an issuer's keys, by what came of them.", "issuer", "outcome", NULL)            \
+    X(ISSUER_AGE, "trilane_issuer_keys_age_seconds", GAUGE, 64, 0.001,                             \
+      "Since an issuer's keys were read; -0.001: never.", "issuer", NULL, NULL)                    \
     X(LIMIT_EVICTIONS, "trilane_rate_limit_evictions_total", COUNTER, 0, 0,                        \
       "Rate cells given to another key while not full.", NULL, NULL, NULL)                         \
     X(REDECIDED, "trilane_requests_redecided_total", COUNTER, 8, 0,                                \

@@ -39,7 +39,11 @@ struct err dp_request_pool_init(struct dp_request_pool *pool, struct net_loop *l
     struct dp_policy_cache *decisions = NULL;
     struct dp_identity_memo *identities = NULL;
     TRY(dp_policy_cache_new(limits.decision_cache_entries, limits.decision_ttl_ms, &decisions));
-    struct err err = dp_identity_memo_new(&identities);
+    const struct dp_tokens_config tokens = {.loop = loop,
+                                            .metrics = dp_request_metrics_set(metrics),
+                                            .shard = dp_request_metrics_shard(metrics),
+                                            .over = dp_request_token_over};
+    struct err err = dp_identity_memo_new(&tokens, &identities);
     if (!err_ok(err)) {
         dp_policy_cache_free(decisions);
         return err;
@@ -125,6 +129,11 @@ size_t dp_request_pool_generations(const struct dp_request_pool *pool)
         count++;
     }
     return count;
+}
+
+void dp_request_pool_keys(struct dp_request_pool *pool, struct dp_issuer_keys *keys)
+{
+    dp_tokens_keys(dp_identity_memo_tokens(pool->identities), keys);
 }
 
 void dp_request_pool_drain(struct dp_request_pool *pool)
@@ -254,6 +263,7 @@ void dp_request_release(struct dp_request *rq)
     }
     pool->open_count--;
     dp_request_metrics_open(pool->metrics, -1);
+    dp_token_hold(&rq->token, NULL); /* it borrows of the model. */
     if (rq->generation != NULL) {
         unpin(pool, rq->generation);
     }

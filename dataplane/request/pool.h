@@ -17,5 +17,8 @@ bool dp_request_pin(struct dp_request *rq);
 /* Takes the request out of the open ones, lets go of its model, keeps it for another time. */
 void dp_request_release(struct dp_request *rq);
 
+/* The token that a request stands on has ended: it ends, too. */
+void dp_request_token_over(struct dp_token_hold *hold, enum dp_token_outcome why);
+
 /* Decides an open request anew, on the model that it points to now. False: it was aborted. */
 bool dp_request_redecide(struct dp_request *rq);

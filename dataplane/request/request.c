@@ -129,9 +129,21 @@ static enum dp_step_next step_admit(struct dp_request *rq)
 
 static MUST_CHECK struct err identify(struct dp_request *rq)
 {
-    const struct dp_credentials by = {
-        .spiffe = rq->in.spiffe, .serial = rq->in.serial, .token = rq->in.token};
-    TRY(dp_identity_find(rq->pool->identities, rq->model, &by, &rq->caller));
+    const struct dp_credentials by = {.spiffe = rq->in.spiffe,
+                                      .serial = rq->in.serial,
+                                      .token = rq->in.token,
+                                      .peer = rq->in.peer,
+                                      .before = rq->token.token};
+    struct dp_identified found;
+    struct err err = dp_identity_find(rq->pool->identities, rq->model, &by, &found);
+    if (!err_ok(err)) {
+        rq->sentence = slice_str(found.sentence);
+        rq->retry_ns = found.retry_ns;
+        rq->limit = err.code == E_RATE_LIMITED ? SLICE_LIT("tokens") : rq->limit;
+        return err;
+    }
+    dp_token_hold(&rq->token, found.token);
+    rq->caller = found.caller;
     if (rq->in.tenant.size > 0 && !slice_eq(rq->in.tenant, rq->caller->tenant)) {
         return FAIL(E_TENANT_MISMATCH);
     }
@@ -371,6 +383,17 @@ bool dp_request_redecide(struct dp_request *rq)
         return false;
     }
     return true;
+}
+
+void dp_request_token_over(struct dp_token_hold *hold, enum dp_token_outcome why)
+{
+    struct dp_request *rq =
+        (struct dp_request *)(void *)((char *)hold - offsetof(struct dp_request, token));
+    CHECK(rq->forwarding);
+    if (!rq->over) {
+        rq->sentence = slice_str(dp_token_outcome_sentence(why));
+        rq->lane->abort(rq, FAIL(dp_token_outcome_code(why)));
+    }
 }
 
 uint64_t dp_request_left_ms(const struct dp_request *rq)

@@ -28,10 +28,12 @@
 #include "dataplane/apply/model.h"
 #include "dataplane/request/lane.h"
 #include "dataplane/request/policy.h"
+#include "dataplane/request/token.h"
 
 struct buf;
 struct dp_access_log;
 struct dp_identity_memo;
+struct dp_issuer_keys;
 struct dp_limit_table;
 struct dp_request;
 struct dp_request_metrics;
@@ -114,8 +116,9 @@ struct dp_request {
     struct arena arena;
     struct dp_input in;
 
-    /* Who asks, as step identify found. */
+    /* Who asks, as step identify found; and the token that 'caller' is of, if it is of one. */
     const struct dp_caller *caller;
+    struct dp_token_hold token;
 
     /* What every further hop is told: NAMES, "Context". */
     struct trace trace;       /* ours: a child of the caller's. */
@@ -139,7 +142,7 @@ struct dp_request {
 
     struct dp_verdict verdict; /* of step authorize. */
     uint64_t retry_ns;         /* RATE_LIMITED: when the next one passes. */
-    struct slice limit;        /* RATE_LIMITED: which limit. */
+    struct slice limit;        /* RATE_LIMITED: which limit; "tokens": of wrong or unknown ones. */
     struct slice sentence;     /* what the refusal says; empty: the text of its code. */
     struct err err;            /* why it failed; E_OK so far. */
     bool answered;             /* the caller has a first byte of an answer of the lane. */
@@ -204,6 +207,10 @@ const struct dp_model *dp_request_pool_model(const struct dp_request_pool *pool)
 
 /* How many models this worker keeps alive. */
 size_t dp_request_pool_generations(const struct dp_request_pool *pool);
+
+/* Other keys of issuers are in force (takes the reference): requests by a token whose key is gone
+ * end, a bounded number a turn. */
+void dp_request_pool_keys(struct dp_request_pool *pool, struct dp_issuer_keys *keys);
 
 /* From now on requests are refused as DRAINING. */
 void dp_request_pool_drain(struct dp_request_pool *pool);

@@ -26,6 +26,7 @@
 #include "common/net/tls.h"
 #include "dataplane/admin/admin.h"
 #include "dataplane/apply/apply.h"
+#include "dataplane/issuers/keeper.h"
 #include "dataplane/join/renewal.h"
 #include "dataplane/request/access.h"
 #include "dataplane/request/limit.h"
@@ -46,6 +47,7 @@ struct dp_node {
     struct dp_worker *workers;
     size_t worker_count; /* of these, how many were made. */
     struct dp_apply *apply;
+    struct dp_issuers *issuers;
     struct dp_renewal *renewal; /* NULL: this node did not join. */
     struct dp_admin *admin;
     pthread_t main;
@@ -70,6 +72,7 @@ struct dp_node {
 static void swap(void *ctx, struct dp_model *model)
 {
     struct dp_node *n = ctx;
+    dp_issuers_model(n->issuers, model);
     for (size_t i = 0; i < n->worker_count; i++) {
         dp_mailbox_put(&n->workers[i].mailbox, model);
     }
@@ -80,6 +83,14 @@ static void fresh(void *ctx, uint64_t content_ns)
     struct dp_node *n = ctx;
     for (size_t i = 0; i < n->worker_count; i++) {
         dp_mailbox_fresh(&n->workers[i].mailbox, content_ns);
+    }
+}
+
+static void keys_read(void *ctx, struct dp_issuer_keys *keys)
+{
+    struct dp_node *n = ctx;
+    for (size_t i = 0; i < n->worker_count; i++) {
+        dp_keys_mail_put(&n->workers[i].keys_mail, keys);
     }
 }
 
@@ -247,8 +258,8 @@ static struct err open_bus(struct dp_node *n, struct buf *message)
 static struct err open_shared(struct dp_node *n, struct buf *message)
 {
     const struct dp_options *o = &n->options;
-    /* A shard a worker, one of the apply thread, one of the admin's, one of the renewal's. */
-    TRY(metrics_new(dp_metric_families, DP_METRIC_COUNT, o->workers + 3, &n->metrics));
+    /* A shard a worker, and one each of the threads: apply, admin, renewal, issuers. */
+    TRY(metrics_new(dp_metric_families, DP_METRIC_COUNT, o->workers + 4, &n->metrics));
     TRY(dp_limit_table_new((size_t)limits.rate_cells, &n->limits));
     TRY(board_new((size_t)limits.health_cells, &n->board));
     const struct dp_spread_bounds bounds = {
@@ -305,6 +316,18 @@ static struct err open_workers(struct dp_node *n, const struct dp_lane *const *l
     struct err e = init_workers(n, trust);
     net_tls_trust_unref(trust);
     return e;
+}
+
+static struct err start_issuers(struct dp_node *n)
+{
+    const struct dp_issuers_config config = {
+        .data_dir = n->options.data_dir,
+        .metrics = n->metrics,
+        .shard = metrics_shard(n->metrics, n->options.workers + 3),
+        .read = keys_read,
+        .ctx = n,
+    };
+    return dp_issuers_start(&config, &n->issuers);
 }
 
 static struct err start_apply(struct dp_node *n)
@@ -421,7 +444,7 @@ static struct err start(struct dp_node *n, const struct dp_lane *const *lanes, s
 {
     give_way(n);
     allow_files();
-    TRY(n->options.joined ? net_ask_init() : OK);
+    TRY(net_ask_init());
     TRY(open_sockets(n, message));
     TRY(open_shared(n, message));
     struct err e = open_workers(n, lanes);
@@ -429,6 +452,7 @@ static struct err start(struct dp_node *n, const struct dp_lane *const *lanes, s
         TRY(buf_addf(message, "workers: %s: %s", err_name(e.code), err_text(e.code)));
         return e;
     }
+    TRY(start_issuers(n));
     e = start_apply(n);
     if (!err_ok(e)) {
         TRY(buf_addf(message, "data-dir: %s: %s: %s", n->options.data_dir, err_name(e.code),
@@ -531,6 +555,7 @@ static void stop(struct dp_node *n)
     if (n->apply != NULL) {
         dp_apply_stop(n->apply);
     }
+    dp_issuers_stop(n->issuers);
     for (size_t i = 0; i < n->worker_count; i++) {
         dp_worker_free(&n->workers[i]);
     }

@@ -163,6 +163,7 @@ void dp_worker_free(struct dp_worker *w)
     if (w->mailbox_ready) {
         dp_mailbox_free(&w->mailbox);
     }
+    dp_issuer_keys_unref(dp_keys_mail_take(&w->keys_mail));
     if (w->pool_ready) {
         dp_request_pool_free(&w->pool);
     }
@@ -296,9 +297,18 @@ static void look_at_freshness(struct dp_worker *w)
     dp_request_pool_set_stale(&w->pool, stale);
 }
 
+static void take_keys(struct dp_worker *w)
+{
+    struct dp_issuer_keys *keys = dp_keys_mail_take(&w->keys_mail);
+    if (keys != NULL) {
+        dp_request_pool_keys(&w->pool, keys);
+    }
+}
+
 static void tick(struct net_timer *timer, void *ctx)
 {
     struct dp_worker *w = ctx;
+    take_keys(w);
     if (w->access != NULL) {
         dp_access_flush(w->access, net_loop_now_ns(w->loop));
     }

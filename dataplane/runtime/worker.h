@@ -23,6 +23,7 @@
 #include "common/net/loop.h"
 #include "common/net/timer.h"
 #include "common/telemetry/metrics.h"
+#include "dataplane/request/issuer_keys.h"
 #include "dataplane/request/lane.h"
 #include "dataplane/request/request.h"
 #include "dataplane/runtime/mailbox.h"
@@ -84,6 +85,7 @@ struct dp_worker {
     struct dp_request_pool pool;
     struct dp_lane_host host;
     struct dp_mailbox mailbox;
+    struct dp_keys_mail keys_mail; /* issuers' keys that wait for the next tick. */
     struct dp_port ports[DP_PORT_COUNT];
     struct dp_caller_conn *callers;
     size_t caller_count;

@@ -41,7 +41,7 @@ static void schemas_are_those_of_the_table(void **state)
         (void)snprintf(path, sizeof(path), "policies/schema/%s.json", kind);
         expect_file(path, buf_slice(&schema));
     }
-    assert_int_equal(count, 9);
+    assert_int_equal(count, 10);
 }
 
 static void reference_is_that_of_the_table(void **state)

@@ -45,7 +45,7 @@ def documents(text):
 
 for kind, schema in SCHEMAS.items():
     jsonschema.Draft202012Validator.check_schema(schema)
-expect(len(SCHEMAS) == 9, "nine kinds")
+expect(len(SCHEMAS) == 10, "ten kinds")
 
 samples = {}
 for file in sorted((ROOT / "policies").glob("*/*.yaml")):
@@ -64,7 +64,7 @@ expect(samples.keys() == SCHEMAS.keys(), "policies/ uses every kind")
 page = (ROOT / "docs/resources.md").read_text()
 examples = [d for block in re.findall(r"```yaml\n(.*?)```", page, re.S) if "…" not in block
             for d in documents(block)]
-expect(len(examples) == 9, "an example of each kind")
+expect(len(examples) == 10, "an example of each kind")
 for document in examples:
     expect(valid(document), f"the example of {document['kind']}")
 
@@ -106,6 +106,16 @@ REFUSED = [
     ("Revocation", ("spec", "certificates"), [1234]),
     ("Revocation", ("spec", "identities"), ["http://demo.trilane.test/a"]),
     ("Revocation", ("spec", "types"), ["Greeting"]),
+    ("Revocation", ("spec", "subjects"), ["alice"]),
+    ("Issuer", ("spec", "algorithms"), ["HS256"]),
+    ("Issuer", ("spec", "algorithms"), []),
+    ("Issuer", ("spec", "audiences"), []),
+    ("Issuer", ("spec", "issuer"), "https://id.example.com#a"),
+    ("Issuer", ("spec", "jwks"), {}),
+    ("Issuer", ("spec", "jwks"), {"uri": "http:/keys"}),
+    ("Issuer", ("spec", "jwks"), {"uri": "https://a/b", "inline": "{}"}),
+    ("Issuer", ("spec", "tenants"), [{"tenant": "a", "claim": "b"}]),
+    ("Issuer", ("spec", "tenants"), [{"when": [{"claim": "a"}], "tenant": "b"}]),
 ]
 for kind, path, value in REFUSED:
     expect(not valid(path_set(samples[kind], path, value)), f"{kind} {path} = {value!r} is accepted")

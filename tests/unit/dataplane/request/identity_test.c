@@ -30,7 +30,8 @@ static int set_up(void **state)
     w = (struct world){0};
     publisher_init(&w.publisher);
     assert_true(err_ok(dp_model_bin_new(&w.bin)));
-    assert_true(err_ok(dp_identity_memo_new(&w.memo)));
+    const struct dp_tokens_config tokens = {0};
+    assert_true(err_ok(dp_identity_memo_new(&tokens, &w.memo)));
     return 0;
 }
 
@@ -65,11 +66,11 @@ static struct dp_model *serve(const char *const *keys, size_t count)
 static void expect(const struct dp_model *m, const char *spiffe, const char *serial,
                    const char *token, const char *wanted)
 {
-    const struct dp_caller *caller = NULL;
+    struct dp_identified found;
     const struct dp_credentials by = {
         .spiffe = slice_str(spiffe), .serial = slice_str(serial), .token = slice_str(token)};
-    struct err e = dp_identity_find(w.memo, m, &by, &caller);
-    assert_string_equal(err_ok(e) ? (const char *)caller->id.ptr : err_name(e.code), wanted);
+    struct err e = dp_identity_find(w.memo, m, &by, &found);
+    assert_string_equal(err_ok(e) ? (const char *)found.caller->id.ptr : err_name(e.code), wanted);
 }
 
 static void callers_are_found(void **state)
