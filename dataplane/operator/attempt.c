@@ -148,7 +148,7 @@ static struct op_fields_try fields_try(const struct op_attempt *a)
 static MUST_CHECK struct err open_upstream(struct op_attempt *a, struct h2_conn *conn, bool end)
 {
     struct op_call *call = a->call;
-    const struct h2_fields *received = h2_stream_fields(call->caller);
+    const struct h2_fields *received = call->caller->fields;
     if (call->head == NULL) {
         TRY(arena_alloc(&call->rq->arena,
                         (received->count + (size_t)OP_FIELDS_OURS) * sizeof(struct h2_field),

@@ -33,7 +33,7 @@ static void finish(struct op_call *call, struct err how);
 
 /* ---- start ---- */
 
-static const struct h2_stream_events caller_events;
+static const struct dp_caller_events caller_events;
 
 static void idle_check(struct net_timer *timer, void *ctx);
 static void retry_due(struct net_timer *timer, void *ctx);
@@ -60,7 +60,7 @@ static MUST_CHECK struct err begin_retry(struct op_call *call)
     struct op_retry *retry = NULL;
     struct op_budget *budget = NULL;
     struct op_state *state = op_call_state(call);
-    struct slice key = h2_fields_value(h2_stream_fields(call->caller), H2_TOKEN_IDEMPOTENCY_KEY);
+    struct slice key = h2_fields_value(call->caller->fields, H2_TOKEN_IDEMPOTENCY_KEY);
     TRY(arena_alloc(&rq->arena, sizeof(*retry), (void **)&retry));
     TRY(op_budgets_open(state->budgets, rq->cluster, &budget));
     op_retry_begin(retry, policy, budget, policy->idempotent || key.size > 0);
@@ -88,21 +88,21 @@ static void begin_idle(struct op_call *call)
 
 struct err op_call_start(struct dp_request *rq)
 {
-    CHECK(rq->stream != NULL);
+    CHECK(rq->caller_stream.way != NULL);
     void *memory = NULL;
     TRY(arena_alloc(&rq->arena, sizeof(struct op_call), &memory));
     struct op_call *call = memory;
     (void)memset(call, 0, offsetof(struct op_call, first));
     op_kept_init(&call->kept, limits.stream_buffer_bytes);
     call->rq = rq;
-    call->caller = rq->stream;
+    call->caller = &rq->caller_stream;
     call->up.message_max = rq->transport->request_message_bytes;
     call->down.message_max = rq->transport->response_message_bytes;
-    call->caller_ended = h2_stream_received_end(rq->stream);
+    call->caller_ended = dp_caller_received_end(call->caller);
     TRY(rq->cluster->method_count == 0 ? OK : begin_retry(call));
     begin_idle(call);
     rq->lane_state = call;
-    h2_stream_attach(rq->stream, &caller_events, call);
+    dp_caller_attach(call->caller, &caller_events, call);
     if (rq->route->mirror_per_mille != 0) {
         call->mirror = op_mirror_start(op_call_state(call)->mirrors, rq);
     }
@@ -192,7 +192,7 @@ static void choose(struct op_call *call, struct op_attempt *attempt)
     call->chosen = attempt;
     drop_others(call, attempt);
     op_kept_free(&call->kept);
-    h2_stream_consume(call->caller, attempt->sent);
+    dp_caller_consume(call->caller, attempt->sent);
     if (call->retry != NULL) {
         settle_retry(call, attempt);
     }
@@ -408,9 +408,9 @@ static MUST_CHECK struct err send_on(struct op_call *call, struct slice bytes, b
     return err;
 }
 
-static void caller_data(struct h2_stream *s, struct slice bytes, bool end)
+static void caller_data(struct dp_caller_stream *s, struct slice bytes, bool end)
 {
-    struct op_call *call = h2_stream_user(s);
+    struct op_call *call = s->user;
     call->rq->request_bytes += bytes.size;
     call->caller_ended = call->caller_ended || end;
     op_call_heard(call);
@@ -434,26 +434,18 @@ static void caller_data(struct h2_stream *s, struct slice bytes, bool end)
     }
 }
 
-/* A gRPC request has no trailers; what comes as such only ends it. */
-static void caller_trailers(struct h2_stream *s, const struct h2_fields *fields)
-{
-    (void)fields;
-    caller_data(s, (struct slice){0}, /* end: */ true);
-}
-
 void op_call_sent(struct op_attempt *attempt, size_t bytes)
 {
     if (attempt->call->chosen == NULL) {
         attempt->sent += bytes;
     } else {
-        h2_stream_consume(attempt->call->caller, bytes);
+        dp_caller_consume(attempt->call->caller, bytes);
     }
 }
 
-static void caller_reset(struct h2_stream *s, struct h2_reset why)
+static void caller_reset(struct dp_caller_stream *s)
 {
-    (void)why;
-    struct op_call *call = h2_stream_user(s);
+    struct op_call *call = s->user;
     dp_request_cancel(call->rq);
 }
 
@@ -472,7 +464,7 @@ static MUST_CHECK struct err answer_head(struct op_call *call, const struct h2_f
         head[count++] =
             h2_field_of(H2_TOKEN_GRPC_PREVIOUS_ATTEMPTS, slice_of(previous, (size_t)size));
     }
-    TRY(h2_stream_respond(call->caller, head, count, end));
+    TRY(dp_caller_respond(call->caller, head, count, end));
     call->rq->answered = true;
     call->rq->http_status = 200;
     return OK;
@@ -514,7 +506,7 @@ static MUST_CHECK struct err forward(struct op_call *call, struct op_attempt *at
     if (call->mirror != NULL) {
         op_mirror_answer(call->mirror, bytes);
     }
-    return h2_stream_send(call->caller, bytes, /* end: */ false);
+    return dp_caller_send(call->caller, bytes);
 }
 
 void op_call_data(struct op_attempt *attempt, struct slice bytes, bool end)
@@ -534,9 +526,9 @@ void op_call_data(struct op_attempt *attempt, struct slice bytes, bool end)
     op_call_over(attempt, &(struct op_over){.why = err});
 }
 
-static void caller_sent(struct h2_stream *s, size_t bytes)
+static void caller_sent(struct dp_caller_stream *s, size_t bytes)
 {
-    struct op_call *call = h2_stream_user(s);
+    struct op_call *call = s->user;
     if (call->chosen != NULL && call->chosen->upstream != NULL) {
         h2_stream_consume(call->chosen->upstream, bytes);
     }
@@ -557,7 +549,7 @@ static MUST_CHECK struct err answer_end(struct op_call *call, const struct op_ov
     TRY(arena_alloc(&call->rq->arena, ((size_t)how->fields->count + 1) * sizeof(*trailers),
                     (void **)&trailers));
     size_t count = op_response_fields(how->fields, trailers);
-    return h2_stream_trailers(call->caller, trailers, count);
+    return dp_caller_trailers(call->caller, trailers, count);
 }
 
 void op_call_over(struct op_attempt *attempt, const struct op_over *how)
@@ -634,7 +626,7 @@ static void fail(struct op_call *call, struct err why)
             .sentence = rq->sentence,
             .rule = why.code == E_POLICY_DENIED ? rq->verdict.rule : (struct slice){0},
             .version = dp_model_version(rq->model)};
-        grpc_refuse(call->caller, &refusal);
+        dp_caller_refuse(call->caller, &refusal);
         rq->grpc_status = err_grpc_status(why.code);
     }
     if (rq->answered) {
@@ -651,5 +643,5 @@ void op_call_abort(struct dp_request *rq, struct err why)
     fail(call, why);
 }
 
-static const struct h2_stream_events caller_events = {
-    .data = caller_data, .trailers = caller_trailers, .sent = caller_sent, .reset = caller_reset};
+static const struct dp_caller_events caller_events = {
+    .data = caller_data, .sent = caller_sent, .reset = caller_reset};

@@ -12,12 +12,13 @@
 #include "dataplane/operator/operator.h"
 #include "dataplane/operator/retry.h"
 
+struct dp_caller_stream;
 struct dp_request;
 struct op_mirror;
 
 struct op_call {
     struct dp_request *rq;
-    struct h2_stream *caller;
+    struct dp_caller_stream *caller;
     struct op_attempt *live;   /* attempts under way, older first. */
     struct op_attempt *spare;  /* those that ended. */
     struct op_attempt *chosen; /* whose answer is the caller's; NULL: that is open, and so long

@@ -301,7 +301,7 @@ static MUST_CHECK struct err own_field(struct arena *arena, struct h2_field *fie
 
 static MUST_CHECK struct err make_head(struct op_mirror *m, const struct dp_request *rq)
 {
-    const struct h2_fields *received = h2_stream_fields(rq->stream);
+    const struct h2_fields *received = rq->caller_stream.fields;
     size_t room_count = received->count + (size_t)OP_FIELDS_OURS + 1;
     struct op_fields_room room;
     const struct op_fields_try how = {.until_ns = rq->deadline_ns};
@@ -383,7 +383,7 @@ static MUST_CHECK struct err begin(struct op_mirror *m, const struct dp_request 
     asked.cluster = cluster;
     asked.target = &cluster->target;
     asked.transport = dp_model_transport(rq->model, cluster->transport);
-    m->ended = h2_stream_received_end(rq->stream);
+    m->ended = dp_caller_received_end(&rq->caller_stream);
     net_timer_arm(m->all->host->loop, &m->timer, dp_request_left_ms(rq));
     TRY(make_head(m, &asked));
     return find_connection(m, &asked);

@@ -26,6 +26,7 @@
 #include "common/net/loop.h"
 #include "common/net/timer.h"
 #include "dataplane/apply/model.h"
+#include "dataplane/request/caller_stream.h"
 #include "dataplane/request/lane.h"
 #include "dataplane/request/policy.h"
 #include "dataplane/request/token.h"
@@ -109,6 +110,7 @@ struct dp_request {
     const struct dp_front *front;
     struct h2_stream *stream;        /* an HTTP/2 caller's exchange; NULL: another protocol. */
     struct http1_exchange *exchange; /* an HTTP/1 caller's exchange; NULL: another protocol. */
+    struct dp_caller_stream caller_stream; /* a gRPC call's: what the operator lane answers on. */
     /* HTTP/1: what the lane hears of its exchange; set in forward(). NULL: nothing. */
     const struct dp_exchange_events *exchange_events;
     void *front_state; /* the front's own. */

@@ -135,6 +135,7 @@ static void start_request(struct dp_caller_conn *c, struct h2_stream *s, const s
         return;
     }
     rq->stream = s;
+    rq->caller_stream = dp_caller_stream_h2(s);
     e = dp_input_h2(rq, h2_stream_fields(s), c);
     if (!err_ok(e)) {
         dp_request_refuse(rq, e);
