@@ -24,5 +24,11 @@ add_library(nats INTERFACE)
 target_link_libraries(nats INTERFACE "${NATS_LIBRARY}" OpenSSL::SSL)
 target_include_directories(nats SYSTEM INTERFACE "${NATS_INCLUDE_DIR}")
 
+find_library(WSLAY_LIBRARY wslay REQUIRED)
+find_path(WSLAY_INCLUDE_DIR wslay/wslay.h REQUIRED)
+add_library(wslay INTERFACE)
+target_link_libraries(wslay INTERFACE "${WSLAY_LIBRARY}")
+target_include_directories(wslay SYSTEM INTERFACE "${WSLAY_INCLUDE_DIR}")
+
 find_program(PROTOC_C protoc-c REQUIRED)
 find_program(PROTOC protoc REQUIRED)

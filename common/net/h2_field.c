@@ -1,6 +1,8 @@
 /* Tokens of header names, and fields of ours. */
 #include "common/net/h2_field.h"
 
+#include "common/base/check.h"
+
 struct token_row {
     struct slice name;
     uint8_t flags;
@@ -67,6 +69,20 @@ const struct h2_field *h2_fields_find(const struct h2_fields *f, struct slice na
         }
     }
     return NULL;
+}
+
+void h2_fields_append(struct h2_fields *f, const struct h2_field *field)
+{
+    CHECK(f->count < f->capacity);
+    if (field->token != H2_TOKEN_OTHER) {
+        uint64_t bit = UINT64_C(1) << field->token;
+        f->repeated |= f->seen & bit;
+        if ((f->seen & bit) == 0) {
+            f->first[field->token] = f->count;
+        }
+        f->seen |= bit;
+    }
+    f->at[f->count++] = *field;
 }
 
 struct h2_field h2_field_of(enum h2_token token, struct slice value)

@@ -128,6 +128,9 @@ static inline bool h2_fields_repeated(const struct h2_fields *f, enum h2_token t
 /* The first field of that name, for names without a token. Compares one by one. */
 const struct h2_field *h2_fields_find(const struct h2_fields *f, struct slice name);
 
+/* Appends a field to a list of ours that has room; references stay the giver's. */
+void h2_fields_append(struct h2_fields *f, const struct h2_field *field);
+
 /* A field of ours whose value is copied at submission. */
 struct h2_field h2_field_of(enum h2_token token, struct slice value);
 

@@ -19,12 +19,14 @@ CMAKE = {
     "libprotobuf-c": "libprotobuf-c-dev", "yaml-0.1": "libyaml-dev", "jansson": "libjansson-dev",
     "sqlite3": "libsqlite3-dev", "libpq": "libpq-dev", "libcurl": "libcurl4-openssl-dev",
     "cmocka": "libcmocka-dev", "nats": "libnats-dev", "nats/nats.h": "libnats-dev",
+    "wslay": "libwslay-dev", "wslay/wslay.h": "libwslay-dev",
     "protoc-c": "protobuf-c-compiler", "protoc": "protobuf-compiler", "ccache": "ccache",
 }
 PYTHON = {
     "cryptography": "python3-cryptography", "google": "python3-protobuf", "grpc": "python3-grpcio",
     "h2": "python3-h2", "hpack": "python3-hpack", "jsonschema": "python3-jsonschema",
-    "prometheus_client": "python3-prometheus-client", "yaml": "python3-yaml",
+    "prometheus_client": "python3-prometheus-client", "websockets": "python3-websockets",
+    "yaml": "python3-yaml",
 }
 PROGRAMS = {
     "clang-tidy-14": "clang-tidy-14", "curl": "curl", "etcd": "etcd-server", "git": "git",
