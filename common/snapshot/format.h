@@ -118,7 +118,8 @@ enum {
     X(7, BALANCING, "a service says how its endpoints are balanced or judged")                     \
     X(8, RETRIES, "a method is retried or hedged")                                                 \
     X(9, MIRRORS, "a route's requests are mirrored")                                               \
-    X(10, ISSUERS, "tokens of an issuer prove who calls")
+    X(10, ISSUERS, "tokens of an issuer prove who calls")                                          \
+    X(11, CORS, "a route says which pages may call through a browser")
 
 #define CAPABILITY_ENUM_(bit, name, text) CAPABILITY_##name = 1 << (bit),
 enum snap_capability { CAPABILITY_NONE = 0, CAPABILITY_LIST(CAPABILITY_ENUM_) };

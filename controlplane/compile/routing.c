@@ -376,6 +376,25 @@ static MUST_CHECK struct err pack_mirror(struct cp_compiler *c, const struct cp_
     return OK;
 }
 
+static MUST_CHECK struct err pack_cors(struct cp_compiler *c, const struct cp_cors *cors,
+                                       Trilane__Parts__V1__RouteEntry *packed)
+{
+    if (cors->at.line == 0) {
+        return OK;
+    }
+    TRY(arena_calloc(c->arena, 1, sizeof(*packed->cors), (void **)&packed->cors));
+    trilane__parts__v1__cors__init(packed->cors);
+    TRY(cp_strings(c, &cors->origins, &packed->cors->n_origins, &packed->cors->origins));
+    TRY(cp_strings(c, &cors->allow_headers, &packed->cors->n_allow_headers,
+                   &packed->cors->allow_headers));
+    TRY(cp_strings(c, &cors->expose_headers, &packed->cors->n_expose_headers,
+                   &packed->cors->expose_headers));
+    packed->cors->credentials = cors->credentials != 0;
+    packed->cors->max_age_s = (uint32_t)(cors->max_age_ms / 1000);
+    cp_needs(c, CAPABILITY_CORS, /* used= */ true);
+    return OK;
+}
+
 static MUST_CHECK struct err pack_entry(struct cp_compiler *c, const struct entry *entry,
                                         Trilane__Parts__V1__RouteEntry **out)
 {
@@ -395,6 +414,7 @@ static MUST_CHECK struct err pack_entry(struct cp_compiler *c, const struct entr
         packed->transport = cp_transport_id(&entry->route->transport);
         packed->timeout_ms = (uint32_t)entry->route->timeout_ms;
         TRY(pack_mirror(c, &entry->route->mirror, packed));
+        TRY(pack_cors(c, &entry->route->cors, packed));
     }
     *out = packed;
     return OK;

@@ -506,6 +506,20 @@ static void check_targets(struct checking *c, const struct cp_route *route)
     }
 }
 
+/* Any page, with the cookies and certificate of whoever reads it: browsers refuse that, too. */
+static void check_cors(struct checking *c, const struct cp_cors *cors)
+{
+    for (size_t i = 0; cors->credentials != 0 && i < cors->origins.count; i++) {
+        if (slice_eq(cors->origins.items[i].text, SLICE_LIT("*"))) {
+            struct cp_diag *diag =
+                cp_diags_add(c->diags, CP_DIAG_OUT_OF_BOUND, cors->credentials_at,
+                             "allowCredentials with the origin * lets any page act as its reader");
+            cp_diag_expect(c->diags, diag, "origins by name, or no allowCredentials");
+            cp_diag_other(c->diags, diag, cors->origins.items[i].at);
+        }
+    }
+}
+
 static MUST_CHECK struct err check_policies(struct checking *c)
 {
     const struct cp_resources *policies = &c->model->of[CP_KIND_POLICY];
@@ -520,6 +534,7 @@ static MUST_CHECK struct err check_policies(struct checking *c)
     for (size_t i = 0; i < routes->count; i++) {
         const struct cp_route *route = (const struct cp_route *)routes->items[i];
         check_targets(c, route);
+        check_cors(c, &route->cors);
         for (size_t k = 0; !route->meta.proven && k < route->match.count; k++) {
             check_headers(c, &route->match.items[k].headers);
         }

@@ -109,6 +109,13 @@ static bool is_base64(struct slice text)
     return end > 0 && text.size % 4 == 0 && (last & (((size_t)1 << over) - 1)) == 0;
 }
 
+/* Browsers leave the usual port out: an origin with it is said by nobody. */
+static bool origin_is_said(struct slice text)
+{
+    return !(slice_starts(text, SLICE_LIT("https://")) && slice_ends(text, SLICE_LIT(":443"))) &&
+           !(slice_starts(text, SLICE_LIT("http://")) && slice_ends(text, SLICE_LIT(":80")));
+}
+
 /* Judges beyond the pattern. */
 static bool fits_besides(enum cp_form form, struct slice text)
 {
@@ -129,6 +136,8 @@ static bool fits_besides(enum cp_form form, struct slice text)
         return is_base64(text);
     case CP_FORM_KEYS_URI:
         return jose_uri_is_safe(text, &clear);
+    case CP_FORM_ORIGIN:
+        return origin_is_said(text);
     case CP_FORM_NONE:
     case CP_FORM_NAME:
     case CP_FORM_KEY:

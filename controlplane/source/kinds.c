@@ -721,6 +721,42 @@ static const struct cp_field mirror_fields[] = {
 };
 static const struct cp_shape mirror_shape = {SHAPE(mirror_fields, struct cp_mirror)};
 
+static const struct cp_field cors_fields[] = {
+    {.name = "allowOrigins",
+     .type = CP_TYPE_TEXTS,
+     .form = CP_FORM_ORIGIN,
+     .required = true,
+     .min = 1,
+     .max = 64,
+     .offset = offsetof(struct cp_cors, origins),
+     .help = "Origins of the pages. https://*.example.com is every host below, * any page."},
+    {.name = "allowHeaders",
+     .type = CP_TYPE_TEXTS,
+     .form = CP_FORM_HEADER,
+     .max = 64,
+     .offset = offsetof(struct cp_cors, allow_headers),
+     .help = "Request headers, beside those that gRPC-Web and a bearer token need."},
+    {.name = "exposeHeaders",
+     .type = CP_TYPE_TEXTS,
+     .form = CP_FORM_HEADER,
+     .max = 64,
+     .offset = offsetof(struct cp_cors, expose_headers),
+     .help = "Headers of answers that the page may read, beside the status of the call."},
+    {.name = "allowCredentials",
+     .type = CP_TYPE_BOOL,
+     .offset = offsetof(struct cp_cors, credentials),
+     .place = offsetof(struct cp_cors, credentials_at),
+     .help = "true: the browser may send cookies and certificates along. Not with the origin *. A "
+             "bearer token needs none."},
+    {.name = "maxAge",
+     .type = CP_TYPE_DURATION,
+     .min = 1000,
+     .max = 24ULL * 3600 * 1000,
+     .offset = offsetof(struct cp_cors, max_age_ms),
+     .help = "How long the browser need not ask again. Without it: the browser's own 5 s."},
+};
+static const struct cp_shape cors_shape = {SHAPE(cors_fields, struct cp_cors)};
+
 static const struct cp_field route_fields[] = {
     {.name = "hosts",
      .type = CP_TYPE_TEXTS,
@@ -762,6 +798,12 @@ static const struct cp_field route_fields[] = {
      .shape = &mirror_shape,
      .offset = offsetof(struct cp_route, mirror),
      .help = "Copies requests to a second service; its answers are compared and dropped."},
+    {.name = "cors",
+     .type = CP_TYPE_OBJECT,
+     .shape = &cors_shape,
+     .offset = offsetof(struct cp_route, cors),
+     .help = "Pages of other origins that may call through a browser: gRPC-Web and WebSocket. "
+             "Without it: none."},
 };
 
 /* ---- Policy ---- */

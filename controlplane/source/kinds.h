@@ -54,6 +54,11 @@ enum cp_type {
       "a path that begins with /, without //, /./ and /../")                                       \
     X(GLOB, 512, "^[!-~]+$", "a glob: /acme.orders.v1.Orders/*, GET, Greeting.v1; * any, ? one")   \
     X(HEADER, 128, "^[a-z0-9!#$%&'*+.^_`|~-]+$", "a header's name in lower case")                  \
+    X(ORIGIN, 300,                                                                                 \
+      "^([*]|[a-z][a-z0-9+.-]*://(([*][.])?[a-z0-9]([a-z0-9.-]*[a-z0-9])?|\\[[0-9a-f:.]+\\])"      \
+      "(:[1-9][0-9]{0,4})?)$",                                                                     \
+      "an origin in lower case, without its usual port: https://app.example.com, "                 \
+      "https://*.example.com, or *")                                                               \
     X(HEADER_VALUE, 1024, "^[ -~]*$", "printable ASCII")                                           \
     X(CIDR, 64, "^[0-9a-f:.]+/[0-9]{1,3}$",                                                        \
       "an address range, no bit set behind its prefix: 10.1.0.0/16, fd00::/8")                     \

@@ -330,6 +330,18 @@ struct cp_mirror {
     uint64_t per_mille;
 };
 
+/* Which pages may call through a browser. */
+struct cp_cors {
+    struct cp_pos at; /* line 0: not given. */
+    bool faulty;
+    struct cp_texts origins;
+    struct cp_texts allow_headers;
+    struct cp_texts expose_headers;
+    uint64_t credentials;
+    struct cp_pos credentials_at;
+    uint64_t max_age_ms; /* 0: the browser's own. */
+};
+
 struct cp_route {
     struct cp_meta meta;
     struct cp_texts hosts;
@@ -338,6 +350,7 @@ struct cp_route {
     struct cp_ref transport;
     uint64_t timeout_ms; /* 0: the profile's. */
     struct cp_mirror mirror;
+    struct cp_cors cors;
 };
 
 /* What a policy or a limit is about: exactly one of the three. */

@@ -264,9 +264,33 @@ static bool headers_match(const struct dp_route_entry *entry, const struct dp_ro
     return true;
 }
 
+/* A star covers one label or more: the hosts below, and not the one that is named. */
+static bool covers_origin(struct slice pattern, struct slice origin)
+{
+    size_t star = slice_find(pattern, '*');
+    if (star == pattern.size) {
+        return slice_eq(pattern, origin);
+    }
+    struct slice tail = slice_from(pattern, star + 1);
+    return origin.size > star + tail.size && slice_starts(origin, slice_head(pattern, star)) &&
+           slice_ends(origin, tail) && origin.ptr[star] != '.';
+}
+
+static bool allows_origin(const struct dp_cors *cors, struct slice origin)
+{
+    bool allowed = cors != NULL && cors->any;
+    for (size_t i = 0; cors != NULL && !allowed && i < cors->origin_count; i++) {
+        allowed = covers_origin(cors->origins[i], origin);
+    }
+    return allowed;
+}
+
 /* Beside the path. */
 static bool rest_matches(const struct dp_route_entry *entry, const struct dp_route_query *query)
 {
+    if (query->origin.size > 0) {
+        return allows_origin(entry->cors, query->origin);
+    }
     return tenant_matches(entry, query->tenant) &&
            (entry->http_method.size == 0 || slice_eq(entry->http_method, query->method)) &&
            headers_match(entry, query);
@@ -374,6 +398,14 @@ const struct dp_route *dp_model_route(const struct dp_model *model,
         route = find_in_host(trie_get(&model->hosts, wildcard), query);
     }
     return route != NULL ? route : find_in_host(trie_get(&model->hosts, SLICE_LIT("*")), query);
+}
+
+const struct dp_cors *dp_model_cors(const struct dp_model *model, struct slice host,
+                                    struct slice path, struct slice origin)
+{
+    const struct dp_route_query query = {.host = host, .path = path, .origin = origin};
+    const struct dp_route *route = origin.size == 0 ? NULL : dp_model_route(model, &query);
+    return route == NULL ? NULL : route->cors;
 }
 
 /* ---- egress ---- */

@@ -249,6 +249,17 @@ struct dp_weighted {
     uint32_t weight;      /* above zero. */
 };
 
+/* Which pages may call through a browser, and what that is told. */
+struct dp_cors {
+    const struct slice *origins; /* sorted; with a star for one label or more. */
+    size_t origin_count;
+    bool any; /* "*" is one of them. */
+    bool credentials;
+    uint32_t max_age_s;         /* zero: the browser's own. */
+    struct slice allow_headers; /* as the browser is told them. */
+    struct slice expose_headers;
+};
+
 struct dp_route {
     struct slice id;
     const struct dp_weighted *targets; /* at least one. */
@@ -258,6 +269,9 @@ struct dp_route {
     uint32_t timeout_ms;    /* zero: the transport's. */
     struct slice mirror;    /* for dp_model_cluster(); empty: none. */
     uint32_t mirror_per_mille;
+
+    /* NULL: no page of another origin may call. */
+    const struct dp_cors *cors;
 };
 
 /* A canonical type on the bus. */
@@ -350,6 +364,7 @@ struct dp_route_query {
     /* Finds a request header by its lower-case name; false when it is not there. */
     bool (*header)(const void *ctx, struct slice name, struct slice *out_value);
     const void *ctx;
+    struct slice origin; /* not empty: which route lets its pages call; the rest is not asked. */
 };
 
 /*
@@ -358,6 +373,13 @@ struct dp_route_query {
  */
 const struct dp_route *dp_model_route(const struct dp_model *model,
                                       const struct dp_route_query *query);
+
+/*
+ * What lets pages of this origin call host and path: of the routes that fit both, whoever their
+ * callers are, the most precise that does. NULL: none does.
+ */
+const struct dp_cors *dp_model_cors(const struct dp_model *model, struct slice host,
+                                    struct slice path, struct slice origin);
 
 /* The cluster by id "service/<tenant>/<name>". */
 const struct dp_cluster *dp_model_cluster(const struct dp_model *model, struct slice id);

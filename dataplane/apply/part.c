@@ -10,6 +10,7 @@
 #include "common/base/limits.h"
 #include "common/base/text.h"
 #include "common/jose/jwk.h"
+#include "common/net/http1.h"
 #include "common/net/tls.h"
 #include "common/proto/strict.h"
 #include "common/snapshot/format.h"
@@ -277,6 +278,53 @@ static struct err decode_transport(struct dp_part *part, const struct dp_environ
 
 /* ---- routes ---- */
 
+/* The fields that gRPC-Web itself needs, both ways, and then those of the policy. */
+static struct err join_headers(struct arena *arena, const char *own, char *const *names,
+                               size_t count, struct slice *out)
+{
+    struct slice *pieces = NULL;
+    TRY(arena_calloc(arena, 2 * count + 1, sizeof(*pieces), (void **)&pieces));
+    pieces[0] = slice_str(own);
+    for (size_t i = 0; i < count; i++) {
+        if (!http1_is_token(slice_str(names[i]))) {
+            return FAIL(E_PART_MALFORMED);
+        }
+        pieces[2 * i + 1] = SLICE_LIT(", ");
+        pieces[2 * i + 2] = slice_str(names[i]);
+    }
+    return arena_join(arena, pieces, 2 * count + 1, out);
+}
+
+static struct err decode_cors(const Trilane__Parts__V1__Cors *m, struct arena *arena,
+                              const struct dp_cors **out)
+{
+    struct dp_cors *cors = NULL;
+    struct slice *origins = NULL;
+    if (m == NULL) {
+        return OK;
+    }
+    TRY(arena_calloc(arena, 1, sizeof(*cors), (void **)&cors));
+    TRY(dp_decode_strings(arena, m->origins, m->n_origins, &origins));
+    *cors = (struct dp_cors){.origins = origins,
+                             .origin_count = m->n_origins,
+                             .credentials = m->credentials,
+                             .max_age_s = m->max_age_s};
+    for (size_t i = 0; i < m->n_origins; i++) {
+        cors->any = cors->any || slice_eq(origins[i], SLICE_LIT("*"));
+    }
+    if (m->n_origins == 0 || (cors->any && cors->credentials)) {
+        return FAIL(E_PART_MALFORMED); /* any page with the cookies of its reader: never. */
+    }
+    TRY(join_headers(arena, "content-type, x-grpc-web, x-user-agent, grpc-timeout, authorization",
+                     m->allow_headers, m->n_allow_headers, &cors->allow_headers));
+    TRY(join_headers(arena,
+                     "grpc-status, grpc-message, grpc-status-details-bin, x-trilane-code, "
+                     "x-trilane-rule, x-trilane-version, grpc-retry-pushback-ms",
+                     m->expose_headers, m->n_expose_headers, &cors->expose_headers));
+    *out = cors;
+    return OK;
+}
+
 static struct err decode_entry(const Trilane__Parts__V1__RouteEntry *m, struct arena *arena,
                                struct dp_route_entry *out)
 {
@@ -307,7 +355,7 @@ static struct err decode_entry(const Trilane__Parts__V1__RouteEntry *m, struct a
         .headers = headers,
         .header_count = m->n_headers,
     };
-    return OK;
+    return decode_cors(m->cors, arena, &out->cors);
 }
 
 /* The key says host and segment once more: "host/<host>/<segment>". */
@@ -370,7 +418,8 @@ static struct err decode_group(const Trilane__Parts__V1__RouteGroup *m, struct a
                                       .transport = slice_str(m->routes[i]->transport),
                                       .timeout_ms = m->routes[i]->timeout_ms,
                                       .mirror = slice_str(m->routes[i]->mirror),
-                                      .mirror_per_mille = m->routes[i]->mirror_per_mille};
+                                      .mirror_per_mille = m->routes[i]->mirror_per_mille,
+                                      .cors = entries[i].cors};
         TRY(decode_targets(m->routes[i], arena, &routes[i]));
         bool mirrored = routes[i].mirror.size > 0;
         if (mirrored != (routes[i].mirror_per_mille > 0) || routes[i].mirror_per_mille > 1000) {

@@ -75,6 +75,7 @@ struct dp_route_entry {
     struct slice http_method; /* empty: any. */
     const struct dp_route_header *headers;
     size_t header_count;
+    const struct dp_cors *cors;                /* NULL: none. */
     const struct dp_route_entry *next_of_path; /* in an index: the next one of this path. */
 };
 

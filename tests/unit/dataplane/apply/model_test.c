@@ -171,8 +171,9 @@ struct route_row {
 
 enum { ROWS_MAX = 400 };
 
-static void put_group(struct content *c, const char *host, const char *segment,
-                      const struct route_row *rows, size_t count)
+/* 'origins': of each row, whose pages may call; NULL: nobody's. */
+static void put_group_for(struct content *c, const char *host, const char *segment,
+                          const struct route_row *rows, size_t count, const char *const *origins)
 {
     Trilane__Parts__V1__WeightedTarget target;
     trilane__parts__v1__weighted_target__init(&target);
@@ -183,6 +184,8 @@ static void put_group(struct content *c, const char *host, const char *segment,
     Trilane__Parts__V1__RouteEntry *list[ROWS_MAX];
     Trilane__Parts__V1__HeaderMatch headers[ROWS_MAX];
     Trilane__Parts__V1__HeaderMatch *header_list[ROWS_MAX];
+    Trilane__Parts__V1__Cors cors[ROWS_MAX];
+    char *pages[ROWS_MAX];
     char *tenants[ROWS_MAX];
     char yes[] = "yes";
     for (size_t i = 0; i < count; i++) {
@@ -204,6 +207,12 @@ static void put_group(struct content *c, const char *host, const char *segment,
         if (rows[i].method != NULL) {
             entries[i].http_method = publisher_text(rows[i].method);
         }
+        trilane__parts__v1__cors__init(&cors[i]);
+        const char *origin = origins == NULL ? NULL : origins[i];
+        pages[i] = publisher_text(origin);
+        cors[i].n_origins = 1;
+        cors[i].origins = &pages[i];
+        entries[i].cors = origin == NULL ? NULL : &cors[i];
         list[i] = &entries[i];
     }
     Trilane__Parts__V1__RouteGroup group;
@@ -215,6 +224,12 @@ static void put_group(struct content *c, const char *host, const char *segment,
     char key[96];
     (void)snprintf(key, sizeof(key), "host/%s/%s", host, segment);
     content_put(c, STREAM_ROUTING, key, &group.base);
+}
+
+static void put_group(struct content *c, const char *host, const char *segment,
+                      const struct route_row *rows, size_t count)
+{
+    put_group_for(c, host, segment, rows, count, /* origins= */ NULL);
 }
 
 #define EXACT TRILANE__PARTS__V1__PATH_MATCH__PATH_EXACT
@@ -291,6 +306,61 @@ static void a_large_group_is_found_by_its_paths(void **state)
         found += i < ROWS_MAX;
     }
     assert_in_range(found, 1000, 19000);
+    dp_model_unref(m);
+}
+
+static const struct dp_cors *cors_of(const struct dp_model *m, const char *path, const char *origin)
+{
+    return dp_model_cors(m, SLICE_LIT("shop.example.com"), slice_str(path), slice_str(origin));
+}
+
+/* By host and path alone: tenants, methods and headers are not asked about. */
+static void cors_of_a_route(void **state)
+{
+    static const struct route_row rows[] = {
+        {"exact", EXACT, "/v1/a", "acme", NULL, "GET"},
+        {"none", PREFIX, "/v1/none", NULL, NULL, NULL},
+        {"first", PREFIX, "/v1", "globex", NULL, NULL},
+        {"below", PREFIX, "/v1", NULL, "x-canary", NULL},
+    };
+    static const char *const origins[] = {"https://exact.example", NULL, "https://first.example",
+                                          "https://*.below.example"};
+    static const struct route_row open[] = {{"open", ANY, "", NULL, NULL, NULL}};
+    static const char *const anybody[] = {"*"};
+    struct content *c = content_sample(1);
+    put_group_for(c, "shop.example.com", "v1", rows, 4, origins);
+    put_group_for(c, "shop.example.com", "open", open, 1, anybody);
+    struct dp_model *m = NULL;
+    struct dp_build_report report;
+    assert_true(err_ok(build(*state, c, NULL, &m, &report)));
+    content_free(c);
+    assert_non_null(cors_of(m, "/v1/a", "https://exact.example"));
+    assert_null(cors_of(m, "/v1/b", "https://exact.example"));
+    assert_non_null(cors_of(m, "/v1/a", "https://first.example"));
+    assert_non_null(cors_of(m, "/v1/none", "https://first.example"));
+    assert_null(cors_of(m, "/v2", "https://first.example"));
+    static const char *const below[] = {"https://a.below.example", "https://a.b.below.example"};
+    static const char *const not_below[] = {
+        "https://below.example",
+        "https://.below.example",
+        "https://*.below.example.evil",
+        "http://a.below.example",
+        "https://abelow.example",
+        "https://a.below.example:8443",
+        "https://a.below.example.evil",
+        "null",
+        "",
+    };
+    for (size_t i = 0; i < sizeof(below) / sizeof(below[0]); i++) {
+        assert_non_null(cors_of(m, "/v1/x", below[i]));
+    }
+    for (size_t i = 0; i < sizeof(not_below) / sizeof(not_below[0]); i++) {
+        assert_null(cors_of(m, "/v1/x", not_below[i]));
+    }
+    const struct dp_cors *any = cors_of(m, "/open", "null");
+    assert_non_null(any);
+    assert_true(any->any);
+    assert_true(slice_starts(any->allow_headers, SLICE_LIT("content-type, x-grpc-web, ")));
     dp_model_unref(m);
 }
 
@@ -954,6 +1024,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(finds_what_it_was_built_from, set_up, tear_down),
         cmocka_unit_test_setup_teardown(finds_the_egress_of_a_host, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(cors_of_a_route, set_up, tear_down),
         cmocka_unit_test_setup_teardown(routes_by_precision, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_large_group_is_found_by_its_paths, set_up, tear_down),
         cmocka_unit_test_setup_teardown(knows_whether_the_systems_cas_are_needed, set_up,
