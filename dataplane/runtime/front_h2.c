@@ -6,10 +6,12 @@
 
 #include "common/base/check.h"
 #include "common/net/grpc.h"
+#include "common/net/grpc_web.h"
 #include "dataplane/request/request.h"
 #include "dataplane/runtime/health.h"
 #include "dataplane/runtime/input.h"
 #include "dataplane/runtime/port.h"
+#include "dataplane/runtime/web_h2.h"
 #include "dataplane/runtime/worker.h"
 
 /* ---- what an exchange is ---- */
@@ -93,9 +95,8 @@ static void answer_http(struct h2_stream *s, const struct h2_fields *asked, stru
 
 /* ---- the front's table ---- */
 
-static void refuse(struct dp_request *rq)
+struct grpc_refusal dp_front_refusal(struct dp_request *rq)
 {
-    CHECK(rq->stream != NULL);
     uint64_t retry_ms = rq->err.code == E_RATE_LIMITED ? rq->retry_ns / 1000000 + 1 : 0;
     struct slice sentence = rq->sentence;
     if (retry_ms != 0 && sentence.size == 0) {
@@ -103,13 +104,19 @@ static void refuse(struct dp_request *rq)
                                     SLICE_ARG(rq->limit), retry_ms);
         sentence = err_ok(e) ? sentence : (struct slice){0};
     }
-    struct grpc_refusal refusal = {
+    return (struct grpc_refusal){
         .code = rq->err.code,
         .sentence = sentence,
         .rule = rq->err.code == E_POLICY_DENIED ? rq->verdict.rule : (struct slice){0},
         .version = rq->model == NULL ? 0 : dp_model_version(rq->model),
         .retry_ms = retry_ms,
     };
+}
+
+static void refuse(struct dp_request *rq)
+{
+    CHECK(rq->stream != NULL);
+    struct grpc_refusal refusal = dp_front_refusal(rq);
     grpc_refuse(rq->stream, &refusal);
     rq->grpc_status = err_grpc_status(rq->err.code);
     rq->http_status = 200;
@@ -144,12 +151,53 @@ static void start_request(struct dp_caller_conn *c, struct h2_stream *s, const s
     (void)dp_request_run(rq);
 }
 
+static void refuse_method(struct dp_worker *w, struct h2_stream *s, const struct h2_fields *fields)
+{
+    dp_worker_count_early(w, "http2", E_METHOD_NOT_ALLOWED);
+    answer_http(s, fields, SLICE_LIT("405"), SLICE_LIT("gRPC is POST\n"));
+}
+
+static bool is_web(const struct h2_fields *fields)
+{
+    struct slice suffix = {0};
+    return grpc_web_content_type(h2_fields_value(fields, H2_TOKEN_CONTENT_TYPE), &suffix) !=
+           GRPC_WEB_NONE;
+}
+
+/* What pages send through a browser; true when it was that. */
+static bool answer_page(struct dp_caller_conn *c, struct h2_stream *s,
+                        const struct h2_fields *fields, bool end)
+{
+    if (dp_port_is_proxy(c->port->id)) {
+        return false;
+    }
+    if (dp_web_h2_is_preflight(fields)) {
+        dp_web_h2_preflight(c, s, fields);
+        return true;
+    }
+    if (!is_web(fields)) {
+        return false;
+    }
+    if (!slice_eq(h2_fields_value(fields, H2_TOKEN_METHOD), SLICE_LIT("POST"))) {
+        refuse_method(c->port->worker, s, fields);
+        return true;
+    }
+    struct err e = dp_web_h2_request(c, s, fields, end);
+    if (!err_ok(e)) {
+        refuse_early(c->port->worker, s, e.code);
+    }
+    return true;
+}
+
 static void request(struct h2_conn *conn, struct h2_stream *s, const struct h2_fields *fields,
                     bool end)
 {
     struct dp_caller_conn *c = h2_conn_user(conn);
     struct dp_worker *w = c->port->worker;
     struct slice service = {0};
+    if (answer_page(c, s, fields, end)) {
+        return;
+    }
     if (!grpc_is_content_type(h2_fields_value(fields, H2_TOKEN_CONTENT_TYPE))) {
         dp_worker_count_early(w, "http2", E_CONTENT_TYPE);
         answer_http(s, fields, SLICE_LIT("415"),
@@ -157,8 +205,7 @@ static void request(struct h2_conn *conn, struct h2_stream *s, const struct h2_f
         return;
     }
     if (!slice_eq(h2_fields_value(fields, H2_TOKEN_METHOD), SLICE_LIT("POST"))) {
-        dp_worker_count_early(w, "http2", E_METHOD_NOT_ALLOWED);
-        answer_http(s, fields, SLICE_LIT("405"), SLICE_LIT("gRPC is POST\n"));
+        refuse_method(w, s, fields);
         return;
     }
     if (!dp_grpc_path(h2_fields_value(fields, H2_TOKEN_PATH), &service)) {

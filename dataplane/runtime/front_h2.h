@@ -14,6 +14,8 @@
 #include "common/base/slice.h"
 
 struct dp_caller_conn;
+struct dp_request;
+struct grpc_refusal;
 
 /*
  * Speaks HTTP/2 on the connection from now on; 'first' is what was read of it. On failure the
@@ -23,3 +25,6 @@ MUST_CHECK struct err dp_front_h2_start(struct dp_caller_conn *c, struct slice f
 
 /* Whether a path is "/package.Service/Method", and the service in it. */
 bool dp_grpc_path(struct slice path, struct slice *out_service);
+
+/* The refusal of a request that failed before anything was answered; borrows from it. */
+struct grpc_refusal dp_front_refusal(struct dp_request *rq);

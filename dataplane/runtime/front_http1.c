@@ -146,7 +146,7 @@ static void head(struct http1_exchange *x, void *ctx)
     struct dp_caller_conn *c = ctx;
     struct dp_worker *w = c->port->worker;
     const struct dp_lane *lane = w->config->lanes[DP_LANE_PROXY];
-    if (!dp_port_is_proxy(c->port->id) || lane == NULL) {
+    if (lane == NULL) {
         answer_error(x, c, FAIL(E_HTTP_VERSION));
         return;
     }

@@ -1,9 +1,8 @@
 /*
- * front_http1: callers over HTTP/1.1.
+ * front_http1: callers over HTTP/1.1 at the proxy ports; those of the others are web_http1's.
  *
- * Shape      on the proxy ports an exchange becomes a dp_request of the proxy lane: absolute form,
- *            CONNECT and /v1/fetch alike. On the other ports the node answers with an error in
- *            JSON: the operator and canonical lanes speak gRPC.
+ * Shape      an exchange becomes a dp_request of the proxy lane: absolute form, CONNECT and
+ *            /v1/fetch alike.
  * Threads    the worker's.
  * Errors     {"code", "message", "fix"}, and "rule", "limit", "version" where there is one, with
  *            the HTTP status of the code; x-trilane-code, -rule, -version.

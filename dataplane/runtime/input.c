@@ -116,11 +116,11 @@ static bool find_field(const struct header_ctx *ctx, struct slice name, field_fn
     return is_there;
 }
 
-/* ---- HTTP/2 ---- */
+/* ---- HTTP/2, and what is translated to it ---- */
 
 static bool field_h2(const struct dp_request *rq, size_t i, struct slice *name, struct slice *value)
 {
-    const struct h2_fields *fields = h2_stream_fields(rq->stream);
+    const struct h2_fields *fields = rq->caller_stream.fields;
     if (i >= fields->count) {
         return false;
     }
@@ -132,7 +132,7 @@ static bool field_h2(const struct dp_request *rq, size_t i, struct slice *name, 
 static bool header_h2(const void *ctx, struct slice name, struct slice *out)
 {
     const struct dp_request *rq = ((const struct header_ctx *)ctx)->rq;
-    const struct h2_fields *fields = h2_stream_fields(rq->stream);
+    const struct h2_fields *fields = rq->caller_stream.fields;
     if (context_judge_client(name) == CONTEXT_STRIP) {
         return false;
     }
@@ -171,8 +171,8 @@ static struct err find_authority(const struct h2_fields *f, struct slice *out)
 struct err dp_input_h2(struct dp_request *rq, const struct h2_fields *f,
                        const struct dp_caller_conn *c)
 {
-    CHECK(rq->stream != NULL);
-    fill_conn(rq, c, h2_conn_net(h2_stream_conn(rq->stream)));
+    CHECK(rq->caller_stream.fields == f);
+    fill_conn(rq, c, dp_caller_conn_net(c));
     rq->in.http_method = h2_fields_value(f, H2_TOKEN_METHOD);
     rq->in.token = bearer(h2_fields_value(f, H2_TOKEN_AUTHORIZATION));
     rq->in.tenant = h2_fields_value(f, H2_TOKEN_X_TENANT_ID);

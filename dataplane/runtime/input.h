@@ -16,7 +16,7 @@
 struct dp_caller_conn;
 struct net_conn;
 
-/* Fills rq->in from the fields of a stream. */
+/* Fills rq->in from the fields of its stream. */
 MUST_CHECK struct err dp_input_h2(struct dp_request *rq, const struct h2_fields *fields,
                                   const struct dp_caller_conn *c);
 

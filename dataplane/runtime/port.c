@@ -14,6 +14,8 @@
 #include "dataplane/runtime/front_h2.h"
 #include "dataplane/runtime/front_http1.h"
 #include "dataplane/runtime/spread.h"
+#include "dataplane/runtime/web_http1.h"
+#include "dataplane/runtime/web_socket.h"
 #include "dataplane/runtime/worker.h"
 
 /* Between the notice that a connection ends and its end. */
@@ -73,7 +75,8 @@ static void start_http1(struct dp_caller_conn *c, struct slice first)
 {
     net_timer_cancel(c->port->worker->loop, &c->timer);
     struct net_conn *net = c->net;
-    struct err e = dp_front_http1_start(c, first);
+    struct err e = dp_port_is_proxy(c->port->id) ? dp_front_http1_start(c, first)
+                                                 : dp_web_http1_start(c, first);
     if (!err_ok(e)) {
         net_conn_set_handler(net, /* handler= */ NULL, /* ctx= */ NULL);
         net_conn_abort(net, e);
@@ -273,6 +276,15 @@ void dp_caller_conn_tunnel(struct dp_caller_conn *c, struct net_conn *net, struc
     c->tunnel = rq;
 }
 
+void dp_caller_conn_socket(struct dp_caller_conn *c, struct net_conn *net,
+                           struct dp_web_socket *socket)
+{
+    CHECK(c->net == NULL && c->h2 == NULL);
+    c->http1 = NULL; /* it let the connection go. */
+    c->net = net;
+    c->socket = socket;
+}
+
 /* ---- ending ---- */
 
 void dp_caller_conn_drain(struct dp_caller_conn *c)
@@ -281,6 +293,8 @@ void dp_caller_conn_drain(struct dp_caller_conn *c)
         h2_conn_drain(c->h2);
     } else if (c->http1 != NULL) {
         http1_server_drain(c->http1);
+    } else if (c->socket != NULL) {
+        dp_web_socket_drain(c->socket);
     } else if (c->tunnel == NULL) {
         net_conn_close(c->net);
     }
@@ -301,7 +315,7 @@ void dp_caller_conn_end(struct dp_caller_conn *c, struct err why)
         c->tunnel->lane->abort(c->tunnel, why); /* and with it goes 'c'. */
         return;
     }
-    if (c->net != NULL) {
+    if (c->net != NULL && c->socket == NULL) {
         net_conn_abort(c->net, why);
         return;
     }

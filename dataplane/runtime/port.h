@@ -23,6 +23,7 @@
 
 struct dp_request;
 struct dp_socket;
+struct dp_web_socket;
 struct dp_worker;
 struct net_listener;
 
@@ -58,7 +59,7 @@ enum { DP_PREFACE_BYTES = 3 };
 /* One connection of a caller. */
 struct dp_caller_conn {
     struct dp_port *port;
-    struct net_conn *net;       /* while it is being looked at, and of a tunnel; else NULL. */
+    struct net_conn *net;       /* while it is looked at, of a tunnel or WebSocket; else NULL. */
     struct h2_conn *h2;         /* or this… */
     struct http1_server *http1; /* …or this speaks on it. */
     struct dp_request *tunnel;  /* a lane has the connection, for this request; NULL: none. */
@@ -67,7 +68,8 @@ struct dp_caller_conn {
     uint64_t source;            /* whom it counts for; 0: nobody. */
     struct buf early;           /* bytes that were too few to tell. */
     char peer[NET_ADDR_TEXT_MAX];
-    struct dp_caller_conn *next; /* in the worker's list. */
+    struct dp_web_socket *socket; /* NULL: the connection is no WebSocket. */
+    struct dp_caller_conn *next;  /* in the worker's list. */
     struct dp_caller_conn *prev;
 };
 
@@ -89,6 +91,10 @@ struct net_conn *dp_caller_conn_net(const struct dp_caller_conn *c);
 
 /* A lane has the connection from now on, for a request whose end is the connection's. */
 void dp_caller_conn_tunnel(struct dp_caller_conn *c, struct net_conn *net, struct dp_request *rq);
+
+/* A WebSocket has the connection from now on. */
+void dp_caller_conn_socket(struct dp_caller_conn *c, struct net_conn *net,
+                           struct dp_web_socket *socket);
 
 /* Ends it in good order: GOAWAY, or "connection: close"; one that said nothing yet at once. A
  * tunnel is its request's to end. */
