@@ -449,7 +449,7 @@ struct err dp_web_socket_open(struct dp_caller_conn *c, struct http1_exchange *x
         {SLICE_LIT("sec-websocket-accept"), slice_str(accept)},
         {SLICE_LIT("sec-websocket-protocol"), DP_WEB_SOCKET_PROTOCOL},
     };
-    auto_buf struct buf early = BUF_MAX(2 * NET_READ_BYTES);
+    auto_buf struct buf early = BUF_MAX((size_t)2 * NET_READ_BYTES);
     struct dp_web_socket *s = NULL;
     TRY(judge(c, http1_exchange_head(x)));
     TRY(make(c, http1_exchange_head(x), &s));

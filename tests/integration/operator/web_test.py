@@ -4,6 +4,7 @@ HTTP/1.1 and HTTP/2, CORS, and WebSockets that stream both ways."""
 import asyncio
 import base64
 import http.client
+import signal
 import socket
 import unittest
 
@@ -62,6 +63,7 @@ def one_by_one(exchange):
 
 
 platform = None
+cp = None
 node = None
 server = None
 upstream = None
@@ -69,7 +71,7 @@ upstream = None
 
 def setUpModule():
     """One platform for all: NATS, a control plane, a node, an echo server."""
-    global platform, node, server, upstream
+    global platform, cp, node, server, upstream
     server = echo.Server("a")
     unittest.addModuleCleanup(server.stop)
     upstream = raw_h2.Upstream({"Cors": says_cors, "Half": breaks_off, "Messages": one_by_one})
@@ -79,9 +81,16 @@ def setUpModule():
     cp = platform.control_plane().start()
     node = platform.node("node-1", access_log=platform.directory / "access.log")
     node.start()
-    cp("publish", "-m", "test", platform.write_policies(
-        {"platform.yaml": echo.platform_yaml([server.port], extra=CORS % (APP, upstream.port))}))
-    trilane.wait_until(lambda: node.version() > 0, what="the node to serve it")
+    publish()
+
+
+def publish(allows="gold"):
+    """The same platform, whose Echo is for callers of that tier."""
+    text = echo.platform_yaml([server.port], extra=CORS % (APP, upstream.port))
+    text = text.replace("callers: [{traits: {tier: gold}}]", "callers: [{traits: {tier: %s}}]" % allows)
+    before = node.version()
+    cp("publish", "-m", "test", platform.write_policies({"platform.yaml": text}))
+    trilane.wait_until(lambda: node.version() > before, what="the node to serve it")
 
 
 def words(**fields):
@@ -607,6 +616,56 @@ class Sockets(unittest.TestCase):
                 lambda: "ws-wait" in server.echo.texts, what="the call"))
         self.run_with(talk, method="Say")
         trilane.wait_until(lambda: server.echo.cancelled > before, what="its end")
+
+
+class Swaps(unittest.TestCase):
+    """What becomes of open calls by a new snapshot, and by a shutdown. The last of all: it ends the
+    node."""
+
+    async def chat(self):
+        """A WebSocket whose call goes on: it said "on", and heard the answer."""
+        ws = await websockets.connect("ws://127.0.0.1:%d%sChat" % (node.ports["listen"], SERVICE),
+                                      subprotocols=Sockets.PROTOCOLS, compression=None,
+                                      open_timeout=60)
+        await ws.send(Sockets.FIELDS + b"grpc-timeout: 60S\r\n")
+        await ws.send(b"\0" + web.frame(words(text="on")))
+        frames = Sockets.frames(ws)
+        await frames.__anext__()
+        self.assertEqual(read((await frames.__anext__())[1]).text, "re: on")
+        return ws, frames
+
+    def in_thread(self, run):
+        return asyncio.get_running_loop().run_in_executor(None, run)
+
+    def test_a_call_that_is_denied_by_now(self):
+        async def main():
+            ws, frames = await self.chat()
+            await self.in_thread(lambda: publish("silver"))
+            flag, trailers = await asyncio.wait_for(frames.__anext__(), 60)
+            self.assertEqual(flag, 0x80)
+            self.assertEqual(web.fields_of(trailers)["x-trilane-code"], "POLICY_DENIED")
+            await ws.wait_closed()
+            self.assertEqual(ws.close_code, 1000)
+        self.addCleanup(publish)
+        asyncio.run(main())
+
+    def test_the_end_of_the_node(self):
+        """One that has no call yet is told to go; a call goes on to its end."""
+        async def main():
+            waits = await websockets.connect(
+                "ws://127.0.0.1:%d%sChat" % (node.ports["listen"], SERVICE),
+                subprotocols=Sockets.PROTOCOLS, compression=None, open_timeout=60)
+            ws, frames = await self.chat()
+            node.signal(signal.SIGTERM)
+            await asyncio.wait_for(waits.wait_closed(), 60)
+            self.assertEqual(waits.close_code, 1001)
+            await ws.send(b"\0" + web.frame(words(text="still")))
+            self.assertEqual(read((await frames.__anext__())[1]).text, "re: still")
+            await ws.send(b"\1")
+            self.assertEqual(web.fields_of((await frames.__anext__())[1])["grpc-status"], "0")
+            await ws.wait_closed()
+        asyncio.run(main())
+        trilane.wait_until(lambda: not node.alive(), what="the end of the node")
 
 
 if __name__ == "__main__":
