@@ -266,7 +266,7 @@ static bool may_go(const struct dp_request *rq, const struct dp_cluster *cluster
     struct dp_verdict verdict =
         dp_policy_cache_decide(rq->pool->decisions, dp_model_policy(rq->model, &cluster->target),
                                &query, net_loop_now_ns(rq->pool->loop));
-    return verdict.allow && !rq->in.header_lost;
+    return verdict.allow && !rq->in.header_repeated;
 }
 
 /* "orders.example.com-shadow:8080". */

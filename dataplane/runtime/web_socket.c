@@ -296,7 +296,8 @@ static void data(void *ctx, struct slice bytes, bool end)
 static bool control(void *ctx)
 {
     struct dp_web_socket *s = ctx;
-    return h2_guard_charge(&s->control, net_loop_now_ns(net_conn_loop(s->net)) / 1000000);
+    uint64_t now_ms = net_loop_now_ns(net_conn_loop(s->net)) / 1000000;
+    return h2_guard_charge(&s->control, now_ms, /* charges= */ 1);
 }
 
 static size_t output_room(void *ctx)
