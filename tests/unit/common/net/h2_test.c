@@ -236,7 +236,7 @@ static void lost_connection_ends_its_streams_once(void **state)
     net_conn_abort(h2_conn_net(p.server), FAIL(E_IO));
     peers_wait(&p, &c.closed);
     assert_true(call.closed && call.was_reset);
-    assert_false(call.reset.unprocessed);
+    assert_false(call.reset.unprocessed || call.reset.unsent);
     assert_int_equal(p.server_resets, 1);
     call_free(&call);
     peers_free(&p);
@@ -259,6 +259,7 @@ static void refused_dial_leaves_requests_unprocessed(void **state)
     peers_wait(&p, &c.closed);
     assert_int_equal(c.why.code, E_UNAVAILABLE);
     assert_true(call.was_reset && call.reset.unprocessed && call.closed);
+    assert_true(call.reset.unsent);
     call_free(&call);
     (void)close(fd);
     peers_free(&p);
@@ -508,6 +509,7 @@ static void early_flood_of_streams_is_refused_not_fatal(void **state)
     for (size_t i = 4; i < 20; i++) {
         peers_wait(&p, &calls[i].closed);
         assert_true(calls[i].was_reset && calls[i].reset.unprocessed);
+        assert_false(calls[i].reset.unsent); /* the peer's library saw it. */
         assert_int_equal(calls[i].reset.code, H2_REFUSED_STREAM);
         call_free(&calls[i]);
     }

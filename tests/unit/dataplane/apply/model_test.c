@@ -693,6 +693,46 @@ static void refuses_what_names_nothing(void **state)
     }
 }
 
+/* A shadow is looked for like any target. */
+static void refuses_a_mirror_of_nothing(void **state)
+{
+    struct world *w = *state;
+    static const struct {
+        const char *mirror;
+        bool found;
+    } rows[] = {{"service/acme/web", true}, {"service/acme/nothing", false}};
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        Trilane__Parts__V1__WeightedTarget target;
+        Trilane__Parts__V1__RouteEntry entry;
+        Trilane__Parts__V1__RouteGroup group;
+        trilane__parts__v1__weighted_target__init(&target);
+        trilane__parts__v1__route_entry__init(&entry);
+        trilane__parts__v1__route_group__init(&group);
+        target.cluster = publisher_text("service/acme/orders");
+        target.weight = 1;
+        entry.id = publisher_text("acme/mirrored/0");
+        entry.n_targets = 1;
+        entry.targets = (Trilane__Parts__V1__WeightedTarget *[]){&target};
+        entry.mirror = publisher_text(rows[i].mirror);
+        entry.mirror_per_mille = 10;
+        group.host = publisher_text("m.example");
+        group.n_routes = 1;
+        group.routes = (Trilane__Parts__V1__RouteEntry *[]){&entry};
+        struct content *c = content_sample(1);
+        content_put(c, STREAM_ROUTING, "host/m.example/", &group.base);
+        if (rows[i].found) {
+            struct dp_model *m = NULL;
+            struct dp_build_report report;
+            assert_true(err_ok(build(w, c, NULL, &m, &report)));
+            dp_model_unref(m);
+            assert_int_equal(dp_model_bin_sweep(w->bin), 1);
+        } else {
+            refused(w, c, E_PART_MALFORMED, "routing host/m.example/");
+        }
+        content_free(c);
+    }
+}
+
 static const uint8_t unknown[] = {0x90, 0x03, 0x01}; /* field 50. */
 static const uint8_t cut_off[] = {0x0a, 0x7f, 0x01};
 static const uint8_t said_again[] = {0x1a, 0x04, 'a', 'c', 'm', 'e'}; /* tenant. */
@@ -1036,6 +1076,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(who_is_revoked_is_not_found, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_revoked_token_leaves_the_service, set_up, tear_down),
         cmocka_unit_test_setup_teardown(refuses_what_names_nothing, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(refuses_a_mirror_of_nothing, set_up, tear_down),
         cmocka_unit_test_setup_teardown(refuses_bytes_and_keys_that_disagree, set_up, tear_down),
         cmocka_unit_test_setup_teardown(an_edited_model_is_as_a_new_one, set_up, tear_down),
         cmocka_unit_test_setup_teardown(last_reference_on_any_thread, set_up, tear_down),
