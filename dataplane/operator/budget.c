@@ -9,7 +9,7 @@
 #include "common/net/timer.h"
 #include "dataplane/request/metrics.h"
 
-enum { SWEEP_MS = 60000, THOUSAND = 1000 };
+enum { SWEEP_MS = 60000, THOUSAND = 1000, DENIALS_MAX = 16 /* behind them nothing is left. */ };
 
 struct op_budgets {
     const struct dp_lane_host *host;
@@ -173,9 +173,9 @@ bool op_budget_take_retry(struct op_budget *budget, enum op_count *out_why)
     return true;
 }
 
-bool op_budget_take_hedge(struct op_budget *budget, bool patient, enum op_count *out_why)
+bool op_budget_take_hedge(struct op_budget *budget, uint32_t denials, enum op_count *out_why)
 {
-    uint32_t reserve = patient ? 0 : OP_HEDGES_SAVED * THOUSAND / 2;
+    uint32_t reserve = denials < DENIALS_MAX ? (OP_HEDGES_SAVED * THOUSAND / 2U) >> denials : 0;
     if (budget->hedges < reserve + THOUSAND) {
         *out_why = OP_COUNT_DENIED_SHARE;
         return false;

@@ -75,10 +75,11 @@ void op_budget_note(struct op_budget *budget, bool succeeded);
 bool op_budget_take_retry(struct op_budget *budget, enum op_count *out_why);
 
 /*
- * The same for a hedge. The first one to ask for a call leaves half of what was saved up to those
- * who waited longer: 'patient' is who was denied before.
+ * The same for a hedge. Who asks for the first time leaves half of what can be saved up to those
+ * who were denied before and wait still; after 'denials' of them a call leaves that much less: a
+ * quarter, an eighth, …
  */
-bool op_budget_take_hedge(struct op_budget *budget, bool patient, enum op_count *out_why);
+bool op_budget_take_hedge(struct op_budget *budget, uint32_t denials, enum op_count *out_why);
 
 /* Gives back so many. */
 void op_budget_give(struct op_budget *budget, uint32_t count);

@@ -150,9 +150,9 @@ bool op_retry_take_hedge(struct op_retry *retry, bool in_place)
         return true;
     }
     bool taken = in_place ? op_budget_take_retry(retry->budget, &why)
-                          : op_budget_take_hedge(retry->budget, retry->denied, &why);
+                          : op_budget_take_hedge(retry->budget, retry->denials, &why);
     if (!taken) {
-        retry->denied = true;
+        retry->denials++;
         return denied(retry, why);
     }
     retry->held++;

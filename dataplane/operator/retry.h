@@ -31,9 +31,9 @@ struct op_retry {
     uint32_t made;     /* attempts; those that are transparent are not counted. */
     uint32_t pauses;   /* since the upstream said when to retry. */
     uint32_t held;     /* of the budget's room. */
+    uint32_t denials;  /* of hedges, for want of budget. */
     bool safe;         /* doing it twice is as good as once. */
     bool stopped;      /* the upstream wants no further attempt. */
-    bool denied;       /* a hedge was, for want of budget. */
     bool paid;         /* the next hedge has its part of the budget already. */
 };
 

@@ -265,9 +265,10 @@ static void hedges_are_a_share_of_calls(void **state)
     /* A tenth, and half of what was saved: the other half is for those who ask again. */
     assert_true(hedges >= 100 && hedges <= 106);
     open_call(&hedging, true);
-    w.budget->hedges = 5500;
-    assert_false(op_retry_take_hedge(&w.retry, false));
-    assert_true(op_retry_take_hedge(&w.retry, false));
+    w.budget->hedges = 3499;
+    assert_false(op_retry_take_hedge(&w.retry, false)); /* it leaves 5, */
+    assert_false(op_retry_take_hedge(&w.retry, false)); /* then 2.5, */
+    assert_true(op_retry_take_hedge(&w.retry, false));  /* then 1.25. */
     op_retry_end(&w.retry);
     assert_true(counted(DP_METRIC_ATTEMPTS_DENIED, "share") >= 890);
 }
