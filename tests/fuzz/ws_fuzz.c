@@ -54,7 +54,7 @@ static struct err write_bytes(void *ctx, struct slice bytes)
 static const struct ws_handler handler = {
     .data = data_came, .control = control, .room = room, .write = write_bytes};
 
-static bool run(struct run *r, struct slice input, size_t step)
+static void run(struct run *r, struct slice input, size_t step)
 {
     struct ws *ws = NULL;
     *r = (struct run){.heard = BUF_MAX(HEARD_MAX)};
@@ -67,7 +67,6 @@ static bool run(struct run *r, struct slice input, size_t step)
     CHECK(err_ok(flushed) || !err_ok(e));
     CHECK(r->said <= 2 * input.size + 8);
     ws_free(ws);
-    return err_ok(e);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -78,8 +77,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct run whole;
     struct run cut;
     struct slice input = slice_of(data + 1, size - 1);
-    bool goes_on = run(&whole, input, input.size + 1);
-    CHECK(run(&cut, input, 1 + data[0] % 13) == goes_on);
+    run(&whole, input, input.size + 1);
+    run(&cut, input, 1 + data[0] % 13);
     CHECK(slice_eq(buf_slice(&whole.heard), buf_slice(&cut.heard)));
     buf_free(&whole.heard);
     buf_free(&cut.heard);
