@@ -90,7 +90,7 @@ static void padding_in_the_middle(void **state)
 {
     (void)state;
     expect_bytes("aGVsbG8=", "hello");
-    expect_bytes("aGVs", "hel");
+    expect_bytes("aGV5", "hey");
     expect_bytes("aA==ZQ==bGxv", "hello");
     expect_bytes("aGVsbG8=aGVsbG8=", "hellohello");
     expect_bytes("", "");
