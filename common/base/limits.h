@@ -79,6 +79,10 @@
     X(idle_timeout_ms, 300000, 1000, 86400000, "ms", "a connection without a request")             \
     X(write_timeout_ms, 60000, 100, 86400000, "ms",                                                \
       "output of which its reader takes nothing: a connection's, or the rest of an answer")        \
+    X(connection_max_age_ms, 0, 0, 604800000, "ms",                                                \
+      "a caller's connection that is so old, +-10 %, is told to leave; 0: never")                  \
+    X(connection_grace_ms, 0, 0, 604800000, "ms",                                                  \
+      "how long its open requests may go on then; 0: as long as they last")                        \
     X(deadline_default_ms, 15000, 1, 3600000, "ms",                                                \
       "a call without a deadline, when no profile says")                                           \
     X(connect_timeout_ms, 2000, 10, 60000, "ms", "a new connection to an upstream")                \

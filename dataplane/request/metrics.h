@@ -106,6 +106,9 @@ struct dp_request_pool;
       "kind", NULL, NULL)                                                                          \
     X(STREAMS_UNREAD, "trilane_streams_unread_total", COUNTER, 0, 0,                               \
       "Streams reset because the rest of a whole answer was not read.", NULL, NULL, NULL)          \
+    X(CONNECTIONS_AGED, "trilane_connections_aged_total", COUNTER, 0, 0,                           \
+      "Callers' connections told to leave because they reached connection-max-age-ms.", NULL,      \
+      NULL, NULL)                                                                                  \
     X(HEADERS_TOO_LARGE, "trilane_headers_too_large_total", COUNTER, 0, 0,                         \
       "Requests with too many or too large headers.", NULL, NULL, NULL)                            \
     X(SNAPSHOT_VERSION, "trilane_snapshot_version", GAUGE, 0, 0,                                   \

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "common/base/check.h"
+#include "common/base/clock.h"
 #include "common/base/limits.h"
 #include "common/context/context.h"
 #include "common/context/timeout.h"
@@ -336,11 +337,20 @@ void dp_request_done(struct dp_request *rq, struct err err)
     end_forward(rq, err);
 }
 
+struct err dp_request_why(struct dp_request *rq, struct err err)
+{
+    if (err.code != E_UPSTREAM_RESET || clock_mono_ns() < rq->deadline_ns) {
+        return err;
+    }
+    rq->sentence = (struct slice){0};
+    return FAIL(E_DEADLINE_EXCEEDED);
+}
+
 void dp_request_fail(struct dp_request *rq, struct err err)
 {
     CHECK(!err_ok(err));
     CHECK(!rq->answered);
-    end_forward(rq, err);
+    end_forward(rq, dp_request_why(rq, err));
 }
 
 void dp_request_cancel(struct dp_request *rq)

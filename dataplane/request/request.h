@@ -254,6 +254,11 @@ MUST_CHECK struct err dp_request_authorize(struct dp_request *rq, const struct d
 /* The lane is finished and the caller has the whole answer; 'err' is what it was told. */
 void dp_request_done(struct dp_request *rq, struct err err);
 
+/* Why a request ends that its upstream broke off: that one has the same deadline, and a clock that
+ * may run out a moment before the timer here does. Then it is DEADLINE_EXCEEDED, and the sentence
+ * of the other is dropped. For what the lane itself tells the caller; dp_request_fail() asks it. */
+struct err dp_request_why(struct dp_request *rq, struct err err);
+
 /* The lane failed before it answered anything: the front answers. */
 void dp_request_fail(struct dp_request *rq, struct err err);
 

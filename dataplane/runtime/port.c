@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "common/base/check.h"
+#include "common/base/ids.h"
 #include "common/base/limits.h"
 #include "common/net/flood.h"
 #include "common/net/listener.h"
@@ -55,10 +56,51 @@ void dp_caller_conn_free(struct dp_caller_conn *c)
 {
     struct dp_worker *w = c->port->worker;
     net_timer_cancel(w->loop, &c->timer);
+    net_timer_cancel(w->loop, &c->age);
     list_remove(c);
     buf_free(&c->early);
     free(c);
     dp_worker_caller_gone(w);
+}
+
+/* ---- growing old ---- */
+
+/* Spread over a fifth, so that those who came together do not come again together. */
+static uint64_t age_max_ms(void)
+{
+    uint64_t draw = 0;
+    uint64_t tenth = limits.connection_max_age_ms / 10;
+    ids_quick(&draw, sizeof(draw));
+    return limits.connection_max_age_ms - tenth + draw % (2 * tenth + 1);
+}
+
+/* At its age it is told to leave; what is left of it behind its grace is cut off. A tunnel is one
+ * request, and as old as that. */
+static void too_old(struct net_timer *timer, void *ctx)
+{
+    struct dp_caller_conn *c = ctx;
+    struct dp_worker *w = c->port->worker;
+    if (c->tunnel != NULL || c->ending) {
+        return;
+    }
+    if (c->aged) {
+        dp_caller_conn_abort(c, FAIL(E_DRAINING));
+        return;
+    }
+    c->aged = true;
+    metrics_add(w->shard, metrics_plain(w->config->metrics, DP_METRIC_CONNECTIONS_AGED), 1);
+    if (limits.connection_grace_ms != 0) {
+        net_timer_arm(w->loop, timer, limits.connection_grace_ms);
+    }
+    dp_caller_conn_drain(c);
+}
+
+static void start_ageing(struct dp_caller_conn *c)
+{
+    net_timer_init(&c->age, too_old, c);
+    if (limits.connection_max_age_ms != 0) {
+        net_timer_arm(c->port->worker->loop, &c->age, age_max_ms());
+    }
 }
 
 /* ---- looking at a new connection ---- */
@@ -154,6 +196,7 @@ static void accepted(struct net_conn *conn, void *ctx)
     (void)net_addr_text(net_conn_peer(conn), c->peer);
     net_timer_init(&c->timer, too_silent, c);
     net_timer_arm(w->loop, &c->timer, limits.handshake_timeout_ms);
+    start_ageing(c);
     list_add(c);
     net_conn_set_handler(conn, &looking, c);
 }

@@ -64,6 +64,8 @@ struct dp_caller_conn {
     struct http1_server *http1; /* …or this speaks on it. */
     struct dp_request *tunnel;  /* a lane has the connection, for this request; NULL: none. */
     struct net_timer timer;     /* how long it may stay silent at first; when it is cut off. */
+    struct net_timer age;       /* when it is told to leave; then, when its grace is over. */
+    bool aged;                  /* it was told. */
     bool ending;                /* dp_caller_conn_end() was called. */
     uint64_t source;            /* whom it counts for; 0: nobody. */
     struct buf early;           /* bytes that were too few to tell. */

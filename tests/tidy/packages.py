@@ -36,6 +36,8 @@ PROGRAMS = {
     "pg_basebackup": "postgresql", "psql": "postgresql", "python3": "python3", "ss": "iproute2",
 }
 # No Debian is without them.
+# What a test may find or not: without it, the test is skipped and says so.
+OPTIONAL = {"go"}
 ESSENTIAL = {"bash", "chrt", "mount", "nsenter", "setpriv", "sh", "taskset", "unshare"}
 # What asks for one of these is skipped without it.
 OPTIONAL = {"go"}

@@ -330,6 +330,23 @@ static void a_deadline_aborts_and_is_disarmed(void **state)
     assert_string_equal(w.steps, "route forward ended");
 }
 
+/* An upstream whose clock runs out first resets the call: what it did is the deadline's doing. */
+static void a_reset_behind_the_deadline_is_the_deadlines(void **state)
+{
+    (void)state;
+    adopt(/* allows: */ true);
+    struct dp_request *rq = run(&(struct ask){.timeout = "30S"});
+    dp_request_fail(rq, FAIL(E_UPSTREAM_RESET));
+    assert_int_equal(w.code, E_UPSTREAM_RESET);
+    rq = run(&(struct ask){.timeout = "30S"});
+    rq->sentence = SLICE_LIT("the upstream reset the call");
+    clock_shift_for_test(INT64_C(31000000000), 0);
+    assert_int_equal(dp_request_why(rq, FAIL(E_UPSTREAM_MALFORMED)).code, E_UPSTREAM_MALFORMED);
+    dp_request_fail(rq, FAIL(E_UPSTREAM_RESET));
+    assert_int_equal(w.code, E_DEADLINE_EXCEEDED);
+    clock_shift_for_test(0, 0);
+}
+
 static void a_request_pins_its_model(void **state)
 {
     (void)state;
@@ -538,6 +555,7 @@ int main(void)
         EACH(the_lane_ends_what_waits),
         EACH(a_caller_that_leaves_is_not_answered),
         EACH(a_deadline_aborts_and_is_disarmed),
+        EACH(a_reset_behind_the_deadline_is_the_deadlines),
         EACH(a_request_pins_its_model),
         EACH(after_a_swap_the_same_verdict_goes_on),
         EACH(after_a_swap_a_denial_ends_it),
