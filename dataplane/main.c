@@ -15,6 +15,7 @@
 #include "common/snapshot/format.h"
 #include "dataplane/admin/ask.h"
 #include "dataplane/admin/dump.h"
+#include "dataplane/admin/show.h"
 #include "dataplane/apply/check.h"
 #include "dataplane/canonical/canonical.h"
 #include "dataplane/join/join.h"
@@ -55,6 +56,13 @@ static const struct setting_row dump_rows[] = {
     {"admin-token-file", "FILE", NULL, "the token that it asks for", SETTING_TEXT},
 };
 static const size_t dump_row_count = sizeof(dump_rows) / sizeof(dump_rows[0]);
+
+static const struct setting_row trace_rows[] = {
+    {"server", "ADDR,…", "127.0.0.1:8082", "admin addresses of nodes, asked in turn", SETTING_TEXT},
+    {"admin-token-file", "FILE", NULL, "the token that they ask for", SETTING_TEXT},
+    {"output", "FORMAT", "table", "table, json or yaml", SETTING_TEXT},
+};
+static const size_t trace_row_count = sizeof(trace_rows) / sizeof(trace_rows[0]);
 
 static const struct setting_row join_rows[] = {
     {"server", "URL,…", NULL, "the control plane's API; several are tried in turn", SETTING_TEXT},
@@ -220,6 +228,30 @@ static int run_dump(const struct settings *s)
                : EXIT_REFUSED;
 }
 
+static int run_trace(const struct settings *s)
+{
+    auto_buf struct buf message = BUF_MAX(MESSAGE_MAX);
+    auto_buf struct buf answer = BUF_MAX(ANSWER_MAX);
+    char token[MESSAGE_MAX] = "";
+    const char *token_file = settings_get(s, "admin-token-file");
+    const char *id = settings_arg(s, 0);
+    struct dp_show_trace asked = {.servers = slice_str(settings_get(s, "server")),
+                                  .id = slice_str(id)};
+    if (!dp_show_format_find(slice_str(settings_get(s, "output")), &asked.format)) {
+        return tell(FAIL(E_USAGE), "output", SLICE_LIT("table, json or yaml"));
+    }
+    struct err e = token_file == NULL ? OK : read_token(token_file, token, sizeof(token));
+    if (!err_ok(e)) {
+        return tell(e, token_file, (struct slice){0});
+    }
+    asked.token = slice_str(token);
+    e = dp_show_trace(&asked, &answer, &message);
+    if (!err_ok(e)) {
+        return tell(e, "trace", buf_slice(&message));
+    }
+    return fwrite(answer.ptr, 1, answer.size, stdout) == answer.size ? EXIT_DONE : EXIT_REFUSED;
+}
+
 /* ---- which command ---- */
 
 static const struct command commands[] = {
@@ -231,6 +263,8 @@ static const struct command commands[] = {
      true},
     {"dump", "[limits]", "what a running node does now; or the limits of this program", dump_rows,
      &dump_row_count, run_dump, false},
+    {"trace", "[ID]", "why a request was refused, by its x-trilane-explain; or the latest refusals",
+     trace_rows, &trace_row_count, run_trace, false},
 };
 
 enum { COMMAND_COUNT = sizeof(commands) / sizeof(commands[0]) };

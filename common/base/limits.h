@@ -112,6 +112,8 @@
     X(rate_cells, 65536, 64, 1 << 24, "cells", "rate-limit cells of a node")                       \
     X(health_cells, 65536, 64, 1 << 24, "cells",                                                   \
       "endpoints whose health the workers of a node share")                                        \
+    X(explain_entries, 4096, 0, 1 << 20, "refusals",                                               \
+      "refusals of the last hour that a worker keeps, 1 KiB each, to explain them; 0: none")       \
     X(graceful_timeout_ms, 30000, 0, 600000, "ms", "drain: how long open requests may go on")      \
     X(shutdown_timeout_ms, 35000, 100, 900000, "ms",                                               \
       "drain: after this the process ends, exit code 6")                                           \

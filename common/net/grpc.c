@@ -268,6 +268,9 @@ size_t grpc_refusal_fields(const struct grpc_refusal *r, struct grpc_refusal_roo
     if (r->rule.size > 0) {
         fields[n++] = h2_field_of(H2_TOKEN_X_TRILANE_RULE, r->rule);
     }
+    if (r->explain.size > 0) {
+        fields[n++] = h2_field_of(H2_TOKEN_X_TRILANE_EXPLAIN, r->explain);
+    }
     if (r->version != 0) {
         fields[n++] =
             h2_field_of(H2_TOKEN_X_TRILANE_VERSION, number_text(r->version, room->version));

@@ -12,7 +12,8 @@
  *
  * A node answers refusals with these headers beside grpc-status and grpc-message: x-trilane-code
  * (the name of the code), x-trilane-rule (the rule that decided), x-trilane-version (the snapshot
- * that it stood in). They are stripped from every request, and set on answers alone.
+ * that it stood in), x-trilane-explain (the refusal's id). They are stripped from every request,
+ * and set on answers alone.
  */
 #pragma once
 
@@ -120,11 +121,12 @@ struct grpc_refusal {
     enum err_code code;
     struct slice sentence; /* empty: err_text() of the code. */
     struct slice rule;     /* the rule that decided; empty: none did. */
+    struct slice explain;  /* the refusal's id, by which a node says more; empty: it has none. */
     uint64_t version;      /* of the snapshot; 0: not known. */
     uint64_t retry_ms;     /* when to try again, said as grpc-retry-pushback-ms; 0: not said. */
 };
 
-enum { GRPC_REFUSAL_FIELDS = 8 };
+enum { GRPC_REFUSAL_FIELDS = 9 };
 
 /* Room for the values that grpc_refusal_fields() makes. */
 struct grpc_refusal_room {

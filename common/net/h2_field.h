@@ -64,7 +64,8 @@ struct nghttp2_rcbuf;
     X(GRPC_RETRY_PUSHBACK, "grpc-retry-pushback-ms", PLAIN)                                        \
     X(X_TRILANE_CODE, "x-trilane-code", PLAIN)                                                     \
     X(X_TRILANE_RULE, "x-trilane-rule", PLAIN)                                                     \
-    X(X_TRILANE_VERSION, "x-trilane-version", PLAIN)
+    X(X_TRILANE_VERSION, "x-trilane-version", PLAIN)                                               \
+    X(X_TRILANE_EXPLAIN, "x-trilane-explain", VARIES)
 
 enum h2_token {
     H2_TOKEN_OTHER,

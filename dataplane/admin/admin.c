@@ -18,8 +18,12 @@
 #include "common/net/loop.h"
 #include "common/telemetry/metrics.h"
 #include "dataplane/admin/dump.h"
+#include "dataplane/admin/trace.h"
 #include "dataplane/apply/apply.h"
 #include "dataplane/request/metrics.h"
+
+/* Refusals that a list shows. */
+enum { TRACES_SHOWN = 100 };
 
 /* An answer, /metrics is the largest; and connections, which are not asked who they are before
  * they have one of the descriptors that callers need. */
@@ -182,16 +186,45 @@ static void get_dump(struct dp_admin *a, struct http1_exchange *x, struct slice 
     respond_json(x, 200, dp_dump_node(&a->config));
 }
 
+static void get_traces(struct dp_admin *a, struct http1_exchange *x, struct slice query)
+{
+    (void)query;
+    respond_json(x, 200, dp_trace_latest(&a->config, TRACES_SHOWN));
+}
+
+static void get_trace(struct dp_admin *a, struct http1_exchange *x, struct slice id)
+{
+    bool found = false;
+    json_t *answer = dp_trace_one(&a->config, id, &found);
+    if (found) {
+        respond_json(x, 200, answer);
+    } else {
+        respond_error(x, FAIL(E_NOT_FOUND));
+    }
+}
+
+/* A path that ends with '/' stands for all that begin so. */
 struct admin_path {
     const char *path;
-    void (*get)(struct dp_admin *a, struct http1_exchange *x, struct slice query);
+    /* 'more' is the query or, where the path ends with '/', what stands behind that. */
+    void (*get)(struct dp_admin *a, struct http1_exchange *x, struct slice more);
     bool open; /* probes ask without a token. */
 };
 
 static const struct admin_path paths[] = {
     {"/health", get_health, true},    {"/healthz", get_health, true}, {"/ready", get_ready, true},
-    {"/metrics", get_metrics, false}, {"/dump", get_dump, false},
+    {"/metrics", get_metrics, false}, {"/dump", get_dump, false},     {"/trace", get_traces, false},
+    {"/trace/", get_trace, false},
 };
+
+static bool is_of(const struct admin_path *p, struct slice path, struct slice query,
+                  struct slice *out_more)
+{
+    struct slice own = slice_str(p->path);
+    bool open_ended = slice_ends(own, SLICE_LIT("/"));
+    *out_more = open_ended ? slice_from(path, own.size) : query;
+    return open_ended ? slice_starts(path, own) : slice_eq(path, own);
+}
 
 static bool is_allowed(const struct dp_admin *a, const struct http1_head *head)
 {
@@ -228,8 +261,9 @@ static void head(struct http1_exchange *x, void *ctx)
     struct dp_admin *a = ctx;
     const struct http1_head *h = http1_exchange_head(x);
     struct slice path = slice_head(h->path, slice_find(h->path, '?'));
+    struct slice more = {0};
     for (size_t i = 0; i < sizeof(paths) / sizeof(paths[0]); i++) {
-        if (!slice_eq(path, slice_str(paths[i].path))) {
+        if (!is_of(&paths[i], path, slice_from(h->path, path.size + 1), &more)) {
             continue;
         }
         if (!slice_eq(h->method, SLICE_LIT("GET")) && !slice_eq(h->method, SLICE_LIT("HEAD"))) {
@@ -239,7 +273,7 @@ static void head(struct http1_exchange *x, void *ctx)
         } else if (!paths[i].open && !is_allowed(a, h)) {
             respond_error(x, FAIL(E_UNAUTHENTICATED));
         } else {
-            paths[i].get(a, x, slice_from(h->path, path.size + 1));
+            paths[i].get(a, x, more);
         }
         return;
     }

@@ -5,12 +5,13 @@
  *     GET /ready[?tenant=T]   200: it serves; 503 with reasons when not.
  *     GET /metrics            Prometheus text, or OpenMetrics where it is accepted.
  *     GET /dump               what the node does now, as JSON.
+ *     GET /trace              the latest refusals; /trace/ID: one, and what decided it.
  *
  * Shape      a thread and a loop of its own: nothing here waits for a worker, or makes one wait.
  * Ownership  the configuration is borrowed until dp_admin_stop().
  * Threads    _start() and _stop(): the node's.
- * Errors     E_IO when the address cannot be had; UNAUTHENTICATED for /metrics and /dump without
- *            the token, where one is set.
+ * Errors     E_IO when the address cannot be had; UNAUTHENTICATED for /metrics, /dump and /trace
+ *            without the token, where one is set.
  */
 #pragma once
 
@@ -23,6 +24,7 @@
 struct bus;
 struct dp_admin;
 struct dp_apply;
+struct dp_refusals;
 struct dp_renewal;
 struct metrics;
 struct metrics_shard;
@@ -41,6 +43,7 @@ struct dp_admin_config {
     size_t worker_count;
     uint64_t (*worker_version)(void *ctx, size_t index);
     size_t (*worker_connections)(void *ctx, size_t index);
+    const struct dp_refusals *(*worker_refusals)(void *ctx, size_t index);
     /* Before a scrape: brings what nobody counts on the way up to date, in the admin's shard. */
     void (*before_scrape)(void *ctx);
     void *ctx;

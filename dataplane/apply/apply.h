@@ -112,5 +112,30 @@ void dp_apply_wake(struct dp_apply *apply);
 
 void dp_apply_status(struct dp_apply *apply, struct dp_apply_status *out);
 
+enum { DP_POSITION_FILE_MAX = 255 };
+
+/* Where a rule or a resource stands in the sources. */
+struct dp_position {
+    enum dp_position_state {
+        DP_POSITION_FOUND,
+        DP_POSITION_ASKED,   /* it is being fetched: ask again. */
+        DP_POSITION_UNKNOWN, /* the sources have no such thing. */
+        DP_POSITION_PAST,    /* the version is not the one that is served. */
+        DP_POSITION_FAILED,  /* they could not be fetched: 'code'; asking again tries again. */
+    } state;
+    enum err_code code;
+    char file[DP_POSITION_FILE_MAX + 1]; /* as it was published; cut to fit. */
+    uint32_t line;
+    uint32_t column;
+};
+
+/*
+ * Looks up where something stood in the sources of a version: a rule by its id, a resource by
+ * "<Kind>/<tenant>/<name>". Positions are fetched when they are first asked for, by the apply
+ * thread; this waits for nobody. Any thread.
+ */
+void dp_apply_position(struct dp_apply *apply, uint64_t version, struct slice key,
+                       struct dp_position *out);
+
 /* The model that was swapped in last, with a reference for the caller; NULL: none. Any thread. */
 struct dp_model *dp_apply_model(struct dp_apply *apply);

@@ -114,11 +114,16 @@ struct dp_apply {
     enum snap_state logged_state;
     enum err_code logged_code;
     uint64_t logged_version;
+    struct snap_set *positions; /* fetched so far, of somebody's asking; NULL: nothing. */
+    size_t positions_at;
 
     struct {
         struct lock lock;
         struct dp_apply_standing standing GUARDED;
-        struct dp_model *model GUARDED; /* a reference. */
+        struct dp_model *model GUARDED;     /* a reference. */
+        struct snap_set *positions GUARDED; /* of one version; NULL: none were fetched. */
+        struct err positions_why GUARDED;   /* why the last asking led to none. */
+        bool positions_wanted GUARDED;
         bool stop GUARDED;
         bool drain GUARDED;
     } shared;
@@ -153,6 +158,12 @@ MUST_CHECK struct err dp_fetch_chunks(struct dp_apply *a, struct dp_apply_turn *
 void dp_fetch_drop(struct dp_apply *a);
 /* The target is served: what was pushed of it, and before it, is let go. */
 void dp_fetch_forget(struct dp_apply *a, const struct dp_apply_turn *t);
+
+/* ---- positions.c ---- */
+
+/* Goes on fetching what is asked for; true: there is more to do. */
+bool dp_positions_go_on(struct dp_apply *a);
+void dp_positions_free(struct dp_apply *a);
 
 /* ---- thread.c ---- */
 

@@ -59,10 +59,10 @@ static void sooner(uint64_t *until_ns, uint64_t at_ns)
     }
 }
 
-static void sleep_until_due(struct dp_apply *a)
+static void sleep_until_due(struct dp_apply *a, bool busy)
 {
     uint64_t now_ns = clock_mono_ns();
-    uint64_t until_ns = now_ns + DP_TICK_NS;
+    uint64_t until_ns = busy ? now_ns : now_ns + DP_TICK_NS;
     sooner(&until_ns, a->retry_ns);
     sooner(&until_ns, a->good_ns);
     sooner(&until_ns, a->hint != NULL ? a->hint_ns : 0);
@@ -200,7 +200,7 @@ static void *thread_main(void *ctx)
         (void)dp_model_bin_sweep(a->bin);
         dp_standing_update(a);
         dp_standing_report(a, now_ns);
-        sleep_until_due(a);
+        sleep_until_due(a, dp_positions_go_on(a));
     }
     a->report_due = true;
     a->report_rest_ns = 0; /* the last word does not wait. */
@@ -305,6 +305,7 @@ void dp_apply_stop(struct dp_apply *apply)
     wake(apply);
     CHECK(pthread_join(apply->thread, NULL) == 0);
     dp_feed_free(&apply->feed);
+    dp_positions_free(apply);
     struct err e = disk_mark_stopped(apply->disk);
     if (!err_ok(e)) {
         LOG(LOG_WARN, "apply", "stop-not-marked", LOG_ERR(e));

@@ -95,6 +95,7 @@ void canon_output_fail(struct canon_output *out, struct err why, struct slice se
             .code = why.code,
             .sentence = sentence,
             .rule = why.code == E_POLICY_DENIED ? rq->verdict.rule : (struct slice){0},
+            .explain = dp_request_explain(rq),
             .version = dp_model_version(rq->model)};
         grpc_refuse(rq->stream, &refusal);
         rq->grpc_status = err_grpc_status(why.code);

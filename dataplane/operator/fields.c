@@ -32,6 +32,7 @@ static bool goes_on(const struct dp_request *rq, const struct h2_field *field)
     case H2_TOKEN_X_TRILANE_CODE:
     case H2_TOKEN_X_TRILANE_RULE:
     case H2_TOKEN_X_TRILANE_VERSION:
+    case H2_TOKEN_X_TRILANE_EXPLAIN:
         return false; /* said anew by us, or never believed. */
     case H2_TOKEN_AUTHORIZATION:
         return rq->in.spiffe.size > 0; /* a token that was for us stays here. */

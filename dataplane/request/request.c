@@ -291,6 +291,10 @@ static enum dp_step_next step_account(struct dp_request *rq)
 {
     net_timer_cancel(rq->pool->loop, &rq->deadline_timer);
     dp_request_metrics_add(rq->pool->metrics, rq);
+    if (!err_ok(rq->err) && !rq->caller_gone) {
+        (void)dp_request_explain(rq); /* has an id from here on, whether it was told or not. */
+        dp_refusals_note(rq->pool->refusals, rq);
+    }
     if (rq->pool->access_log != NULL) {
         dp_access_add(rq->pool->access_log, rq);
     }
@@ -404,6 +408,18 @@ void dp_request_token_over(struct dp_token_hold *hold, enum dp_token_outcome why
         rq->sentence = slice_str(dp_token_outcome_sentence(why));
         rq->lane->abort(rq, FAIL(dp_token_outcome_code(why)));
     }
+}
+
+struct slice dp_request_explain(struct dp_request *rq)
+{
+    if (rq->explain == 0) {
+        rq->explain = dp_refusals_id(rq->pool->refusals);
+    }
+    if (rq->explain == 0) {
+        return (struct slice){0};
+    }
+    dp_refusal_id_format(rq->explain, rq->explain_text);
+    return slice_of(rq->explain_text, DP_REFUSAL_ID_SIZE);
 }
 
 uint64_t dp_request_left_ms(const struct dp_request *rq)

@@ -30,6 +30,7 @@
 #include "dataplane/request/lane.h"
 #include "dataplane/request/policy.h"
 #include "dataplane/request/token.h"
+#include "dataplane/request/refusals.h"
 
 struct buf;
 struct dp_access_log;
@@ -147,11 +148,13 @@ struct dp_request {
     struct slice limit;        /* RATE_LIMITED: which limit; "tokens": of wrong or unknown ones. */
     struct slice sentence;     /* what the refusal says; empty: the text of its code. */
     struct err err;            /* why it failed; E_OK so far. */
-    bool answered;             /* the caller has a first byte of an answer of the lane. */
-    bool forwarding;           /* step forward was reached: the lane ends the request. */
-    bool entering;             /* inside the lane's forward(). */
-    bool over;                 /* the lane ended the request. */
-    bool caller_gone;          /* nobody is there to be answered. */
+    uint64_t explain;          /* the refusal's id; zero: it has none yet. */
+    char explain_text[DP_REFUSAL_ID_SIZE + 1]; /* the same, written. */
+    bool answered;    /* the caller has a first byte of an answer of the lane. */
+    bool forwarding;  /* step forward was reached: the lane ends the request. */
+    bool entering;    /* inside the lane's forward(). */
+    bool over;        /* the lane ended the request. */
+    bool caller_gone; /* nobody is there to be answered. */
 
     /* For the access log and the metrics. */
     uint64_t started_ns;
@@ -173,6 +176,7 @@ struct dp_request_pool {
     struct dp_identity_memo *identities;    /* owned. */
     struct dp_limit_table *limits;          /* borrowed: the node's. */
     struct dp_access_log *access_log;       /* borrowed; NULL: no lines. */
+    struct dp_refusals *refusals;           /* borrowed; NULL: none is kept. */
     struct dp_request_metrics *metrics;     /* borrowed: the worker's. */
     void *lanes[DP_LANE_COUNT];             /* what each lane's start() gave. */
     struct dp_generation *generation;       /* in force; NULL: no snapshot yet. */
@@ -268,6 +272,10 @@ void dp_request_cancel(struct dp_request *rq);
 /* What the caller sent behind the head is broken, and its protocol has told it so: as above, but
  * 'why' is what is counted and logged. */
 void dp_request_break(struct dp_request *rq, struct err why);
+
+/* The id that the caller of a refused request is told: x-trilane-explain. Whoever answers a refusal
+ * asks for it; the same each time. Lives as long as the request; empty: refusals are not kept. */
+struct slice dp_request_explain(struct dp_request *rq);
 
 /* Milliseconds left until the deadline, at least 1. */
 uint64_t dp_request_left_ms(const struct dp_request *rq);

@@ -5,8 +5,10 @@
 #include <string.h>
 
 #include "common/base/check.h"
+#include "common/base/clock.h"
 #include "common/net/grpc.h"
 #include "common/net/grpc_web.h"
+#include "dataplane/request/refusals.h"
 #include "dataplane/request/request.h"
 #include "dataplane/runtime/health.h"
 #include "dataplane/runtime/input.h"
@@ -64,14 +66,37 @@ static const struct dp_lane *find_lane(const struct dp_worker *w, struct slice s
 
 /* ---- answers that are no request of a lane ---- */
 
+/* What no request was made of is kept, too, as far as it is known. */
+static void keep_early(struct dp_worker *w, const struct h2_stream *s, struct dp_refusal *entry)
+{
+    const struct dp_caller_conn *c = h2_conn_user(h2_stream_conn(s));
+    struct slice path = h2_fields_value(h2_stream_fields(s), H2_TOKEN_PATH);
+    entry->time_ms = clock_wall_ms();
+    entry->boot_ms = clock_boot_ns() / 1000000;
+    entry->grpc_status = (int16_t)err_grpc_status((enum err_code)entry->code);
+    entry->http_status = 200;
+    dp_refusal_set(entry, DP_REFUSAL_METHOD, slice_head(path, slice_find(path, '?')));
+    dp_refusal_set(entry, DP_REFUSAL_PEER, slice_str(c->peer));
+    dp_refusals_add(w->refusals, entry);
+}
+
 static void refuse_early(struct dp_worker *w, struct h2_stream *s, enum err_code code)
 {
     dp_worker_count_early(w, "http2", code);
     const struct dp_model *model = dp_request_pool_model(&w->pool);
-    struct grpc_refusal refusal = {
-        .code = code,
+    struct dp_refusal entry = {
+        .id = dp_refusals_id(w->refusals),
+        .code = (int32_t)code,
         .version = model == NULL ? 0 : dp_model_version(model),
     };
+    char id[DP_REFUSAL_ID_SIZE + 1];
+    dp_refusal_id_format(entry.id, id);
+    struct grpc_refusal refusal = {
+        .code = code,
+        .version = entry.version,
+        .explain = entry.id == 0 ? (struct slice){0} : slice_of(id, DP_REFUSAL_ID_SIZE),
+    };
+    keep_early(w, s, &entry);
     grpc_refuse(s, &refusal);
 }
 
@@ -108,6 +133,7 @@ struct grpc_refusal dp_front_refusal(struct dp_request *rq)
         .code = rq->err.code,
         .sentence = sentence,
         .rule = rq->err.code == E_POLICY_DENIED ? rq->verdict.rule : (struct slice){0},
+        .explain = dp_request_explain(rq),
         .version = rq->model == NULL ? 0 : dp_model_version(rq->model),
         .retry_ms = retry_ms,
     };

@@ -5,7 +5,7 @@
  *            answered here. grpc.health.v1.Health is the node's own.
  * Threads    the worker's.
  * Errors     refusals are trailers-only answers with grpc-status, grpc-message, x-trilane-code,
- *            x-trilane-rule and x-trilane-version.
+ *            x-trilane-rule, x-trilane-version and x-trilane-explain.
  * Source     gRPC over HTTP/2 (grpc/grpc, doc/PROTOCOL-HTTP2.md), "Requests".
  */
 #pragma once

@@ -34,14 +34,18 @@ static unsigned refusal_status(const struct dp_request *rq)
                                                          : (unsigned)err_http_status(rq->err.code);
 }
 
-static size_t refusal_fields(const struct dp_request *rq, char version[24], char retry[24],
+static size_t refusal_fields(struct dp_request *rq, char version[24], char retry[24],
                              struct http1_field *out)
 {
+    struct slice explain = dp_request_explain(rq);
     size_t n = 0;
     out[n++] = (struct http1_field){SLICE_LIT("content-type"), SLICE_LIT("application/json")};
     out[n++] = (struct http1_field){SLICE_LIT("x-trilane-code"), slice_str(err_name(rq->err.code))};
     if (rq->err.code == E_POLICY_DENIED && rq->verdict.rule.size > 0) {
         out[n++] = (struct http1_field){SLICE_LIT("x-trilane-rule"), rq->verdict.rule};
+    }
+    if (explain.size > 0) {
+        out[n++] = (struct http1_field){SLICE_LIT("x-trilane-explain"), explain};
     }
     if (rq->model != NULL) {
         (void)snprintf(version, 24, "%" PRIu64, dp_model_version(rq->model));
@@ -60,7 +64,7 @@ static size_t refusal_fields(const struct dp_request *rq, char version[24], char
 }
 
 /* Texts of ERR_LIST, and names of resources: nothing in them needs escaping. */
-static struct err refusal_body(const struct dp_request *rq, struct buf *out)
+static struct err refusal_body(struct dp_request *rq, struct buf *out)
 {
     enum err_code code = rq->err.code;
     TRY(buf_addf(out, "{\"code\":\"%s\",\"message\":\"%s\",\"fix\":\"%s\"", err_name(code),
@@ -70,6 +74,10 @@ static struct err refusal_body(const struct dp_request *rq, struct buf *out)
     }
     if (code == E_RATE_LIMITED) {
         TRY(buf_addf(out, ",\"limit\":\"%.*s\"", SLICE_ARG(rq->limit)));
+    }
+    struct slice explain = dp_request_explain(rq);
+    if (explain.size > 0) {
+        TRY(buf_addf(out, ",\"explain\":\"%.*s\"", SLICE_ARG(explain)));
     }
     if (rq->model != NULL) {
         TRY(buf_addf(out, ",\"version\":%" PRIu64, dp_model_version(rq->model)));
@@ -82,7 +90,7 @@ static void refuse(struct dp_request *rq)
     CHECK(rq->exchange != NULL);
     char version[24];
     char retry[24];
-    struct http1_field fields[6];
+    struct http1_field fields[7];
     size_t count = refusal_fields(rq, version, retry, fields);
     auto_buf struct buf body = BUF_MAX(REFUSAL_BODY_MAX);
     unsigned status = refusal_status(rq);

@@ -5,7 +5,7 @@
  *            /v1/fetch alike.
  * Threads    the worker's.
  * Errors     {"code", "message", "fix"}, and "rule", "limit", "version" where there is one, with
- *            the HTTP status of the code; x-trilane-code, -rule, -version.
+ *            the HTTP status of the code; x-trilane-code, -rule, -version, -explain.
  * Source     RFC 9110, RFC 9112.
  */
 #pragma once

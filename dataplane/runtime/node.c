@@ -117,6 +117,12 @@ static size_t worker_connections(void *ctx, size_t index)
     return dp_spread_count(n->spread, index);
 }
 
+static const struct dp_refusals *worker_refusals(void *ctx, size_t index)
+{
+    struct dp_node *n = ctx;
+    return n->workers[index].refusals;
+}
+
 static void adopted(void *ctx)
 {
     struct dp_node *n = ctx;
@@ -401,6 +407,7 @@ static struct err start_admin(struct dp_node *n, struct buf *message)
         .worker_count = n->worker_count,
         .worker_version = worker_version,
         .worker_connections = worker_connections,
+        .worker_refusals = worker_refusals,
         .before_scrape = before_scrape,
         .ctx = n,
     };

@@ -68,7 +68,9 @@ static struct err init_pool(struct dp_worker *w)
     if (c->access != NULL) {
         TRY(dp_access_log_new(c->access, &w->access));
     }
+    TRY(dp_refusals_new((size_t)limits.explain_entries, &w->refusals));
     TRY(dp_request_pool_init(&w->pool, w->loop, c->limits, w->access, w->metrics));
+    w->pool.refusals = w->refusals;
     w->pool_ready = true;
     return OK;
 }
@@ -171,6 +173,7 @@ void dp_worker_free(struct dp_worker *w)
         dp_access_log_free(w->access);
     }
     dp_request_metrics_free(w->metrics);
+    dp_refusals_free(w->refusals);
     net_loop_free(w->loop);
     h2_env_free(w->h2);
     dp_worker_tls_unref(&w->tls);

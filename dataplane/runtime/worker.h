@@ -82,6 +82,7 @@ struct dp_worker {
     struct metrics_shard *shard;
     struct dp_request_metrics *metrics;
     struct dp_access_log *access;
+    struct dp_refusals *refusals; /* read by the admin's thread, too. */
     struct dp_request_pool pool;
     struct dp_lane_host host;
     struct dp_mailbox mailbox;

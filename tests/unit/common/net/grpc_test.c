@@ -160,13 +160,16 @@ static void refusals_carry_their_details(void **state)
     struct grpc_refusal full = {.code = E_POLICY_DENIED,
                                 .sentence = SLICE_LIT("no\n"),
                                 .rule = SLICE_LIT("r1"),
+                                .explain = SLICE_LIT("0123456789ab"),
                                 .version = UINT64_MAX,
                                 .retry_ms = 40};
     assert_int_equal(grpc_refusal_fields(&full, &room, fields), GRPC_REFUSAL_FIELDS);
     assert_true(slice_eq(fields[3].value, SLICE_LIT("no%0A")));
-    assert_true(slice_eq(fields[6].value, SLICE_LIT("18446744073709551615")));
-    assert_true(slice_eq(fields[7].name, SLICE_LIT("grpc-retry-pushback-ms")));
-    assert_true(slice_eq(fields[7].value, SLICE_LIT("40")));
+    assert_true(slice_eq(fields[6].name, SLICE_LIT("x-trilane-explain")));
+    assert_true(slice_eq(fields[6].value, SLICE_LIT("0123456789ab")));
+    assert_true(slice_eq(fields[7].value, SLICE_LIT("18446744073709551615")));
+    assert_true(slice_eq(fields[8].name, SLICE_LIT("grpc-retry-pushback-ms")));
+    assert_true(slice_eq(fields[8].value, SLICE_LIT("40")));
 }
 
 int main(void)

@@ -9,11 +9,14 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "common/base/clock.h"
 #include "common/net/addr.h"
 #include "common/snapshot/disk.h"
 #include "dataplane/admin/ask.h"
+#include "dataplane/admin/show.h"
 #include "dataplane/apply/apply.h"
 #include "dataplane/request/metrics.h"
+#include "dataplane/request/refusals.h"
 
 #include "tests/support/cmocka.h"
 #include "tests/support/ports.h"
@@ -28,6 +31,7 @@ struct world {
     struct metrics *metrics;
     struct dp_apply *apply;
     struct dp_admin *admin;
+    struct dp_refusals *refusals[2];
     unsigned scrapes;
 };
 
@@ -68,6 +72,12 @@ static size_t worker_connections(void *ctx, size_t index)
 {
     (void)ctx;
     return index + 70;
+}
+
+static const struct dp_refusals *worker_refusals(void *ctx, size_t index)
+{
+    (void)ctx;
+    return w.refusals[index];
 }
 
 static void before_scrape(void *ctx)
@@ -122,6 +132,9 @@ static void start(bool with_disk, const char *token)
         .shard = metrics_shard(w.metrics, 0),
     };
     assert_true(err_ok(dp_apply_start(&apply, &w.apply)));
+    for (size_t i = 0; i < 2; i++) {
+        assert_true(err_ok(dp_refusals_new(16, &w.refusals[i])));
+    }
     set_address(test_free_port());
     struct dp_admin_config admin = {
         .address = w.address,
@@ -134,6 +147,7 @@ static void start(bool with_disk, const char *token)
         .worker_count = 2,
         .worker_version = worker_version,
         .worker_connections = worker_connections,
+        .worker_refusals = worker_refusals,
         .before_scrape = before_scrape,
     };
     assert_true(err_ok(dp_admin_start(&admin, &w.admin)));
@@ -150,6 +164,8 @@ static int remove_entry(const char *path, const struct stat *s, int flag, struct
 static void stop(void)
 {
     dp_admin_stop(w.admin);
+    dp_refusals_free(w.refusals[0]);
+    dp_refusals_free(w.refusals[1]);
     dp_apply_stop(w.apply);
     dp_apply_free(w.apply);
     metrics_free(w.metrics);
@@ -230,6 +246,64 @@ static void a_token_is_asked_for(void **state)
     expect("/metrics", TOKEN "-and-more", E_UNAUTHENTICATED, "UNAUTHENTICATED");
     expect("/metrics", TOKEN, E_OK, "trilane_snapshot_version");
     expect("/dump", TOKEN, E_OK, "\"node\": \"node-1\"");
+    expect("/trace", "", E_UNAUTHENTICATED, "UNAUTHENTICATED");
+    expect("/trace/000000000001", "", E_UNAUTHENTICATED, "UNAUTHENTICATED");
+    expect("/trace", TOKEN, E_OK, "\"refusals\": []");
+    stop();
+}
+
+/* Of 'version', refused by a rule; 'minutes' ago. */
+static void refuse(size_t worker, uint64_t id, uint64_t version, unsigned minutes)
+{
+    struct dp_refusal entry = {.id = id,
+                               .time_ms = 1767225600123,
+                               .boot_ms = clock_boot_ns() / 1000000 - minutes * UINT64_C(60000),
+                               .version = version,
+                               .code = E_POLICY_DENIED,
+                               .grpc_status = 7,
+                               .http_status = 200};
+    dp_refusal_set(&entry, DP_REFUSAL_CALLER, SLICE_LIT("acme/web"));
+    dp_refusal_set(&entry, DP_REFUSAL_RULE, SLICE_LIT("acme/orders/nobody"));
+    dp_refusals_add(w.refusals[worker], &entry);
+}
+
+static void show(const char *id, enum dp_show_format format, enum err_code code, const char *wanted)
+{
+    auto_buf struct buf out = BUF_MAX(1 << 20);
+    auto_buf struct buf message = BUF_MAX(4096);
+    const struct dp_show_trace asked = {
+        .servers = slice_str(w.address), .id = slice_str(id), .format = format};
+    struct err e = dp_show_trace(&asked, &out, &message);
+    assert_string_equal(err_name(e.code), err_name(code));
+    const char *text = "";
+    assert_true(err_ok(buf_cstr(code == E_OK ? &out : &message, &text)));
+    if (strstr(text, wanted) == NULL) {
+        fail_msg("%s: no %s in %s", id, wanted, text);
+    }
+}
+
+static void a_refusal_is_explained(void **state)
+{
+    (void)state;
+    start(/* with_disk= */ true, "");
+    wait_for_model();
+    refuse(0, 1, 4, 0);
+    refuse(1, 2, 3, 30);
+    refuse(1, 3, 4, 61);
+    /* Positions are in the bucket alone, and there is none: that is said once, then tried again. */
+    expect("/trace/000000000001", "", E_OK, "\"state\": \"asked\"");
+    show("000000000001", DP_SHOW_JSON, E_OK, "\"code\": \"UNAVAILABLE\"");
+    show("000000000001", DP_SHOW_TABLE, E_OK, "rule         acme/orders/nobody\n");
+    show("000000000001", DP_SHOW_TABLE, E_OK, "stands in    could not be fetched now");
+    show("000000000001", DP_SHOW_YAML, E_OK, "caller: \"acme/web\"\n");
+    show("000000000001", DP_SHOW_YAML, E_OK, "position:\n  of: \"acme/orders/nobody\"\n");
+    show("000000000002", DP_SHOW_TABLE, E_OK, "of a version that is served no more");
+    show("000000000002", DP_SHOW_JSON, E_OK, "\"time\": \"2026-01-01T00:00:00.123Z\"");
+    show("000000000003", DP_SHOW_TABLE, E_NOT_FOUND, "older than an hour");
+    show("none", DP_SHOW_TABLE, E_USAGE, "is no id");
+    show("", DP_SHOW_TABLE, E_OK, "000000000001  POLICY_DENIED         acme/web");
+    show("", DP_SHOW_YAML, E_OK, "total: 3\nrefusals:\n  -\n    id: \"000000000001\"\n");
+    expect("/trace/", "", E_NOT_FOUND, "NOT_FOUND");
     stop();
 }
 
@@ -249,9 +323,8 @@ static void nobody_answers(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(without_a_snapshot),
-        cmocka_unit_test(with_a_snapshot),
-        cmocka_unit_test(a_token_is_asked_for),
+        cmocka_unit_test(without_a_snapshot),   cmocka_unit_test(with_a_snapshot),
+        cmocka_unit_test(a_token_is_asked_for), cmocka_unit_test(a_refusal_is_explained),
         cmocka_unit_test(nobody_answers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

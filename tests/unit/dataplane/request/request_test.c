@@ -31,6 +31,7 @@ static struct {
     struct dp_limit_table *limits;
     struct net_loop *loop;
     struct dp_request_pool pool;
+    struct dp_refusals *refusals;
     uint64_t version;
     enum forward forward;
     enum err_code route_code;
@@ -41,6 +42,7 @@ static struct {
     uint64_t moved_ns;
     char steps[256]; /* what the lane and the front were asked, in order. */
     unsigned refused;
+    char explain[DP_REFUSAL_ID_SIZE + 1]; /* what the last refused one was told. */
     unsigned ended;
     bool ended_once;
     enum err_code code; /* of the request that ended last. */
@@ -126,6 +128,10 @@ static void front_refuse(struct dp_request *rq)
     step("refuse");
     assert_false(rq->answered);
     assert_int_not_equal(rq->err.code, E_OK);
+    struct slice explain = dp_request_explain(rq);
+    assert_int_equal(explain.size, DP_REFUSAL_ID_SIZE);
+    assert_true(slice_eq(dp_request_explain(rq), explain));
+    (void)snprintf(w.explain, sizeof(w.explain), "%.*s", SLICE_ARG(explain));
     w.refused++;
 }
 
@@ -154,6 +160,8 @@ static int set_up(void **state)
     assert_true(err_ok(dp_limit_table_new(64, &w.limits)));
     assert_true(err_ok(net_loop_new(&w.loop)));
     assert_true(err_ok(dp_request_pool_init(&w.pool, w.loop, w.limits, NULL, w.request_metrics)));
+    assert_true(err_ok(dp_refusals_new(64, &w.refusals)));
+    w.pool.refusals = w.refusals;
     return 0;
 }
 
@@ -162,6 +170,7 @@ static int tear_down(void **state)
     (void)state;
     assert_null(w.pool.open);
     dp_request_pool_free(&w.pool);
+    dp_refusals_free(w.refusals);
     net_loop_free(w.loop);
     dp_limit_table_free(w.limits);
     dp_request_metrics_free(w.request_metrics);
@@ -220,6 +229,17 @@ static int64_t counted(enum err_code code)
     return metrics_value(w.metrics, metrics_series(w.metrics, DP_METRIC_REQUESTS, labels));
 }
 
+/* What the caller was told leads to what is kept. */
+static void expect_kept(enum err_code code)
+{
+    uint64_t id = 0;
+    struct dp_refusal entry;
+    assert_true(dp_refusal_id_parse(slice_str(w.explain), &id));
+    assert_true(dp_refusals_find(w.refusals, id, &entry));
+    assert_int_equal(entry.code, code);
+    assert_true(slice_eq(dp_refusal_text(&entry, DP_REFUSAL_LANE), SLICE_LIT("operator")));
+}
+
 /* The request is refused before the lane had it, by these steps. */
 static void expect_refusal(const struct ask *ask, enum err_code code, const char *steps)
 {
@@ -233,6 +253,7 @@ static void expect_refusal(const struct ask *ask, enum err_code code, const char
     assert_int_equal(w.ended, ended + 1);
     assert_int_equal(counted(code), before + 1);
     assert_int_equal(w.pool.open_count, 0);
+    expect_kept(code);
 }
 
 /* ---- tests ---- */
@@ -311,6 +332,7 @@ static void a_caller_that_leaves_is_not_answered(void **state)
     dp_request_cancel(run(&(struct ask){0}));
     assert_string_equal(w.steps, "route forward abort ended");
     assert_int_equal(counted(E_CANCELLED), 1);
+    assert_int_equal(dp_refusals_count(w.refusals), 0); /* nobody refused it. */
 }
 
 static void a_deadline_aborts_and_is_disarmed(void **state)
