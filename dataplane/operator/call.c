@@ -625,7 +625,8 @@ static void fail(struct op_call *call, struct err why)
             .code = why.code,
             .sentence = rq->sentence,
             .rule = why.code == E_POLICY_DENIED ? rq->verdict.rule : (struct slice){0},
-            .version = dp_model_version(rq->model)};
+            .version = dp_model_version(rq->model),
+            .explain = dp_request_explain(rq)};
         dp_caller_refuse(call->caller, &refusal);
         rq->grpc_status = err_grpc_status(why.code);
     }
