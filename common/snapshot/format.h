@@ -119,7 +119,8 @@ enum {
     X(8, RETRIES, "a method is retried or hedged")                                                 \
     X(9, MIRRORS, "a route's requests are mirrored")                                               \
     X(10, ISSUERS, "tokens of an issuer prove who calls")                                          \
-    X(11, CORS, "a route says which pages may call through a browser")
+    X(11, CORS, "a route says which pages may call through a browser")                             \
+    X(12, SERVICE_DESCRIPTORS, "a service has descriptors, for reflection")
 
 #define CAPABILITY_ENUM_(bit, name, text) CAPABILITY_##name = 1 << (bit),
 enum snap_capability { CAPABILITY_NONE = 0, CAPABILITY_LIST(CAPABILITY_ENUM_) };

@@ -95,6 +95,7 @@ static const struct {
     {STREAM_LIMITS, "", &trilane__parts__v1__limit_target__descriptor},
     {STREAM_TRANSPORT, "", &trilane__parts__v1__transport__descriptor},
     {STREAM_EGRESS, "", &trilane__parts__v1__egress_part__descriptor},
+    {STREAM_SCHEMAS, "service/", &trilane__parts__v1__service_descriptors__descriptor},
     {STREAM_SCHEMAS, "", &trilane__parts__v1__schema__descriptor},
     {STREAM_BUS, "", &trilane__parts__v1__topic_part__descriptor},
     {STREAM_POSITIONS, "", &trilane__parts__v1__position__descriptor},

@@ -129,6 +129,7 @@ static MUST_CHECK struct err compile_parts(struct cp_compiler *c)
     TRY(cp_compile_transport(c));
     TRY(cp_compile_egress(c));
     TRY(cp_compile_schemas(c));
+    TRY(cp_compile_descriptors(c));
     TRY(cp_compile_bus(c));
     TRY(cp_compile_positions(c));
     if (c->diags->count + c->diags->dropped > 0) {

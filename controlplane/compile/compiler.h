@@ -156,6 +156,7 @@ MUST_CHECK struct err cp_compile_limits(struct cp_compiler *c);
 MUST_CHECK struct err cp_compile_transport(struct cp_compiler *c);
 MUST_CHECK struct err cp_compile_egress(struct cp_compiler *c);
 MUST_CHECK struct err cp_compile_schemas(struct cp_compiler *c);
+MUST_CHECK struct err cp_compile_descriptors(struct cp_compiler *c);
 MUST_CHECK struct err cp_compile_bus(struct cp_compiler *c);
 MUST_CHECK struct err cp_compile_positions(struct cp_compiler *c);
 MUST_CHECK struct err cp_compile_inventory(struct cp_compiler *c);

@@ -559,15 +559,23 @@ static MUST_CHECK struct err check_profiles(struct checking *c)
     return OK;
 }
 
-static MUST_CHECK struct err take_descriptor(struct checking *c, struct cp_topic *topic)
+/* Where a resource says its descriptor set. */
+struct descriptor_place {
+    struct cp_meta *meta;
+    const struct cp_text *inl;
+    const struct cp_text *path;
+};
+
+static MUST_CHECK struct err
+take_descriptor(struct checking *c, const struct descriptor_place *place, struct slice *out_set)
 {
-    const struct cp_text *inl = &topic->descriptor_inline;
-    const struct cp_text *path = &topic->descriptor_file;
+    const struct cp_text *inl = place->inl;
+    const struct cp_text *path = place->path;
     if (inl->text.size > 0 && path->text.size > 0) {
         return OK; /* that was refused: which of them is meant nobody knows */
     }
     if (inl->text.size > 0) {
-        return cp_form_base64(inl->text, &c->model->arena, &topic->descriptor_set);
+        return cp_form_base64(inl->text, &c->model->arena, out_set);
     }
     if (path->text.size == 0) {
         return OK;
@@ -576,10 +584,10 @@ static MUST_CHECK struct err take_descriptor(struct checking *c, struct cp_topic
     const struct cp_source_file *file = NULL;
     TRY(cp_check_path(c->model, path->at.file, path->text, &name, &file));
     if (file != NULL) {
-        topic->descriptor_set = file->bytes;
+        *out_set = file->bytes;
         return OK;
     }
-    topic->meta.faulty = true;
+    place->meta->faulty = true;
     if (cp_source_is_unread(c->model->set, name)) {
         return OK; /* it is there, and what is wrong with it was said */
     }
@@ -595,12 +603,26 @@ static MUST_CHECK struct err take_descriptor(struct checking *c, struct cp_topic
     return OK;
 }
 
+static MUST_CHECK struct err check_service_descriptors(struct checking *c)
+{
+    const struct cp_resources *all = &c->model->of[CP_KIND_SERVICE];
+    for (size_t i = 0; i < all->count; i++) {
+        struct cp_service *service = (struct cp_service *)all->items[i];
+        const struct descriptor_place place = {&service->meta, &service->descriptor_inline,
+                                               &service->descriptor_file};
+        TRY(take_descriptor(c, &place, &service->descriptor_set));
+    }
+    return OK;
+}
+
 static MUST_CHECK struct err check_topics(struct checking *c)
 {
     const struct cp_resources *all = &c->model->of[CP_KIND_TOPIC];
     for (size_t i = 0; i < all->count; i++) {
         struct cp_topic *topic = (struct cp_topic *)all->items[i];
-        TRY(take_descriptor(c, topic));
+        const struct descriptor_place place = {&topic->meta, &topic->descriptor_inline,
+                                               &topic->descriptor_file};
+        TRY(take_descriptor(c, &place, &topic->descriptor_set));
         uint64_t major = 0;
         struct slice text = slice_head(topic->version.text, slice_find(topic->version.text, '.'));
         if (text.size > 0 && (!slice_to_u64(text, &major) || major != topic->major)) {
@@ -627,6 +649,7 @@ static MUST_CHECK struct err check_all(struct checking *c, struct map *seen)
     }
     check_environment(c);
     TRY(check_services(c, seen));
+    TRY(check_service_descriptors(c));
     TRY(check_policies(c));
     TRY(check_profiles(c));
     TRY(cp_check_issuers(c->model, c->diags));

@@ -528,6 +528,21 @@ static const struct cp_field retry_budget_fields[] = {
 };
 static const struct cp_shape retry_budget_shape = {SHAPE(retry_budget_fields, struct cp_service)};
 
+static const struct cp_field service_descriptor_fields[] = {
+    {.name = "file",
+     .type = CP_TYPE_TEXT,
+     .form = CP_FORM_FILE,
+     .offset = offsetof(struct cp_service, descriptor_file),
+     .help = "File made by protoc --include_imports --descriptor_set_out."},
+    {.name = "inline",
+     .type = CP_TYPE_TEXT,
+     .form = CP_FORM_BASE64,
+     .offset = offsetof(struct cp_service, descriptor_inline),
+     .help = "The same bytes in base64."},
+};
+static const struct cp_shape service_descriptor_shape = {
+    SHAPE(service_descriptor_fields, struct cp_service), .one_of = "file|inline"};
+
 static const struct cp_field service_fields[] = {
     {.name = "traits",
      .type = CP_TYPE_PAIRS,
@@ -598,6 +613,12 @@ static const struct cp_field service_fields[] = {
      .shape = &retry_budget_shape,
      .flat = true,
      .help = "What trying more than once may cost."},
+    {.name = "descriptorSet",
+     .type = CP_TYPE_OBJECT,
+     .shape = &service_descriptor_shape,
+     .flat = true,
+     .help = "Descriptor set that defines its gRPC services and all that they use: nodes answer "
+             "grpc.reflection from it, and know which methods stream."},
 };
 
 /* ---- Route ---- */

@@ -147,6 +147,9 @@ void cp_leaf_renew(struct cp_leaf *leaf, uint32_t file)
         if (meta->kind == CP_KIND_ISSUER) {
             ((struct cp_issuer *)meta)->jwks = (struct slice){0};
         }
+        if (meta->kind == CP_KIND_SERVICE) {
+            ((struct cp_service *)meta)->descriptor_set = (struct slice){0};
+        }
         if (leaf->file != file) {
             move_resource(meta, file);
         }

@@ -266,6 +266,9 @@ struct cp_service {
     struct cp_sla sla;
     struct cp_methods methods;
     struct cp_retry_budget retry_budget;
+    struct cp_text descriptor_file;
+    struct cp_text descriptor_inline; /* base64. */
+    struct slice descriptor_set;      /* its bytes, from either; ptr NULL: none is given. */
 };
 
 struct cp_header_match {

@@ -1,6 +1,8 @@
 /* decode: see decode.h. */
 #include "dataplane/apply/decode.h"
 
+#include <stdlib.h>
+
 struct err dp_decode_strings(struct arena *arena, char *const *strings, size_t count,
                              struct slice **out)
 {
@@ -14,4 +16,14 @@ struct err dp_decode_strings(struct arena *arena, char *const *strings, size_t c
     }
     *out = list;
     return OK;
+}
+
+static int name_cmp(const void *x, const void *y)
+{
+    return slice_cmp(*(const struct slice *)x, *(const struct slice *)y);
+}
+
+bool dp_decode_has(const struct slice *sorted, size_t count, struct slice name)
+{
+    return count > 0 && bsearch(&name, sorted, count, sizeof(*sorted), name_cmp) != NULL;
 }

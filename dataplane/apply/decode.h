@@ -8,6 +8,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "common/base/arena.h"
@@ -24,6 +25,9 @@
 
 /* Partitions of the bus that a node handles. */
 enum { DP_PARTITIONS_MAX = 4096 };
+
+/* Whether a sorted list has the name. */
+bool dp_decode_has(const struct slice *sorted, size_t count, struct slice name);
 
 /* A sorted list of strings as slices. */
 MUST_CHECK struct err dp_decode_strings(struct arena *arena, char *const *strings, size_t count,

@@ -424,6 +424,11 @@ static struct err judge_cluster(const struct dp_model *model, const struct dp_pa
     return judge_transport(model, part->as.cluster.transport);
 }
 
+static struct err judge_descriptors(const struct dp_model *model, const struct dp_part *part)
+{
+    return dp_model_cluster(model, part->key) == NULL ? FAIL(E_PART_MALFORMED) : OK;
+}
+
 static struct err judge_routes(const struct dp_model *model, const struct dp_part *part)
 {
     const struct dp_route_group *group = &part->as.routes;
@@ -494,6 +499,7 @@ static const struct link {
     [DP_PART_LIMITS] = {NULL, NULL, NULL, false},
     [DP_PART_SCHEMA] = {NULL, NULL, NULL, true},
     [DP_PART_CLUSTER] = {add_cluster, take_cluster, judge_cluster, true},
+    [DP_PART_DESCRIPTORS] = {NULL, NULL, judge_descriptors, false},
     [DP_PART_ROUTES] = {add_routes, take_routes, judge_routes, false},
     [DP_PART_TOPIC] = {add_topic, take_topic, judge_topic, false},
     [DP_PART_EGRESS] = {add_egress, take_egress, judge_egress, false},

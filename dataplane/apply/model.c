@@ -189,6 +189,56 @@ const struct dp_limit_target *dp_model_limits(const struct dp_model *model,
     return part == NULL ? NULL : part->as.limits;
 }
 
+struct visit {
+    struct err (*name)(void *ctx, struct slice name);
+    struct err (*descriptors)(void *ctx, const struct dp_descriptors *d);
+    void *ctx;
+};
+
+static struct err visit_name(void *ctx, struct slice key, void *value)
+{
+    const struct visit *v = ctx;
+    (void)value;
+    return v->name(v->ctx, key);
+}
+
+struct err dp_model_each_grpc_service(const struct dp_model *model,
+                                      struct err (*visit)(void *ctx, struct slice name), void *ctx)
+{
+    struct visit v = {.name = visit, .ctx = ctx};
+    return trie_walk(&model->grpc_services, visit_name, &v);
+}
+
+const struct dp_descriptors *dp_model_descriptors(const struct dp_model *model,
+                                                  struct slice cluster)
+{
+    const struct dp_part *part = find(model, DP_PART_DESCRIPTORS, cluster);
+    return part == NULL ? NULL : &part->as.descriptors;
+}
+
+static struct err visit_descriptors(void *ctx, struct slice key, void *value)
+{
+    const struct visit *v = ctx;
+    const struct dp_part *part = value;
+    (void)key;
+    return v->descriptors(v->ctx, &part->as.descriptors);
+}
+
+struct err dp_model_each_descriptors(const struct dp_model *model,
+                                     struct err (*visit)(void *ctx, const struct dp_descriptors *d),
+                                     void *ctx)
+{
+    struct visit v = {.descriptors = visit, .ctx = ctx};
+    return trie_walk(&model->parts[DP_PART_DESCRIPTORS], visit_descriptors, &v);
+}
+
+bool dp_model_method_streams(const struct dp_model *model, const struct dp_cluster *cluster,
+                             struct slice path)
+{
+    const struct dp_descriptors *d = dp_model_descriptors(model, cluster->target.id);
+    return d != NULL && dp_decode_has(d->streams, d->stream_count, path);
+}
+
 bool dp_model_has_grpc_service(const struct dp_model *model, struct slice name)
 {
     return trie_get(&model->grpc_services, name) != NULL;

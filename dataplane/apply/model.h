@@ -285,6 +285,27 @@ struct dp_topic {
     uint32_t payload_bytes; /* never zero. */
 };
 
+/* A file of descriptors that a service published. */
+struct dp_descriptor_file {
+    struct slice name;
+    struct slice bytes;          /* google.protobuf.FileDescriptorProto. */
+    const struct slice *imports; /* names of files beside it; sorted. */
+    size_t import_count;
+    const struct slice *symbols; /* full names of what it defines; sorted. */
+    size_t symbol_count;
+};
+
+/* What a cluster's gRPC services are. */
+struct dp_descriptors {
+    struct slice cluster;                   /* for dp_model_cluster(). */
+    const struct dp_descriptor_file *files; /* by name, ascending. */
+    size_t file_count;
+    const struct slice *methods; /* "/package.Service/Method"; sorted. */
+    size_t method_count;
+    const struct slice *streams; /* of these, those that stream either way; sorted. */
+    size_t stream_count;
+};
+
 /* A group of destinations outside. */
 struct dp_egress {
     struct dp_target target;
@@ -400,6 +421,25 @@ const struct dp_limit_target *dp_model_limits(const struct dp_model *model,
 
 /* Whether some cluster registers this full gRPC service name; for grpc.health.v1. */
 bool dp_model_has_grpc_service(const struct dp_model *model, struct slice name);
+
+/* Calls 'visit' for each name that some cluster registers, in no particular order; its first
+ * failure ends the walk. */
+MUST_CHECK struct err dp_model_each_grpc_service(const struct dp_model *model,
+                                                 struct err (*visit)(void *ctx, struct slice name),
+                                                 void *ctx);
+
+/* The descriptors that a cluster's service published; NULL: none. And those of all clusters, as
+ * above. */
+const struct dp_descriptors *dp_model_descriptors(const struct dp_model *model,
+                                                  struct slice cluster);
+MUST_CHECK struct err dp_model_each_descriptors(const struct dp_model *model,
+                                                struct err (*visit)(void *ctx,
+                                                                    const struct dp_descriptors *d),
+                                                void *ctx);
+
+/* Whether a cluster's descriptors say that the method of this path streams. */
+bool dp_model_method_streams(const struct dp_model *model, const struct dp_cluster *cluster,
+                             struct slice path);
 
 /* The topic of "User.v2" or of the full protobuf name. */
 const struct dp_topic *dp_model_topic(const struct dp_model *model, struct slice type);

@@ -686,6 +686,7 @@ static const struct part_row rows[] = {
     {STREAM_LIMITS, DP_PART_LIMITS, "", NULL, build_limits},
     {STREAM_TRANSPORT, DP_PART_TRANSPORT, "", decode_transport, NULL},
     {STREAM_EGRESS, DP_PART_EGRESS, "", decode_egress, NULL},
+    {STREAM_SCHEMAS, DP_PART_DESCRIPTORS, "service/", dp_part_decode_descriptors, NULL},
     {STREAM_SCHEMAS, DP_PART_SCHEMA, "", decode_schema, NULL},
     {STREAM_BUS, DP_PART_TOPIC, "", decode_topic, NULL},
 };

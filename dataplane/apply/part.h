@@ -37,6 +37,7 @@ enum dp_part_kind {
     DP_PART_LIMITS,
     DP_PART_SCHEMA,
     DP_PART_CLUSTER,
+    DP_PART_DESCRIPTORS,
     DP_PART_ROUTES,
     DP_PART_TOPIC,
     DP_PART_EGRESS,
@@ -126,6 +127,7 @@ struct dp_part {
         struct schema *schema;           /* owned. */
         struct dp_route_group routes;
         struct dp_cluster cluster;
+        struct dp_descriptors descriptors;
         struct dp_topic topic;
         struct dp_egress_part egress;
         struct slice revoked; /* SPIFFE id, serial, subject, type, or a token's digest. */
@@ -147,6 +149,13 @@ struct dp_part_from {
     const struct dp_environment *environment; /* callers are named in its domains; else unused. */
     struct dp_locality here;                  /* of the node: clusters alone. */
 };
+
+/* ---- descriptors.c ---- */
+
+struct err dp_part_decode_descriptors(struct dp_part *part,
+                                      const struct dp_environment *environment);
+
+/* ---- part.c ---- */
 
 /* Decodes and builds a part; one reference. */
 MUST_CHECK struct err dp_part_new(const struct dp_part_from *from, struct dp_part **out);

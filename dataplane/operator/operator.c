@@ -67,6 +67,15 @@ static struct slice by_weight(const struct dp_route *route, uint64_t draw)
     return route->targets[i].cluster;
 }
 
+/* A stream whose caller sets no deadline, where neither the Route does: it is bounded by silence.
+ */
+static bool lasts(const struct dp_request *rq)
+{
+    return rq->in.timeout.size == 0 && rq->in.timeout_ms.size == 0 && rq->route_timeout_ms == 0 &&
+           rq->transport->idle_timeout_ms != 0 &&
+           dp_model_method_streams(rq->model, rq->cluster, rq->in.path);
+}
+
 static struct err route(struct dp_request *rq)
 {
     const struct dp_route_query query = {.host = rq->in.host,
@@ -89,6 +98,7 @@ static struct err route(struct dp_request *rq)
     rq->route_timeout_ms = found->timeout_ms;
     rq->method = rq->in.path;
     rq->verb = DP_VERB_CALL;
+    rq->unbounded = lasts(rq);
     return OK;
 }
 

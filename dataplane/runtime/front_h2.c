@@ -14,6 +14,7 @@
 #include "dataplane/runtime/input.h"
 #include "dataplane/runtime/port.h"
 #include "dataplane/runtime/web_h2.h"
+#include "dataplane/runtime/reflection.h"
 #include "dataplane/runtime/worker.h"
 
 /* ---- what an exchange is ---- */
@@ -60,6 +61,9 @@ bool dp_grpc_path(struct slice path, struct slice *out_service)
 
 static const struct dp_lane *find_lane(const struct dp_worker *w, struct slice service)
 {
+    if (dp_reflection_serves(service)) {
+        return &dp_reflection_lane;
+    }
     bool is_bus = slice_eq(service, SLICE_LIT("trilane.bus.v1.Bus"));
     return w->config->lanes[is_bus ? DP_LANE_CANONICAL : DP_LANE_OPERATOR];
 }

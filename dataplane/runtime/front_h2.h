@@ -2,7 +2,7 @@
  * front_h2: gRPC callers over HTTP/2.
  *
  * Shape      a stream becomes a dp_request of the lane that its path names; what is no gRPC is
- *            answered here. grpc.health.v1.Health is the node's own.
+ *            answered here. grpc.health.v1.Health and grpc.reflection are the node's own.
  * Threads    the worker's.
  * Errors     refusals are trailers-only answers with grpc-status, grpc-message, x-trilane-code,
  *            x-trilane-rule, x-trilane-version and x-trilane-explain.
