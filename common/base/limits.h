@@ -117,6 +117,8 @@
     X(graceful_timeout_ms, 30000, 0, 600000, "ms", "drain: how long open requests may go on")      \
     X(shutdown_timeout_ms, 35000, 100, 900000, "ms",                                               \
       "drain: after this the process ends, exit code 6")                                           \
+    X(handover_timeout_ms, 30000, 100, 600000, "ms",                                               \
+      "SIGUSR2: how long the new process may take until it serves; then the old one goes on")      \
     X(loop_tasks, 65536, 64, 1 << 24, "tasks", "what other threads have posted to one loop")       \
     /* canonical lane */                                                                           \
     X(envelope_bytes, 900 << 10, 1 << 10, 7 << 20, "bytes",                                        \

@@ -316,25 +316,36 @@ static void *thread_main(void *ctx)
     return NULL;
 }
 
-static void admin_free(struct dp_admin *a)
+static void admin_free(struct dp_admin *a, bool keep_handed)
 {
     net_listener_free(a->listener);
     net_loop_free(a->loop);
-    if (a->fd >= 0) {
+    if (a->fd >= 0 && !(keep_handed && a->fd == a->config.handed_fd)) {
         (void)close(a->fd);
     }
     free(a);
 }
 
-static struct err set_up(struct dp_admin *a)
+/* A socket that was handed over listens already. */
+static struct err listen_on(struct dp_admin *a)
 {
     struct net_addr bound;
     char shown[NET_ADDR_TEXT_MAX];
+    if (a->config.handed_fd > 0) {
+        a->fd = a->config.handed_fd;
+        return OK;
+    }
     TRY(net_listen(slice_str(a->config.address), &a->fd, &bound));
+    LOG(LOG_INFO, "admin", "listening", LOG_STR("address", net_addr_text(&bound, shown)));
+    return OK;
+}
+
+static struct err set_up(struct dp_admin *a)
+{
     TRY(net_loop_new(&a->loop));
+    TRY(listen_on(a));
     struct net_listener_options options = {.fd = a->fd, .accepted = accepted, .ctx = a};
     TRY(net_listener_new(a->loop, &options, &a->listener));
-    LOG(LOG_INFO, "admin", "listening", LOG_STR("address", net_addr_text(&bound, shown)));
     return pthread_create(&a->thread, NULL, thread_main, a) == 0 ? OK : FAIL(E_IO);
 }
 
@@ -348,11 +359,16 @@ struct err dp_admin_start(const struct dp_admin_config *config, struct dp_admin 
     a->fd = -1;
     struct err e = set_up(a);
     if (!err_ok(e)) {
-        admin_free(a);
+        admin_free(a, /* keep_handed= */ true);
         return e;
     }
     *out = a;
     return OK;
+}
+
+int dp_admin_fd(const struct dp_admin *admin)
+{
+    return admin == NULL ? -1 : admin->fd;
 }
 
 void dp_admin_stop(struct dp_admin *admin)
@@ -362,5 +378,5 @@ void dp_admin_stop(struct dp_admin *admin)
     }
     net_loop_stop(admin->loop);
     CHECK(pthread_join(admin->thread, NULL) == 0);
-    admin_free(admin);
+    admin_free(admin, /* keep_handed= */ false);
 }

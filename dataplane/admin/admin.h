@@ -31,6 +31,7 @@ struct metrics_shard;
 
 struct dp_admin_config {
     const char *address;
+    int handed_fd;      /* listening there, taken with success; 0: it is to be listened on. */
     struct slice token; /* empty: none is asked for. */
     struct slice environment;
     struct slice node;
@@ -51,6 +52,9 @@ struct dp_admin_config {
 
 /* Listens and starts the thread. */
 MUST_CHECK struct err dp_admin_start(const struct dp_admin_config *config, struct dp_admin **out);
+
+/* The socket that it listens on, borrowed; -1 for NULL. */
+int dp_admin_fd(const struct dp_admin *admin);
 
 /* Ends the thread and frees. Accepts NULL. */
 void dp_admin_stop(struct dp_admin *admin);

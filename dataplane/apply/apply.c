@@ -91,7 +91,7 @@ static void walk(struct dp_apply *a, struct dp_apply_turn *t, size_t first)
     }
     turn_free(t);
     dp_standing_update(a);
-    if (t->swapped) {
+    if (t->swapped && !a->handed) {
         disk_make_room(a->disk); /* nobody waits for it any more. */
     }
 }
@@ -303,7 +303,7 @@ static struct err step_persist(struct dp_apply *a, struct dp_apply_turn *t)
         .set = t->set,
         .epoch = a->judge.epoch,
     };
-    TRY(disk_commit(a->disk, &apply));
+    TRY(a->handed ? OK : disk_commit(a->disk, &apply));
     snap_set_drop_stored(t->set);
     judge_raise(&a->judge, t->target->version, t->target->manifest_digest);
     return OK;
@@ -412,7 +412,7 @@ void dp_apply_prove(struct dp_apply *a, uint64_t now_ns)
     if (a->good_ns == 0 || now_ns < a->good_ns) {
         return;
     }
-    struct err e = a->fell_back ? OK : disk_mark_good(a->disk);
+    struct err e = a->fell_back || a->handed ? OK : disk_mark_good(a->disk);
     if (!err_ok(e)) {
         if (!a->mark_failed) { /* once: it is tried again each second. */
             LOG(LOG_WARN, "apply", "mark-not-written", LOG_ERR(e));

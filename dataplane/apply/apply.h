@@ -60,6 +60,7 @@ struct dp_apply_config {
     const char *state_dir;
     struct slice trust_root;    /* a root container; empty: the disk has one. */
     struct disk_seed seed;      /* of a node that joined. */
+    int handed_lock;            /* of the disk, from the process before; 0: none was handed over. */
     const struct key_pair *key; /* signs the status; NULL: none is sent. */
     struct bus *bus;            /* NULL: serve what is on disk, for good. */
     const char *bucket_api;     /* where the snapshot bucket is read; NULL: KV_API. */
@@ -101,8 +102,17 @@ MUST_CHECK struct err dp_apply_start(const struct dp_apply_config *config, struc
 void dp_apply_drain(struct dp_apply *apply);
 
 /*
- * Ends the thread; a clean stop is marked on disk. The workers must have given back their models
- * before dp_apply_free().
+ * Hands the disk over to another process: once this returns, nothing here writes to it, takes a new
+ * root, or says how this node stands; heads are followed all the same. Waits for the apply thread,
+ * which may be in a fetch. The lock's descriptor is borrowed. And takes it back, when that process
+ * is gone. One thread, which does not call both at once.
+ */
+int dp_apply_hand(struct dp_apply *apply);
+void dp_apply_take_back(struct dp_apply *apply);
+
+/*
+ * Ends the thread; a clean stop is marked on disk, unless that was handed over. The workers must
+ * have given back their models before dp_apply_free().
  */
 void dp_apply_stop(struct dp_apply *apply);
 void dp_apply_free(struct dp_apply *apply);

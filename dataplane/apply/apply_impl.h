@@ -7,6 +7,7 @@
 #pragma once
 
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdatomic.h>
 
 #include "common/base/buf.h"
@@ -70,6 +71,9 @@ struct dp_apply_standing {
     bool has_model;
 };
 
+/* What becomes of the disk. */
+enum dp_hand { DP_HAND_NOTHING, DP_HAND_OVER, DP_HAND_BACK };
+
 struct dp_apply {
     struct dp_apply_config config;
     int wake_fd;        /* eventfd. */
@@ -114,6 +118,8 @@ struct dp_apply {
     enum snap_state logged_state;
     enum err_code logged_code;
     uint64_t logged_version;
+    bool handed;                /* the disk is another process's: nothing here writes to it. */
+    sem_t settled;              /* posted when what 'shared.hand' asked for was done. */
     struct snap_set *positions; /* fetched so far, of somebody's asking; NULL: nothing. */
     size_t positions_at;
 
@@ -124,6 +130,7 @@ struct dp_apply {
         struct snap_set *positions GUARDED; /* of one version; NULL: none were fetched. */
         struct err positions_why GUARDED;   /* why the last asking led to none. */
         bool positions_wanted GUARDED;
+        enum dp_hand hand GUARDED;
         bool stop GUARDED;
         bool drain GUARDED;
     } shared;
@@ -165,7 +172,15 @@ void dp_fetch_forget(struct dp_apply *a, const struct dp_apply_turn *t);
 bool dp_positions_go_on(struct dp_apply *a);
 void dp_positions_free(struct dp_apply *a);
 
+/* ---- hand.c ---- */
+
+/* Does what somebody asks to be done with the disk. */
+void dp_hand_look(struct dp_apply *a);
+
 /* ---- thread.c ---- */
+
+/* Opens the node's disk, under a lock of its own or (not -1) one that is there. */
+MUST_CHECK struct err dp_apply_open_disk(struct dp_apply *a, int lock_fd, struct disk **out);
 
 /* Between two pieces of work: whoever else waits for the core goes first. */
 void dp_apply_yield(struct dp_apply *a);

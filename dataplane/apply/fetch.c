@@ -109,7 +109,7 @@ static struct err walk_roots(struct dp_apply *a)
 struct err dp_fetch_roots(struct dp_apply *a)
 {
     uint64_t before = a->judge.root.version;
-    struct err e = walk_roots(a);
+    struct err e = a->handed ? FAIL(E_UNAVAILABLE) : walk_roots(a);
     bool moved = err_ok(e) && a->judge.root.version > before;
     a->root_asked_ns = moved ? 0 : clock_mono_ns(); /* counted from the answer, however late. */
     a->root_refused = e.code == E_UNAVAILABLE ? OK : e;

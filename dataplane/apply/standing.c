@@ -248,7 +248,7 @@ void dp_standing_spread(struct dp_apply *a)
 static bool may_report(const struct dp_apply *a)
 {
     bool between = a->model != NULL && !a->standing.adopted;
-    return a->config.key != NULL && dp_feed_connected(&a->feed) && !between;
+    return a->config.key != NULL && dp_feed_connected(&a->feed) && !between && !a->handed;
 }
 
 uint64_t dp_standing_due_ns(const struct dp_apply *a)

@@ -190,6 +190,7 @@ static void *thread_main(void *ctx)
     dp_apply_disk(a);
     while (!stop_or_drain(a)) {
         uint64_t now_ns = clock_mono_ns();
+        dp_hand_look(a);
         do_roots(a, now_ns);
         do_hint(a);
         do_poll(a, now_ns);
@@ -211,7 +212,7 @@ static void *thread_main(void *ctx)
 
 /* ---- start and stop ---- */
 
-static struct err open_disk(struct dp_apply *a)
+struct err dp_apply_open_disk(struct dp_apply *a, int lock_fd, struct disk **out)
 {
     uint8_t environment[ENVIRONMENT_SIZE];
     snap_environment(a->config.environment, environment);
@@ -220,11 +221,17 @@ static struct err open_disk(struct dp_apply *a)
         .environment = environment,
         .trust_root = a->config.trust_root,
         .seed = a->config.seed,
-        .lock_fd = -1,
+        .lock_fd = lock_fd,
         .hook = at_disk_step,
         .hook_context = a,
     };
-    TRY(disk_open(&options, &a->disk));
+    return disk_open(&options, out);
+}
+
+static struct err open_disk(struct dp_apply *a)
+{
+    int handed = a->config.handed_lock;
+    TRY(dp_apply_open_disk(a, handed > 0 ? handed : -1, &a->disk));
     disk_judge(a->disk, &a->judge);
     struct disk_notes notes = disk_notes(a->disk);
     if (notes.floor_rebuilt || notes.torn_bytes > 0 || notes.bad_records > 0) {
@@ -274,6 +281,7 @@ struct err dp_apply_start(const struct dp_apply_config *config, struct dp_apply 
     a->node = (struct head_node){
         .id = config->node, .labels = config->labels, .label_count = config->label_count};
     lock_init(&a->shared.lock);
+    CHECK(sem_init(&a->settled, /* shared= */ 0, 0) == 0);
     struct err e = set_up(a);
     if (err_ok(e)) {
         a->standing.starting = true; /* from the first look on, until the disk is loaded. */
@@ -306,7 +314,7 @@ void dp_apply_stop(struct dp_apply *apply)
     CHECK(pthread_join(apply->thread, NULL) == 0);
     dp_feed_free(&apply->feed);
     dp_positions_free(apply);
-    struct err e = disk_mark_stopped(apply->disk);
+    struct err e = apply->handed ? OK : disk_mark_stopped(apply->disk);
     if (!err_ok(e)) {
         LOG(LOG_WARN, "apply", "stop-not-marked", LOG_ERR(e));
     }
@@ -333,6 +341,7 @@ void dp_apply_free(struct dp_apply *apply)
         (void)close(apply->wake_fd);
     }
     lock_free(&apply->shared.lock);
+    CHECK(sem_destroy(&apply->settled) == 0);
     free(apply);
 }
 

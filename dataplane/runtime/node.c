@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
@@ -20,6 +21,7 @@
 #include "common/base/limits.h"
 #include "common/base/lock.h"
 #include "common/base/log.h"
+#include "common/base/scope.h"
 #include "common/bus/user.h"
 #include "common/net/ask.h"
 #include "common/net/listener.h"
@@ -31,6 +33,7 @@
 #include "dataplane/request/access.h"
 #include "dataplane/request/limit.h"
 #include "dataplane/request/metrics.h"
+#include "dataplane/runtime/handover.h"
 #include "dataplane/runtime/options.h"
 #include "dataplane/runtime/spread.h"
 #include "dataplane/runtime/worker.h"
@@ -50,6 +53,8 @@ struct dp_node {
     struct dp_issuers *issuers;
     struct dp_renewal *renewal; /* NULL: this node did not join. */
     struct dp_admin *admin;
+    int before_fd;             /* to the process before, which hands over; -1: there is none. */
+    struct dp_handover handed; /* by it, and not taken into use yet. */
     pthread_t main;
     sem_t drained; /* posted by each worker that has nobody left. */
     struct {
@@ -190,6 +195,27 @@ static void before_scrape(void *ctx)
 
 /* ---- parts ---- */
 
+/* Whether a socket that was handed over listens where the setting says. */
+static bool listens_on(int fd, const char *text)
+{
+    struct net_addr wanted = {0};
+    struct net_addr bound = {0};
+    socklen_t size = sizeof(bound.sa);
+    return fd >= 0 && getsockname(fd, &bound.sa.any, &size) == 0 &&
+           err_ok(net_addr_resolve_boot(slice_str(text), &wanted)) && net_addr_eq(&wanted, &bound);
+}
+
+/* The socket of a port: the one that was handed over, or a new one. */
+static struct err get_socket(struct dp_node *n, enum dp_port_id id, struct net_addr *out_bound)
+{
+    const char *text = n->options.ports[id];
+    if (!listens_on(n->handed.ports[id], text)) {
+        return net_listen(slice_str(text), &n->worker_config.port_fds[id], out_bound);
+    }
+    n->worker_config.port_fds[id] = TAKE_FD(n->handed.ports[id]);
+    return net_addr_resolve_boot(slice_str(text), out_bound);
+}
+
 /* A socket that cannot be had is named with its setting. */
 static struct err listen_on(struct dp_node *n, enum dp_port_id id, struct buf *message)
 {
@@ -205,7 +231,7 @@ static struct err listen_on(struct dp_node *n, enum dp_port_id id, struct buf *m
     }
     struct net_addr bound;
     char shown[NET_ADDR_TEXT_MAX];
-    struct err e = net_listen(slice_str(text), &n->worker_config.port_fds[id], &bound);
+    struct err e = get_socket(n, id, &bound);
     if (!err_ok(e)) {
         TRY(buf_addf(message, "%s: %s: the address cannot be listened on; is it taken?",
                      settings[id], text));
@@ -298,6 +324,7 @@ static struct err open_workers(struct dp_node *n, const struct dp_lane *const *l
 {
     const struct dp_options *o = &n->options;
     n->worker_config.worker_count = o->workers;
+    n->worker_config.pin = o->pin_workers;
     n->worker_config.limits = n->limits;
     n->worker_config.board = n->board;
     n->worker_config.access = n->access;
@@ -347,6 +374,7 @@ static struct err start_apply(struct dp_node *n)
         .state_dir = (const char *)o->state_dir.ptr,
         .trust_root = buf_slice(&o->trust_root),
         .seed = o->self.seed,
+        .handed_lock = n->handed.lock > 0 ? n->handed.lock : 0,
         .key = o->has_key ? &o->key : NULL,
         .bus = n->bus,
         .bucket_api = o->nats_bucket_api,
@@ -393,8 +421,10 @@ static struct err start_admin(struct dp_node *n, struct buf *message)
     if (o->admin == NULL) {
         return OK;
     }
+    bool handed = listens_on(n->handed.admin, o->admin);
     struct dp_admin_config config = {
         .address = o->admin,
+        .handed_fd = handed ? n->handed.admin : 0,
         .token = buf_slice(&o->admin_token),
         .environment = o->environment,
         .node = slice_str(o->node),
@@ -415,8 +445,51 @@ static struct err start_admin(struct dp_node *n, struct buf *message)
     if (!err_ok(e)) {
         TRY(buf_addf(message, "listen-admin: %s: the address cannot be listened on; is it taken?",
                      o->admin));
+    } else if (handed) {
+        n->handed.admin = -1;
     }
     return e;
+}
+
+/* ---- from the process before ---- */
+
+static struct err take_over(struct dp_node *n, struct buf *message)
+{
+    n->worker_config.ports_wait = true;
+    struct err e = dp_handover_take(n->before_fd, limits.handover_timeout_ms, &n->handed);
+    if (!err_ok(e)) {
+        TRY(buf_addf(message, "the process before hands nothing over: %s", err_name(e.code)));
+    }
+    return e;
+}
+
+/* Nobody is let go by the one before until every worker here has a model. */
+static struct err wait_served(struct dp_node *n, struct buf *message)
+{
+    const struct timespec rest = {.tv_nsec = 5000000};
+    uint64_t end_ns = clock_mono_ns() + limits.handover_timeout_ms * 1000000;
+    while (served(n) == 0) {
+        if (clock_mono_ns() > end_ns) {
+            TRY(buf_addf(message, "data-dir: %s has no snapshot to serve from",
+                         n->options.data_dir));
+            return FAIL(E_TIMEOUT);
+        }
+        (void)nanosleep(&rest, NULL);
+    }
+    return OK;
+}
+
+/* From here on this is the node. One before that is gone by itself has nothing to hear. */
+static void finish_handover(struct dp_node *n)
+{
+    if (n->before_fd < 0) {
+        return;
+    }
+    struct err e = dp_handover_done(n->before_fd);
+    LOG(err_ok(e) ? LOG_INFO : LOG_WARN, "runtime", "taken-over", LOG_ERR(e));
+    (void)close(n->before_fd);
+    n->before_fd = -1;
+    dp_handover_close(&n->handed);
 }
 
 /* As many descriptors as the system lets us have: the usual limit is below limits.connections. */
@@ -452,6 +525,7 @@ static struct err start(struct dp_node *n, const struct dp_lane *const *lanes, s
     give_way(n);
     allow_files();
     TRY(net_ask_init());
+    TRY(n->before_fd < 0 ? OK : take_over(n, message));
     TRY(open_sockets(n, message));
     TRY(open_shared(n, message));
     struct err e = open_workers(n, lanes);
@@ -470,8 +544,11 @@ static struct err start(struct dp_node *n, const struct dp_lane *const *lanes, s
         TRY(dp_worker_start(&n->workers[i]));
     }
     note_certificate(n);
+    TRY(n->before_fd < 0 ? OK : wait_served(n, message));
     TRY(start_renewal(n));
-    return start_admin(n, message);
+    TRY(start_admin(n, message));
+    finish_handover(n);
+    return OK;
 }
 
 /* ---- the end ---- */
@@ -579,6 +656,10 @@ static void stop(struct dp_node *n)
             (void)close(n->worker_config.port_fds[i]);
         }
     }
+    dp_handover_close(&n->handed);
+    if (n->before_fd >= 0) {
+        (void)close(n->before_fd);
+    }
     dp_options_free(&n->options);
     lock_free(&n->shared.lock);
     CHECK(sem_destroy(&n->drained) == 0);
@@ -613,6 +694,7 @@ static void block_signals(sigset_t *out)
     CHECK(sigaddset(out, SIGTERM) == 0);
     CHECK(sigaddset(out, SIGINT) == 0);
     CHECK(sigaddset(out, SIGHUP) == 0);
+    CHECK(sigaddset(out, SIGUSR2) == 0);
     CHECK(pthread_sigmask(SIG_BLOCK, out, NULL) == 0);
     struct sigaction ignore = {.sa_handler = SIG_IGN};
     CHECK(sigaction(SIGPIPE, &ignore, NULL) == 0);
@@ -620,13 +702,62 @@ static void block_signals(sigset_t *out)
     CHECK(sigaction(SIGXFSZ, &ignore, NULL) == 0);
 }
 
+/* ---- to the process behind ---- */
+
+static struct err give_over(struct dp_node *n, int fd)
+{
+    struct dp_handover given = {.admin = dp_admin_fd(n->admin), .lock = dp_apply_hand(n->apply)};
+    for (size_t i = 0; i < DP_PORT_COUNT; i++) {
+        given.ports[i] = n->worker_config.port_fds[i];
+    }
+    TRY(dp_handover_give(fd, &given));
+    return dp_handover_wait(fd, limits.handover_timeout_ms);
+}
+
+/* True when another process serves: what is left here is to let callers end. Else all is as
+ * before. */
+static bool hand_over(struct dp_node *n)
+{
+    pid_t pid = 0;
+    auto_close int fd = -1;
+    struct err e = dp_handover_start(n->worker_config.policy, &pid, &fd);
+    if (err_ok(e)) {
+        e = give_over(n, fd);
+        if (!err_ok(e)) {
+            dp_handover_give_up(pid);
+            dp_apply_take_back(n->apply);
+        }
+    }
+    LOG(err_ok(e) ? LOG_INFO : LOG_ERROR, "runtime", "handed-over", LOG_I64("pid", pid),
+        LOG_ERR(e));
+    return err_ok(e);
+}
+
+/* What there is one of in a node is the other process's now. */
+static void retire(struct dp_node *n)
+{
+    n->worker_config.sockets_go_on = true;
+    dp_admin_stop(n->admin);
+    n->admin = NULL;
+    dp_renewal_stop(n->renewal);
+    n->renewal = NULL;
+}
+
 static void serve(struct dp_node *n, const sigset_t *signals)
 {
     LOG(LOG_INFO, "runtime", "started", LOG_STR("node", n->options.node),
         LOG_SLICE("environment", n->options.environment), LOG_U64("workers", n->worker_count));
-    for (;;) { /* until SIGTERM or SIGINT. */
+    dp_handover_notify();
+    for (;;) { /* until SIGTERM or SIGINT, or another process serves. */
         int number = 0;
         if (sigwait(signals, &number) != 0) {
+            continue;
+        }
+        if (number == SIGUSR2 && hand_over(n)) {
+            retire(n);
+            return;
+        }
+        if (number == SIGUSR2) {
             continue;
         }
         if (number != SIGHUP) {
@@ -640,11 +771,16 @@ static void serve(struct dp_node *n, const sigset_t *signals)
 struct err dp_node_run(const struct settings *settings,
                        const struct dp_lane *const lanes[DP_LANE_COUNT], struct buf *message)
 {
-    struct dp_node n = {.worker_config = {.port_fds = {-1, -1, -1, -1}}};
+    struct dp_node n = {
+        .worker_config = {.port_fds = {-1, -1, -1, -1}},
+        .before_fd = dp_handover_found(),
+        .handed = {.ports = {-1, -1, -1, -1}, .admin = -1, .lock = -1},
+    };
     sigset_t signals;
     CHECK(sem_init(&n.drained, /* shared= */ 0, 0) == 0);
     lock_init(&n.shared.lock);
     n.main = pthread_self();
+    dp_handover_init();
     block_signals(&signals);
     struct err e = dp_options_read(settings, &n.options, message);
     if (err_ok(e)) {

@@ -53,6 +53,8 @@ const struct setting_row dp_node_settings[] = {
     {"tls-cert", "FILE", NULL, "certificate chain, PEM", TEXT},
     {"tls-key", "FILE", NULL, "its private key, PEM", TEXT},
     {"tls-ca", "FILE", NULL, "CA of callers and upstreams, PEM", TEXT},
+    {"pin-workers", "on|off", "off",
+     "each worker stays on a core of its own, where there are enough", TEXT},
     {"access-log", "FILE", "-", "one line a request; -: standard output, off: none", TEXT},
     {"log-level", "LEVEL", "info", "error, warn, info or debug", TEXT},
 };
@@ -391,6 +393,15 @@ static struct err read_replicas(const struct settings *s, struct dp_options *o, 
     return OK;
 }
 
+static struct err read_pin(const struct settings *s, struct dp_options *o, struct buf *message)
+{
+    const char *text = settings_get(s, "pin-workers");
+    o->pin_workers = strcmp(text, "on") == 0;
+    return o->pin_workers || strcmp(text, "off") == 0
+               ? OK
+               : wrong(message, "pin-workers", text, "on or off");
+}
+
 static void read_plain(const struct settings *s, struct dp_options *o)
 {
     o->workers = limits.workers;
@@ -427,6 +438,7 @@ struct err dp_options_read(const struct settings *settings, struct dp_options *o
     TRY(read_names(settings, out, message));
     TRY(judge_nats(out, message));
     TRY(read_replicas(settings, out, message));
+    TRY(read_pin(settings, out, message));
     TRY(read_labels(settings, out, message));
     TRY(read_root(settings, out, message));
     TRY(read_token(settings, out, message));

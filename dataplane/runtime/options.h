@@ -35,6 +35,7 @@ struct dp_options {
     struct dp_self_cert cert;
     struct buf identity_paths[DP_IDENTITY_PATHS]; /* owned texts of the settings below. */
     size_t workers;
+    bool pin_workers;
     const char *ports[DP_PORT_COUNT]; /* addresses; NULL: not open. */
     const char *admin;                /* NULL: not open. */
     struct buf admin_token;           /* empty: none is asked for. */

@@ -110,6 +110,8 @@ static void start_h2(struct dp_caller_conn *c, struct slice first)
     net_timer_cancel(c->port->worker->loop, &c->timer);
     if (!err_ok(dp_front_h2_start(c, first))) {
         dp_caller_conn_free(c);
+    } else if (c->port->worker->draining) {
+        dp_caller_conn_drain(c); /* behind what it asks for now. */
     }
 }
 
@@ -123,6 +125,8 @@ static void start_http1(struct dp_caller_conn *c, struct slice first)
         net_conn_set_handler(net, /* handler= */ NULL, /* ctx= */ NULL);
         net_conn_abort(net, e);
         dp_caller_conn_free(c);
+    } else if (c->port->worker->draining && c->http1 != NULL) {
+        http1_server_drain(c->http1);
     }
 }
 
@@ -212,7 +216,7 @@ static void reset(int fd)
 void dp_port_adopt(struct dp_port *port, struct dp_socket socket)
 {
     struct dp_worker *w = port->worker;
-    if (port->listener == NULL || port->closed) {
+    if (port->listener == NULL || (port->closed && !w->config->sockets_go_on)) {
         reset(socket.fd);
         dp_spread_drop(w->config->spread, w->index, socket.source);
         return;
@@ -269,7 +273,12 @@ struct err dp_port_open(struct dp_port *port, int fd, struct net_tls *tls)
         .pass = pass,
         .ctx = port,
     };
-    return net_listener_new(port->worker->loop, &options, &port->listener);
+    TRY(net_listener_new(port->worker->loop, &options, &port->listener));
+    if (port->worker->config->ports_wait) {
+        net_listener_stop(port->listener);
+        port->closed = true;
+    }
+    return OK;
 }
 
 /*
@@ -284,7 +293,7 @@ void dp_port_close(struct dp_port *port)
     }
     port->closed = true;
     net_listener_stop(port->listener);
-    if (w->index == 0) {
+    if (w->index == 0 && !w->config->sockets_go_on) {
         net_listen_pause(w->config->port_fds[port->id]);
     }
 }
@@ -329,6 +338,11 @@ void dp_caller_conn_socket(struct dp_caller_conn *c, struct net_conn *net,
 }
 
 /* ---- ending ---- */
+
+bool dp_caller_conn_is_new(const struct dp_caller_conn *c)
+{
+    return c->net != NULL && c->tunnel == NULL;
+}
 
 void dp_caller_conn_drain(struct dp_caller_conn *c)
 {

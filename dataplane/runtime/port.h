@@ -98,6 +98,9 @@ void dp_caller_conn_tunnel(struct dp_caller_conn *c, struct net_conn *net, struc
 void dp_caller_conn_socket(struct dp_caller_conn *c, struct net_conn *net,
                            struct dp_web_socket *socket);
 
+/* It was accepted, and nobody knows yet what it speaks. */
+bool dp_caller_conn_is_new(const struct dp_caller_conn *c);
+
 /* Ends it in good order: GOAWAY, or "connection: close"; one that said nothing yet at once. A
  * tunnel is its request's to end. */
 void dp_caller_conn_drain(struct dp_caller_conn *c);

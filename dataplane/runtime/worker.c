@@ -193,10 +193,33 @@ static void take_policy(const struct dp_worker *w)
     (void)sched_setscheduler(0, w->config->policy, &none);
 }
 
+/* On the core of its number among those that the process may use: its caches stay its own. Where
+ * there are fewer cores than workers they are left to the kernel; so is what fails. */
+static void take_core(const struct dp_worker *w)
+{
+    cpu_set_t allowed;
+    if (!w->config->pin || sched_getaffinity(0, sizeof(allowed), &allowed) != 0 ||
+        (size_t)CPU_COUNT(&allowed) < w->config->worker_count) {
+        return;
+    }
+    size_t left = w->index;
+    for (size_t i = 0; i < CPU_SETSIZE; i++) {
+        if (!CPU_ISSET(i, &allowed) || left-- > 0) {
+            continue;
+        }
+        cpu_set_t own;
+        CPU_ZERO(&own);
+        CPU_SET(i, &own);
+        (void)sched_setaffinity(0, sizeof(own), &own);
+        return;
+    }
+}
+
 static void *thread_main(void *ctx)
 {
     struct dp_worker *w = ctx;
     take_policy(w);
+    take_core(w);
     net_timer_arm(w->loop, &w->tick, TICK_MS);
     net_loop_run(w->loop);
     net_timer_cancel(w->loop, &w->tick);
@@ -328,15 +351,16 @@ static void tick(struct net_timer *timer, void *ctx)
 /* ---- models ---- */
 
 /* A strict environment takes no cleartext: its ports are closed until a model allows it again. Who
- * came by them is let go as connections are looked over. */
-static void open_or_close_clear_ports(struct dp_worker *w, bool strict)
+ * came by them is let go as connections are looked over. The others are closed only until the first
+ * model, where they wait for one. */
+static void open_or_close_ports(struct dp_worker *w, bool strict)
 {
     for (size_t i = 0; i < DP_PORT_COUNT; i++) {
         struct dp_port *port = &w->ports[i];
-        if (dp_port_is_tls(port->id) || w->draining) {
+        if (w->draining) {
             continue;
         }
-        if (strict) {
+        if (strict && !dp_port_is_tls(port->id)) {
             dp_port_close(port);
         } else {
             dp_port_reopen(port);
@@ -369,7 +393,7 @@ static void model_arrived(struct net_task *task, void *ctx)
     bool strict = dp_model_environment(model)->strict;
     dp_request_pool_adopt(&w->pool, model);
     look_at_freshness(w);
-    open_or_close_clear_ports(w, strict);
+    open_or_close_ports(w, strict);
     look_at_peers(w, /* trust= */ false);
     dp_health_changed(w);
     dp_mailbox_adopted(&w->mailbox, version);
@@ -412,7 +436,9 @@ static void do_drain(struct net_task *task, void *ctx)
     dp_health_changed(w);
     for (struct dp_caller_conn *c = w->callers; c != NULL;) {
         struct dp_caller_conn *next = c->next;
-        dp_caller_conn_drain(c);
+        if (!w->config->sockets_go_on || !dp_caller_conn_is_new(c)) {
+            dp_caller_conn_drain(c);
+        }
         c = next;
     }
     for (size_t i = 0; i < DP_LANE_COUNT; i++) {

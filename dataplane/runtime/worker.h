@@ -12,6 +12,7 @@
 #pragma once
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -46,7 +47,7 @@ struct dp_worker_tls {
 
 void dp_worker_tls_unref(struct dp_worker_tls *tls);
 
-/* What all workers stand on. Borrowed; unchanged while a worker lives. */
+/* What all workers stand on. Borrowed; unchanged while a worker lives, but for what is atomic. */
 struct dp_worker_config {
     const struct dp_lane *lanes[DP_LANE_COUNT]; /* NULL: this node has no such lane. */
     int port_fds[DP_PORT_COUNT];                /* listening; -1: not open. */
@@ -62,7 +63,10 @@ struct dp_worker_config {
     const char *dns_servers;                    /* NULL: the system's. */
     struct net_addr listens[DP_PORT_COUNT + 1]; /* of the ports and the admin. */
     size_t listen_count;
-    int policy; /* the scheduling policy of the workers' threads. */
+    bool pin;        /* worker i stays on the i-th core that this process may use. */
+    int policy;      /* the scheduling policy of the workers' threads. */
+    bool ports_wait; /* nobody is accepted before there is a model: another process serves. */
+    _Atomic bool sockets_go_on; /* a drain leaves the sockets to another process. */
     /* A model was adopted: the apply thread wants to know. On the worker's thread, at the end of
      * its turn. */
     void (*adopted)(void *ctx);
@@ -131,7 +135,8 @@ void dp_worker_join(struct dp_worker *w);
 
 /* ---- any thread ---- */
 
-/* Accepts no more, lets every connection end in good order; config->drained() is called then. */
+/* Accepts no more, lets every connection end in good order; config->drained() is called then. With
+ * config->sockets_go_on those that were accepted but have said nothing yet are served first. */
 void dp_worker_drain(struct dp_worker *w);
 
 /* Ends every request and connection that is left. */
