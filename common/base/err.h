@@ -248,7 +248,10 @@
       "raise the limit that is named, of the NATS server or account; it goes on by itself")        \
     X(STORE_DEPOSED, 14, 503, PEER,                                                                \
       "the database that answers is an old primary: a standby of it was promoted since",           \
-      "end the old primary, or make it a standby of the new one: docs/drills.md")
+      "end the old primary, or make it a standby of the new one: docs/drills.md")                  \
+    X(LIMIT_KEY_MISSING, 3, 400, CALLER,                                                           \
+      "a limit counts by a header that the request does not have",                                 \
+      "send the header that is named")
 
 enum err_fault { ERR_FAULT_NOBODY, ERR_FAULT_CALLER, ERR_FAULT_PEER, ERR_FAULT_SELF };
 

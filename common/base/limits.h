@@ -114,6 +114,8 @@
       "endpoints whose health the workers of a node share")                                        \
     X(explain_entries, 4096, 0, 1 << 20, "refusals",                                               \
       "refusals of the last hour that a worker keeps, 1 KiB each, to explain them; 0: none")       \
+    X(quota_cells, 16384, 64, 1 << 20, "cells",                                                    \
+      "keys of quotas that a node counts; each stays until its hour, day or month is over")        \
     X(graceful_timeout_ms, 30000, 0, 600000, "ms", "drain: how long open requests may go on")      \
     X(shutdown_timeout_ms, 35000, 100, 900000, "ms",                                               \
       "drain: after this the process ends, exit code 6")                                           \

@@ -19,7 +19,12 @@ __attribute__((constructor)) static void seed_make(void)
 
 uint64_t map_hash(struct slice key)
 {
-    return XXH3_64bits_withSeed(key.size == 0 ? (const void *)"" : key.ptr, key.size, seed);
+    return map_hash_seeded(key, seed);
+}
+
+uint64_t map_hash_seeded(struct slice key, uint64_t own_seed)
+{
+    return XXH3_64bits_withSeed(key.size == 0 ? (const void *)"" : key.ptr, key.size, own_seed);
 }
 
 void map_free(struct map *m)

@@ -45,3 +45,6 @@ const struct map_entry *map_next(const struct map *m, size_t *at);
 
 /* The seeded hash that the map uses; stable within one process only. */
 uint64_t map_hash(struct slice key);
+
+/* The same with a seed of the caller's own, for what outlives the process. */
+uint64_t map_hash_seeded(struct slice key, uint64_t own_seed);

@@ -108,8 +108,16 @@ static void loop_run_tasks(struct net_loop *loop, struct net_task *leave)
     }
 }
 
+/* Whoever runs the loop comes back to it: what passed meanwhile was none of its turns. */
+static void loop_begin(struct net_loop *loop)
+{
+    loop->now_stale = true;
+    loop->woke = false;
+}
+
 void net_loop_run(struct net_loop *loop)
 {
+    loop_begin(loop);
     if (!atomic_exchange(&loop->shared.stop, false)) {
         (void)uv_run(&loop->uv, UV_RUN_DEFAULT);
         atomic_store(&loop->shared.stop, false);
@@ -128,7 +136,7 @@ bool net_loop_run_until(struct net_loop *loop, const bool *done, uint64_t timeou
     bool late = false;
     struct net_timer timer;
     net_timer_init(&timer, on_until_timeout, &late);
-    loop->now_stale = true;
+    loop_begin(loop);
     net_timer_arm(loop, &timer, timeout_ms);
     loop_run_hooks(loop); /* queued by the caller: they may be what is waited for. */
     while (!*done && !late) {
@@ -140,7 +148,7 @@ bool net_loop_run_until(struct net_loop *loop, const bool *done, uint64_t timeou
 
 void net_loop_turn(struct net_loop *loop)
 {
-    loop->now_stale = true;
+    loop_begin(loop);
     loop_run_hooks(loop);
     (void)uv_run(&loop->uv, UV_RUN_NOWAIT);
 }
@@ -173,13 +181,40 @@ struct err net_loop_post(struct net_loop *loop, struct net_task *task)
     return OK;
 }
 
+/* The first look at the clock in a turn. */
+static void loop_wake(struct net_loop *loop)
+{
+    loop->woke = true;
+    loop->woke_ns = loop->now_ns;
+    uint64_t slept = loop->now_ns > loop->slept_ns ? loop->now_ns - loop->slept_ns : 0;
+    loop->lag_ns = loop->busy_ns > slept ? loop->busy_ns - slept : 0;
+}
+
 uint64_t net_loop_now_ns(struct net_loop *loop)
 {
     if (loop->now_stale) {
         loop->now_ns = clock_mono_ns();
         loop->now_stale = false;
+        if (!loop->woke) {
+            loop_wake(loop);
+        }
     }
     return loop->now_ns;
+}
+
+uint64_t net_loop_lag_ns(struct net_loop *loop)
+{
+    (void)net_loop_now_ns(loop);
+    return loop->lag_ns;
+}
+
+/* The turn ends here: the loop sleeps until there is work. */
+static void loop_rest(struct net_loop *loop)
+{
+    loop->slept_ns = clock_mono_ns();
+    loop->busy_ns =
+        loop->woke && loop->slept_ns > loop->woke_ns ? loop->slept_ns - loop->woke_ns : 0;
+    loop->woke = false;
 }
 
 void net_hook_init(struct net_hook *hook, enum net_hook_phase phase, net_hook_fn *fn, void *ctx)
@@ -313,6 +348,7 @@ static void on_prepare(uv_prepare_t *prepare)
     struct net_loop *loop = prepare->loop->data;
     loop_run_hooks(loop);
     loop_plan_sleep(loop);
+    loop_rest(loop);
     if (hooks_next(loop) < NET_HOOK_PHASE_COUNT) {
         CHECK(uv_idle_start(&loop->idle, on_idle) == 0);
     } else {

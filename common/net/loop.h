@@ -99,6 +99,12 @@ MUST_CHECK struct err net_loop_post(struct net_loop *loop, struct net_task *task
 /* CLOCK_MONOTONIC as it was when this turn began: one read of the clock a turn. */
 uint64_t net_loop_now_ns(struct net_loop *loop);
 
+/*
+ * How long what arrived during the turn before had to wait for this one to begin: the length of
+ * that turn, less what the loop slept since, for then nothing had arrived.
+ */
+uint64_t net_loop_lag_ns(struct net_loop *loop);
+
 void net_hook_init(struct net_hook *hook, enum net_hook_phase phase, net_hook_fn *fn, void *ctx);
 void net_hook_queue(struct net_loop *loop, struct net_hook *hook);
 

@@ -51,6 +51,11 @@ struct net_loop {
     struct net_floods floods;
     uint64_t pause_ns;      /* between two turns that have work; 0: none. */
     uint64_t turn_start_ns; /* of the last one that waited, or could have. */
+    uint64_t woke_ns;       /* when the turn that runs began, by its first look at the clock. */
+    uint64_t slept_ns;      /* when the turn before ended; the loop slept from then on. */
+    uint64_t busy_ns;       /* how long that turn was. */
+    uint64_t lag_ns;        /* see net_loop_lag_ns(). */
+    bool woke;              /* woke_ns is of the turn that runs. */
     uint64_t work_seen;     /* 'reads' and 'tasks' of 'stats' at the end of the turn before. */
     uint8_t *read_buffer;   /* NET_READ_BYTES: what the socket gave. */
     uint8_t *clear_buffer;  /* NET_READ_BYTES: what TLS made of it. */

@@ -120,7 +120,11 @@ enum {
     X(9, MIRRORS, "a route's requests are mirrored")                                               \
     X(10, ISSUERS, "tokens of an issuer prove who calls")                                          \
     X(11, CORS, "a route says which pages may call through a browser")                             \
-    X(12, SERVICE_DESCRIPTORS, "a service has descriptors, for reflection")
+    X(12, SERVICE_DESCRIPTORS, "a service has descriptors, for reflection")                        \
+    X(13, LIMIT_VALUES, "a limit is counted by gRPC service or header, or names what is unknown")  \
+    X(14, LIMIT_CONCURRENCY, "a limit counts what is in flight")                                   \
+    X(15, SHEDDING, "nodes refuse some requests when their queues are long")                       \
+    X(16, LIMIT_QUOTAS, "a limit is a quota of an hour, a day or a month")
 
 #define CAPABILITY_ENUM_(bit, name, text) CAPABILITY_##name = 1 << (bit),
 enum snap_capability { CAPABILITY_NONE = 0, CAPABILITY_LIST(CAPABILITY_ENUM_) };

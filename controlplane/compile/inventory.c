@@ -115,6 +115,7 @@ static struct err feed_field(struct buf *out, const struct cp_field *field, cons
     case CP_TYPE_DURATION:
     case CP_TYPE_SIZE:
     case CP_TYPE_RATE:
+    case CP_TYPE_QUOTA:
     case CP_TYPE_CHOICE:
     case CP_TYPE_FLAGS:
         return buf_addf(out, "%llu;", (unsigned long long)*(const uint64_t *)at);

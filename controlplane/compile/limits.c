@@ -36,10 +36,20 @@ static MUST_CHECK struct err make_limit(struct cp_compiler *c, const struct cp_r
     trilane__parts__v1__limit__init(made);
     made->id = cp_str(limit->meta.id);
     TRY(cp_strings(c, &limit->methods, &made->n_methods, &made->methods));
+    TRY(cp_strings(c, &limit->by_headers, &made->n_headers, &made->headers));
     made->by = (uint32_t)limit->by << TRILANE__PARTS__V1__LIMIT_KEY__LIMIT_KEY_CALLER;
-    cp_needs(c, CAPABILITY_LIMIT_KEYS, made->by != 0);
+    made->on_unknown = (Trilane__Parts__V1__LimitUnknown)limit->on_unknown;
     made->period_ns = limit->period_ns;
-    made->burst = burst_of(limit);
+    made->burst = limit->period_ns == 0 ? 0 : burst_of(limit);
+    made->concurrency = (uint32_t)limit->concurrency;
+    made->quota = limit->quota & ((UINT64_C(1) << CP_QUOTA_BITS) - 1);
+    made->window = (Trilane__Parts__V1__LimitWindow)(limit->quota >> CP_QUOTA_BITS);
+    bool by_service = (limit->by & (1U << CP_BY_SERVICE)) != 0;
+    cp_needs(c, CAPABILITY_LIMIT_KEYS, made->by != 0);
+    cp_needs(c, CAPABILITY_LIMIT_VALUES,
+             by_service || made->n_headers > 0 || made->on_unknown != 0);
+    cp_needs(c, CAPABILITY_LIMIT_CONCURRENCY, made->concurrency > 0);
+    cp_needs(c, CAPABILITY_LIMIT_QUOTAS, made->quota > 0);
     *out = made;
     return OK;
 }

@@ -50,8 +50,11 @@ static MUST_CHECK struct err show(struct buf *out, const struct cp_field *field,
     case CP_TYPE_COUNT:
     case CP_TYPE_DURATION:
     case CP_TYPE_SIZE:
-    case CP_TYPE_RATE:
         return cp_number_text(out, field->type, *(const uint64_t *)at);
+    case CP_TYPE_RATE:
+    case CP_TYPE_QUOTA: /* none is 0: that is one not given. */
+        return *(const uint64_t *)at == 0 ? OK
+                                          : cp_number_text(out, field->type, *(const uint64_t *)at);
     case CP_TYPE_CHOICE:
         return show_words(out, field->choices, 1ULL << (*(const uint64_t *)at & 63));
     case CP_TYPE_FLAGS:

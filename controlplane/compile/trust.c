@@ -20,9 +20,11 @@ static MUST_CHECK struct err compile_environment(struct cp_compiler *c,
     part.security = (uint32_t)environment->security;
     part.partitions = (uint32_t)environment->partitions;
     part.freshness_max_ms = environment->freshness_max_ms;
+    part.queue_delay_ms = (uint32_t)environment->queue_delay_ms;
     TRY(cp_strings(c, &environment->trust_domains, &part.n_trust_domains, &part.trust_domains));
     cp_needs(c, CAPABILITY_FRESHNESS_MAX, part.freshness_max_ms > 0);
     cp_needs(c, CAPABILITY_TRUST_DOMAINS, part.n_trust_domains > 0);
+    cp_needs(c, CAPABILITY_SHEDDING, part.queue_delay_ms > 0);
     return cp_emit(c, CP_PART_TRUST, SLICE_LIT("environment"), &part.base, environment->meta.at);
 }
 

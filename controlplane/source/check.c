@@ -559,6 +559,57 @@ static MUST_CHECK struct err check_profiles(struct checking *c)
     return OK;
 }
 
+/* Of a limit: what it says that its kind has no use for. */
+static void check_limit(struct checking *c, const struct cp_rate_limit *limit)
+{
+    if (limit->burst > 0 && limit->concurrency + limit->quota > 0) {
+        struct cp_diag *diag =
+            cp_diags_add(c->diags, CP_DIAG_CHOICE, limit->burst_at, "burst beside %s",
+                         limit->quota > 0 ? "a quota" : "concurrency");
+        cp_diag_expect(c->diags, diag, "burst beside a rate alone");
+    }
+    if (limit->concurrency > 0 && limit->target.topic.text.size > 0) {
+        struct cp_diag *diag =
+            cp_diags_add(c->diags, CP_DIAG_CHOICE, limit->concurrency_at, "concurrency of a topic");
+        cp_diag_expect(c->diags, diag,
+                       "a rate, or a service or egress as the target: events are not in flight");
+    }
+}
+
+/* A node keeps as many places for what is in flight with each request. */
+static MUST_CHECK struct err check_limits(struct checking *c)
+{
+    enum { HELD_MAX = 4 };
+    const struct cp_resources *all = &c->model->of[CP_KIND_RATE_LIMIT];
+    struct map held = {0}; /* key of a target to how many count it. */
+    size_t *counts = NULL;
+    TRY(arena_calloc(&c->model->arena, all->count + 1, sizeof(*counts), (void **)&counts));
+    struct err e = OK;
+    for (size_t i = 0; i < all->count && err_ok(e); i++) {
+        const struct cp_rate_limit *limit = (const struct cp_rate_limit *)all->items[i];
+        const struct cp_ref *ref =
+            limit->target.service.to != NULL ? &limit->target.service : &limit->target.egress;
+        check_limit(c, limit);
+        if (limit->concurrency == 0 || ref->to == NULL) {
+            continue;
+        }
+        struct slice key = slice_of((const uint8_t *)&ref->to, sizeof(ref->to));
+        size_t *count = map_get(&held, key);
+        if (count == NULL) {
+            count = &counts[i];
+            e = map_put(&held, key, count, /* out_old= */ NULL);
+        }
+        if (++*count > HELD_MAX) {
+            struct cp_diag *diag =
+                cp_diags_add(c->diags, CP_DIAG_OUT_OF_BOUND, limit->concurrency_at,
+                             "the fifth limit of concurrency of %.*s", SLICE_ARG(ref->to->id));
+            cp_diag_expect(c->diags, diag, "at most %d of a target", HELD_MAX);
+        }
+    }
+    map_free(&held);
+    return e;
+}
+
 /* Where a resource says its descriptor set. */
 struct descriptor_place {
     struct cp_meta *meta;
@@ -653,6 +704,7 @@ static MUST_CHECK struct err check_all(struct checking *c, struct map *seen)
     TRY(check_policies(c));
     TRY(check_profiles(c));
     TRY(cp_check_issuers(c->model, c->diags));
+    TRY(check_limits(c));
     return check_topics(c);
 }
 

@@ -396,6 +396,7 @@ static struct err decode_field(struct cp_decode *d, const struct cp_field *field
     case CP_TYPE_DURATION:
     case CP_TYPE_SIZE:
     case CP_TYPE_RATE:
+    case CP_TYPE_QUOTA:
         cp_decode_number(d, field, node, out);
         return OK;
     case CP_TYPE_CHOICE:

@@ -18,16 +18,25 @@ static const struct unit sizes[] = {
 static const struct unit rates[] = {
     {"/s", 1000000000}, {"/m", 60000000000}, {"/h", 3600000000000}, {NULL, 0}};
 
+/* Of a quota: the window. */
+static const struct unit quotas[] = {
+    {"/hour", CP_WINDOW_HOUR}, {"/day", CP_WINDOW_DAY}, {"/month", CP_WINDOW_MONTH}, {NULL, 0}};
+
 static const struct unit *units_of(enum cp_type type)
 {
-    CHECK(type == CP_TYPE_DURATION || type == CP_TYPE_SIZE || type == CP_TYPE_RATE);
-    return type == CP_TYPE_DURATION ? durations : type == CP_TYPE_SIZE ? sizes : rates;
+    CHECK(type == CP_TYPE_DURATION || type == CP_TYPE_SIZE || type == CP_TYPE_RATE ||
+          type == CP_TYPE_QUOTA);
+    return type == CP_TYPE_DURATION ? durations
+           : type == CP_TYPE_SIZE   ? sizes
+           : type == CP_TYPE_RATE   ? rates
+                                    : quotas;
 }
 
 const char *cp_unit_pattern(enum cp_type type)
 {
     return type == CP_TYPE_DURATION ? "^[0-9]{1,12}(ms|s|m|h)$"
            : type == CP_TYPE_SIZE   ? "^[0-9]{1,12}(B|KiB|MiB|GiB)$"
+           : type == CP_TYPE_QUOTA  ? "^[1-9][0-9]{0,11}/(hour|day|month)$"
                                     : "^[1-9][0-9]{0,8}/(s|m|h)$";
 }
 
@@ -35,6 +44,7 @@ const char *cp_unit_text(enum cp_type type)
 {
     return type == CP_TYPE_DURATION ? "a duration: 250ms, 2s, 5m, 1h"
            : type == CP_TYPE_SIZE   ? "a size: 512B, 64KiB, 4MiB, 1GiB"
+           : type == CP_TYPE_QUOTA  ? "a quota: 1000/hour, 1000000/day, 5000000/month"
                                     : "a rate: 100/s, 30/m, 5/h";
 }
 
@@ -49,10 +59,23 @@ static MUST_CHECK struct err rate_text(struct buf *out, uint64_t period_ns)
     return buf_addf(out, "%llu%s", (unsigned long long)count, unit->name);
 }
 
+static MUST_CHECK struct err quota_text(struct buf *out, uint64_t quota)
+{
+    const struct unit *unit = quotas;
+    while (unit->factor != quota >> CP_QUOTA_BITS && unit[1].name != NULL) {
+        unit++;
+    }
+    return buf_addf(out, "%llu%s",
+                    (unsigned long long)(quota & ((UINT64_C(1) << CP_QUOTA_BITS) - 1)), unit->name);
+}
+
 struct err cp_number_text(struct buf *out, enum cp_type type, uint64_t value)
 {
     if (type == CP_TYPE_RATE) {
         return rate_text(out, value);
+    }
+    if (type == CP_TYPE_QUOTA) {
+        return quota_text(out, value);
     }
     if (type != CP_TYPE_DURATION && type != CP_TYPE_SIZE) {
         return buf_addf(out, "%llu", (unsigned long long)value);
@@ -259,7 +282,7 @@ static const struct unit *unit_meant(enum cp_type type, struct slice name)
         return units;
     }
     for (const struct unit *unit = units; unit->name != NULL; unit++) {
-        char first = unit->name[type == CP_TYPE_RATE ? 1 : 0];
+        char first = unit->name[unit->name[0] == '/' ? 1 : 0];
         fold(&first, 1, /* upper= */ false);
         bool milli = type == CP_TYPE_DURATION && unit == units;
         if (text[0] != '\0' && first == text[0] && !milli) {
@@ -328,6 +351,21 @@ static void decode_rate(struct cp_decode *d, const struct cp_yaml *node, uint64_
     *out = factor / number;
 }
 
+/* A quota is kept as its window and its count. */
+static void decode_quota(struct cp_decode *d, const struct cp_yaml *node, uint64_t *out)
+{
+    uint64_t number = 0;
+    uint64_t window = 0;
+    if (!read_unit(d, CP_TYPE_QUOTA, node, &number, &window)) {
+        return;
+    }
+    if (number == 0 || number > CP_QUOTA_MAX) {
+        refuse_bound(d, node, "1", "1000000000000 in the time");
+        return;
+    }
+    *out = window << CP_QUOTA_BITS | number;
+}
+
 void cp_decode_number(struct cp_decode *d, const struct cp_field *field, const struct cp_yaml *node,
                       uint64_t *out)
 {
@@ -335,6 +373,10 @@ void cp_decode_number(struct cp_decode *d, const struct cp_field *field, const s
     uint64_t factor = 1;
     if (field->type == CP_TYPE_RATE) {
         decode_rate(d, node, out);
+        return;
+    }
+    if (field->type == CP_TYPE_QUOTA) {
+        decode_quota(d, node, out);
         return;
     }
     bool read = field->type == CP_TYPE_COUNT  ? read_count(d, field->min, field->max, node, &number)

@@ -16,7 +16,7 @@ MUST_CHECK struct err cp_decode_text(struct cp_decode *d, const struct cp_field 
                                      const struct cp_yaml *node, struct cp_text *out);
 MUST_CHECK struct err cp_decode_port(struct cp_decode *d, const struct cp_yaml *node,
                                      struct cp_text *out);
-/* CP_TYPE_COUNT, _BOOL, _DURATION, _SIZE and _RATE. */
+/* CP_TYPE_COUNT, _BOOL, _DURATION, _SIZE, _RATE and _QUOTA. */
 void cp_decode_number(struct cp_decode *d, const struct cp_field *field, const struct cp_yaml *node,
                       uint64_t *out);
 /* Index of the choice; false when it is none. */

@@ -107,6 +107,7 @@ static json_t *type_schema(const struct cp_field *field)
     case CP_TYPE_DURATION:
     case CP_TYPE_SIZE:
     case CP_TYPE_RATE:
+    case CP_TYPE_QUOTA:
         return pattern_schema(cp_unit_pattern(field->type));
     case CP_TYPE_CHOICE:
         return choice_schema(field->choices);
@@ -299,6 +300,7 @@ static MUST_CHECK struct err add_type(struct buf *out, const struct cp_field *fi
     case CP_TYPE_DURATION:
     case CP_TYPE_SIZE:
     case CP_TYPE_RATE:
+    case CP_TYPE_QUOTA:
         return buf_add_str(out, cp_unit_text(field->type));
     case CP_TYPE_CHOICE:
     case CP_TYPE_FLAGS:

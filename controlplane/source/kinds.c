@@ -49,6 +49,27 @@ static const struct cp_field bus_fields[] = {
 };
 static const struct cp_shape bus_shape = {SHAPE(bus_fields, struct cp_environment)};
 
+static const struct cp_field overload_fields[] = {
+    {.name = "queueDelay",
+     .type = CP_TYPE_DURATION,
+     .min = 1,
+     .max = 10000,
+     .offset = offsetof(struct cp_environment, queue_delay_ms),
+     .help = "While requests wait longer than this at a worker of a node for 100 ms on end, a "
+             "growing share of new ones is refused as OVERLOADED. Health and admin are not. "
+             "Without it: none is."},
+};
+static const struct cp_shape overload_shape = {SHAPE(overload_fields, struct cp_environment)};
+
+static const struct cp_field guardrail_fields[] = {
+    {.name = "overload",
+     .type = CP_TYPE_OBJECT,
+     .shape = &overload_shape,
+     .flat = true,
+     .help = "When a node has more to do than it can."},
+};
+static const struct cp_shape guardrail_shape = {SHAPE(guardrail_fields, struct cp_environment)};
+
 static const struct cp_field environment_fields[] = {
     {.name = "security",
      .type = CP_TYPE_CHOICE,
@@ -82,6 +103,11 @@ static const struct cp_field environment_fields[] = {
      .offset = offsetof(struct cp_environment, freshness_max_ms),
      .help = "A node whose content is older than this denies what policies decide. Without it the "
              "last good snapshot serves at any age."},
+    {.name = "guardrails",
+     .type = CP_TYPE_OBJECT,
+     .shape = &guardrail_shape,
+     .flat = true,
+     .help = "What keeps the nodes themselves safe."},
 };
 
 /* ---- Service ---- */
@@ -963,13 +989,29 @@ static const struct cp_field rate_limit_fields[] = {
      .help = "As in a Policy. Without it: all."},
     {.name = "by",
      .type = CP_TYPE_FLAGS,
-     .choices = "caller|tenant|method",
+     .choices = "caller|tenant|method|service",
      .min = 1,
      .offset = offsetof(struct cp_rate_limit, by),
-     .help = "Each combination of these has a bucket of its own. Without it: one for all."},
+     .help = "Each combination of these has a budget of its own; service: the gRPC service that is "
+             "called. Without it: one for all."},
+    {.name = "byHeaders",
+     .type = CP_TYPE_TEXTS,
+     .form = CP_FORM_HEADER,
+     .min = 1,
+     .max = 4,
+     .offset = offsetof(struct cp_rate_limit, by_headers),
+     .help = "Headers whose values count like what is listed in by; their first 256 bytes do. "
+             "Callers make them up: what holds for a caller needs a limit by caller beside it."},
+    {.name = "onUnknown",
+     .type = CP_TYPE_CHOICE,
+     .choices = "auto|closed|open|local",
+     .dflt = "auto",
+     .offset = offsetof(struct cp_rate_limit, on_unknown),
+     .help = "A request without one of byHeaders. closed: refused; open: passes, uncounted; local: "
+             "all such requests have one budget; auto: local for subscriptions and GET, HEAD and "
+             "OPTIONS, else closed."},
     {.name = "rate",
      .type = CP_TYPE_RATE,
-     .required = true,
      .offset = offsetof(struct cp_rate_limit, period_ns),
      .help = "Requests in a time, steady."},
     {.name = "burst",
@@ -977,7 +1019,23 @@ static const struct cp_field rate_limit_fields[] = {
      .min = 1,
      .max = 1000000,
      .offset = offsetof(struct cp_rate_limit, burst),
-     .help = "Requests at once. Without it: what the rate gives in a second, at least 1."},
+     .place = offsetof(struct cp_rate_limit, burst_at),
+     .help = "Requests at once, of a rate. Without it: what the rate gives in a second, at least "
+             "1."},
+    {.name = "quota",
+     .type = CP_TYPE_QUOTA,
+     .offset = offsetof(struct cp_rate_limit, quota),
+     .help =
+         "Requests of each hour, day or month of the calendar, in UTC, on each node. It "
+         "survives restarts; after a crash a key has up to a sixty-fourth less, four at least."},
+    {.name = "concurrency",
+     .type = CP_TYPE_COUNT,
+     .min = 1,
+     .max = 1000000,
+     .offset = offsetof(struct cp_rate_limit, concurrency),
+     .place = offsetof(struct cp_rate_limit, concurrency_at),
+     .help = "Calls or fetches in flight at once, streams too, on each node. At most four such "
+             "limits of a target."},
 };
 
 /* ---- TransportProfile ---- */
@@ -1394,11 +1452,14 @@ static const struct cp_kind_row kind_rows[CP_KIND_COUNT] = {
                                    "    methods: [\"/acme.orders.v1.Orders/Get*\"]\n",
                         .spec = {SHAPE(policy_fields, struct cp_policy)}},
     [CP_KIND_RATE_LIMIT] = {.name = "RateLimit",
-                            .help = "How often. A request must pass all limits that fit it.",
+                            .help =
+                                "How often, or how many at once. A request must pass all limits "
+                                "that fit it.",
                             .tenancy = CP_TENANT_OPTIONAL,
                             .example = "target: {service: orders}\nby: [caller]\nrate: 100/s\n"
                                        "burst: 20\n",
-                            .spec = {SHAPE(rate_limit_fields, struct cp_rate_limit)}},
+                            .spec = {SHAPE(rate_limit_fields, struct cp_rate_limit),
+                                     .one_of = "rate|quota|concurrency"}},
     [CP_KIND_TRANSPORT_PROFILE] = {.name = "TransportProfile",
                                    .help = "Deadlines, bounds and security of calls.",
                                    .tenancy = CP_TENANT_OPTIONAL,

@@ -111,6 +111,7 @@ static void move_field(const struct cp_field *field, void *at, uint32_t file)
     case CP_TYPE_DURATION:
     case CP_TYPE_SIZE:
     case CP_TYPE_RATE:
+    case CP_TYPE_QUOTA:
     case CP_TYPE_CHOICE:
     case CP_TYPE_FLAGS:
         break;

@@ -3,7 +3,8 @@
  *
  * Shape      one struct a kind, filled by decode.c from the table of kinds.c. Numbers are uint64_t
  *            so that one table can write them all; lists are {items, count}.
- * Units      durations are milliseconds, sizes bytes, a rate the nanoseconds of one request.
+ * Units      durations are milliseconds, sizes bytes, a rate the nanoseconds of one request;
+ *            a quota as struct cp_rate_limit says.
  * Ownership  resources live in the leaves of their files (see leaf.h), the rest in the model's
  *            arena.
  * Threads    read-only once cp_source_load() has returned it.
@@ -100,6 +101,7 @@ struct cp_environment {
     struct cp_texts trust_domains; /* beside that one. */
     uint64_t partitions;
     uint64_t freshness_max_ms; /* 0: none. */
+    uint64_t queue_delay_ms;   /* 0: no load is shed. */
 };
 
 struct cp_locality {
@@ -405,15 +407,28 @@ struct cp_policy {
     struct cp_rules rules;
 };
 
-enum cp_by { CP_BY_CALLER, CP_BY_TENANT, CP_BY_METHOD };
+enum cp_by { CP_BY_CALLER, CP_BY_TENANT, CP_BY_METHOD, CP_BY_SERVICE };
 
+enum cp_window { CP_WINDOW_NONE, CP_WINDOW_HOUR, CP_WINDOW_DAY, CP_WINDOW_MONTH };
+
+/* A quota is one number in the table of kinds: its window, and its count below that. */
+enum { CP_QUOTA_BITS = 44 };
+#define CP_QUOTA_MAX UINT64_C(1000000000000)
+
+/* Exactly one of rate, quota and concurrency. */
 struct cp_rate_limit {
     struct cp_meta meta;
     struct cp_target target;
     struct cp_texts methods;
     uint64_t by; /* bits 1 << cp_by. */
-    uint64_t period_ns;
-    uint64_t burst; /* 0: what the rate gives in a second, at least 1. */
+    struct cp_texts by_headers;
+    uint64_t period_ns; /* 0: no rate. */
+    uint64_t burst;     /* 0: what the rate gives in a second, at least 1. */
+    struct cp_pos burst_at;
+    uint64_t quota;       /* 0: none; see CP_QUOTA_BITS. */
+    uint64_t concurrency; /* 0: none. */
+    struct cp_pos concurrency_at;
+    uint64_t on_unknown; /* 0 auto, 1 closed, 2 open, 3 local. */
 };
 
 struct cp_transport_profile {

@@ -330,6 +330,7 @@ struct dp_environment {
     bool strict;
     uint32_t partitions;       /* never zero. */
     uint64_t freshness_max_ms; /* zero: none. */
+    uint32_t queue_delay_ms;   /* above it a worker sheds load; zero: it never does. */
 };
 
 /* One reference more; and one less. NULL is allowed in dp_model_unref(). */

@@ -48,6 +48,7 @@ static struct err decode_environment(struct dp_part *part, const struct dp_envir
         .strict = m->security == 1,
         .partitions = m->partitions,
         .freshness_max_ms = m->freshness_max_ms,
+        .queue_delay_ms = m->queue_delay_ms,
     };
     return OK;
 }

@@ -1,137 +1,51 @@
 /*
- * limit: GCRA over one atomic word a bucket.
+ * limit: see limit.h. A request looks at all limits that match it before it takes from the first,
+ * so that what is refused writes nothing that workers share; what changed in between is given back.
  *
- * A bucket is full when its TAT is not after now. A request moves the TAT one period on; it passes
- * when the TAT is then at most 'burst' periods after now. So the word alone is the bucket: no
- * refill, no timer, and a full bucket needs no memory, which is why its cell may be reused.
+ * RATE: a bucket is full when its TAT is not after now. A request moves the TAT one period on; it
+ * passes when the TAT is then at most 'burst' periods after now. So the one word is the bucket: no
+ * refill, no timer, and a full bucket needs no memory.
+ *
+ * QUOTA: a cell is of the window that it was counted in last. One of an earlier window counts as
+ * empty, one of a later window holds: a wall clock that goes back gives nothing back.
  */
 #include "dataplane/request/limit.h"
 
-#include <stdatomic.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "common/base/check.h"
+#include "common/base/clock.h"
+#include "common/base/ids.h"
 #include "common/base/map.h"
 #include "common/base/text.h"
-#include "common/proto/strict.h"
-#include "common/snapshot/format.h"
 #include "dataplane/apply/model.h"
+#include "dataplane/request/limit_impl.h"
 
-#include "trilane/parts/v1/parts.pb-c.h"
+#define NS_PER_MS UINT64_C(1000000)
 
-enum { PROBES = 8, LIMITS_MAX = 64, KEY_MAX = 1024 };
-
-typedef Trilane__Parts__V1__LimitTarget part_target;
-typedef Trilane__Parts__V1__Limit part_limit;
-
-struct cell {
-    _Atomic uint64_t key;    /* hash of limit and key values; zero: free. */
-    _Atomic uint64_t tat_ns; /* theoretical arrival time. */
+enum {
+    MS_PER_HOUR = 3600000,
+    CONCURRENCY_RETRY_MS = 100, /* nobody knows when one of those in flight ends. */
+    DISK_RETRY_MS = 50,
+    TRIES = 8,       /* of a cell that others take each time. */
+    VALUE_MAX = 256, /* bytes by which the values of a header differ. */
 };
-
-struct dp_limit_table {
-    struct cell *cells;
-    size_t mask;
-    _Atomic uint64_t evicted;
-};
-
-struct limit {
-    struct slice id;
-    char **methods; /* of the decoded part. */
-    size_t method_count;
-    uint64_t period_ns;
-    uint64_t burst_ns; /* burst * period. */
-    uint32_t by;
-};
-
-struct dp_limit_target {
-    ProtobufCMessage *part; /* owned; the texts below lie in it. */
-    struct slice id;
-    size_t limit_count;
-    struct limit limits[];
-};
-
-static MUST_CHECK struct err copy_limit(const part_limit *from, struct limit *to)
-{
-    uint64_t burst_ns = 0;
-    uint32_t known = (1U << TRILANE__PARTS__V1__LIMIT_KEY__LIMIT_KEY_CALLER) |
-                     (1U << TRILANE__PARTS__V1__LIMIT_KEY__LIMIT_KEY_TENANT) |
-                     (1U << TRILANE__PARTS__V1__LIMIT_KEY__LIMIT_KEY_METHOD);
-    if (from->id[0] == '\0' || from->period_ns == 0 || from->burst == 0 ||
-        (from->by & ~known) != 0 ||
-        __builtin_mul_overflow(from->period_ns, (uint64_t)from->burst, &burst_ns) ||
-        burst_ns > INT64_MAX / 4) {
-        return FAIL(E_PART_MALFORMED);
-    }
-    *to = (struct limit){.id = slice_str(from->id),
-                         .methods = from->methods,
-                         .method_count = from->n_methods,
-                         .period_ns = from->period_ns,
-                         .burst_ns = burst_ns,
-                         .by = from->by};
-    return OK;
-}
-
-struct err dp_limit_build(struct slice part, struct dp_limit_target **out)
-{
-    ProtobufCMessage *message = NULL;
-    const struct proto_rules rules = {.memory_max = part.size * PART_MEMORY_FACTOR,
-                                      .malformed = E_PART_MALFORMED,
-                                      .unknown = E_CAPABILITY_MISSING};
-    TRY(proto_decode(&trilane__parts__v1__limit_target__descriptor, part, &rules, &message));
-    const part_target *from = (const part_target *)message;
-    struct err err;
-    struct dp_limit_target *t = NULL;
-    if (from->target[0] == '\0' || from->n_limits == 0 || from->n_limits > LIMITS_MAX) {
-        err = FAIL(E_PART_MALFORMED);
-    } else {
-        t = calloc(1, sizeof(*t) + from->n_limits * sizeof(t->limits[0]));
-        err = t == NULL ? FAIL(E_NO_MEMORY) : OK;
-    }
-    for (size_t i = 0; err_ok(err) && i < from->n_limits; i++) {
-        err = copy_limit(from->limits[i], &t->limits[i]);
-    }
-    if (!err_ok(err)) {
-        free(t);
-        proto_free(message);
-        return err;
-    }
-    t->part = message;
-    t->id = slice_str(from->target);
-    t->limit_count = from->n_limits;
-    *out = t;
-    return OK;
-}
-
-void dp_limit_free(struct dp_limit_target *target)
-{
-    if (target != NULL) {
-        proto_free(target->part);
-        free(target);
-    }
-}
-
-struct slice dp_limit_target_id(const struct dp_limit_target *target)
-{
-    return target->id;
-}
 
 struct err dp_limit_table_new(size_t cells, struct dp_limit_table **out)
 {
-    size_t count = PROBES;
-    while (count < cells) {
-        count *= 2;
-    }
     struct dp_limit_table *table = calloc(1, sizeof(*table));
-    struct cell *memory = calloc(count, sizeof(*memory));
-    if (table == NULL || memory == NULL) {
-        free(table);
-        free(memory);
+    if (table == NULL) {
         return FAIL(E_NO_MEMORY);
     }
-    table->cells = memory;
-    table->mask = count - 1;
+    struct err err = dp_cells_new(cells, &table->cells[DP_LIMIT_OF_RATE]);
+    if (err_ok(err)) {
+        err = dp_cells_new(cells / 4, &table->cells[DP_LIMIT_OF_CONCURRENCY]);
+    }
+    if (!err_ok(err)) {
+        dp_limit_table_free(table);
+        return err;
+    }
+    ids_random(&table->seed, sizeof(table->seed));
     *out = table;
     return OK;
 }
@@ -139,17 +53,45 @@ struct err dp_limit_table_new(size_t cells, struct dp_limit_table **out)
 void dp_limit_table_free(struct dp_limit_table *table)
 {
     if (table != NULL) {
-        free(table->cells);
+        dp_cells_free(table->cells[DP_LIMIT_OF_RATE]);
+        dp_cells_free(table->cells[DP_LIMIT_OF_CONCURRENCY]);
         free(table);
     }
 }
 
-uint64_t dp_limit_table_evicted(const struct dp_limit_table *table)
+void dp_limit_table_keep(struct dp_limit_table *table, struct dp_quota *quota)
 {
-    return atomic_load_explicit(&table->evicted, memory_order_relaxed);
+    table->quota = quota;
+    table->cells[DP_LIMIT_OF_QUOTA] = dp_quota_cells(quota);
+    table->seed = dp_quota_seed(quota);
 }
 
-static bool matches(const struct limit *limit, struct slice method)
+uint64_t dp_limit_table_crowded(const struct dp_limit_table *table)
+{
+    uint64_t crowded = 0;
+    for (size_t i = 0; i < DP_LIMIT_KIND_COUNT; i++) {
+        crowded += table->cells[i] == NULL ? 0 : dp_cells_crowded(table->cells[i]);
+    }
+    return crowded;
+}
+
+/* ---- which limits, and by which keys ---- */
+
+/* One limit that a request must pass. */
+struct taking {
+    const struct dp_limit *limit;
+    struct dp_cell_key key;
+    struct dp_cell_place place;
+    uint64_t window_ms; /* QUOTA: until its window ends. */
+};
+
+/* When a request asks. */
+struct now {
+    uint64_t mono_ns;
+    int64_t wall_ms; /* zero where no limit is a quota. */
+};
+
+static bool matches(const struct dp_limit *limit, struct slice method)
 {
     for (size_t i = 0; i < limit->method_count; i++) {
         if (text_glob(slice_str(limit->methods[i]), method)) {
@@ -159,101 +101,339 @@ static bool matches(const struct limit *limit, struct slice method)
     return limit->method_count == 0;
 }
 
-static size_t add(uint8_t *key, size_t size, struct slice value)
+/* "/package.Service" of "/package.Service/Method"; empty where a method has no service. */
+static struct slice service_of(struct slice method)
 {
-    value = slice_head(value, KEY_MAX - size - 1);
-    (void)memcpy(key + size, value.ptr, value.size);
-    key[size + value.size] = 0;
-    return size + value.size + 1;
+    size_t end = method.size;
+    while (end > 0 && method.ptr[end - 1] != '/') {
+        end--;
+    }
+    return slice_head(method, end == 0 ? 0 : end - 1);
 }
 
-/* A word for limit and key values; never zero. */
-static uint64_t key_of(const struct limit *limit, struct slice method,
-                       const struct dp_caller *caller)
+enum { WORDS_MAX = 5 + DP_LIMIT_HEADERS_MAX };
+
+/* What a key is made of: a hash each, so that no value runs into the next one. */
+struct words {
+    uint64_t seed;
+    uint64_t of[WORDS_MAX];
+    size_t count;
+};
+
+static void add(struct words *words, struct slice value)
 {
-    uint8_t key[KEY_MAX + 8];
-    size_t size = add(key, 0, limit->id);
-    if ((limit->by & (1U << TRILANE__PARTS__V1__LIMIT_KEY__LIMIT_KEY_CALLER)) != 0) {
-        size = add(key, size, caller->id);
-    }
-    if ((limit->by & (1U << TRILANE__PARTS__V1__LIMIT_KEY__LIMIT_KEY_TENANT)) != 0) {
-        size = add(key, size, caller->tenant);
-    }
-    if ((limit->by & (1U << TRILANE__PARTS__V1__LIMIT_KEY__LIMIT_KEY_METHOD)) != 0) {
-        size = add(key, size, method);
-    }
-    uint64_t hash = map_hash(slice_of(key, size));
+    words->of[words->count++] = map_hash_seeded(value, words->seed);
+}
+
+static uint64_t hash_of(const struct words *words)
+{
+    struct slice all = slice_of((const uint8_t *)words->of, words->count * sizeof(words->of[0]));
+    uint64_t hash = map_hash_seeded(all, words->seed);
     return hash == 0 ? 1 : hash;
 }
 
-/* The cell of a key: its own, else one whose bucket is full, else the one that is nearest to it. */
-static struct cell *find(struct dp_limit_table *table, uint64_t key, uint64_t now_ns)
+/* The values of the headers that a limit counts by; false: *out_missing is not there. */
+static bool add_headers(const struct dp_limit *limit, const struct dp_limit_query *query,
+                        struct words *words, struct slice *out_missing)
 {
-    struct cell *best = NULL;
-    uint64_t best_tat = UINT64_MAX;
-    for (size_t probe = 0; probe < PROBES; probe++) {
-        struct cell *cell = &table->cells[((size_t)key + probe) & table->mask];
-        if (atomic_load_explicit(&cell->key, memory_order_relaxed) == key) {
-            return cell;
-        }
-        uint64_t tat = atomic_load_explicit(&cell->tat_ns, memory_order_relaxed);
-        if (tat < best_tat) {
-            best = cell;
-            best_tat = tat;
+    bool whole = true;
+    for (size_t i = 0; i < limit->header_count; i++) {
+        struct slice value = {0};
+        struct slice name = slice_str(limit->headers[i]);
+        if (query->header != NULL && query->header(query->ctx, name, &value)) {
+            add(words, slice_head(value, VALUE_MAX));
+        } else {
+            words->of[words->count++] = 0; /* those without it are one. */
+            *out_missing = whole ? name : *out_missing;
+            whole = false;
         }
     }
-    if (best_tat > now_ns) {
-        atomic_fetch_add_explicit(&table->evicted, 1, memory_order_relaxed);
-        atomic_store_explicit(&best->tat_ns, now_ns, memory_order_relaxed);
-    }
-    atomic_store_explicit(&best->key, key, memory_order_relaxed);
-    return best;
+    return whole;
 }
 
-/* Takes one period from the bucket; false, and when it would pass, when it is empty. */
-static bool take(struct cell *cell, const struct limit *limit, uint64_t now_ns,
-                 uint64_t *out_retry_ns)
+/* Whether a request that the limit cannot tell from others is refused, counted or let pass. */
+static uint32_t unknown_of(const struct dp_limit *limit, const struct dp_limit_query *query)
 {
-    uint64_t tat = atomic_load_explicit(&cell->tat_ns, memory_order_relaxed);
-    for (;;) { /* ends: each turn some worker's exchange succeeds. */
-        uint64_t next = (tat > now_ns ? tat : now_ns) + limit->period_ns;
-        if (next > now_ns + limit->burst_ns) {
-            *out_retry_ns = next - limit->burst_ns - now_ns;
+    uint32_t closed = TRILANE__PARTS__V1__LIMIT_UNKNOWN__LIMIT_UNKNOWN_CLOSED;
+    uint32_t local = TRILANE__PARTS__V1__LIMIT_UNKNOWN__LIMIT_UNKNOWN_LOCAL;
+    return limit->on_unknown != 0 ? limit->on_unknown : query->safe ? local : closed;
+}
+
+/* What callers do not make up comes first: by it alone they are counted when there is no room. */
+static bool make_key(uint64_t seed, const struct dp_limit *limit,
+                     const struct dp_limit_query *query, struct dp_cell_key *out,
+                     struct slice *out_missing)
+{
+    struct words words = {.seed = seed};
+    add(&words, limit->id);
+    if ((limit->by & DP_LIMIT_BY(CALLER)) != 0) {
+        add(&words, query->caller->id);
+    }
+    if ((limit->by & DP_LIMIT_BY(TENANT)) != 0) {
+        add(&words, query->caller->tenant);
+    }
+    out->shared = hash_of(&words);
+    if ((limit->by & DP_LIMIT_BY(SERVICE)) != 0) {
+        add(&words, service_of(query->method));
+    }
+    if ((limit->by & DP_LIMIT_BY(METHOD)) != 0) {
+        add(&words, query->method);
+    }
+    bool whole = add_headers(limit, query, &words, out_missing);
+    out->own = hash_of(&words);
+    return whole;
+}
+
+/* What an empty cell says now. */
+static void begin(const struct dp_limit_table *table, struct taking *t, const struct now *now)
+{
+    struct dp_cell_key *key = &t->key;
+    t->window_ms = 0;
+    switch (t->limit->kind) {
+    case DP_LIMIT_OF_RATE:
+        key->floor = key->start = now->mono_ns;
+        break;
+    case DP_LIMIT_OF_QUOTA: {
+        struct dp_quota_window window = dp_quota_window_of(t->limit->window, now->wall_ms);
+        uint64_t hour = (uint64_t)now->wall_ms / MS_PER_HOUR;
+        key->floor = ((hour + 1) << DP_QUOTA_COUNT_BITS) - 1; /* of windows that end by now. */
+        key->start = window.end_hour << DP_QUOTA_COUNT_BITS |
+                     dp_quota_unknown(table->quota, &window, t->limit->reserve);
+        t->window_ms = window.end_hour * MS_PER_HOUR - (uint64_t)now->wall_ms;
+        break;
+    }
+    case DP_LIMIT_OF_CONCURRENCY:
+    case DP_LIMIT_KIND_COUNT:
+        key->floor = key->start = 0;
+        break;
+    }
+}
+
+/* ---- counting ---- */
+
+/* The value at which the budget of a cell that has 'value' is used up. */
+static uint64_t most_of(const struct taking *t, uint64_t now_ns, uint64_t value)
+{
+    uint64_t window = value >> DP_QUOTA_COUNT_BITS << DP_QUOTA_COUNT_BITS;
+    return t->limit->budget + (t->limit->kind == DP_LIMIT_OF_RATE    ? now_ns
+                               : t->limit->kind == DP_LIMIT_OF_QUOTA ? window
+                                                                     : 0);
+}
+
+/* The value of a cell after one request more; false: there is no budget for it, as *out says. */
+static bool next(const struct taking *t, uint64_t now_ns, uint64_t value, uint64_t *out_next,
+                 struct dp_limit_refusal *out)
+{
+    static const enum dp_limit_why whys[] = {[DP_LIMIT_OF_RATE] = DP_LIMIT_RATE,
+                                             [DP_LIMIT_OF_CONCURRENCY] = DP_LIMIT_CONCURRENCY,
+                                             [DP_LIMIT_OF_QUOTA] = DP_LIMIT_QUOTA};
+    uint64_t base = value > t->key.start ? value : t->key.start;
+    uint64_t most = most_of(t, now_ns, base);
+    *out_next = base + t->limit->cost;
+    if (*out_next <= most) {
+        return true;
+    }
+    out->why = whys[t->limit->kind];
+    out->retry_ns = t->limit->kind == DP_LIMIT_OF_RATE    ? *out_next - most
+                    : t->limit->kind == DP_LIMIT_OF_QUOTA ? t->window_ms * NS_PER_MS
+                                                          : CONCURRENCY_RETRY_MS * NS_PER_MS;
+    return false;
+}
+
+static uint64_t left_of(const struct taking *t, uint64_t now_ns, uint64_t value)
+{
+    uint64_t most = most_of(t, now_ns, value);
+    return value < most ? most - value : 0;
+}
+
+static bool waits_for_disk(struct dp_limit_refusal *out)
+{
+    out->why = DP_LIMIT_DISK;
+    out->retry_ns = DISK_RETRY_MS * NS_PER_MS;
+    return false;
+}
+
+/* Whether the disk knows enough of a quota for it to count on to 'value'. */
+static bool is_kept(struct dp_limit_table *table, const struct taking *t, uint64_t value,
+                    struct dp_limit_refusal *out)
+{
+    return t->limit->kind != DP_LIMIT_OF_QUOTA ||
+           dp_quota_covers(table->quota, &t->place, value, t->limit->reserve) ||
+           waits_for_disk(out);
+}
+
+/* Finds where a limit counts. False: a quota that has no cell of its own is not counted with
+ * others', which may be of another window. */
+static bool find_place(struct dp_limit_table *table, struct taking *t, struct dp_limit_refusal *out)
+{
+    struct dp_cells *cells = table->cells[t->limit->kind];
+    if (cells == NULL) {
+        return waits_for_disk(out);
+    }
+    t->place = dp_cells_at(cells, &t->key);
+    return t->limit->kind != DP_LIMIT_OF_QUOTA || t->place.key != 0 || waits_for_disk(out);
+}
+
+static bool has_room(struct dp_limit_table *table, struct taking *t, uint64_t now_ns,
+                     struct dp_limit_refusal *out)
+{
+    for (unsigned i = 0; i < TRIES; i++) {
+        uint64_t value = 0;
+        uint64_t then = 0;
+        if (!find_place(table, t, out)) {
             return false;
         }
-        if (atomic_compare_exchange_weak_explicit(&cell->tat_ns, &tat, next, memory_order_relaxed,
-                                                  memory_order_relaxed)) {
-            return true;
+        if (dp_cell_read(&t->place, &value)) {
+            return next(t, now_ns, value, &then, out) && is_kept(table, t, then, out);
         }
     }
+    return true; /* whoever takes it finds out. */
+}
+
+/* Counts one in the cell, wherever that is by now. */
+static bool count(struct dp_limit_table *table, struct taking *t, uint64_t now_ns,
+                  struct dp_limit_refusal *out)
+{
+    for (unsigned i = 0; i < TRIES; i++) {
+        uint64_t value = 0;
+        uint64_t then = 0;
+        enum dp_cell_outcome outcome =
+            dp_cell_read(&t->place, &value) ? DP_CELL_AGAIN : DP_CELL_LOST;
+        while (outcome == DP_CELL_AGAIN) { /* ends: each turn some worker's exchange succeeds. */
+            if (!next(t, now_ns, value, &then, out) || !is_kept(table, t, then, out)) {
+                return false;
+            }
+            outcome = dp_cell_change(&t->place, &value, then);
+        }
+        if (outcome == DP_CELL_DONE) {
+            dp_limit_note_left(table, t->limit, left_of(t, now_ns, then), now_ns);
+            return true;
+        }
+        if (!find_place(table, t, out)) {
+            return false;
+        }
+    }
+    out->why = DP_LIMIT_RATE;
+    out->retry_ns = NS_PER_MS; /* others took the cell each time. */
+    return false;
+}
+
+/* Takes one back; nothing when the cell says nothing any more. */
+static void uncount(struct dp_cells *cells, const struct dp_cell_key *key,
+                    struct dp_cell_place place, uint64_t cost)
+{
+    for (unsigned i = 0; i < TRIES; i++) {
+        uint64_t value = 0;
+        enum dp_cell_outcome outcome = dp_cell_read(&place, &value) ? DP_CELL_AGAIN : DP_CELL_LOST;
+        while (outcome == DP_CELL_AGAIN) { /* ends: each turn some worker's exchange succeeds. */
+            outcome = value < cost ? DP_CELL_DONE : dp_cell_change(&place, &value, value - cost);
+        }
+        if (outcome == DP_CELL_DONE || !dp_cells_seek(cells, key, &place)) {
+            return;
+        }
+    }
+}
+
+static struct err refuse(struct dp_limit_table *table, const struct taking *t, uint64_t now_ns,
+                         struct dp_limit_refusal *out)
+{
+    dp_limit_note_left(table, t->limit, /* left= */ 0, now_ns);
+    out->limit = t->limit->id;
+    return FAIL(E_RATE_LIMITED);
+}
+
+/* Whether the limit counts a request of this key; an error when it is refused for want of one. */
+static MUST_CHECK struct err judge_key(struct dp_limit_table *table, struct taking *t,
+                                       const struct dp_limit_query *query, bool *out_counts,
+                                       struct dp_limit_refusal *out)
+{
+    struct slice missing = {0};
+    *out_counts = true;
+    if (make_key(table->seed, t->limit, query, &t->key, &missing)) {
+        return OK;
+    }
+    uint32_t unknown = unknown_of(t->limit, query);
+    if (unknown == TRILANE__PARTS__V1__LIMIT_UNKNOWN__LIMIT_UNKNOWN_CLOSED) {
+        out->limit = t->limit->id;
+        out->header = missing;
+        out->why = DP_LIMIT_KEY;
+        return FAIL(E_LIMIT_KEY_MISSING);
+    }
+    *out_counts = unknown != TRILANE__PARTS__V1__LIMIT_UNKNOWN__LIMIT_UNKNOWN_OPEN;
+    return OK;
+}
+
+/* The limits that a request must pass; an error when it is refused by looking at them. */
+static MUST_CHECK struct err look(struct dp_limit_table *table,
+                                  const struct dp_limit_target *target,
+                                  const struct dp_limit_query *query, struct taking *takings,
+                                  size_t *out_count, struct dp_limit_refusal *out)
+{
+    size_t n = 0;
+    const struct now now = {.mono_ns = query->now_ns,
+                            .wall_ms = target->calendar ? clock_wall_ms() : 0};
+    for (size_t i = 0; i < target->limit_count; i++) {
+        struct taking *t = &takings[n];
+        bool counts = false;
+        t->limit = &target->limits[i];
+        if (!matches(t->limit, query->method)) {
+            continue;
+        }
+        TRY(judge_key(table, t, query, &counts, out));
+        if (!counts) {
+            continue;
+        }
+        begin(table, t, &now);
+        if (!has_room(table, t, now.mono_ns, out)) {
+            return refuse(table, t, now.mono_ns, out);
+        }
+        n++;
+    }
+    *out_count = n;
+    return OK;
+}
+
+static void hold(struct dp_limit_held *held, const struct taking *t)
+{
+    CHECK(held->count < DP_LIMIT_HELD_MAX);
+    held->items[held->count].key = t->key;
+    held->items[held->count].place = t->place;
+    held->count++;
 }
 
 struct err dp_limit_take(struct dp_limit_table *table, const struct dp_limit_target *target,
-                         struct slice method, const struct dp_caller *caller, uint64_t now_ns,
+                         const struct dp_limit_query *query, struct dp_limit_held *held,
                          struct dp_limit_refusal *out)
 {
     if (target == NULL) {
         return OK;
     }
-    struct cell *taken[LIMITS_MAX];
-    for (size_t i = 0; i < target->limit_count; i++) {
-        const struct limit *limit = &target->limits[i];
-        taken[i] = NULL;
-        if (!matches(limit, method)) {
-            continue;
-        }
-        struct cell *cell = find(table, key_of(limit, method, caller), now_ns);
-        if (!take(cell, limit, now_ns, &out->retry_ns)) {
-            out->limit = limit->id;
+    CHECK(held->count == 0);
+    struct taking takings[DP_LIMITS_MAX];
+    size_t n = 0;
+    TRY(look(table, target, query, takings, &n, out));
+    for (size_t i = 0; i < n; i++) {
+        struct taking *t = &takings[i];
+        if (!count(table, t, query->now_ns, out)) {
             for (size_t k = 0; k < i; k++) {
-                if (taken[k] != NULL) {
-                    atomic_fetch_sub_explicit(&taken[k]->tat_ns, target->limits[k].period_ns,
-                                              memory_order_relaxed);
-                }
+                uncount(table->cells[takings[k].limit->kind], &takings[k].key, takings[k].place,
+                        takings[k].limit->cost);
             }
-            return FAIL(E_RATE_LIMITED);
+            held->count = 0;
+            return refuse(table, t, query->now_ns, out);
         }
-        taken[i] = cell;
+        if (t->limit->kind == DP_LIMIT_OF_CONCURRENCY) {
+            hold(held, t);
+        }
     }
     return OK;
+}
+
+void dp_limit_release(struct dp_limit_table *table, struct dp_limit_held *held)
+{
+    for (size_t i = 0; i < held->count; i++) {
+        uncount(table->cells[DP_LIMIT_OF_CONCURRENCY], &held->items[i].key, held->items[i].place,
+                /* cost= */ 1);
+    }
+    held->count = 0;
 }

@@ -16,6 +16,7 @@ const struct metrics_family dp_metric_families[DP_METRIC_COUNT] = {
 
 enum {
     LATENCY_PLACES = 1024,
+    LIMITED_PLACES = 256,
     TIMED_ONE_IN = 256 /* requests: then the clocks cost them nothing. */
 };
 
@@ -26,6 +27,13 @@ struct latency_place {
     uint64_t method; /* hash. */
     uint64_t epoch;  /* of all places, when it was put; another one: forgotten. */
     metrics_id id;
+};
+
+/* Which series a refusal of a limit belongs to: there are most of them when there is least time. */
+struct limited_place {
+    uint64_t limit; /* hash. */
+    enum dp_limit_why why;
+    metrics_id id; /* 0: free. */
 };
 
 /* Of turns of the loop, by either clock. */
@@ -42,6 +50,7 @@ struct dp_request_metrics {
     metrics_id redecided[2]; /* by going on. */
     struct turn_series swap_turns;
     struct turn_series request_turns;
+    metrics_id queue_delay;
     uint32_t begun; /* requests; wraps. */
     uint64_t epoch;
     struct lane_series {
@@ -51,6 +60,7 @@ struct dp_request_metrics {
         metrics_id response_bytes;
     } lanes[4];
     struct latency_place places[LATENCY_PLACES];
+    struct limited_place limited[LIMITED_PLACES];
 };
 
 static metrics_id one_label(struct metrics *set, enum dp_metric metric, const char *value)
@@ -74,6 +84,7 @@ struct err dp_request_metrics_new(struct metrics *metrics, struct metrics_shard 
     m->redecided[1] = one_label(metrics, DP_METRIC_REDECIDED, "goes_on");
     m->swap_turns.mono = metrics_plain(metrics, DP_METRIC_SNAPSHOT_TURN);
     m->swap_turns.thread = metrics_plain(metrics, DP_METRIC_SNAPSHOT_TURN_CPU);
+    m->queue_delay = metrics_plain(metrics, DP_METRIC_QUEUE_DELAY);
     m->request_turns.mono = metrics_plain(metrics, DP_METRIC_REQUEST_TURN);
     m->request_turns.thread = metrics_plain(metrics, DP_METRIC_REQUEST_TURN_CPU);
     *out = m;
@@ -184,6 +195,31 @@ void dp_request_metrics_decision(struct dp_request_metrics *m, bool cached)
 void dp_request_metrics_redecided(struct dp_request_metrics *m, bool goes_on)
 {
     metrics_add(m->shard, m->redecided[goes_on], 1);
+}
+
+void dp_request_metrics_waited(struct dp_request_metrics *m, uint64_t delay_ns)
+{
+    metrics_record(m->shard, m->queue_delay, delay_ns);
+}
+
+void dp_request_metrics_limited(struct dp_request_metrics *m, struct slice limit,
+                                enum dp_limit_why why)
+{
+    static const char *const labels[DP_LIMIT_WHY_COUNT] = {
+#define X(name, label) [DP_LIMIT_##name] = label,
+        DP_LIMIT_WHY_LIST(X)
+#undef X
+    };
+    uint64_t hash = map_hash(limit);
+    struct limited_place *at = &m->limited[(hash + why) % LIMITED_PLACES];
+    if (at->id == 0 || at->limit != hash || at->why != why) {
+        const struct slice values[] = {limit, slice_str(labels[why])};
+        *at =
+            (struct limited_place){.limit = hash,
+                                   .why = why,
+                                   .id = metrics_series(m->set, DP_METRIC_LIMIT_REFUSALS, values)};
+    }
+    metrics_add(m->shard, at->id, 1);
 }
 
 struct metrics *dp_request_metrics_set(struct dp_request_metrics *m)

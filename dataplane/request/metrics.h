@@ -16,6 +16,7 @@
 
 #include "common/base/err.h"
 #include "common/telemetry/metrics.h"
+#include "dataplane/request/limit.h"
 
 struct dp_request;
 struct dp_request_pool;
@@ -38,6 +39,8 @@ struct dp_request_pool;
       NULL, NULL, NULL)                                                                            \
     X(REQUEST_TURN_CPU, "trilane_request_turn_cpu_seconds", HISTOGRAM, 0, 0.000000001,             \
       "What the worker itself had of a core for these.", NULL, NULL, NULL)                         \
+    X(QUEUE_DELAY, "trilane_queue_delay_seconds", HISTOGRAM, 0, 0.000000001,                       \
+      "How long requests waited for their turn at a worker, at most.", NULL, NULL, NULL)           \
     X(REQUEST_BYTES, "trilane_request_bytes_total", COUNTER, 8, 0,                                 \
       "Bytes of bodies from callers.", "lane", NULL, NULL)                                         \
     X(RESPONSE_BYTES, "trilane_response_bytes_total", COUNTER, 8, 0,                               \
@@ -53,8 +56,15 @@ struct dp_request_pool;
       "Readings of an issuer's keys, by what came of them.", "issuer", "outcome", NULL)            \
     X(ISSUER_AGE, "trilane_issuer_keys_age_seconds", GAUGE, 64, 0.001,                             \
       "Since an issuer's keys were read; -0.001: never.", "issuer", NULL, NULL)                    \
-    X(LIMIT_EVICTIONS, "trilane_rate_limit_evictions_total", COUNTER, 0, 0,                        \
-      "Rate cells given to another key while not full.", NULL, NULL, NULL)                         \
+    X(LIMIT_REFUSALS, "trilane_limit_refusals_total", COUNTER, 512, 0,                             \
+      "Requests that a limit refused, by what was used up or missing.", "limit", "why", NULL)      \
+    X(LIMIT_LEFT, "trilane_limit_left_ratio", GAUGE, 512, 0.001,                                   \
+      "Least that was left of a budget of the limit in the last 10 to 20 s; 1: all.", "limit",     \
+      NULL, NULL)                                                                                  \
+    X(LIMIT_CROWDED, "trilane_limit_crowded_total", COUNTER, 0, 0,                                 \
+      "Keys of limits that found no cell of their own and were counted with others: raise "        \
+      "rate-cells.",                                                                               \
+      NULL, NULL, NULL)                                                                            \
     X(REDECIDED, "trilane_requests_redecided_total", COUNTER, 8, 0,                                \
       "Open requests decided anew after a swap, by outcome.", "outcome", NULL, NULL)               \
     X(ATTEMPTS, "trilane_attempts_total", COUNTER, 512, 0,                                         \
@@ -189,6 +199,13 @@ void dp_request_metrics_took(struct dp_request_metrics *m, const struct dp_metri
 void dp_request_metrics_open(struct dp_request_metrics *m, int by);
 void dp_request_metrics_decision(struct dp_request_metrics *m, bool cached);
 void dp_request_metrics_redecided(struct dp_request_metrics *m, bool goes_on);
+
+/* How long a request waited until its worker looked at it. */
+void dp_request_metrics_waited(struct dp_request_metrics *m, uint64_t delay_ns);
+
+/* A limit refused a request. */
+void dp_request_metrics_limited(struct dp_request_metrics *m, struct slice limit,
+                                enum dp_limit_why why);
 
 /* The set and the shard, for a lane's own metrics. */
 struct metrics *dp_request_metrics_set(struct dp_request_metrics *m);

@@ -17,7 +17,6 @@
 #include "common/context/timeout.h"
 #include "dataplane/request/access.h"
 #include "dataplane/request/identity.h"
-#include "dataplane/request/limit.h"
 #include "dataplane/request/metrics.h"
 #include "dataplane/request/pool.h"
 
@@ -106,6 +105,16 @@ static MUST_CHECK struct err choose_id(struct dp_request *rq, struct slice from_
     return arena_dup(&rq->arena, slice_of(text, CONTEXT_ID_SIZE), out);
 }
 
+/* Calls of grpc.health.v1 and of the admin port come by here never. */
+static bool is_shed(struct dp_request *rq)
+{
+    struct net_loop *loop = rq->pool->loop;
+    uint64_t delay_ns = net_loop_lag_ns(loop);
+    dp_request_metrics_waited(rq->pool->metrics, delay_ns);
+    return dp_overload_sheds(&rq->pool->overload, net_loop_now_ns(loop), delay_ns, rq->draw,
+                             &rq->retry_ns);
+}
+
 static enum dp_step_next step_admit(struct dp_request *rq)
 {
     struct trace parent = trace_accept(rq->in.traceparent, (struct slice){0},
@@ -124,6 +133,9 @@ static enum dp_step_next step_admit(struct dp_request *rq)
     }
     if (rq->pool->stale) {
         return go_fail(rq, FAIL(E_SNAPSHOT_STALE));
+    }
+    if (is_shed(rq)) {
+        return go_fail(rq, FAIL(E_OVERLOADED));
     }
     return go(rq, &dp_step_identify);
 }
@@ -246,14 +258,49 @@ static enum dp_step_next step_authorize(struct dp_request *rq)
     return err_ok(err) ? go(rq, &dp_step_limit) : go_fail(rq, err);
 }
 
+/* RFC 9110, 9.2.1; of gRPC's methods the node does not know which only read. */
+static bool is_safe(const struct dp_request *rq)
+{
+    static const char *const reads[] = {"GET", "HEAD", "OPTIONS"};
+    bool safe = rq->verb == DP_VERB_SUBSCRIBE;
+    for (size_t i = 0; rq->verb == DP_VERB_FETCH && i < sizeof(reads) / sizeof(reads[0]); i++) {
+        safe = safe || slice_eq(rq->method, slice_str(reads[i]));
+    }
+    return safe;
+}
+
+static void note_refusal(struct dp_request *rq, const struct dp_limit_refusal *refusal)
+{
+    rq->retry_ns = refusal->retry_ns;
+    rq->limit = refusal->limit;
+    dp_request_metrics_limited(rq->pool->metrics, refusal->limit, refusal->why);
+    if (refusal->header.size > 0 && !rq->deferred &&
+        !err_ok(arena_printf(&rq->arena, &rq->sentence, "limit %.*s counts by header %.*s",
+                             SLICE_ARG(refusal->limit), SLICE_ARG(refusal->header)))) {
+        rq->sentence = (struct slice){0};
+    }
+}
+
 static MUST_CHECK struct err take_from_limits(struct dp_request *rq)
 {
+    const struct dp_limit_query query = {.method = rq->method,
+                                         .caller = rq->caller,
+                                         .now_ns = net_loop_now_ns(rq->pool->loop),
+                                         .safe = is_safe(rq),
+                                         .header = rq->in.header,
+                                         .ctx = rq->in.header_ctx};
     struct dp_limit_refusal refusal = {0};
-    struct err err =
-        dp_limit_take(rq->pool->limits, dp_model_limits(rq->model, rq->target), rq->method,
-                      rq->caller, net_loop_now_ns(rq->pool->loop), &refusal);
-    rq->retry_ns = refusal.retry_ns;
-    rq->limit = refusal.limit;
+    struct err err = dp_limit_take(rq->pool->limits, dp_model_limits(rq->model, rq->target), &query,
+                                   &rq->held, &refusal);
+    rq->retry_ns = 0;
+    if (!err_ok(err)) {
+        note_refusal(rq, &refusal);
+    } else if (rq->in.header_lost) {
+        dp_limit_release(rq->pool->limits, &rq->held);
+        return FAIL(E_NO_MEMORY);
+    } else if (rq->deferred) {
+        dp_limit_release(rq->pool->limits, &rq->held); /* messages are not in flight. */
+    }
     return err;
 }
 
@@ -290,6 +337,7 @@ static enum dp_step_next step_reply(struct dp_request *rq)
 static enum dp_step_next step_account(struct dp_request *rq)
 {
     net_timer_cancel(rq->pool->loop, &rq->deadline_timer);
+    dp_limit_release(rq->pool->limits, &rq->held);
     dp_request_metrics_add(rq->pool->metrics, rq);
     if (!err_ok(rq->err) && !rq->caller_gone) {
         (void)dp_request_explain(rq); /* has an id from here on, whether it was told or not. */

@@ -28,6 +28,8 @@
 #include "dataplane/apply/model.h"
 #include "dataplane/request/caller_stream.h"
 #include "dataplane/request/lane.h"
+#include "dataplane/request/limit.h"
+#include "dataplane/request/overload.h"
 #include "dataplane/request/policy.h"
 #include "dataplane/request/token.h"
 #include "dataplane/request/refusals.h"
@@ -36,7 +38,6 @@ struct buf;
 struct dp_access_log;
 struct dp_identity_memo;
 struct dp_issuer_keys;
-struct dp_limit_table;
 struct dp_request;
 struct dp_request_metrics;
 struct h2_stream;
@@ -144,8 +145,9 @@ struct dp_request {
     uint64_t draw; /* random: for choices that must stay when repeated. */
 
     struct dp_verdict verdict; /* of step authorize. */
-    uint64_t retry_ns;         /* RATE_LIMITED: when the next one passes. */
-    struct slice limit;        /* RATE_LIMITED: which limit; "tokens": of wrong or unknown ones. */
+    uint64_t retry_ns;  /* RATE_LIMITED, OVERLOADED: when the next one may pass; 0: unknown. */
+    struct slice limit; /* RATE_LIMITED, LIMIT_KEY_MISSING: which limit; "tokens": of wrong or unknown ones. */
+    struct dp_limit_held held; /* of what limits say may be in flight. */
     struct slice sentence;     /* what the refusal says; empty: the text of its code. */
     struct err err;            /* why it failed; E_OK so far. */
     uint64_t explain;          /* the refusal's id; zero: it has none yet. */
@@ -189,6 +191,7 @@ struct dp_request_pool {
     size_t open_count;
     size_t free_count;
     bool draining;
+    struct dp_overload overload;
     bool stale; /* content is older than the environment's freshnessMax: nothing is allowed. */
 };
 

@@ -126,9 +126,11 @@ static void answer_http(struct h2_stream *s, const struct h2_fields *asked, stru
 
 struct grpc_refusal dp_front_refusal(struct dp_request *rq)
 {
-    uint64_t retry_ms = rq->err.code == E_RATE_LIMITED ? rq->retry_ns / 1000000 + 1 : 0;
+    bool limited = rq->err.code == E_RATE_LIMITED;
+    bool later = limited || rq->err.code == E_OVERLOADED;
+    uint64_t retry_ms = later && rq->retry_ns > 0 ? rq->retry_ns / 1000000 + 1 : 0;
     struct slice sentence = rq->sentence;
-    if (retry_ms != 0 && sentence.size == 0) {
+    if (limited && sentence.size == 0) {
         struct err e = arena_printf(&rq->arena, &sentence, "limit %.*s: retry in %" PRIu64 " ms",
                                     SLICE_ARG(rq->limit), retry_ms);
         sentence = err_ok(e) ? sentence : (struct slice){0};

@@ -56,7 +56,8 @@ static size_t refusal_fields(struct dp_request *rq, char version[24], char retry
                                                           : SLICE_LIT("www-authenticate"),
                                         SLICE_LIT("Bearer realm=\"trilane\"")};
     }
-    if (rq->err.code == E_RATE_LIMITED) {
+    bool later = rq->err.code == E_RATE_LIMITED || rq->err.code == E_OVERLOADED;
+    if (later && rq->retry_ns > 0) {
         (void)snprintf(retry, 24, "%" PRIu64, rq->retry_ns / 1000000000 + 1);
         out[n++] = (struct http1_field){SLICE_LIT("retry-after"), slice_str(retry)};
     }
@@ -72,7 +73,7 @@ static struct err refusal_body(struct dp_request *rq, struct buf *out)
     if (code == E_POLICY_DENIED && rq->verdict.rule.size > 0) {
         TRY(buf_addf(out, ",\"rule\":\"%.*s\"", SLICE_ARG(rq->verdict.rule)));
     }
-    if (code == E_RATE_LIMITED) {
+    if (code == E_RATE_LIMITED || code == E_LIMIT_KEY_MISSING) {
         TRY(buf_addf(out, ",\"limit\":\"%.*s\"", SLICE_ARG(rq->limit)));
     }
     struct slice explain = dp_request_explain(rq);

@@ -33,6 +33,7 @@
 #include "dataplane/request/access.h"
 #include "dataplane/request/limit.h"
 #include "dataplane/request/metrics.h"
+#include "dataplane/request/quota.h"
 #include "dataplane/runtime/handover.h"
 #include "dataplane/runtime/options.h"
 #include "dataplane/runtime/spread.h"
@@ -43,6 +44,7 @@ struct dp_node {
     struct dp_worker_config worker_config;
     struct metrics *metrics;
     struct dp_limit_table *limits;
+    struct dp_quota *quota;
     struct dp_access_writer *access;
     struct dp_spread *spread;
     struct board *board; /* of the health of endpoints. */
@@ -67,7 +69,7 @@ struct dp_node {
     struct {
         uint64_t log_dropped;
         uint64_t access_dropped;
-        uint64_t evicted;
+        uint64_t crowded;
         uint64_t reconnects;
     } scraped;
 };
@@ -171,6 +173,13 @@ static void show_certificate(struct dp_node *n)
     }
 }
 
+static void show_left(void *ctx, struct slice limit, uint32_t left_permille)
+{
+    struct dp_node *n = ctx;
+    metrics_set(metrics_shard(n->metrics, n->options.workers + 1),
+                metrics_series(n->metrics, DP_METRIC_LIMIT_LEFT, &limit), left_permille);
+}
+
 static void before_scrape(void *ctx)
 {
     struct dp_node *n = ctx;
@@ -179,8 +188,9 @@ static void before_scrape(void *ctx)
     struct slice access = SLICE_LIT("access");
     catch_up(n, metrics_series(n->metrics, DP_METRIC_LOG_DROPPED, &log), &n->scraped.log_dropped,
              log_dropped());
-    catch_up(n, metrics_plain(n->metrics, DP_METRIC_LIMIT_EVICTIONS), &n->scraped.evicted,
-             dp_limit_table_evicted(n->limits));
+    catch_up(n, metrics_plain(n->metrics, DP_METRIC_LIMIT_CROWDED), &n->scraped.crowded,
+             dp_limit_table_crowded(n->limits));
+    dp_limit_left(n->limits, clock_mono_ns(), show_left, n);
     if (n->access != NULL) {
         catch_up(n, metrics_series(n->metrics, DP_METRIC_LOG_DROPPED, &access),
                  &n->scraped.access_dropped, dp_access_dropped(n->access));
@@ -520,6 +530,22 @@ static void give_way(struct dp_node *n)
     }
 }
 
+/* Behind the start of apply, by which the directory is this process's alone. */
+static struct err open_quotas(struct dp_node *n, struct buf *message)
+{
+    const char *directory = n->options.data_dir;
+    struct err e = dp_quota_open(directory, (size_t)limits.quota_cells, &n->quota);
+    if (!err_ok(e)) {
+        const char *fix = e.code == E_TOO_LARGE   ? "raise quota-cells"
+                          : e.code == E_MALFORMED ? "remove it: quotas begin anew"
+                                                  : "it must be readable, and its disk have room";
+        TRY(buf_addf(message, "data-dir: %s/quotas: %s: %s", directory, err_text(e.code), fix));
+        return e;
+    }
+    dp_limit_table_keep(n->limits, n->quota);
+    return dp_quota_start(n->quota);
+}
+
 static struct err start(struct dp_node *n, const struct dp_lane *const *lanes, struct buf *message)
 {
     give_way(n);
@@ -540,6 +566,7 @@ static struct err start(struct dp_node *n, const struct dp_lane *const *lanes, s
                      e.code == E_CONFLICT ? "another process owns it" : err_text(e.code)));
         return e;
     }
+    TRY(open_quotas(n, message));
     for (size_t i = 0; i < n->worker_count; i++) {
         TRY(dp_worker_start(&n->workers[i]));
     }
@@ -648,6 +675,7 @@ static void stop(struct dp_node *n)
     dp_spread_free(n->spread);
     bus_close(n->bus);
     dp_access_writer_free(n->access);
+    dp_quota_close(n->quota);
     dp_limit_table_free(n->limits);
     board_free(n->board);
     metrics_free(n->metrics);

@@ -268,6 +268,51 @@ static void a_turn_takes_what_is_ready_and_waits_for_nothing(void **state)
     net_loop_free(loop);
 }
 
+enum { LONG_MS = 50 };
+
+struct lagging {
+    struct net_task first;
+    struct net_task second;
+    struct net_loop *loop;
+    uint64_t seen_ns;
+    bool done;
+};
+
+static void be_long(struct net_task *task, void *ctx)
+{
+    (void)task;
+    struct lagging *l = ctx;
+    (void)net_loop_now_ns(l->loop);
+    clock_shift_for_test(INT64_C(1000000) * LONG_MS, 0);
+    assert_int_equal(net_loop_post(l->loop, &l->second).code, E_OK);
+}
+
+static void see_lag(struct net_task *task, void *ctx)
+{
+    (void)task;
+    struct lagging *l = ctx;
+    l->seen_ns = net_loop_lag_ns(l->loop);
+    l->done = true;
+}
+
+static void lag_is_the_turn_before_less_its_sleep(void **state)
+{
+    (void)state;
+    struct lagging l = {.first = {.fn = be_long, .ctx = &l}, .second = {.fn = see_lag, .ctx = &l}};
+    assert_int_equal(net_loop_new(&l.loop).code, E_OK);
+    assert_int_equal(net_loop_post(l.loop, &l.first).code, E_OK);
+    assert_true(net_loop_run_until(l.loop, &l.done, 600000));
+    assert_true(l.seen_ns > 0); /* what the machine slept in between goes off. */
+    assert_true(l.seen_ns < UINT64_C(1000000000) * 600);
+    clock_shift_for_test(INT64_C(3600) * 1000000000, 0); /* an hour without work. */
+    l.done = false;
+    assert_int_equal(net_loop_post(l.loop, &l.second).code, E_OK);
+    assert_true(net_loop_run_until(l.loop, &l.done, 600000));
+    assert_int_equal(l.seen_ns, 0);
+    clock_shift_for_test(0, 0);
+    net_loop_free(l.loop);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -277,6 +322,7 @@ int main(void)
         cmocka_unit_test(an_ended_loop_takes_no_posts),
         cmocka_unit_test(hooks_run_by_phase_and_once),
         cmocka_unit_test(hooks_that_go_on_do_not_wait_for_events),
+        cmocka_unit_test(lag_is_the_turn_before_less_its_sleep),
         cmocka_unit_test(a_turn_takes_what_is_ready_and_waits_for_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -385,6 +385,38 @@ static void a_tenant_speaks_for_itself_on_a_shared_topic(void **state)
     fixture_free(&f);
 }
 
+static void a_limit_says_what_it_counts(void **state)
+{
+    (void)state;
+    struct fixture f;
+    make(
+        &f,
+        DOC("RateLimit", "name: a, tenant: acme") "spec: {target: {service: orders}, by: [service], byHeaders: [x-b, x-a], onUnknown: open, rate: 1/s}\n" DOC(
+            "RateLimit",
+            "name: b, tenant: acme") "spec: {target: {service: orders}, concurrency: 7}\n" DOC("RateLimit",
+                                                                                               "name: c, tenant: acme") "spec: {target: {service: orders}, quota: 5000000/month}\n");
+    Trilane__Parts__V1__LimitTarget *target =
+        UNPACK(&f, CP_PART_LIMITS, "service/acme/orders", limit_target);
+    const Trilane__Parts__V1__Limit *a = target->limits[0];
+    const Trilane__Parts__V1__Limit *b = target->limits[1];
+    assert_int_equal(a->by, 1 << TRILANE__PARTS__V1__LIMIT_KEY__LIMIT_KEY_SERVICE);
+    assert_int_equal(a->n_headers, 2);
+    assert_string_equal(a->headers[0], "x-a");
+    assert_string_equal(a->headers[1], "x-b");
+    assert_int_equal(a->on_unknown, TRILANE__PARTS__V1__LIMIT_UNKNOWN__LIMIT_UNKNOWN_OPEN);
+    assert_int_equal(a->concurrency, 0);
+    assert_int_equal(b->on_unknown, TRILANE__PARTS__V1__LIMIT_UNKNOWN__LIMIT_UNKNOWN_NONE);
+    assert_int_equal(b->concurrency, 7);
+    assert_int_equal(b->period_ns, 0);
+    assert_int_equal(b->burst, 0);
+    const Trilane__Parts__V1__Limit *quota = target->limits[2];
+    assert_int_equal(quota->quota, 5000000);
+    assert_int_equal(quota->window, TRILANE__PARTS__V1__LIMIT_WINDOW__LIMIT_WINDOW_MONTH);
+    assert_int_equal(quota->period_ns, 0);
+    trilane__parts__v1__limit_target__free_unpacked(target, NULL);
+    fixture_free(&f);
+}
+
 /* Compiles one document beside the Environment; what a node must be able to do for it. */
 static uint64_t capabilities_of(const char *text)
 {
@@ -411,6 +443,17 @@ static void capabilities_are_those_that_are_used(void **state)
     assert_int_equal(capabilities_of(SERVICE), CAPABILITY_NONE);
     assert_int_equal(capabilities_of(LIMIT("")), CAPABILITY_NONE);
     assert_int_equal(capabilities_of(LIMIT(", by: [caller]")), CAPABILITY_LIMIT_KEYS);
+    assert_int_equal(capabilities_of(LIMIT(", by: [service]")),
+                     CAPABILITY_LIMIT_KEYS | CAPABILITY_LIMIT_VALUES);
+    assert_int_equal(capabilities_of(LIMIT(", byHeaders: [x-a]")), CAPABILITY_LIMIT_VALUES);
+    assert_int_equal(
+        capabilities_of(SERVICE DOC(
+            "RateLimit", "name: l, tenant: acme") "spec: {target: {service: s}, concurrency: 5}\n"),
+        CAPABILITY_LIMIT_CONCURRENCY);
+    assert_int_equal(
+        capabilities_of(SERVICE DOC(
+            "RateLimit", "name: l, tenant: acme") "spec: {target: {service: s}, quota: 5/day}\n"),
+        CAPABILITY_LIMIT_QUOTAS);
     assert_int_equal(capabilities_of(RULE_OF("")), CAPABILITY_NONE);
     assert_int_equal(capabilities_of(RULE_OF(", headers: [{name: x-a, present: true}]")),
                      CAPABILITY_HEADER_CONDITIONS);
@@ -426,6 +469,13 @@ static void capabilities_are_those_that_are_used(void **state)
                                                  " freshnessMax: 1h}\n");
     fixture_compile(&f);
     assert_int_equal(cp_compiled_capabilities(f.compiled), CAPABILITY_FRESHNESS_MAX);
+    fixture_free(&f);
+    fixture_init(&f);
+    fixture_add(&f, "e.yaml",
+                DOC("Environment", "name: test") "spec: {security: dev, trustDomain: test.example,"
+                                                 " guardrails: {overload: {queueDelay: 20ms}}}\n");
+    fixture_compile(&f);
+    assert_int_equal(cp_compiled_capabilities(f.compiled), CAPABILITY_SHEDDING);
     fixture_free(&f);
 }
 
@@ -479,6 +529,7 @@ int main(void)
         cmocka_unit_test(routes_are_in_order_of_precedence),
         cmocka_unit_test(clusters_and_callers_are_sorted),
         cmocka_unit_test(limits_of_a_target_are_one_part),
+        cmocka_unit_test(a_limit_says_what_it_counts),
         cmocka_unit_test(a_schema_numbers_what_the_payload_reaches),
         cmocka_unit_test(a_schema_may_recur),
         cmocka_unit_test(a_changed_rule_reaches_one_part),

@@ -46,6 +46,7 @@ static struct {
     unsigned ended;
     bool ended_once;
     enum err_code code; /* of the request that ended last. */
+    uint64_t retry_ns;  /* of that. */
     struct dp_verdict verdict;
 } w;
 
@@ -141,6 +142,7 @@ static void front_ended(struct dp_request *rq)
     w.ended++;
     w.ended_once = true;
     w.code = rq->err.code;
+    w.retry_ns = rq->retry_ns;
     w.verdict = rq->verdict;
 }
 
@@ -295,6 +297,14 @@ static void what_is_no_request_is_refused_by_the_same_door(void **state)
     assert_int_equal(w.pool.open_count, 0);
 }
 
+static void expect_shed(void)
+{
+    assert_null(run(&(struct ask){0}));
+    assert_string_equal(w.steps, "refuse ended");
+    assert_int_equal(w.code, E_OVERLOADED);
+    assert_true(w.retry_ns >= 500000000);
+}
+
 static void a_limit_refuses_with_the_time_to_wait(void **state)
 {
     (void)state;
@@ -308,6 +318,25 @@ static void a_limit_refuses_with_the_time_to_wait(void **state)
     assert_true(passed > 0);
     assert_string_equal(w.steps, "route refuse ended");
     assert_int_equal(counted(E_OK), passed);
+}
+
+/* What is open goes on, and what comes while the queue is long is told when to come again. */
+static void a_worker_that_cannot_keep_up_sheds(void **state)
+{
+    (void)state;
+    adopt(/* allows: */ true);
+    struct dp_request *rq = run(&(struct ask){0});
+    assert_non_null(rq);
+    struct dp_overload before = w.pool.overload;
+    w.pool.overload =
+        (struct dp_overload){.target_ns = 1, .until_ns = UINT64_MAX, .shed_permille = 1000};
+    expect_shed();
+    w.pool.overload = before;
+    dp_request_done(rq, OK);
+    assert_int_equal(w.code, E_OK);
+    w.forward = ANSWERS_INSIDE;
+    assert_null(run(&(struct ask){0}));
+    assert_int_equal(w.code, E_OK);
 }
 
 static void the_lane_ends_what_waits(void **state)
@@ -574,6 +603,7 @@ int main(void)
         EACH(every_refusal_is_answered_counted_and_released_once),
         EACH(what_is_no_request_is_refused_by_the_same_door),
         EACH(a_limit_refuses_with_the_time_to_wait),
+        EACH(a_worker_that_cannot_keep_up_sheds),
         EACH(the_lane_ends_what_waits),
         EACH(a_caller_that_leaves_is_not_answered),
         EACH(a_deadline_aborts_and_is_disarmed),
