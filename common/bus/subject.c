@@ -110,6 +110,27 @@ struct err subject_content(struct slice environment, struct subject *out)
     return done(&s, out);
 }
 
+static struct err of_node(struct slice environment, struct slice what, struct slice node,
+                          struct subject *out)
+{
+    struct subject s;
+    TRY(begin(&s, environment));
+    TRY(add_text(&s, what));
+    TRY(add_text(&s, SLICE_LIT(".")));
+    TRY(node.size == 0 ? add_text(&s, SLICE_LIT("*")) : add_token(&s, node));
+    return done(&s, out);
+}
+
+struct err subject_demand(struct slice environment, struct slice node, struct subject *out)
+{
+    return of_node(environment, SLICE_LIT("demand"), node, out);
+}
+
+struct err subject_shares(struct slice environment, struct slice node, struct subject *out)
+{
+    return of_node(environment, SLICE_LIT("shares"), node, out);
+}
+
 struct err subject_proposal(struct slice environment, struct subject *out)
 {
     struct subject s;

@@ -55,6 +55,12 @@ MUST_CHECK struct err subject_frame(const struct subject_event *event, struct su
 MUST_CHECK struct err subject_head(struct slice environment, struct subject *out);
 /* trilane.<env>.content : what a version adds, beside the hint. */
 MUST_CHECK struct err subject_content(struct slice environment, struct subject *out);
+/* trilane.<env>.demand.<node> and trilane.<env>.shares.<node> : of budgets that nodes share; an
+ * empty node stands for any. */
+MUST_CHECK struct err subject_demand(struct slice environment, struct slice node,
+                                     struct subject *out);
+MUST_CHECK struct err subject_shares(struct slice environment, struct slice node,
+                                     struct subject *out);
 /* trilane.<env>.proposal : a hint among replicas that one waits for signatures. */
 MUST_CHECK struct err subject_proposal(struct slice environment, struct subject *out);
 /* trilane.<env>.quarantine.<stream>.<consumer>; both empty: trilane.<env>.quarantine.> */

@@ -40,6 +40,12 @@ static const struct {
     [CONTAINER_STATUS] = {STATUS_BODY_MAX,
                           true,
                           {E_MALFORMED, E_MALFORMED, E_UNAUTHENTICATED, E_UNAUTHENTICATED}},
+    [CONTAINER_SHARES] = {SHARES_BODY_MAX,
+                          true,
+                          {E_MALFORMED, E_MALFORMED, E_UNAUTHENTICATED, E_UNAUTHENTICATED}},
+    [CONTAINER_DEMAND] = {DEMAND_BODY_MAX,
+                          true,
+                          {E_MALFORMED, E_MALFORMED, E_UNAUTHENTICATED, E_UNAUTHENTICATED}},
 };
 
 const struct container_codes *container_codes(enum container_kind kind)

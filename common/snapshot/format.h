@@ -28,6 +28,8 @@ enum {
     MANIFEST_BODY_MAX = 512 << 10,
     HEAD_BODY_MAX = 8 << 10,
     STATUS_BODY_MAX = 512,
+    SHARES_BODY_MAX = 4 << 10,
+    DEMAND_BODY_MAX = 4 << 10,
 };
 
 enum container_kind {
@@ -35,7 +37,9 @@ enum container_kind {
     CONTAINER_MANIFEST = 2,
     CONTAINER_HEAD = 3,
     CONTAINER_STATUS = 4,
-    CONTAINER_KIND_COUNT, /* 5 is reserved for rate shares. */
+    CONTAINER_SHARES = 5,
+    CONTAINER_DEMAND = 6,
+    CONTAINER_KIND_COUNT,
 };
 
 /* ---- keys ---- */
@@ -124,7 +128,8 @@ enum {
     X(13, LIMIT_VALUES, "a limit is counted by gRPC service or header, or names what is unknown")  \
     X(14, LIMIT_CONCURRENCY, "a limit counts what is in flight")                                   \
     X(15, SHEDDING, "nodes refuse some requests when their queues are long")                       \
-    X(16, LIMIT_QUOTAS, "a limit is a quota of an hour, a day or a month")
+    X(16, LIMIT_QUOTAS, "a limit is a quota of an hour, a day or a month")                         \
+    X(17, LIMIT_SHARED, "a limit is the whole fleet's")
 
 #define CAPABILITY_ENUM_(bit, name, text) CAPABILITY_##name = 1 << (bit),
 enum snap_capability { CAPABILITY_NONE = 0, CAPABILITY_LIST(CAPABILITY_ENUM_) };
@@ -143,6 +148,14 @@ enum {
     HEAD_VALIDITY_MAX_MS = 60000,
     HEAD_EPOCH_JUMP = 1 << 20,
     REFUSED_DIGESTS_MAX = 8,
+};
+
+/* ---- shares of budgets ---- */
+
+enum {
+    SHARE_WHOLE = 1000000, /* parts of a budget. */
+    SHARE_BUDGETS_MAX = 128,
+    SHARE_VALID_MAX_MS = 10000,
 };
 
 /* ---- status ---- */

@@ -43,6 +43,7 @@ struct cp_api_options {
     struct cp_worker *doorman; /* joins and renewals: no flood of them delays anything else. */
     struct cp_registrar *registrar;
     struct cp_fleet *fleet;
+    struct cp_shares *shares;
 };
 
 /* E_USAGE when 'listen' is not a loopback address; 'message' gets one sentence. */

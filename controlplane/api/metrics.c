@@ -6,6 +6,7 @@
 #include "common/base/clock.h"
 #include "common/base/log.h"
 #include "common/base/text.h"
+#include "controlplane/publish/shares.h"
 
 static struct err gauge(struct buf *out, const char *name, const char *help, uint64_t value)
 {
@@ -142,6 +143,19 @@ static struct err join_metrics(const struct cp_api_options *o, uint64_t limited,
     return buf_addf(out, "trilane_joins_total{event=\"limited\"} %" PRIu64 "\n", limited);
 }
 
+static struct err share_metrics(const struct cp_api_options *o, struct buf *out)
+{
+    struct cp_shares_counters counters;
+    cp_shares_counters(o->shares, &counters);
+    TRY(buf_add_str(out, "# HELP trilane_shares_total demands of nodes, and shares of budgets\n"
+                         "# TYPE trilane_shares_total counter\n"));
+#define X(name, text)                                                                              \
+    TRY(buf_addf(out, "trilane_shares_total{event=\"%s\"} %" PRIu64 "\n", #name, counters.name));
+    CP_SHARES_COUNTERS(X)
+#undef X
+    return OK;
+}
+
 struct err cp_metrics_render(const struct cp_api_options *o, uint64_t limited, struct buf *out)
 {
     TRY(leader_metrics(o, out));
@@ -150,6 +164,7 @@ struct err cp_metrics_render(const struct cp_api_options *o, uint64_t limited, s
     TRY(bucket_metrics(o, out));
     TRY(status_metrics(o, out));
     TRY(join_metrics(o, limited, out));
+    TRY(share_metrics(o, out));
     TRY(gauge(out, "trilane_bus_connected", "whether NATS can be reached",
               bus_state(o->bus) == BUS_CONNECTED));
     TRY(counter(out, "trilane_restores_total", "times that the bucket was filled from the journal",

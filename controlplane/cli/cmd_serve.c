@@ -31,6 +31,7 @@
 #include "controlplane/cli/commands.h"
 #include "controlplane/publish/check.h"
 #include "controlplane/publish/cosign.h"
+#include "controlplane/publish/shares.h"
 
 enum { PATH_SIZE = 4096, MESSAGE_MAX = 4096, TOKEN_SIZE = 32, TOKEN_MAX = 256, DRAIN_STEP_MS = 20 };
 enum { MEMORY_KEPT = 32 << 20 }; /* glibc takes no more for its mmap threshold. */
@@ -112,6 +113,7 @@ struct serve {
     struct cp_worker *doorman;
     struct cp_registrar *registrar;
     struct cp_fleet *fleet;
+    struct cp_shares *shares;
     struct net_loop *loop;
     struct net_tls *tls;
     struct cp_api *api;
@@ -412,6 +414,12 @@ static struct err make_threads(struct serve *s)
                                      .restore = restore,
                                      .restore_ctx = s};
     TRY(say(s, cp_fleet_new(&fleet, &s->fleet, &s->message), "fleet"));
+    struct cp_shares_options shares = {.environment = s->environment,
+                                       .bus = s->bus,
+                                       .fleet = s->fleet,
+                                       .leader = s->leader,
+                                       .signer = s->signer};
+    TRY(say(s, cp_shares_new(&shares, &s->shares), "shares"));
     TRY(say(s, cp_shelf_new(&s->shelf), "shelf"));
     struct cp_publish_room room = {.environment = s->environment,
                                    .dp_check = s->dp_check,
@@ -438,7 +446,8 @@ static struct err make_threads(struct serve *s)
 static struct err run_threads(struct serve *s)
 {
     TRY(say(s, cp_fleet_run(s->fleet), "fleet"));
-    return say(s, cp_leader_run(s->leader), "leader");
+    TRY(say(s, cp_leader_run(s->leader), "leader"));
+    return say(s, cp_shares_run(s->shares), "shares");
 }
 
 /* ---- the API ---- */
@@ -472,7 +481,8 @@ static struct err start_api(struct serve *s)
                                      .reader = s->reader,
                                      .doorman = s->doorman,
                                      .registrar = s->registrar,
-                                     .fleet = s->fleet};
+                                     .fleet = s->fleet,
+                                     .shares = s->shares};
     if (options.listen_tls != NULL) {
         TRY(say(s, load_tls(s, &s->tls), "tls-cert, tls-key"));
         options.tls = s->tls;
@@ -616,6 +626,7 @@ static void stop(struct serve *s)
     cp_worker_finish(s->reader);    /* fleet ask the publisher for restores to their end. */
     cp_worker_finish(s->signatory);
     cp_worker_finish(s->doorman);
+    cp_shares_free(s->shares);
     cp_leader_free(s->leader); /* it wakes the cosigner. */
     cp_cosigner_free(s->cosigner);
     cp_fleet_free(s->fleet);

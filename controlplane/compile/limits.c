@@ -44,6 +44,8 @@ static MUST_CHECK struct err make_limit(struct cp_compiler *c, const struct cp_r
     made->concurrency = (uint32_t)limit->concurrency;
     made->quota = limit->quota & ((UINT64_C(1) << CP_QUOTA_BITS) - 1);
     made->window = (Trilane__Parts__V1__LimitWindow)(limit->quota >> CP_QUOTA_BITS);
+    made->shared = limit->scope == 1;
+    cp_needs(c, CAPABILITY_LIMIT_SHARED, made->shared);
     bool by_service = (limit->by & (1U << CP_BY_SERVICE)) != 0;
     cp_needs(c, CAPABILITY_LIMIT_KEYS, made->by != 0);
     cp_needs(c, CAPABILITY_LIMIT_VALUES,

@@ -524,6 +524,11 @@ void cp_fleet_order(struct cp_fleet *fleet, const struct cp_fleet_order *most,
     cp_roll_order(fleet->roll, &moment, most, out);
 }
 
+bool cp_fleet_key(struct cp_fleet *fleet, struct slice id, struct key_public *out)
+{
+    return cp_roll_key(fleet->roll, id, out);
+}
+
 void cp_fleet_counters(struct cp_fleet *fleet, struct cp_status_counters *out)
 {
     cp_roll_counters(fleet->roll, out);

@@ -109,4 +109,7 @@ struct cp_fleet_order {
 void cp_fleet_order(struct cp_fleet *fleet, const struct cp_fleet_order *most,
                     struct cp_fleet_order *out);
 
+/* The key by which a node's word is verified; false: none of it is believed. */
+bool cp_fleet_key(struct cp_fleet *fleet, struct slice id, struct key_public *out);
+
 void cp_fleet_counters(struct cp_fleet *fleet, struct cp_status_counters *out);

@@ -646,3 +646,18 @@ void cp_roll_counters(struct cp_roll *roll, struct cp_status_counters *out)
     *out = roll->shared.counters;
     lock_drop(&roll->shared.lock);
 }
+
+bool cp_roll_key(struct cp_roll *roll, struct slice id, struct key_public *out)
+{
+    bool known = false;
+    lock_take(&roll->shared.lock);
+    const struct entry *entry = map_get(&roll->shared.nodes, id);
+    if (entry != NULL && entry->node.verified && !entry->removed) {
+        *out = (struct key_public){.role = KEY_ROLE_NODE};
+        memcpy(out->name, entry->node.id, sizeof(out->name));
+        memcpy(out->bytes, entry->key, sizeof(out->bytes));
+        known = true;
+    }
+    lock_drop(&roll->shared.lock);
+    return known;
+}

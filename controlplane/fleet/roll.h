@@ -85,4 +85,7 @@ void cp_roll_tally(struct cp_roll *roll, const struct cp_roll_now *now, struct c
 void cp_roll_order(struct cp_roll *roll, const struct cp_roll_now *now,
                    const struct cp_fleet_order *most, struct cp_fleet_order *out);
 
+/* The key by which a node's word is verified: of one that is verified, and not removed. */
+bool cp_roll_key(struct cp_roll *roll, struct slice id, struct key_public *out);
+
 void cp_roll_counters(struct cp_roll *roll, struct cp_status_counters *out);

@@ -92,6 +92,9 @@ static bool numbers_match(const struct signer_request *q, struct slice body)
     uint8_t *end = want;
     if (q->kind == CONTAINER_MANIFEST) {
         end = put_field(end, 0x08, q->version);
+    } else if (q->kind == CONTAINER_SHARES) {
+        end = put_field(end, 0x08, q->epoch);
+        end = put_field(end, 0x10, q->sequence);
     } else {
         end = put_field(end, 0x08, q->root_version);
         end = put_field(end, 0x10, q->epoch);
@@ -110,6 +113,8 @@ static struct err judge(struct process *p, const struct signer_request *q, struc
     bool write = false;
     if (q->kind == CONTAINER_MANIFEST) {
         TRY(signer_state_manifest(&p->state, q->version, digest, &write));
+    } else if (q->kind == CONTAINER_SHARES) {
+        TRY(signer_state_shares(&p->state, q->epoch, q->sequence));
     } else {
         TRY(signer_state_head(&p->state, q->epoch, q->sequence, digest, &write));
     }
@@ -142,9 +147,9 @@ static struct err serve_one(struct process *p)
 {
     struct signer_request q;
     TRY(signer_receive(SIGNER_FD, &q, sizeof(q)));
-    size_t max = q.kind == CONTAINER_MANIFEST ? MANIFEST_BODY_MAX : HEAD_BODY_MAX;
-    CHECK(q.magic == SIGNER_MAGIC && q.size <= max); /* our own parent, the same binary. */
-    CHECK(q.kind == CONTAINER_MANIFEST || q.kind == CONTAINER_HEAD);
+    CHECK(q.magic == SIGNER_MAGIC); /* our own parent, the same binary. */
+    CHECK(q.kind == CONTAINER_MANIFEST || q.kind == CONTAINER_HEAD || q.kind == CONTAINER_SHARES);
+    CHECK(q.size <= container_body_max((enum container_kind)q.kind));
     TRY(signer_receive(SIGNER_FD, p->body, q.size));
     struct signer_reply reply = {.magic = SIGNER_MAGIC};
     reply.code = (uint32_t)answer(p, &q, &reply).code;

@@ -56,10 +56,10 @@ struct cp_signer_hello {
 
 /* What is to be signed. The numbers are judged; they must be those that the body begins with. */
 struct cp_signer_request {
-    enum container_kind kind; /* CONTAINER_MANIFEST or CONTAINER_HEAD. */
+    enum container_kind kind; /* CONTAINER_MANIFEST, CONTAINER_HEAD or CONTAINER_SHARES. */
     uint64_t version;         /* of a manifest. */
-    uint64_t root_version;    /* of a head, and the next two. */
-    uint64_t epoch;
+    uint64_t root_version;    /* of a head. */
+    uint64_t epoch;           /* of a head and of shares, and the next. */
     uint64_t sequence;
     struct slice body;
 };

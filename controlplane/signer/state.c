@@ -232,3 +232,15 @@ struct err signer_state_head(struct signer_state *state, uint64_t epoch, uint64_
     (void)memcpy(state->last_digest, digest, DIGEST_SIZE);
     return OK;
 }
+
+struct err signer_state_shares(struct signer_state *state, uint64_t epoch, uint64_t sequence)
+{
+    bool same = epoch == state->shares_epoch;
+    if (!state->epoch_is_ours || epoch != state->epoch || sequence == 0 ||
+        (same && sequence <= state->shares_sequence)) {
+        return FAIL(E_SIGNER_REFUSED);
+    }
+    state->shares_epoch = epoch;
+    state->shares_sequence = sequence;
+    return OK;
+}

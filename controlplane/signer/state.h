@@ -32,6 +32,8 @@ struct signer_state {
     bool epoch_is_ours;
     uint64_t sequence;
     uint8_t last_digest[DIGEST_SIZE];
+    uint64_t shares_epoch; /* of the last shares, and the next. */
+    uint64_t shares_sequence;
 };
 
 /* Opens the file and reads it. A missing one is made, all zero, with all the room that it needs;
@@ -52,3 +54,7 @@ MUST_CHECK struct err signer_state_manifest(struct signer_state *state, uint64_t
 MUST_CHECK struct err signer_state_head(struct signer_state *state, uint64_t epoch,
                                         uint64_t sequence, const uint8_t digest[DIGEST_SIZE],
                                         bool *out_write);
+
+/* Judges shares: of the epoch of the last head alone, each with a higher sequence than the last. */
+MUST_CHECK struct err signer_state_shares(struct signer_state *state, uint64_t epoch,
+                                          uint64_t sequence);

@@ -568,6 +568,13 @@ static void check_limit(struct checking *c, const struct cp_rate_limit *limit)
                          limit->quota > 0 ? "a quota" : "concurrency");
         cp_diag_expect(c->diags, diag, "burst beside a rate alone");
     }
+    if (limit->scope == 1 &&
+        (limit->period_ns == 0 || limit->by != 0 || limit->by_headers.count > 0)) {
+        struct cp_diag *diag =
+            cp_diags_add(c->diags, CP_DIAG_CHOICE, limit->scope_at, "scope: global beside %s",
+                         limit->period_ns == 0 ? "no rate" : "by or byHeaders");
+        cp_diag_expect(c->diags, diag, "a rate that is one for all");
+    }
     if (limit->concurrency > 0 && limit->target.topic.text.size > 0) {
         struct cp_diag *diag =
             cp_diags_add(c->diags, CP_DIAG_CHOICE, limit->concurrency_at, "concurrency of a topic");
@@ -579,7 +586,8 @@ static void check_limit(struct checking *c, const struct cp_rate_limit *limit)
 /* A node keeps as many places for what is in flight with each request. */
 static MUST_CHECK struct err check_limits(struct checking *c)
 {
-    enum { HELD_MAX = 4 };
+    enum { HELD_MAX = 4, SHARED_MAX = 128 };
+    uint64_t shared = 0;
     const struct cp_resources *all = &c->model->of[CP_KIND_RATE_LIMIT];
     struct map held = {0}; /* key of a target to how many count it. */
     size_t *counts = NULL;
@@ -590,6 +598,12 @@ static MUST_CHECK struct err check_limits(struct checking *c)
         const struct cp_ref *ref =
             limit->target.service.to != NULL ? &limit->target.service : &limit->target.egress;
         check_limit(c, limit);
+        shared += limit->scope;
+        if (limit->scope == 1 && shared == SHARED_MAX + 1) {
+            struct cp_diag *diag = cp_diags_add(c->diags, CP_DIAG_OUT_OF_BOUND, limit->scope_at,
+                                                "more than %d limits of scope global", SHARED_MAX);
+            cp_diag_expect(c->diags, diag, "at most %d of the platform", SHARED_MAX);
+        }
         if (limit->concurrency == 0 || ref->to == NULL) {
             continue;
         }

@@ -1007,8 +1007,9 @@ static const struct cp_field rate_limit_fields[] = {
      .choices = "auto|closed|open|local",
      .dflt = "auto",
      .offset = offsetof(struct cp_rate_limit, on_unknown),
-     .help = "A request without one of byHeaders. closed: refused; open: passes, uncounted; local: "
-             "all such requests have one budget; auto: local for subscriptions and GET, HEAD and "
+     .help = "A request without one of byHeaders, or at a node without a share of a global limit. "
+             "closed: refused; open: passes, uncounted; local: all such requests have one budget, "
+             "or the node has an equal part; auto: local for subscriptions and GET, HEAD and "
              "OPTIONS, else closed."},
     {.name = "rate",
      .type = CP_TYPE_RATE,
@@ -1022,6 +1023,14 @@ static const struct cp_field rate_limit_fields[] = {
      .place = offsetof(struct cp_rate_limit, burst_at),
      .help = "Requests at once, of a rate. Without it: what the rate gives in a second, at least "
              "1."},
+    {.name = "scope",
+     .type = CP_TYPE_CHOICE,
+     .choices = "node|global",
+     .dflt = "node",
+     .offset = offsetof(struct cp_rate_limit, scope),
+     .place = offsetof(struct cp_rate_limit, scope_at),
+     .help = "node: each node has the whole rate. global: all nodes together have it, each a part "
+             "by what it is asked for; without by and byHeaders."},
     {.name = "quota",
      .type = CP_TYPE_QUOTA,
      .offset = offsetof(struct cp_rate_limit, quota),

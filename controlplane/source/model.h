@@ -429,6 +429,8 @@ struct cp_rate_limit {
     uint64_t concurrency; /* 0: none. */
     struct cp_pos concurrency_at;
     uint64_t on_unknown; /* 0 auto, 1 closed, 2 open, 3 local. */
+    uint64_t scope;      /* 0 node, 1 global. */
+    struct cp_pos scope_at;
 };
 
 struct cp_transport_profile {

@@ -112,6 +112,14 @@ struct dp_apply {
     uint64_t report_rest_ns; /* no status before, whatever changes. */
     bool report_due;         /* something changed. */
     uint64_t report_count;
+    struct {
+        uint64_t run;   /* wall clock of the start, in ms: which process of the node this is. */
+        uint64_t epoch; /* of the shares that were taken last; zero: none. */
+        uint64_t sequence;
+        uint64_t until_ns;    /* when they are over. */
+        uint64_t said_ns;     /* the last demand, */
+        uint64_t due_ns;      /* and the next. */
+    } share;                  /* of budgets that the fleet shares; monotonic. */
     struct bus_message *hint; /* waits for its time. */
     uint64_t hint_ns;         /* when the next hint may be judged. */
     unsigned deaf_polls; /* that brought a newer head, and no hint came since the one before. */
@@ -184,6 +192,11 @@ MUST_CHECK struct err dp_apply_open_disk(struct dp_apply *a, int lock_fd, struct
 
 /* Between two pieces of work: whoever else waits for the core goes first. */
 void dp_apply_yield(struct dp_apply *a);
+
+/* ---- share.c ---- */
+
+/* Takes shares that came, and says what is asked for when that is due. */
+void dp_share_turn(struct dp_apply *a);
 
 /* ---- standing.c ---- */
 

@@ -37,6 +37,19 @@ static struct err listen_to_pushes(struct dp_feed *feed, struct slice environmen
                                  FEED_PUSHES * bytes, &feed->contents);
 }
 
+/* A user that may not subscribe to it has no shares: what limits say for that holds. */
+static struct err listen_to_shares(struct dp_feed *feed, const struct dp_feed_from *from)
+{
+    enum { WAITING = 4 };
+    struct subject shares;
+    TRY(subject_demand(from->environment, from->node, &feed->demand));
+    TRY(subject_shares(from->environment, from->node, &shares));
+    return bus_subscribe_waiting(
+        feed->bus, subject_slice(&shares), WAITING,
+        WAITING * (SHARES_BODY_MAX + CONTAINER_HEADER_SIZE + CONTAINER_SIGNATURE_SIZE),
+        &feed->shares);
+}
+
 static struct err bind(struct dp_feed *feed, const struct dp_feed_from *from)
 {
     struct subject snapshots;
@@ -48,8 +61,12 @@ static struct err bind(struct dp_feed *feed, const struct dp_feed_from *from)
                          from->bucket_api == NULL ? KV_API : from->bucket_api));
     TRY(kv_bind(&feed->nodes, feed->bus, subject_slice(&nodes)));
     TRY(listen_to_pushes(feed, from->environment));
-    struct err e = listen(feed, &feed->hints);
+    struct err e = listen_to_shares(feed, from);
+    if (err_ok(e)) {
+        e = listen(feed, &feed->hints);
+    }
     if (!err_ok(e)) {
+        bus_unsubscribe(feed->bus, feed->shares);
         bus_unsubscribe(feed->bus, feed->contents);
     }
     return e;
@@ -135,9 +152,30 @@ void dp_feed_free(struct dp_feed *feed)
     if (feed->bus != NULL) {
         bus_unsubscribe(feed->bus, feed->hints);
         bus_unsubscribe(feed->bus, feed->contents);
+        bus_unsubscribe(feed->bus, feed->shares);
     }
     drop_pushes(feed, feed->push_count);
     queue_free(&feed->queue, bus_message_drop);
+}
+
+/* ---- shares ---- */
+
+struct bus_message *dp_feed_shares(struct dp_feed *feed)
+{
+    struct bus_message *latest = NULL;
+    struct bus_message *message = feed->shares == NULL ? NULL : bus_take(feed->shares);
+    while (message != NULL) {
+        bus_message_free(latest);
+        latest = message;
+        message = bus_take(feed->shares);
+    }
+    return latest;
+}
+
+struct err dp_feed_send_demand(struct dp_feed *feed, struct slice demand)
+{
+    return bus_publish(feed->bus, &(struct bus_outgoing){.subject = subject_slice(&feed->demand),
+                                                         .payload = demand});
 }
 
 /* ---- hints ---- */

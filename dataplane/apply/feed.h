@@ -38,6 +38,8 @@ struct dp_feed {
     struct subject head; /* that hints come on. */
     struct bus_subscription *hints;
     struct queue queue;                      /* of struct bus_message. */
+    struct subject demand;                   /* that this node's demand goes to. */
+    struct bus_subscription *shares;         /* NULL: there is no bus. */
     struct bus_subscription *contents;       /* NULL: pushes are not listened to. */
     struct dp_feed_push pushes[FEED_PUSHES]; /* oldest first. */
     size_t push_count;
@@ -49,6 +51,7 @@ struct dp_feed {
 struct dp_feed_from {
     struct bus *bus; /* NULL: see above. */
     struct slice environment;
+    struct slice node;
     const char *bucket_api; /* see kv_bind_imported(); NULL: KV_API. */
 };
 
@@ -59,6 +62,12 @@ void dp_feed_free(struct dp_feed *feed);
 
 /* The latest hint that arrived, or NULL; the older ones are dropped. The caller frees it. */
 struct bus_message *dp_feed_hint(struct dp_feed *feed);
+
+/* The latest shares that arrived, or NULL, as above; a stranger's bytes, until they are judged. */
+struct bus_message *dp_feed_shares(struct dp_feed *feed);
+
+/* Says what is asked of shared budgets: once, and nobody answers that it came. */
+MUST_CHECK struct err dp_feed_send_demand(struct dp_feed *feed, struct slice demand);
 
 /* From here on the pushes that arrived are looked into, too; what is no bundle is none. */
 void dp_feed_hear(struct dp_feed *feed);

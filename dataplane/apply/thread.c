@@ -67,6 +67,7 @@ static void sleep_until_due(struct dp_apply *a, bool busy)
     sooner(&until_ns, a->good_ns);
     sooner(&until_ns, a->hint != NULL ? a->hint_ns : 0);
     sooner(&until_ns, dp_standing_due_ns(a));
+    sooner(&until_ns, a->share.due_ns > now_ns ? a->share.due_ns : 0);
     if (dp_feed_connected(&a->feed)) {
         sooner(&until_ns, a->poll_ns);
     }
@@ -194,6 +195,7 @@ static void *thread_main(void *ctx)
         do_roots(a, now_ns);
         do_hint(a);
         do_poll(a, now_ns);
+        dp_share_turn(a);
         if (a->retry_ns != 0 && now_ns >= a->retry_ns) {
             dp_apply_again(a);
         }
@@ -265,6 +267,7 @@ static struct err set_up(struct dp_apply *a)
     TRY(open_disk(a));
     struct dp_feed_from from = {.bus = a->config.bus,
                                 .environment = a->config.environment,
+                                .node = a->config.node,
                                 .bucket_api = a->config.bucket_api};
     return dp_feed_init(&a->feed, &from, wake, a);
 }
@@ -278,6 +281,7 @@ struct err dp_apply_start(const struct dp_apply_config *config, struct dp_apply 
     a->config = *config;
     a->wake_fd = -1;
     a->logged_state = SNAP_STATE_COUNT;
+    a->share.run = (uint64_t)(clock_wall_ms() > 0 ? clock_wall_ms() : 1);
     a->node = (struct head_node){
         .id = config->node, .labels = config->labels, .label_count = config->label_count};
     lock_init(&a->shared.lock);

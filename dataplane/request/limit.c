@@ -83,6 +83,8 @@ struct taking {
     struct dp_cell_key key;
     struct dp_cell_place place;
     uint64_t window_ms; /* QUOTA: until its window ends. */
+    uint64_t cost;      /* of the request: the limit's, or more of a share. */
+    uint64_t budget;    /* the same. */
 };
 
 /* When a request asks. */
@@ -215,9 +217,9 @@ static void begin(const struct dp_limit_table *table, struct taking *t, const st
 static uint64_t most_of(const struct taking *t, uint64_t now_ns, uint64_t value)
 {
     uint64_t window = value >> DP_QUOTA_COUNT_BITS << DP_QUOTA_COUNT_BITS;
-    return t->limit->budget + (t->limit->kind == DP_LIMIT_OF_RATE    ? now_ns
-                               : t->limit->kind == DP_LIMIT_OF_QUOTA ? window
-                                                                     : 0);
+    return t->budget + (t->limit->kind == DP_LIMIT_OF_RATE    ? now_ns
+                        : t->limit->kind == DP_LIMIT_OF_QUOTA ? window
+                                                              : 0);
 }
 
 /* The value of a cell after one request more; false: there is no budget for it, as *out says. */
@@ -229,7 +231,7 @@ static bool next(const struct taking *t, uint64_t now_ns, uint64_t value, uint64
                                              [DP_LIMIT_OF_QUOTA] = DP_LIMIT_QUOTA};
     uint64_t base = value > t->key.start ? value : t->key.start;
     uint64_t most = most_of(t, now_ns, base);
-    *out_next = base + t->limit->cost;
+    *out_next = base + t->cost;
     if (*out_next <= most) {
         return true;
     }
@@ -363,6 +365,36 @@ static MUST_CHECK struct err judge_key(struct dp_limit_table *table, struct taki
     return OK;
 }
 
+enum { SHARE_RETRY_MS = 1000 };
+
+/* What the node may take of the fleet's budget: its share, or what there is in its place. A share
+ * holds one request at least. */
+static MUST_CHECK struct err judge_share(struct dp_limit_table *table, struct taking *t,
+                                         const struct dp_limit_query *query, bool *out_counts,
+                                         struct dp_limit_refusal *out)
+{
+    struct dp_budget_view view;
+    dp_budget_ask(t->limit->shared);
+    dp_budget_look(t->limit->shared, query->now_ns, &view);
+    uint32_t unknown = unknown_of(t->limit, query);
+    if (view.share == 0 && unknown == TRILANE__PARTS__V1__LIMIT_UNKNOWN__LIMIT_UNKNOWN_OPEN) {
+        *out_counts = false;
+        return OK;
+    }
+    if (view.share == 0 && unknown == TRILANE__PARTS__V1__LIMIT_UNKNOWN__LIMIT_UNKNOWN_LOCAL &&
+        view.nodes > 0) {
+        view.share = SHARE_WHOLE / view.nodes;
+    }
+    if (view.share == 0) {
+        out->why = DP_LIMIT_SHARE;
+        out->retry_ns = SHARE_RETRY_MS * NS_PER_MS;
+        return refuse(table, t, query->now_ns, out);
+    }
+    t->cost = t->limit->cost * SHARE_WHOLE / view.share;
+    t->budget = view.burst_ns > t->cost ? view.burst_ns : t->cost;
+    return OK;
+}
+
 /* The limits that a request must pass; an error when it is refused by looking at them. */
 static MUST_CHECK struct err look(struct dp_limit_table *table,
                                   const struct dp_limit_target *target,
@@ -379,7 +411,12 @@ static MUST_CHECK struct err look(struct dp_limit_table *table,
         if (!matches(t->limit, query->method)) {
             continue;
         }
+        t->cost = t->limit->cost;
+        t->budget = t->limit->budget;
         TRY(judge_key(table, t, query, &counts, out));
+        if (t->limit->shared != NULL) {
+            TRY(judge_share(table, t, query, &counts, out));
+        }
         if (!counts) {
             continue;
         }
@@ -417,7 +454,7 @@ struct err dp_limit_take(struct dp_limit_table *table, const struct dp_limit_tar
         if (!count(table, t, query->now_ns, out)) {
             for (size_t k = 0; k < i; k++) {
                 uncount(table->cells[takings[k].limit->kind], &takings[k].key, takings[k].place,
-                        takings[k].limit->cost);
+                        takings[k].cost);
             }
             held->count = 0;
             return refuse(table, t, query->now_ns, out);

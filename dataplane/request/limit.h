@@ -71,6 +71,7 @@ struct dp_limit_held {
     X(CONCURRENCY, "concurrency") /* as many as may be are in flight. */                           \
     X(QUOTA, "quota")             /* the hour, day or month has had all. */                        \
     X(DISK, "disk")               /* a quota has some, and waits for the disk to know of it. */    \
+    X(SHARE, "share")             /* the node has no share of the fleet's budget. */               \
     X(KEY, "key")                 /* the request has nothing to count it by. */
 
 enum dp_limit_why {

@@ -4,6 +4,7 @@
 #include <stdatomic.h>
 
 #include "common/base/slice.h"
+#include "dataplane/request/budget.h"
 #include "dataplane/request/cells.h"
 #include "dataplane/request/limit.h"
 #include "dataplane/request/quota.h"
@@ -33,6 +34,7 @@ struct dp_limit {
     enum dp_limit_kind kind;
     uint64_t cost;             /* of one request: RATE: its period; else one. */
     uint64_t budget;           /* RATE: burst * period; else: requests. */
+    struct dp_budget *shared;  /* RATE of the whole fleet; NULL: of this node. */
     enum dp_quota_unit window; /* QUOTA. */
     uint32_t reserve;          /* QUOTA: what may be counted before the disk has it. */
 };

@@ -18,7 +18,7 @@ static MUST_CHECK struct err copy_rate(const part_limit *from, struct dp_limit *
         to->budget > INT64_MAX / 4) {
         return FAIL(E_PART_MALFORMED);
     }
-    return OK;
+    return from->shared ? dp_budget_hold(to->id, to->cost, to->budget, &to->shared) : OK;
 }
 
 /* A sixty-fourth, four at least, so that few requests wait for a disk. */
@@ -49,7 +49,9 @@ static MUST_CHECK struct err copy_limit(const part_limit *from, struct dp_limit 
     uint32_t known =
         DP_LIMIT_BY(CALLER) | DP_LIMIT_BY(TENANT) | DP_LIMIT_BY(METHOD) | DP_LIMIT_BY(SERVICE);
     int measures = (from->period_ns != 0) + (from->concurrency != 0) + (from->quota != 0);
-    if (from->id[0] == '\0' || measures != 1 || (from->by & ~known) != 0 ||
+    bool shared_else =
+        from->shared && (from->period_ns == 0 || from->by != 0 || from->n_headers > 0);
+    if (from->id[0] == '\0' || measures != 1 || shared_else || (from->by & ~known) != 0 ||
         from->n_headers > DP_LIMIT_HEADERS_MAX ||
         from->on_unknown > TRILANE__PARTS__V1__LIMIT_UNKNOWN__LIMIT_UNKNOWN_LOCAL) {
         return FAIL(E_PART_MALFORMED);
@@ -86,6 +88,13 @@ static MUST_CHECK struct err copy_limits(const part_target *from, struct dp_limi
     return held <= DP_LIMIT_HELD_MAX ? OK : FAIL(E_PART_MALFORMED);
 }
 
+static void drop_budgets(struct dp_limit_target *target, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        dp_budget_drop(target->limits[i].shared);
+    }
+}
+
 struct err dp_limit_build(struct slice part, struct dp_limit_target **out)
 {
     ProtobufCMessage *message = NULL;
@@ -103,6 +112,7 @@ struct err dp_limit_build(struct slice part, struct dp_limit_target **out)
         err = t == NULL ? FAIL(E_NO_MEMORY) : copy_limits(from, t);
     }
     if (!err_ok(err)) {
+        drop_budgets(t, t == NULL ? 0 : from->n_limits);
         free(t);
         proto_free(message);
         return err;
@@ -117,6 +127,7 @@ struct err dp_limit_build(struct slice part, struct dp_limit_target **out)
 void dp_limit_free(struct dp_limit_target *target)
 {
     if (target != NULL) {
+        drop_budgets(target, target->limit_count);
         proto_free(target->part);
         free(target);
     }

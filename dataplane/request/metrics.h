@@ -61,6 +61,8 @@ struct dp_request_pool;
     X(LIMIT_LEFT, "trilane_limit_left_ratio", GAUGE, 512, 0.001,                                   \
       "Least that was left of a budget of the limit in the last 10 to 20 s; 1: all.", "limit",     \
       NULL, NULL)                                                                                  \
+    X(SHARES, "trilane_shares_total", COUNTER, 4, 0,                                               \
+      "Shares of the fleet's budgets that came, by what became of them.", "outcome", NULL, NULL)   \
     X(LIMIT_CROWDED, "trilane_limit_crowded_total", COUNTER, 0, 0,                                 \
       "Keys of limits that found no cell of their own and were counted with others: raise "        \
       "rate-cells.",                                                                               \

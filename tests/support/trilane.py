@@ -197,7 +197,7 @@ def control_plane_permissions(env):
     return {
         "publish": {"allow": [
             "$KV.%s.>" % snapshots, "trilane.%s.head" % env, "trilane.%s.content" % env,
-            "trilane.%s.proposal" % env,
+            "trilane.%s.proposal" % env, "trilane.%s.shares.*" % env,
             "$JS.API.STREAM.INFO.KV_" + snapshots, "$JS.API.STREAM.CREATE.KV_" + snapshots,
             "$JS.API.STREAM.MSG.GET.KV_" + snapshots, "$JS.API.STREAM.UPDATE.KV_" + snapshots,
             "$JS.API.STREAM.PURGE.KV_" + snapshots,
@@ -207,7 +207,7 @@ def control_plane_permissions(env):
             "$JS.API.STREAM.INFO.KV_" + nodes, "$JS.API.STREAM.CREATE.KV_" + nodes,
             "$JS.API.STREAM.UPDATE.KV_" + nodes, "$JS.API.DIRECT.GET.KV_%s.>" % nodes]},
         "subscribe": {"allow": ["_INBOX.trilane-cp.>", "$KV.%s.>" % nodes,
-                                "trilane.%s.proposal" % env]},
+                                "trilane.%s.proposal" % env, "trilane.%s.demand.*" % env]},
     }
 
 
@@ -217,7 +217,7 @@ def node_permissions(env, node_id, api="$JS.API"):
     snapshots, events = "trilane_%s_snapshots" % env, "TRILANE_EVENTS"
     return {
         "publish": {"allow": [
-            "$KV.trilane_%s_nodes.%s" % (env, node_id),
+            "$KV.trilane_%s_nodes.%s" % (env, node_id), "trilane.%s.demand.%s" % (env, node_id),
             api + ".STREAM.INFO.KV_" + snapshots,
             api + ".STREAM.MSG.GET.KV_" + snapshots, api + ".DIRECT.GET.KV_%s.>" % snapshots,
             "trilane.%s.event.>" % env, "trilane.%s.quarantine.>" % env,
@@ -227,7 +227,8 @@ def node_permissions(env, node_id, api="$JS.API"):
             "$JS.API.CONSUMER.DURABLE.CREATE.%s.*" % events,
             "$JS.API.CONSUMER.MSG.NEXT.%s.*" % events, "$JS.ACK.%s.>" % events]},
         "subscribe": {"allow": ["_INBOX.%s.>" % node_id, "trilane.%s.head" % env,
-                                "trilane.%s.content" % env, "trilane.%s.deliver.*" % env]},
+                                "trilane.%s.content" % env, "trilane.%s.deliver.*" % env,
+                                "trilane.%s.shares.%s" % (env, node_id)]},
     }
 
 

@@ -71,6 +71,9 @@ static void others(void **state)
     uint8_t digest[] = {0xab, 0x01};
     expect(subject_head(env, &s), &s, "trilane.prod.head");
     expect(subject_content(env, &s), &s, "trilane.prod.content");
+    expect(subject_demand(env, SLICE_LIT("node-1"), &s), &s, "trilane.prod.demand.node-1");
+    expect(subject_demand(env, none, &s), &s, "trilane.prod.demand.*");
+    expect(subject_shares(env, SLICE_LIT("node-1"), &s), &s, "trilane.prod.shares.node-1");
     expect(subject_proposal(env, &s), &s, "trilane.prod.proposal");
     expect(subject_quarantine(env, SLICE_LIT("TRILANE_EVENTS"), SLICE_LIT("prod_mail"), &s), &s,
            "trilane.prod.quarantine.TRILANE_EVENTS.prod_mail");

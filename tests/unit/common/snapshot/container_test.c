@@ -101,10 +101,10 @@ static void every_length_counts(void **state)
 static void each_kind_has_its_codes(void **state)
 {
     (void)state;
-    const enum err_code malformed[] = {[CONTAINER_ROOT] = E_ROOT_MALFORMED,
-                                       [CONTAINER_MANIFEST] = E_MANIFEST_MALFORMED,
-                                       [CONTAINER_HEAD] = E_HEAD_MALFORMED,
-                                       [CONTAINER_STATUS] = E_MALFORMED};
+    const enum err_code malformed[] = {
+        [CONTAINER_ROOT] = E_ROOT_MALFORMED, [CONTAINER_MANIFEST] = E_MANIFEST_MALFORMED,
+        [CONTAINER_HEAD] = E_HEAD_MALFORMED, [CONTAINER_STATUS] = E_MALFORMED,
+        [CONTAINER_SHARES] = E_MALFORMED,    [CONTAINER_DEMAND] = E_MALFORMED};
     struct container c;
     for (unsigned kind = CONTAINER_ROOT; kind < CONTAINER_KIND_COUNT; kind++) {
         auto_buf struct buf made = BUF_MAX(4096);

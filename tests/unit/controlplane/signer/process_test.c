@@ -12,6 +12,7 @@
 #include "common/base/check.h"
 #include "common/base/scope.h"
 #include "common/snapshot/head.h"
+#include "common/snapshot/share.h"
 #include "controlplane/signer/signer.h"
 
 #include "tests/support/cmocka.h"
@@ -107,6 +108,56 @@ static void it_signs_what_verifies_and_grows(void **state)
     must(sign_head(signer, 3, 2, 2));
     assert_int_equal(sign_head(signer, 3, 1, 1).code, E_SIGNER_REFUSED);
     assert_int_equal(sign_head(signer, 2, 9, 9).code, E_SIGNER_REFUSED);
+    cp_signer_stop(signer);
+}
+
+static struct err sign_shares(struct cp_signer *signer, uint64_t epoch, uint64_t sequence,
+                              uint64_t claimed_sequence)
+{
+    struct shares shares = {.epoch = epoch,
+                            .sequence = sequence,
+                            .node = "node-1",
+                            .run = 1,
+                            .at_ms = 1,
+                            .valid_ms = 3000,
+                            .nodes = 1};
+    struct buf body = BUF_MAX(SHARES_BODY_MAX);
+    struct buf signed_bytes = BUF_MAX(64 << 10);
+    must(shares_encode(&shares, &body));
+    struct cp_signer_request request = {.kind = CONTAINER_SHARES,
+                                        .epoch = epoch,
+                                        .sequence = claimed_sequence,
+                                        .body = buf_slice(&body)};
+    struct container_signature signature;
+    struct err e = cp_signer_sign(signer, &request, &signature);
+    if (err_ok(e)) {
+        must(
+            container_signed_bytes(CONTAINER_SHARES, environment, buf_slice(&body), &signed_bytes));
+        assert_true(key_verify(cp_signer_hello(signer).head_public, buf_slice(&signed_bytes),
+                               signature.signature));
+    }
+    buf_free(&body);
+    buf_free(&signed_bytes);
+    return e;
+}
+
+static void shares_are_of_the_epoch_of_heads(void **state)
+{
+    (void)state;
+    struct cp_signer *signer = NULL;
+    must(start(&signer));
+    uint64_t epoch = cp_signer_hello(signer).epoch + 1;
+    assert_int_equal(sign_shares(signer, epoch, 1, 1).code, E_SIGNER_REFUSED); /* no head yet. */
+    must(sign_head(signer, epoch, 1, 1));
+    must(sign_shares(signer, epoch, 1, 1));
+    must(sign_shares(signer, epoch, 5, 5));
+    assert_int_equal(sign_shares(signer, epoch, 5, 5).code, E_SIGNER_REFUSED); /* it grows. */
+    assert_int_equal(sign_shares(signer, epoch, 6, 7).code, E_SIGNER_REFUSED); /* it is said. */
+    assert_int_equal(sign_shares(signer, epoch - 1, 8, 8).code, E_SIGNER_REFUSED);
+    assert_int_equal(sign_shares(signer, epoch + 1, 8, 8).code, E_SIGNER_REFUSED);
+    must(sign_head(signer, epoch, 2, 2)); /* heads have an order of their own. */
+    must(sign_head(signer, epoch + 1, 1, 1));
+    must(sign_shares(signer, epoch + 1, 1, 1));
     cp_signer_stop(signer);
 }
 
@@ -394,6 +445,7 @@ int main(void)
         cmocka_unit_test(it_signs_what_verifies_and_grows),
         cmocka_unit_test(a_number_that_the_body_does_not_say_is_refused),
         cmocka_unit_test(it_remembers_over_a_restart),
+        cmocka_unit_test(shares_are_of_the_epoch_of_heads),
         cmocka_unit_test(a_key_that_others_may_read_is_refused),
         cmocka_unit_test(other_keys_take_over),
         cmocka_unit_test(a_key_file_that_broke_changes_nothing),

@@ -1,0 +1,332 @@
+/* split: see split.h. */
+#include "controlplane/fleet/split.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/check.h"
+#include "common/base/limits.h"
+#include "common/base/map.h"
+
+#define NS_PER_MS UINT64_C(1000000)
+#define LIFE_NS ((CP_SPLIT_VALID_MS + CP_SPLIT_MARGIN_MS) * NS_PER_MS)
+
+enum { ASKED_MOST = 4 * SHARE_WHOLE };
+
+/* What a node has of one budget. */
+struct part {
+    uint64_t budget;
+    uint32_t asked;
+    uint32_t held;   /* the most that it may have in force. */
+    uint32_t sent;   /* the last time. */
+    uint32_t target; /* of the turn that runs. */
+};
+
+struct node {
+    char id[KEY_NAME_MAX + 1];
+    uint64_t run;
+    uint64_t at_ms;
+    uint64_t heard_ns;
+    uint64_t epoch; /* of what was sent last, and the next; zero: nothing was. */
+    uint64_t sequence;
+    bool waits;         /* for an answer. */
+    struct part *parts; /* owned; budgets ascending. */
+    uint32_t count;
+};
+
+/* A part among those of one budget. */
+struct place {
+    uint64_t budget;
+    struct node *node;
+    struct part *part;
+    uint32_t want;
+};
+
+struct cp_split {
+    struct map by_id;    /* id to struct node; owned. */
+    uint64_t unknown_ns; /* until then others' shares may be in force. */
+    struct place *places;
+    size_t place_capacity;
+};
+
+struct err cp_split_new(struct cp_split **out)
+{
+    *out = calloc(1, sizeof(**out));
+    return *out == NULL ? FAIL(E_NO_MEMORY) : OK;
+}
+
+static void node_free(struct node *node)
+{
+    free(node->parts);
+    free(node);
+}
+
+static void forget_all(struct cp_split *split)
+{
+    size_t at = 0;
+    const struct map_entry *found = NULL;
+    while ((found = map_next(&split->by_id, &at)) != NULL) {
+        node_free(found->value);
+    }
+    map_free(&split->by_id);
+}
+
+void cp_split_free(struct cp_split *split)
+{
+    if (split != NULL) {
+        forget_all(split);
+        free(split->places);
+        free(split);
+    }
+}
+
+void cp_split_begin(struct cp_split *split, uint64_t now_ns)
+{
+    forget_all(split);
+    split->unknown_ns = now_ns + LIFE_NS;
+}
+
+static bool is_live(const struct node *node, uint64_t now_ns)
+{
+    return now_ns - node->heard_ns < LIFE_NS;
+}
+
+size_t cp_split_nodes(const struct cp_split *split, uint64_t now_ns)
+{
+    size_t live = 0;
+    size_t at = 0;
+    const struct map_entry *found = NULL;
+    while ((found = map_next(&split->by_id, &at)) != NULL) {
+        live += is_live(found->value, now_ns);
+    }
+    return live;
+}
+
+/* ---- demand ---- */
+
+static struct err node_of(struct cp_split *split, const char *id, struct node **out)
+{
+    struct node *node = map_get(&split->by_id, slice_str(id));
+    if (node != NULL) {
+        *out = node;
+        return OK;
+    }
+    if (split->by_id.count >= limits.nodes) {
+        return FAIL(E_TOO_LARGE);
+    }
+    node = calloc(1, sizeof(*node));
+    if (node == NULL) {
+        return FAIL(E_NO_MEMORY);
+    }
+    memcpy(node->id, id, strlen(id) + 1);
+    struct err e = map_put(&split->by_id, slice_str(node->id), node, /* out_old= */ NULL);
+    if (!err_ok(e)) {
+        free(node);
+        return e;
+    }
+    *out = node;
+    return OK;
+}
+
+/* What was sent behind the shares that a node says it has, and may be in force by now. */
+static uint32_t sent_of(const struct node *node, const struct demand *d, uint64_t budget)
+{
+    bool acked = d->epoch == node->epoch && d->sequence >= node->sequence;
+    for (uint32_t i = 0; !acked && i < node->count; i++) {
+        if (node->parts[i].budget == budget) {
+            return node->parts[i].held;
+        }
+    }
+    return 0;
+}
+
+static bool is_news(const struct node *node, const struct demand *d, uint64_t now_ns)
+{
+    bool forgotten = now_ns - node->heard_ns >= CP_SPLIT_FORGET_MS * NS_PER_MS;
+    return node->run == 0 || forgotten || d->run > node->run ||
+           (d->run == node->run && d->at_ms > node->at_ms);
+}
+
+struct err cp_split_demand(struct cp_split *split, const struct demand *demand, uint64_t now_ns)
+{
+    struct node *node = NULL;
+    TRY(node_of(split, demand->node, &node));
+    if (!is_news(node, demand, now_ns)) {
+        return FAIL(E_CONFLICT);
+    }
+    struct part *parts = calloc(demand->count + 1, sizeof(*parts));
+    if (parts == NULL) {
+        return FAIL(E_NO_MEMORY);
+    }
+    bool same_run = node->run == demand->run && is_live(node, now_ns);
+    for (uint32_t i = 0; i < demand->count; i++) {
+        const struct demand_of *of = &demand->of[i];
+        uint32_t sent = same_run ? sent_of(node, demand, of->budget) : 0;
+        parts[i] = (struct part){.budget = of->budget,
+                                 .asked = of->asked < ASKED_MOST ? of->asked : ASKED_MOST,
+                                 .held = of->share > sent ? of->share : sent};
+    }
+    free(node->parts);
+    node->parts = parts;
+    node->count = demand->count;
+    node->run = demand->run;
+    node->at_ms = demand->at_ms;
+    node->heard_ns = now_ns;
+    node->waits = true;
+    return OK;
+}
+
+/* ---- the turn ---- */
+
+static int place_cmp(const void *x, const void *y)
+{
+    const struct place *a = x;
+    const struct place *b = y;
+    if (a->budget != b->budget) {
+        return a->budget < b->budget ? -1 : 1;
+    }
+    return a->want < b->want ? -1 : a->want > b->want;
+}
+
+/* Targets of one budget, whose places are sorted by what they want. */
+static void fill(struct place *places, size_t count)
+{
+    uint64_t left = SHARE_WHOLE;
+    for (size_t i = 0; i < count; i++) {
+        uint64_t fair = left / (count - i);
+        uint32_t gets = places[i].want < fair ? places[i].want : (uint32_t)fair;
+        places[i].part->target = gets;
+        left -= gets;
+    }
+    for (size_t i = 0; i < count; i++) {
+        places[i].part->target += (uint32_t)(left / count);
+    }
+}
+
+/* Those that are to have less are told; what is free by now goes to those that are to have more,
+ * by how much they lack. */
+static void give(struct place *places, size_t count, bool knows_all)
+{
+    uint64_t held = 0;
+    uint64_t lack = 0;
+    for (size_t i = 0; i < count; i++) {
+        const struct part *part = places[i].part;
+        held += part->held;
+        lack += places[i].node->waits && part->target > part->held ? part->target - part->held : 0;
+    }
+    uint64_t free_parts = knows_all && held < SHARE_WHOLE ? SHARE_WHOLE - held : 0;
+    for (size_t i = 0; i < count; i++) {
+        struct part *part = places[i].part;
+        if (!places[i].node->waits) {
+            continue;
+        }
+        uint64_t more = part->target > part->held ? part->target - part->held : 0;
+        more = lack > free_parts ? more * free_parts / lack : more;
+        part->sent = part->target < part->held ? part->target : part->held + (uint32_t)more;
+        part->held = part->sent > part->held ? part->sent : part->held;
+    }
+}
+
+static struct err list_places(struct cp_split *split, uint64_t now_ns, size_t *out_count)
+{
+    size_t count = 0;
+    size_t at = 0;
+    const struct map_entry *found = NULL;
+    while ((found = map_next(&split->by_id, &at)) != NULL) {
+        const struct node *node = found->value;
+        count += is_live(node, now_ns) ? node->count : 0;
+    }
+    if (count > split->place_capacity) {
+        struct place *places = realloc(split->places, count * sizeof(*places));
+        if (places == NULL) {
+            return FAIL(E_NO_MEMORY);
+        }
+        split->places = places;
+        split->place_capacity = count;
+    }
+    size_t n = 0;
+    at = 0;
+    while ((found = map_next(&split->by_id, &at)) != NULL) {
+        struct node *node = found->value;
+        for (uint32_t i = 0; is_live(node, now_ns) && i < node->count; i++) {
+            split->places[n++] = (struct place){
+                .budget = node->parts[i].budget, .node = node, .part = &node->parts[i]};
+        }
+    }
+    *out_count = n;
+    return OK;
+}
+
+/* A tenth more than what was asked, so that what grows finds room; and something always. */
+static void set_wants(struct place *places, size_t count)
+{
+    size_t first = 0;
+    while (first < count) {
+        size_t end = first;
+        while (end < count && places[end].budget == places[first].budget) {
+            end++;
+        }
+        uint32_t least = (uint32_t)(CP_SPLIT_FLOOR / (end - first));
+        for (size_t i = first; i < end; i++) {
+            uint32_t want = places[i].part->asked + places[i].part->asked / 10;
+            places[i].want = want > least ? want : least;
+        }
+        first = end;
+    }
+}
+
+static void split_all(struct place *places, size_t count, bool knows_all)
+{
+    if (count == 0) {
+        return;
+    }
+    qsort(places, count, sizeof(*places), place_cmp); /* by budget: nobody wants anything yet. */
+    set_wants(places, count);
+    qsort(places, count, sizeof(*places), place_cmp);
+    size_t first = 0;
+    while (first < count) {
+        size_t end = first;
+        while (end < count && places[end].budget == places[first].budget) {
+            end++;
+        }
+        fill(places + first, end - first);
+        give(places + first, end - first, knows_all);
+        first = end;
+    }
+}
+
+static void answer(struct node *node, uint32_t nodes, cp_split_send_fn *send, void *ctx)
+{
+    struct shares shares = {.run = node->run,
+                            .at_ms = node->at_ms,
+                            .valid_ms = CP_SPLIT_VALID_MS,
+                            .nodes = nodes,
+                            .count = node->count};
+    memcpy(shares.node, node->id, sizeof(shares.node));
+    for (uint32_t i = 0; i < node->count; i++) {
+        shares.of[i] = (struct share_of){node->parts[i].budget, node->parts[i].sent};
+    }
+    node->waits = false;
+    if (send(ctx, &shares)) {
+        node->epoch = shares.epoch;
+        node->sequence = shares.sequence;
+    }
+}
+
+struct err cp_split_turn(struct cp_split *split, uint64_t now_ns, cp_split_send_fn *send, void *ctx)
+{
+    size_t count = 0;
+    TRY(list_places(split, now_ns, &count));
+    split_all(split->places, count, now_ns >= split->unknown_ns);
+    size_t live = cp_split_nodes(split, now_ns);
+    size_t at = 0;
+    const struct map_entry *found = NULL;
+    while ((found = map_next(&split->by_id, &at)) != NULL) {
+        struct node *node = found->value;
+        if (node->waits && is_live(node, now_ns)) {
+            CHECK(live > 0);
+            answer(node, (uint32_t)live, send, ctx);
+        }
+    }
+    return OK;
+}

@@ -1,0 +1,136 @@
+"""A rate that two nodes share: never above, followed when callers go from one node to the other, and
+refused where there is no share."""
+
+import threading
+import time
+import unittest
+
+import grpc
+
+import echo_service as echo
+import trilane
+
+pb = echo.pb
+RATE = 40
+BURST = 8
+WINDOW_S = 1.0
+
+LIMITS = """
+---
+apiVersion: trilane.dev/v1
+kind: RateLimit
+metadata: {name: fleet, tenant: acme}
+spec: {target: {service: echo}, methods: [/trilane.test.v1.Echo/Say], rate: %d/s, burst: %d, scope: global}
+---
+apiVersion: trilane.dev/v1
+kind: RateLimit
+metadata: {name: open, tenant: acme}
+spec: {target: {service: echo}, methods: [/trilane.test.v1.Echo/Chat], rate: 1/h, scope: global, onUnknown: open}
+""" % (RATE, BURST)
+
+
+class Callers:
+    """Two that call one node as fast as it answers; when each call passed."""
+
+    def __init__(self, node):
+        self.node = node
+        self.passed = []
+        self.codes = set()
+        self.ended = threading.Event()
+        self.threads = [threading.Thread(target=self._call, daemon=True) for _ in range(2)]
+
+    def __enter__(self):
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, kind, problem, trace):
+        self.ended.set()
+        for thread in self.threads:
+            thread.join()
+
+    def _call(self):
+        with echo.channel(self.node, grpc__use_local_subchannel_pool=1) as channel:
+            stub = echo.stubs.EchoStub(channel)
+            while not self.ended.is_set():
+                try:
+                    stub.Say(pb.Words(text="x"), timeout=60, metadata=echo.token("web"))
+                    self.passed.append(time.monotonic())
+                except grpc.RpcError as error:
+                    self.codes.add(dict(error.trailing_metadata() or ()).get("x-trilane-code"))
+                self.ended.wait(0.005)
+
+    def rate(self):
+        """What passed in the last moments, a second."""
+        since = time.monotonic() - WINDOW_S
+        return sum(1 for at in self.passed if at > since) / WINDOW_S
+
+
+class Fleet(unittest.TestCase):
+
+    @classmethod
+    def setUpClass(cls):
+        cls.platform = trilane.Platform(environment="dev")
+        cls.addClassCleanup(cls.platform.close)
+        cls.server = echo.Server("a")
+        cls.addClassCleanup(cls.server.stop)
+        cls.cp = cls.platform.control_plane().start(head_interval_ms=100)
+        cls.nodes = [cls.platform.node("node-%d" % i, workers=2) for i in (1, 2)]
+        for node in cls.nodes:
+            node.start(status_interval_ms=1000)
+        files = {"platform.yaml": echo.platform_yaml([cls.server.port], extra=LIMITS)}
+        cls.cp("publish", "-m", "limits", cls.platform.write_policies(files))
+        for node in cls.nodes:
+            trilane.wait_until(lambda: node.version() == 1, what="the nodes to serve it")
+
+    def shared(self, node):
+        return node.metric("trilane_shares_total") or 0
+
+    def follow(self, node):
+        """Calls one node until it has most of the budget; what passed there, and when."""
+        with Callers(node) as callers:
+            trilane.wait_until(lambda: callers.rate() >= 0.9 * RATE, what="the budget to follow")
+        self.assertLessEqual(callers.codes, {"RATE_LIMITED"})
+        return callers.passed
+
+    def test_it_goes_where_it_is_asked_for(self):
+        for node in self.nodes:
+            trilane.wait_until(lambda: self.shared(node) >= 1, what="shares of both nodes")
+        passed = []
+        for node in self.nodes:
+            passed += self.follow(node)
+        passed.sort()
+        for first, began in enumerate(passed):  # any two seconds of the whole fleet.
+            within = sum(1 for at in passed[first:first + 200] if at < began + 2)
+            self.assertLessEqual(within, (2 * RATE + BURST) * 1.05 + len(self.nodes))
+
+    def test_without_a_control_plane(self):
+        """Shares are over in a moment; then a call that may change something is refused."""
+        node = self.nodes[1]
+        with echo.channel(node) as channel:
+            stub = echo.stubs.EchoStub(channel)
+
+            def refusal():
+                try:
+                    stub.Say(pb.Words(text="x"), timeout=60, metadata=echo.token("web"))
+                    return None
+                except grpc.RpcError as error:
+                    return error
+
+            self.cp.stop()  # the last test of the class.
+
+            def refused_for_want_of_a_share():
+                error = refusal()
+                _, _, text = trilane.http("GET", node.admin + "/metrics")
+                return error and 'limit="acme/fleet",why="share"' in text.decode()
+
+            trilane.wait_until(refused_for_want_of_a_share, what="the shares to be over")
+            self.assertEqual(refusal().code(), grpc.StatusCode.RESOURCE_EXHAUSTED)
+            for _ in range(5):  # of a limit that is open then.
+                self.assertEqual([word.text for word in stub.Chat(
+                    iter([pb.Words(text="x")]), timeout=60, metadata=echo.token("web"))],
+                    ["re: x"])
+
+
+if __name__ == "__main__":
+    unittest.main()
