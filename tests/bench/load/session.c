@@ -358,22 +358,43 @@ size_t session_room(const struct session *s)
     return s->free_count;
 }
 
-bool session_send(struct session *s, uint64_t start_ns)
+static struct exchange *take_exchange(struct session *s, uint64_t start_ns)
 {
     struct exchange *x = s->free;
     CHECK(x != NULL);
     s->free = x->next_free;
     s->free_count--;
     *x = (struct exchange){.session = s, .start_ns = start_ns, .body_ok = true};
+    return x;
+}
+
+static bool submit(struct session *s, struct exchange *x)
+{
+    nghttp2_data_provider body = {.source.ptr = x, .read_callback = read_body};
+    return nghttp2_submit_request(s->h2, /* priority: */ NULL, s->fields, s->field_count, &body,
+                                  x) >= 0;
+}
+
+bool session_send_with(struct session *s, uint64_t start_ns, const char *name, const char *value)
+{
+    struct exchange *x = take_exchange(s, start_ns);
+    CHECK(s->h2 != NULL);
+    add_field(s, name, value);
+    bool sent = submit(s, x);
+    s->field_count--;
+    return sent;
+}
+
+bool session_send(struct session *s, uint64_t start_ns)
+{
+    struct exchange *x = take_exchange(s, start_ns);
     if (s->h2 == NULL) {
         CHECK(s->h1_request_size <= OUTPUT_BYTES - s->output_size);
         (void)memcpy(s->output + s->output_size, s->h1_request, s->h1_request_size);
         s->output_size += s->h1_request_size;
         return true;
     }
-    nghttp2_data_provider body = {.source.ptr = x, .read_callback = read_body};
-    return nghttp2_submit_request(s->h2, /* priority: */ NULL, s->fields, s->field_count, &body,
-                                  x) >= 0;
+    return submit(s, x);
 }
 
 bool session_flush(struct session *s)

@@ -44,6 +44,9 @@ size_t session_room(const struct session *s);
 
 /* Queues one request; only with room. session_flush() writes what was queued. */
 bool session_send(struct session *s, uint64_t start_ns);
+
+/* The same with one field more, which is borrowed until session_flush(); HTTP/2 alone. */
+bool session_send_with(struct session *s, uint64_t start_ns, const char *name, const char *value);
 bool session_flush(struct session *s);
 
 /* Reads what is there; answers are told. */
