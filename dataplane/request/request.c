@@ -295,9 +295,9 @@ static MUST_CHECK struct err take_from_limits(struct dp_request *rq)
     rq->retry_ns = 0;
     if (!err_ok(err)) {
         note_refusal(rq, &refusal);
-    } else if (rq->in.header_lost) {
+    } else if (rq->in.header_repeated) { /* one that a limit counts by. */
         dp_limit_release(rq->pool->limits, &rq->held);
-        return FAIL(E_NO_MEMORY);
+        return FAIL(E_HEADER_REPEATED);
     } else if (rq->deferred) {
         dp_limit_release(rq->pool->limits, &rq->held); /* messages are not in flight. */
     }
