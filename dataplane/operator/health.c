@@ -298,6 +298,13 @@ static const struct h2_stream_events answer_events = {.headers = answer_headers,
 
 enum { FIELDS_MAX = 8 };
 
+/* The server's name; of an address of IPv6 the form with brackets. */
+static struct slice authority_of(const struct op_endpoint *e)
+{
+    struct slice name = slice_str(e->server_name);
+    return slice_find(name, ':') < name.size ? slice_str(e->text) : name;
+}
+
 static MUST_CHECK struct err send_head(struct op_probe *probe, struct h2_conn *conn)
 {
     const struct op_endpoint *e = probe->endpoint;
@@ -313,7 +320,7 @@ static MUST_CHECK struct err send_head(struct op_probe *probe, struct h2_conn *c
         h2_field_static(H2_TOKEN_SCHEME, e->security == 0 ? SLICE_LIT("http") : SLICE_LIT("https"));
     fields[count++] =
         h2_field_of(H2_TOKEN_PATH, grpc ? SLICE_LIT("/grpc.health.v1.Health/Check") : health->path);
-    fields[count++] = h2_field_of(H2_TOKEN_AUTHORITY, slice_str(e->server_name));
+    fields[count++] = h2_field_of(H2_TOKEN_AUTHORITY, authority_of(e));
     fields[count++] = h2_field_of(H2_TOKEN_TRACEPARENT, slice_of(traceparent, TRACE_PARENT_SIZE));
     fields[count++] = h2_field_static(H2_TOKEN_USER_AGENT, SLICE_LIT("trilane-dp"));
     if (grpc) {
