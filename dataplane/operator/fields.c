@@ -101,16 +101,16 @@ static size_t add_context(const struct dp_request *rq, const struct op_fields_tr
 }
 
 /* The caller's own attempts before this call are added to ours. */
-static struct h2_field previous_attempts(const struct h2_fields *received, uint32_t ours,
-                                         struct op_fields_room *room)
+static struct slice count_attempts(const struct h2_fields *received, uint32_t ours,
+                                   char out[OP_ATTEMPTS_TEXT_MAX])
 {
     uint64_t before = 0;
     struct slice said = h2_fields_value(received, H2_TOKEN_GRPC_PREVIOUS_ATTEMPTS);
     if (!slice_to_u64(said, &before) || before > INT32_MAX) {
         before = 0;
     }
-    int size = snprintf(room->previous, sizeof(room->previous), "%" PRIu64, before + ours);
-    return h2_field_of(H2_TOKEN_GRPC_PREVIOUS_ATTEMPTS, slice_of(room->previous, (size_t)size));
+    int size = snprintf(out, OP_ATTEMPTS_TEXT_MAX, "%" PRIu64, before + ours);
+    return slice_of(out, (size_t)size);
 }
 
 size_t op_request_fields(const struct dp_request *rq, const struct h2_fields *received,
@@ -126,7 +126,8 @@ size_t op_request_fields(const struct dp_request *rq, const struct h2_fields *re
         }
     }
     if (how->previous > 0) {
-        out[count++] = previous_attempts(received, how->previous, room);
+        out[count++] = h2_field_of(H2_TOKEN_GRPC_PREVIOUS_ATTEMPTS,
+                                   count_attempts(received, how->previous, room->previous));
     }
     count += add_context(rq, how, room, out + count);
     CHECK(count <= (size_t)received->count + OP_FIELDS_OURS);

@@ -19,11 +19,13 @@ struct dp_request;
 /* Fields that a request gets from us, pseudo header fields counted. */
 enum { OP_FIELDS_OURS = 13 };
 
+enum { OP_ATTEMPTS_TEXT_MAX = 24 };
+
 /* Text of our own fields; must live until they are submitted. */
 struct op_fields_room {
     char traceparent[TRACE_PARENT_SIZE + 1];
     char timeout[TIMEOUT_TEXT_MAX];
-    char previous[24];
+    char previous[OP_ATTEMPTS_TEXT_MAX];
 };
 
 /* Which try of a call the section is for. */
