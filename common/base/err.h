@@ -82,6 +82,7 @@
       "send it once")                                                                              \
     X(ISSUER_KEYS, 14, 503, SELF, "the keys of the token's issuer are not here, or not yet",       \
       "retry; if it lasts, see that the node reaches the Issuer's jwks.uri")                       \
+      "gRPC is HTTP/2; by HTTP/1.1 its ports take gRPC-Web and WebSocket: docs/edge.md")           \
     X(ORIGIN_DENIED, 7, 403, CALLER, "pages of this origin may not call this",                     \
       "name the origin in cors of a Route, or call from the host itself")                          \
     /* canonical lane */                                                                           \

@@ -84,9 +84,9 @@ def setUpModule():
     publish()
 
 
-def publish(allows="gold"):
+def publish(allows="gold", extra=""):
     """The same platform, whose Echo is for callers of that tier."""
-    text = echo.platform_yaml([server.port], extra=CORS % (APP, upstream.port))
+    text = echo.platform_yaml([server.port], extra=CORS % (APP, upstream.port) + extra)
     text = text.replace("callers: [{traits: {tier: gold}}]", "callers: [{traits: {tier: %s}}]" % allows)
     before = node.version()
     cp("publish", "-m", "test", platform.write_policies({"platform.yaml": text}))
@@ -622,12 +622,14 @@ class Swaps(unittest.TestCase):
     """What becomes of open calls by a new snapshot, and by a shutdown. The last of all: it ends the
     node."""
 
-    async def chat(self):
+    async def chat(self, fields=Sockets.FIELDS, **options):
         """A WebSocket whose call goes on: it said "on", and heard the answer."""
-        ws = await websockets.connect("ws://127.0.0.1:%d%sChat" % (node.ports["listen"], SERVICE),
-                                      subprotocols=Sockets.PROTOCOLS, compression=None,
-                                      open_timeout=60)
-        await ws.send(Sockets.FIELDS + b"grpc-timeout: 60S\r\n")
+        address = "ws://127.0.0.1:%d" % node.ports["listen"]
+        if "ssl" in options:
+            address = "wss://localhost:%d" % node.ports["listen-tls"]
+        ws = await websockets.connect(address + SERVICE + "Chat", subprotocols=Sockets.PROTOCOLS,
+                                      compression=None, open_timeout=60, **options)
+        await ws.send(fields + b"grpc-timeout: 60S\r\n")
         await ws.send(b"\0" + web.frame(words(text="on")))
         frames = Sockets.frames(ws)
         await frames.__anext__()
@@ -646,6 +648,27 @@ class Swaps(unittest.TestCase):
             self.assertEqual(web.fields_of(trailers)["x-trilane-code"], "POLICY_DENIED")
             await ws.wait_closed()
             self.assertEqual(ws.close_code, 1000)
+        self.addCleanup(publish)
+        asyncio.run(main())
+
+    def test_a_certificate_whose_identity_is_revoked(self):
+        """The call hears why; the connection ends with it."""
+        identity = platform.issue_service("acme", "web")
+        tls = platform.tls_context(identity["cert"], identity["key"])
+        revoked = """---
+apiVersion: trilane.dev/v1
+kind: Revocation
+metadata: {name: pages}
+spec: {reason: a test, identities: ["spiffe://trilane.test/tenant/acme/service/web"]}
+"""
+
+        async def main():
+            ws, frames = await self.chat(b"x-nobody: 1\r\n", ssl=tls)
+            await self.in_thread(lambda: publish(extra=revoked))
+            flag, trailers = await asyncio.wait_for(frames.__anext__(), 60)
+            self.assertEqual(flag, 0x80)
+            self.assertEqual(web.fields_of(trailers)["x-trilane-code"], "IDENTITY_REVOKED")
+            await ws.wait_closed()
         self.addCleanup(publish)
         asyncio.run(main())
 
