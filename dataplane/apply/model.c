@@ -326,7 +326,7 @@ static bool covers_origin(struct slice pattern, struct slice origin)
            slice_ends(origin, tail) && origin.ptr[star] != '.';
 }
 
-static bool allows_origin(const struct dp_cors *cors, struct slice origin)
+bool dp_cors_allows(const struct dp_cors *cors, struct slice origin)
 {
     bool allowed = cors != NULL && cors->any;
     for (size_t i = 0; cors != NULL && !allowed && i < cors->origin_count; i++) {
@@ -339,7 +339,7 @@ static bool allows_origin(const struct dp_cors *cors, struct slice origin)
 static bool rest_matches(const struct dp_route_entry *entry, const struct dp_route_query *query)
 {
     if (query->origin.size > 0) {
-        return allows_origin(entry->cors, query->origin);
+        return dp_cors_allows(entry->cors, query->origin);
     }
     return tenant_matches(entry, query->tenant) &&
            (entry->http_method.size == 0 || slice_eq(entry->http_method, query->method)) &&

@@ -396,6 +396,9 @@ struct dp_route_query {
 const struct dp_route *dp_model_route(const struct dp_model *model,
                                       const struct dp_route_query *query);
 
+/* Whether pages of this origin may call; NULL: they may not. */
+bool dp_cors_allows(const struct dp_cors *cors, struct slice origin);
+
 /*
  * What lets pages of this origin call host and path: of the routes that fit both, whoever their
  * callers are, the most precise that does. NULL: none does.

@@ -88,6 +88,9 @@ static struct err route(struct dp_request *rq)
     if (found == NULL) {
         return FAIL(E_NO_ROUTE);
     }
+    if (rq->in.origin.size > 0 && !dp_cors_allows(found->cors, rq->in.origin)) {
+        return FAIL(E_ORIGIN_DENIED); /* another route of this path lets it ask, not this one. */
+    }
     const struct dp_cluster *cluster = dp_model_cluster(rq->model, by_weight(found, rq->draw));
     CHECK(cluster != NULL); /* the model was judged by it. */
     rq->route = found;

@@ -65,6 +65,7 @@ struct dp_input {
     struct slice tracestate;
     struct slice timeout;    /* grpc-timeout; empty: none. */
     struct slice timeout_ms; /* x-request-timeout-ms; empty: none. */
+    struct slice origin;     /* of a page that is not of this host; empty: no such page asks. */
     /* Finds any request header by its lower-case name. */
     bool (*header)(const void *ctx, struct slice name, struct slice *out_value);
     const void *header_ctx;

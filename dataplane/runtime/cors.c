@@ -76,6 +76,7 @@ struct err dp_cors_judge(const struct dp_cors_ask *ask, struct dp_cors_answer *o
     if (cors == NULL) {
         return FAIL(E_ORIGIN_DENIED);
     }
+    out->foreign = true;
     say_origin(cors, ask->origin, out->fields, &out->count);
     say(out->fields, &out->count, "access-control-expose-headers", cors->expose_headers);
     if (!cors->any) {

@@ -2,7 +2,8 @@
  * cors: which pages may call through a browser, and what the browser is told.
  *
  * Shape      an Origin is judged by the routes of its host and path, before anybody is asked who
- *            calls: a preflight has no identity. A page of the node's own host needs no route.
+ *            calls: a preflight has no identity. Then the route that the call takes must allow it,
+ *            too (dataplane/operator/operator.c). A page of the host itself needs neither.
  * Ownership  answers borrow from the model and the request; dp_cors_keep() copies.
  * Threads    the worker's.
  * Errors     ORIGIN_DENIED.
@@ -24,6 +25,7 @@ enum { DP_CORS_FIELDS = 4, DP_PREFLIGHT_FIELDS = 6 };
 
 /* What an answer says to the browser; empty: nothing. */
 struct dp_cors_answer {
+    bool foreign; /* a page of another origin asks. */
     struct http1_field fields[DP_CORS_FIELDS];
     size_t count;
 };
@@ -41,7 +43,8 @@ struct dp_cors_ask {
     bool tls;            /* the caller came by TLS. */
 };
 
-/* Whether the page may call, and what its browser is told with the answer. ORIGIN_DENIED. */
+/* Whether some route of host and path lets the page ask, and what its browser is told with the
+ * answer; whether it may call is its route's to say. ORIGIN_DENIED. */
 MUST_CHECK struct err dp_cors_judge(const struct dp_cors_ask *ask, struct dp_cors_answer *out);
 
 /* Copies what an answer borrows into an arena. E_NO_MEMORY; then the answer is empty. */

@@ -108,6 +108,7 @@ static MUST_CHECK struct err fill(struct dp_web *w, const struct dp_web_ask *ask
     TRY(dp_cors_keep(&rq->arena, &w->cors));
     TRY(make_fields(w, ask, &fields));
     rq->caller_stream.fields = fields;
+    rq->in.origin = w->cors.foreign ? ask->origin : (struct slice){0};
     return dp_input_h2(rq, fields, ask->conn);
 }
 
@@ -148,6 +149,7 @@ static MUST_CHECK struct err judge(struct dp_web *w, const struct dp_web_ask *as
         .tls = net_conn_is_tls(dp_caller_conn_net(ask->conn)),
     };
     TRY(dp_cors_judge(&cors, &w->cors));
+    w->cors.count = ask->has_browser ? w->cors.count : 0;
     return dp_web_judge_path(ask->path);
 }
 

@@ -72,7 +72,8 @@ struct dp_web_ask {
     struct slice path;
     struct slice content_type;
     struct slice accept;
-    struct slice origin; /* empty: none. */
+    struct slice origin; /* empty: none. Lives as long as the request. */
+    bool has_browser;    /* a browser reads the answer's fields of CORS. */
     size_t field_max;    /* fields that 'add' adds at most. */
     /* Adds the request's fields with dp_web_add_field(). */
     struct err (*add)(struct dp_web *w, struct h2_fields *to);

@@ -177,6 +177,7 @@ static void answer_call(struct web_http1 *h, const struct http1_head *head)
         .content_type = value_of(head, "content-type"),
         .accept = value_of(head, "accept"),
         .origin = dp_web_origin_http1(head),
+        .has_browser = true,
         .field_max = head->field_count,
         .add = add_fields,
         .protocol = "http1",

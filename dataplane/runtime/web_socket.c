@@ -44,7 +44,8 @@ struct dp_web_socket {
     bool paused;     /* the lane has enough for now. */
     struct slice authority;
     struct slice path;
-    struct arena arena; /* of the two. */
+    struct slice origin; /* empty: none. */
+    struct arena arena;  /* of these. */
 };
 
 static struct dp_web_socket *socket_of(struct dp_web *w)
@@ -233,6 +234,7 @@ static void start_call(struct dp_web_socket *s)
         .authority = s->authority,
         .path = s->path,
         .content_type = find_type(section),
+        .origin = s->origin,
         .field_max = lines,
         .add = add_fields,
         .protocol = "websocket",
@@ -420,6 +422,9 @@ static MUST_CHECK struct err make(struct dp_caller_conn *c, const struct http1_h
     }
     if (err_ok(e)) {
         e = arena_dup(&s->arena, asked->path, &s->path);
+    }
+    if (err_ok(e)) {
+        e = arena_dup(&s->arena, dp_web_origin_http1(asked), &s->origin);
     }
     if (!err_ok(e)) {
         free_socket(s);

@@ -32,6 +32,14 @@ spec:
     maxAge: 10m
 ---
 apiVersion: trilane.dev/v1
+kind: Route
+metadata: {name: elsewhere, tenant: globex}
+spec:
+  match: [{grpc: {service: trilane.test.v1.Echo}, tenants: [globex]}]
+  targets: [{service: other}]
+  cors: {allowOrigins: ["https://globex.example"]}
+---
+apiVersion: trilane.dev/v1
 kind: Service
 metadata: {name: raw, tenant: acme}
 spec:
@@ -441,6 +449,18 @@ class Cors(unittest.TestCase):
         self.assertEqual(read(answer.messages[0]).text, "own from a")
         self.assertNotIn("access-control-allow-origin", answer.headers)
 
+    def test_another_tenants_route_lets_no_page_call(self):
+        """Its pages may ask, since a preflight says of no tenant; the call takes acme's route."""
+        origin = "https://globex.example"
+        self.assertEqual(self.preflight(origin).status, 204)
+        calls = server.echo.calls
+        answer = self.client.call(SERVICE + "Say", words(), headers={"origin": origin})
+        self.assertEqual((answer.grpc_status, answer.code), (7, "ORIGIN_DENIED"))
+        answer = self.client.call(SERVICE + "Say", words(), token="other-token",
+                                  headers={"origin": APP})
+        self.assertEqual((answer.grpc_status, answer.code), (7, "ORIGIN_DENIED"))
+        self.assertEqual(server.echo.calls, calls)
+
     def test_two_origins_are_none(self):
         sock = socket.create_connection(("127.0.0.1", node.ports["listen"]), 60)
         self.addCleanup(sock.close)
@@ -589,6 +609,11 @@ class Sockets(unittest.TestCase):
         for origin in (APP, "https://x.preview.example.com",
                        "http://127.0.0.1:%d" % node.ports["listen"]):
             self.run_with(nothing, origin=origin)
+
+    def test_another_tenants_route_opens_no_call(self):
+        got, close = self.refused(self.FIELDS, origin="https://globex.example")
+        self.assertEqual(web.fields_of(got[0][1])["x-trilane-code"], "ORIGIN_DENIED")
+        self.assertEqual(close, 1000)
 
     def test_handshakes_that_are_refused(self):
         self.assertEqual(self.status_of(subprotocols=["chat"]), 400)
