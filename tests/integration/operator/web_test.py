@@ -8,7 +8,8 @@ import signal
 import socket
 import unittest
 
-import websockets
+import websockets.exceptions
+from websockets.legacy import client as sockets  # the same in Debian 12 and 13.
 
 import echo_service as echo
 import raw_h2
@@ -480,8 +481,8 @@ class Sockets(unittest.TestCase):
         async def main():
             url = "ws://127.0.0.1:%d%s%s" % (node.ports["listen"], SERVICE, method)
             options.setdefault("subprotocols", self.PROTOCOLS)
-            async with websockets.connect(url, compression=None, open_timeout=60,
-                                          max_size=1 << 24, **options) as ws:
+            async with sockets.connect(url, compression=None, open_timeout=60, max_size=1 << 24,
+                                       **options) as ws:
                 return await asyncio.wait_for(talk(ws), 60)
         return asyncio.run(main())
 
@@ -652,8 +653,8 @@ class Swaps(unittest.TestCase):
         address = "ws://127.0.0.1:%d" % node.ports["listen"]
         if "ssl" in options:
             address = "wss://localhost:%d" % node.ports["listen-tls"]
-        ws = await websockets.connect(address + SERVICE + "Chat", subprotocols=Sockets.PROTOCOLS,
-                                      compression=None, open_timeout=60, **options)
+        ws = await sockets.connect(address + SERVICE + "Chat", subprotocols=Sockets.PROTOCOLS,
+                                   compression=None, open_timeout=60, **options)
         await ws.send(fields + b"grpc-timeout: 60S\r\n")
         await ws.send(b"\0" + web.frame(words(text="on")))
         frames = Sockets.frames(ws)
@@ -700,7 +701,7 @@ spec: {reason: a test, identities: ["spiffe://trilane.test/tenant/acme/service/w
     def test_the_end_of_the_node(self):
         """One that has no call yet is told to go; a call goes on to its end."""
         async def main():
-            waits = await websockets.connect(
+            waits = await sockets.connect(
                 "ws://127.0.0.1:%d%sChat" % (node.ports["listen"], SERVICE),
                 subprotocols=Sockets.PROTOCOLS, compression=None, open_timeout=60)
             ws, frames = await self.chat()
