@@ -101,6 +101,7 @@ void dp_share_turn(struct dp_apply *a)
 {
     struct bus_message *message = dp_feed_shares(&a->feed);
     uint64_t now_ns = clock_mono_ns();
+    dp_budget_slept(clock_boot_ns() - now_ns);
     if (message != NULL) {
         take(a, message->payload, now_ns);
         bus_message_free(message);

@@ -1,4 +1,10 @@
-/* budget: see budget.h. */
+/*
+ * budget: see budget.h.
+ *
+ * The state that says how the budget's clock goes is read by workers between two looks at its
+ * count: odd, or another one behind than before, and it is read again. Its one writer has the
+ * table's lock.
+ */
 #include "dataplane/request/budget.h"
 
 #include <pthread.h>
@@ -9,6 +15,19 @@
 
 #define NS_PER_S UINT64_C(1000000000)
 
+/* The two clocks are read one after the other. */
+#define SLEPT_MORE_NS (NS_PER_S / 10)
+
+/* How the clock goes since a moment. */
+struct state {
+    uint64_t base_ns;  /* of the monotonic clock, */
+    uint64_t clock_ns; /* of the budget's then, */
+    uint64_t ahead_ns; /* and how far ahead requests might be taken. */
+    uint64_t until_ns; /* behind that the clock goes as of an equal part. */
+    uint32_t share;
+    uint32_t nodes;
+};
+
 struct dp_budget {
     uint64_t id; /* under the table's lock, and the next ones. */
     size_t holders;
@@ -17,15 +36,19 @@ struct dp_budget {
     _Atomic uint64_t period_ns;
     _Atomic uint64_t burst_ns;
     _Atomic uint64_t asked;
+    _Atomic uint64_t tat_ns; /* by the budget's clock. */
+    _Atomic uint64_t count;  /* of writes of what follows; odd: one is under way. */
+    _Atomic uint64_t base_ns;
+    _Atomic uint64_t clock_ns;
+    _Atomic uint64_t ahead_ns;
+    _Atomic uint64_t until_ns;
     _Atomic uint32_t share;
     _Atomic uint32_t nodes;
-    _Atomic uint64_t until_ns;
-    _Atomic uint64_t begin_ns; /* when the share became what it is, */
-    _Atomic uint64_t first_ns; /* and what of the burst it had then. */
 };
 
 /* Of the process: a node has one. */
 static struct dp_budget table[SHARE_BUDGETS_MAX];
+static uint64_t table_slept_ns;
 static pthread_mutex_t table_lock = PTHREAD_MUTEX_INITIALIZER;
 
 static void take_table(void)
@@ -38,14 +61,128 @@ static void give_table(void)
     CHECK(pthread_mutex_unlock(&table_lock) == 0);
 }
 
-static uint64_t now_burst(const struct dp_budget *b, uint64_t now_ns)
+/* ---- the clock ---- */
+
+static struct state read_state(const struct dp_budget *b)
 {
-    uint64_t begin = atomic_load_explicit(&b->begin_ns, memory_order_relaxed);
-    uint64_t grown = atomic_load_explicit(&b->first_ns, memory_order_relaxed) +
-                     (now_ns > begin ? now_ns - begin : 0);
-    uint64_t whole = atomic_load_explicit(&b->burst_ns, memory_order_relaxed);
-    return grown < whole ? grown : whole;
+    for (;;) { /* ends: a writer is there a few times a second. */
+        uint64_t count = atomic_load_explicit(&b->count, memory_order_acquire);
+        struct state s = {
+            .base_ns = atomic_load_explicit(&b->base_ns, memory_order_acquire),
+            .clock_ns = atomic_load_explicit(&b->clock_ns, memory_order_acquire),
+            .ahead_ns = atomic_load_explicit(&b->ahead_ns, memory_order_acquire),
+            .until_ns = atomic_load_explicit(&b->until_ns, memory_order_acquire),
+            .share = atomic_load_explicit(&b->share, memory_order_acquire),
+            .nodes = atomic_load_explicit(&b->nodes, memory_order_acquire),
+        };
+        if (count % 2 == 0 && atomic_load_explicit(&b->count, memory_order_relaxed) == count) {
+            return s;
+        }
+    }
 }
+
+static void write_state(struct dp_budget *b, const struct state *s)
+{
+    atomic_fetch_add_explicit(&b->count, 1, memory_order_seq_cst);
+    atomic_store_explicit(&b->base_ns, s->base_ns, memory_order_release);
+    atomic_store_explicit(&b->clock_ns, s->clock_ns, memory_order_release);
+    atomic_store_explicit(&b->ahead_ns, s->ahead_ns, memory_order_release);
+    atomic_store_explicit(&b->until_ns, s->until_ns, memory_order_release);
+    atomic_store_explicit(&b->share, s->share, memory_order_release);
+    atomic_store_explicit(&b->nodes, s->nodes, memory_order_release);
+    atomic_fetch_add_explicit(&b->count, 1, memory_order_seq_cst);
+}
+
+/* A part of some time, without more bits than there are. */
+static uint64_t part_of(uint64_t ns, uint32_t share)
+{
+    return ns / SHARE_WHOLE * share + ns % SHARE_WHOLE * share / SHARE_WHOLE;
+}
+
+static uint64_t between(uint64_t from, uint64_t to)
+{
+    return to > from ? to - from : 0;
+}
+
+static uint32_t equal_of(const struct state *s)
+{
+    return s->nodes == 0 ? 0 : SHARE_WHOLE / s->nodes;
+}
+
+void dp_budget_look(const struct dp_budget *budget, uint64_t now_ns, struct dp_budget_view *out)
+{
+    struct state s = read_state(budget);
+    uint64_t burst_ns = atomic_load_explicit(&budget->burst_ns, memory_order_relaxed);
+    bool holds = now_ns < s.until_ns;
+    uint64_t held_to = holds ? now_ns : s.until_ns;
+    uint64_t behind = held_to > s.base_ns ? held_to : s.base_ns;
+    uint64_t went = part_of(between(s.base_ns, held_to), s.share) +
+                    part_of(holds ? 0 : between(behind, now_ns), equal_of(&s));
+    out->share = holds ? s.share : 0;
+    out->equal = equal_of(&s);
+    out->now_ns = s.clock_ns + went;
+    uint64_t whole = part_of(burst_ns, holds ? s.share : out->equal);
+    out->ahead_ns = s.ahead_ns + went < whole ? s.ahead_ns + went : whole;
+}
+
+/* ---- taking ---- */
+
+/* The TAT behind one more; false: there is no room. A share holds one request at least. */
+static bool next(const struct dp_budget *b, const struct dp_budget_view *view, uint32_t share,
+                 uint64_t tat_ns, uint64_t *out_next, uint64_t *retry_ns)
+{
+    uint64_t period_ns = atomic_load_explicit(&b->period_ns, memory_order_relaxed);
+    uint64_t ahead_ns = view->ahead_ns > period_ns ? view->ahead_ns : period_ns;
+    *out_next = (tat_ns > view->now_ns ? tat_ns : view->now_ns) + period_ns;
+    if (*out_next <= view->now_ns + ahead_ns) {
+        return true;
+    }
+    CHECK(share > 0);
+    uint64_t lacks_ns = *out_next - view->now_ns - ahead_ns;
+    *retry_ns = (lacks_ns / share + 1) * SHARE_WHOLE; /* by the clock of everybody. */
+    return false;
+}
+
+bool dp_budget_has_room(const struct dp_budget *budget, const struct dp_budget_view *view,
+                        uint32_t share, uint64_t *retry_ns)
+{
+    uint64_t then = 0;
+    return next(budget, view, share, atomic_load_explicit(&budget->tat_ns, memory_order_relaxed),
+                &then, retry_ns);
+}
+
+bool dp_budget_take(struct dp_budget *budget, const struct dp_budget_view *view, uint32_t share,
+                    uint64_t *retry_ns)
+{
+    uint64_t tat_ns = atomic_load_explicit(&budget->tat_ns, memory_order_relaxed);
+    uint64_t then = 0;
+    do { /* ends: each turn some worker's exchange succeeds. */
+        if (!next(budget, view, share, tat_ns, &then, retry_ns)) {
+            return false;
+        }
+    } while (!atomic_compare_exchange_weak_explicit(&budget->tat_ns, &tat_ns, then,
+                                                    memory_order_relaxed, memory_order_relaxed));
+    return true;
+}
+
+void dp_budget_return(struct dp_budget *budget)
+{
+    uint64_t period_ns = atomic_load_explicit(&budget->period_ns, memory_order_relaxed);
+    atomic_fetch_sub_explicit(&budget->tat_ns, period_ns, memory_order_relaxed);
+}
+
+uint64_t dp_budget_left(const struct dp_budget *budget, const struct dp_budget_view *view)
+{
+    uint64_t tat_ns = atomic_load_explicit(&budget->tat_ns, memory_order_relaxed);
+    return between(tat_ns, view->now_ns + view->ahead_ns);
+}
+
+void dp_budget_ask(struct dp_budget *budget)
+{
+    atomic_fetch_add_explicit(&budget->asked, 1, memory_order_relaxed);
+}
+
+/* ---- the table ---- */
 
 /* The entry of an id, else a free one; NULL: neither is there. */
 static struct dp_budget *entry_of(uint64_t id)
@@ -74,9 +211,8 @@ struct err dp_budget_hold(struct slice limit_id, uint64_t period_ns, uint64_t bu
         b->id = id;
         b->counted = atomic_load_explicit(&b->asked, memory_order_relaxed);
         b->counted_ns = 0;
-        atomic_store_explicit(&b->share, 0, memory_order_relaxed);
-        atomic_store_explicit(&b->nodes, 0, memory_order_relaxed);
-        atomic_store_explicit(&b->until_ns, 0, memory_order_relaxed);
+        atomic_store_explicit(&b->tat_ns, 0, memory_order_relaxed);
+        write_state(b, &(struct state){.base_ns = 0});
     }
     b->holders++;
     atomic_store_explicit(&b->period_ns, period_ns, memory_order_relaxed);
@@ -96,19 +232,6 @@ void dp_budget_drop(struct dp_budget *budget)
     }
 }
 
-void dp_budget_ask(struct dp_budget *budget)
-{
-    atomic_fetch_add_explicit(&budget->asked, 1, memory_order_relaxed);
-}
-
-void dp_budget_look(const struct dp_budget *budget, uint64_t now_ns, struct dp_budget_view *out)
-{
-    bool holds = now_ns < atomic_load_explicit(&budget->until_ns, memory_order_acquire);
-    out->share = holds ? atomic_load_explicit(&budget->share, memory_order_relaxed) : 0;
-    out->nodes = atomic_load_explicit(&budget->nodes, memory_order_relaxed);
-    out->burst_ns = now_burst(budget, now_ns);
-}
-
 /* Requests in 'ns', in parts of what the whole budget gives in as long. */
 static uint32_t parts_of(uint64_t requests, uint64_t period_ns, uint64_t ns)
 {
@@ -116,7 +239,7 @@ static uint32_t parts_of(uint64_t requests, uint64_t period_ns, uint64_t ns)
         return 0;
     }
     double parts = (double)requests * (double)period_ns / (double)ns * SHARE_WHOLE;
-    return parts < 4.0 * SHARE_WHOLE ? (uint32_t)parts : 4 * SHARE_WHOLE;
+    return parts < 4.0 * SHARE_WHOLE ? (uint32_t)(parts + 0.5) : 4 * SHARE_WHOLE;
 }
 
 static int demand_cmp(const void *x, const void *y)
@@ -149,17 +272,18 @@ void dp_budget_demand(uint64_t now_ns, struct demand *d)
     qsort(d->of, d->count, sizeof(d->of[0]), demand_cmp);
 }
 
-/* A larger share has no more of its burst than the smaller one had. */
-static void set_share(struct dp_budget *b, uint32_t share, uint64_t now_ns)
+/* From now on the clock goes by another share; it goes on from where it is. */
+static void set_share(struct dp_budget *b, uint32_t share, uint32_t nodes, uint64_t until_ns,
+                      uint64_t now_ns)
 {
     struct dp_budget_view view;
     dp_budget_look(b, now_ns, &view);
-    if (share > view.share) {
-        uint64_t first = (uint64_t)((double)view.burst_ns * view.share / share);
-        atomic_store_explicit(&b->first_ns, first, memory_order_relaxed);
-        atomic_store_explicit(&b->begin_ns, now_ns, memory_order_relaxed);
-    }
-    atomic_store_explicit(&b->share, share, memory_order_release);
+    write_state(b, &(struct state){.base_ns = now_ns,
+                                   .clock_ns = view.now_ns,
+                                   .ahead_ns = view.ahead_ns,
+                                   .until_ns = until_ns,
+                                   .share = share,
+                                   .nodes = nodes});
 }
 
 bool dp_budget_share(const struct shares *shares, uint64_t until_ns, uint64_t now_ns)
@@ -174,10 +298,22 @@ bool dp_budget_share(const struct shares *shares, uint64_t until_ns, uint64_t no
         struct dp_budget_view view;
         dp_budget_look(b, now_ns, &view);
         changed = changed || view.share != shares->of[i].share;
-        set_share(b, shares->of[i].share, now_ns);
-        atomic_store_explicit(&b->nodes, shares->nodes, memory_order_relaxed);
-        atomic_store_explicit(&b->until_ns, until_ns, memory_order_release);
+        set_share(b, shares->of[i].share, shares->nodes, until_ns, now_ns);
     }
     give_table();
     return changed;
+}
+
+void dp_budget_slept(uint64_t slept_ns)
+{
+    take_table();
+    if (slept_ns > table_slept_ns + SLEPT_MORE_NS) {
+        for (size_t i = 0; i < SHARE_BUDGETS_MAX; i++) {
+            struct state s = read_state(&table[i]);
+            s.until_ns = 0;
+            write_state(&table[i], &s);
+        }
+    }
+    table_slept_ns = slept_ns;
+    give_table();
 }

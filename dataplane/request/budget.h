@@ -3,9 +3,9 @@
  *
  * Shape      a bounded table of the process: an entry for each limit of scope global in a model
  *            that is alive. Workers count what is asked for and read the node's share; the apply
- *            thread says what was asked, and brings shares. A share holds until a moment; what
- *            comes with a larger one fills at its rate, so that moving a budget to and fro makes
- *            no more of it.
+ *            thread says what was asked, and brings shares. A bucket (GCRA, as of a limit) runs by
+ *            a clock of its own, which goes as fast as the share is large: so what was taken stays
+ *            taken whatever the share becomes, and a larger share brings no burst with it.
  * Units      parts per million of the budget; *_ns nanoseconds of the monotonic clock.
  * Ownership  dp_budget_hold() gives an entry that dp_budget_drop() gives back.
  * Threads    asking and looking: any worker, without a lock. The rest: any thread, under a lock.
@@ -31,13 +31,27 @@ void dp_budget_drop(struct dp_budget *budget); /* NULL is fine. */
 /* One request more. */
 void dp_budget_ask(struct dp_budget *budget);
 
-/* The node's part now. */
+/* The node's part at a moment. */
 struct dp_budget_view {
     uint32_t share;    /* zero: none is in force. */
-    uint32_t nodes;    /* that share, as was said last; zero: never. */
-    uint64_t burst_ns; /* how far ahead requests may be taken. */
+    uint32_t equal;    /* what an equal part is, of the nodes that were told last; zero: never. */
+    uint64_t now_ns;   /* by the budget's own clock, which goes as fast as the share is large, */
+    uint64_t ahead_ns; /* and how far ahead of that requests may be taken. */
 };
 void dp_budget_look(const struct dp_budget *budget, uint64_t now_ns, struct dp_budget_view *out);
+
+/* Whether there is room for one; else *retry_ns says when there is. 'share' is the part by which
+ * time is told: the view's share, or its equal part where the limit says so. */
+bool dp_budget_has_room(const struct dp_budget *budget, const struct dp_budget_view *view,
+                        uint32_t share, uint64_t *retry_ns);
+
+/* Takes one; and gives it back. */
+bool dp_budget_take(struct dp_budget *budget, const struct dp_budget_view *view, uint32_t share,
+                    uint64_t *retry_ns);
+void dp_budget_return(struct dp_budget *budget);
+
+/* What is left of the burst behind the last one taken, of 'budget' as the limit has it. */
+uint64_t dp_budget_left(const struct dp_budget *budget, const struct dp_budget_view *view);
 
 /* What was asked since the last call, and what is in force: fills d->of and d->count. */
 void dp_budget_demand(uint64_t now_ns, struct demand *d);
@@ -45,3 +59,9 @@ void dp_budget_demand(uint64_t now_ns, struct demand *d);
 /* Takes shares into force until a moment; budgets that they do not name keep what they have.
  * Whether some share is another one now. */
 bool dp_budget_share(const struct shares *shares, uint64_t until_ns, uint64_t now_ns);
+
+/*
+ * How long the machine has slept since its start. When that is more than the last time, no share
+ * holds any more: the clock by which they hold stood still, and elsewhere they are over.
+ */
+void dp_budget_slept(uint64_t slept_ns);

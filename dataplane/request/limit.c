@@ -82,9 +82,9 @@ struct taking {
     const struct dp_limit *limit;
     struct dp_cell_key key;
     struct dp_cell_place place;
-    uint64_t window_ms; /* QUOTA: until its window ends. */
-    uint64_t cost;      /* of the request: the limit's, or more of a share. */
-    uint64_t budget;    /* the same. */
+    uint64_t window_ms;         /* QUOTA: until its window ends. */
+    struct dp_budget_view view; /* of a shared one, */
+    uint32_t share;             /* and the part of it that is this node's. */
 };
 
 /* When a request asks. */
@@ -217,9 +217,9 @@ static void begin(const struct dp_limit_table *table, struct taking *t, const st
 static uint64_t most_of(const struct taking *t, uint64_t now_ns, uint64_t value)
 {
     uint64_t window = value >> DP_QUOTA_COUNT_BITS << DP_QUOTA_COUNT_BITS;
-    return t->budget + (t->limit->kind == DP_LIMIT_OF_RATE    ? now_ns
-                        : t->limit->kind == DP_LIMIT_OF_QUOTA ? window
-                                                              : 0);
+    return t->limit->budget + (t->limit->kind == DP_LIMIT_OF_RATE    ? now_ns
+                               : t->limit->kind == DP_LIMIT_OF_QUOTA ? window
+                                                                     : 0);
 }
 
 /* The value of a cell after one request more; false: there is no budget for it, as *out says. */
@@ -231,7 +231,7 @@ static bool next(const struct taking *t, uint64_t now_ns, uint64_t value, uint64
                                              [DP_LIMIT_OF_QUOTA] = DP_LIMIT_QUOTA};
     uint64_t base = value > t->key.start ? value : t->key.start;
     uint64_t most = most_of(t, now_ns, base);
-    *out_next = base + t->cost;
+    *out_next = base + t->limit->cost;
     if (*out_next <= most) {
         return true;
     }
@@ -367,31 +367,44 @@ static MUST_CHECK struct err judge_key(struct dp_limit_table *table, struct taki
 
 enum { SHARE_RETRY_MS = 1000 };
 
-/* What the node may take of the fleet's budget: its share, or what there is in its place. A share
- * holds one request at least. */
+static bool has_shared_room(const struct taking *t, struct dp_limit_refusal *out)
+{
+    out->why = DP_LIMIT_RATE;
+    return dp_budget_has_room(t->limit->shared, &t->view, t->share, &out->retry_ns);
+}
+
+static bool count_shared(struct dp_limit_table *table, const struct taking *t, uint64_t now_ns,
+                         struct dp_limit_refusal *out)
+{
+    out->why = DP_LIMIT_RATE;
+    if (!dp_budget_take(t->limit->shared, &t->view, t->share, &out->retry_ns)) {
+        return false;
+    }
+    dp_limit_note_left(table, t->limit, dp_budget_left(t->limit->shared, &t->view), now_ns);
+    return true;
+}
+
+/* What the node may take of the fleet's budget: its share, or what the limit says in its place. */
 static MUST_CHECK struct err judge_share(struct dp_limit_table *table, struct taking *t,
                                          const struct dp_limit_query *query, bool *out_counts,
                                          struct dp_limit_refusal *out)
 {
-    struct dp_budget_view view;
     dp_budget_ask(t->limit->shared);
-    dp_budget_look(t->limit->shared, query->now_ns, &view);
+    dp_budget_look(t->limit->shared, query->now_ns, &t->view);
+    t->share = t->view.share;
     uint32_t unknown = unknown_of(t->limit, query);
-    if (view.share == 0 && unknown == TRILANE__PARTS__V1__LIMIT_UNKNOWN__LIMIT_UNKNOWN_OPEN) {
+    if (t->share == 0 && unknown == TRILANE__PARTS__V1__LIMIT_UNKNOWN__LIMIT_UNKNOWN_OPEN) {
         *out_counts = false;
         return OK;
     }
-    if (view.share == 0 && unknown == TRILANE__PARTS__V1__LIMIT_UNKNOWN__LIMIT_UNKNOWN_LOCAL &&
-        view.nodes > 0) {
-        view.share = SHARE_WHOLE / view.nodes;
+    if (t->share == 0 && unknown == TRILANE__PARTS__V1__LIMIT_UNKNOWN__LIMIT_UNKNOWN_LOCAL) {
+        t->share = t->view.equal;
     }
-    if (view.share == 0) {
+    if (t->share == 0) {
         out->why = DP_LIMIT_SHARE;
         out->retry_ns = SHARE_RETRY_MS * NS_PER_MS;
         return refuse(table, t, query->now_ns, out);
     }
-    t->cost = t->limit->cost * SHARE_WHOLE / view.share;
-    t->budget = view.burst_ns > t->cost ? view.burst_ns : t->cost;
     return OK;
 }
 
@@ -408,11 +421,10 @@ static MUST_CHECK struct err look(struct dp_limit_table *table,
         struct taking *t = &takings[n];
         bool counts = false;
         t->limit = &target->limits[i];
+        t->share = 0;
         if (!matches(t->limit, query->method)) {
             continue;
         }
-        t->cost = t->limit->cost;
-        t->budget = t->limit->budget;
         TRY(judge_key(table, t, query, &counts, out));
         if (t->limit->shared != NULL) {
             TRY(judge_share(table, t, query, &counts, out));
@@ -421,7 +433,8 @@ static MUST_CHECK struct err look(struct dp_limit_table *table,
             continue;
         }
         begin(table, t, &now);
-        if (!has_room(table, t, now.mono_ns, out)) {
+        if (!(t->limit->shared != NULL ? has_shared_room(t, out)
+                                       : has_room(table, t, now.mono_ns, out))) {
             return refuse(table, t, now.mono_ns, out);
         }
         n++;
@@ -438,6 +451,18 @@ static void hold(struct dp_limit_held *held, const struct taking *t)
     held->count++;
 }
 
+static void give_back(struct dp_limit_table *table, const struct taking *takings, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        const struct taking *t = &takings[i];
+        if (t->limit->shared != NULL) {
+            dp_budget_return(t->limit->shared);
+        } else {
+            uncount(table->cells[t->limit->kind], &t->key, t->place, t->limit->cost);
+        }
+    }
+}
+
 struct err dp_limit_take(struct dp_limit_table *table, const struct dp_limit_target *target,
                          const struct dp_limit_query *query, struct dp_limit_held *held,
                          struct dp_limit_refusal *out)
@@ -451,11 +476,9 @@ struct err dp_limit_take(struct dp_limit_table *table, const struct dp_limit_tar
     TRY(look(table, target, query, takings, &n, out));
     for (size_t i = 0; i < n; i++) {
         struct taking *t = &takings[i];
-        if (!count(table, t, query->now_ns, out)) {
-            for (size_t k = 0; k < i; k++) {
-                uncount(table->cells[takings[k].limit->kind], &takings[k].key, takings[k].place,
-                        takings[k].cost);
-            }
+        if (!(t->limit->shared != NULL ? count_shared(table, t, query->now_ns, out)
+                                       : count(table, t, query->now_ns, out))) {
+            give_back(table, takings, i);
             held->count = 0;
             return refuse(table, t, query->now_ns, out);
         }

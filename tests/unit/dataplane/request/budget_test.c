@@ -1,0 +1,214 @@
+/* budget: a share holds for its time and while the machine is awake; a larger one brings no burst
+ * with it; what is asked for is said in parts of the whole; without a share onUnknown decides. */
+#include "dataplane/request/budget.h"
+
+#include <stdio.h>
+
+#include "common/base/buf.h"
+#include "common/base/ids.h"
+#include "common/proto/strict.h"
+#include "dataplane/apply/model.h"
+#include "dataplane/request/limit.h"
+
+#include "tests/support/cmocka.h"
+#include "trilane/parts/v1/parts.pb-c.h"
+
+typedef Trilane__Parts__V1__LimitTarget part_target;
+typedef Trilane__Parts__V1__Limit part_limit;
+
+#define MS UINT64_C(1000000)
+#define START (1000000 * MS)
+
+enum { PERIOD_MS = 10, BURST = 100 }; /* 100 a second, and as many at once. */
+
+static const struct dp_caller web = {.id = SLICE_INIT("acme/web"), .tenant = SLICE_INIT("acme")};
+static char limit_id[16]; /* another one in each test: what was taken stays taken. */
+
+static struct {
+    struct dp_limit_table *table;
+    struct dp_limit_target *target;
+    uint64_t sequence;
+} w;
+
+static struct err build(uint32_t on_unknown, uint32_t by)
+{
+    char target_id[] = "service/acme/x";
+    part_limit limit;
+    part_limit *list[] = {&limit};
+    trilane__parts__v1__limit__init(&limit);
+    limit.id = limit_id;
+    limit.period_ns = PERIOD_MS * MS;
+    limit.burst = BURST;
+    limit.by = by;
+    limit.shared = true;
+    limit.on_unknown = (Trilane__Parts__V1__LimitUnknown)on_unknown;
+    part_target target;
+    trilane__parts__v1__limit_target__init(&target);
+    target.target = target_id;
+    target.n_limits = 1;
+    target.limits = list;
+    auto_buf struct buf bytes = BUF_MAX(1 << 16);
+    assert_int_equal(proto_encode(&target.base, &bytes).code, E_OK);
+    return dp_limit_build(buf_slice(&bytes), &w.target);
+}
+
+static void begin(uint32_t on_unknown)
+{
+    (void)snprintf(limit_id, sizeof(limit_id), "acme/%llu", (unsigned long long)++w.sequence);
+    assert_int_equal(dp_limit_table_new(128, &w.table).code, E_OK);
+    assert_int_equal(build(on_unknown, 0).code, E_OK);
+}
+
+static void end(void)
+{
+    dp_limit_free(w.target);
+    dp_limit_table_free(w.table);
+}
+
+static void give(uint32_t share, uint64_t until_ns, uint64_t now_ns)
+{
+    const struct shares shares = {
+        .nodes = 4, .count = 1, .of = {{share_budget(slice_str(limit_id)), share}}};
+    (void)dp_budget_share(&shares, until_ns, now_ns);
+}
+
+/* How many pass at a moment, up to 'most'. */
+static unsigned pass(uint64_t now_ns, unsigned most, enum dp_limit_why why)
+{
+    unsigned passed = 0;
+    while (passed < most) {
+        struct dp_limit_refusal refusal = {0};
+        struct dp_limit_held held = {.count = 0};
+        const struct dp_limit_query query = {
+            .method = SLICE_LIT("/x/Get"), .caller = &web, .now_ns = now_ns};
+        struct err err = dp_limit_take(w.table, w.target, &query, &held, &refusal);
+        if (!err_ok(err)) {
+            assert_int_equal(err.code, E_RATE_LIMITED);
+            assert_int_equal(refusal.why, why);
+            assert_true(refusal.retry_ns > 0);
+            break;
+        }
+        passed++;
+    }
+    return passed;
+}
+
+static void a_share_holds_for_its_time(void **state)
+{
+    (void)state;
+    begin(TRILANE__PARTS__V1__LIMIT_UNKNOWN__LIMIT_UNKNOWN_NONE);
+    assert_int_equal(pass(START, 10, DP_LIMIT_SHARE), 0);
+    give(SHARE_WHOLE / 2, START + 3000 * MS, START);
+    assert_int_equal(pass(START + 1000 * MS, 1000, DP_LIMIT_RATE), BURST / 2);
+    assert_int_equal(pass(START + 2000 * MS, 1000, DP_LIMIT_RATE), BURST / 2);
+    assert_int_equal(pass(START + 3000 * MS, 10, DP_LIMIT_SHARE), 0);
+    end();
+}
+
+/* What one gave away and got back again has filled at its rate meanwhile, and no faster. */
+static void moving_to_and_fro_makes_nothing(void **state)
+{
+    (void)state;
+    begin(TRILANE__PARTS__V1__LIMIT_UNKNOWN__LIMIT_UNKNOWN_NONE);
+    uint64_t far = START + 3600000 * MS;
+    unsigned passed = 0;
+    for (uint64_t i = 0; i < 100; i++) { /* ten seconds. */
+        give(i % 2 == 0 ? SHARE_WHOLE / 10 : SHARE_WHOLE, far, START + i * 100 * MS);
+        passed += pass(START + i * 100 * MS + 99 * MS, 1000, DP_LIMIT_RATE);
+    }
+    assert_in_range(passed, 500, 560); /* half of the time a hundred a second, else ten. */
+    end();
+}
+
+static void a_small_share_lets_one_pass_at_times(void **state)
+{
+    (void)state;
+    begin(TRILANE__PARTS__V1__LIMIT_UNKNOWN__LIMIT_UNKNOWN_NONE);
+    give(SHARE_WHOLE / 1000, START + 3600000 * MS, START); /* one in ten seconds. */
+    assert_int_equal(pass(START + 1000 * MS, 10, DP_LIMIT_RATE), 1);
+    assert_int_equal(pass(START + 10000 * MS, 10, DP_LIMIT_RATE), 0);
+    assert_int_equal(pass(START + 11000 * MS, 10, DP_LIMIT_RATE), 1);
+    end();
+}
+
+static void a_machine_that_slept_has_no_share(void **state)
+{
+    (void)state;
+    begin(TRILANE__PARTS__V1__LIMIT_UNKNOWN__LIMIT_UNKNOWN_NONE);
+    dp_budget_slept(500 * MS);
+    give(SHARE_WHOLE, START + 3000 * MS, START - 2000 * MS);
+    dp_budget_slept(500 * MS + 1000);
+    assert_int_equal(pass(START, 1, DP_LIMIT_SHARE), 1);
+    dp_budget_slept(5000 * MS);
+    assert_int_equal(pass(START, 1, DP_LIMIT_SHARE), 0);
+    end();
+}
+
+static void without_a_share_the_limit_says(void **state)
+{
+    (void)state;
+    begin(TRILANE__PARTS__V1__LIMIT_UNKNOWN__LIMIT_UNKNOWN_OPEN);
+    assert_int_equal(pass(START, 1000, DP_LIMIT_SHARE), 1000);
+    end();
+    begin(TRILANE__PARTS__V1__LIMIT_UNKNOWN__LIMIT_UNKNOWN_LOCAL);
+    give(SHARE_WHOLE, START + 1, START - 5000 * MS);
+    assert_int_equal(pass(START + 10 * MS, 1000, DP_LIMIT_RATE), BURST / 4); /* of four nodes. */
+    end();
+}
+
+static void what_is_asked_is_in_parts_of_the_whole(void **state)
+{
+    (void)state;
+    struct demand d;
+    begin(TRILANE__PARTS__V1__LIMIT_UNKNOWN__LIMIT_UNKNOWN_NONE);
+    dp_budget_demand(START, &d);
+    assert_int_equal(d.count, 1);
+    give(SHARE_WHOLE / 5, START + 10000 * MS, START);
+    (void)pass(START, 1, DP_LIMIT_RATE);
+    for (int i = 0; i < 49; i++) { /* what is refused is asked for, too. */
+        (void)pass(START, 1, DP_LIMIT_RATE);
+    }
+    dp_budget_demand(START + 1000 * MS, &d);
+    assert_true(d.of[0].budget == share_budget(slice_str(limit_id)));
+    assert_int_equal(d.of[0].asked, SHARE_WHOLE / 2); /* fifty of a hundred. */
+    assert_int_equal(d.of[0].share, SHARE_WHOLE / 5);
+    dp_budget_demand(START + 2000 * MS, &d);
+    assert_int_equal(d.of[0].asked, 0);
+    end();
+    dp_budget_demand(START + 3000 * MS, &d); /* of a limit that is gone nobody speaks. */
+    assert_int_equal(d.count, 0);
+}
+
+static void refuses_what_cannot_be_shared(void **state)
+{
+    (void)state;
+    assert_int_equal(build(0, 1U << TRILANE__PARTS__V1__LIMIT_KEY__LIMIT_KEY_CALLER).code,
+                     E_PART_MALFORMED);
+    struct dp_budget *held[SHARE_BUDGETS_MAX];
+    struct dp_budget *more = NULL;
+    for (size_t i = 0; i < SHARE_BUDGETS_MAX; i++) {
+        struct slice id = slice_of((const uint8_t *)&i, sizeof(i));
+        assert_int_equal(dp_budget_hold(id, 1, 1, &held[i]).code, E_OK);
+    }
+    assert_int_equal(dp_budget_hold(SLICE_LIT("one more"), 1, 1, &more).code, E_TOO_LARGE);
+    for (size_t i = 0; i < SHARE_BUDGETS_MAX; i++) {
+        dp_budget_drop(held[i]);
+    }
+    assert_int_equal(dp_budget_hold(SLICE_LIT("one more"), 1, 1, &more).code, E_OK);
+    dp_budget_drop(more);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_share_holds_for_its_time),
+        cmocka_unit_test(moving_to_and_fro_makes_nothing),
+        cmocka_unit_test(a_small_share_lets_one_pass_at_times),
+        cmocka_unit_test(a_machine_that_slept_has_no_share),
+        cmocka_unit_test(without_a_share_the_limit_says),
+        cmocka_unit_test(what_is_asked_is_in_parts_of_the_whole),
+        cmocka_unit_test(refuses_what_cannot_be_shared),
+    };
+    ids_init();
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
