@@ -209,21 +209,27 @@ static struct err add_list(json_t *list, struct buf *out)
 
 /* ---- all of it ---- */
 
+static struct err add_json(const json_t *value, struct buf *out)
+{
+    char *text = json_dumps(value, JSON_INDENT(2) | JSON_PRESERVE_ORDER);
+    if (text == NULL) {
+        return FAIL(E_NO_MEMORY);
+    }
+    struct err e = buf_addf(out, "%s\n", text);
+    free(text);
+    return e;
+}
+
 static struct err write_as(enum dp_show_format format, json_t *value, struct buf *out)
 {
     json_t *list = json_object_get(value, "refusals");
-    char *text = NULL;
-    struct err e = OK;
     switch (format) {
     case DP_SHOW_TABLE:
         return list != NULL ? add_list(list, out) : add_one(value, out);
     case DP_SHOW_YAML:
         return add_yaml(value, 0, out);
     case DP_SHOW_JSON:
-        text = json_dumps(value, JSON_INDENT(2) | JSON_PRESERVE_ORDER);
-        e = text == NULL ? FAIL(E_NO_MEMORY) : buf_addf(out, "%s\n", text);
-        free(text);
-        return e;
+        return add_json(value, out);
     }
     return OK;
 }

@@ -1,10 +1,11 @@
-/* Targets reflection_read() and the answers that are made of a request. Property: what was asked for
- * stands in the answer as it came, and the answer parses. */
+/* Targets reflection_read() and the answers that are made of a request. Property: what was asked
+ * for stands in the answer as it came, and the answer parses. */
+#include "common/proto/reflection.h"
+
 #include <stddef.h>
 #include <stdint.h>
 
 #include "common/base/check.h"
-#include "common/proto/reflection.h"
 #include "common/proto/wire.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

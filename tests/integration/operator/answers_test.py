@@ -60,6 +60,11 @@ spec:
     - {name: all, effect: allow, callers: [{tenant: acme}]}
 ---
 apiVersion: trilane.dev/v1
+kind: RateLimit
+metadata: {name: seldom, tenant: acme}
+spec: {target: {service: plain}, rate: 1/h, burst: 1}
+---
+apiVersion: trilane.dev/v1
 kind: Service
 metadata: {name: hidden, tenant: acme}
 spec: {grpcServices: [trilane.test.v1.Hidden]}
@@ -150,6 +155,18 @@ class Node(unittest.TestCase):
         details = self.refused(lambda: call(b"", metadata=echo.token("web")))
         position = self.traced(details["x-trilane-explain"])["position"]
         self.assertEqual((position["of"], position["state"]), ("Service/acme/hidden", "found"))
+
+    def test_a_limit_is_named_and_found(self):
+        call = self.channel.unary_unary("/%s/Do" % PLAIN, lambda b: b, lambda b: b)
+        codes = {}
+        for _ in range(8):  # of two workers' callers one bucket is taken from.
+            details = self.refused(lambda: call(b"", metadata=echo.token("web")))
+            codes[details["x-trilane-code"]] = self.traced(details["x-trilane-explain"])
+        self.assertEqual(sorted(codes), ["NO_HEALTHY_ENDPOINT", "RATE_LIMITED"])
+        limited = codes["RATE_LIMITED"]
+        self.assertEqual((limited["limit"], limited["position"]["of"]),
+                         ("acme/seldom", "RateLimit/acme/seldom"))
+        self.assertEqual(limited["position"]["state"], "found")
 
     def test_http_is_told_as_well(self):
         request = urllib.request.Request("http://nowhere.example/",
