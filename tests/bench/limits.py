@@ -107,7 +107,7 @@ def start_node(stack, directory, upstream):
                       UPSTREAM=upstream)
     file.write_text(file.read_text() + LIMIT)
     cp = platform.control_plane().start()
-    node = platform.node("bench-1", workers=2, access_log="off").start()
+    node = platform.node("bench-1", **{"workers": 2, "access-log": "off"}).start()
     cp("publish", "-m", "bench", str(policies))
     trilane.wait_until(lambda: node.version() >= 1, what="the node to serve")
     return node.ports["listen"]
