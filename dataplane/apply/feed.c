@@ -46,7 +46,7 @@ static struct err listen_to_shares(struct dp_feed *feed, const struct dp_feed_fr
     TRY(subject_shares(from->environment, from->node, &shares));
     return bus_subscribe_waiting(
         feed->bus, subject_slice(&shares), WAITING,
-        WAITING * (SHARES_BODY_MAX + CONTAINER_HEADER_SIZE + CONTAINER_SIGNATURE_SIZE),
+        (size_t)WAITING * (SHARES_BODY_MAX + CONTAINER_HEADER_SIZE + CONTAINER_SIGNATURE_SIZE),
         &feed->shares);
 }
 

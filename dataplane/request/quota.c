@@ -55,6 +55,7 @@ struct dp_quota {
     pthread_t thread;
     sem_t stop;
     _Atomic bool wanted; /* some key waits for the disk. */
+    _Atomic bool marked; /* the disk knows that this run counts: from then on a crash is one. */
 };
 
 /* ---- windows ---- */
@@ -125,6 +126,10 @@ bool dp_quota_covers(struct dp_quota *quota, const struct dp_cell_place *place, 
 {
     if (quota->dir_fd < 0) {
         return true;
+    }
+    if (!atomic_load_explicit(&quota->marked, memory_order_acquire)) {
+        atomic_store_explicit(&quota->wanted, true, memory_order_release);
+        return false;
     }
     struct note *note = &quota->notes[dp_cells_index(quota->cells, place)];
     if (atomic_load_explicit(&note->reserve, memory_order_relaxed) != reserve) {
@@ -211,6 +216,7 @@ static struct err write_counts(struct dp_quota *q, bool always, bool clean)
         TRY(write_file(q, count, clean));
     }
     note_entries(q, count);
+    atomic_store_explicit(&q->marked, true, memory_order_release);
     return OK;
 }
 
@@ -246,7 +252,8 @@ static void *thread_main(void *ctx)
         }
         uint64_t now_ns = clock_mono_ns();
         if (is_due(q, now_ns)) {
-            say(q, write_counts(q, /* always= */ false, /* clean= */ false));
+            bool marked = atomic_load_explicit(&q->marked, memory_order_relaxed);
+            say(q, write_counts(q, /* always= */ !marked, /* clean= */ false));
             q->written_ns = now_ns;
         }
     }
@@ -297,8 +304,10 @@ static struct err open_directory(struct dp_quota *q, const char *directory)
         return FAIL(E_IO);
     }
     TRY(take_over(q));
-    /* From here on a crash is one, also before the first count. */
-    return write_counts(q, /* always= */ true, /* clean= */ false);
+    /* From here on a crash is one, also before the first count. A full disk keeps no node from
+     * serving: until it has room, nothing is counted. */
+    say(q, write_counts(q, /* always= */ true, /* clean= */ false));
+    return OK;
 }
 
 struct err dp_quota_open(const char *directory, size_t cells, struct dp_quota **out)

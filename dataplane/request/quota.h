@@ -38,7 +38,8 @@ struct dp_quota_window dp_quota_window_of(enum dp_quota_unit unit, int64_t wall_
 
 /*
  * Takes over what the directory's file says, or begins anew where there is none; 'directory' NULL:
- * nothing is kept. Room for 'cells' keys.
+ * nothing is kept. Room for 'cells' keys. A disk that cannot be written is no error: every quota is
+ * refused until it can.
  */
 MUST_CHECK struct err dp_quota_open(const char *directory, size_t cells, struct dp_quota **out);
 

@@ -538,7 +538,7 @@ static struct err open_quotas(struct dp_node *n, struct buf *message)
     if (!err_ok(e)) {
         const char *fix = e.code == E_TOO_LARGE   ? "raise quota-cells"
                           : e.code == E_MALFORMED ? "remove it: quotas begin anew"
-                                                  : "it must be readable, and its disk have room";
+                                                  : "it must be readable";
         TRY(buf_addf(message, "data-dir: %s/quotas: %s: %s", directory, err_text(e.code), fix));
         return e;
     }

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -271,6 +272,27 @@ static void a_crash_gives_nothing_back(void **state)
     assert_int_equal(pass_patiently(&web, 1000), 640); /* a new day. */
 }
 
+/* Where the disk takes nothing, nothing is counted, from the start: what it has may say that all
+ * was well. */
+static void a_disk_that_takes_nothing_lets_nothing_pass(void **state)
+{
+    (void)state;
+    char path[300];
+    (void)snprintf(path, sizeof(path), "%s/quotas.new", w.directory);
+    at_quarter_past(0);
+    begin(w.directory);
+    build(50, DP_QUOTA_DAY);
+    assert_int_equal(pass(&web, 3, DP_LIMIT_DISK), 3);
+    end();
+    assert_int_equal(mkdir(path, 0700), 0); /* in the way of the next file. */
+    begin(w.directory);
+    assert_int_equal(pass(&web, 3, DP_LIMIT_DISK), 0);
+    assert_int_equal(dp_quota_start(w.quota).code, E_OK);
+    assert_int_equal(pass(&web, 3, DP_LIMIT_DISK), 0);
+    assert_int_equal(rmdir(path), 0);
+    assert_int_equal(pass_patiently(&web, 100), 47);
+}
+
 static void a_damaged_file_is_none(void **state)
 {
     (void)state;
@@ -313,6 +335,7 @@ int main(void)
         EACH(what_the_disk_does_not_know_is_bounded),
         EACH(an_orderly_end_loses_nothing),
         EACH(a_crash_gives_nothing_back),
+        EACH(a_disk_that_takes_nothing_lets_nothing_pass),
         EACH(a_damaged_file_is_none),
     };
     ids_init();
