@@ -188,15 +188,16 @@ const struct net_identity *net_conn_identity(const struct net_conn *conn)
 }
 
 static bool chain_holds(X509_STORE_CTX *verify, const struct net_conn_tls *by, X509 *cert,
-                        X509_STORE *store)
+                        const struct net_tls *tls)
 {
+    X509_STORE *store = SSL_CTX_get_cert_store(tls->context);
     const char *purpose = by->context->server ? "ssl_client" : "ssl_server";
     if (X509_STORE_CTX_init(verify, store, cert, SSL_get_peer_cert_chain(by->ssl)) != 1 ||
         X509_STORE_CTX_set_default(verify, purpose) != 1) {
         return false;
     }
     X509_STORE_CTX_set_flags(verify, X509_V_FLAG_NO_CHECK_TIME);
-    return X509_verify_cert(verify) == 1;
+    return X509_verify_cert(verify) == 1 && net_tls_trust_holds(tls->trust, verify);
 }
 
 bool net_conn_peer_trusted(const struct net_conn *conn, const struct net_tls *tls)
@@ -206,8 +207,7 @@ bool net_conn_peer_trusted(const struct net_conn *conn, const struct net_tls *tl
         return true;
     }
     X509_STORE_CTX *verify = X509_STORE_CTX_new();
-    bool holds = verify != NULL &&
-                 chain_holds(verify, &conn->tls, cert, SSL_CTX_get_cert_store(tls->context));
+    bool holds = verify != NULL && chain_holds(verify, &conn->tls, cert, tls);
     X509_STORE_CTX_free(verify);
     ERR_clear_error();
     return holds;

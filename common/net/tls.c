@@ -70,18 +70,25 @@ static struct err load_own(SSL_CTX *context, const struct net_tls_options *o)
 
 static struct err read_trust(const char *ca_file, struct net_tls_trust *trust)
 {
-    if (access(ca_file, R_OK) != 0) {
+    if (ca_file != NULL && access(ca_file, R_OK) != 0) {
         return FAIL(E_NOT_FOUND);
     }
     trust->store = X509_STORE_new();
-    if (trust->store == NULL || X509_STORE_load_file(trust->store, ca_file) != 1) {
+    if (trust->store == NULL ||
+        (ca_file != NULL && X509_STORE_load_file(trust->store, ca_file) != 1)) {
         return crypto_failure();
     }
-    trust->names = SSL_load_client_CA_file(ca_file);
+    trust->names = ca_file == NULL ? sk_X509_NAME_new_null() : SSL_load_client_CA_file(ca_file);
     return trust->names == NULL ? crypto_failure() : OK;
 }
 
 struct err net_tls_trust_new(const char *ca_file, struct net_tls_trust **out)
+{
+    return net_tls_trust_bound_new(ca_file, /* bundles= */ NULL, 0, out);
+}
+
+struct err net_tls_trust_bound_new(const char *ca_file, const struct net_tls_bundle *bundles,
+                                   size_t count, struct net_tls_trust **out)
 {
     struct net_tls_trust *trust = calloc(1, sizeof(*trust));
     if (trust == NULL) {
@@ -89,6 +96,9 @@ struct err net_tls_trust_new(const char *ca_file, struct net_tls_trust **out)
     }
     atomic_init(&trust->references, 1);
     struct err failed = read_trust(ca_file, trust);
+    if (err_ok(failed)) {
+        failed = net_tls_trust_bind(trust, bundles, count);
+    }
     if (!err_ok(failed)) {
         net_tls_trust_unref(trust);
         return failed;
@@ -111,6 +121,7 @@ void net_tls_trust_unref(struct net_tls_trust *trust)
     }
     X509_STORE_free(trust->store);
     sk_X509_NAME_pop_free(trust->names, X509_NAME_free);
+    net_tls_trust_unbind(trust);
     free(trust);
 }
 
@@ -166,13 +177,27 @@ static struct err use_trust(SSL_CTX *context, const struct net_tls_trust *trust,
     return OK;
 }
 
-static struct err load_trust(SSL_CTX *context, const struct net_tls_options *o, bool server)
+/* In the place of OpenSSL's own verification, which it does first. */
+static int verify_bound(X509_STORE_CTX *verify, void *arg)
 {
-    struct net_tls_trust *trust = NULL;
-    TRY(find_trust(o, server, &trust));
-    struct err failed = trust == NULL ? OK : use_trust(context, trust, server);
-    net_tls_trust_unref(trust);
-    return failed;
+    const struct net_tls *tls = arg;
+    if (X509_verify_cert(verify) != 1) {
+        return 0;
+    }
+    bool holds = net_tls_trust_holds(tls->trust, verify);
+    if (!holds) {
+        X509_STORE_CTX_set_error(verify, X509_V_ERR_CERT_UNTRUSTED);
+    }
+    return holds ? 1 : 0;
+}
+
+static struct err load_trust(struct net_tls *tls, const struct net_tls_options *o, bool server)
+{
+    TRY(find_trust(o, server, &tls->trust));
+    if (tls->trust != NULL && tls->trust->bound_count > 0) {
+        SSL_CTX_set_cert_verify_callback(tls->context, verify_bound, tls);
+    }
+    return tls->trust == NULL ? OK : use_trust(tls->context, tls->trust, server);
 }
 
 /* The digests of the CAs, one over the other: in whatever order they lie in the store. */
@@ -195,7 +220,7 @@ static struct err digest_trust(struct net_tls *tls)
             tls->trust_digest[k] ^= digest[k];
         }
     }
-    return OK;
+    return net_tls_trust_digest(tls->trust, tls->trust_digest);
 }
 
 bool net_tls_same_trust(const struct net_tls *a, const struct net_tls *b)
@@ -265,7 +290,7 @@ static struct err tls_new(const struct net_tls_options *o, bool server, struct n
         failed = load_own(tls->context, o);
     }
     if (err_ok(failed)) {
-        failed = load_trust(tls->context, o, server);
+        failed = load_trust(tls, o, server);
     }
     if (err_ok(failed) && (o->trust != NULL || o->ca_file != NULL)) {
         failed = digest_trust(tls); /* the system's many stay as they are. */
@@ -303,5 +328,6 @@ void net_tls_unref(struct net_tls *tls)
         return;
     }
     SSL_CTX_free(tls->context);
+    net_tls_trust_unref(tls->trust);
     free(tls);
 }

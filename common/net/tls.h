@@ -49,6 +49,21 @@ MUST_CHECK struct err net_tls_client_new(const struct net_tls_options *o, struct
  */
 MUST_CHECK struct err net_tls_trust_new(const char *ca_file, struct net_tls_trust **out);
 
+/* The CAs of a trust domain, in PEM: at most NET_CHAIN_MAX of them. */
+struct net_tls_bundle {
+    struct slice trust_domain;
+    struct slice ca;
+};
+
+/*
+ * The same with bundles. A SPIFFE id of a domain that has one is taken only from a certificate of
+ * its CAs; those vouch for nothing else, no other domain and no DNS name, unless the file has them,
+ * too. 'ca_file' may be NULL. E_NOT_FOUND, E_CRYPTO.
+ */
+MUST_CHECK struct err net_tls_trust_bound_new(const char *ca_file,
+                                              const struct net_tls_bundle *bundles, size_t count,
+                                              struct net_tls_trust **out);
+
 /* Accepts NULL. */
 void net_tls_trust_unref(struct net_tls_trust *trust);
 
@@ -64,7 +79,7 @@ struct net_tls *net_tls_ref(struct net_tls *tls);
 /* Accepts NULL. */
 void net_tls_unref(struct net_tls *tls);
 
-/* Whether two contexts verify peers against the same CAs. */
+/* Whether two contexts verify peers against the same CAs, bound to the same domains. */
 bool net_tls_same_trust(const struct net_tls *a, const struct net_tls *b);
 
 /* Longest SPIFFE id (SPIFFE ID 2.3), and most SANs of one kind that are looked at. */

@@ -129,7 +129,8 @@ enum {
     X(14, LIMIT_CONCURRENCY, "a limit counts what is in flight")                                   \
     X(15, SHEDDING, "nodes refuse some requests when their queues are long")                       \
     X(16, LIMIT_QUOTAS, "a limit is a quota of an hour, a day or a month")                         \
-    X(17, LIMIT_SHARED, "a limit is the whole fleet's")
+    X(17, LIMIT_SHARED, "a limit is the whole fleet's")                                            \
+    X(18, TRUST_BUNDLES, "a trust domain has CAs of its own")
 
 #define CAPABILITY_ENUM_(bit, name, text) CAPABILITY_##name = 1 << (bit),
 enum snap_capability { CAPABILITY_NONE = 0, CAPABILITY_LIST(CAPABILITY_ENUM_) };

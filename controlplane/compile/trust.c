@@ -9,6 +9,35 @@
 
 enum { DIGEST_FRONT = sizeof("blake2b:") - 1 };
 
+static int bundle_cmp(const void *x, const void *y)
+{
+    const Trilane__Parts__V1__TrustBundle *a = *(Trilane__Parts__V1__TrustBundle *const *)x;
+    const Trilane__Parts__V1__TrustBundle *b = *(Trilane__Parts__V1__TrustBundle *const *)y;
+    return slice_cmp(slice_str(a->trust_domain), slice_str(b->trust_domain));
+}
+
+static MUST_CHECK struct err make_bundles(struct cp_compiler *c,
+                                          const struct cp_trust_bundles *bundles,
+                                          Trilane__Parts__V1__EnvironmentPart *part)
+{
+    TRY(arena_calloc(c->arena, bundles->count + 1, sizeof(Trilane__Parts__V1__TrustBundle *),
+                     (void **)&part->trust_bundles));
+    for (size_t i = 0; i < bundles->count; i++) {
+        Trilane__Parts__V1__TrustBundle *bundle = NULL;
+        TRY(arena_calloc(c->arena, 1, sizeof(*bundle), (void **)&bundle));
+        trilane__parts__v1__trust_bundle__init(bundle);
+        bundle->trust_domain = cp_str(bundles->items[i].trust_domain.text);
+        bundle->ca = proto_binary(bundles->items[i].ca.text.ptr, bundles->items[i].ca.text.size);
+        part->trust_bundles[i] = bundle;
+    }
+    part->n_trust_bundles = bundles->count;
+    if (bundles->count > 1) {
+        qsort(part->trust_bundles, bundles->count, sizeof(part->trust_bundles[0]), bundle_cmp);
+    }
+    cp_needs(c, CAPABILITY_TRUST_BUNDLES, bundles->count > 0);
+    return OK;
+}
+
 /* An environment with more than one trust domain has no former form: cp_compiled_format_least(). */
 static MUST_CHECK struct err compile_environment(struct cp_compiler *c,
                                                  const struct cp_environment *environment)
@@ -22,6 +51,7 @@ static MUST_CHECK struct err compile_environment(struct cp_compiler *c,
     part.freshness_max_ms = environment->freshness_max_ms;
     part.queue_delay_ms = (uint32_t)environment->queue_delay_ms;
     TRY(cp_strings(c, &environment->trust_domains, &part.n_trust_domains, &part.trust_domains));
+    TRY(make_bundles(c, &environment->trust_bundles, &part));
     cp_needs(c, CAPABILITY_FRESHNESS_MAX, part.freshness_max_ms > 0);
     cp_needs(c, CAPABILITY_TRUST_DOMAINS, part.n_trust_domains > 0);
     cp_needs(c, CAPABILITY_SHEDDING, part.queue_delay_ms > 0);

@@ -7,6 +7,7 @@
 #include "common/base/check.h"
 #include "common/base/map.h"
 #include "common/base/scope.h"
+#include "common/net/cert.h"
 #include "controlplane/source/decode_scalar.h"
 #include "controlplane/source/leaf.h"
 #include "controlplane/source/source.h"
@@ -318,6 +319,58 @@ static void check_domains(struct checking *c, const struct cp_environment *envir
                           &environment->trust_domains.items[i]);
         }
     }
+}
+
+static void refuse_bundle(struct checking *c, const struct cp_text *domain)
+{
+    struct cp_diag *diag =
+        cp_diags_add(c->diags, CP_DIAG_REFERENCE_DANGLING, domain->at,
+                     "trust domain \"%.*s\" is none of the Environment", SLICE_ARG(domain->text));
+    cp_diag_expect(c->diags, diag, "trustDomain, or one of trustDomains");
+}
+
+static MUST_CHECK struct err check_bundle(struct checking *c, struct cp_environment *environment,
+                                          struct map *seen, struct cp_trust_bundle *bundle)
+{
+    auto_chain struct net_chain chain = {.count = 0};
+    struct slice domain = bundle->trust_domain.text;
+    struct cp_text *first = map_get(seen, domain);
+    bool own = slice_eq(domain, environment->trust_domain.text);
+    for (size_t i = 0; i < environment->trust_domains.count; i++) {
+        own = own || slice_eq(domain, environment->trust_domains.items[i].text);
+    }
+    if (domain.size == 0 || bundle->ca.text.size == 0) {
+        return OK; /* that was said. */
+    }
+    if (!own) {
+        refuse_bundle(c, &bundle->trust_domain);
+    } else if (first != NULL) {
+        refuse_double(c, CP_DIAG_DUPLICATE_VALUE, "trust domain", first, &bundle->trust_domain);
+    }
+    TRY(map_put(seen, domain, &bundle->trust_domain, /* out_old= */ NULL));
+    struct err e = net_chain_read(bundle->ca.text, &chain);
+    if (!err_ok(e) && e.code != E_NO_MEMORY) {
+        struct cp_diag *diag = cp_diags_add(c->diags, CP_DIAG_CA_MALFORMED, bundle->ca.at,
+                                            "these are no certificates that parse");
+        cp_diag_expect(c->diags, diag, "one to %d of them in PEM", NET_CHAIN_MAX);
+        return OK;
+    }
+    return e;
+}
+
+static MUST_CHECK struct err check_bundles(struct checking *c)
+{
+    const struct cp_resources *all = &c->model->of[CP_KIND_ENVIRONMENT];
+    struct err e = OK;
+    for (size_t i = 0; i < all->count && err_ok(e); i++) {
+        struct cp_environment *environment = (struct cp_environment *)all->items[i];
+        struct map seen = {0};
+        for (size_t k = 0; k < environment->trust_bundles.count && err_ok(e); k++) {
+            e = check_bundle(c, environment, &seen, &environment->trust_bundles.items[k]);
+        }
+        map_free(&seen);
+    }
+    return e;
 }
 
 static void check_environment(struct checking *c)
@@ -713,6 +766,7 @@ static MUST_CHECK struct err check_all(struct checking *c, struct map *seen)
         }
     }
     check_environment(c);
+    TRY(check_bundles(c));
     TRY(check_services(c, seen));
     TRY(check_service_descriptors(c));
     TRY(check_policies(c));

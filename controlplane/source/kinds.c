@@ -70,6 +70,23 @@ static const struct cp_field guardrail_fields[] = {
 };
 static const struct cp_shape guardrail_shape = {SHAPE(guardrail_fields, struct cp_environment)};
 
+static const struct cp_field trust_bundle_fields[] = {
+    {.name = "trustDomain",
+     .type = CP_TYPE_TEXT,
+     .form = CP_FORM_DOMAIN,
+     .required = true,
+     .offset = offsetof(struct cp_trust_bundle, trust_domain),
+     .help = "trustDomain, or one of trustDomains."},
+    {.name = "ca",
+     .type = CP_TYPE_TEXT,
+     .form = CP_FORM_PEM,
+     .required = true,
+     .offset = offsetof(struct cp_trust_bundle, ca),
+     .help = "Its CAs."},
+};
+static const struct cp_shape trust_bundle_shape = {
+    SHAPE(trust_bundle_fields, struct cp_trust_bundle)};
+
 static const struct cp_field environment_fields[] = {
     {.name = "security",
      .type = CP_TYPE_CHOICE,
@@ -91,6 +108,15 @@ static const struct cp_field environment_fields[] = {
      .offset = offsetof(struct cp_environment, trust_domains),
      .help = "Further trust domains in which a service has the same name: for moving from one to "
              "another. When one goes, the connections of those who proved it end."},
+    {.name = "trustBundles",
+     .type = CP_TYPE_OBJECTS,
+     .shape = &trust_bundle_shape,
+     .min = 1,
+     .max = 8,
+     .offset = offsetof(struct cp_environment, trust_bundles),
+     .help = "CAs of trust domains. A SPIFFE id of a domain that is here is taken only from a "
+             "certificate of its CAs, and they vouch for nothing else; other domains, and names "
+             "of servers, are vouched for by the CAs of each node's own file."},
     {.name = "bus",
      .type = CP_TYPE_OBJECT,
      .shape = &bus_shape,

@@ -94,11 +94,24 @@ struct cp_ref {
     struct slice key;
 };
 
+struct cp_trust_bundle {
+    struct cp_pos at;
+    bool faulty;
+    struct cp_text trust_domain;
+    struct cp_text ca; /* PEM. */
+};
+
+struct cp_trust_bundles {
+    struct cp_trust_bundle *items;
+    size_t count;
+};
+
 struct cp_environment {
     struct cp_meta meta;
     uint64_t security; /* 0 dev, 1 strict. */
     struct cp_text trust_domain;
     struct cp_texts trust_domains; /* beside that one. */
+    struct cp_trust_bundles trust_bundles;
     uint64_t partitions;
     uint64_t freshness_max_ms; /* 0: none. */
     uint64_t queue_delay_ms;   /* 0: no load is shed. */

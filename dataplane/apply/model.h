@@ -27,6 +27,7 @@
 struct dp_model;
 struct jose_keys;
 struct net_identity;
+struct net_tls_bundle;
 
 /* What may be asked for: a policy and limits stand on it. Every target has one, in every model. */
 struct dp_target {
@@ -327,6 +328,9 @@ struct dp_environment {
     struct slice trust_domain;
     const struct slice *trust_domains; /* beside that one; sorted. */
     size_t trust_domain_count;
+    const struct net_tls_bundle *bundles; /* CAs of trust domains; sorted by domain. */
+    size_t bundle_count;
+    uint8_t bundles_digest[DIGEST_SIZE]; /* of all of them; zero: there are none. */
     bool strict;
     uint32_t partitions;       /* never zero. */
     uint64_t freshness_max_ms; /* zero: none. */

@@ -5,11 +5,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/buf.h"
 #include "common/base/check.h"
 #include "common/base/ids.h"
 #include "common/base/limits.h"
 #include "common/base/text.h"
 #include "common/jose/jwk.h"
+#include "common/net/cert.h"
 #include "common/net/http1.h"
 #include "common/net/tls.h"
 #include "common/proto/strict.h"
@@ -28,6 +30,51 @@ enum { PART_ARENA_BLOCK = 512 };
 enum { SERIAL_BYTES_MAX = 20 }; /* RFC 5280, 4.1.2.2. */
 
 /* ---- environment ---- */
+
+static bool is_domain_of(const struct dp_environment *environment, struct slice domain)
+{
+    bool own = slice_eq(environment->trust_domain, domain);
+    for (size_t i = 0; i < environment->trust_domain_count; i++) {
+        own = own || slice_eq(environment->trust_domains[i], domain);
+    }
+    return own;
+}
+
+/* Certificates are judged here, so that whoever takes them into use later finds nothing wrong. */
+static struct err judge_bundle(const struct dp_environment *environment,
+                               const struct net_tls_bundle *bundle)
+{
+    auto_chain struct net_chain chain = {.count = 0};
+    struct err e = net_chain_read(bundle->ca, &chain);
+    bool holds = err_ok(e) && is_domain_of(environment, bundle->trust_domain);
+    return holds || e.code == E_NO_MEMORY ? e : FAIL(E_PART_MALFORMED);
+}
+
+static struct err decode_bundles(struct dp_part *part)
+{
+    const Trilane__Parts__V1__EnvironmentPart *m = (const void *)part->message;
+    struct dp_environment *environment = &part->as.environment;
+    struct net_tls_bundle *bundles = NULL;
+    auto_buf struct buf all = BUF_MAX(PART_MAX);
+    TRY(arena_calloc(&part->arena, m->n_trust_bundles, sizeof(*bundles), (void **)&bundles));
+    for (size_t i = 0; i < m->n_trust_bundles; i++) {
+        const Trilane__Parts__V1__TrustBundle *from = m->trust_bundles[i];
+        bundles[i] = (struct net_tls_bundle){slice_str(from->trust_domain),
+                                             slice_of(from->ca.data, from->ca.len)};
+        if (i > 0 && slice_cmp(bundles[i - 1].trust_domain, bundles[i].trust_domain) >= 0) {
+            return FAIL(E_PART_MALFORMED);
+        }
+        TRY(judge_bundle(environment, &bundles[i]));
+        TRY(buf_addf(&all, "%.*s %zu:", SLICE_ARG(bundles[i].trust_domain), bundles[i].ca.size));
+        TRY(buf_add(&all, bundles[i].ca));
+    }
+    environment->bundles = bundles;
+    environment->bundle_count = m->n_trust_bundles;
+    if (m->n_trust_bundles > 0) {
+        ids_digest(buf_slice(&all), environment->bundles_digest);
+    }
+    return OK;
+}
 
 static struct err decode_environment(struct dp_part *part, const struct dp_environment *environment)
 {
@@ -50,7 +97,7 @@ static struct err decode_environment(struct dp_part *part, const struct dp_envir
         .freshness_max_ms = m->freshness_max_ms,
         .queue_delay_ms = m->queue_delay_ms,
     };
-    return OK;
+    return decode_bundles(part);
 }
 
 /* ---- callers ---- */

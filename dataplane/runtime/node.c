@@ -8,12 +8,14 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "common/base/arena.h"
 #include "common/base/board.h"
 #include "common/base/check.h"
 #include "common/base/clock.h"
@@ -21,6 +23,7 @@
 #include "common/base/limits.h"
 #include "common/base/lock.h"
 #include "common/base/log.h"
+#include "common/base/refs.h"
 #include "common/base/scope.h"
 #include "common/bus/user.h"
 #include "common/net/ask.h"
@@ -38,6 +41,15 @@
 #include "dataplane/runtime/options.h"
 #include "dataplane/runtime/spread.h"
 #include "dataplane/runtime/worker.h"
+
+/* The CAs that a model brings, as they were taken from it. */
+struct bundles {
+    struct refs refs;
+    struct arena arena;
+    struct net_tls_bundle *at; /* in the arena, with their text. */
+    size_t count;
+    uint8_t digest[DIGEST_SIZE]; /* as struct dp_environment has it. */
+};
 
 struct dp_node {
     struct dp_options options;
@@ -62,7 +74,8 @@ struct dp_node {
     struct {
         struct lock lock;
         bool has_cert GUARDED;
-        int64_t cert_ends_s GUARDED; /* of the certificate that was read last. */
+        int64_t cert_ends_s GUARDED;     /* of the certificate that was read last. */
+        struct bundles *bundles GUARDED; /* of the newest model, a reference; NULL: none. */
     } shared;
 
     /* What was counted into the admin's shard so far; its thread's alone. */
@@ -74,12 +87,96 @@ struct dp_node {
     } scraped;
 };
 
+/* ---- CAs of the snapshot ---- */
+
+enum { BUNDLES_BLOCK = 4096, BUNDLES_MAX = 4 << 20 };
+
+static void bundles_unref(struct bundles *bundles)
+{
+    if (bundles != NULL && refs_drop(&bundles->refs)) {
+        arena_free(&bundles->arena);
+        free(bundles);
+    }
+}
+
+static struct err bundles_fill(struct bundles *bundles, const struct dp_environment *from)
+{
+    TRY(arena_calloc(&bundles->arena, from->bundle_count, sizeof(*bundles->at),
+                     (void **)&bundles->at));
+    for (size_t i = 0; i < from->bundle_count; i++) {
+        struct net_tls_bundle *to = &bundles->at[i];
+        TRY(arena_dup(&bundles->arena, from->bundles[i].trust_domain, &to->trust_domain));
+        TRY(arena_dup(&bundles->arena, from->bundles[i].ca, &to->ca));
+    }
+    bundles->count = from->bundle_count;
+    memcpy(bundles->digest, from->bundles_digest, DIGEST_SIZE);
+    return OK;
+}
+
+static struct err bundles_new(const struct dp_environment *from, struct bundles **out)
+{
+    struct bundles *bundles = calloc(1, sizeof(*bundles));
+    if (bundles == NULL) {
+        return FAIL(E_NO_MEMORY);
+    }
+    refs_init(&bundles->refs);
+    arena_init(&bundles->arena, BUNDLES_BLOCK, BUNDLES_MAX);
+    struct err e = bundles_fill(bundles, from);
+    if (!err_ok(e)) {
+        bundles_unref(bundles);
+        return e;
+    }
+    *out = bundles;
+    return OK;
+}
+
+/* With a reference; NULL: there are none. */
+static struct bundles *take_bundles(struct dp_node *n)
+{
+    lock_take(&n->shared.lock);
+    struct bundles *bundles = n->shared.bundles;
+    if (bundles != NULL) {
+        refs_take(&bundles->refs);
+    }
+    lock_drop(&n->shared.lock);
+    return bundles;
+}
+
+static bool are_same(const struct bundles *bundles, const struct dp_environment *environment)
+{
+    return bundles == NULL ? environment->bundle_count == 0
+                           : memcmp(bundles->digest, environment->bundles_digest, DIGEST_SIZE) == 0;
+}
+
+/* Other CAs are taken into use like those of the files: by the main thread, as if by SIGHUP. */
+static void note_bundles(struct dp_node *n, const struct dp_environment *environment)
+{
+    struct bundles *before = take_bundles(n);
+    struct bundles *now = NULL;
+    bool same = are_same(before, environment);
+    bundles_unref(before);
+    struct err e = same ? OK : bundles_new(environment, &now);
+    if (same || !err_ok(e)) {
+        if (!err_ok(e)) {
+            LOG(LOG_ERROR, "runtime", "trust-bundles-not-taken", LOG_ERR(e));
+        }
+        return;
+    }
+    lock_take(&n->shared.lock);
+    before = n->shared.bundles;
+    n->shared.bundles = now;
+    lock_drop(&n->shared.lock);
+    bundles_unref(before);
+    CHECK(pthread_kill(n->main, SIGHUP) == 0);
+}
+
 /* ---- what the parts call ---- */
 
 static void swap(void *ctx, struct dp_model *model)
 {
     struct dp_node *n = ctx;
     dp_issuers_model(n->issuers, model);
+    note_bundles(n, dp_model_environment(model));
     for (size_t i = 0; i < n->worker_count; i++) {
         dp_mailbox_put(&n->workers[i].mailbox, model);
     }
@@ -355,7 +452,7 @@ static struct err open_workers(struct dp_node *n, const struct dp_lane *const *l
         return FAIL(E_NO_MEMORY);
     }
     struct net_tls_trust *trust = NULL;
-    TRY(dp_options_trust(o, &trust));
+    TRY(dp_options_trust(o, /* bundles= */ NULL, 0, &trust)); /* there is no snapshot yet. */
     struct err e = init_workers(n, trust);
     net_tls_trust_unref(trust);
     return e;
@@ -580,6 +677,14 @@ static struct err start(struct dp_node *n, const struct dp_lane *const *lanes, s
 
 /* ---- the end ---- */
 
+static struct bundles *take_bundles_last(struct dp_node *n)
+{
+    lock_take(&n->shared.lock);
+    struct bundles *bundles = TAKE_PTR(n->shared.bundles);
+    lock_drop(&n->shared.lock);
+    return bundles;
+}
+
 static void forced(int signal_number)
 {
     (void)signal_number;
@@ -689,6 +794,7 @@ static void stop(struct dp_node *n)
         (void)close(n->before_fd);
     }
     dp_options_free(&n->options);
+    bundles_unref(take_bundles_last(n));
     lock_free(&n->shared.lock);
     CHECK(sem_destroy(&n->drained) == 0);
 }
@@ -699,7 +805,12 @@ static void reload(struct dp_node *n)
 {
     struct dp_worker_tls *tls = calloc(n->worker_count, sizeof(*tls));
     struct net_tls_trust *trust = NULL;
-    struct err e = tls == NULL ? FAIL(E_NO_MEMORY) : dp_options_trust(&n->options, &trust);
+    struct bundles *bundles = take_bundles(n);
+    struct err e = tls == NULL ? FAIL(E_NO_MEMORY)
+                   : bundles == NULL
+                       ? dp_options_trust(&n->options, NULL, 0, &trust)
+                       : dp_options_trust(&n->options, bundles->at, bundles->count, &trust);
+    bundles_unref(bundles);
     /* All are read before the first is used: files that are replaced meanwhile change nothing. */
     for (size_t i = 0; i < n->worker_count && err_ok(e); i++) {
         e = dp_options_tls(&n->options, trust, &tls[i]);

@@ -490,10 +490,13 @@ struct err dp_options_cert_ends(const struct dp_options *o, int64_t *out_s)
     return OK;
 }
 
-struct err dp_options_trust(const struct dp_options *o, struct net_tls_trust **out)
+struct err dp_options_trust(const struct dp_options *o, const struct net_tls_bundle *bundles,
+                            size_t bundle_count, struct net_tls_trust **out)
 {
     *out = NULL;
-    return o->tls_ca == NULL ? OK : net_tls_trust_new(o->tls_ca, out);
+    return o->tls_ca == NULL && bundle_count == 0
+               ? OK
+               : net_tls_trust_bound_new(o->tls_ca, bundles, bundle_count, out);
 }
 
 struct err dp_options_tls(const struct dp_options *o, struct net_tls_trust *trust,

@@ -63,9 +63,13 @@ MUST_CHECK struct err dp_options_read(const struct settings *settings, struct dp
                                       struct buf *message);
 void dp_options_free(struct dp_options *o);
 
-/* The CAs that peers of our own are verified against, for all workers; NULL when there are none. */
+/* The CAs that peers of our own are verified against, for all workers: of the file, and of the
+ * bundles of the snapshot; NULL when there are none. */
 struct net_tls_trust;
-MUST_CHECK struct err dp_options_trust(const struct dp_options *o, struct net_tls_trust **out);
+struct net_tls_bundle;
+MUST_CHECK struct err dp_options_trust(const struct dp_options *o,
+                                       const struct net_tls_bundle *bundles, size_t bundle_count,
+                                       struct net_tls_trust **out);
 
 /* When the certificate that is presented ends, by its file as it is now. E_NOT_FOUND: there is
  * none. */

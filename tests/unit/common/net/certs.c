@@ -44,7 +44,7 @@ void certs_init(struct certs *c)
     CHECK(mkdtemp(c->dir) != NULL);
     c->ca_key = EVP_EC_gen("P-256");
     CHECK(c->ca_key != NULL);
-    c->ca = new_cert("test CA", 1, 3600, c->ca_key);
+    c->ca = new_cert(c->dir, 1, 3600, c->ca_key); /* no other CA has its name. */
     CHECK(X509_set_issuer_name(c->ca, X509_get_subject_name(c->ca)) == 1);
     add_extension(c->ca, c->ca, NID_basic_constraints, "critical,CA:TRUE");
     add_extension(c->ca, c->ca, NID_key_usage, "critical,keyCertSign,cRLSign");

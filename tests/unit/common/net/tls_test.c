@@ -692,6 +692,133 @@ static void age_is_not_asked_of_an_open_connection(void **state)
     pair_free(&p);
 }
 
+/* ---- CAs of one trust domain ---- */
+
+static struct net_tls_trust *bound_trust(const char *file, const char *domain,
+                                         const struct certs *of)
+{
+    char pem[4096];
+    FILE *from = fopen(of->ca_file, "re");
+    assert_non_null(from);
+    const struct net_tls_bundle bundle = {slice_str(domain),
+                                          slice_of(pem, fread(pem, 1, sizeof(pem), from))};
+    struct net_tls_trust *trust = NULL;
+    assert_int_equal(fclose(from), 0);
+    assert_int_equal(net_tls_trust_bound_new(file, &bundle, 1, &trust).code, E_OK);
+    return trust;
+}
+
+static struct net_tls *bound_server(struct net_tls_trust *trust)
+{
+    struct net_tls *tls = NULL;
+    struct net_tls_options o = {
+        .cert_file = server_pem.path, .trust = trust, .client_cert = NET_TLS_CLIENT_CERT_REQUIRED};
+    assert_int_equal(net_tls_server_new(&o, &tls).code, E_OK);
+    return tls;
+}
+
+/* Whether a client with a leaf of that CA gets in. */
+static bool gets_in(struct net_tls_trust *trust, struct certs *of, const char *san)
+{
+    struct pair p;
+    struct certs_file leaf = certs_issue(of, "bound", &(struct certs_leaf){.san = san});
+    pair_init(&p, bound_server(trust));
+    pair_dial(&p, client_tls(leaf.path, false), "server.test", NULL);
+    while (!p.server.opened && !p.server.closed) { /* ends: WAIT_MS bounds a handshake. */
+        net_loop_turn(p.loop);
+    }
+    bool opened = p.server.opened;
+    assert_true(opened || p.server.why.code == E_UNAUTHENTICATED);
+    pair_free(&p);
+    return opened;
+}
+
+static void a_bundle_vouches_for_its_domain_alone(void **state)
+{
+    (void)state;
+    struct certs other;
+    certs_init(&other);
+    struct net_tls_trust *trust = bound_trust(certs.ca_file, "other", &other);
+    assert_true(gets_in(trust, &certs, "URI:spiffe://test/a"));
+    assert_true(gets_in(trust, &certs, "DNS:client.test"));
+    assert_true(gets_in(trust, &other, "URI:spiffe://other/a"));
+    assert_false(gets_in(trust, &other, "URI:spiffe://test/a"));
+    assert_false(gets_in(trust, &other, "DNS:client.test"));
+    assert_false(gets_in(trust, &other, "URI:spiffe://other/a,URI:spiffe://test/a"));
+    assert_false(gets_in(trust, &certs, "URI:spiffe://other/a"));
+    net_tls_trust_unref(trust);
+    trust = bound_trust(/* file= */ NULL, "other", &other); /* nobody else is vouched for. */
+    assert_true(gets_in(trust, &other, "URI:spiffe://other/a"));
+    assert_false(gets_in(trust, &certs, "URI:spiffe://test/a"));
+    net_tls_trust_unref(trust);
+    trust = bound_trust(other.ca_file, "test", &certs); /* what the file has stays at that. */
+    assert_true(gets_in(trust, &certs, "URI:spiffe://test/a"));
+    assert_true(gets_in(trust, &other, "DNS:client.test"));
+    assert_false(gets_in(trust, &other, "URI:spiffe://test/a"));
+    net_tls_trust_unref(trust);
+    certs_free(&other);
+}
+
+/* It vouches for no server by its name. */
+static void a_bundle_vouches_for_no_name(void **state)
+{
+    (void)state;
+    struct certs other;
+    struct pair p;
+    certs_init(&other);
+    struct net_tls_trust *trust = bound_trust(/* file= */ NULL, "test", &certs);
+    struct net_tls_options o = {.trust = trust};
+    for (int by_spiffe = 0; by_spiffe < 2; by_spiffe++) {
+        struct net_tls *tls = NULL;
+        assert_int_equal(net_tls_client_new(&o, &tls).code, E_OK);
+        pair_init(&p, server_tls(NET_TLS_CLIENT_CERT_NONE, false));
+        pair_dial(&p, tls, "server.test", by_spiffe ? "spiffe://test/server" : NULL);
+        wait_for(&p, &p.client.opened); /* its one URI is a SPIFFE id of that domain. */
+        pair_free(&p);
+    }
+    struct certs_file named =
+        certs_issue(&certs, "named", &(struct certs_leaf){.san = "DNS:server.test"});
+    struct net_tls_options server = {.cert_file = named.path};
+    struct net_tls *tls = NULL;
+    struct net_tls *client = NULL;
+    assert_int_equal(net_tls_server_new(&server, &tls).code, E_OK);
+    assert_int_equal(net_tls_client_new(&o, &client).code, E_OK);
+    pair_init(&p, tls);
+    pair_dial(&p, client, "server.test", NULL);
+    wait_for(&p, &p.client.closed);
+    assert_int_equal(p.client.why.code, E_UNAUTHENTICATED);
+    pair_free(&p);
+    net_tls_trust_unref(trust);
+    certs_free(&other);
+}
+
+/* Binding a CA that was trusted before is another trust, and is asked of open connections. */
+static void open_connections_are_judged_by_bundles(void **state)
+{
+    (void)state;
+    struct pair p;
+    struct certs other;
+    certs_init(&other);
+    pair_open(&p, NET_TLS_CLIENT_CERT_REQUIRED, client_pem.path);
+    struct net_tls_trust *trusts[] = {bound_trust(certs.ca_file, "other", &other),
+                                      bound_trust(certs.ca_file, "test", &certs),
+                                      bound_trust(certs.ca_file, "test", &other)};
+    struct net_tls *tls[3];
+    for (size_t i = 0; i < 3; i++) {
+        tls[i] = bound_server(trusts[i]);
+        assert_int_equal(net_conn_peer_trusted(p.server.conn, tls[i]), i < 2);
+    }
+    assert_true(net_tls_same_trust(tls[0], tls[0]));
+    assert_false(net_tls_same_trust(tls[0], tls[1]));
+    assert_false(net_tls_same_trust(tls[0], tls[2]));
+    for (size_t i = 0; i < 3; i++) {
+        net_tls_unref(tls[i]);
+        net_tls_trust_unref(trusts[i]);
+    }
+    pair_free(&p);
+    certs_free(&other);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -713,6 +840,9 @@ int main(void)
         cmocka_unit_test(serials_are_lower_case_hex),
         cmocka_unit_test(a_peer_is_judged_by_other_cas),
         cmocka_unit_test(age_is_not_asked_of_an_open_connection),
+        cmocka_unit_test(a_bundle_vouches_for_its_domain_alone),
+        cmocka_unit_test(a_bundle_vouches_for_no_name),
+        cmocka_unit_test(open_connections_are_judged_by_bundles),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

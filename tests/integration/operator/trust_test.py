@@ -1,0 +1,130 @@
+"""CAs of trust domains come with the snapshot, and vouch for their own domain alone: a CA of a
+partner lets the partner's services in, and cannot make one of ours."""
+
+import datetime
+import pathlib
+import socket
+import ssl
+import unittest
+
+import grpc
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+import echo_service as echo
+import trilane
+from trilane import wait_until
+
+pb = echo.pb
+
+
+def forge(directory, ca, spiffe):
+    """What a CA can sign: a leaf of any SPIFFE id."""
+    issuer = x509.load_pem_x509_certificate((ca / "ca.pem").read_bytes())
+    signer = serialization.load_pem_private_key((ca / "ca.key").read_bytes(), None)
+    key = ec.generate_private_key(ec.SECP256R1())
+    now = datetime.datetime.utcnow()
+    usage = x509.KeyUsage(True, False, False, False, False, False, False, False, False)
+    cert = (x509.CertificateBuilder()
+            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "forged")]))
+            .issuer_name(issuer.subject).public_key(key.public_key()).serial_number(7)
+            .not_valid_before(now - datetime.timedelta(minutes=5))
+            .not_valid_after(now + datetime.timedelta(hours=1))
+            .add_extension(x509.BasicConstraints(False, None), True).add_extension(usage, True)
+            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), False)
+            .add_extension(x509.SubjectAlternativeName(
+                [x509.UniformResourceIdentifier(spiffe)]), False)
+            .sign(signer, hashes.SHA256()))
+    paths = {"cert": directory / "forged.pem", "key": directory / "forged.key"}
+    paths["cert"].write_bytes(cert.public_bytes(serialization.Encoding.PEM))
+    paths["key"].write_bytes(key.private_bytes(serialization.Encoding.PEM,
+                                               serialization.PrivateFormat.PKCS8,
+                                               serialization.NoEncryption()))
+    return paths
+
+
+class Trust(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.server = echo.Server("a")
+        cls.addClassCleanup(cls.server.stop)
+        cls.p = trilane.Platform(environment="dev")
+        cls.addClassCleanup(cls.p.close)
+        cls.partner = cls.p.directory / "partner"
+        cls.p.command("identity", "init", "--trust-domain", "partner.test", "--out", cls.partner)
+        cls.p.command("identity", "issue", "--ca", cls.partner, "--service", "acme/web", "--san",
+                      "dns:localhost", "--out", cls.partner)
+        cls.theirs = {"cert": cls.partner / "acme-web.pem", "key": cls.partner / "acme-web.key"}
+        cls.ours = cls.p.issue_service("acme", "web")
+        cls.forged = forge(cls.partner, cls.partner,
+                           "spiffe://trilane.test/tenant/acme/service/web")
+        cls.cp = cls.p.control_plane().start()
+        cls.node = cls.p.node("node-1").start()
+
+    def publish(self, bundles):
+        ca = "".join("      %s\n" % line for line in
+                     (self.partner / "ca.pem").read_text().strip().splitlines())
+        text = echo.platform_yaml([self.server.port]).replace(
+            "spec: {security: dev, trustDomain: trilane.test}",
+            "spec:\n  security: dev\n  trustDomain: trilane.test\n  trustDomains: [partner.test]\n" +
+            ("  trustBundles:\n  - trustDomain: partner.test\n    ca: |\n" + ca if bundles else ""))
+        before = self.node.version()
+        self.cp("publish", "-m", "test", self.p.write_policies({"platform.yaml": text}))
+        wait_until(lambda: self.node.version() > before, what="the node to serve it")
+
+    def channel(self, identity):
+        credentials = grpc.ssl_channel_credentials(
+            self.p.ca.read_bytes(), pathlib.Path(identity["key"]).read_bytes(),
+            pathlib.Path(identity["cert"]).read_bytes())
+        channel = grpc.secure_channel("localhost:%d" % self.node.ports["listen-tls"], credentials,
+                                      options=[("grpc.enable_retries", 0),
+                                               ("grpc.use_local_subchannel_pool", 1)])
+        self.addCleanup(channel.close)
+        return channel
+
+    def gets_in(self, identity):
+        """Whether the handshake is answered by the first frame of HTTP/2, or by an alert."""
+        context = self.p.tls_context(identity["cert"], identity["key"])
+        context.set_alpn_protocols(["h2"])
+        try:
+            with context.wrap_socket(
+                    socket.create_connection(("127.0.0.1", self.node.ports["listen-tls"]), 60),
+                    server_hostname="localhost") as sock:
+                sock.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
+                return sock.recv(9)[3:4] == b"\x04"
+        except (ssl.SSLError, ConnectionError) as problem:
+            self.refused = str(problem)
+            return False
+
+    def test_a_partner(self):
+        self.publish(bundles=False)
+        self.assertTrue(self.gets_in(self.ours))
+        self.assertFalse(self.gets_in(self.theirs))
+        self.publish(bundles=True)
+        wait_until(lambda: self.gets_in(self.theirs), what="the partner to be let in")
+        echo.stubs.EchoStub(self.channel(self.theirs)).Say(pb.Words(text="x"), timeout=60)
+        self.assertEqual(self.server.echo.seen["x-caller-id"],
+                         "spiffe://partner.test/tenant/acme/service/web")
+        self.assertTrue(self.gets_in(self.ours))
+        self.assertFalse(self.gets_in(self.forged))
+        self.assertIn("alert", self.refused)
+        stream = echo.stubs.EchoStub(self.channel(self.theirs)).SayMany(
+            pb.Words(text="x", count=1 << 30), timeout=60)
+        own = echo.stubs.EchoStub(self.channel(self.ours)).SayMany(
+            pb.Words(text="x", count=1 << 30), timeout=60)
+        self.assertEqual((next(stream).count, next(own).count), (0, 0))
+        self.publish(bundles=False)
+        with self.assertRaises(grpc.RpcError) as caught:
+            for _ in stream:
+                pass
+        self.assertIn(caught.exception.code(), (grpc.StatusCode.UNAUTHENTICATED,
+                                                grpc.StatusCode.UNAVAILABLE))
+        self.assertEqual(next(own).count, 1)
+        own.cancel()
+        self.assertFalse(self.gets_in(self.theirs))
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
