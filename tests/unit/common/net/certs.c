@@ -40,11 +40,16 @@ static X509 *new_cert(const char *name, long serial, int valid_s, EVP_PKEY *key)
 
 void certs_init(struct certs *c)
 {
+    certs_init_named(c, "test CA");
+}
+
+void certs_init_named(struct certs *c, const char *name)
+{
     *c = (struct certs){.dir = "/tmp/trilane-certs-XXXXXX"};
     CHECK(mkdtemp(c->dir) != NULL);
     c->ca_key = EVP_EC_gen("P-256");
     CHECK(c->ca_key != NULL);
-    c->ca = new_cert(c->dir, 1, 3600, c->ca_key); /* no other CA has its name. */
+    c->ca = new_cert(name, 1, 3600, c->ca_key);
     CHECK(X509_set_issuer_name(c->ca, X509_get_subject_name(c->ca)) == 1);
     add_extension(c->ca, c->ca, NID_basic_constraints, "critical,CA:TRUE");
     add_extension(c->ca, c->ca, NID_key_usage, "critical,keyCertSign,cRLSign");

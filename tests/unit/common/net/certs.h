@@ -30,6 +30,8 @@ struct certs_file {
 };
 
 void certs_init(struct certs *c);
+/* With a name of its own: of two CAs with one name in a store OpenSSL tries the first alone. */
+void certs_init_named(struct certs *c, const char *name);
 void certs_free(struct certs *c);
 
 /* Makes dir/NAME.pem. Aborts when anything fails. */

@@ -737,7 +737,7 @@ static void a_bundle_vouches_for_its_domain_alone(void **state)
 {
     (void)state;
     struct certs other;
-    certs_init(&other);
+    certs_init_named(&other, "other CA");
     struct net_tls_trust *trust = bound_trust(certs.ca_file, "other", &other);
     assert_true(gets_in(trust, &certs, "URI:spiffe://test/a"));
     assert_true(gets_in(trust, &certs, "DNS:client.test"));
@@ -765,7 +765,7 @@ static void a_bundle_vouches_for_no_name(void **state)
     (void)state;
     struct certs other;
     struct pair p;
-    certs_init(&other);
+    certs_init_named(&other, "other CA");
     struct net_tls_trust *trust = bound_trust(/* file= */ NULL, "test", &certs);
     struct net_tls_options o = {.trust = trust};
     for (int by_spiffe = 0; by_spiffe < 2; by_spiffe++) {
@@ -798,7 +798,7 @@ static void open_connections_are_judged_by_bundles(void **state)
     (void)state;
     struct pair p;
     struct certs other;
-    certs_init(&other);
+    certs_init_named(&other, "other CA");
     pair_open(&p, NET_TLS_CLIENT_CERT_REQUIRED, client_pem.path);
     struct net_tls_trust *trusts[] = {bound_trust(certs.ca_file, "other", &other),
                                       bound_trust(certs.ca_file, "test", &certs),
