@@ -33,20 +33,21 @@ NOTHING = "nothing"   # in the place of a flood.
 
 
 def attack(name, port):
-    """Attacks until it is ended, then says how often: {"connections"}."""
+    """Attacks until it is ended, then says how often: {"attacks"}."""
     flood = next(f for f in attacks.FLOODS if f.name == name)
     data = flood.bytes(attacks.Target(operator_unary.PATH, [
         tuple(operator_unary.TOKEN.split(": ", 1))]))
     done = 0
     ended = []
     signal.signal(signal.SIGTERM, lambda *_: ended.append(True))
+    print("ready", flush=True)
     while not ended:
         with contextlib.suppress(OSError), attacks.Connection(port) as c:
             c.sock.settimeout(ATTACK_READ_S)
             c.send(data)
             c.read_to_end()
         done += 1
-    print(json.dumps({"connections": done}))
+    print(json.dumps({"attacks": done}))
 
 
 @contextlib.contextmanager
@@ -57,6 +58,7 @@ def attacker(name, port, told):
         return
     argv = ["nice", "-n", "19", sys.executable, "-B", __file__, "attack", name, str(port)]
     process = subprocess.Popen(bench.pinned(bench.LOAD_CORE, argv), stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"ready\n"
     try:
         yield
     finally:
@@ -95,10 +97,10 @@ def figure(rounds, field):
 
 def shares(results):
     """{flood: {share, p99_us, attacks_per_s}} of one program."""
-    without = figure(results[NOTHING], "answers_per_s")
+    without = max(figure(results[NOTHING], "answers_per_s"), 1)
     return {flood: {"share": figure(rounds, "answers_per_s") / without,
                     "p99_us": figure(rounds, "p99_us"),
-                    "attacks_per_s": (figure(rounds, "connections") or 0) / (SECONDS + 0.5)}
+                    "attacks_per_s": (figure(rounds, "attacks") or 0) / (SECONDS + 0.5)}
             for flood, rounds in results.items() if flood != NOTHING}
 
 
