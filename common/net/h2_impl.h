@@ -32,6 +32,12 @@ enum { H2_WORK_EARNS = 4000, H2_ANSWER_EARNS = 200 };
 /* A DATA frame of this size is work, though more would have gone if the peer's window let it. */
 enum { H2_WORK_BYTES = 1024 };
 
+/* What SETTINGS_MAX_HEADER_LIST_SIZE adds to each field (RFC 9113, section 6.5.2). */
+enum { H2_FIELD_OVERHEAD = 32 };
+
+/* Of a header section that is over its bound, so many bounds more are read. */
+enum { H2_SECTION_SKIPS = 3 };
+
 /* A server's GOAWAY is final when its PING came back, or after this. */
 enum { H2_DRAIN_NOTICE_MS = 1000 };
 
@@ -125,6 +131,7 @@ struct h2_conn {
     uint32_t newest_id;      /* the highest stream of a peer's HEADERS. */
     int32_t begun_id;        /* server: the same, of those that nghttp2 has looked at. */
     size_t section_size;     /* bytes on the wire of the last header section. */
+    size_t section_skipped;  /* bytes of it, decoded, that were over the bounds. */
     unsigned section_pieces; /* CONTINUATION frames of it. */
     uint64_t cut_ms;         /* when what the input ended in was begun; 0: it ended in nothing. */
     struct h2_guard control;

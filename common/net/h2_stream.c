@@ -5,9 +5,6 @@
 #include "common/base/limits.h"
 #include "common/net/h2_impl.h"
 
-/* What SETTINGS_MAX_HEADER_LIST_SIZE adds to each field (RFC 9113, section 6.5.2). */
-enum { FIELD_OVERHEAD = 32 };
-
 static const struct h2_stream_events no_events = {0};
 
 static void list_add(struct h2_conn *c, struct h2_stream *s)
@@ -168,7 +165,7 @@ bool h2_fields_add(struct h2_env *env, struct h2_fields *f, struct h2_field *inl
 {
     struct slice name = slice_of_ref(arrived->name);
     struct slice value = slice_of_ref(arrived->value);
-    size_t size = name.size + value.size + FIELD_OVERHEAD;
+    size_t size = name.size + value.size + H2_FIELD_OVERHEAD;
     *out_too_large =
         f->count >= limits.request_header_fields || f->bytes + size > limits.request_header_bytes;
     if (*out_too_large) {
