@@ -75,14 +75,13 @@
     X(SNAPSHOT_STALE, 14, 503, SELF, "the node's snapshot is older than freshnessMax",             \
       "look at the node's status: it hears no head")                                               \
     X(HTTP_VERSION, 12, 505, CALLER, "this port speaks another version of HTTP",                   \
-      "gRPC is HTTP/2 and has its own ports; HTTP/1.1 is for proxy, admin and API ports")          \
+      "gRPC is HTTP/2; by HTTP/1.1 its ports take gRPC-Web and WebSocket: docs/edge.md")           \
     X(CIRCUIT_OPEN, 14, 503, PEER, "the service has as many calls as a circuit breaker lets by",   \
       "call less, add endpoints, or raise its circuitBreakers")                                    \
     X(HEADER_REPEATED, 3, 400, CALLER, "a header that a rule or a route reads is there twice",     \
       "send it once")                                                                              \
     X(ISSUER_KEYS, 14, 503, SELF, "the keys of the token's issuer are not here, or not yet",       \
       "retry; if it lasts, see that the node reaches the Issuer's jwks.uri")                       \
-      "gRPC is HTTP/2; by HTTP/1.1 its ports take gRPC-Web and WebSocket: docs/edge.md")           \
     X(ORIGIN_DENIED, 7, 403, CALLER, "pages of this origin may not call this",                     \
       "name the origin in cors of a Route, or call from the host itself")                          \
     /* canonical lane */                                                                           \

@@ -618,6 +618,7 @@ static void finish(struct op_call *call, struct err how)
 static void fail(struct op_call *call, struct err why)
 {
     struct dp_request *rq = call->rq;
+    why = dp_request_why(rq, why);
     let_go(call, why);
     rq->lane_state = NULL;
     if (rq->answered && !rq->caller_gone) {

@@ -52,6 +52,7 @@ struct dp_quota {
     uint64_t written_ns;
     bool failed; /* the last write; said once. */
     bool running;
+    bool left; /* the file is another process's. */
     pthread_t thread;
     sem_t stop;
     _Atomic bool wanted; /* some key waits for the disk. */
@@ -241,7 +242,7 @@ static bool is_due(struct dp_quota *q, uint64_t now_ns)
 static void *thread_main(void *ctx)
 {
     struct dp_quota *q = ctx;
-    for (;;) { /* until dp_quota_close() posts. */
+    for (;;) { /* until end_thread() posts. */
         struct timespec until;
         CHECK(clock_gettime(CLOCK_MONOTONIC, &until) == 0);
         int64_t ns = until.tv_nsec + (int64_t)TICK_MS * NS_PER_MS;
@@ -349,10 +350,26 @@ struct err dp_quota_start(struct dp_quota *quota)
         return FAIL(E_IO);
     }
     quota->running = quota->dir_fd >= 0;
+    quota->left = false;
     if (quota->running) {
         (void)pthread_setname_np(quota->thread, "quota");
     }
     return OK;
+}
+
+static void end_thread(struct dp_quota *quota)
+{
+    if (quota->running) {
+        CHECK(sem_post(&quota->stop) == 0);
+        CHECK(pthread_join(quota->thread, NULL) == 0);
+        quota->running = false;
+    }
+}
+
+void dp_quota_leave(struct dp_quota *quota)
+{
+    end_thread(quota);
+    quota->left = true;
 }
 
 void dp_quota_close(struct dp_quota *quota)
@@ -360,12 +377,11 @@ void dp_quota_close(struct dp_quota *quota)
     if (quota == NULL) {
         return;
     }
-    if (quota->running) {
-        CHECK(sem_post(&quota->stop) == 0);
-        CHECK(pthread_join(quota->thread, NULL) == 0);
-    }
+    end_thread(quota);
     if (quota->dir_fd >= 0) {
-        say(quota, write_counts(quota, /* always= */ true, /* clean= */ true));
+        if (!quota->left) {
+            say(quota, write_counts(quota, /* always= */ true, /* clean= */ true));
+        }
         (void)close(quota->dir_fd);
     }
     CHECK(sem_destroy(&quota->stop) == 0);

@@ -46,7 +46,13 @@ MUST_CHECK struct err dp_quota_open(const char *directory, size_t cells, struct 
 /* Starts the thread that writes. E_IO. */
 MUST_CHECK struct err dp_quota_start(struct dp_quota *quota);
 
-/* Ends the thread, writes all, and frees; only when nobody counts any more. Accepts NULL. */
+/*
+ * Leaves the file to another process, as a crash would: what it says is final, keys count on to
+ * their reserve alone, and closing writes nothing. dp_quota_start() takes it back.
+ */
+void dp_quota_leave(struct dp_quota *quota);
+
+/* Ends the thread, writes all unless it was left, and frees; only when nobody counts any more. Accepts NULL. */
 void dp_quota_close(struct dp_quota *quota);
 
 struct dp_cells *dp_quota_cells(struct dp_quota *quota);

@@ -849,8 +849,16 @@ static struct err give_over(struct dp_node *n, int fd)
     for (size_t i = 0; i < DP_PORT_COUNT; i++) {
         given.ports[i] = n->worker_config.port_fds[i];
     }
+    dp_quota_leave(n->quota);
     TRY(dp_handover_give(fd, &given));
     return dp_handover_wait(fd, limits.handover_timeout_ms);
+}
+
+/* The other process is gone: what it was given is this one's again. */
+static struct err take_back(struct dp_node *n)
+{
+    dp_apply_take_back(n->apply);
+    return dp_quota_start(n->quota);
 }
 
 /* True when another process serves: what is left here is to let callers end. Else all is as
@@ -864,7 +872,10 @@ static bool hand_over(struct dp_node *n)
         e = give_over(n, fd);
         if (!err_ok(e)) {
             dp_handover_give_up(pid);
-            dp_apply_take_back(n->apply);
+            struct err back = take_back(n);
+            if (!err_ok(back)) {
+                LOG(LOG_ERROR, "runtime", "quotas-not-written", LOG_ERR(back));
+            }
         }
     }
     LOG(err_ok(e) ? LOG_INFO : LOG_ERROR, "runtime", "handed-over", LOG_I64("pid", pid),

@@ -274,6 +274,38 @@ static void a_crash_gives_nothing_back(void **state)
 
 /* Where the disk takes nothing, nothing is counted, from the start: what it has may say that all
  * was well. */
+/* As a process does that hands over to another one, and goes on until its callers have left. */
+static void who_leaves_the_file_and_who_takes_it_count_no_more_than_all(void **state)
+{
+    (void)state;
+    at_quarter_past(0);
+    begin(w.directory);
+    build(640, DP_QUOTA_DAY); /* a reserve of 10. */
+    assert_int_equal(dp_quota_start(w.quota).code, E_OK);
+    unsigned before = pass_patiently(&web, 100);
+    dp_quota_leave(w.quota);
+    before += pass(&web, 20, DP_LIMIT_DISK);
+    assert_in_range(before, 100, 110);
+    end(); /* what it counted last is not written. */
+    begin(w.directory);
+    assert_int_equal(dp_quota_start(w.quota).code, E_OK);
+    unsigned all = before + pass_patiently(&web, 1000);
+    assert_in_range(all, 620, 640);
+}
+
+static void a_file_that_was_left_can_be_taken_back(void **state)
+{
+    (void)state;
+    at_quarter_past(0);
+    begin(w.directory);
+    build(50, DP_QUOTA_DAY);
+    assert_int_equal(dp_quota_start(w.quota).code, E_OK);
+    assert_int_equal(pass_patiently(&web, 30), 30);
+    dp_quota_leave(w.quota);
+    assert_int_equal(dp_quota_start(w.quota).code, E_OK);
+    assert_int_equal(pass_patiently(&web, 100), 20);
+}
+
 static void a_disk_that_takes_nothing_lets_nothing_pass(void **state)
 {
     (void)state;
@@ -335,6 +367,8 @@ int main(void)
         EACH(what_the_disk_does_not_know_is_bounded),
         EACH(an_orderly_end_loses_nothing),
         EACH(a_crash_gives_nothing_back),
+        EACH(who_leaves_the_file_and_who_takes_it_count_no_more_than_all),
+        EACH(a_file_that_was_left_can_be_taken_back),
         EACH(a_disk_that_takes_nothing_lets_nothing_pass),
         EACH(a_damaged_file_is_none),
     };
