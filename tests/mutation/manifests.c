@@ -343,6 +343,11 @@ static void signed_nonsense(struct trial *t)
     offer_signed(t, buf_slice(&body));
 }
 
+/* Bits of capabilities that this release knows: they are given out one after the other. */
+#define COUNT_(bit, name, text) +1
+enum { CAPABILITIES_KNOWN = 0 CAPABILITY_LIST(COUNT_) };
+#undef COUNT_
+
 /* A newer release may say more: what is not known here may restrict. */
 static void signed_unknown(struct trial *t)
 {
@@ -357,7 +362,7 @@ static void signed_unknown(struct trial *t)
     size_t at = (size_t)dice_below(&t->dice, next->stream_count);
     uint64_t what = dice_below(&t->dice, 4);
     if (what == 0) {
-        plan.capabilities |= UINT64_C(1) << dice_between(&t->dice, 7, 63);
+        plan.capabilities |= UINT64_C(1) << dice_between(&t->dice, CAPABILITIES_KNOWN, 63);
     } else if (what == 1) {
         streams[at].format += (uint32_t)dice_between(&t->dice, 2, 9);
     } else if (what == 2) {
