@@ -93,6 +93,7 @@ spec: {security: dev, trustDomain: trilane.test}
         keys = ("head", "manifest.1." + DIGEST, "chunk." + DIGEST, "root.1", "root.2", "any")
         publishes = ["$KV.%s.%s" % (SNAPSHOTS, key) for key in keys]
         publishes += ["trilane.%s.head" % ENVIRONMENT, "trilane.%s.content" % ENVIRONMENT,
+                      "trilane.%s.shares.node-1" % ENVIRONMENT,
                       "$JS.API.STREAM.CREATE.KV_" + SNAPSHOTS]
         publishes += everything_of("KV_" + SNAPSHOTS)
         publishes += ["$JS.API.CONSUMER.CREATE.KV_" + SNAPSHOTS,
@@ -104,6 +105,7 @@ spec: {security: dev, trustDomain: trilane.test}
 
     def test_a_node_is_nobody_but_itself(self):
         publishes = ["$KV.%s.node-2" % STATUSES, "$KV.%s.node-1.x" % STATUSES,
+                     "trilane.%s.demand.node-2" % ENVIRONMENT,
                      "$JS.API.STREAM.CREATE.KV_" + STATUSES, "_INBOX.node-2.x",
                      "_INBOX.trilane-cp.x"]
         publishes += everything_of("KV_" + STATUSES) + everything_of("TRILANE_EVENTS")
