@@ -130,7 +130,11 @@ enum {
     X(15, SHEDDING, "nodes refuse some requests when their queues are long")                       \
     X(16, LIMIT_QUOTAS, "a limit is a quota of an hour, a day or a month")                         \
     X(17, LIMIT_SHARED, "a limit is the whole fleet's")                                            \
-    X(18, TRUST_BUNDLES, "a trust domain has CAs of its own")
+    X(18, TRUST_BUNDLES, "a trust domain has CAs of its own")                                      \
+    X(19, POLICY_GRAPHS, "a policy has several graphs, or edges that are prefixes")                \
+    X(20, POLICY_SHADOW, "a policy has shadow rules")                                              \
+    X(21, POLICY_SCHEDULES, "a policy reads the clock")                                            \
+    X(22, POLICY_GUARDRAILS, "the environment has guardrails of the policy")
 
 #define CAPABILITY_ENUM_(bit, name, text) CAPABILITY_##name = 1 << (bit),
 enum snap_capability { CAPABILITY_NONE = 0, CAPABILITY_LIST(CAPABILITY_ENUM_) };

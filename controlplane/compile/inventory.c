@@ -169,7 +169,8 @@ static MUST_CHECK struct err rule_note(struct taking *t, const struct cp_rule *r
     static const char *const verbs[CP_VERB_COUNT] = {"call", "publish", "subscribe", "fetch"};
     struct buf *note = &t->bytes;
     buf_clear(note);
-    TRY(buf_addf(note, "%s ", rule->effect == 0 ? "allows" : "denies"));
+    TRY(buf_addf(note, "%s%s ", rule->shadow != 0 ? "would, in shadow: " : "",
+                 rule->effect == 0 ? "allows" : "denies"));
     const char *comma = "";
     for (size_t i = 0; i < CP_VERB_COUNT; i++) {
         if ((rule->verbs >> i & 1) != 0) {

@@ -52,6 +52,11 @@ static MUST_CHECK struct err compile_environment(struct cp_compiler *c,
     part.queue_delay_ms = (uint32_t)environment->queue_delay_ms;
     TRY(cp_strings(c, &environment->trust_domains, &part.n_trust_domains, &part.trust_domains));
     TRY(make_bundles(c, &environment->trust_bundles, &part));
+    bool guarded = environment->guard_miss_percent != 0 || environment->guard_decision_us != 0;
+    part.guard_miss_percent = (uint32_t)environment->guard_miss_percent;
+    part.guard_decision_us = (uint32_t)environment->guard_decision_us;
+    part.guard_hold_ms = guarded ? environment->guard_hold_ms : 0;
+    cp_needs(c, CAPABILITY_POLICY_GUARDRAILS, guarded);
     cp_needs(c, CAPABILITY_FRESHNESS_MAX, part.freshness_max_ms > 0);
     cp_needs(c, CAPABILITY_TRUST_DOMAINS, part.n_trust_domains > 0);
     cp_needs(c, CAPABILITY_SHEDDING, part.queue_delay_ms > 0);

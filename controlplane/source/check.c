@@ -8,6 +8,7 @@
 #include "common/base/map.h"
 #include "common/base/scope.h"
 #include "common/net/cert.h"
+#include "controlplane/source/check_rule.h"
 #include "controlplane/source/decode_scalar.h"
 #include "controlplane/source/leaf.h"
 #include "controlplane/source/source.h"
@@ -581,6 +582,7 @@ static MUST_CHECK struct err check_policies(struct checking *c)
         TRY(policy->meta.proven ? OK : check_rules(c, policy));
         for (size_t k = 0; !policy->meta.proven && k < policy->rules.count; k++) {
             check_headers(c, &policy->rules.items[k].headers);
+            TRY(cp_check_rule(c->model, c->diags, &policy->rules.items[k]));
         }
     }
     const struct cp_resources *routes = &c->model->of[CP_KIND_ROUTE];

@@ -63,6 +63,11 @@
     X(1113, DUPLICATE_VALUE, "a list holds one value twice", "keep one of them")                      \
     X(1114, CHOICE, "none, or more than one, of keys of which exactly one belongs here",              \
       "keep exactly one of those named")                                                              \
+    X(1115, CONDITION_INVALID, "a condition does not parse, or asks what cannot be asked",            \
+      "see docs/policy.md for what a condition may say")                                              \
+    X(1116, CONDITION_TOO_LARGE, "a condition says more than its bounds allow",                       \
+      "say it with several rules")                                                                    \
+    X(1117, WINDOW_EMPTY, "a rule that holds at no time", "see the times that are named")             \
     /* 12xx: resources among each other */                                                            \
     X(1201, DUPLICATE_RESOURCE, "two resources of one kind, tenant and name",                         \
       "rename one of them")                                                                           \

@@ -161,6 +161,10 @@ static bool fits_besides(enum cp_form form, struct slice text)
     case CP_FORM_SUBJECT:
     case CP_FORM_KEY_SET:
     case CP_FORM_PEM:
+    case CP_FORM_CONDITION:
+    case CP_FORM_CLOCK:
+    case CP_FORM_OFFSET:
+    case CP_FORM_INSTANT:
     case CP_FORM_COUNT:
         return true;
     }

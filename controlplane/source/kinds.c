@@ -61,12 +61,44 @@ static const struct cp_field overload_fields[] = {
 };
 static const struct cp_shape overload_shape = {SHAPE(overload_fields, struct cp_environment)};
 
+static const struct cp_field guard_fields[] = {
+    {.name = "missPercent",
+     .type = CP_TYPE_COUNT,
+     .min = 1,
+     .max = 99,
+     .offset = offsetof(struct cp_environment, guard_miss_percent),
+     .help = "Thrown when more of a second's decisions than that missed the cache."},
+    {.name = "decisionMicros",
+     .type = CP_TYPE_COUNT,
+     .min = 1,
+     .max = 1000000,
+     .offset = offsetof(struct cp_environment, guard_decision_us),
+     .help = "Thrown when a second's decisions took longer on the average, in microseconds."},
+    {.name = "hold",
+     .type = CP_TYPE_DURATION,
+     .dflt = "30s",
+     .min = 1000,
+     .max = 3600000,
+     .offset = offsetof(struct cp_environment, guard_hold_ms),
+     .help = "How long it stays thrown; then the rules decide again."},
+};
+static const struct cp_shape guard_shape = {SHAPE(guard_fields, struct cp_environment),
+                                            .required = "missPercent|decisionMicros"};
+
 static const struct cp_field guardrail_fields[] = {
     {.name = "overload",
      .type = CP_TYPE_OBJECT,
      .shape = &overload_shape,
      .flat = true,
      .help = "When a node has more to do than it can."},
+    {.name = "policy",
+     .type = CP_TYPE_OBJECT,
+     .shape = &guard_shape,
+     .flat = true,
+     .help =
+         "The kill switch of policy decisions: while it is thrown a worker decides what its cache "
+         "does not have by a subset of the policy, which may deny more and never allows more. "
+         "Without it: off."},
 };
 static const struct cp_shape guardrail_shape = {SHAPE(guardrail_fields, struct cp_environment)};
 
@@ -919,6 +951,11 @@ static const struct cp_field caller_fields[] = {
      .form = CP_FORM_DOMAIN,
      .offset = offsetof(struct cp_caller, trust_domain),
      .help = "Trust domain of the caller."},
+    {.name = "id",
+     .type = CP_TYPE_TEXT,
+     .form = CP_FORM_GLOB,
+     .offset = offsetof(struct cp_caller, id),
+     .help = "Glob of the caller's tenant/service: acme/web-*."},
     {.name = "traits",
      .type = CP_TYPE_PAIRS,
      .form = CP_FORM_VALUE,
@@ -927,7 +964,36 @@ static const struct cp_field caller_fields[] = {
      .help = "Traits that the caller must all have."},
 };
 static const struct cp_shape caller_shape = {SHAPE(caller_fields, struct cp_caller),
-                                             .required = "service|tenant|trustDomain|traits"};
+                                             .required = "service|tenant|trustDomain|id|traits"};
+
+static const struct cp_field window_fields[] = {
+    {.name = "days",
+     .type = CP_TYPE_FLAGS,
+     .choices = "mon|tue|wed|thu|fri|sat|sun",
+     .min = 1,
+     .offset = offsetof(struct cp_window, days),
+     .help = "Days on which it begins. Without it: every day."},
+    {.name = "from",
+     .type = CP_TYPE_TEXT,
+     .form = CP_FORM_CLOCK,
+     .required = true,
+     .offset = offsetof(struct cp_window, from),
+     .help = "When it begins."},
+    {.name = "to",
+     .type = CP_TYPE_TEXT,
+     .form = CP_FORM_CLOCK,
+     .required = true,
+     .offset = offsetof(struct cp_window, to),
+     .help = "When it has ended: on the next day when that is not later than from."},
+    {.name = "offset",
+     .type = CP_TYPE_TEXT,
+     .form = CP_FORM_OFFSET,
+     .offset = offsetof(struct cp_window, offset),
+     .help =
+         "Of these times from UTC. Without it: none. Zones with a summer time need two rules with "
+         "notBefore and notAfter: nodes have no database of zones."},
+};
+static const struct cp_shape window_shape = {SHAPE(window_fields, struct cp_window)};
 
 static const struct cp_field rule_fields[] = {
     {.name = "name",
@@ -976,6 +1042,33 @@ static const struct cp_field rule_fields[] = {
      .max = 16,
      .offset = offsetof(struct cp_rule, headers),
      .help = "Headers of the request that must all fit."},
+    {.name = "condition",
+     .type = CP_TYPE_TEXT,
+     .form = CP_FORM_CONDITION,
+     .offset = offsetof(struct cp_rule, condition),
+     .help = "What must hold besides, in a subset of CEL: docs/policy.md. An error in it does not "
+             "allow, and does deny."},
+    {.name = "windows",
+     .type = CP_TYPE_OBJECTS,
+     .shape = &window_shape,
+     .min = 1,
+     .max = 16,
+     .offset = offsetof(struct cp_rule, windows),
+     .help = "When it holds, by the node's clock: in one of these. Without it: always."},
+    {.name = "notBefore",
+     .type = CP_TYPE_TEXT,
+     .form = CP_FORM_INSTANT,
+     .offset = offsetof(struct cp_rule, not_before),
+     .help = "It holds from then on."},
+    {.name = "notAfter",
+     .type = CP_TYPE_TEXT,
+     .form = CP_FORM_INSTANT,
+     .offset = offsetof(struct cp_rule, not_after),
+     .help = "It holds until before then."},
+    {.name = "shadow",
+     .type = CP_TYPE_BOOL,
+     .offset = offsetof(struct cp_rule, shadow),
+     .help = "It decides nothing: where it would, access log and metrics say so."},
 };
 static const struct cp_shape rule_shape = {SHAPE(rule_fields, struct cp_rule)};
 

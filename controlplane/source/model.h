@@ -115,6 +115,9 @@ struct cp_environment {
     uint64_t partitions;
     uint64_t freshness_max_ms; /* 0: none. */
     uint64_t queue_delay_ms;   /* 0: no load is shed. */
+    uint64_t guard_miss_percent; /* 0: not looked at; so the next. */
+    uint64_t guard_decision_us;
+    uint64_t guard_hold_ms;
 };
 
 struct cp_locality {
@@ -386,6 +389,7 @@ struct cp_caller {
     struct cp_ref service;
     struct cp_text tenant;
     struct cp_text trust_domain;
+    struct cp_text id; /* a glob of "<tenant>/<service>". */
     struct cp_pairs traits;
 };
 
@@ -397,6 +401,20 @@ struct cp_callers {
 enum cp_verb { CP_VERB_CALL, CP_VERB_PUBLISH, CP_VERB_SUBSCRIBE, CP_VERB_FETCH, CP_VERB_COUNT };
 enum cp_lane { CP_LANE_OPERATOR, CP_LANE_CANONICAL, CP_LANE_PROXY, CP_LANE_COUNT };
 
+struct cp_window {
+    struct cp_pos at;
+    bool faulty;
+    uint64_t days; /* bits from Monday; 0: all. */
+    struct cp_text from;
+    struct cp_text to;     /* not later than 'from': on the next day. */
+    struct cp_text offset; /* from UTC; empty: none. */
+};
+
+struct cp_windows {
+    struct cp_window *items;
+    size_t count;
+};
+
 struct cp_rule {
     struct cp_pos at;
     bool faulty;
@@ -407,6 +425,11 @@ struct cp_rule {
     struct cp_callers callers;        /* one of them; none: any. */
     struct cp_texts methods;          /* globs, one of them; none: any. */
     struct cp_header_matches headers; /* all of them. */
+    struct cp_text condition;         /* cel.h; empty: none. */
+    struct cp_windows windows;        /* one of them; none: always. */
+    struct cp_text not_before;
+    struct cp_text not_after;
+    uint64_t shadow; /* 1: it decides nothing, what it would decide is told. */
 };
 
 struct cp_rules {

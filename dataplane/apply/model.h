@@ -23,6 +23,7 @@
 #include "common/base/ids.h"
 #include "common/base/slice.h"
 #include "common/proto/schema.h"
+#include "dataplane/request/guard.h"
 
 struct dp_model;
 struct jose_keys;
@@ -335,6 +336,7 @@ struct dp_environment {
     uint32_t partitions;       /* never zero. */
     uint64_t freshness_max_ms; /* zero: none. */
     uint32_t queue_delay_ms;   /* above it a worker sheds load; zero: it never does. */
+    struct dp_guardrails guardrails;
 };
 
 /* One reference more; and one less. NULL is allowed in dp_model_unref(). */

@@ -82,7 +82,9 @@ static struct err decode_environment(struct dp_part *part, const struct dp_envir
     const Trilane__Parts__V1__EnvironmentPart *m = (const void *)part->message;
     if (m->name[0] == '\0' || m->trust_domain[0] == '\0' || m->security > 1 || m->partitions == 0 ||
         m->partitions > DP_PARTITIONS_MAX || m->n_trust_domains > DP_TRUST_DOMAINS_MAX ||
-        (part->format < TRUST_FORMAT_BY_KEY && m->n_trust_domains > 0)) {
+        (part->format < TRUST_FORMAT_BY_KEY && m->n_trust_domains > 0) ||
+        m->guard_miss_percent > 100 || m->guard_decision_us > DP_GUARD_US_MAX ||
+        m->guard_hold_ms > DP_GUARD_HOLD_MAX_MS) {
         return FAIL(E_PART_MALFORMED);
     }
     struct slice *domains = NULL;
@@ -96,6 +98,9 @@ static struct err decode_environment(struct dp_part *part, const struct dp_envir
         .partitions = m->partitions,
         .freshness_max_ms = m->freshness_max_ms,
         .queue_delay_ms = m->queue_delay_ms,
+        .guardrails = {.miss_percent = m->guard_miss_percent,
+                       .decision_us = m->guard_decision_us,
+                       .hold_ms = m->guard_hold_ms},
     };
     return decode_bundles(part);
 }

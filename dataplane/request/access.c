@@ -255,6 +255,8 @@ static void add_request(struct line *line, const struct dp_request *rq)
     }
     add(line, "method", rq->method.size > 0 ? rq->method : rq->in.path);
     add(line, "rule", rq->verdict.rule);
+    add(line, "shadow", rq->verdict.shadow);
+    add(line, "path", rq->verdict.fast ? SLICE_LIT("fast") : (struct slice){0});
     add(line, "limit", rq->limit);
     if (rq->explain != 0) {
         add(line, "explain", slice_of(rq->explain_text, DP_REFUSAL_ID_SIZE));

@@ -6,6 +6,9 @@
  *     rule=acme/orders/web route=acme/orders upstream=127.0.0.1:15051 version=7 in=128 out=64
  *     us=412 trace=4bf9… correlation=…
  *
+ * shadow=acme/orders/strict stands behind the rule where that shadow rule would have decided
+ * otherwise; path=fast where the kill switch had the fast path decide.
+ *
  * Shape      a block of lines a worker, handed to the writer when it is full or 100 ms old.
  * Ownership  the log owns its blocks; a request is only read.
  * Threads    dp_access_add() and dp_access_flush(): the worker whose log it is. The writer is a

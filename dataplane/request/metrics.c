@@ -47,11 +47,15 @@ struct dp_request_metrics {
     struct metrics_shard *shard;
     metrics_id open;
     metrics_id decisions[2]; /* by cached. */
+    metrics_id decision_time;
+    metrics_id shadow[2];    /* by what it would do: deny, allow. */
+    metrics_id fast[2];      /* by verdict. */
     metrics_id redecided[2]; /* by going on. */
     struct turn_series swap_turns;
     struct turn_series request_turns;
     metrics_id queue_delay;
-    uint32_t begun; /* requests; wraps. */
+    uint32_t begun;   /* requests; wraps. */
+    uint32_t decided; /* decisions; wraps. */
     uint64_t epoch;
     struct lane_series {
         const struct dp_lane *lane; /* NULL: free. */
@@ -80,6 +84,11 @@ struct err dp_request_metrics_new(struct metrics *metrics, struct metrics_shard 
     m->open = metrics_plain(metrics, DP_METRIC_REQUESTS_OPEN);
     m->decisions[0] = one_label(metrics, DP_METRIC_DECISIONS, "false");
     m->decisions[1] = one_label(metrics, DP_METRIC_DECISIONS, "true");
+    m->decision_time = metrics_plain(metrics, DP_METRIC_DECISION_TIME);
+    m->shadow[0] = one_label(metrics, DP_METRIC_SHADOW, "deny");
+    m->shadow[1] = one_label(metrics, DP_METRIC_SHADOW, "allow");
+    m->fast[0] = one_label(metrics, DP_METRIC_GUARD_DECISIONS, "false");
+    m->fast[1] = one_label(metrics, DP_METRIC_GUARD_DECISIONS, "true");
     m->redecided[0] = one_label(metrics, DP_METRIC_REDECIDED, "ended");
     m->redecided[1] = one_label(metrics, DP_METRIC_REDECIDED, "goes_on");
     m->swap_turns.mono = metrics_plain(metrics, DP_METRIC_SNAPSHOT_TURN);
@@ -187,9 +196,24 @@ void dp_request_metrics_open(struct dp_request_metrics *m, int by)
     metrics_add(m->shard, m->open, by);
 }
 
-void dp_request_metrics_decision(struct dp_request_metrics *m, bool cached)
+bool dp_request_metrics_times_decision(struct dp_request_metrics *m)
 {
-    metrics_add(m->shard, m->decisions[cached], 1);
+    return ++m->decided % TIMED_ONE_IN == 0;
+}
+
+void dp_request_metrics_decision(struct dp_request_metrics *m, const struct dp_verdict *verdict,
+                                 uint64_t took_ns)
+{
+    metrics_add(m->shard, m->decisions[verdict->cached], 1);
+    if (took_ns > 0) {
+        metrics_record(m->shard, m->decision_time, took_ns);
+    }
+    if (verdict->fast) {
+        metrics_add(m->shard, m->fast[verdict->allow], 1);
+    }
+    if (verdict->shadow.size > 0) {
+        metrics_add(m->shard, m->shadow[!verdict->allow], 1);
+    }
 }
 
 void dp_request_metrics_redecided(struct dp_request_metrics *m, bool goes_on)

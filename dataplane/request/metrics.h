@@ -20,6 +20,7 @@
 
 struct dp_request;
 struct dp_request_pool;
+struct dp_verdict;
 
 /* id, name, kind, series at most, scale, help, labels (NULL for none) */
 #define DP_METRICS(X)                                                                              \
@@ -67,6 +68,17 @@ struct dp_request_pool;
       "Keys of limits that found no cell of their own and were counted with others: raise "        \
       "rate-cells.",                                                                               \
       NULL, NULL, NULL)                                                                            \
+    X(DECISION_TIME, "trilane_policy_decision_seconds", HISTOGRAM, 0, 0.000000001,                 \
+      "What a policy decision takes, cached or not; of one in 256.", NULL, NULL, NULL)             \
+    X(SHADOW, "trilane_policy_shadow_total", COUNTER, 8, 0,                                        \
+      "Decisions that shadow rules would have turned, by what they would do.", "would", NULL,      \
+      NULL)                                                                                        \
+    X(GUARD_OPEN, "trilane_policy_guard_thrown", GAUGE, 0, 0,                                      \
+      "Workers whose kill switch is thrown: alert above 0.", NULL, NULL, NULL)                     \
+    X(GUARD_TRIPS, "trilane_policy_guard_trips_total", COUNTER, 4, 0,                              \
+      "How often the kill switch was thrown, by why.", "why", NULL, NULL)                          \
+    X(GUARD_DECISIONS, "trilane_policy_guard_decisions_total", COUNTER, 4, 0,                      \
+      "Decisions of the fast path, by verdict.", "allow", NULL, NULL)                              \
     X(REDECIDED, "trilane_requests_redecided_total", COUNTER, 8, 0,                                \
       "Open requests decided anew after a swap, by outcome.", "outcome", NULL, NULL)               \
     X(ATTEMPTS, "trilane_attempts_total", COUNTER, 512, 0,                                         \
@@ -197,9 +209,14 @@ void dp_request_metrics_turn_end(struct dp_request_metrics *m, const struct dp_m
 bool dp_request_metrics_times(struct dp_request_metrics *m);
 void dp_request_metrics_took(struct dp_request_metrics *m, const struct dp_metrics_turn *turn);
 
-/* Open requests moved by 'by'; a decision was made; an open request was decided anew. */
+/* Whether the decision that comes now is one of those that are timed. */
+bool dp_request_metrics_times_decision(struct dp_request_metrics *m);
+
+/* Open requests moved by 'by'; a decision was made, in 'took_ns' (0: it was not timed); an open
+ * request was decided anew. */
 void dp_request_metrics_open(struct dp_request_metrics *m, int by);
-void dp_request_metrics_decision(struct dp_request_metrics *m, bool cached);
+void dp_request_metrics_decision(struct dp_request_metrics *m, const struct dp_verdict *verdict,
+                                 uint64_t took_ns);
 void dp_request_metrics_redecided(struct dp_request_metrics *m, bool goes_on);
 
 /* How long a request waited until its worker looked at it. */

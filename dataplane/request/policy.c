@@ -1,28 +1,21 @@
 /*
- * policy: the walk of a decision DAG.
+ * policy: the walk of decision graphs.
  *
  * The compiler (controlplane/compile/authorisation.c) did the work: rules that can no longer
  * apply are gone, tests are shared, every path ends in a verdict. What is left is to follow
  * references. They lead to higher indexes only, which dp_policy_build() checks, so a walk ends
- * after at most node_count steps.
+ * after at most node_count steps. Most targets have one graph; of several the verdicts are judged
+ * as the rules are: deny wins, then the smallest rule.
  */
 #include "dataplane/request/policy.h"
 
-#include <stdlib.h>
-#include <string.h>
-
 #include "common/base/check.h"
-#include "common/base/scope.h"
+#include "common/base/map.h"
 #include "common/base/text.h"
-#include "common/proto/strict.h"
-#include "common/snapshot/format.h"
 #include "dataplane/apply/model.h"
 #include "dataplane/request/policy_impl.h"
 
 #include "trilane/parts/v1/parts.pb-c.h"
-
-typedef Trilane__Parts__V1__PolicyTarget part_target;
-typedef Trilane__Parts__V1__PolicyNode part_node;
 
 static const char *const verb_names[] = {[DP_VERB_CALL] = "call",
                                          [DP_VERB_PUBLISH] = "publish",
@@ -34,192 +27,6 @@ struct slice dp_verb_name(enum dp_verb verb)
 {
     CHECK(verb < DP_VERB_COUNT);
     return slice_str(verb_names[verb]);
-}
-
-/* Copies text behind *at in the target's block of text. */
-static struct slice keep(struct dp_policy_target *t, const char *text)
-{
-    size_t size = strlen(text);
-    CHECK(size <= t->text_size - t->text_used);
-    uint8_t *to = t->text + t->text_used;
-    (void)memcpy(to, text, size);
-    t->text_used += size;
-    return slice_of(to, size);
-}
-
-static size_t text_size(const part_target *part)
-{
-    size_t size = strlen(part->target);
-    for (size_t i = 0; i < part->n_nodes; i++) {
-        size += strlen(part->nodes[i]->name) + strlen(part->nodes[i]->glob);
-        for (size_t k = 0; k < part->nodes[i]->n_edges; k++) {
-            size += strlen(part->nodes[i]->edges[k]->value);
-        }
-    }
-    for (size_t i = 0; i < part->n_verdicts; i++) {
-        size += strlen(part->verdicts[i]->rule);
-    }
-    for (size_t i = 0; i < part->n_trait_names; i++) {
-        size += strlen(part->trait_names[i]);
-    }
-    return size;
-}
-
-static bool attribute_is_known(int attribute)
-{
-    return attribute > TRILANE__PARTS__V1__ATTRIBUTE__ATTRIBUTE_NONE &&
-           attribute <= TRILANE__PARTS__V1__ATTRIBUTE__ATTRIBUTE_LANE;
-}
-
-static bool is_listed(char *const *names, size_t count, const char *name)
-{
-    for (size_t i = 0; i < count; i++) {
-        if (strcmp(names[i], name) == 0) {
-            return true;
-        }
-    }
-    return false;
-}
-
-/* An attribute that the DAG reads but does not declare would be missing from the cache's key. */
-static bool is_declared(const part_target *part, const part_node *node)
-{
-    if ((part->attributes & (1U << (unsigned)node->attribute)) == 0) {
-        return false;
-    }
-    if (node->attribute == TRILANE__PARTS__V1__ATTRIBUTE__ATTRIBUTE_TRAIT) {
-        return is_listed(part->trait_names, part->n_trait_names, node->name);
-    }
-    if (node->attribute == TRILANE__PARTS__V1__ATTRIBUTE__ATTRIBUTE_HEADER) {
-        return is_listed(part->header_names, part->n_header_names, node->name);
-    }
-    return true;
-}
-
-static MUST_CHECK struct err check_node(const part_target *part, size_t index)
-{
-    const part_node *node = part->nodes[index];
-    size_t references = part->n_nodes + part->n_verdicts;
-    if (!attribute_is_known((int)node->attribute) || !is_declared(part, node)) {
-        return FAIL(E_PART_MALFORMED);
-    }
-    bool is_glob = node->glob[0] != '\0';
-    if (is_glob != (node->n_edges == 0)) {
-        return FAIL(E_PART_MALFORMED);
-    }
-    if (node->otherwise <= index || node->otherwise >= references) {
-        return FAIL(E_PART_MALFORMED);
-    }
-    if (is_glob && (node->matched <= index || node->matched >= references)) {
-        return FAIL(E_PART_MALFORMED);
-    }
-    for (size_t i = 0; i < node->n_edges; i++) {
-        if (node->edges[i]->to <= index || node->edges[i]->to >= references) {
-            return FAIL(E_PART_MALFORMED);
-        }
-        if (i > 0 && slice_cmp(slice_str(node->edges[i - 1]->value),
-                               slice_str(node->edges[i]->value)) >= 0) {
-            return FAIL(E_PART_MALFORMED);
-        }
-    }
-    return OK;
-}
-
-static MUST_CHECK struct err check_part(const part_target *part)
-{
-    if (part->n_verdicts == 0 || part->target[0] == '\0' ||
-        part->root >= part->n_nodes + part->n_verdicts || part->n_nodes > UINT32_MAX / 2 ||
-        part->n_trait_names > DP_POLICY_TRAITS_MAX) {
-        return FAIL(E_PART_MALFORMED);
-    }
-    for (size_t i = 0; i < part->n_nodes; i++) {
-        TRY(check_node(part, i));
-    }
-    return OK;
-}
-
-static void copy_nodes(struct dp_policy_target *t, const part_target *part)
-{
-    size_t edge = 0;
-    for (size_t i = 0; i < part->n_nodes; i++) {
-        const part_node *from = part->nodes[i];
-        t->nodes[i] = (struct policy_node){.attribute = (uint8_t)from->attribute,
-                                           .name = keep(t, from->name),
-                                           .glob = keep(t, from->glob),
-                                           .matched = from->matched,
-                                           .otherwise = from->otherwise,
-                                           .first_edge = (uint32_t)edge,
-                                           .edge_count = (uint32_t)from->n_edges};
-        for (size_t k = 0; k < from->n_edges; k++) {
-            t->edges[edge++] = (struct policy_edge){.value = keep(t, from->edges[k]->value),
-                                                    .to = from->edges[k]->to};
-        }
-    }
-}
-
-static MUST_CHECK struct err copy_part(const part_target *part, struct dp_policy_target *t)
-{
-    size_t edges = 0;
-    for (size_t i = 0; i < part->n_nodes; i++) {
-        edges += part->nodes[i]->n_edges;
-    }
-    t->text_size = text_size(part);
-    t->text = malloc(t->text_size + 1);
-    t->nodes = calloc(part->n_nodes + 1, sizeof(*t->nodes));
-    t->edges = calloc(edges + 1, sizeof(*t->edges));
-    t->verdicts = calloc(part->n_verdicts, sizeof(*t->verdicts));
-    t->traits = calloc(part->n_trait_names + 1, sizeof(*t->traits));
-    if (t->text == NULL || t->nodes == NULL || t->edges == NULL || t->verdicts == NULL ||
-        t->traits == NULL) {
-        return FAIL(E_NO_MEMORY);
-    }
-    t->id = keep(t, part->target);
-    t->attributes = part->attributes;
-    t->root = part->root;
-    t->node_count = (uint32_t)part->n_nodes;
-    copy_nodes(t, part);
-    for (size_t i = 0; i < part->n_verdicts; i++) {
-        t->verdicts[i] = (struct dp_verdict){.allow = part->verdicts[i]->allow != 0,
-                                             .rule = keep(t, part->verdicts[i]->rule)};
-    }
-    for (size_t i = 0; i < part->n_trait_names; i++) {
-        t->traits[t->trait_count++] = keep(t, part->trait_names[i]);
-    }
-    return OK;
-}
-
-struct err dp_policy_build(struct slice part, struct dp_policy_target **out)
-{
-    ProtobufCMessage *message = NULL;
-    const struct proto_rules rules = {.memory_max = part.size * PART_MEMORY_FACTOR,
-                                      .malformed = E_PART_MALFORMED,
-                                      .unknown = E_CAPABILITY_MISSING};
-    TRY(proto_decode(&trilane__parts__v1__policy_target__descriptor, part, &rules, &message));
-    struct dp_policy_target *t = calloc(1, sizeof(*t));
-    struct err err = t == NULL ? FAIL(E_NO_MEMORY) : check_part((const part_target *)message);
-    if (err_ok(err)) {
-        err = copy_part((const part_target *)message, t);
-    }
-    proto_free(message);
-    if (!err_ok(err)) {
-        dp_policy_free(t);
-        return err;
-    }
-    *out = t;
-    return OK;
-}
-
-void dp_policy_free(struct dp_policy_target *target)
-{
-    if (target == NULL) {
-        return;
-    }
-    free(target->text);
-    free(target->nodes);
-    free(target->edges);
-    free(target->verdicts);
-    free(target->traits);
-    free(target);
 }
 
 struct slice dp_policy_target_id(const struct dp_policy_target *target)
@@ -238,9 +45,34 @@ bool dp_caller_trait(const struct dp_caller *caller, struct slice name, struct s
     return false;
 }
 
+bool dp_policy_reads_clock(const struct dp_policy_target *target)
+{
+    return target != NULL && target->schedule_count > 0;
+}
+
+bool policy_schedule_holds(const struct policy_schedule *schedule, int64_t wall_ms)
+{
+    enum { MINUTE_MS = 60000, WEEK_MINUTES = 7 * 24 * 60, THURSDAY_MINUTES = 3 * 24 * 60 };
+    if (wall_ms < 0 || (uint64_t)wall_ms < schedule->not_before_ms ||
+        (schedule->not_after_ms != 0 && (uint64_t)wall_ms >= schedule->not_after_ms)) {
+        return false;
+    }
+    if (schedule->span_count == 0) {
+        return true;
+    }
+    /* The wall clock's first minute was one of a Thursday. */
+    uint32_t minute = (uint32_t)((wall_ms / MINUTE_MS + THURSDAY_MINUTES) % WEEK_MINUTES);
+    for (size_t i = 0; i < schedule->span_count && schedule->spans[i].from <= minute; i++) {
+        if (minute < schedule->spans[i].to) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* The value of an attribute; false when there is none, which matches no edge and no glob. */
-static bool attribute_value(const struct policy_node *node, const struct dp_policy_query *query,
-                            struct slice *out)
+static bool attribute_value(const struct dp_policy_target *t, const struct policy_node *node,
+                            const struct dp_policy_query *query, struct slice *out)
 {
     const struct dp_caller *caller = query->caller;
     switch (node->attribute) {
@@ -266,31 +98,101 @@ static bool attribute_value(const struct policy_node *node, const struct dp_poli
     case TRILANE__PARTS__V1__ATTRIBUTE__ATTRIBUTE_LANE:
         *out = query->lane;
         return true;
+    case TRILANE__PARTS__V1__ATTRIBUTE__ATTRIBUTE_SCHEDULE:
+        *out = SLICE_LIT("in");
+        return policy_schedule_holds(&t->schedules[node->schedule], query->wall_ms);
     default:
-        CHECK(!attribute_is_known(node->attribute)); /* dp_policy_build() let no other in. */
+        CHECK(false); /* dp_policy_build() let no other in. */
         return false;
     }
+}
+
+static uint32_t find_edge(const struct dp_policy_target *t, const struct policy_node *node,
+                          struct slice value)
+{
+    const struct policy_edge *edges = &t->edges[node->first_edge];
+    for (uint64_t at = map_hash(value);; at++) { /* ends: half of the places are free. */
+        uint32_t place = t->places[node->first_place + (at & node->place_mask)];
+        if (place == 0) {
+            return node->otherwise;
+        }
+        if (slice_eq(edges[place - 1].value, value)) {
+            return edges[place - 1].to;
+        }
+    }
+}
+
+/* How many edges have a value that is not greater. */
+static uint32_t count_up_to(const struct policy_edge *edges, uint32_t count, struct slice value)
+{
+    uint32_t low = 0;
+    uint32_t high = count;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        if (slice_cmp(edges[middle].value, value) <= 0) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    return low;
 }
 
 static uint32_t follow_edge(const struct dp_policy_target *t, const struct policy_node *node,
                             struct slice value)
 {
     const struct policy_edge *edges = &t->edges[node->first_edge];
-    uint32_t low = 0;
-    uint32_t high = node->edge_count;
-    while (low < high) {
-        uint32_t middle = low + (high - low) / 2;
-        int order = slice_cmp(edges[middle].value, value);
-        if (order == 0) {
-            return edges[middle].to;
-        }
-        if (order < 0) {
-            low = middle + 1;
-        } else {
-            high = middle;
-        }
+    if (node->place_mask != 0) {
+        return find_edge(t, node, value);
     }
-    return node->otherwise;
+    uint32_t edge = count_up_to(edges, node->edge_count, value);
+    if (!node->prefixes) {
+        bool found = edge > 0 && slice_eq(edges[edge - 1].value, value);
+        return found ? edges[edge - 1].to : node->otherwise;
+    }
+    /* All prefixes of the value are among those that the greatest one up to it begins with. */
+    while (edge > 0 && !slice_starts(value, edges[edge - 1].value)) {
+        edge = edges[edge - 1].parent;
+    }
+    return edge > 0 ? edges[edge - 1].to : node->otherwise;
+}
+
+/* The verdict of one graph. */
+static uint32_t walk(const struct dp_policy_target *target, uint32_t root,
+                     const struct dp_policy_query *query)
+{
+    uint32_t at = root;
+    while (at < target->node_count) {
+        const struct policy_node *node = &target->nodes[at];
+        struct slice value = {0};
+        uint32_t next = node->otherwise;
+        if (attribute_value(target, node, query, &value)) {
+            next = node->edge_count > 0           ? follow_edge(target, node, value)
+                   : text_glob(node->glob, value) ? node->matched
+                                                  : node->otherwise;
+        }
+        CHECK(next > at);
+        at = next;
+    }
+    return at - target->node_count;
+}
+
+/* The verdict that wins: 'best' or that of one of the graphs. 0: no rule held. */
+static uint32_t judge(const struct dp_policy_target *target, const struct policy_roots *roots,
+                      const struct dp_policy_query *query, uint32_t best)
+{
+    for (size_t i = 0; i < roots->count; i++) {
+        uint32_t found = walk(target, roots->items[i], query);
+        if (found == 0 || best == 0) {
+            best = found == 0 ? best : found;
+            continue;
+        }
+        bool wins = target->verdicts[found].allow == target->verdicts[best].allow
+                        ? found < best
+                        : !target->verdicts[found].allow;
+        best = wins ? found : best;
+    }
+    return best;
 }
 
 struct dp_verdict dp_policy_decide(const struct dp_policy_target *target,
@@ -300,18 +202,18 @@ struct dp_verdict dp_policy_decide(const struct dp_policy_target *target,
     if (target == NULL) {
         return (struct dp_verdict){.allow = false};
     }
-    uint32_t at = target->root;
-    while (at < target->node_count) {
-        const struct policy_node *node = &target->nodes[at];
-        struct slice value = {0};
-        uint32_t next = node->otherwise;
-        if (attribute_value(node, query, &value)) {
-            next = node->edge_count > 0           ? follow_edge(target, node, value)
-                   : text_glob(node->glob, value) ? node->matched
-                                                  : node->otherwise;
-        }
-        CHECK(next > at);
-        at = next;
+    if (query->fast && target->fast.count > 0) {
+        struct dp_verdict fast = target->verdicts[judge(target, &target->fast, query, 0)];
+        fast.fast = true;
+        return fast;
     }
-    return target->verdicts[at - target->node_count];
+    uint32_t best = judge(target, &target->decides, query, 0);
+    struct dp_verdict verdict = target->verdicts[best];
+    if (target->shadow.count > 0) {
+        uint32_t other = judge(target, &target->shadow, query, best);
+        if (target->verdicts[other].allow != verdict.allow) {
+            verdict.shadow = target->verdicts[other].rule;
+        }
+    }
+    return verdict;
 }

@@ -1,5 +1,6 @@
 /*
- * policy: may this caller do this? The decision DAG of a target, walked, and the cache before it.
+ * policy: may this caller do this? The decision graphs of a target, walked, and the cache before
+ * them.
  *
  * Shape      dp_policy_target is a decoded PolicyTarget, checked once so that walking it cannot
  *            fail. The cache is a fixed table of a worker.
@@ -39,12 +40,17 @@ struct dp_policy_query {
     /* Finds a request header by its lower-case name; false when it is not there. */
     bool (*header)(const void *ctx, struct slice name, struct slice *out_value);
     const void *ctx;
+    int64_t wall_ms; /* the wall clock; read where dp_policy_reads_clock() only. */
+    bool fast;       /* the target's fast path decides, where it has one. */
 };
 
 struct dp_verdict {
     bool allow;
     bool cached;       /* it came from the cache. */
+    bool fast;         /* the fast path said so: the rules may allow it. */
     struct slice rule; /* "acme/orders/web-may-list"; empty: no rule allowed it. */
+    /* The shadow rule by which it would be decided otherwise; empty: none. */
+    struct slice shadow;
 };
 
 /*
@@ -55,7 +61,10 @@ MUST_CHECK struct err dp_policy_build(struct slice part, struct dp_policy_target
 void dp_policy_free(struct dp_policy_target *target);
 struct slice dp_policy_target_id(const struct dp_policy_target *target);
 
-/* Walks the DAG. 'target' NULL is a denial. */
+/* Whether some rule holds at some times only. 'target' may be NULL. */
+bool dp_policy_reads_clock(const struct dp_policy_target *target);
+
+/* Walks the graphs. 'target' NULL is a denial. */
 struct dp_verdict dp_policy_decide(const struct dp_policy_target *target,
                                    const struct dp_policy_query *query);
 
@@ -70,7 +79,8 @@ void dp_policy_cache_free(struct dp_policy_cache *cache);
 /* Forgets everything: after every swap. O(1). */
 void dp_policy_cache_clear(struct dp_policy_cache *cache);
 
-/* As dp_policy_decide(), through the cache. 'now_ns' is the loop's monotonic time. */
+/* As dp_policy_decide(), through the cache, which keeps no answer of a fast path. 'now_ns' is the
+ * loop's monotonic time. */
 struct dp_verdict dp_policy_cache_decide(struct dp_policy_cache *cache,
                                          const struct dp_policy_target *target,
                                          const struct dp_policy_query *query, uint64_t now_ns);

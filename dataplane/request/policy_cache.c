@@ -2,9 +2,9 @@
  * The cache of decisions: two places for a key, found by its hash, compared as a whole.
  *
  * A key is the target and exactly the attributes that its rules read, each with its length, so
- * that two requests which the rules cannot tell apart share an entry, and no others do. Targets
- * that read request headers are not cached: their values are unbounded. Neither is a key that is
- * longer than an entry holds.
+ * that two requests which the rules cannot tell apart share an entry, and no others do. Of a
+ * schedule the key has whether it holds now: no entry outlives it, whatever the clock does. A key
+ * that is longer than an entry holds is not cached.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -24,6 +24,7 @@ struct entry {
     uint64_t expires_ns;
     uint64_t epoch; /* of the cache when it was put; another one: forgotten. */
     struct slice rule;
+    struct slice shadow;
     uint16_t key_size;
     bool allow;
     uint8_t key[KEY_MAX];
@@ -62,6 +63,14 @@ static void add(struct key *key, struct slice value)
     }
 }
 
+/* Whether there is a value, and which. */
+static void add_found(struct key *key, bool found, struct slice value)
+{
+    uint8_t byte = found;
+    add(key, slice_of(&byte, 1));
+    add(key, value);
+}
+
 static void add_caller(struct key *key, const struct dp_policy_target *target,
                        const struct dp_caller *caller)
 {
@@ -76,9 +85,27 @@ static void add_caller(struct key *key, const struct dp_policy_target *target,
     }
     for (size_t i = 0; i < target->trait_count; i++) {
         struct slice value = {0};
-        uint8_t found = dp_caller_trait(caller, target->traits[i], &value);
-        add(key, slice_of(&found, 1));
-        add(key, value);
+        bool found = dp_caller_trait(caller, target->traits[i], &value);
+        add_found(key, found, value);
+    }
+}
+
+static void add_headers(struct key *key, const struct dp_policy_target *target,
+                        const struct dp_policy_query *query)
+{
+    for (size_t i = 0; i < target->header_count; i++) {
+        struct slice value = {0};
+        bool found = query->header != NULL && query->header(query->ctx, target->headers[i], &value);
+        add_found(key, found, found ? value : (struct slice){0});
+    }
+}
+
+static void add_schedules(struct key *key, const struct dp_policy_target *target,
+                          const struct dp_policy_query *query)
+{
+    for (size_t i = 0; i < target->schedule_count; i++) {
+        uint8_t holds = policy_schedule_holds(&target->schedules[i], query->wall_ms);
+        add(key, slice_of(&holds, 1));
     }
 }
 
@@ -86,9 +113,6 @@ static void add_caller(struct key *key, const struct dp_policy_target *target,
 static bool make_key(const struct dp_policy_target *target, const struct dp_policy_query *query,
                      struct key *key)
 {
-    if (reads(target, TRILANE__PARTS__V1__ATTRIBUTE__ATTRIBUTE_HEADER)) {
-        return false;
-    }
     (void)memcpy(key->bytes, &target, sizeof(target));
     key->size = sizeof(target);
     if (reads(target, TRILANE__PARTS__V1__ATTRIBUTE__ATTRIBUTE_VERB)) {
@@ -102,6 +126,8 @@ static bool make_key(const struct dp_policy_target *target, const struct dp_poli
         add(key, query->method);
     }
     add_caller(key, target, query->caller);
+    add_headers(key, target, query);
+    add_schedules(key, target, query);
     return key->size <= KEY_MAX;
 }
 
@@ -173,15 +199,22 @@ struct dp_verdict dp_policy_cache_decide(struct dp_policy_cache *cache,
         const struct entry *entry = &cache->entries[((size_t)hash & cache->mask) ^ way];
         if (holds(cache, entry, hash, &key, now_ns)) {
             cache->hits++;
-            return (struct dp_verdict){.allow = entry->allow, .cached = true, .rule = entry->rule};
+            return (struct dp_verdict){.allow = entry->allow,
+                                       .cached = true,
+                                       .rule = entry->rule,
+                                       .shadow = entry->shadow};
         }
     }
     struct dp_verdict verdict = dp_policy_decide(target, query);
+    if (verdict.fast) {
+        return verdict;
+    }
     struct entry *entry = place(cache, hash);
     *entry = (struct entry){.hash = hash,
                             .expires_ns = now_ns + cache->ttl_ns,
                             .epoch = cache->epoch,
                             .rule = verdict.rule,
+                            .shadow = verdict.shadow,
                             .key_size = (uint16_t)key.size,
                             .allow = verdict.allow};
     (void)memcpy(entry->key, key.bytes, key.size);

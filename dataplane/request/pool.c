@@ -106,6 +106,7 @@ void dp_request_pool_adopt(struct dp_request_pool *pool, struct dp_model *model)
     struct dp_generation *before = pool->generation;
     pool->generation = generation;
     dp_policy_cache_clear(pool->decisions);
+    dp_guard_set(&pool->guard, &dp_model_environment(model)->guardrails);
     dp_identity_memo_clear(pool->identities);
     dp_request_metrics_clear(pool->metrics);
     pool->overload.target_ns = (uint64_t)dp_model_environment(model)->queue_delay_ms * 1000000;

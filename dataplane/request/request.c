@@ -239,13 +239,28 @@ static struct dp_policy_query policy_query(const struct dp_request *rq)
                                     .ctx = rq->in.header_ctx};
 }
 
-static MUST_CHECK struct err authorize(struct dp_request *rq)
+/* Through the cache; one in some is timed. */
+static struct dp_verdict decide(struct dp_request *rq, const struct dp_policy_target *policy)
 {
     struct dp_policy_query query = policy_query(rq);
-    rq->verdict =
-        dp_policy_cache_decide(rq->pool->decisions, dp_model_policy(rq->model, rq->target), &query,
-                               net_loop_now_ns(rq->pool->loop));
-    dp_request_metrics_decision(rq->pool->metrics, rq->verdict.cached);
+    uint64_t now_ns = net_loop_now_ns(rq->pool->loop);
+    query.wall_ms = dp_policy_reads_clock(policy) ? clock_wall_ms() : 0;
+    /* What was allowed goes on until the rules say otherwise. */
+    query.fast = !rq->forwarding && dp_guard_is_fast(&rq->pool->guard, now_ns);
+    bool timed = dp_request_metrics_times_decision(rq->pool->metrics);
+    uint64_t start_ns = timed ? clock_mono_ns() : 0;
+    struct dp_verdict verdict = dp_policy_cache_decide(rq->pool->decisions, policy, &query, now_ns);
+    uint64_t took_ns = timed ? clock_mono_ns() - start_ns : 0;
+    dp_request_metrics_decision(rq->pool->metrics, &verdict, took_ns);
+    if (!query.fast) {
+        dp_guard_note(&rq->pool->guard, now_ns, verdict.cached, took_ns);
+    }
+    return verdict;
+}
+
+static MUST_CHECK struct err authorize(struct dp_request *rq)
+{
+    rq->verdict = decide(rq, dp_model_policy(rq->model, rq->target));
     if (rq->in.header_repeated) { /* by a rule, or by the route. */
         return FAIL(E_HEADER_REPEATED);
     }

@@ -27,6 +27,7 @@
 #include "common/net/timer.h"
 #include "dataplane/apply/model.h"
 #include "dataplane/request/caller_stream.h"
+#include "dataplane/request/guard.h"
 #include "dataplane/request/lane.h"
 #include "dataplane/request/limit.h"
 #include "dataplane/request/overload.h"
@@ -193,6 +194,7 @@ struct dp_request_pool {
     size_t free_count;
     bool draining;
     struct dp_overload overload;
+    struct dp_guard guard; /* of the policy decisions. */
     bool stale; /* content is older than the environment's freshnessMax: nothing is allowed. */
 };
 

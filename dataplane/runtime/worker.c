@@ -306,6 +306,33 @@ static void count_rests(struct dp_worker *w)
     w->rests_counted = rests;
 }
 
+/* The kill switch of policy decisions: counted, shown, and said in the log when it changes. */
+static void look_at_guard(struct dp_worker *w)
+{
+    static const char *const whys[DP_GUARD_WHY_COUNT] = {"misses", "time"};
+    const struct dp_guard *guard = &w->pool.guard;
+    bool thrown = dp_guard_is_fast(guard, net_loop_now_ns(w->loop));
+    for (size_t i = 0; i < DP_GUARD_WHY_COUNT; i++) {
+        uint64_t trips = guard->trips[i] - w->trips_counted[i];
+        if (trips > 0) {
+            const struct slice value[] = {slice_str(whys[i])};
+            metrics_add(w->shard, metrics_series(w->config->metrics, DP_METRIC_GUARD_TRIPS, value),
+                        (int64_t)trips);
+            LOG(LOG_WARN, "runtime", "policy-guard-thrown", LOG_U64("worker", w->index),
+                LOG_STR("why", whys[i]), LOG_U64("hold_ms", guard->rails.hold_ms),
+                LOG_STR("text", "policy decisions come from the cache and the fast path alone"),
+                LOG_STR("fix", "see policy_decision_cache_hit_ratio; docs/policy.md"));
+        }
+        w->trips_counted[i] = guard->trips[i];
+    }
+    if (w->guard_thrown && !thrown) {
+        LOG(LOG_INFO, "runtime", "policy-guard-returned", LOG_U64("worker", w->index),
+            LOG_STR("text", "policies decide again"));
+    }
+    w->guard_thrown = thrown;
+    metrics_set(w->shard, metrics_plain(w->config->metrics, DP_METRIC_GUARD_OPEN), thrown);
+}
+
 static void set_gauges(struct dp_worker *w)
 {
     metrics_set(w->shard, metrics_plain(w->config->metrics, DP_METRIC_CONNECTIONS),
@@ -342,6 +369,7 @@ static void tick(struct net_timer *timer, void *ctx)
     count_floods(w);
     count_h2(w);
     count_rests(w);
+    look_at_guard(w);
     look_at_freshness(w);
     /* The last requests end after their connections: tunnels, and calls that were aborted. */
     dp_worker_caller_gone(w);

@@ -101,6 +101,8 @@ struct dp_worker {
     struct h2_counters counted;               /* what was added to the metrics so far. */
     uint64_t rests_counted;                   /* of all listeners, likewise. */
     uint64_t floods_counted[NET_FLOOD_COUNT]; /* of the loop, likewise. */
+    uint64_t trips_counted[DP_GUARD_WHY_COUNT]; /* of the policy's kill switch, likewise. */
+    bool guard_thrown;          /* when it was looked at last. */
     struct net_timer tick;                    /* hands over access-log lines, sets gauges. */
     struct net_task drain_task;
     struct net_task abort_task;

@@ -1,7 +1,8 @@
-/* policy: the DAG decides as its parts say, refuses parts that could loop or read what they do not
+/* policy: graphs decide as their parts say, refuse parts that could loop or read what they do not
  * declare, and the cache never gives one request the answer of another. */
 #include "dataplane/request/policy.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "common/base/buf.h"
@@ -255,32 +256,211 @@ static bool find_header(const void *ctx, struct slice name, struct slice *out)
     return slice_eq(name, SLICE_LIT("x-kind"));
 }
 
-static void headers_are_read_and_not_cached(void **state)
+/* A sample whose first node asks for a header. */
+static void make_header_sample(struct sample *s)
+{
+    static char name[] = "x-kind";
+    static char *headers[] = {name};
+    make(s);
+    s->nodes[0].attribute = ATTRIBUTE(HEADER);
+    s->nodes[0].name = name;
+    s->target.attributes |= 1U << ATTRIBUTE(HEADER);
+    s->target.n_header_names = 1;
+    s->target.header_names = headers;
+}
+
+/* Requests that differ in a header that is read, or in whether it is there, share no entry. */
+static void headers_are_part_of_the_key(void **state)
+{
+    (void)state;
+    struct sample s;
+    make_header_sample(&s);
+    struct dp_policy_target *target = NULL;
+    struct dp_policy_cache *cache = NULL;
+    assert_int_equal(build(&s, &target).code, E_OK);
+    assert_int_equal(dp_policy_cache_new(64, 1000, &cache).code, E_OK);
+    struct slice value = SLICE_LIT("acme/web");
+    for (int round = 0; round < 2; round++) {
+        struct dp_policy_query query = query_of(&poor, "/a.B/Get");
+        assert_false(dp_policy_cache_decide(cache, target, &query, 1).allow);
+        query.header = find_header;
+        query.ctx = &value;
+        value = SLICE_LIT("acme/web");
+        struct dp_verdict verdict = dp_policy_cache_decide(cache, target, &query, 1);
+        assert_true(verdict.allow);
+        assert_int_equal(verdict.cached, round == 1);
+        value = SLICE_LIT("");
+        assert_false(dp_policy_cache_decide(cache, target, &query, 1).allow);
+    }
+    dp_policy_cache_free(cache);
+    dp_policy_free(target);
+}
+
+/* ---- several graphs ---- */
+
+static struct dp_verdict decide(const struct sample *s, const struct dp_caller *caller,
+                                const char *method)
+{
+    struct dp_policy_target *target = NULL;
+    struct dp_policy_query query = query_of(caller, method);
+    assert_int_equal(build(s, &target).code, E_OK);
+    struct dp_verdict verdict = dp_policy_decide(target, &query);
+    static char rule[64];
+    static char shadow[64];
+    (void)snprintf(rule, sizeof(rule), "%.*s", SLICE_ARG(verdict.rule));
+    (void)snprintf(shadow, sizeof(shadow), "%.*s", SLICE_ARG(verdict.shadow));
+    verdict.rule = slice_str(rule);
+    verdict.shadow = slice_str(shadow);
+    dp_policy_free(target);
+    return verdict;
+}
+
+/* Of the verdicts of all graphs deny wins, then the lowest index; "no rule" only when all say so.
+ */
+static void verdicts_of_graphs_are_judged_together(void **state)
 {
     (void)state;
     struct sample s;
     make(&s);
-    static char name[] = "x-kind";
-    char *headers[] = {name};
-    s.nodes[0].attribute = ATTRIBUTE(HEADER);
+    uint32_t more[] = {3}; /* the node that asks for the trait */
+    s.target.more_roots = more;
+    s.target.n_more_roots = 1;
+    assert_true(slice_eq(decide(&s, &web, "/a.B/Get").rule, SLICE_LIT("acme/p/r1")));
+    assert_true(slice_eq(decide(&s, &rich, "/a.B/Delete").rule, SLICE_LIT("acme/p/r3")));
+    assert_true(slice_eq(decide(&s, &poor, "/a.B/Get").rule, SLICE_LIT("")));
+    more[0] = 6; /* the verdict r2 */
+    assert_true(slice_eq(decide(&s, &web, "/a.B/Get").rule, SLICE_LIT("acme/p/r1")));
+    assert_true(slice_eq(decide(&s, &rich, "/a.B/Delete").rule, SLICE_LIT("acme/p/r2")));
+    s.verdicts[2].allow = 0;
+    assert_true(slice_eq(decide(&s, &web, "/a.B/Get").rule, SLICE_LIT("acme/p/r2")));
+    assert_false(decide(&s, &web, "/a.B/Get").allow);
+    more[0] = 8;
+    refuses(&s);
+    more[0] = 5;
+    s.verdicts[0].allow = 1;
+    refuses(&s);
+}
+
+/* What shadow graphs would turn is said, and not done. */
+static void shadows_decide_nothing(void **state)
+{
+    (void)state;
+    struct sample s;
+    make(&s);
+    uint32_t shadow[] = {6};
+    s.target.shadow_roots = shadow;
+    s.target.n_shadow_roots = 1;
+    s.verdicts[2].allow = 0;
+    struct dp_verdict verdict = decide(&s, &web, "/a.B/Get");
+    assert_true(verdict.allow);
+    assert_true(slice_eq(verdict.shadow, SLICE_LIT("acme/p/r2")));
+    verdict = decide(&s, &poor, "/a.B/Get");
+    assert_false(verdict.allow);
+    assert_true(slice_eq(verdict.shadow, SLICE_LIT("")));
+    s.verdicts[2].allow = 1;
+    verdict = decide(&s, &poor, "/a.B/Get");
+    assert_false(verdict.allow);
+    assert_true(slice_eq(verdict.shadow, SLICE_LIT("acme/p/r2")));
+}
+
+/* The longest edge that a value begins with is taken, and no edge when there is none. */
+static void prefixes_are_taken_by_the_longest(void **state)
+{
+    (void)state;
+    static char texts[][8] = {"/a", "/a.B/", "/a.BC", "/b"};
+    static const uint32_t to[] = {5, 6, 4, 7};
+    static const struct {
+        const char *method;
+        const char *rule;
+    } wanted[] = {{"/a.B/Get", "acme/p/r2"},
+                  {"/a", "acme/p/r1"},
+                  {"/a.C", "acme/p/r1"},
+                  {"/a.BC/x", ""},
+                  {"/b/x", "acme/p/r3"},
+                  {"/", ""},
+                  {"/a.BB", "acme/p/r1"},
+                  {"/c", ""},
+                  {"", ""}};
+    struct sample s;
+    part_edge edges[4];
+    part_edge *list[4];
+    make(&s);
+    for (size_t i = 0; i < 4; i++) {
+        trilane__parts__v1__policy_edge__init(&edges[i]);
+        edges[i].value = texts[i];
+        edges[i].to = to[i];
+        list[i] = &edges[i];
+    }
+    s.nodes[0].attribute = ATTRIBUTE(METHOD);
+    s.nodes[0].prefixes = 1;
+    s.nodes[0].edges = list;
+    s.nodes[0].n_edges = 4;
+    s.nodes[0].otherwise = 4;
+    for (size_t i = 0; i < sizeof(wanted) / sizeof(wanted[0]); i++) {
+        struct dp_verdict verdict = decide(&s, &poor, wanted[i].method);
+        assert_true(slice_eq(verdict.rule, slice_str(wanted[i].rule)));
+    }
+}
+
+/* ---- times ---- */
+
+/* A rule of Monday 09:00 to 17:00 UTC until some instant; the key has whether it holds. */
+static void schedules_follow_the_clock(void **state)
+{
+    (void)state;
+    static char name[] = "0";
+    static char in[] = "in";
+    const int64_t monday_ms = INT64_C(1767571200000); /* 2026-01-05T00:00:00Z */
+    const int64_t hour_ms = 3600000;
+    uint32_t from[] = {9 * 60};
+    uint32_t to[] = {17 * 60};
+    Trilane__Parts__V1__Schedule schedule;
+    Trilane__Parts__V1__Schedule *schedules[] = {&schedule};
+    struct sample s;
+    make(&s);
+    trilane__parts__v1__schedule__init(&schedule);
+    schedule.from = from;
+    schedule.to = to;
+    schedule.n_from = schedule.n_to = 1;
+    schedule.not_after_ms = (uint64_t)(monday_ms + (7 * 24 + 16) * hour_ms);
+    s.target.schedules = schedules;
+    s.target.n_schedules = 1;
+    s.target.attributes |= 1U << ATTRIBUTE(SCHEDULE);
+    s.nodes[0].attribute = ATTRIBUTE(SCHEDULE);
     s.nodes[0].name = name;
-    s.target.attributes |= 1U << ATTRIBUTE(HEADER);
-    s.target.n_header_names = 1;
-    s.target.header_names = headers;
+    s.edges[0].value = in;
+    s.edges[0].to = 5;
+    s.nodes[0].otherwise = 4;
     struct dp_policy_target *target = NULL;
     struct dp_policy_cache *cache = NULL;
     assert_int_equal(build(&s, &target).code, E_OK);
-    assert_int_equal(dp_policy_cache_new(16, 1000, &cache).code, E_OK);
-    struct slice value = SLICE_LIT("acme/web");
+    assert_int_equal(dp_policy_cache_new(16, 60000, &cache).code, E_OK);
+    assert_true(dp_policy_reads_clock(target));
     struct dp_policy_query query = query_of(&poor, "/a.B/Get");
-    assert_false(dp_policy_cache_decide(cache, target, &query, 1).allow);
-    query.header = find_header;
-    query.ctx = &value;
-    assert_true(dp_policy_cache_decide(cache, target, &query, 1).allow);
-    value = SLICE_LIT("other");
-    assert_false(dp_policy_cache_decide(cache, target, &query, 1).allow);
+    const struct {
+        int64_t ms;
+        bool allow;
+    } times[] = {
+        {monday_ms + 9 * hour_ms - 1, false},     {monday_ms + 9 * hour_ms, true},
+        {monday_ms + 17 * hour_ms - 1, true},     {monday_ms + 17 * hour_ms, false},
+        {monday_ms + (24 + 10) * hour_ms, false}, {monday_ms + 10 * hour_ms, true},
+        {monday_ms + (168 + 15) * hour_ms, true}, {monday_ms + (168 + 16) * hour_ms, false},
+        {monday_ms - 10 * hour_ms, false}};
+    for (size_t i = 0; i < sizeof(times) / sizeof(times[0]); i++) {
+        query.wall_ms = times[i].ms;
+        assert_int_equal(dp_policy_decide(target, &query).allow, times[i].allow);
+        assert_int_equal(dp_policy_cache_decide(cache, target, &query, 1).allow, times[i].allow);
+    }
     dp_policy_cache_free(cache);
     dp_policy_free(target);
+    to[0] = 9 * 60; /* it never holds */
+    refuses(&s);
+    to[0] = 7 * 24 * 60 + 1;
+    refuses(&s);
+    to[0] = 17 * 60;
+    name[0] = '1'; /* there is none */
+    refuses(&s);
+    name[0] = '0';
 }
 
 int main(void)
@@ -292,7 +472,11 @@ int main(void)
         cmocka_unit_test(long_values_are_not_cached),
         cmocka_unit_test(no_policy_is_a_denial),
         cmocka_unit_test(refuses_what_could_harm),
-        cmocka_unit_test(headers_are_read_and_not_cached),
+        cmocka_unit_test(headers_are_part_of_the_key),
+        cmocka_unit_test(verdicts_of_graphs_are_judged_together),
+        cmocka_unit_test(shadows_decide_nothing),
+        cmocka_unit_test(prefixes_are_taken_by_the_longest),
+        cmocka_unit_test(schedules_follow_the_clock),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,41 @@
+/*
+ * schedule: the times at which a rule holds, as minutes of the week in UTC.
+ *
+ * Shape      windows of all days and offsets become spans of the one week that a node's clock is
+ *            in, sorted and apart from each other: rules that say the same times in other ways have
+ *            the same schedule.
+ * Units      minutes from Monday 00:00 UTC; instants are milliseconds of the wall clock.
+ * Ownership  by value.
+ * Threads    any.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "controlplane/source/model.h"
+
+enum {
+    CP_WEEK_MINUTES = 7 * 24 * 60,
+    CP_SPANS_MAX = 16 * 7 + 1, /* of 16 windows on 7 days; one may pass the end of the week. */
+};
+
+struct cp_span {
+    uint32_t from;
+    uint32_t to; /* the first minute that is not in it. */
+};
+
+struct cp_schedule {
+    struct cp_span spans[CP_SPANS_MAX];
+    size_t count;           /* 0: all of the week. */
+    uint64_t not_before_ms; /* 0: none. */
+    uint64_t not_after_ms;  /* 0: none. */
+};
+
+/* Whether the rule holds at some times only. Its texts have their forms. */
+bool cp_rule_has_schedule(const struct cp_rule *rule);
+void cp_rule_schedule(const struct cp_rule *rule, struct cp_schedule *out);
+
+/* Milliseconds of an instant; false: there is no such day or time. */
+bool cp_instant_ms(struct slice text, uint64_t *out);

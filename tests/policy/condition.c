@@ -1,0 +1,277 @@
+/* condition: expressions of CEL, as text and by their meaning. */
+#include <stdio.h>
+#include <string.h>
+
+#include "tests/policy/plain.h"
+#include "tests/support/cmocka.h"
+
+#define ADD(out, ...) assert_true(err_ok(buf_addf(out, __VA_ARGS__)))
+
+enum attribute {
+    CALLER_ID,
+    CALLER_TENANT,
+    CALLER_SERVICE,
+    CALLER_DOMAIN,
+    METHOD,
+    SERVICE,
+    LANE,
+    VERB,
+    TYPE,
+    TRAIT,                        /* and the next one. */
+    HEADER = TRAIT + PLAIN_NAMES, /* and the next one. */
+    ATTRIBUTES = HEADER + PLAIN_NAMES,
+};
+
+static const char *const names[ATTRIBUTES] = {"caller.id",
+                                              "caller.tenant",
+                                              "caller.service",
+                                              "caller.trustDomain",
+                                              "request.method",
+                                              "request.service",
+                                              "lane",
+                                              "verb",
+                                              "type",
+                                              "caller.traits['team']",
+                                              "caller.traits.tier",
+                                              "request.headers['x-a']",
+                                              "request.headers[\"x-b\"]"};
+
+/* A value that some request may have for the attribute. */
+static void random_value(const struct plain_world *world, int attribute, char out[PLAIN_TEXT])
+{
+    struct plain_request q;
+    plain_random_request(world, &q);
+    const char *text = NULL;
+    switch (attribute) {
+    case CALLER_ID:
+        text = q.caller;
+        break;
+    case CALLER_TENANT:
+        text = plain_tenants[q.tenant];
+        break;
+    case CALLER_SERVICE:
+        text = strchr(q.caller, '/') + 1;
+        break;
+    case CALLER_DOMAIN:
+        text = plain_domains[q.domain];
+        break;
+    case METHOD:
+        text = q.method;
+        break;
+    case SERVICE:
+        (void)snprintf(out, PLAIN_TEXT, "p%d.S", plain_below(world->packages));
+        return;
+    case LANE:
+        text = plain_lanes[q.lane];
+        break;
+    case VERB:
+        text = plain_verbs[q.verb];
+        break;
+    case TYPE:
+        text = plain_chance(70) ? "User.v1" : "GET";
+        break;
+    default:
+        text = plain_values[plain_below(4)];
+        break;
+    }
+    (void)snprintf(out, PLAIN_TEXT, "%s", text);
+}
+
+/* Cuts a text to a piece at its front, its end, or its middle; never to nothing. */
+static void cut(enum plain_how how, char text[PLAIN_TEXT])
+{
+    size_t size = strlen(text);
+    size_t front = how == PLAIN_STARTS ? 0 : (size_t)plain_below((int)size);
+    size_t end = how == PLAIN_ENDS ? size : front + 1 + (size_t)plain_below((int)(size - front));
+    (void)memmove(text, text + front, end - front);
+    text[end - front] = '\0';
+}
+
+static void random_leaf(const struct plain_world *world, struct plain_node *node)
+{
+    *node = (struct plain_node){.op = PLAIN_LEAF, .attribute = plain_below(ATTRIBUTES)};
+    node->how = (enum plain_how)plain_below(node->attribute >= TRAIT ? 7 : 6);
+    for (int i = 0; i < 2; i++) {
+        random_value(world, node->attribute, node->texts[i]);
+        if (node->how >= PLAIN_STARTS && node->how <= PLAIN_CONTAINS) {
+            cut(node->how, node->texts[i]);
+        }
+    }
+}
+
+void plain_random_condition(const struct plain_world *world, struct plain_condition *c)
+{
+    int leaves = 1 + plain_below(4);
+    *c = (struct plain_condition){0};
+    for (int i = 0; i < leaves; i++) {
+        random_leaf(world, &c->nodes[c->count++]);
+        if (plain_chance(25)) {
+            c->nodes[c->count] = (struct plain_node){.op = PLAIN_NOT, .left = c->count - 1};
+            c->count++;
+        }
+        if (i == 0) {
+            continue;
+        }
+        /* With what came before, which a node of its own stands for. */
+        int before = c->nodes[c->count - 1].op == PLAIN_NOT ? c->count - 3 : c->count - 2;
+        c->nodes[c->count] = (struct plain_node){
+            .op = plain_chance(50) ? PLAIN_AND : PLAIN_OR, .left = before, .right = c->count - 1};
+        c->count++;
+    }
+    if (plain_chance(20)) {
+        c->nodes[c->count] = (struct plain_node){.op = PLAIN_NOT, .left = c->count - 1};
+        c->count++;
+    }
+}
+
+static void leaf_text(const struct plain_node *node, struct buf *out)
+{
+    static const char *const maps[] = {"caller.traits", "request.headers"};
+    const char *name = names[node->attribute];
+    const char *a = node->texts[0];
+    switch (node->how) {
+    case PLAIN_EQUAL:
+        ADD(out, "%s == '%s'", name, a);
+        return;
+    case PLAIN_UNEQUAL:
+        ADD(out, "\"%s\" != %s", a, name);
+        return;
+    case PLAIN_IN:
+        ADD(out, "%s in ['%s', \"%s\"]", name, a, node->texts[1]);
+        return;
+    case PLAIN_STARTS:
+        ADD(out, "%s.startsWith('%s')", name, a);
+        return;
+    case PLAIN_ENDS:
+        ADD(out, "%s.endsWith('%s')", name, a);
+        return;
+    case PLAIN_CONTAINS:
+        ADD(out, "%s.contains('%s')", name, a);
+        return;
+    case PLAIN_PRESENT: {
+        bool header = node->attribute >= HEADER;
+        ADD(out, "'%s' in %s",
+            header ? plain_headers[node->attribute - HEADER]
+                   : plain_traits[node->attribute - TRAIT],
+            maps[header]);
+        return;
+    }
+    }
+}
+
+static void node_text(const struct plain_condition *c, int at, struct buf *out)
+{
+    const struct plain_node *node = &c->nodes[at];
+    if (node->op == PLAIN_LEAF) {
+        leaf_text(node, out);
+        return;
+    }
+    if (node->op == PLAIN_NOT) {
+        ADD(out, "!(");
+        node_text(c, node->left, out);
+        ADD(out, ")");
+        return;
+    }
+    ADD(out, "(");
+    node_text(c, node->left, out);
+    ADD(out, ") %s (", node->op == PLAIN_AND ? "&&" : "||");
+    node_text(c, node->right, out);
+    ADD(out, ")");
+}
+
+void plain_condition_text(const struct plain_condition *c, struct buf *out)
+{
+    node_text(c, c->count - 1, out);
+}
+
+/* The attribute's value of a request; NULL: it is not there. */
+static const char *value_of(int attribute, const struct plain_request *q, char out[PLAIN_TEXT])
+{
+    out[0] = '\0';
+    switch (attribute) {
+    case CALLER_ID:
+        return q->caller;
+    case CALLER_TENANT:
+        return plain_tenants[q->tenant];
+    case CALLER_SERVICE:
+        return strchr(q->caller, '/') + 1;
+    case CALLER_DOMAIN:
+        return plain_domains[q->domain];
+    case METHOD:
+        return q->method;
+    case SERVICE:
+        if (q->lane == 0 && q->method[0] == '/') {
+            (void)snprintf(out, PLAIN_TEXT, "%.*s", (int)strcspn(q->method + 1, "/"),
+                           q->method + 1);
+        }
+        return out;
+    case LANE:
+        return plain_lanes[q->lane];
+    case VERB:
+        return plain_verbs[q->verb];
+    case TYPE:
+        return q->lane == 1 ? q->method : out;
+    default:
+        break;
+    }
+    int value = attribute >= HEADER ? q->headers[attribute - HEADER] : q->traits[attribute - TRAIT];
+    return value < 0 ? NULL : plain_values[value];
+}
+
+static int leaf_value(const struct plain_node *node, const struct plain_request *q)
+{
+    char room[PLAIN_TEXT];
+    const char *value = value_of(node->attribute, q, room);
+    const char *text = node->texts[0];
+    if (node->how == PLAIN_PRESENT) {
+        return value != NULL;
+    }
+    if (value == NULL) {
+        return -1;
+    }
+    size_t size = strlen(value);
+    size_t length = strlen(text);
+    switch (node->how) {
+    case PLAIN_EQUAL:
+        return strcmp(value, text) == 0;
+    case PLAIN_UNEQUAL:
+        return strcmp(value, text) != 0;
+    case PLAIN_IN:
+        return strcmp(value, text) == 0 || strcmp(value, node->texts[1]) == 0;
+    case PLAIN_STARTS:
+        return strncmp(value, text, length) == 0;
+    case PLAIN_ENDS:
+        return size >= length && strcmp(value + size - length, text) == 0;
+    case PLAIN_CONTAINS:
+        return strstr(value, text) != NULL;
+    case PLAIN_PRESENT:
+        break;
+    }
+    return -1;
+}
+
+/* As CEL: "and" is false when either side is, "or" true when either is; else an error goes on. */
+int plain_condition_value(const struct plain_condition *c, const struct plain_request *q)
+{
+    int values[PLAIN_NODES];
+    for (int i = 0; i < c->count; i++) {
+        const struct plain_node *node = &c->nodes[i];
+        int left = node->op == PLAIN_LEAF ? 0 : values[node->left];
+        int right = node->op == PLAIN_AND || node->op == PLAIN_OR ? values[node->right] : 0;
+        switch (node->op) {
+        case PLAIN_LEAF:
+            values[i] = leaf_value(node, q);
+            break;
+        case PLAIN_AND:
+            values[i] = left == 0 || right == 0 ? 0 : left < 0 || right < 0 ? -1 : 1;
+            break;
+        case PLAIN_OR:
+            values[i] = left == 1 || right == 1 ? 1 : left < 0 || right < 0 ? -1 : 0;
+            break;
+        case PLAIN_NOT:
+            values[i] = left < 0 ? -1 : !left;
+            break;
+        }
+    }
+    return values[c->count - 1];
+}

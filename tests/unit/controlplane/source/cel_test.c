@@ -1,0 +1,231 @@
+/* cel: what is a condition and what it means once in normal form; what is none, and where; and its
+ * bounds. */
+#include "controlplane/source/cel.h"
+
+#include <stdio.h>
+
+#include "common/base/buf.h"
+#include "common/base/ids.h"
+
+#include "tests/support/cmocka.h"
+
+#define ADD(out, ...) assert_true(err_ok(buf_addf(out, __VA_ARGS__)))
+
+static void add_texts(struct buf *out, const struct slice *texts, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        ADD(out, "%s%.*s", i == 0 ? "" : ",", SLICE_ARG(texts[i]));
+    }
+}
+
+/* "caller=a,b&!header.x~v*|…": = exact, ~ globs, ? presence, ! negated. */
+static void add_test(struct buf *out, const struct cp_cel_test *test)
+{
+    static const char *const names[] = {"caller", "tenant", "domain", "trait",
+                                        "method", "header", "lane",   "verb"};
+    ADD(out, "%s%s", test->negate ? "!" : "", names[test->attribute]);
+    if (test->name.size > 0) {
+        ADD(out, ".%.*s", SLICE_ARG(test->name));
+    }
+    if (test->presence) {
+        ADD(out, "?");
+        return;
+    }
+    ADD(out, "%s", test->glob_count > 0 ? "~" : "=");
+    add_texts(out, test->exact, test->exact_count);
+    add_texts(out, test->globs, test->glob_count);
+}
+
+static void normal(const char *text, struct buf *out, struct cp_cel_fault *out_fault)
+{
+    auto_arena struct arena arena;
+    struct cp_cel cel = {0};
+    arena_init(&arena, 4096, 16 << 20);
+    assert_true(err_ok(cp_cel_parse(slice_str(text), &arena, &cel, out_fault)));
+    for (size_t i = 0; i < cel.count; i++) {
+        ADD(out, "%s", i == 0 ? "" : " | ");
+        for (size_t k = 0; k < cel.any[i].count; k++) {
+            ADD(out, "%s", k == 0 ? "" : " & ");
+            add_test(out, cel.any[i].tests[k]);
+        }
+        if (cel.any[i].count == 0) {
+            ADD(out, "true");
+        }
+    }
+    if (cel.count == 0) {
+        ADD(out, "false");
+    }
+}
+
+static void has_a_normal_form(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text;
+        const char *normal;
+    } cases[] = {
+        {"caller.id == 'acme/web'", "caller=acme/web"},
+        {"'acme/web' != caller.id", "!caller=acme/web"},
+        {"caller.tenant in ['b', \"a\"]", "tenant=b,a"},
+        {"caller.tenant in []", "tenant="},
+        {"!(lane == 'operator' && verb == 'call')", "!lane=operator | !verb=call"},
+        {"!!(lane == 'proxy')", "lane=proxy"},
+        {"lane == 'proxy' || verb == 'call' && caller.id == 'a'",
+         "lane=proxy | verb=call & caller=a"},
+        {"(lane == 'proxy' || verb == 'call') && caller.id == 'a'",
+         "lane=proxy & caller=a | verb=call & caller=a"},
+        {"request.headers['x-a'].startsWith('v')", "header.x-a~v*"},
+        {"request.headers.team.endsWith('v')", "header.team~*v"},
+        {"!request.method.contains('Get')", "!method~*Get*"},
+        {"'x-a' in request.headers", "header.x-a?"},
+        {"!('team' in caller.traits)", "!trait.team?"},
+        {"caller.traits['a b'] == 'c\\'d\\\\'", "trait.a b=c'd\\"},
+        {"caller.service == 'web'", "caller~*/web"},
+        {"caller.service.startsWith('we')", "caller~*/we*"},
+        {"request.service == 'a.S'", "lane=operator & method~/a.S/*"},
+        {"request.service != 'a.S'", "!lane=operator | !method~/a.S/*"},
+        {"type == 'User.v1'", "lane=canonical & method=User.v1"},
+        {"caller.trustDomain == 'x'", "domain=x"},
+        {"true", "true"},
+        {"false", "false"},
+        {"!true || lane == 'proxy'", "lane=proxy"},
+        {"true || lane == 'proxy'", "true | lane=proxy"},
+        {"false && lane == 'proxy'", "false"},
+        {" \n\tlane\n==\t'proxy' ", "lane=proxy"},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        auto_buf struct buf got = BUF_MAX(4096);
+        struct cp_cel_fault fault = {0};
+        const char *text = NULL;
+        normal(cases[i].text, &got, &fault);
+        assert_true(err_ok(buf_cstr(&got, &text)));
+        if (fault.message != NULL) {
+            fail_msg("%s: %s at %zu", cases[i].text, fault.message, fault.at);
+        }
+        assert_string_equal(text, cases[i].normal);
+    }
+}
+
+static void says_what_is_wrong_and_where(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text;
+        size_t at;
+    } cases[] = {
+        {"", 0},
+        {"   ", 3},
+        {"lane", 4},
+        {"lane = 'proxy'", 5},
+        {"lane == proxy", 8},
+        {"lane == 'operater'", 8},
+        {"lane == 'proxy", 8},
+        {"lane == 'pr\\oxy'", 11},
+        {"lane == 'proxy' &", 16},
+        {"lane == 'proxy' && ", 19},
+        {"lane == 'proxy' lane", 16},
+        {"lane == 'proxy')", 15},
+        {"(lane == 'proxy'", 16},
+        {"caller == 'a'", 7},
+        {"caller.nobody == 'a'", 0},
+        {"caller.id < 'a'", 10},
+        {"caller.id.size() == 3", 10},
+        {"caller.id.startsWith 'a'", 21},
+        {"caller.id.startsWith('a'", 24},
+        {"caller.id.startsWith('')", 21},
+        {"caller.id.contains('a?')", 19},
+        {"caller.traits == 'a'", 0},
+        {"request.headers['X-A'] == 'a'", 16},
+        {"request.headers['x-a' == 'a'", 22},
+        {"request.headers['cookie'] == 'a'", 29},
+        {"'a' in caller.id", 7},
+        {"'a' in ['a']", 7},
+        {"'a' == 'b'", 7},
+        {"caller.id in ['a' 'b']", 18},
+        {"caller.id in caller.traits", 13},
+        {"caller.service == 'a/b'", 18},
+        {"caller.id == 'a\001'", 15},
+        {"1 == 2", 0},
+        {"caller.id == 'a' ? true : false", 17},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        auto_buf struct buf got = BUF_MAX(4096);
+        struct cp_cel_fault fault = {0};
+        normal(cases[i].text, &got, &fault);
+        if (fault.message == NULL || fault.at != cases[i].at) {
+            fail_msg("%s: \"%s\" at %zu, not at %zu", cases[i].text,
+                     fault.message == NULL ? "" : fault.message, fault.at, cases[i].at);
+        }
+        assert_int_equal(fault.secret, i == 24);
+        assert_false(fault.too_large);
+    }
+}
+
+/* 'count' times 'piece' between a front and an end. */
+static void repeat(struct buf *out, const char *front, const char *piece, int count,
+                   const char *end)
+{
+    buf_clear(out);
+    ADD(out, "%s", front);
+    for (int i = 0; i < count; i++) {
+        ADD(out, "%s", piece);
+    }
+    ADD(out, "%s", end);
+}
+
+static void fits(struct buf *text, bool wanted)
+{
+    auto_buf struct buf got = BUF_MAX(1 << 20);
+    struct cp_cel_fault fault = {0};
+    const char *cstr = NULL;
+    assert_true(err_ok(buf_cstr(text, &cstr)));
+    normal(cstr, &got, &fault);
+    assert_int_equal(fault.message == NULL, wanted);
+    assert_int_equal(fault.too_large, !wanted);
+}
+
+static void is_bounded(void **state)
+{
+    (void)state;
+    auto_buf struct buf text = BUF_MAX(1 << 20);
+    repeat(&text, "true", " ", CP_CEL_BYTES_MAX - 4, "");
+    fits(&text, true);
+    repeat(&text, "true", " ", CP_CEL_BYTES_MAX - 3, "");
+    fits(&text, false);
+    repeat(&text, "", "(", CP_CEL_DEPTH_MAX - 1, "true");
+    for (int i = 0; i < CP_CEL_DEPTH_MAX - 1; i++) {
+        ADD(&text, ")");
+    }
+    fits(&text, true);
+    repeat(&text, "", "(", CP_CEL_DEPTH_MAX, "true");
+    fits(&text, false);
+    repeat(&text, "caller.id == '", "a", CP_CEL_TEXT_MAX, "'");
+    fits(&text, true);
+    repeat(&text, "caller.id == '", "a", CP_CEL_TEXT_MAX + 1, "'");
+    fits(&text, false);
+    repeat(&text, "caller.id in ['a'", ",'a'", CP_CEL_LIST_MAX - 1, "]");
+    fits(&text, true);
+    repeat(&text, "caller.id in ['a'", ",'a'", CP_CEL_LIST_MAX, "]");
+    fits(&text, false);
+    repeat(&text, "lane=='proxy'", "||lane=='proxy'", CP_CEL_ANY_MAX - 1, "");
+    fits(&text, true);
+    repeat(&text, "lane=='proxy'", "||lane=='proxy'", CP_CEL_ANY_MAX, "");
+    fits(&text, false);
+    repeat(&text, "lane=='proxy'", "&&lane=='proxy'", CP_CEL_ALL_MAX - 1, "");
+    fits(&text, true);
+    repeat(&text, "lane=='proxy'", "&&lane=='proxy'", CP_CEL_ALL_MAX, "");
+    fits(&text, false);
+    repeat(&text, "true", "&&(true||false)", 100, ""); /* nodes, before the normal form. */
+    fits(&text, false);
+}
+
+int main(void)
+{
+    ids_init();
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(has_a_normal_form),
+        cmocka_unit_test(says_what_is_wrong_and_where),
+        cmocka_unit_test(is_bounded),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
