@@ -374,10 +374,10 @@ static uint64_t slots_of(const struct dag_clause *clause)
     return slots;
 }
 
-/* Where to part: between clauses that ask about other slots, if that is near the middle. */
+/* Where to part: between clauses that ask about other slots, as near to the middle as can be. */
 static size_t parting(const struct sorted *clauses, size_t count)
 {
-    for (size_t by = 0; by < count / 4; by++) {
+    for (size_t by = 0; by < count / 2; by++) {
         size_t low = count / 2 - by;
         size_t high = count / 2 + by;
         if (clauses[low].slots != clauses[low - 1].slots) {
@@ -402,8 +402,8 @@ static MUST_CHECK struct err add_root(struct dag_making *m, enum dag_use use, ui
 }
 
 /*
- * The graphs of these clauses: one, or those of either part of them. Recursion ends: a part has at
- * most three quarters of the clauses.
+ * The graphs of these clauses: one, or those of either part of them. Recursion ends: a part has a
+ * clause less at least, and half of them once all ask about the same slots.
  */
 static struct err make_roots(struct dag_making *m, enum dag_use use, const struct sorted *clauses,
                              size_t count)

@@ -111,13 +111,15 @@ static uint32_t find_edge(const struct dp_policy_target *t, const struct policy_
                           struct slice value)
 {
     const struct policy_edge *edges = &t->edges[node->first_edge];
-    for (uint64_t at = map_hash(value);; at++) { /* ends: half of the places are free. */
-        uint32_t place = t->places[node->first_place + (at & node->place_mask)];
+    uint64_t hash = map_hash(value);
+    for (uint64_t at = hash;; at++) { /* ends: half of the places are free. */
+        uint64_t place = t->places[node->first_place + (at & node->place_mask)];
         if (place == 0) {
             return node->otherwise;
         }
-        if (slice_eq(edges[place - 1].value, value)) {
-            return edges[place - 1].to;
+        const struct policy_edge *edge = &edges[(uint32_t)place - 1];
+        if (place >> 32 == hash >> 32 && slice_eq(edge->value, value)) {
+            return edge->to;
         }
     }
 }

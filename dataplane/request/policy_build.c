@@ -206,11 +206,12 @@ static size_t place_count(const part_node *node)
 static void fill_places(struct dp_policy_target *t, const struct policy_node *node)
 {
     for (uint32_t i = 0; i < node->edge_count; i++) {
-        uint64_t at = map_hash(t->edges[node->first_edge + i].value);
+        uint64_t hash = map_hash(t->edges[node->first_edge + i].value);
+        uint64_t at = hash;
         while (t->places[node->first_place + (at & node->place_mask)] != 0) {
             at++;
         }
-        t->places[node->first_place + (at & node->place_mask)] = i + 1;
+        t->places[node->first_place + (at & node->place_mask)] = hash >> 32 << 32 | (i + 1);
     }
 }
 

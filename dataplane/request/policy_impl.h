@@ -61,7 +61,8 @@ struct dp_policy_target {
     struct policy_node *nodes;
     struct policy_edge *edges;
     struct dp_verdict *verdicts;
-    uint32_t *places;     /* 1 + an edge, by hash of its value; 0: free. */
+    /* By hash of an edge's value: its upper half, and 1 + the edge; 0: free. */
+    uint64_t *places;
     uint32_t *references; /* of all roots. */
     struct policy_span *spans;
     struct policy_schedule *schedules;
