@@ -20,7 +20,7 @@ static const struct unit rates[] = {
 
 /* Of a quota: the window. */
 static const struct unit quotas[] = {
-    {"/hour", CP_WINDOW_HOUR}, {"/day", CP_WINDOW_DAY}, {"/month", CP_WINDOW_MONTH}, {NULL, 0}};
+    {"/hour", CP_QUOTA_HOUR}, {"/day", CP_QUOTA_DAY}, {"/month", CP_QUOTA_MONTH}, {NULL, 0}};
 
 static const struct unit *units_of(enum cp_type type)
 {

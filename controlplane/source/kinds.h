@@ -21,7 +21,7 @@ enum cp_type {
     CP_TYPE_DURATION, /* uint64_t, ms. */
     CP_TYPE_SIZE,     /* uint64_t, bytes. */
     CP_TYPE_RATE,     /* uint64_t, ns of one. */
-    CP_TYPE_QUOTA,    /* uint64_t, enum cp_window above bit CP_QUOTA_BITS, the count below. */
+    CP_TYPE_QUOTA,    /* uint64_t, enum cp_quota_unit above bit CP_QUOTA_BITS, the count below. */
     CP_TYPE_CHOICE,   /* uint64_t: index into 'choices'. */
     CP_TYPE_FLAGS,    /* uint64_t: bits of 'choices'; a list. */
     CP_TYPE_REF,      /* struct cp_ref. */

@@ -445,7 +445,7 @@ struct cp_policy {
 
 enum cp_by { CP_BY_CALLER, CP_BY_TENANT, CP_BY_METHOD, CP_BY_SERVICE };
 
-enum cp_window { CP_WINDOW_NONE, CP_WINDOW_HOUR, CP_WINDOW_DAY, CP_WINDOW_MONTH };
+enum cp_quota_unit { CP_QUOTA_NONE, CP_QUOTA_HOUR, CP_QUOTA_DAY, CP_QUOTA_MONTH };
 
 /* A quota is one number in the table of kinds: its window, and its count below that. */
 enum { CP_QUOTA_BITS = 44 };
