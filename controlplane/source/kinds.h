@@ -80,7 +80,7 @@ enum cp_type {
     X(KEYS_URI, 1024, "^https?://[!$-~]+$",                                                        \
       "an https URL without user and fragment, or http of 127.0.0.1, [::1] or localhost")          \
     X(KEY_SET, 262144, "^[ \n\r\t]*[{]", "a JSON Web Key Set as text: {\"keys\": […]}")            \
-    X(PEM, 262144, "^-----BEGIN CERTIFICATE-----", "certificates in PEM, the first one at once")\
+    X(PEM, 262144, "^-----BEGIN CERTIFICATE-----", "certificates in PEM, the first one at once")   \
     X(CONDITION, 4096, "^[^\r]+$", "a condition: caller.tenant == 'acme' && lane == 'operator'")   \
     X(CLOCK, 5, "^(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)$", "a time of day: 09:00, up to 24:00")    \
     X(OFFSET, 6, "^(Z|[+-](0[0-9]|1[0-4]):[0-5][0-9])$", "an offset from UTC: Z, +01:00, -05:30")  \

@@ -113,8 +113,8 @@ struct cp_environment {
     struct cp_texts trust_domains; /* beside that one. */
     struct cp_trust_bundles trust_bundles;
     uint64_t partitions;
-    uint64_t freshness_max_ms; /* 0: none. */
-    uint64_t queue_delay_ms;   /* 0: no load is shed. */
+    uint64_t freshness_max_ms;   /* 0: none. */
+    uint64_t queue_delay_ms;     /* 0: no load is shed. */
     uint64_t guard_miss_percent; /* 0: not looked at; so the next. */
     uint64_t guard_decision_us;
     uint64_t guard_hold_ms;

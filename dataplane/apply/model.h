@@ -201,11 +201,11 @@ struct dp_sla {
 
 /* How a method is tried more than once: gRPC A6. */
 struct dp_method_policy {
-    struct slice name; /* "/package.Service/Method", or a glob. */
-    bool idempotent;   /* else only calls with an idempotency-key are made again. */
-    bool hedged;       /* the next attempt does not wait for the end of the one before. */
-    uint32_t attempts; /* in all; 2 to DP_ATTEMPTS_MAX. */
-    uint32_t codes;    /* bits 1 << status: retryable ones, or of hedging those not fatal. */
+    struct slice name;       /* "/package.Service/Method", or a glob. */
+    bool idempotent;         /* else only calls with an idempotency-key are made again. */
+    bool hedged;             /* the next attempt does not wait for the end of the one before. */
+    uint32_t attempts;       /* in all; 2 to DP_ATTEMPTS_MAX. */
+    uint32_t codes;          /* bits 1 << status: retryable ones, or of hedging those not fatal. */
     uint32_t try_timeout_ms; /* zero: none. */
     uint32_t backoff_ms;     /* of retries: never zero. */
     uint32_t backoff_max_ms;

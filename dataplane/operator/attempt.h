@@ -29,7 +29,7 @@ struct op_attempt {
     struct op_endpoint *endpoint; /* that is tried; held while 'asked'. */
     struct op_wait wait;
     uint64_t asked_ns;
-    uint64_t first_ns; /* from then to the head of its answer; zero: there is none yet. */
+    uint64_t first_ns;      /* from then to the head of its answer; zero: there is none yet. */
     size_t sent;            /* bytes of what the call keeps that left towards the upstream. */
     uint32_t number;        /* attempts of the call before this one. */
     enum op_end end;        /* how it ended, as far as is known. */

@@ -52,7 +52,8 @@ MUST_CHECK struct err dp_quota_start(struct dp_quota *quota);
  */
 void dp_quota_leave(struct dp_quota *quota);
 
-/* Ends the thread, writes all unless it was left, and frees; only when nobody counts any more. Accepts NULL. */
+/* Ends the thread, writes all unless it was left, and frees; only when nobody counts any more.
+ * Accepts NULL. */
 void dp_quota_close(struct dp_quota *quota);
 
 struct dp_cells *dp_quota_cells(struct dp_quota *quota);

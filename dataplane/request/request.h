@@ -32,8 +32,8 @@
 #include "dataplane/request/limit.h"
 #include "dataplane/request/overload.h"
 #include "dataplane/request/policy.h"
-#include "dataplane/request/token.h"
 #include "dataplane/request/refusals.h"
+#include "dataplane/request/token.h"
 
 struct buf;
 struct dp_access_log;
@@ -148,7 +148,8 @@ struct dp_request {
 
     struct dp_verdict verdict; /* of step authorize. */
     uint64_t retry_ns;  /* RATE_LIMITED, OVERLOADED: when the next one may pass; 0: unknown. */
-    struct slice limit; /* RATE_LIMITED, LIMIT_KEY_MISSING: which limit; "tokens": of wrong or unknown ones. */
+    struct slice limit; /* RATE_LIMITED, LIMIT_KEY_MISSING: which limit; "tokens": of wrong or
+                           unknown ones. */
     struct dp_limit_held held; /* of what limits say may be in flight. */
     struct slice sentence;     /* what the refusal says; empty: the text of its code. */
     struct err err;            /* why it failed; E_OK so far. */

@@ -13,8 +13,8 @@
 #include "dataplane/runtime/health.h"
 #include "dataplane/runtime/input.h"
 #include "dataplane/runtime/port.h"
-#include "dataplane/runtime/web_h2.h"
 #include "dataplane/runtime/reflection.h"
+#include "dataplane/runtime/web_h2.h"
 #include "dataplane/runtime/worker.h"
 
 /* ---- what an exchange is ---- */

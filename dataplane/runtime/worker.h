@@ -97,13 +97,13 @@ struct dp_worker {
     struct dp_peers peers;
     struct dp_health_watch *watches; /* open calls of grpc.health.v1. */
     size_t watch_count;
-    struct net_hook tell;                     /* queued by an adopted model: config->adopted(). */
-    struct h2_counters counted;               /* what was added to the metrics so far. */
-    uint64_t rests_counted;                   /* of all listeners, likewise. */
-    uint64_t floods_counted[NET_FLOOD_COUNT]; /* of the loop, likewise. */
+    struct net_hook tell;                       /* queued by an adopted model: config->adopted(). */
+    struct h2_counters counted;                 /* what was added to the metrics so far. */
+    uint64_t rests_counted;                     /* of all listeners, likewise. */
+    uint64_t floods_counted[NET_FLOOD_COUNT];   /* of the loop, likewise. */
     uint64_t trips_counted[DP_GUARD_WHY_COUNT]; /* of the policy's kill switch, likewise. */
-    bool guard_thrown;          /* when it was looked at last. */
-    struct net_timer tick;                    /* hands over access-log lines, sets gauges. */
+    bool guard_thrown;                          /* when it was looked at last. */
+    struct net_timer tick;                      /* hands over access-log lines, sets gauges. */
     struct net_task drain_task;
     struct net_task abort_task;
     struct net_task close_task; /* posted by the abort. */
