@@ -405,20 +405,18 @@ static MUST_CHECK struct err make_clause(struct targeting *t, uint32_t index,
     return finish_clause(&b, clause);
 }
 
-/* The clauses of one rule: one for each of its callers and each alternative. */
-static MUST_CHECK struct err make_rule_clauses(struct targeting *t, uint32_t index)
+/* The clauses of one alternative of a rule's condition: one for each of its callers. */
+static MUST_CHECK struct err make_caller_clauses(struct targeting *t, uint32_t index,
+                                                 const struct cp_cel_all *condition)
 {
-    const struct ruling *ruling = &t->rulings[index];
-    const struct cp_callers *callers = &ruling->rule->callers;
-    for (size_t k = 0; k < ruling->cel.count; k++) {
-        if (callers->count == 0) {
-            TRY(make_clause(t, index, /* caller= */ NULL, &ruling->cel.any[k]));
-        }
-        for (size_t i = 0; i < callers->count; i++) {
-            const struct cp_ref *service = &callers->items[i].service;
-            if (service->text.size == 0 || service->to != NULL) { /* else it was refused */
-                TRY(make_clause(t, index, &callers->items[i], &ruling->cel.any[k]));
-            }
+    const struct cp_callers *callers = &t->rulings[index].rule->callers;
+    if (callers->count == 0) {
+        return make_clause(t, index, /* caller= */ NULL, condition);
+    }
+    for (size_t i = 0; i < callers->count; i++) {
+        const struct cp_ref *service = &callers->items[i].service;
+        if (service->text.size == 0 || service->to != NULL) { /* else it was refused */
+            TRY(make_clause(t, index, &callers->items[i], condition));
         }
     }
     return OK;
@@ -435,7 +433,10 @@ struct err cp_make_clauses(struct targeting *t)
 {
     t->clause_count = 0;
     for (size_t i = 0; i < t->count; i++) {
-        TRY(make_rule_clauses(t, (uint32_t)i));
+        const struct cp_cel *cel = &t->rulings[i].cel;
+        for (size_t k = 0; k < cel->count; k++) {
+            TRY(make_caller_clauses(t, (uint32_t)i, &cel->any[k]));
+        }
     }
     return OK;
 }

@@ -471,16 +471,24 @@ static MUST_CHECK struct err number_term(struct dag_making *m, struct map *numbe
     return OK;
 }
 
+static MUST_CHECK struct err number_clause(struct dag_making *m, struct map *numbers,
+                                           const struct dag_clause *clause)
+{
+    for (size_t k = 0; k < clause->condition_count; k++) {
+        struct dag_condition *condition = &clause->conditions[k];
+        for (size_t t = 0; t < condition->term_count; t++) {
+            TRY(number_term(m, numbers, condition->slot, &condition->terms[t]));
+        }
+    }
+    return OK;
+}
+
 static MUST_CHECK struct err number_globs(struct dag_making *m, struct map *numbers,
                                           size_t clause_count, bool deny)
 {
     for (size_t i = 0; i < clause_count; i++) {
-        const struct dag_clause *clause = &m->clauses[i];
-        for (size_t k = 0; clause->deny == deny && k < clause->condition_count; k++) {
-            struct dag_condition *condition = &clause->conditions[k];
-            for (size_t t = 0; t < condition->term_count; t++) {
-                TRY(number_term(m, numbers, condition->slot, &condition->terms[t]));
-            }
+        if (m->clauses[i].deny == deny) {
+            TRY(number_clause(m, numbers, &m->clauses[i]));
         }
     }
     return OK;

@@ -537,6 +537,7 @@ static struct err make_globs(struct dag_making *m, uint32_t slot, struct dag_mar
 
 /* The marks of a state by the exact values that they name. */
 struct branching {
+    const struct dag_marks *alive;
     struct naming *namings;
     size_t naming_count;
     struct places open; /* marks that may hold for a value that they do not name. */
@@ -591,9 +592,8 @@ static MUST_CHECK struct err name_by_value(struct dag_making *m, uint32_t slot,
 
 /* Where the value of 'count' equal namings leads. */
 static MUST_CHECK struct err make_edge(struct dag_making *m, uint32_t slot,
-                                       const struct dag_marks *alive, const struct branching *b,
-                                       const struct naming *namings, size_t count,
-                                       struct dag_edge *out)
+                                       const struct branching *b, const struct naming *namings,
+                                       size_t count, struct dag_edge *out)
 {
     struct dag_marks next = {0};
     struct places named = {0};
@@ -603,7 +603,7 @@ static MUST_CHECK struct err make_edge(struct dag_making *m, uint32_t slot,
             named.items[named.count++] = namings[i].place;
         }
     }
-    TRY(pick(m, alive, &b->open, &named, &next));
+    TRY(pick(m, b->alive, &b->open, &named, &next));
     TRY(judge_value(m, slot, namings[0].value, &next));
     out->value = namings[0].value;
     return dag_make_state(m, slot + 1, next, &out->to);
@@ -631,7 +631,7 @@ static MUST_CHECK struct err make_otherwise(struct dag_making *m, uint32_t slot,
 static MUST_CHECK struct err make_switch(struct dag_making *m, uint32_t slot, bool present,
                                          const struct dag_marks *alive, uint32_t *out)
 {
-    struct branching b = {0};
+    struct branching b = {.alive = alive};
     struct dag_node node = {.slot = slot};
     TRY(name_by_value(m, slot, alive, &b));
     TRY(arena_calloc(&m->scratch, b.naming_count + 1, sizeof(struct dag_edge),
@@ -640,8 +640,7 @@ static MUST_CHECK struct err make_switch(struct dag_making *m, uint32_t slot, bo
         while (end < b.naming_count && slice_eq(b.namings[end].value, b.namings[first].value)) {
             end++;
         }
-        TRY(make_edge(m, slot, alive, &b, b.namings + first, end - first,
-                      &node.edges[node.edge_count]));
+        TRY(make_edge(m, slot, &b, b.namings + first, end - first, &node.edges[node.edge_count]));
         node.edge_count++;
     }
     TRY(make_otherwise(m, slot, present, alive, &b, &node.otherwise));

@@ -70,6 +70,18 @@ static bool is_word(uint8_t c)
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
 }
 
+/* The character behind a backslash. */
+static bool read_escape(struct parsing *p, uint8_t *out)
+{
+    uint8_t c = p->at < p->text.size ? p->text.ptr[p->at] : 0;
+    if (c != '\\' && c != '\'' && c != '"') {
+        return fault_at(p, p->at - 1, "an escape that is not taken", "\\\\, \\' or \\\"");
+    }
+    p->at++;
+    *out = c;
+    return true;
+}
+
 /* The text between two quotes, without its escapes. False: it does not end, or escapes wrongly. */
 static bool read_text(struct parsing *p, uint8_t quote)
 {
@@ -80,12 +92,8 @@ static bool read_text(struct parsing *p, uint8_t quote)
     }
     while (p->at < p->text.size && p->text.ptr[p->at] != quote) {
         uint8_t c = p->text.ptr[p->at++];
-        if (c == '\\') {
-            c = p->at < p->text.size ? p->text.ptr[p->at++] : 0;
-            if (c != '\\' && c != '\'' && c != '"') {
-                return fault_at(p, p->at - (c == 0 ? 1 : 2), "an escape that is not taken",
-                                "\\\\, \\' or \\\"");
-            }
+        if (c == '\\' && !read_escape(p, &c)) {
+            return false;
         }
         if (c < 0x20 || c == 0x7f) {
             return fault_at(p, p->at - 1, "a control character in a text", /* expected= */ NULL);

@@ -251,27 +251,37 @@ static int leaf_value(const struct plain_node *node, const struct plain_request 
 }
 
 /* As CEL: "and" is false when either side is, "or" true when either is; else an error goes on. */
+static int and_value(int left, int right)
+{
+    return left == 0 || right == 0 ? 0 : left < 0 || right < 0 ? -1 : 1;
+}
+
+static int or_value(int left, int right)
+{
+    return left == 1 || right == 1 ? 1 : left < 0 || right < 0 ? -1 : 0;
+}
+
+static int node_value(const struct plain_node *node, const int *values,
+                      const struct plain_request *q)
+{
+    switch (node->op) {
+    case PLAIN_LEAF:
+        return leaf_value(node, q);
+    case PLAIN_AND:
+        return and_value(values[node->left], values[node->right]);
+    case PLAIN_OR:
+        return or_value(values[node->left], values[node->right]);
+    case PLAIN_NOT:
+        return values[node->left] < 0 ? -1 : !values[node->left];
+    }
+    return -1;
+}
+
 int plain_condition_value(const struct plain_condition *c, const struct plain_request *q)
 {
     int values[PLAIN_NODES];
     for (int i = 0; i < c->count; i++) {
-        const struct plain_node *node = &c->nodes[i];
-        int left = node->op == PLAIN_LEAF ? 0 : values[node->left];
-        int right = node->op == PLAIN_AND || node->op == PLAIN_OR ? values[node->right] : 0;
-        switch (node->op) {
-        case PLAIN_LEAF:
-            values[i] = leaf_value(node, q);
-            break;
-        case PLAIN_AND:
-            values[i] = left == 0 || right == 0 ? 0 : left < 0 || right < 0 ? -1 : 1;
-            break;
-        case PLAIN_OR:
-            values[i] = left == 1 || right == 1 ? 1 : left < 0 || right < 0 ? -1 : 0;
-            break;
-        case PLAIN_NOT:
-            values[i] = left < 0 ? -1 : !left;
-            break;
-        }
+        values[i] = node_value(&c->nodes[i], values, q);
     }
     return values[c->count - 1];
 }

@@ -130,14 +130,14 @@ void plain_seed(uint64_t seed);
 uint64_t plain_random(void);
 int plain_below(int count);
 bool plain_chance(int percent);
-void plain_random_rule(const struct plain_world *world, int index, struct plain_rule *out);
-void plain_random_request(const struct plain_world *world, struct plain_request *out);
+void plain_random_rule(const struct plain_world *world, int index, struct plain_rule *r);
+void plain_random_request(const struct plain_world *world, struct plain_request *q);
 /* A time around which windows and instants lie. */
 int64_t plain_random_time(void);
 
 /* ---- condition.c ---- */
 
-void plain_random_condition(const struct plain_world *world, struct plain_condition *out);
+void plain_random_condition(const struct plain_world *world, struct plain_condition *c);
 void plain_condition_text(const struct plain_condition *c, struct buf *out);
 /* 1 true, 0 false, -1 an error. */
 int plain_condition_value(const struct plain_condition *c, const struct plain_request *q);
