@@ -2,9 +2,7 @@
 #include "controlplane/source/kinds.h"
 
 #include "common/base/check.h"
-
-#define COUNT_OF(array) (sizeof(array) / sizeof((array)[0]))
-#define SHAPE(rows, type) .fields = (rows), .field_count = COUNT_OF(rows), .size = sizeof(type)
+#include "controlplane/source/kinds_impl.h"
 
 static const struct cp_form_row form_rows[CP_FORM_COUNT] = {
 #define X(name, longest, pattern, text) [CP_FORM_##name] = {longest, pattern, text},
@@ -166,543 +164,6 @@ static const struct cp_field environment_fields[] = {
      .shape = &guardrail_shape,
      .flat = true,
      .help = "What keeps the nodes themselves safe."},
-};
-
-/* ---- Service ---- */
-
-static const struct cp_field locality_fields[] = {
-    {.name = "region",
-     .type = CP_TYPE_TEXT,
-     .form = CP_FORM_NAME,
-     .required = true,
-     .offset = offsetof(struct cp_locality, region),
-     .help = "As in the label region of nodes' certificates."},
-    {.name = "zone",
-     .type = CP_TYPE_TEXT,
-     .form = CP_FORM_NAME,
-     .offset = offsetof(struct cp_locality, zone),
-     .help = "As in their label zone."},
-};
-static const struct cp_shape locality_shape = {SHAPE(locality_fields, struct cp_locality)};
-
-static const struct cp_field endpoint_fields[] = {
-    {.name = "address",
-     .type = CP_TYPE_TEXT,
-     .form = CP_FORM_ADDRESS,
-     .required = true,
-     .offset = offsetof(struct cp_endpoint, address),
-     .help = "IP address or host name."},
-    {.name = "port",
-     .type = CP_TYPE_COUNT,
-     .required = true,
-     .min = 1,
-     .max = 65535,
-     .offset = offsetof(struct cp_endpoint, port),
-     .help = "TCP port."},
-    {.name = "weight",
-     .type = CP_TYPE_COUNT,
-     .dflt = "1",
-     .min = 1,
-     .max = 1000000,
-     .offset = offsetof(struct cp_endpoint, weight),
-     .help = "Share of the calls, relative to the other endpoints."},
-    {.name = "locality",
-     .type = CP_TYPE_OBJECT,
-     .shape = &locality_shape,
-     .offset = offsetof(struct cp_endpoint, locality),
-     .help = "Where it is: a node calls endpoints of its own zone, then of its region, then the "
-             "others."},
-};
-static const struct cp_shape endpoint_shape = {SHAPE(endpoint_fields, struct cp_endpoint)};
-
-static const struct cp_field hash_by_fields[] = {
-    {.name = "header",
-     .type = CP_TYPE_TEXT,
-     .form = CP_FORM_HEADER,
-     .offset = offsetof(struct cp_hash_by, header),
-     .help = "The value of this header."},
-    {.name = "tenant",
-     .type = CP_TYPE_BOOL,
-     .min = 1,
-     .offset = offsetof(struct cp_hash_by, tenant),
-     .help = "true: the caller's tenant."},
-};
-static const struct cp_shape hash_by_shape = {SHAPE(hash_by_fields, struct cp_hash_by),
-                                              .one_of = "header|tenant"};
-
-static const struct cp_field balance_fields[] = {
-    {.name = "policy",
-     .type = CP_TYPE_CHOICE,
-     .choices = "roundRobin|leastRequest|pickFirst|ringHash|rendezvous|peakEwma",
-     .dflt = "roundRobin",
-     .offset = offsetof(struct cp_balance, policy),
-     .help = "Which endpoint a call goes to. leastRequest and peakEwma take the better of two that "
-             "are drawn by weight: fewer calls under way, or those times the latency. pickFirst: "
-             "the heaviest that is well."},
-    {.name = "hashBy",
-     .type = CP_TYPE_OBJECT,
-     .shape = &hash_by_shape,
-     .offset = offsetof(struct cp_balance, hash_by),
-     .help = "Of ringHash and rendezvous: calls that have this in common go to one endpoint. A "
-             "call that lacks it is drawn by weight."},
-    {.name = "slowStart",
-     .type = CP_TYPE_DURATION,
-     .min = 100,
-     .max = 3600000,
-     .offset = offsetof(struct cp_balance, slow_start_ms),
-     .help = "An endpoint that comes, or comes back, has a tenth of its share at first, and all of "
-             "it after this time. Without it: at once."},
-    {.name = "panicThreshold",
-     .type = CP_TYPE_COUNT,
-     .dflt = "50",
-     .max = 100,
-     .offset = offsetof(struct cp_balance, panic_percent),
-     .help = "Percent: when fewer of the endpoints are well all are called. 0: never."},
-};
-static const struct cp_shape balance_shape = {SHAPE(balance_fields, struct cp_balance)};
-
-#define GRPC_FAILURES                                                                              \
-    "CANCELLED|UNKNOWN|INVALID_ARGUMENT|DEADLINE_EXCEEDED|NOT_FOUND|ALREADY_EXISTS|"               \
-    "PERMISSION_DENIED|RESOURCE_EXHAUSTED|FAILED_PRECONDITION|ABORTED|OUT_OF_RANGE|"               \
-    "UNIMPLEMENTED|INTERNAL|UNAVAILABLE|DATA_LOSS|UNAUTHENTICATED"
-
-static const struct cp_field outlier_fields[] = {
-    {.name = "consecutiveFailures",
-     .type = CP_TYPE_COUNT,
-     .dflt = "5",
-     .min = 1,
-     .max = 100000,
-     .offset = offsetof(struct cp_outlier_detection, consecutive_failures),
-     .help =
-         "So many failures in a row eject an endpoint. Each worker of a node counts by itself."},
-    {.name = "statuses",
-     .type = CP_TYPE_FLAGS,
-     .choices = GRPC_FAILURES,
-     .min = 1,
-     .offset = offsetof(struct cp_outlier_detection, statuses),
-     .help =
-         "grpc-status that is a failure, in the trailers, too. Without it: UNKNOWN, "
-         "DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE and DATA_LOSS. A call that is reset always is "
-         "one; what is not answered in time counts as DEADLINE_EXCEEDED."},
-    {.name = "interval",
-     .type = CP_TYPE_DURATION,
-     .dflt = "10s",
-     .min = 100,
-     .max = 3600000,
-     .offset = offsetof(struct cp_outlier_detection, interval_ms),
-     .help = "How often success rates are judged."},
-    {.name = "baseEjectionTime",
-     .type = CP_TYPE_DURATION,
-     .dflt = "30s",
-     .min = 100,
-     .max = 3600000,
-     .offset = offsetof(struct cp_outlier_detection, base_ejection_ms),
-     .help = "For how long an endpoint is ejected, times the times that it was, and up to a tenth "
-             "more."},
-    {.name = "maxEjectionTime",
-     .type = CP_TYPE_DURATION,
-     .dflt = "300s",
-     .min = 100,
-     .max = 86400000,
-     .offset = offsetof(struct cp_outlier_detection, max_ejection_ms),
-     .place = offsetof(struct cp_outlier_detection, max_ejection_at),
-     .help = "And never for longer."},
-    {.name = "maxEjectionPercent",
-     .type = CP_TYPE_COUNT,
-     .dflt = "10",
-     .min = 1,
-     .max = 100,
-     .offset = offsetof(struct cp_outlier_detection, max_ejection_percent),
-     .help = "Of the endpoints no more are ejected at once; of several, one always may be."},
-    {.name = "successRateMinimumHosts",
-     .type = CP_TYPE_COUNT,
-     .dflt = "5",
-     .max = 10000,
-     .offset = offsetof(struct cp_outlier_detection, success_rate_hosts),
-     .help = "Success rates are judged when so many endpoints had enough calls. 0: never."},
-    {.name = "successRateRequestVolume",
-     .type = CP_TYPE_COUNT,
-     .dflt = "100",
-     .min = 1,
-     .max = 1000000,
-     .offset = offsetof(struct cp_outlier_detection, success_rate_requests),
-     .help = "Enough calls of an endpoint, in an interval and a worker."},
-    {.name = "successRateStdevFactor",
-     .type = CP_TYPE_COUNT,
-     .dflt = "1900",
-     .min = 1,
-     .max = 1000000,
-     .offset = offsetof(struct cp_outlier_detection, success_rate_stdev_milli),
-     .help = "Thousandths: an endpoint whose success rate is so many standard deviations below the "
-             "mean is ejected."},
-};
-static const struct cp_shape outlier_shape = {SHAPE(outlier_fields, struct cp_outlier_detection)};
-
-static const struct cp_field breaker_fields[] = {
-    {.name = "maxRequests",
-     .type = CP_TYPE_COUNT,
-     .min = 1,
-     .max = 1000000,
-     .offset = offsetof(struct cp_circuit_breakers, requests),
-     .help = "Calls under way. Without it: no bound."},
-    {.name = "maxPendingRequests",
-     .type = CP_TYPE_COUNT,
-     .min = 1,
-     .max = 1000000,
-     .offset = offsetof(struct cp_circuit_breakers, pending),
-     .help = "Calls that wait for a connection. Without it: upstream-pending for each endpoint."},
-    {.name = "maxConnections",
-     .type = CP_TYPE_COUNT,
-     .min = 1,
-     .max = 4096,
-     .offset = offsetof(struct cp_circuit_breakers, connections),
-     .help = "Connections to one endpoint. Without it: upstream-connections for each worker."},
-};
-static const struct cp_shape breaker_shape = {SHAPE(breaker_fields, struct cp_circuit_breakers),
-                                              .required =
-                                                  "maxRequests|maxPendingRequests|maxConnections"};
-
-static const struct cp_field health_grpc_fields[] = {
-    {.name = "service",
-     .type = CP_TYPE_TEXT,
-     .form = CP_FORM_PROTO_NAME,
-     .offset = offsetof(struct cp_health_grpc, service),
-     .help = "Which service is asked for. Without it: the server as a whole."},
-};
-static const struct cp_shape health_grpc_shape = {SHAPE(health_grpc_fields, struct cp_health_grpc)};
-
-static const struct cp_field health_http_fields[] = {
-    {.name = "path",
-     .type = CP_TYPE_TEXT,
-     .form = CP_FORM_PATH,
-     .dflt = "/",
-     .offset = offsetof(struct cp_health_http, path),
-     .help = "What is fetched, over HTTP/2, as calls are made; 2xx is well."},
-};
-static const struct cp_shape health_http_shape = {SHAPE(health_http_fields, struct cp_health_http)};
-
-static const struct cp_field health_check_fields[] = {
-    {.name = "grpc",
-     .type = CP_TYPE_OBJECT,
-     .shape = &health_grpc_shape,
-     .offset = offsetof(struct cp_health_check, grpc),
-     .help = "grpc.health.v1: SERVING is well."},
-    {.name = "http",
-     .type = CP_TYPE_OBJECT,
-     .shape = &health_http_shape,
-     .offset = offsetof(struct cp_health_check, http),
-     .help = "A GET."},
-    {.name = "tcp",
-     .type = CP_TYPE_BOOL,
-     .min = 1,
-     .offset = offsetof(struct cp_health_check, tcp),
-     .help = "true: a connection, with the TLS of the profile, is enough."},
-    {.name = "interval",
-     .type = CP_TYPE_DURATION,
-     .dflt = "10s",
-     .min = 100,
-     .max = 300000,
-     .offset = offsetof(struct cp_health_check, interval_ms),
-     .help = "How often a node asks an endpoint, a tenth more or less; by one of its workers."},
-    {.name = "timeout",
-     .type = CP_TYPE_DURATION,
-     .dflt = "1s",
-     .min = 10,
-     .max = 60000,
-     .offset = offsetof(struct cp_health_check, timeout_ms),
-     .help = "An answer that takes longer is none."},
-    {.name = "healthyThreshold",
-     .type = CP_TYPE_COUNT,
-     .dflt = "2",
-     .min = 1,
-     .max = 60,
-     .offset = offsetof(struct cp_health_check, healthy_threshold),
-     .help = "So many good answers in a row until an endpoint that was not is well."},
-    {.name = "unhealthyThreshold",
-     .type = CP_TYPE_COUNT,
-     .dflt = "3",
-     .min = 1,
-     .max = 60,
-     .offset = offsetof(struct cp_health_check, unhealthy_threshold),
-     .help = "So many bad ones until it gets no calls."},
-};
-static const struct cp_shape health_check_shape = {
-    SHAPE(health_check_fields, struct cp_health_check), .one_of = "grpc|http|tcp"};
-
-static const struct cp_field sla_fields[] = {
-    {.name = "latency",
-     .type = CP_TYPE_DURATION,
-     .dflt = "3ms",
-     .min = 1,
-     .max = 3600000,
-     .offset = offsetof(struct cp_sla, latency_ms),
-     .help = "From the request to the head of its answer."},
-    {.name = "percentile",
-     .type = CP_TYPE_COUNT,
-     .dflt = "50",
-     .min = 1,
-     .max = 99,
-     .offset = offsetof(struct cp_sla, percentile),
-     .help = "So many percent of an endpoint's answers come within the latency."},
-    {.name = "interval",
-     .type = CP_TYPE_DURATION,
-     .dflt = "10s",
-     .min = 100,
-     .max = 3600000,
-     .offset = offsetof(struct cp_sla, interval_ms),
-     .help = "How often endpoints are judged. One that misses has half of its share from then on, "
-             "down to an eighth; one that holds, twice as much, up to all."},
-    {.name = "requestVolume",
-     .type = CP_TYPE_COUNT,
-     .dflt = "20",
-     .min = 1,
-     .max = 1000000,
-     .offset = offsetof(struct cp_sla, requests),
-     .help = "Answers that are enough to judge by, in a worker. One that has fewer for long is "
-             "given the benefit of the doubt."},
-};
-static const struct cp_shape sla_shape = {SHAPE(sla_fields, struct cp_sla)};
-
-static const struct cp_field retry_fields[] = {
-    {.name = "maxAttempts",
-     .type = CP_TYPE_COUNT,
-     .dflt = "3",
-     .min = 2,
-     .max = 1000,
-     .offset = offsetof(struct cp_retry, attempts),
-     .help = "Attempts in all, the first one counted. More than 5 count as 5."},
-    {.name = "perTryTimeout",
-     .type = CP_TYPE_DURATION,
-     .min = 1,
-     .max = 3600000,
-     .offset = offsetof(struct cp_retry, try_timeout_ms),
-     .help = "An attempt without a message or status for this long is given up, and made again. "
-             "Without it: an attempt may last as long as the call."},
-    {.name = "initialBackoff",
-     .type = CP_TYPE_DURATION,
-     .dflt = "25ms",
-     .min = 1,
-     .max = 60000,
-     .offset = offsetof(struct cp_retry, backoff_ms),
-     .help = "Pause before the first retry; each pause is off by up to a fifth, at random."},
-    {.name = "maxBackoff",
-     .type = CP_TYPE_DURATION,
-     .min = 1,
-     .max = 600000,
-     .offset = offsetof(struct cp_retry, backoff_max_ms),
-     .place = offsetof(struct cp_retry, backoff_max_at),
-     .help = "A longer pause is cut to this. Without it: ten times initialBackoff."},
-    {.name = "backoffMultiplier",
-     .type = CP_TYPE_COUNT,
-     .dflt = "2",
-     .min = 1,
-     .max = 100,
-     .offset = offsetof(struct cp_retry, multiplier),
-     .help = "Each pause is so many times the one before."},
-    {.name = "retryableStatusCodes",
-     .type = CP_TYPE_FLAGS,
-     .choices = GRPC_FAILURES,
-     .min = 1,
-     .offset = offsetof(struct cp_retry, codes),
-     .help = "Statuses of an attempt that is made again. Without it: UNAVAILABLE."},
-};
-static const struct cp_shape retry_shape = {SHAPE(retry_fields, struct cp_retry)};
-
-static const struct cp_field hedging_fields[] = {
-    {.name = "maxAttempts",
-     .type = CP_TYPE_COUNT,
-     .dflt = "2",
-     .min = 2,
-     .max = 1000,
-     .offset = offsetof(struct cp_hedging, attempts),
-     .help = "Attempts in all, the first one counted. More than 5 count as 5."},
-    {.name = "hedgingDelay",
-     .type = CP_TYPE_DURATION,
-     .min = 1,
-     .max = 3600000,
-     .offset = offsetof(struct cp_hedging, delay_ms),
-     .help = "The next attempt starts this long after the one before."},
-    {.name = "percentile",
-     .type = CP_TYPE_COUNT,
-     .dflt = "95",
-     .min = 50,
-     .max = 99,
-     .offset = offsetof(struct cp_hedging, percentile),
-     .help = "In the place of hedgingDelay: the time within which so many of 100 calls of the "
-             "method are answered, as the worker measures it."},
-    {.name = "nonFatalStatusCodes",
-     .type = CP_TYPE_FLAGS,
-     .choices = GRPC_FAILURES,
-     .min = 1,
-     .offset = offsetof(struct cp_hedging, codes),
-     .help = "Statuses of an attempt that do not end the call: the next one starts at once. "
-             "Without it: none."},
-};
-static const struct cp_shape hedging_shape = {SHAPE(hedging_fields, struct cp_hedging),
-                                              .at_most = "hedgingDelay|percentile"};
-
-static const struct cp_field method_fields[] = {
-    {.name = "names",
-     .type = CP_TYPE_TEXTS,
-     .form = CP_FORM_GLOB,
-     .required = true,
-     .min = 1,
-     .max = 64,
-     .offset = offsetof(struct cp_method, names),
-     .help = "Methods: /package.Service/Method, or a glob. An exact name stands before globs, a "
-             "longer glob before a shorter one."},
-    {.name = "idempotent",
-     .type = CP_TYPE_BOOL,
-     .min = 1,
-     .offset = offsetof(struct cp_method, idempotent),
-     .help = "true: doing it twice is as good as once. Without it only calls with an "
-             "idempotency-key are made again."},
-    {.name = "retry",
-     .type = CP_TYPE_OBJECT,
-     .shape = &retry_shape,
-     .offset = offsetof(struct cp_method, retry),
-     .help = "An attempt that failed is made again: gRPC's retryPolicy."},
-    {.name = "hedging",
-     .type = CP_TYPE_OBJECT,
-     .shape = &hedging_shape,
-     .offset = offsetof(struct cp_method, hedging),
-     .help = "A call that takes long is made a second time beside: gRPC's hedgingPolicy."},
-};
-static const struct cp_shape method_shape = {SHAPE(method_fields, struct cp_method),
-                                             .one_of = "retry|hedging"};
-
-static const struct cp_field retry_budget_fields[] = {
-    {.name = "maxTokens",
-     .type = CP_TYPE_COUNT,
-     .dflt = "100",
-     .min = 1,
-     .max = 1000,
-     .offset = offsetof(struct cp_service, retry_budget.max_tokens),
-     .help = "gRPC's retryThrottling: an attempt that fails takes one token; with half of them or "
-             "less nothing is made again. Each worker counts for itself."},
-    {.name = "tokenRatioPerMille",
-     .type = CP_TYPE_COUNT,
-     .dflt = "100",
-     .min = 1,
-     .max = 1000,
-     .offset = offsetof(struct cp_service, retry_budget.ratio_per_mille),
-     .help = "Thousandths of a token that an attempt gives back which succeeds."},
-    {.name = "activePercent",
-     .type = CP_TYPE_COUNT,
-     .dflt = "20",
-     .min = 1,
-     .max = 100,
-     .offset = offsetof(struct cp_service, retry_budget.active_percent),
-     .help = "Further attempts at once, waiting ones counted, in percent of the calls of methods "
-             "with a policy that are open."},
-    {.name = "minConcurrent",
-     .type = CP_TYPE_COUNT,
-     .dflt = "3",
-     .min = 0,
-     .max = 100000,
-     .offset = offsetof(struct cp_service, retry_budget.min_concurrent),
-     .help = "Further attempts at once that are allowed at any rate."},
-    {.name = "hedgesPerMille",
-     .type = CP_TYPE_COUNT,
-     .dflt = "20",
-     .min = 1,
-     .max = 1000,
-     .offset = offsetof(struct cp_service, retry_budget.hedges_per_mille),
-     .help = "Hedges for 1000 calls, in the long run."},
-};
-static const struct cp_shape retry_budget_shape = {SHAPE(retry_budget_fields, struct cp_service)};
-
-static const struct cp_field service_descriptor_fields[] = {
-    {.name = "file",
-     .type = CP_TYPE_TEXT,
-     .form = CP_FORM_FILE,
-     .offset = offsetof(struct cp_service, descriptor_file),
-     .help = "File made by protoc --include_imports --descriptor_set_out."},
-    {.name = "inline",
-     .type = CP_TYPE_TEXT,
-     .form = CP_FORM_BASE64,
-     .offset = offsetof(struct cp_service, descriptor_inline),
-     .help = "The same bytes in base64."},
-};
-static const struct cp_shape service_descriptor_shape = {
-    SHAPE(service_descriptor_fields, struct cp_service), .one_of = "file|inline"};
-
-static const struct cp_field service_fields[] = {
-    {.name = "traits",
-     .type = CP_TYPE_PAIRS,
-     .form = CP_FORM_VALUE,
-     .max = 64,
-     .offset = offsetof(struct cp_service, traits),
-     .help = "What policies may ask of the service as a caller."},
-    {.name = "grpcServices",
-     .type = CP_TYPE_TEXTS,
-     .form = CP_FORM_PROTO_NAME,
-     .max = 256,
-     .offset = offsetof(struct cp_service, grpc_services),
-     .help = "gRPC services that it serves. Callers of its own tenant reach them without a Route."},
-    {.name = "endpoints",
-     .type = CP_TYPE_OBJECTS,
-     .shape = &endpoint_shape,
-     .max = 10000,
-     .offset = offsetof(struct cp_service, endpoints),
-     .help = "Where it listens. None: it only calls."},
-    {.name = "transport",
-     .type = CP_TYPE_REF,
-     .ref = CP_KIND_TRANSPORT_PROFILE,
-     .offset = offsetof(struct cp_service, transport),
-     .help = "How calls to it are made."},
-    {.name = "tokens",
-     .type = CP_TYPE_TEXTS,
-     .form = CP_FORM_DIGEST,
-     .max = 16,
-     .offset = offsetof(struct cp_service, tokens),
-     .help = "Digests of static bearer tokens by which it may prove who it is."},
-    {.name = "balance",
-     .type = CP_TYPE_OBJECT,
-     .shape = &balance_shape,
-     .offset = offsetof(struct cp_service, balance),
-     .help = "How calls are spread over the endpoints. Without it: in turn, by weight."},
-    {.name = "outlierDetection",
-     .type = CP_TYPE_OBJECT,
-     .shape = &outlier_shape,
-     .offset = offsetof(struct cp_service, outlier_detection),
-     .help = "An endpoint that fails gets no calls for a while. Without it: one that refuses "
-             "connections alone."},
-    {.name = "circuitBreakers",
-     .type = CP_TYPE_OBJECT,
-     .shape = &breaker_shape,
-     .offset = offsetof(struct cp_service, circuit_breakers),
-     .help = "What a node takes on at most for this service; each of its workers has its part, "
-             "rounded up. What is above is refused."},
-    {.name = "healthCheck",
-     .type = CP_TYPE_OBJECT,
-     .shape = &health_check_shape,
-     .offset = offsetof(struct cp_service, health_check),
-     .help = "Endpoints are asked how they are, as long as somebody calls the service. Without it: "
-             "they are well until calls say otherwise."},
-    {.name = "sla",
-     .type = CP_TYPE_OBJECT,
-     .shape = &sla_shape,
-     .offset = offsetof(struct cp_service, sla),
-     .help = "An endpoint that misses it gets fewer calls. Without it: latency changes nothing."},
-    {.name = "methods",
-     .type = CP_TYPE_OBJECTS,
-     .shape = &method_shape,
-     .min = 1,
-     .max = 64,
-     .offset = offsetof(struct cp_service, methods),
-     .help = "Which calls are tried more than once, and how."},
-    {.name = "retryBudget",
-     .type = CP_TYPE_OBJECT,
-     .shape = &retry_budget_shape,
-     .flat = true,
-     .help = "What trying more than once may cost."},
-    {.name = "descriptorSet",
-     .type = CP_TYPE_OBJECT,
-     .shape = &service_descriptor_shape,
-     .flat = true,
-     .help = "Descriptor set that defines its gRPC services and all that they use: nodes answer "
-             "grpc.reflection from it, and know which methods stream."},
 };
 
 /* ---- Route ---- */
@@ -1397,234 +858,88 @@ static const struct cp_field revocation_fields[] = {
              "goes on revoking the certificates, whether its sources say so or not."},
 };
 
-/* ---- Issuer ---- */
+/* ---- all kinds ---- */
 
-static const struct cp_field jwks_fields[] = {
-    {.name = "uri",
-     .type = CP_TYPE_TEXT,
-     .form = CP_FORM_KEYS_URI,
-     .offset = offsetof(struct cp_issuer, jwks_uri),
-     .help = "Where every node reads the keys: at once, after each refresh, and when a token names "
-             "one that it has not. http is taken in an Environment with security: dev alone."},
-    {.name = "ca",
-     .type = CP_TYPE_TEXT,
-     .form = CP_FORM_PEM,
-     .offset = offsetof(struct cp_issuer, jwks_ca),
-     .help = "CAs of that server, in the place of the system's."},
-    {.name = "file",
-     .type = CP_TYPE_TEXT,
-     .form = CP_FORM_FILE,
-     .offset = offsetof(struct cp_issuer, jwks_file),
-     .help = "A key set among the sources, NAME.jwks: the nodes read nothing, and a rotation is a "
-             "publication."},
-    {.name = "inline",
-     .type = CP_TYPE_TEXT,
-     .form = CP_FORM_KEY_SET,
-     .offset = offsetof(struct cp_issuer, jwks_inline),
-     .help = "The same as text."},
-};
-static const struct cp_shape jwks_shape = {SHAPE(jwks_fields, struct cp_issuer),
-                                           .one_of = "uri|file|inline"};
+static const struct cp_kind_row environment_row = {
+    .name = "Environment",
+    .help = "What holds for the platform as a whole. There is exactly one.",
+    .tenancy = CP_TENANT_NONE,
+    .example = "security: dev\ntrustDomain: demo.trilane.test\n",
+    .spec = {SHAPE(environment_fields, struct cp_environment)}};
 
-static const struct cp_field claim_value_fields[] = {
-    {.name = "claim",
-     .type = CP_TYPE_TEXT,
-     .form = CP_FORM_CLAIM,
-     .required = true,
-     .offset = offsetof(struct cp_claim_value, claim),
-     .help = "The claim."},
-    {.name = "value",
-     .type = CP_TYPE_TEXT,
-     .form = CP_FORM_CLAIM_VALUE,
-     .required = true,
-     .offset = offsetof(struct cp_claim_value, value),
-     .help = "Its value, or one of its values: a group."},
-};
-static const struct cp_shape claim_value_shape = {SHAPE(claim_value_fields, struct cp_claim_value)};
+static const struct cp_kind_row route_row = {
+    .name = "Route",
+    .help = "Which requests go to which services.",
+    .tenancy = CP_TENANT_OPTIONAL,
+    .example = "match:\n  - grpc: {service: acme.orders.v1.Orders}\n"
+               "targets:\n  - {service: orders, weight: 90}\n"
+               "  - {service: orders-next, weight: 10}\n",
+    .spec = {SHAPE(route_fields, struct cp_route)}};
 
-static const struct cp_field issuer_tenant_fields[] = {
-    {.name = "when",
-     .type = CP_TYPE_OBJECTS,
-     .shape = &claim_value_shape,
-     .min = 1,
-     .max = 16,
-     .offset = offsetof(struct cp_issuer_tenant, when),
-     .help = "Claims that must all have their value. Without it: any token."},
-    {.name = "tenant",
-     .type = CP_TYPE_TEXT,
-     .form = CP_FORM_NAME,
-     .tenant = true,
-     .offset = offsetof(struct cp_issuer_tenant, tenant),
-     .help = "The tenant."},
-    {.name = "claim",
-     .type = CP_TYPE_TEXT,
-     .form = CP_FORM_CLAIM,
-     .offset = offsetof(struct cp_issuer_tenant, claim),
-     .help = "The claim whose value is the tenant's name."},
-};
-static const struct cp_shape issuer_tenant_shape = {
-    SHAPE(issuer_tenant_fields, struct cp_issuer_tenant), .one_of = "tenant|claim"};
+static const struct cp_kind_row policy_row = {
+    .name = "Policy",
+    .help = "Who may do what to a target.",
+    .tenancy = CP_TENANT_OPTIONAL,
+    .example = "target: {service: orders}\n"
+               "rules:\n  - name: web-reads\n    effect: allow\n"
+               "    verbs: [call]\n    callers: [{service: web}]\n"
+               "    methods: [\"/acme.orders.v1.Orders/Get*\"]\n",
+    .spec = {SHAPE(policy_fields, struct cp_policy)}};
 
-static const struct cp_field issuer_fields[] = {
-    {.name = "issuer",
-     .type = CP_TYPE_TEXT,
-     .form = CP_FORM_ISSUER,
-     .required = true,
-     .offset = offsetof(struct cp_issuer, issuer),
-     .help = "Claim iss of its tokens, byte for byte. No two Issuers have the same."},
-    {.name = "audiences",
-     .type = CP_TYPE_TEXTS,
-     .form = CP_FORM_ISSUER,
-     .required = true,
-     .min = 1,
-     .max = 64,
-     .offset = offsetof(struct cp_issuer, audiences),
-     .help = "Claim aud must have one of these: a token for somebody else is not for us."},
-    {.name = "algorithms",
-     .type = CP_TYPE_FLAGS,
-     .choices = "RS256|RS384|RS512|PS256|PS384|PS512|ES256|ES384|ES512|EdDSA",
-     .required = true,
-     .min = 1,
-     .offset = offsetof(struct cp_issuer, algorithms),
-     .help = "Algorithms of its signatures; no other is taken. EdDSA is Ed25519."},
-    {.name = "jwks",
-     .type = CP_TYPE_OBJECT,
-     .shape = &jwks_shape,
-     .flat = true,
-     .required = true,
-     .help = "Its public keys."},
-    {.name = "refresh",
-     .type = CP_TYPE_DURATION,
-     .dflt = "5m",
-     .min = 10000,
-     .max = 86400000,
-     .offset = offsetof(struct cp_issuer, refresh_ms),
-     .help = "How often a node reads the keys anew."},
-    {.name = "maxStale",
-     .type = CP_TYPE_DURATION,
-     .dflt = "24h",
-     .min = 60000,
-     .max = 30ULL * 24 * 3600 * 1000,
-     .offset = offsetof(struct cp_issuer, max_stale_ms),
-     .help =
-         "While the issuer is away, keys that were read this long ago still verify new tokens."},
-    {.name = "leeway",
-     .type = CP_TYPE_DURATION,
-     .dflt = "30s",
-     .max = 600000,
-     .offset = offsetof(struct cp_issuer, leeway_ms),
-     .help = "By how much the clocks may differ: of claims exp and nbf."},
-    {.name = "tenants",
-     .type = CP_TYPE_OBJECTS,
-     .shape = &issuer_tenant_shape,
-     .min = 1,
-     .max = 256,
-     .offset = offsetof(struct cp_issuer, tenants),
-     .help =
-         "Ways to the caller's tenant. All of those that fit a token must lead to the same one, "
-         "else it is refused. Without it: the Issuer's own tenant."},
-    {.name = "subject",
-     .type = CP_TYPE_TEXT,
-     .form = CP_FORM_CLAIM,
-     .dflt = "sub",
-     .offset = offsetof(struct cp_issuer, subject),
-     .help = "The claim that tells callers apart."},
-    {.name = "service",
-     .type = CP_TYPE_TEXT,
-     .form = CP_FORM_CLAIM,
-     .offset = offsetof(struct cp_issuer, service),
-     .help = "A claim that names a Service of the tenant: then the caller is that Service. It must "
-             "be one that the tokens of people never have. Without it, or in a token without the "
-             "claim: a caller of its own, which rules know by tenant and traits."},
-    {.name = "traits",
-     .type = CP_TYPE_PAIRS,
-     .form = CP_FORM_CLAIM,
-     .max = 32,
-     .offset = offsetof(struct cp_issuer, traits),
-     .help = "Traits of the caller, and the claim that each one is from. Of a claim with several "
-             "values (a list, scope) each is a trait of its own: role/admin: \"true\"."},
-    {.name = "trustDomain",
-     .type = CP_TYPE_TEXT,
-     .form = CP_FORM_DOMAIN,
-     .offset = offsetof(struct cp_issuer, trust_domain),
-     .help = "What rules see as the callers' trust domain; none of the Environment's. Without it: "
-             "none."},
-};
+static const struct cp_kind_row rate_limit_row = {
+    .name = "RateLimit",
+    .help = "How often, or how many at once. A request must pass all limits "
+            "that fit it.",
+    .tenancy = CP_TENANT_OPTIONAL,
+    .example = "target: {service: orders}\nby: [caller]\nrate: 100/s\n"
+               "burst: 20\n",
+    .spec = {SHAPE(rate_limit_fields, struct cp_rate_limit), .one_of = "rate|quota|concurrency"}};
 
-static const struct cp_kind_row kind_rows[CP_KIND_COUNT] = {
-    [CP_KIND_ENVIRONMENT] = {.name = "Environment",
-                             .help =
-                                 "What holds for the platform as a whole. There is exactly one.",
-                             .tenancy = CP_TENANT_NONE,
-                             .example = "security: dev\ntrustDomain: demo.trilane.test\n",
-                             .spec = {SHAPE(environment_fields, struct cp_environment)}},
-    [CP_KIND_SERVICE] = {.name = "Service",
-                         .help = "A program that calls, is called, publishes or subscribes.",
-                         .tenancy = CP_TENANT_REQUIRED,
-                         .example = "grpcServices: [acme.orders.v1.Orders]\n"
-                                    "endpoints:\n  - {address: 10.0.0.7, port: 9000}\n",
-                         .spec = {SHAPE(service_fields, struct cp_service)}},
-    [CP_KIND_ROUTE] = {.name = "Route",
-                       .help = "Which requests go to which services.",
-                       .tenancy = CP_TENANT_OPTIONAL,
-                       .example = "match:\n  - grpc: {service: acme.orders.v1.Orders}\n"
-                                  "targets:\n  - {service: orders, weight: 90}\n"
-                                  "  - {service: orders-next, weight: 10}\n",
-                       .spec = {SHAPE(route_fields, struct cp_route)}},
-    [CP_KIND_POLICY] = {.name = "Policy",
-                        .help = "Who may do what to a target.",
-                        .tenancy = CP_TENANT_OPTIONAL,
-                        .example = "target: {service: orders}\n"
-                                   "rules:\n  - name: web-reads\n    effect: allow\n"
-                                   "    verbs: [call]\n    callers: [{service: web}]\n"
-                                   "    methods: [\"/acme.orders.v1.Orders/Get*\"]\n",
-                        .spec = {SHAPE(policy_fields, struct cp_policy)}},
-    [CP_KIND_RATE_LIMIT] = {.name = "RateLimit",
-                            .help =
-                                "How often, or how many at once. A request must pass all limits "
-                                "that fit it.",
-                            .tenancy = CP_TENANT_OPTIONAL,
-                            .example = "target: {service: orders}\nby: [caller]\nrate: 100/s\n"
-                                       "burst: 20\n",
-                            .spec = {SHAPE(rate_limit_fields, struct cp_rate_limit),
-                                     .one_of = "rate|quota|concurrency"}},
-    [CP_KIND_TRANSPORT_PROFILE] = {.name = "TransportProfile",
-                                   .help = "Deadlines, bounds and security of calls.",
-                                   .tenancy = CP_TENANT_OPTIONAL,
-                                   .example = "timeout: 2s\nrequestMessage: 64KiB\n",
-                                   .spec = {SHAPE(transport_fields, struct cp_transport_profile)}},
-    [CP_KIND_EGRESS] = {.name = "Egress",
-                        .help = "Destinations outside that services of a tenant may fetch.",
-                        .tenancy = CP_TENANT_REQUIRED,
-                        .example = "hosts: [api.example.com]\nports: [443]\nmethods: [GET]\n",
-                        .spec = {SHAPE(egress_fields, struct cp_egress)}},
-    [CP_KIND_TOPIC] = {.name = "Topic",
-                       .help = "A type of event, in one major version.",
-                       .tenancy = CP_TENANT_OPTIONAL,
-                       .example = "type: Greeting\nmajor: 1\nversion: 1.0.0\n"
-                                  "message: trilane.demo.greeting.v1.Greeting\n"
-                                  "descriptorSet: {file: greeting.binpb}\npayload: 64KiB\n",
-                       .spec = {SHAPE(topic_fields, struct cp_topic)}},
-    [CP_KIND_REVOCATION] = {.name = "Revocation",
-                            .help = "What is refused from now on, on every lane. A rollback keeps "
-                                    "it; taking it out of the sources lifts it.",
-                            .tenancy = CP_TENANT_NONE,
-                            .example = "reason: laptop stolen\n"
-                                       "identities: [spiffe://prod.example.com/tenant/acme/service/"
-                                       "web]\ncertificates: [\"4A0DF3\"]\n",
-                            .spec = {SHAPE(revocation_fields, struct cp_revocation),
-                                     .required = "identities|certificates|tokens|subjects|types"}},
-    [CP_KIND_ISSUER] = {.name = "Issuer",
-                        .help = "Whose JSON Web Tokens prove who calls, and what their claims say. "
-                                "See docs/tokens.md.",
-                        .tenancy = CP_TENANT_OPTIONAL,
-                        .example = "issuer: https://id.example.com/realms/main\n"
-                                   "audiences: [trilane]\nalgorithms: [ES256, RS256]\n"
-                                   "jwks: {uri: \"https://id.example.com/realms/main/keys\"}\n"
-                                   "tenants:\n"
-                                   "  - {claim: organization}\n"
-                                   "traits: {role: realm_access.roles}\n",
-                        .spec = {SHAPE(issuer_fields, struct cp_issuer)}},
+static const struct cp_kind_row transport_profile_row = {
+    .name = "TransportProfile",
+    .help = "Deadlines, bounds and security of calls.",
+    .tenancy = CP_TENANT_OPTIONAL,
+    .example = "timeout: 2s\nrequestMessage: 64KiB\n",
+    .spec = {SHAPE(transport_fields, struct cp_transport_profile)}};
+
+static const struct cp_kind_row egress_row = {
+    .name = "Egress",
+    .help = "Destinations outside that services of a tenant may fetch.",
+    .tenancy = CP_TENANT_REQUIRED,
+    .example = "hosts: [api.example.com]\nports: [443]\nmethods: [GET]\n",
+    .spec = {SHAPE(egress_fields, struct cp_egress)}};
+
+static const struct cp_kind_row topic_row = {
+    .name = "Topic",
+    .help = "A type of event, in one major version.",
+    .tenancy = CP_TENANT_OPTIONAL,
+    .example = "type: Greeting\nmajor: 1\nversion: 1.0.0\n"
+               "message: trilane.demo.greeting.v1.Greeting\n"
+               "descriptorSet: {file: greeting.binpb}\npayload: 64KiB\n",
+    .spec = {SHAPE(topic_fields, struct cp_topic)}};
+
+static const struct cp_kind_row revocation_row = {
+    .name = "Revocation",
+    .help = "What is refused from now on, on every lane. A rollback keeps "
+            "it; taking it out of the sources lifts it.",
+    .tenancy = CP_TENANT_NONE,
+    .example = "reason: laptop stolen\n"
+               "identities: [spiffe://prod.example.com/tenant/acme/service/"
+               "web]\ncertificates: [\"4A0DF3\"]\n",
+    .spec = {SHAPE(revocation_fields, struct cp_revocation),
+             .required = "identities|certificates|tokens|subjects|types"}};
+
+static const struct cp_kind_row *const kind_rows[CP_KIND_COUNT] = {
+    [CP_KIND_ENVIRONMENT] = &environment_row,
+    [CP_KIND_SERVICE] = &cp_service_row,
+    [CP_KIND_ROUTE] = &route_row,
+    [CP_KIND_POLICY] = &policy_row,
+    [CP_KIND_RATE_LIMIT] = &rate_limit_row,
+    [CP_KIND_TRANSPORT_PROFILE] = &transport_profile_row,
+    [CP_KIND_EGRESS] = &egress_row,
+    [CP_KIND_TOPIC] = &topic_row,
+    [CP_KIND_REVOCATION] = &revocation_row,
+    [CP_KIND_ISSUER] = &cp_issuer_row,
 };
 
 const struct cp_form_row *cp_form_at(enum cp_form form)
@@ -1636,7 +951,7 @@ const struct cp_form_row *cp_form_at(enum cp_form form)
 const struct cp_kind_row *cp_kind_at(enum cp_kind kind)
 {
     CHECK(kind < CP_KIND_COUNT);
-    return &kind_rows[kind];
+    return kind_rows[kind];
 }
 
 const struct cp_shape *cp_metadata_shape(void)
