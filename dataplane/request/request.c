@@ -447,6 +447,7 @@ bool dp_request_redecide(struct dp_request *rq)
     rq->transport = NULL;
     rq->method = (struct slice){0};
     rq->verdict = (struct dp_verdict){0};
+    rq->in.header_repeated = false; /* who looked at one behind the decision did not decide. */
     struct err err = identify(rq);
     if (err_ok(err)) {
         err = rq->lane->route(rq);
