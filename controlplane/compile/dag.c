@@ -16,7 +16,7 @@ enum {
     ROOM_BASE = 1024,
     ROOM_FACTOR = 4,
     WORK_BASE = 1 << 17,
-    WORK_FACTOR = 256,
+    WORK_FACTOR = 64,
     WORK_BYTES = 64,  /* of scratch memory for one unit of work, at most. */
     DEPTH_MAX = 2048, /* of recursion. */
 };

@@ -91,7 +91,7 @@ static void random_caller(const struct plain_world *world, struct plain_caller *
 
 static void random_window(struct plain_window *w)
 {
-    w->days = plain_chance(50) ? 0 : 1U << plain_below(7) | 1U << plain_below(7);
+    w->days = plain_chance(50) ? 0 : 1U + (unsigned)plain_below(127);
     w->from = plain_below(24 * 4) * 15;
     w->to = plain_below(24 * 4 + 1) * 15;
     w->to = w->to == w->from ? w->from + 1 : w->to;
@@ -115,19 +115,8 @@ static void random_times(struct plain_rule *r)
     r->not_after_ms = r->not_before_ms + 1000 + (int64_t)(plain_random() % 900000) * 1000;
 }
 
-void plain_random_rule(const struct plain_world *world, int index, struct plain_rule *r)
+static void random_methods(const struct plain_world *world, struct plain_rule *r)
 {
-    *r = (struct plain_rule){.deny = plain_chance(world->denies),
-                             .shadow = plain_chance(world->shadows)};
-    /* Names whose order is not that of the rules in the file. */
-    (void)snprintf(r->name, sizeof(r->name), "r%d-%d", plain_below(10), index);
-    (void)snprintf(r->id, sizeof(r->id), "acme/p/%s", r->name);
-    r->verbs = plain_chance(30) ? (unsigned)plain_below(16) : 0;
-    r->lanes = plain_chance(20) ? (unsigned)plain_below(8) : 0;
-    r->caller_count = world->precise || plain_chance(80) ? 1 + plain_below(PLAIN_CALLERS) : 0;
-    for (int i = 0; i < r->caller_count; i++) {
-        random_caller(world, &r->callers[i]);
-    }
     r->method_count = world->precise || plain_chance(80) ? 1 + plain_below(PLAIN_METHODS) : 0;
     for (int i = 0; i < r->method_count; i++) {
         if (plain_chance(world->globs)) {
@@ -141,6 +130,22 @@ void plain_random_rule(const struct plain_world *world, int index, struct plain_
             }
         }
     }
+}
+
+void plain_random_rule(const struct plain_world *world, int index, struct plain_rule *r)
+{
+    *r = (struct plain_rule){.deny = plain_chance(world->denies),
+                             .shadow = plain_chance(world->shadows)};
+    /* Names whose order is not that of the rules in the file. */
+    (void)snprintf(r->name, sizeof(r->name), "r%d-%d", plain_below(10), index);
+    (void)snprintf(r->id, sizeof(r->id), "acme/p/%s", r->name);
+    r->verbs = plain_chance(30) ? (unsigned)plain_below(16) : 0;
+    r->lanes = plain_chance(20) ? (unsigned)plain_below(8) : 0;
+    r->caller_count = world->precise || plain_chance(80) ? 1 + plain_below(PLAIN_CALLERS) : 0;
+    for (int i = 0; i < r->caller_count; i++) {
+        random_caller(world, &r->callers[i]);
+    }
+    random_methods(world, r);
     for (int i = 0; i < PLAIN_NAMES; i++) {
         r->headers[i] = !plain_chance(world->headers) ? -1 : plain_chance(30) ? 99 : plain_below(4);
     }
