@@ -42,7 +42,8 @@ static struct err put(const struct cp_bucket *b, const char *key, struct slice v
 
 struct root_look {
     const struct cp_bucket *b;
-    uint64_t version;
+    uint64_t version; /* 0: the oldest, until it was looked at. */
+    bool looked;
     bool there;
 };
 
@@ -58,9 +59,11 @@ static struct err compare_root(void *ctx, uint64_t version, struct slice contain
 {
     struct root_look *look = ctx;
     char key[SNAP_KEY_SIZE];
-    if (version != look->version) {
+    if (look->looked || (look->version != 0 && version != look->version)) {
         return OK;
     }
+    look->looked = true;
+    look->version = version;
     snap_key_root(version, key);
     auto_buf struct buf value = BUF_MAX(CONTAINER_MAX);
     struct kv_entry entry;
@@ -78,6 +81,17 @@ struct err cp_bucket_has_root(const struct cp_bucket *b, uint64_t version, bool 
     return OK;
 }
 
+/* Roots are put in order: where the newest lies, the others do, unless they were taken away; and a
+ * purge while they are put takes the oldest. */
+static MUST_CHECK struct err has_roots(const struct cp_bucket *b, bool *out)
+{
+    struct root_look oldest = {.b = b};
+    TRY(cp_roots_each(b->roots, /* version= */ 0, compare_root, &oldest));
+    *out = oldest.there;
+    uint64_t newest = cp_roots_version(b->roots);
+    return oldest.there && newest != oldest.version ? cp_bucket_has_root(b, newest, out) : OK;
+}
+
 struct err cp_bucket_prepare(const struct cp_bucket *b, struct buf *why, struct stream_info *out)
 {
     struct kv_config config = {
@@ -87,9 +101,8 @@ struct err cp_bucket_prepare(const struct cp_bucket *b, struct buf *why, struct 
         return FAIL(E_BUCKET_FOREIGN);
     }
     TRY(e);
-    /* Roots are put in order: where the newest lies, the others do, unless they were taken away. */
     bool there = false;
-    TRY(cp_bucket_has_root(b, cp_roots_version(b->roots), &there));
+    TRY(has_roots(b, &there));
     return there ? OK : cp_bucket_put_roots(b, /* version= */ 0);
 }
 

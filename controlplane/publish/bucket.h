@@ -26,8 +26,8 @@ struct cp_bucket {
 MUST_CHECK struct err cp_bucket_bind(struct cp_bucket *b, struct bus *bus, const char *environment,
                                      struct cp_roots *roots);
 
-/* Makes the bucket when it is missing, and puts all roots when the one in force is not in it. 'why'
- * and 'out', which says how it was found, may be NULL. */
+/* Makes the bucket when it is missing, and puts all roots when the one in force or the oldest is
+ * not in it. 'why' and 'out', which says how it was found, may be NULL. */
 MUST_CHECK struct err cp_bucket_prepare(const struct cp_bucket *b, struct buf *why,
                                         struct stream_info *out);
 

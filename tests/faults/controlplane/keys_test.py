@@ -279,6 +279,22 @@ class Thieves(unittest.TestCase):
         self.traffic_flowed()
 
 
+    def test_a_root_that_a_purge_took_while_others_were_put_comes_back(self):
+        self.begin()
+        self.c.generate("head", "head-2")
+        self.cp("root", "publish", self.c.next_root(2, "--add", self.c.public("head-2")))
+        roots = ("root.1", "root.2")
+        wait_until(lambda: all(map(self.get, roots)), 60, "both roots")
+        before = [self.get(root) for root in roots]
+        self.thief.nats.put(self.thief.bucket, "root.1", b"purged")
+        self.publish(2)
+        self.assertEqual([self.get(root) for root in roots], before)
+        self.traffic_flowed()
+
+    def get(self, key):
+        return self.thief.nats.get(self.thief.bucket, key)
+
+
 class Ends(unittest.TestCase):
     """Days are too long for a test: the first root is made by hand, with a head key of seconds."""
 
