@@ -65,11 +65,18 @@ static void find_program(const char *name, char out[PATH_SIZE])
     globfree(&found);
 }
 
+enum { ARGUMENTS_MAX = 16 };
+
 /* In a child: becomes the user (which clears the signal of the parent's death, so that comes
- * behind), and a program whose output goes to the log. */
+ * behind), and a program whose output goes to the log. It is told its whole path, by which it finds
+ * its fellows: they need not be on the PATH. */
 static _Noreturn void become(const struct postgres_server *s, const struct passwd *user,
-                             const char *program, const char *const *argv)
+                             const char *program, const char *const *arguments)
 {
+    const char *argv[ARGUMENTS_MAX + 1] = {program};
+    for (size_t i = 1; i < ARGUMENTS_MAX && arguments[i] != NULL; i++) {
+        argv[i] = arguments[i];
+    }
     char log[PATH_SIZE];
     (void)snprintf(log, sizeof(log), "%s/log", s->directory);
     bool dropped = user == NULL || (setgroups(0, NULL) == 0 && setgid(user->pw_gid) == 0 &&
