@@ -4,8 +4,6 @@
  * Shape      struct h2_env is what one worker's connections share: memory, callbacks, counters.
  *            struct h2_conn speaks HTTP/2 on a net_conn. struct h2_stream is one exchange; its
  *            owner hears of it through a table of events and acts on it with the calls below.
- *            nghttp2 does the protocol; what it leaves open (floods, bounds, order of closing) is
- *            done here.
  * Units      bytes; times in milliseconds; codes are RFC 9113's error codes.
  * Ownership  Connections and streams belong to this module. A pointer to a stream is good until
  *            its 'closed' event has returned, one to a connection until its 'closed' has. Slices
@@ -14,7 +12,7 @@
  * Threads    one worker; a connection never leaves its loop.
  * Errors     E_CLOSED when the stream or connection takes no more; E_QUEUE_FULL past
  *            limits.stream_buffer_bytes; E_NO_MEMORY. Nothing is sent then.
- * Source     RFC 9113; nghttp2's manual; the checklist of floods in docs/decisions/0020-http2.md.
+ * Source     RFC 9113; the checklist of floods in docs/decisions/0130-what-a-flood-is.md.
  *
  * Any call may be made from any event, of this or of another connection: nothing is written or
  * freed before the turn of the loop ends. One turn writes each connection once.
@@ -46,8 +44,10 @@ enum h2_code {
     H2_FLOW_CONTROL_ERROR = 3,
     H2_SETTINGS_TIMEOUT = 4,
     H2_STREAM_CLOSED = 5,
+    H2_FRAME_SIZE_ERROR = 6,
     H2_REFUSED_STREAM = 7,
     H2_CANCEL = 8,
+    H2_COMPRESSION_ERROR = 9,
     H2_ENHANCE_YOUR_CALM = 11,
 };
 

@@ -11,6 +11,9 @@ bool h2_preface_matches(struct slice bytes)
     return slice_starts(preface, slice_head(bytes, preface.size));
 }
 
+/* What our PINGs carry: there is one on its way at a time. */
+static const uint8_t no_data[8] = {0};
+
 /* ---- the end ---- */
 
 /* Ends every stream; their owners may not open new ones, since the connection is ending. */
@@ -30,7 +33,12 @@ static void conn_free(struct h2_conn *c)
     net_timer_cancel(env->loop, &c->cut);
     net_timer_cancel(env->loop, &c->unread);
     h2_fields_clear(env, &c->trailers, /* inline_at= */ NULL);
-    nghttp2_session_del(c->session);
+    hpack_decoder_free(&c->decoder);
+    hpack_encoder_free(&c->encoder);
+    h2_mem_free(&env->mem, c->by_id.at);
+    buf_free(&c->part);
+    buf_free(&c->section_bytes);
+    buf_free(&c->pending);
     CHECK(env->connections > 0);
     env->connections--;
     env->counters.connections_closed++;
@@ -63,9 +71,8 @@ void h2_conn_close(struct h2_conn *c, enum h2_code code, struct err why)
     c->ending = true;
     c->end_code = code;
     c->why = why;
-    /* Fails only without memory; the connection is closed without a word then. */
-    (void)nghttp2_session_terminate_session(c->session, code);
-    h2_conn_dirty(c);
+    c->env->counters.protocol_errors += code != H2_NO_ERROR && !c->flooded ? 1 : 0;
+    h2_out_goaway(c, c->newest_id, code);
 }
 
 void h2_conn_flooded(struct h2_conn *c, enum net_flood kind)
@@ -87,10 +94,8 @@ static void drain_finally(struct h2_conn *c)
     }
     c->drain = H2_DRAIN_FINAL;
     net_timer_cancel(c->env->loop, &c->closing);
-    int32_t last = nghttp2_session_get_last_proc_stream_id(c->session);
-    (void)nghttp2_submit_goaway(c->session, NGHTTP2_FLAG_NONE, last, NGHTTP2_NO_ERROR,
-                                /* opaque_data= */ NULL, 0);
-    h2_conn_dirty(c);
+    c->goaway_sent = true;
+    h2_out_goaway(c, c->newest_id, H2_NO_ERROR);
 }
 
 void h2_conn_drain(struct h2_conn *c)
@@ -104,10 +109,9 @@ void h2_conn_drain(struct h2_conn *c)
         return;
     }
     c->drain = H2_DRAIN_NOTICED;
-    (void)nghttp2_submit_shutdown_notice(c->session);
-    (void)nghttp2_submit_ping(c->session, NGHTTP2_FLAG_NONE, /* opaque_data= */ NULL);
+    h2_out_goaway(c, INT32_MAX, H2_NO_ERROR);
+    h2_out_ping(c, no_data, /* ack= */ false);
     net_timer_arm(c->env->loop, &c->closing, H2_DRAIN_NOTICE_MS);
-    h2_conn_dirty(c);
 }
 
 /* ---- probing ---- */
@@ -119,9 +123,8 @@ void h2_conn_probe(struct h2_conn *c, uint64_t timeout_ms)
         return;
     }
     c->probing = true;
-    (void)nghttp2_submit_ping(c->session, NGHTTP2_FLAG_NONE, /* opaque_data= */ NULL);
+    h2_out_ping(c, no_data, /* ack= */ false);
     net_timer_arm(c->env->loop, &c->closing, timeout_ms);
-    h2_conn_dirty(c);
 }
 
 void h2_conn_ping_answered(struct h2_conn *c)
@@ -182,13 +185,11 @@ static void on_timer(struct net_timer *timer, void *ctx)
 
 /* ---- the end of a turn ---- */
 
-static bool session_is_done(struct h2_conn *c)
+/* Nobody opens a stream any more, and none is left. */
+static bool is_done(const struct h2_conn *c)
 {
-    if (c->drain == H2_DRAIN_FINAL && !c->server && c->stream_count == 0) {
-        return true;
-    }
-    return nghttp2_session_want_read(c->session) == 0 &&
-           nghttp2_session_want_write(c->session) == 0;
+    bool last = c->goaway_sent || c->goaway_received || (!c->server && c->drain == H2_DRAIN_FINAL);
+    return last && c->stream_count == 0 && c->pending.size == 0;
 }
 
 static void on_turn_end(struct net_hook *hook, void *ctx)
@@ -208,13 +209,9 @@ static void on_turn_end(struct net_hook *hook, void *ctx)
         finish_streams(c, c->end_code);
         return;
     }
-    if (session_is_done(c)) {
-        if (!err_ok(c->why) || c->stream_count == 0) {
-            c->ending = true;
-            close_net(c);
-            return;
-        }
-        h2_conn_close(c, H2_NO_ERROR, FAIL(E_CLOSED));
+    if (is_done(c)) {
+        c->ending = true;
+        close_net(c);
     }
 }
 
@@ -278,31 +275,12 @@ static const struct net_conn_handler handler = {.opened = on_opened,
 
 /* ---- the start ---- */
 
-static bool start_session(struct h2_conn *c)
-{
-    struct h2_env *env = c->env;
-    int rv = c->server ? nghttp2_session_server_new3(&c->session, env->callbacks, c,
-                                                     env->server_option, &env->library_mem)
-                       : nghttp2_session_client_new3(&c->session, env->callbacks, c,
-                                                     env->client_option, &env->library_mem);
-    return rv == 0;
-}
+/* Streams that a client opens before it has seen the server's SETTINGS: what other proxies do. */
+enum { PEER_STREAMS_BEFORE_SETTINGS = 100 };
 
-/* See advertise() in h2_send.c for the number of streams. */
-static bool submit_settings(struct h2_conn *c)
-{
-    nghttp2_settings_entry entries[] = {
-        {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, (uint32_t)limits.stream_window_bytes},
-        {NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, (uint32_t)limits.request_header_bytes},
-        {NGHTTP2_SETTINGS_NO_RFC7540_PRIORITIES, 1},
-        {c->server ? NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS : NGHTTP2_SETTINGS_ENABLE_PUSH,
-         c->server ? INT32_MAX : 0},
-    };
-    return nghttp2_submit_settings(c->session, NGHTTP2_FLAG_NONE, entries,
-                                   sizeof(entries) / sizeof(entries[0])) == 0 &&
-           nghttp2_session_set_local_window_size(c->session, NGHTTP2_FLAG_NONE, /* stream_id= */ 0,
-                                                 (int32_t)limits.connection_window_bytes) == 0;
-}
+/* A header block in pieces, which h2_watch.c bounds lower; and frames that wait for a peer that
+ * reads nothing, before the connection is given up. */
+enum { SECTION_MAX = 16 << 20, PENDING_MAX = 16 << 20 };
 
 static void init_parts(struct h2_conn *c)
 {
@@ -314,8 +292,20 @@ static void init_parts(struct h2_conn *c)
     net_timer_init(&c->unread, h2_watch_unread_timer, c);
     h2_guard_init(&c->control, limits.control_frames_per_second, now_ms);
     h2_guard_init(&c->resets, limits.resets_per_second, now_ms);
+    h2_link_init(&c->due);
+    h2_link_init(&c->ready);
+    hpack_decoder_init(&c->decoder, &c->env->mem);
+    hpack_encoder_init(&c->encoder, &c->env->mem);
+    c->part = BUF_MAX(H2_FRAME_BYTES);
+    c->section_bytes = BUF_MAX(SECTION_MAX);
+    c->pending = BUF_MAX(PENDING_MAX);
     c->heard_ms = now_ms;
-    c->skip = c->server ? H2_PREFACE_BYTES : 0;
+    c->preface_left = c->server ? H2_PREFACE_BYTES : 0;
+    c->receive_window = (int32_t)limits.connection_window_bytes;
+    c->send_window = H2_WINDOW_DEFAULT;
+    c->peer_window = H2_WINDOW_DEFAULT;
+    c->peer_streams = PEER_STREAMS_BEFORE_SETTINGS;
+    c->next_id = 1;
     c->opened = net_conn_is_open(c->net);
 }
 
@@ -328,21 +318,12 @@ static struct h2_conn *conn_start(struct h2_env *env, struct net_conn *net, bool
     c->env = env;
     c->net = net;
     c->server = server;
-    if (!start_session(c)) {
-        h2_mem_free(&env->mem, c);
-        return NULL;
-    }
-    if (!submit_settings(c)) {
-        nghttp2_session_del(c->session);
-        h2_mem_free(&env->mem, c);
-        return NULL;
-    }
     init_parts(c);
     env->connections++;
     env->counters.connections_opened++;
     net_conn_set_handler(net, &handler, c);
     net_timer_arm(env->loop, &c->timer, limits.handshake_timeout_ms);
-    h2_conn_dirty(c);
+    h2_out_start(c);
     return c;
 }
 
@@ -406,14 +387,13 @@ size_t h2_conn_streams(const struct h2_conn *c)
 size_t h2_conn_room(const struct h2_conn *c)
 {
     if (c->server || c->ending || c->ended || c->goaway_received || c->probing ||
-        c->drain != H2_DRAIN_NO || nghttp2_session_check_request_allowed(c->session) == 0) {
+        c->drain != H2_DRAIN_NO) {
         return 0;
     }
     uint64_t most =
-        nghttp2_session_get_remote_settings(c->session, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS);
-    if (most > limits.upstream_streams) {
-        most = limits.upstream_streams;
-    }
+        c->peer_streams < limits.upstream_streams ? c->peer_streams : limits.upstream_streams;
+    uint64_t numbers = ((uint64_t)INT32_MAX - (uint32_t)c->next_id) / 2; /* those left over. */
+    most = most < c->stream_count + numbers ? most : c->stream_count + numbers;
     return c->stream_count >= most ? 0 : (size_t)most - c->stream_count;
 }
 

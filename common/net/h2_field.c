@@ -25,7 +25,7 @@ enum { TOKEN_SIZE_MAX = 32, TOKENS_OF_ONE_SIZE = 8 };
 static uint8_t tokens_by_size[TOKEN_SIZE_MAX][TOKENS_OF_ONE_SIZE];
 
 /* Filled before main() runs, so that look-ups need no check and threads no care. */
-__attribute__((constructor)) static void fill_tokens_by_size(void)
+__attribute__((constructor(H2_TOKENS_READY))) static void fill_tokens_by_size(void)
 {
     for (int token = 1; token < H2_TOKEN_COUNT; token++) {
         uint8_t *row = tokens_by_size[token_rows[token].name.size];

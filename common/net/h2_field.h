@@ -4,10 +4,9 @@
  * Shape      One field is two slices, what keeps their bytes alive, a token and flags. A list
  *            of fields knows for each token the first field that bears it, in one array look-up.
  * Units      bytes; a list's 'bytes' counts 32 more a field, as SETTINGS_MAX_HEADER_LIST_SIZE.
- * Ownership  Received fields hold references to nghttp2's buffers (rcbuf), so that they are
- *            forwarded without a copy: whoever submits a field with references gets references
- *            of its own. Fields without them are copied at submission, but for literals.
- * Threads    one worker; the references are not atomic.
+ * Ownership  A field borrows its bytes. Those of a received section lie in memory that the section
+ *            owns; those of fields that are sent are read before the call returns.
+ * Threads    values; a received section is its worker's.
  * Errors     E_HEADERS_TOO_LARGE past limits.request_header_fields or request_header_bytes.
  */
 #pragma once
@@ -19,7 +18,7 @@
 #include "common/base/err.h"
 #include "common/base/slice.h"
 
-struct nghttp2_rcbuf;
+struct h2_piece;
 
 /* token, name on the wire, what the encoder does with it by itself.
  * VARIES: the value is new with every request; putting it into the peer's table only evicts what
@@ -67,6 +66,9 @@ struct nghttp2_rcbuf;
     X(X_TRILANE_VERSION, "x-trilane-version", PLAIN)                                               \
     X(X_TRILANE_EXPLAIN, "x-trilane-explain", VARIES)
 
+/* Constructors of a later priority may use h2_token_find(). */
+enum { H2_TOKENS_READY = 200 };
+
 enum h2_token {
     H2_TOKEN_OTHER,
 #define X(token, name, use) H2_TOKEN_##token,
@@ -86,15 +88,16 @@ enum h2_field_flag {
 struct h2_field {
     struct slice name;
     struct slice value;
-    struct nghttp2_rcbuf *name_ref;  /* NULL: the name is borrowed or static. */
-    struct nghttp2_rcbuf *value_ref; /* NULL: the value is borrowed or static. */
-    uint8_t token;                   /* enum h2_token; H2_TOKEN_OTHER when it has none. */
-    uint8_t flags;                   /* of enum h2_field_flag. */
+    uint8_t token; /* enum h2_token; H2_TOKEN_OTHER when it has none. */
+    uint8_t flags; /* of enum h2_field_flag. */
 };
 
 /* A received header or trailer section. Zeroed is empty. */
 struct h2_fields {
     struct h2_field *at;            /* in the order of arrival. */
+    struct h2_piece *pieces;        /* received ones: memory of their bytes beyond the first. */
+    uint8_t *room;                  /* what is free of the newest memory. */
+    uint32_t room_size;             /* bytes of it. */
     uint16_t count;                 /* fields in 'at'. */
     uint16_t capacity;              /* room of 'at'. */
     uint32_t bytes;                 /* names and values, and 32 a field. */
@@ -129,16 +132,16 @@ static inline bool h2_fields_repeated(const struct h2_fields *f, enum h2_token t
 /* The first field of that name, for names without a token. Compares one by one. */
 const struct h2_field *h2_fields_find(const struct h2_fields *f, struct slice name);
 
-/* Appends a field to a list of ours that has room; references stay the giver's. */
+/* Appends a field to a list of ours that has room. */
 void h2_fields_append(struct h2_fields *f, const struct h2_field *field);
 
-/* A field of ours whose value is copied at submission. */
+/* A field of ours. */
 struct h2_field h2_field_of(enum h2_token token, struct slice value);
 
 /* A field of ours whose value is a literal, or lives as long as the process. */
 struct h2_field h2_field_static(enum h2_token token, struct slice value);
 
-/* A field of ours whose name has no token; both are copied at submission. Lower case only. */
+/* A field of ours whose name has no token. Lower case only. */
 struct h2_field h2_field_named(struct slice name, struct slice value);
 
 /* The flags that a field of this token has by itself. */

@@ -31,7 +31,7 @@ static void list_remove(struct h2_conn *c, struct h2_stream *s)
     c->stream_count--;
 }
 
-struct h2_stream *h2_stream_new(struct h2_conn *c, int32_t id)
+struct h2_stream *h2_stream_new(struct h2_conn *c, uint32_t id)
 {
     struct h2_stream *s = h2_mem_alloc(&c->env->mem, sizeof(*s));
     if (s == NULL) {
@@ -40,10 +40,21 @@ struct h2_stream *h2_stream_new(struct h2_conn *c, int32_t id)
     /* The arrays behind are valid only as far as 'fields' says. */
     memset(s, 0, offsetof(struct h2_stream, fields.first));
     s->conn = c;
-    s->id = id;
+    s->id = (int32_t)id;
     s->events = &no_events;
+    s->send_window = c->peer_window;
+    s->receive_window = (int32_t)limits.stream_window_bytes;
+    s->length_left = H2_LENGTH_NONE;
     s->fields.at = s->inline_fields;
     s->fields.capacity = H2_FIELDS_INLINE;
+    s->fields.room = s->inline_bytes;
+    s->fields.room_size = H2_BYTES_INLINE;
+    if (!h2_streams_add(c, s)) {
+        h2_mem_free(&c->env->mem, s);
+        return NULL;
+    }
+    h2_link_init(&s->due);
+    h2_link_init(&s->ready);
     list_add(c, s);
     c->env->counters.streams_opened++;
     return s;
@@ -117,12 +128,6 @@ static bool fields_grow(struct h2_env *env, struct h2_fields *f, bool owned)
     return true;
 }
 
-static struct slice slice_of_ref(nghttp2_rcbuf *ref)
-{
-    nghttp2_vec bytes = nghttp2_rcbuf_get_buf(ref);
-    return slice_of(bytes.base, bytes.len);
-}
-
 static void fields_note_token(struct h2_fields *f, enum h2_token token)
 {
     uint64_t bit = UINT64_C(1) << token;
@@ -134,68 +139,109 @@ static void fields_note_token(struct h2_fields *f, enum h2_token token)
     }
 }
 
-/* Takes references, but for names that have a token: those are static. */
-static void fields_put(struct h2_fields *f, struct slice name, struct slice value,
-                       const struct h2_arrived *arrived)
+/* Memory for bytes beyond those that are inline. */
+struct h2_piece {
+    struct h2_piece *next;
+    uint8_t bytes[];
+};
+
+enum { PIECE_BYTES = 1024 - 16 };
+
+/* Makes room for so many bytes in one piece. */
+static bool make_room(struct h2_env *env, struct h2_fields *f, size_t size)
 {
-    enum h2_token token = h2_token_find(name);
+    if (size <= f->room_size) {
+        return true;
+    }
+    size_t whole = sizeof(struct h2_piece) + size;
+    struct h2_piece *piece = h2_mem_alloc(&env->mem, whole < PIECE_BYTES ? PIECE_BYTES : whole);
+    if (piece == NULL) {
+        return false;
+    }
+    piece->next = f->pieces;
+    f->pieces = piece;
+    f->room = piece->bytes;
+    f->room_size = (uint32_t)(h2_mem_size(piece) - sizeof(*piece));
+    return true;
+}
+
+static struct slice fields_copy(struct h2_fields *f, struct slice bytes)
+{
+    struct slice kept = slice_of(f->room, bytes.size);
+    if (bytes.size > 0) {
+        memcpy(f->room, bytes.ptr, bytes.size);
+    }
+    f->room += bytes.size;
+    f->room_size -= (uint32_t)bytes.size;
+    return kept;
+}
+
+static void fields_put(struct h2_fields *f, const struct hpack_field *arrived)
+{
+    enum h2_token token = (enum h2_token)arrived->token;
     struct h2_field *field = &f->at[f->count];
-    *field = (struct h2_field){.name = name,
-                               .value = value,
-                               .name_ref = arrived->name,
-                               .value_ref = arrived->value,
-                               .token = (uint8_t)token};
-    nghttp2_rcbuf_incref(arrived->value);
+    *field = (struct h2_field){.token = (uint8_t)token};
     if (token == H2_TOKEN_OTHER) {
-        nghttp2_rcbuf_incref(arrived->name);
+        field->name = fields_copy(f, arrived->name);
     } else {
         field->name = h2_token_name(token);
-        field->name_ref = NULL;
         field->flags = h2_token_flags(token);
         fields_note_token(f, token);
     }
-    if ((arrived->flags & NGHTTP2_NV_FLAG_NO_INDEX) != 0) {
-        field->flags |= H2_FIELD_NEVER_INDEX;
+    if (arrived->static_value) {
+        field->value = arrived->value;
+        field->flags |= H2_FIELD_VALUE_STATIC;
+    } else {
+        field->value = fields_copy(f, arrived->value);
     }
+    field->flags |= arrived->never_index ? H2_FIELD_NEVER_INDEX : 0;
     f->count++;
 }
 
 bool h2_fields_add(struct h2_env *env, struct h2_fields *f, struct h2_field *inline_at,
-                   const struct h2_arrived *arrived, bool *out_too_large)
+                   const struct hpack_field *arrived, bool *out_too_large)
 {
-    struct slice name = slice_of_ref(arrived->name);
-    struct slice value = slice_of_ref(arrived->value);
-    size_t size = name.size + value.size + H2_FIELD_OVERHEAD;
+    size_t bytes = arrived->name.size + arrived->value.size;
+    size_t size = bytes + H2_FIELD_OVERHEAD;
     *out_too_large =
         f->count >= limits.request_header_fields || f->bytes + size > limits.request_header_bytes;
     if (*out_too_large) {
         return false;
     }
-    if (f->count == f->capacity && !fields_grow(env, f, f->at != inline_at)) {
+    if ((f->count == f->capacity && !fields_grow(env, f, f->at != inline_at)) ||
+        !make_room(env, f, bytes)) {
         return false;
     }
     f->bytes += (uint32_t)size;
-    fields_put(f, name, value, arrived);
+    fields_put(f, arrived);
     return true;
 }
 
 void h2_fields_clear(struct h2_env *env, struct h2_fields *f, struct h2_field *inline_at)
 {
-    for (size_t i = 0; i < f->count; i++) {
-        if (f->at[i].name_ref != NULL) {
-            nghttp2_rcbuf_decref(f->at[i].name_ref);
-        }
-        nghttp2_rcbuf_decref(f->at[i].value_ref);
+    while (f->pieces != NULL) {
+        struct h2_piece *next = f->pieces->next;
+        h2_mem_free(&env->mem, f->pieces);
+        f->pieces = next;
     }
     if (f->at != inline_at) {
         h2_mem_free(&env->mem, f->at);
     }
     f->at = inline_at;
     f->capacity = inline_at == NULL ? 0 : H2_FIELDS_INLINE;
+    f->room = NULL;
+    f->room_size = 0;
     f->count = 0;
     f->bytes = 0;
     f->seen = 0;
     f->repeated = 0;
+}
+
+void h2_stream_clear_fields(struct h2_stream *s)
+{
+    h2_fields_clear(s->conn->env, &s->fields, s->inline_fields);
+    s->fields.room = s->inline_bytes;
+    s->fields.room_size = H2_BYTES_INLINE;
 }
 
 /* ---- flow control towards the peer ---- */
@@ -230,12 +276,15 @@ void h2_stream_consume(struct h2_stream *s, size_t bytes)
         return;
     }
     stream_release(s, bytes);
-    if (s->received_end || s->finished) {
+    if (s->received_end || s->over || s->finished) {
         return; /* nobody sends on this window any more. */
     }
-    /* Fails only for a stream that is closing: nothing to give back then. */
-    (void)nghttp2_session_consume_stream(s->conn->session, s->id, bytes);
-    h2_conn_dirty(s->conn);
+    s->window_owed += (uint32_t)bytes;
+    if (s->window_owed >= limits.stream_window_bytes / 2) {
+        h2_out_window(s->conn, (uint32_t)s->id, s->window_owed);
+        s->receive_window += (int32_t)s->window_owed;
+        s->window_owed = 0;
+    }
 }
 
 /* ---- the end ---- */
@@ -252,7 +301,7 @@ static bool answer_is_whole(const struct h2_stream *s)
 /* Whether the request never left. */
 static bool is_unsent(const struct h2_stream *s)
 {
-    return !s->conn->server && !s->fields_done && (!s->head_sent || !s->conn->opened);
+    return !s->conn->server && !s->fields_done && !s->conn->opened;
 }
 
 /* Whether the peer's application cannot have seen the request (gRPC A6). */
@@ -279,9 +328,22 @@ static void stream_free(struct h2_stream *s)
     struct h2_conn *c = s->conn;
     stream_release(s, s->held);
     h2_send_drop(s);
+    h2_streams_remove(&c->by_id, (uint32_t)s->id);
     h2_fields_clear(c->env, &s->fields, s->inline_fields);
     list_remove(c, s);
     h2_mem_free(&c->env->mem, s);
+}
+
+void h2_stream_over(struct h2_stream *s, uint32_t code)
+{
+    if (s->over || s->finished) {
+        return;
+    }
+    s->over = true;
+    s->over_code = code;
+    h2_link_remove(&s->ready);
+    h2_link_add(&s->conn->due, &s->due);
+    h2_conn_dirty(s->conn);
 }
 
 void h2_stream_finish(struct h2_stream *s, uint32_t code)
@@ -290,11 +352,8 @@ void h2_stream_finish(struct h2_stream *s, uint32_t code)
     CHECK(!s->finished);
     s->finished = true;
     s->sent_end = true;
-    if (c->data_stream == s) {
-        c->data_stream = NULL;
-    }
-    if (c->section == s) {
-        c->section = NULL;
+    if (c->body_of == s) {
+        c->body_of = NULL;
     }
     tell_reset(s, code);
     if (s->events->closed != NULL) {

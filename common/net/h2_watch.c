@@ -1,6 +1,5 @@
 /*
- * The heads of frames, read as they pass and before nghttp2 sees them: it tells nothing of the
- * frames that it ignores, and those are what a flood is best made of.
+ * What frames cost, by their heads.
  *
  * Work earns what it makes a decent peer send beside it; everything else costs. What is begun has
  * to end: a frame that is no body, and a header section, have limits.header_timeout_ms. What is
@@ -9,9 +8,6 @@
  */
 #include "common/base/limits.h"
 #include "common/net/h2_impl.h"
-
-/* A gRPC message has five bytes before it: a frame of fewer brings nothing forward. */
-enum { LITTLE_DATA_BYTES = 5 };
 
 /* Bytes of a header section that is looked at in vain, for one charge more. */
 enum { SECTION_CHARGE_BYTES = 4096 };
@@ -23,34 +19,12 @@ enum { SECTION_BOUNDS = 2 };
 /* CONTINUATION frames of a section: two are enough for the largest one. */
 enum { SECTION_PIECES = 8 };
 
-static uint32_t stream_of_head(const uint8_t head[H2_FRAME_HEAD_BYTES])
-{
-    return (uint32_t)(head[5] & 0x7f) << 24 | (uint32_t)head[6] << 16 | (uint32_t)head[7] << 8 |
-           head[8];
-}
-
-/* PRIORITY belongs to a stream (RFC 9113, section 6.3). nghttp2 looks at none, since it was told
- * that nobody here does. */
-static bool is_lost_priority(const uint8_t head[H2_FRAME_HEAD_BYTES])
-{
-    return head[3] == NGHTTP2_PRIORITY && stream_of_head(head) == 0;
-}
-
 /* ---- what a frame costs ---- */
 
 /* Padding may be all that there is in a frame, and its head does not tell. */
 static bool is_much_data(const uint8_t head[H2_FRAME_HEAD_BYTES])
 {
-    return (head[4] & NGHTTP2_FLAG_PADDED) == 0 && h2_frame_size(head) >= LITTLE_DATA_BYTES;
-}
-
-/* The streams of a client have rising numbers (RFC 9113, section 5.1.1). */
-static bool opens_stream(struct h2_conn *c, const uint8_t head[H2_FRAME_HEAD_BYTES])
-{
-    uint32_t id = stream_of_head(head);
-    bool opens = id > c->newest_id;
-    c->newest_id = opens ? id : c->newest_id;
-    return opens;
+    return (head[4] & H2_FLAG_PADDED) == 0 && h2_frame_size(head) >= H2_LITTLE_DATA_BYTES;
 }
 
 /* A section of HPACK has to be read even when nobody wants it, for the sake of those behind it. */
@@ -61,6 +35,15 @@ bool h2_watch_charge_section(struct h2_conn *c, size_t size, uint64_t charges)
         return true;
     }
     h2_conn_flooded(c, NET_FLOOD_HEADERS);
+    return false;
+}
+
+bool h2_watch_charge_reset(struct h2_conn *c)
+{
+    if (!c->server || h2_guard_charge(&c->resets, h2_now_ms(c), /* charges= */ 1)) {
+        return true;
+    }
+    h2_conn_flooded(c, NET_FLOOD_RESET);
     return false;
 }
 
@@ -85,26 +68,27 @@ static bool add_to_section(struct h2_conn *c, size_t size)
     return false;
 }
 
-/* False when the frame is one too many. */
-static bool charge_frame(struct h2_conn *c, const uint8_t head[H2_FRAME_HEAD_BYTES])
+bool h2_watch_frame(struct h2_conn *c)
 {
+    const uint8_t *head = c->head;
     size_t size = h2_frame_size(head);
     switch (head[3]) {
-    case NGHTTP2_HEADERS:
+    case H2_HEADERS:
         c->section_size = 0;
         c->section_pieces = 0;
         if (!add_to_section(c, size)) {
             return false;
         }
-        if (c->server && !opens_stream(c, head)) { /* gRPC's requests have no trailers. */
+        if (c->server &&
+            h2_frame_stream(head) <= c->newest_id) { /* gRPC's requests have no trailers. */
             return h2_watch_charge_section(c, size, /* charges= */ 1);
         }
         h2_guard_earn(&c->control, H2_WORK_EARNS);
         return true;
-    case NGHTTP2_CONTINUATION:
+    case H2_CONTINUATION:
         c->section_pieces++;
         return add_to_section(c, size);
-    case NGHTTP2_DATA:
+    case H2_DATA:
         if (!is_much_data(head)) {
             return charge_control(c);
         }
@@ -117,21 +101,13 @@ static bool charge_frame(struct h2_conn *c, const uint8_t head[H2_FRAME_HEAD_BYT
 
 /* ---- what is begun has to end ---- */
 
-/* Whether the last head that was read is of a section that goes on in a CONTINUATION. */
-static bool in_section(const struct h2_conn *c)
-{
-    uint8_t type = c->head[3];
-    return (type == NGHTTP2_HEADERS || type == NGHTTP2_CONTINUATION) &&
-           (c->head[4] & NGHTTP2_FLAG_END_HEADERS) == 0;
-}
-
 /* Whether the input ended in the middle of what a client sends at once. A body takes its time. */
 static bool is_cut(const struct h2_conn *c)
 {
-    if (c->head_have > 0) {
+    if (c->head_have > 0 || c->preface_left > 0 || c->in_section) {
         return true;
     }
-    return c->head[3] != NGHTTP2_DATA && (c->skip > 0 || in_section(c));
+    return c->head[3] != H2_DATA && c->left > 0;
 }
 
 void h2_watch_cut_timer(struct net_timer *timer, void *ctx)
@@ -148,9 +124,8 @@ void h2_watch_cut_timer(struct net_timer *timer, void *ctx)
     h2_conn_flooded(c, NET_FLOOD_SLOW_HEAD);
 }
 
-/* One timer, armed anew when it runs and not with each read. 'began': what is cut now was begun
- * in this read. */
-static void note_cut(struct h2_conn *c, bool began)
+/* One timer, armed anew when it runs and not with each read. */
+void h2_watch_cut(struct h2_conn *c, bool began)
 {
     if (!c->server) {
         return; /* calls to an upstream have deadlines. */
@@ -187,9 +162,7 @@ static void give_up(struct h2_stream *s, uint64_t now_ns)
 {
     s->moved_ns = now_ns; /* once, though the frame may have to wait. */
     s->conn->env->counters.streams_unread++;
-    /* Fails only without memory: then it is tried again. */
-    (void)nghttp2_submit_rst_stream(s->conn->session, NGHTTP2_FLAG_NONE, s->id, NGHTTP2_CANCEL);
-    h2_conn_dirty(s->conn);
+    h2_stream_break(s, H2_CANCEL);
 }
 
 /* Armed with the first such answer, and anew while there are any: no timer a stream. */
@@ -212,46 +185,5 @@ void h2_watch_unread_timer(struct net_timer *timer, void *ctx)
     }
     if (next_ms != UINT64_MAX) {
         net_timer_arm(c->env->loop, timer, next_ms);
-    }
-}
-
-/* ---- the heads ---- */
-
-/* Takes bytes of a head; true when it is whole. *out_began is set when a frame begins that does
- * not go on with a section. */
-static bool take_head(struct h2_conn *c, struct slice *bytes, bool *out_began)
-{
-    *out_began |= c->head_have == 0 && !in_section(c);
-    size_t missing = H2_FRAME_HEAD_BYTES - (size_t)c->head_have;
-    size_t size = bytes->size < missing ? bytes->size : missing;
-    memcpy(c->head + c->head_have, bytes->ptr, size);
-    *bytes = slice_from(*bytes, size);
-    c->head_have = (uint8_t)(c->head_have + size);
-    if (c->head_have < H2_FRAME_HEAD_BYTES) {
-        return false;
-    }
-    c->head_have = 0;
-    return true;
-}
-
-bool h2_watch(struct h2_conn *c, struct slice bytes)
-{
-    bool began = false;
-    for (;;) { /* ends with the bytes: each round takes some, or returns. */
-        size_t skip = c->skip < bytes.size ? c->skip : bytes.size;
-        c->skip -= skip;
-        bytes = slice_from(bytes, skip);
-        if (bytes.size == 0 || !take_head(c, &bytes, &began)) {
-            note_cut(c, began);
-            return true;
-        }
-        c->skip = h2_frame_size(c->head);
-        if (is_lost_priority(c->head)) {
-            h2_conn_close(c, H2_PROTOCOL_ERROR, FAIL(E_PROTOCOL_ERROR));
-            return false;
-        }
-        if (!charge_frame(c, c->head)) {
-            return false;
-        }
     }
 }

@@ -294,8 +294,6 @@ static MUST_CHECK struct err own_field(struct arena *arena, struct h2_field *fie
     if ((field->flags & H2_FIELD_VALUE_STATIC) == 0) {
         TRY(arena_dup(arena, field->value, &field->value));
     }
-    field->name_ref = NULL;
-    field->value_ref = NULL;
     return OK;
 }
 
