@@ -13,7 +13,7 @@ static const uint64_t pseudo_of_kind[] = {
 
 /* ---- bytes ---- */
 
-enum byte_class { NAME = 1, TOKEN = 2, PATH = 4, AUTHORITY = 8 };
+enum byte_class { NAME = 1, TOKEN = 2, PATH = 4, AUTHORITY = 8, SCHEME = 16, LETTER = 32 };
 
 /* Filled before main() runs; read only from then on. */
 static uint8_t classes[256];
@@ -31,6 +31,8 @@ __attribute__((constructor)) static void fill_classes(void)
     add_class("ABCDEFGHIJKLMNOPQRSTUVWXYZ", TOKEN);
     add_class("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-._~!$&'()*+,;=:@[]%",
               AUTHORITY);
+    add_class("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ+-.", SCHEME);
+    add_class("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ", LETTER);
     for (unsigned byte = 0x21; byte < 256; byte++) {
         classes[byte] |= byte == 0x7f ? 0 : PATH;
     }
@@ -131,7 +133,7 @@ static bool check_pseudo(struct h2_check *c, enum h2_token token, struct slice v
     case H2_TOKEN_PATH:
         return check_path(c, value);
     case H2_TOKEN_SCHEME:
-        return value.size > 0 && all_of(value, TOKEN);
+        return value.size > 0 && (classes[value.ptr[0]] & LETTER) != 0 && all_of(value, SCHEME);
     case H2_TOKEN_AUTHORITY:
         return all_of(value, AUTHORITY);
     default:

@@ -167,7 +167,7 @@ static bool add_bytes(struct hpack_table *t, struct slice name, struct slice val
 {
     uint32_t size = (uint32_t)(name.size + value.size);
     uint8_t *old = NULL;
-    if (size > t->room - t->end) {
+    if (t->bytes == NULL || size > t->room - t->end) {
         uint32_t from = live_from(t);
         uint32_t live = t->end - from;
         size_t room = 2 * ((size_t)live + size);
