@@ -4,6 +4,22 @@
 
 static const enum h2_code fine = H2_NO_ERROR;
 
+/* Entries of one SETTINGS: each of them may change the window of every stream. */
+enum { SETTINGS_MAX = 32 };
+
+/* Answers that wait for a peer that asks and does not read. */
+enum { ANSWERS_MAX_BYTES = 64 << 10 };
+
+/* Whether the peer reads what it has us answer. */
+static bool may_answer(struct h2_conn *c)
+{
+    if (c->pending.size <= ANSWERS_MAX_BYTES) {
+        return true;
+    }
+    h2_conn_flooded(c, NET_FLOOD_CONTROL);
+    return false;
+}
+
 /* ---- SETTINGS ---- */
 
 static enum h2_code set_initial_window(struct h2_conn *c, uint32_t value)
@@ -57,6 +73,10 @@ static enum h2_code on_settings(struct h2_conn *c, struct slice p)
         c->settings_acked = true;
         return fine;
     }
+    if (p.size > (size_t)SETTINGS_MAX * H2_SETTING_BYTES) {
+        h2_conn_flooded(c, NET_FLOOD_CONTROL);
+        return fine;
+    }
     if (!c->settings_received) {
         c->peer_streams = UINT32_MAX; /* unless it says so. */
     }
@@ -68,7 +88,9 @@ static enum h2_code on_settings(struct h2_conn *c, struct slice p)
         }
     }
     c->settings_received = true;
-    h2_out_settings_ack(c);
+    if (may_answer(c)) {
+        h2_out_settings_ack(c);
+    }
     if (!c->server && c->opened && c->events->room != NULL) {
         c->events->room(c);
     }
@@ -87,7 +109,7 @@ static enum h2_code on_ping(struct h2_conn *c, struct slice p)
     }
     if ((c->head[4] & H2_FLAG_ACK) != 0) {
         h2_conn_ping_answered(c);
-    } else {
+    } else if (may_answer(c)) {
         h2_out_ping(c, p.ptr, /* ack= */ true);
     }
     return fine;

@@ -100,6 +100,49 @@ static void settings_flood_ends_the_connection(void **state)
     world_free(&w);
 }
 
+/* Each entry may change the window of every stream. */
+static void a_settings_frame_of_many_entries_ends_the_connection(void **state)
+{
+    (void)state;
+    static uint8_t entries[33 * 6];
+    struct world w;
+    world_open(&w);
+    for (size_t i = 0; i < 33; i++) {
+        entries[6 * i + 1] = 4; /* INITIAL_WINDOW_SIZE. */
+    }
+    frame_add(&w.out, 4, 0, 0, slice_of(entries, 32 * 6));
+    expect_alive(&w, 1);
+    frame_add(&w.out, 4, 0, 0, slice_of(entries, sizeof(entries)));
+    expect_end(&w, CALM);
+    world_free(&w);
+}
+
+/* Who asks and does not read has us keep the answers. */
+static void answers_that_nobody_reads_are_bounded(void **state)
+{
+    (void)state;
+    uint64_t before = limits.control_frames_per_second;
+    limits.control_frames_per_second = 1000000;
+    struct world w;
+    world_open(&w);
+    expect_alive(&w, 1);
+    net_conn_pause(w.r.conn);
+    for (int i = 0; i < 400 && w.p.server_closed == 0; i++) {
+        for (int k = 0; k < 1000; k++) {
+            ping(&w.out);
+        }
+        world_send(&w);
+        while (net_conn_output(w.r.conn) > 0 && w.p.server_closed == 0) {
+            peers_run(&w.p, 1);
+        }
+    }
+    net_conn_resume(w.r.conn);
+    peers_wait(&w.p, &w.r.closed);
+    assert_int_equal(net_flood_count(w.p.loop, NET_FLOOD_CONTROL), 1);
+    world_free(&w);
+    limits.control_frames_per_second = before;
+}
+
 static void empty_data_flood_ends_the_connection(void **state)
 {
     (void)state;
@@ -771,6 +814,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ping_flood_ends_the_connection),
         cmocka_unit_test(settings_flood_ends_the_connection),
+        cmocka_unit_test(a_settings_frame_of_many_entries_ends_the_connection),
+        cmocka_unit_test(answers_that_nobody_reads_are_bounded),
         cmocka_unit_test(empty_data_flood_ends_the_connection),
         cmocka_unit_test(little_data_flood_ends_the_connection),
         cmocka_unit_test(window_of_one_flood_ends_the_connection),
