@@ -305,6 +305,8 @@ struct err h2_stream_send(struct h2_stream *s, struct slice bytes, bool end)
         s->blocked = true;
         return FAIL(E_QUEUE_FULL);
     }
+    /* As much as there is room for: its owner may have more. */
+    s->blocked |= bytes.size == limits.stream_buffer_bytes - s->queued;
     if ((bytes.size == 0 && !end) || frame_at_once(s, bytes, end)) {
         return OK;
     }
@@ -312,7 +314,6 @@ struct err h2_stream_send(struct h2_stream *s, struct slice bytes, bool end)
         return FAIL(E_NO_MEMORY);
     }
     s->sent_end = end;
-    s->blocked |= s->queued == limits.stream_buffer_bytes;
     h2_send_ready(s);
     h2_watch_reader(s);
     return OK;

@@ -220,12 +220,27 @@ static int their_invalid(/* NOLINT(readability-function-size): nghttp2's shape. 
     return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
 }
 
+/* A path of another scheme than HTTP's may be anything with nghttp2; we serve none of these. */
+static bool is_path_of_http(void)
+{
+    static const char name[] = "|:path=";
+    const uint8_t *at = memmem(section.ptr, section.size, name, sizeof(name) - 1);
+    if (at == NULL) {
+        return true; /* CONNECT. */
+    }
+    at += sizeof(name) - 1;
+    return at < section.ptr + section.size && (*at == '/' || *at == '*');
+}
+
 static int their_frame(nghttp2_session *session, const nghttp2_frame *frame, void *user)
 {
     (void)session;
     struct side *side = user;
     bool end = (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0;
     if (frame->hd.type == NGHTTP2_HEADERS && frame->headers.cat == NGHTTP2_HCAT_REQUEST) {
+        if (!is_path_of_http()) {
+            return 0;
+        }
         struct request *r = open_request(side, frame->hd.stream_id);
         if (r != NULL) {
             say(r, "", buf_slice(&section));

@@ -433,6 +433,29 @@ static void sender_is_bounded_by_its_queue(void **state)
     peers_free(&p);
 }
 
+/* Though all of it left at once: who sends as much as there is room for may have more. */
+static void who_fills_the_queue_hears_when_there_is_room(void **state)
+{
+    (void)state;
+    struct peers p;
+    struct client c;
+    struct call call;
+    peers_init(&p);
+    client_open(&p, &c);
+    assert_true(err_ok(call_start(&c, &call, "/echo", NULL, 0, false)));
+    peers_run(&p, 10); /* the server's windows are known. */
+    for (int i = 0; i < 3; i++) {
+        size_t room = (size_t)limits.stream_buffer_bytes - h2_stream_queued(call.stream);
+        call.writable = false;
+        assert_true(err_ok(h2_stream_send(call.stream, zeros(room), false)));
+        peers_wait(&p, &call.writable);
+    }
+    h2_stream_reset(call.stream, H2_CANCEL);
+    peers_wait(&p, &call.closed);
+    call_free(&call);
+    peers_free(&p);
+}
+
 static void reader_that_never_reads_bounds_the_answer(void **state)
 {
     (void)state;
@@ -567,6 +590,7 @@ int main(void)
         cmocka_unit_test(header_sections_are_bounded_by_fields),
         cmocka_unit_test(header_sections_are_bounded_by_bytes),
         cmocka_unit_test(sender_is_bounded_by_its_queue),
+        cmocka_unit_test(who_fills_the_queue_hears_when_there_is_room),
         cmocka_unit_test(reader_that_never_reads_bounds_the_answer),
         cmocka_unit_test(client_obeys_the_number_of_streams),
         cmocka_unit_test(early_flood_of_streams_is_refused_not_fatal),
