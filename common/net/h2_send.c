@@ -52,26 +52,32 @@ static struct h2_block *block_new(struct h2_env *env, const struct h2_field *fie
 
 /* ---- what framing brings about ---- */
 
-/* The answer is whole; a client that still sends is told to stop (RFC 9113, section 8.1). */
-static void end_was_framed(struct h2_stream *s)
-{
-    struct h2_conn *c = s->conn;
-    s->sent_end = true;
-    s->end_framed = true;
-    h2_guard_earn(&c->resets, H2_ANSWER_EARNS);
-    if (s->received_end) {
-        h2_stream_over(s, H2_NO_ERROR);
-    } else if (c->server) {
-        s->reset_by_owner = true;
-        h2_out_reset(c, (uint32_t)s->id, H2_NO_ERROR);
-        h2_stream_over(s, H2_NO_ERROR);
-    }
-}
-
 static void due(struct h2_stream *s)
 {
     h2_link_add(&s->conn->due, &s->due);
     h2_conn_dirty(s->conn);
+}
+
+static void end_was_framed(struct h2_stream *s)
+{
+    s->sent_end = true;
+    s->end_framed = true;
+    h2_guard_earn(&s->conn->resets, H2_ANSWER_EARNS);
+    if (s->received_end) {
+        h2_stream_over(s, H2_NO_ERROR);
+    } else if (s->conn->server) {
+        due(s); /* unless the request ends in this turn. */
+    }
+}
+
+/* The answer is whole; a client that still sends is told to stop (RFC 9113, section 8.1). */
+static void stop_request(struct h2_stream *s)
+{
+    if (s->conn->server && s->end_framed && !s->over) {
+        s->reset_by_owner = true;
+        h2_out_reset(s->conn, (uint32_t)s->id, H2_NO_ERROR);
+        h2_stream_over(s, H2_NO_ERROR);
+    }
 }
 
 /* So many bytes went into a frame. One that the peer's window made small is no work: it may ask
@@ -184,6 +190,7 @@ static void tell_due(struct h2_conn *c)
         if (!s->reset_by_owner) {
             tell(s);
         }
+        stop_request(s);
         if (s->over) {
             h2_stream_finish(s, s->over_code);
         }

@@ -28,8 +28,6 @@ BUILD_S = 600
 FAILING = {
     ("http2/3.5", "Sends invalid connection preface"):
         "the port in clear speaks HTTP/1.1, too: it answers and closes; h2spec wants no answer",
-    ("http2/5.1", "closed: Sends a DATA frame after sending RST_STREAM frame"):
-        "the node has answered and reset the stream by then: what comes for it was on its way",
 }
 
 
