@@ -60,9 +60,13 @@
       "header fields of a request, cookie crumbs counted")                                         \
     X(request_body_bytes, 4 << 20, 1 << 10, 1 << 30, "bytes",                                      \
       "one gRPC message, or one HTTP body that is held")                                           \
-    X(stream_window_bytes, 256 << 10, 65535, 16 << 20, "bytes", "HTTP/2 window of a stream")       \
-    X(connection_window_bytes, 1 << 20, 65535, 64 << 20, "bytes", "HTTP/2 window of a connection") \
-    X(stream_buffer_bytes, 256 << 10, 16 << 10, 16 << 20, "bytes",                                 \
+    X(stream_window_bytes, 256 << 10, 65535, 16 << 20, "bytes", "HTTP/2 window of a new stream")   \
+    X(stream_window_max_bytes, 1 << 20, 65535, 16 << 20, "bytes",                                  \
+      "what it grows to with use; never above stream-buffer-bytes")                                \
+    X(connection_window_bytes, 1 << 20, 65535, 64 << 20, "bytes",                                  \
+      "HTTP/2 window of a new connection")                                                         \
+    X(connection_window_max_bytes, 8 << 20, 65535, 64 << 20, "bytes", "what it grows to with use") \
+    X(stream_buffer_bytes, 1 << 20, 64 << 10, 16 << 20, "bytes",                                   \
       "bytes that wait for a slow reader of a stream")                                             \
     X(connection_held_bytes, 16 << 20, 64 << 10, 1 << 30, "bytes",                                 \
       "received bytes of a connection's streams that wait for the other side")                     \

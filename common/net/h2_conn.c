@@ -301,7 +301,7 @@ static void init_parts(struct h2_conn *c)
     c->pending = BUF_MAX(PENDING_MAX);
     c->heard_ms = now_ms;
     c->preface_left = c->server ? H2_PREFACE_BYTES : 0;
-    c->receive_window = (int32_t)limits.connection_window_bytes;
+    h2_window_init(&c->window, limits.connection_window_bytes);
     c->send_window = H2_WINDOW_DEFAULT;
     c->peer_window = H2_WINDOW_DEFAULT;
     c->peer_streams = PEER_STREAMS_BEFORE_SETTINGS;

@@ -12,6 +12,7 @@ struct err h2_env_new(struct net_loop *loop, struct h2_env **out)
         return FAIL(E_NO_MEMORY);
     }
     env->loop = loop;
+    h2_window_bounds(env);
     *out = env;
     return OK;
 }

@@ -96,6 +96,8 @@ struct h2_env {
     struct net_loop *loop;
     struct h2_mem mem;
     struct h2_counters counters;
+    uint64_t stream_window; /* of a new stream, and the largest. */
+    uint64_t stream_window_max;
     uint8_t *scratch; /* where coded header strings are decoded to; owned. */
     size_t scratch_size;
     size_t connections; /* open now. */
@@ -118,6 +120,17 @@ struct h2_block {
     struct h2_field fields[];
 };
 
+/*
+ * What a peer may send to us. It doubles each time that as many bytes as it is large were consumed:
+ * a stream of few bytes has little of our memory, and one of many is not held up by its distance.
+ */
+struct h2_window {
+    int32_t size;  /* when nothing is on its way or unread. */
+    int32_t left;  /* what the peer may send now. */
+    uint32_t owed; /* consumed, and not yet given back. */
+    uint32_t used; /* consumed since it grew last. */
+};
+
 /* A place in a ring of streams, or its start. Alone: it is in none. */
 struct h2_link {
     struct h2_link *next;
@@ -133,16 +146,15 @@ struct h2_stream {
     const struct h2_stream_events *events;
     void *user;
     int32_t id;
-    int32_t send_window;    /* what the peer takes; below zero after a change of its SETTINGS. */
-    int32_t receive_window; /* what the peer may send. */
-    uint32_t window_owed;   /* consumed, and not yet given back. */
-    uint32_t over_code;     /* why it is over. */
-    size_t held;            /* bytes received whose window was not given back. */
-    size_t queued;          /* bytes in the chunks. */
-    size_t sent_untold;     /* framed, and the owner does not know. */
-    uint64_t length_left;   /* of the body that content-length says; H2_LENGTH_NONE. */
-    uint64_t moved_ns;      /* when the queue began to be one, or some of it left last. */
-    struct h2_chunk *head;  /* the queue of the body. */
+    int32_t send_window;     /* what the peer takes; below zero after a change of its SETTINGS. */
+    struct h2_window window; /* what the peer may send. */
+    uint32_t over_code;      /* why it is over. */
+    size_t held;             /* bytes received whose window was not given back. */
+    size_t queued;           /* bytes in the chunks. */
+    size_t sent_untold;      /* framed, and the owner does not know. */
+    uint64_t length_left;    /* of the body that content-length says; H2_LENGTH_NONE. */
+    uint64_t moved_ns;       /* when the queue began to be one, or some of it left last. */
+    struct h2_chunk *head;   /* the queue of the body. */
     struct h2_chunk *tail;
     struct h2_block *trailers; /* that go behind the body. */
     bool fields_done;          /* the peer's first header section is whole. */
@@ -212,8 +224,7 @@ struct h2_conn {
     unsigned section_pieces;   /* CONTINUATION frames of it. */
     uint64_t cut_ms;           /* when what the input ended in was begun; 0: it ended in nothing. */
     struct h2_fields trailers; /* fields of a section that is no first one. */
-    int32_t receive_window;    /* what the peer may send on all streams. */
-    uint32_t window_owed;      /* consumed, and not yet given back. */
+    struct h2_window window;   /* what the peer may send on all streams. */
 
     /* Output. */
     struct hpack_encoder encoder;
@@ -364,6 +375,20 @@ void h2_watch_reader(struct h2_stream *s);
 
 /* Resets the streams whose answer is whole and is not read. */
 void h2_watch_unread_timer(struct net_timer *timer, void *ctx);
+
+/* ---- h2_window.c ---- */
+
+void h2_window_init(struct h2_window *w, uint64_t size);
+
+/* Takes bytes that came; false when they are more than the peer may send. */
+bool h2_window_take(struct h2_window *w, size_t size);
+
+/* Notes bytes that were consumed; what is to be given back by WINDOW_UPDATE now, or 0: not yet. */
+uint32_t h2_window_consume(struct h2_window *w, size_t size, uint64_t max);
+
+/* Sets a stream's window at first, and at most: never more than what the other side's queue takes.
+ */
+void h2_window_bounds(struct h2_env *env);
 
 /* ---- h2_recv.c ---- */
 

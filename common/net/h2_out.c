@@ -61,7 +61,7 @@ void h2_out_start(struct h2_conn *c)
         out_bytes(c, preface.ptr, preface.size);
     }
     uint8_t *to = frame + H2_FRAME_HEAD_BYTES;
-    to = put_setting(to, H2_SETTING_INITIAL_WINDOW_SIZE, limits.stream_window_bytes);
+    to = put_setting(to, H2_SETTING_INITIAL_WINDOW_SIZE, c->env->stream_window);
     to = put_setting(to, H2_SETTING_MAX_HEADER_LIST_SIZE, limits.request_header_bytes);
     to = put_setting(to, H2_SETTING_NO_RFC7540_PRIORITIES, 1);
     if (c->server) {

@@ -55,18 +55,14 @@ static void begin_body(struct h2_conn *c)
         h2_conn_wrong(c, id == 0 ? H2_PROTOCOL_ERROR : H2_FRAME_SIZE_ERROR);
         return;
     }
-    if ((int64_t)c->left > c->receive_window) {
+    if (!h2_window_take(&c->window, c->left)) {
         h2_conn_wrong(c, H2_FLOW_CONTROL_ERROR);
         return;
     }
-    c->receive_window -= (int32_t)c->left;
     struct h2_stream *s = find_body_stream(c, id);
-    if (s != NULL && (int64_t)c->left > s->receive_window) {
+    if (s != NULL && !h2_window_take(&s->window, c->left)) {
         h2_stream_break(s, H2_FLOW_CONTROL_ERROR);
         s = NULL;
-    }
-    if (s != NULL) {
-        s->receive_window -= (int32_t)c->left;
     }
     c->body_of = s;
 }

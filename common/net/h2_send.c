@@ -199,12 +199,11 @@ static void tell_due(struct h2_conn *c)
 
 static void give_back_window(struct h2_conn *c)
 {
-    c->window_owed += (uint32_t)c->to_consume;
+    uint32_t back =
+        h2_window_consume(&c->window, c->to_consume, limits.connection_window_max_bytes);
     c->to_consume = 0;
-    if (c->window_owed >= limits.connection_window_bytes / 2) {
-        h2_out_window(c, /* id= */ 0, c->window_owed);
-        c->receive_window += (int32_t)c->window_owed;
-        c->window_owed = 0;
+    if (back > 0) {
+        h2_out_window(c, /* id= */ 0, back);
     }
 }
 

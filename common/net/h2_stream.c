@@ -43,7 +43,7 @@ struct h2_stream *h2_stream_new(struct h2_conn *c, uint32_t id)
     s->id = (int32_t)id;
     s->events = &no_events;
     s->send_window = c->peer_window;
-    s->receive_window = (int32_t)limits.stream_window_bytes;
+    h2_window_init(&s->window, c->env->stream_window);
     s->length_left = H2_LENGTH_NONE;
     s->fields.at = s->inline_fields;
     s->fields.capacity = H2_FIELDS_INLINE;
@@ -279,11 +279,9 @@ void h2_stream_consume(struct h2_stream *s, size_t bytes)
     if (s->received_end || s->over || s->finished) {
         return; /* nobody sends on this window any more. */
     }
-    s->window_owed += (uint32_t)bytes;
-    if (s->window_owed >= limits.stream_window_bytes / 2) {
-        h2_out_window(s->conn, (uint32_t)s->id, s->window_owed);
-        s->receive_window += (int32_t)s->window_owed;
-        s->window_owed = 0;
+    uint32_t back = h2_window_consume(&s->window, bytes, s->conn->env->stream_window_max);
+    if (back > 0) {
+        h2_out_window(s->conn, (uint32_t)s->id, back);
     }
 }
 

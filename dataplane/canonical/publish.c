@@ -88,7 +88,7 @@ struct err canon_publish_start(struct dp_request *rq, bool one)
                                    .lane = lane,
                                    .next = lane->publishes,
                                    .out = canon_output_of(rq),
-                                   .held = BUF_MAX(limits.stream_window_bytes),
+                                   .held = BUF_MAX(limits.stream_buffer_bytes),
                                    .one = one,
                                    .caller_ended = h2_stream_received_end(rq->stream),
                                    .closing = lane->draining && !one};
