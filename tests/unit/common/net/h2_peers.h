@@ -4,7 +4,8 @@
  * Shape      the server answers by path: "/echo" sends back what comes as it comes, "/unary"
  *            answers once when the request ended, "/many" answers with PEERS_MANY messages,
  *            "/refuse" is refused by grpc_refuse(), "/hang" never answers, "/early" answers
- *            whole before the request ended, "/sink" takes no byte and gives no window back.
+ *            whole before the request ended, "/sink" takes no byte and gives no window back,
+ *            "/large" answers with a trailers-only section that is over the bounds.
  * Ownership  peers_free() ends everything.
  * Threads    one test's thread.
  */

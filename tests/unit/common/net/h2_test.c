@@ -401,6 +401,30 @@ static void header_sections_are_bounded_by_bytes(void **state)
     peers_free(&p);
 }
 
+/* Its request is whole: nghttp2 closes the stream as soon as the section is there. */
+static void an_answer_over_the_bounds_is_a_reset(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < 2; i++) {
+        bool whole = i == 0;
+        struct peers p;
+        struct client c;
+        struct call call;
+        peers_init(&p);
+        client_open(&p, &c);
+        assert_true(err_ok(call_start(&c, &call, "/large", NULL, 0, whole)));
+        peers_wait(&p, &call.closed);
+        assert_true(call.was_reset && call.reset.too_large);
+        assert_false(call.headers || call.reset.unprocessed);
+        call_free(&call);
+        assert_true(err_ok(call_start(&c, &call, "/unary", NULL, 0, true)));
+        peers_wait(&p, &call.closed); /* the connection lives. */
+        assert_int_equal(call.grpc_status, 0);
+        call_free(&call);
+        peers_free(&p);
+    }
+}
+
 static void sender_is_bounded_by_its_queue(void **state)
 {
     (void)state;
@@ -612,6 +636,7 @@ int main(void)
         cmocka_unit_test(stale_connection_is_found_by_a_probe),
         cmocka_unit_test(header_sections_are_bounded_by_fields),
         cmocka_unit_test(header_sections_are_bounded_by_bytes),
+        cmocka_unit_test(an_answer_over_the_bounds_is_a_reset),
         cmocka_unit_test(sender_is_bounded_by_its_queue),
         cmocka_unit_test(who_fills_the_queue_hears_when_there_is_room),
         cmocka_unit_test(windows_grow_with_use),
