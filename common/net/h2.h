@@ -151,7 +151,6 @@ MUST_CHECK struct err h2_client_new(struct h2_env *env, struct net_conn **net,
 
 void *h2_conn_user(const struct h2_conn *c);
 struct net_conn *h2_conn_net(const struct h2_conn *c);
-struct h2_env *h2_conn_env(const struct h2_conn *c);
 
 /* Open streams, and how many requests more the connection would take now (client side; zero while
  * it drains or is closing). */

@@ -374,11 +374,6 @@ struct net_conn *h2_conn_net(const struct h2_conn *c)
     return c->net;
 }
 
-struct h2_env *h2_conn_env(const struct h2_conn *c)
-{
-    return c->env;
-}
-
 size_t h2_conn_streams(const struct h2_conn *c)
 {
     return c->stream_count;
