@@ -80,6 +80,8 @@ BEHAVIOURS = {
     "TooLarge": lambda e: e.answer(message(b"abc", size=2 * MIB)),
     "ManyHeaders": lambda e: e.answer(
         fields=raw_h2.OK + [("x-h%d" % i, "v" * 400) for i in range(100)]),
+    "ManyAtOnce": lambda e: e.send_headers(
+        raw_h2.OK + raw_h2.STATUS_OK + [("x-h%d" % i, "v" * 400) for i in range(100)], end=True),
     "ManyTrailers": lambda e: e.answer(message(b"x"), trailers=raw_h2.STATUS_OK + [
         ("x-h%d" % i, "v" * 400) for i in range(100)]),
     "Longer": lambda e: e.answer(message(b"x" * 50), fields=raw_h2.OK + [("content-length", "10")]),
@@ -194,6 +196,7 @@ class Hostile(unittest.TestCase):
 
     def test_headers_of_answers_over_the_bound(self):
         self.expect(self.call("ManyHeaders"), 8, "HEADERS_TOO_LARGE")
+        self.expect(self.call("ManyAtOnce"), 8, "HEADERS_TOO_LARGE")
         self.expect(self.call("ManyTrailers"), 8, "HEADERS_TOO_LARGE")
 
     def test_content_length_of_answers(self):
