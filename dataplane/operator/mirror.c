@@ -254,21 +254,6 @@ static bool drawn(const struct dp_request *rq)
     return (rq->draw >> DRAW_SHIFT) % 1000 < rq->route->mirror_per_mille;
 }
 
-/* A shadow is a target like any other: what no rule allows is denied. */
-static bool may_go(const struct dp_request *rq, const struct dp_cluster *cluster)
-{
-    const struct dp_policy_query query = {.verb = rq->verb,
-                                          .lane = slice_str(rq->lane->name),
-                                          .method = rq->method,
-                                          .caller = rq->caller,
-                                          .header = rq->in.header,
-                                          .ctx = rq->in.header_ctx};
-    struct dp_verdict verdict =
-        dp_policy_cache_decide(rq->pool->decisions, dp_model_policy(rq->model, &cluster->target),
-                               &query, net_loop_now_ns(rq->pool->loop));
-    return verdict.allow && !rq->in.header_repeated;
-}
-
 /* "orders.example.com-shadow:8080". */
 static MUST_CHECK struct err name_shadow(struct arena *arena, struct h2_field *authority)
 {
@@ -387,7 +372,7 @@ static MUST_CHECK struct err begin(struct op_mirror *m, const struct dp_request 
     return find_connection(m, &asked);
 }
 
-struct op_mirror *op_mirror_start(struct op_mirrors *all, const struct dp_request *rq)
+struct op_mirror *op_mirror_start(struct op_mirrors *all, struct dp_request *rq)
 {
     if (!drawn(rq)) {
         return NULL;
@@ -398,7 +383,8 @@ struct op_mirror *op_mirror_start(struct op_mirrors *all, const struct dp_reques
     if (shadow == NULL) {
         return NULL;
     }
-    if (!may_go(rq, cluster)) {
+    /* A shadow is a target like any other: what no rule allows is denied. */
+    if (!dp_request_may(rq, &cluster->target, rq->verb, rq->method, /* cached: */ true)) {
         count(all, shadow, OUTCOME_DENIED);
         return NULL;
     }

@@ -34,7 +34,7 @@ void op_mirrors_free(struct op_mirrors *all);
  * Begins a copy of a request whose route has a shadow: its head, and the end if it has no body.
  * NULL: it was not drawn, may not go there, or limits.mirrored_calls are under way.
  */
-struct op_mirror *op_mirror_start(struct op_mirrors *all, const struct dp_request *rq);
+struct op_mirror *op_mirror_start(struct op_mirrors *all, struct dp_request *rq);
 
 /* Bytes of the request that came behind the head. */
 void op_mirror_send(struct op_mirror *m, struct slice bytes, bool end);

@@ -229,22 +229,24 @@ static enum dp_step_next step_route(struct dp_request *rq)
     return go(rq, rq->deferred ? &dp_step_forward : &dp_step_authorize);
 }
 
-static struct dp_policy_query policy_query(const struct dp_request *rq)
+struct dp_policy_query dp_request_policy_query(const struct dp_request *rq,
+                                               const struct dp_policy_target *policy,
+                                               enum dp_verb verb, struct slice method)
 {
-    return (struct dp_policy_query){.verb = rq->verb,
+    return (struct dp_policy_query){.verb = verb,
                                     .lane = slice_str(rq->lane->name),
-                                    .method = rq->method,
+                                    .method = method,
                                     .caller = rq->caller,
                                     .header = rq->in.header,
-                                    .ctx = rq->in.header_ctx};
+                                    .ctx = rq->in.header_ctx,
+                                    .wall_ms = dp_policy_reads_clock(policy) ? clock_wall_ms() : 0};
 }
 
 /* Through the cache; one in some is timed. */
 static struct dp_verdict decide(struct dp_request *rq, const struct dp_policy_target *policy)
 {
-    struct dp_policy_query query = policy_query(rq);
+    struct dp_policy_query query = dp_request_policy_query(rq, policy, rq->verb, rq->method);
     uint64_t now_ns = net_loop_now_ns(rq->pool->loop);
-    query.wall_ms = dp_policy_reads_clock(policy) ? clock_wall_ms() : 0;
     /* What was allowed goes on until the rules say otherwise. */
     query.fast = !rq->forwarding && dp_guard_is_fast(&rq->pool->guard, now_ns);
     bool timed = dp_request_metrics_times_decision(rq->pool->metrics);
@@ -388,6 +390,7 @@ struct err dp_request_authorize(struct dp_request *rq, const struct dp_target *t
     rq->target = target;
     rq->verb = verb;
     rq->method = method;
+    rq->in.header_repeated = false; /* what was asked before may have looked at another one. */
     return authorize(rq);
 }
 
@@ -396,6 +399,21 @@ struct err dp_request_decide(struct dp_request *rq, const struct dp_target *targ
 {
     TRY(dp_request_authorize(rq, target, verb, method));
     return take_from_limits(rq);
+}
+
+bool dp_request_may(struct dp_request *rq, const struct dp_target *target, enum dp_verb verb,
+                    struct slice method, bool cached)
+{
+    const struct dp_policy_target *policy = dp_model_policy(rq->model, target);
+    struct dp_policy_query query = dp_request_policy_query(rq, policy, verb, method);
+    bool before = rq->in.header_repeated;
+    rq->in.header_repeated = false;
+    struct dp_verdict verdict = cached ? dp_policy_cache_decide(rq->pool->decisions, policy, &query,
+                                                                net_loop_now_ns(rq->pool->loop))
+                                       : dp_policy_decide(policy, &query);
+    bool holds = verdict.allow && !rq->in.header_repeated;
+    rq->in.header_repeated = before;
+    return holds;
 }
 
 void dp_request_done(struct dp_request *rq, struct err err)

@@ -262,6 +262,21 @@ MUST_CHECK struct err dp_request_decide(struct dp_request *rq, const struct dp_t
 MUST_CHECK struct err dp_request_authorize(struct dp_request *rq, const struct dp_target *target,
                                            enum dp_verb verb, struct slice method);
 
+/* What a policy (NULL: there is none) is asked of the request's caller: this verb and method, in
+ * the request's lane, with its headers, now. Borrows of the request. */
+struct dp_policy_query dp_request_policy_query(const struct dp_request *rq,
+                                               const struct dp_policy_target *policy,
+                                               enum dp_verb verb, struct slice method);
+
+/*
+ * Whether the caller may do something beside what it asks for, by the same policy: a copy for a
+ * shadow, a method that reflection shows. It may not by a header that is there twice. The request
+ * is as it was before; nothing is counted. 'cached': what is asked for with each call goes through
+ * the cache of decisions.
+ */
+bool dp_request_may(struct dp_request *rq, const struct dp_target *target, enum dp_verb verb,
+                    struct slice method, bool cached);
+
 /* The lane is finished and the caller has the whole answer; 'err' is what it was told. */
 void dp_request_done(struct dp_request *rq, struct err err);
 

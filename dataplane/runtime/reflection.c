@@ -268,19 +268,8 @@ static const struct h2_stream_events events = {
 
 /* ---- what the caller may see ---- */
 
-static bool may_call(const struct dp_request *rq, const struct dp_cluster *cluster,
-                     struct slice path)
-{
-    const struct dp_policy_query query = {.verb = DP_VERB_CALL,
-                                          .lane = slice_str(rq->lane->name),
-                                          .method = path,
-                                          .caller = rq->caller,
-                                          .header = rq->in.header,
-                                          .ctx = rq->in.header_ctx};
-    return dp_policy_decide(dp_model_policy(rq->model, &cluster->target), &query).allow;
-}
-
-static const struct dp_route *find_route(const struct dp_request *rq, struct slice path)
+/* As a call would be routed; one that a header which is there twice decides is refused. */
+static const struct dp_route *find_route(struct dp_request *rq, struct slice path)
 {
     const struct dp_route_query query = {.host = rq->in.host,
                                          .path = path,
@@ -288,15 +277,18 @@ static const struct dp_route *find_route(const struct dp_request *rq, struct sli
                                          .tenant = rq->caller->tenant,
                                          .header = rq->in.header,
                                          .ctx = rq->in.header_ctx};
-    return dp_model_route(rq->model, &query);
+    rq->in.header_repeated = false;
+    const struct dp_route *found = dp_model_route(rq->model, &query);
+    return rq->in.header_repeated ? NULL : found;
 }
 
 /* Whether one of the clusters that a path is routed to lets the caller call it. */
-static bool may_reach(const struct dp_request *rq, struct slice path)
+static bool may_reach(struct dp_request *rq, struct slice path)
 {
     const struct dp_route *found = find_route(rq, path);
     for (size_t i = 0; found != NULL && i < found->target_count; i++) {
-        if (may_call(rq, dp_model_cluster(rq->model, found->targets[i].cluster), path)) {
+        const struct dp_cluster *c = dp_model_cluster(rq->model, found->targets[i].cluster);
+        if (dp_request_may(rq, &c->target, DP_VERB_CALL, path, /* cached= */ false)) {
             return true;
         }
     }
@@ -304,7 +296,7 @@ static bool may_reach(const struct dp_request *rq, struct slice path)
 }
 
 /* Whether a method of the service, whose path is "/package.Service/", may be called. */
-static bool may_reach_one(const struct dp_request *rq, const struct dp_descriptors *d,
+static bool may_reach_one(struct dp_request *rq, const struct dp_descriptors *d,
                           struct slice service)
 {
     for (size_t i = 0; i < d->method_count; i++) {
@@ -315,7 +307,7 @@ static bool may_reach_one(const struct dp_request *rq, const struct dp_descripto
     return false;
 }
 
-static bool shows(const struct dp_request *rq, struct slice name)
+static bool shows(struct dp_request *rq, struct slice name)
 {
     char room[PATH_MAX_BYTES];
     int size = snprintf(room, sizeof(room), "/%.*s/", SLICE_ARG(name));
@@ -337,13 +329,13 @@ static bool shows(const struct dp_request *rq, struct slice name)
 
 /* A file that is asked for by its own name or by that of what it defines. */
 struct search {
-    const struct dp_request *rq;
+    struct dp_request *rq;
     const struct reflection_request *request;
     const struct dp_descriptors *of; /* NULL: not found. */
     size_t file;                     /* its index in 'of'. */
 };
 
-static bool shows_any(const struct dp_request *rq, const struct dp_descriptors *d)
+static bool shows_any(struct dp_request *rq, const struct dp_descriptors *d)
 {
     const struct dp_cluster *cluster = dp_model_cluster(rq->model, d->cluster);
     CHECK(cluster != NULL); /* the model was judged by it. */

@@ -20,6 +20,8 @@ pb = echo.pb
 TIMEOUT_S = 0.7
 ECHO = "trilane.test.v1.Echo"
 PLAIN = "trilane.test.v1.Plain"
+STAGED = "trilane.test.v1.Staged"
+TIMED = "trilane.test.v1.Timed"
 VERSIONS = ("grpc.reflection.v1", "grpc.reflection.v1alpha")
 
 _generated = tempfile.TemporaryDirectory(prefix="trilane-reflection-")
@@ -43,7 +45,8 @@ def descriptor_set():
 
 
 def sources(port):
-    """Echo has descriptors; Plain has none; Hidden has no policy."""
+    """Echo has descriptors; Plain has none; Hidden has no policy; Timed is open by the clock, and
+    Staged by a header."""
     more = """
 ---
 apiVersion: trilane.dev/v1
@@ -68,7 +71,33 @@ apiVersion: trilane.dev/v1
 kind: Service
 metadata: {name: hidden, tenant: acme}
 spec: {grpcServices: [trilane.test.v1.Hidden]}
-""" % PLAIN
+---
+apiVersion: trilane.dev/v1
+kind: Service
+metadata: {name: timed, tenant: acme}
+spec: {grpcServices: [%s]}
+---
+apiVersion: trilane.dev/v1
+kind: Policy
+metadata: {name: timed, tenant: acme}
+spec:
+  target: {service: timed}
+  rules:
+    - {name: by-now, effect: allow, callers: [{service: web}], notBefore: "2020-01-01T00:00:00Z"}
+---
+apiVersion: trilane.dev/v1
+kind: Service
+metadata: {name: staged, tenant: acme}
+spec: {grpcServices: [%s]}
+---
+apiVersion: trilane.dev/v1
+kind: Policy
+metadata: {name: staged, tenant: acme}
+spec:
+  target: {service: staged}
+  rules:
+    - {name: dev, effect: allow, callers: [{service: web}], headers: [{name: x-stage, value: dev}]}
+""" % (PLAIN, TIMED, STAGED)
     text = echo.platform_yaml([port], timeout="%dms" % (TIMEOUT_S * 1000),
                               profile="idleTimeout: 60s", extra=more)
     text = text.replace("grpcServices: [%s]" % ECHO,
@@ -219,14 +248,15 @@ spec: {}
 
     # ---- what it serves ----
 
-    def reflect(self, *requests, who="web", version=VERSIONS[0]):
+    def reflect(self, *requests, who="web", version=VERSIONS[0], more=()):
         """The answers on one call."""
         call = self.channel.stream_stream(
             "/%s.ServerReflection/ServerReflectionInfo" % version,
             rpb.ServerReflectionRequest.SerializeToString,
             rpb.ServerReflectionResponse.FromString)
         asked = [rpb.ServerReflectionRequest(**request) for request in requests]
-        answers = list(call(iter(asked), timeout=60, metadata=echo.token(who) if who else ()))
+        answers = list(call(iter(asked), timeout=60,
+                            metadata=(echo.token(who) if who else ()) + tuple(more)))
         self.assertEqual([a.original_request for a in answers], asked)
         return answers
 
@@ -236,12 +266,19 @@ spec: {}
 
     def test_it_lists_what_the_caller_may_call(self):
         for version in VERSIONS:
-            self.assertEqual(self.listed(version=version), [ECHO, PLAIN])
+            self.assertEqual(self.listed(version=version), [ECHO, PLAIN, TIMED])
         self.assertEqual(self.listed(who="stranger"), [PLAIN])
         self.assertEqual(self.listed(who="other"), [])
         with self.assertRaises(grpc.RpcError) as caught:
             self.listed(who=None)
         self.assertEqual(caught.exception.code(), grpc.StatusCode.UNAUTHENTICATED)
+
+    def test_a_header_that_is_there_twice_shows_nothing(self):
+        """Of what it decides, and of nothing else."""
+        dev, prod = ("x-stage", "dev"), ("x-stage", "prod")
+        self.assertEqual(self.listed(more=[dev]), [ECHO, PLAIN, STAGED, TIMED])
+        self.assertEqual(self.listed(more=[prod]), [ECHO, PLAIN, TIMED])
+        self.assertEqual(self.listed(more=[prod, dev]), [ECHO, PLAIN, TIMED])
 
     def files(self, answer):
         return [descriptor_pb2.FileDescriptorProto.FromString(file)

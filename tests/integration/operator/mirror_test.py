@@ -32,10 +32,10 @@ class Mirror(unittest.TestCase):
         cls.cp = cls.platform.control_plane().start(head_interval_ms=100)
         cls.node = cls.platform.node("node-1", workers=1, mirrored_calls=4).start()
 
-    def publish(self, port, mirror="{service: shadow}", rule="all"):
+    def publish(self, port, mirror="{service: shadow}", rule="effect: allow"):
         extra = service("own", [self.server.port])
         shadow = service("shadow", [port], proto="trilane.test.v1.Shadow")
-        extra += shadow if rule == "all" else shadow.replace("effect: allow", "effect: deny")
+        extra += shadow.replace("effect: allow", rule)
         extra += """
 ---
 apiVersion: trilane.dev/v1
@@ -56,13 +56,13 @@ spec:
         self.channel = echo.channel(self.node)
         self.addCleanup(self.channel.close)
 
-    def say(self, body=b"hi"):
+    def say(self, body=b"hi", more=()):
         """One call: (key, status, seconds)."""
         key = "m-%d" % next(self.keys)
         began = time.monotonic()
         call = self.channel.unary_unary(PATH).future(
             body, timeout=60, metadata=echo.token("web") + (
-                ("x-key", key), ("x-trilane-mirror", "spoofed")))
+                ("x-key", key), ("x-trilane-mirror", "spoofed"), *more))
         return key, call.code().name, time.monotonic() - began
 
     def counted(self):
@@ -151,12 +151,25 @@ spec:
         self.assertTrue(15 < copied() < 95, copied())  # five standard deviations are 31.
 
     def test_a_shadow_is_a_target_like_any_other(self):
-        self.publish(self.shadow.port, rule="none")
+        self.publish(self.shadow.port, rule="effect: deny")
         before = self.counted()
         key, status, _ = self.say()
         self.assertEqual(status, "OK")
         self.expect(before, denied=1)
         self.assertNotIn(key, self.copies.of)
+
+    def test_a_shadow_is_open_by_the_clock(self):
+        """And by a header, unless that is there twice, which is none of the caller's business."""
+        self.publish(self.shadow.port, rule='effect: allow, notBefore: "2020-01-01T00:00:00Z"')
+        before = self.counted()
+        self.say()
+        self.expect(before, same=1)
+        self.publish(self.shadow.port,
+                     rule="effect: allow, headers: [{name: x-stage, value: dev}]")
+        before = self.counted()
+        for stages in (("dev",), ("prod", "dev")):
+            self.assertEqual(self.say(more=[("x-stage", s) for s in stages])[1], "OK")
+        self.expect(before, same=1, denied=1)
 
 
 if __name__ == "__main__":

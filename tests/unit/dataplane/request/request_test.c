@@ -572,6 +572,8 @@ static void a_deferred_request_is_decided_by_its_messages(void **state)
     assert_true(err_ok(dp_request_decide(rq, &orders->target, DP_VERB_CALL, method)));
     assert_int_equal(dp_request_decide(rq, &web->target, DP_VERB_CALL, method).code,
                      E_POLICY_DENIED);
+    rq->in.header_repeated = true; /* of one that a rule of web's looked at. */
+    assert_true(err_ok(dp_request_decide(rq, &orders->target, DP_VERB_CALL, method)));
     adopt(/* allows: */ true);
     run_until_one_generation();
     assert_string_equal(w.steps, "route forward route redecide");
@@ -579,6 +581,27 @@ static void a_deferred_request_is_decided_by_its_messages(void **state)
     adopt(/* allows: */ true);
     run_until_one_generation();
     assert_string_equal(w.steps, "route forward route redecide route redecide abort refuse ended");
+}
+
+/* What is asked beside leaves the request as it was. */
+static void a_question_beside_is_none_of_the_request(void **state)
+{
+    (void)state;
+    adopt(/* allows: */ true);
+    struct dp_request *rq = run(&(struct ask){0});
+    const struct dp_cluster *orders = dp_model_cluster(rq->model, SLICE_LIT("service/acme/orders"));
+    const struct dp_cluster *web = dp_model_cluster(rq->model, SLICE_LIT("service/acme/web"));
+    struct slice rule = rq->verdict.rule;
+    for (int cached = 0; cached < 2; cached++) {
+        assert_true(dp_request_may(rq, &orders->target, DP_VERB_CALL, rq->method, cached));
+        assert_false(dp_request_may(rq, &web->target, DP_VERB_CALL, rq->method, cached));
+    }
+    assert_ptr_equal(rq->target, &orders->target);
+    assert_true(slice_eq(rq->verdict.rule, rule));
+    rq->in.header_repeated = true;
+    assert_true(dp_request_may(rq, &orders->target, DP_VERB_CALL, rq->method, true));
+    assert_true(rq->in.header_repeated);
+    dp_request_done(rq, OK);
 }
 
 static void the_end_of_a_drain_aborts_what_is_open(void **state)
@@ -617,6 +640,7 @@ int main(void)
         EACH(some_turns_are_timed),
         EACH(what_ends_meanwhile_is_not_decided),
         EACH(a_deferred_request_is_decided_by_its_messages),
+        EACH(a_question_beside_is_none_of_the_request),
         EACH(the_end_of_a_drain_aborts_what_is_open),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
