@@ -101,6 +101,8 @@
       "a request that is kept until its answer begins, to be sent again when nobody saw it")       \
     X(mirrored_calls, 128, 0, 100000, "calls",                                                     \
       "copies of calls under way to shadows, on a worker")                                         \
+    X(mirror_after_ms, 10000, 1, 3600000, "ms",                                                    \
+      "a copy of a call to a shadow, from the end of the call")                                    \
     X(upstream_idle_ms, 60000, 100, 3600000, "ms", "an upstream connection without a request")     \
     X(decision_cache_entries, 8192, 16, 1 << 22, "decisions", "decision cache of a worker")        \
     X(decision_ttl_ms, 60000, 0, 3600000, "ms", "how long a decision is reused")                   \

@@ -80,6 +80,7 @@ struct op_mirror {
     struct buf body; /* what came before there was a connection. */
     uint64_t began_ns;
     uint64_t asked_ns;
+    uint64_t until_ns; /* the call's deadline. */
     struct side caller;
     struct side copy;
     bool asked; /* op_attempt_begin() was called. */
@@ -247,6 +248,15 @@ static void timed_out(struct net_timer *timer, void *ctx)
     copy_over(ctx, OP_END_TIMEOUT);
 }
 
+/* The call's deadline may be far, and nobody waits any more. */
+static void bound_rest(struct op_mirror *m)
+{
+    uint64_t now_ns = net_loop_now_ns(m->all->host->loop);
+    uint64_t left_ms = m->until_ns > now_ns ? (m->until_ns - now_ns) / 1000000 + 1 : 1;
+    net_timer_arm(m->all->host->loop, &m->timer,
+                  left_ms < limits.mirror_after_ms ? left_ms : limits.mirror_after_ms);
+}
+
 /* ---- start ---- */
 
 static bool drawn(const struct dp_request *rq)
@@ -367,6 +377,7 @@ static MUST_CHECK struct err begin(struct op_mirror *m, const struct dp_request 
     asked.target = &cluster->target;
     asked.transport = dp_model_transport(rq->model, cluster->transport);
     m->ended = dp_caller_received_end(&rq->caller_stream);
+    m->until_ns = rq->deadline_ns;
     net_timer_arm(m->all->host->loop, &m->timer, dp_request_left_ms(rq));
     TRY(make_head(m, &asked));
     return find_connection(m, &asked);
@@ -453,6 +464,8 @@ void op_mirror_detach(struct op_mirror *m, int grpc_status)
     } else if (!m->ended || grpc_status < 0) {
         m->caller.status = -1; /* there is nothing to compare with. */
         copy_over(m, OP_END_GIVEN_UP);
+    } else {
+        bound_rest(m);
     }
 }
 

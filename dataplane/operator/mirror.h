@@ -2,8 +2,8 @@
  * mirror: copies of requests for a shadow, whose answers are compared and dropped.
  *
  * Shape      a copy is an exchange of its own, which the call feeds and forgets. It has its own
- *            memory and deadline, never asks the caller to wait, and is dropped when the shadow is
- *            too slow to take it.
+ *            memory, never asks the caller to wait, and is dropped when the shadow is too slow to
+ *            take it. It has the call's deadline, and when that ends limits.mirror_after_ms.
  * Units      bytes; *_ns of the loop's clock.
  * Ownership  the mirrors own the copies. A call may use its own until op_mirror_detach().
  * Threads    one worker.

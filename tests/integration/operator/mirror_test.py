@@ -65,9 +65,9 @@ spec:
                 ("x-key", key), ("x-trilane-mirror", "spoofed"), *more))
         return key, call.code().name, time.monotonic() - began
 
-    def counted(self):
+    def counted(self, node=None):
         """{outcome: how often}."""
-        text = trilane.http("GET", self.node.admin + "/metrics")[2].decode()
+        text = trilane.http("GET", (node or self.node).admin + "/metrics")[2].decode()
         name = 'trilane_mirrored_total{target="service/acme/shadow",outcome="'
         return {line[len(name):].split('"')[0]: int(float(line.rsplit(" ", 1)[1]))
                 for line in text.splitlines() if line.startswith(name)}
@@ -139,6 +139,21 @@ spec:
         self.publish(trilane.free_port())
         self.assertEqual(self.say(body=bytes(1 << 20))[1], "OK")
         self.assertEqual(self.say()[1], "OK")
+
+    def test_a_copy_ends_soon_behind_its_call(self):
+        """Whatever the call's deadline was: what a silent shadow keeps is bounded by time, too."""
+        silent = raw_h2.Upstream({"Say": lambda exchange: None})
+        self.addCleanup(silent.stop)
+        self.publish(silent.port)
+        node = self.platform.node("node-2", workers=1, mirrored_calls=1, mirror_after_ms=50).start()
+        with echo.channel(node) as channel:
+            call = channel.unary_unary(PATH)
+            for copies in (1, 2):
+                call(b"hi", timeout=3600, metadata=echo.token("web") + (("x-key", "late"),))
+                trilane.wait_until(lambda n=copies: self.counted(node).get("failed") == n,
+                                   what="the end of the copy", step=0.01)
+        self.assertNotIn("dropped", {k for k, count in self.counted(node).items() if count})
+        node.stop()
 
     def test_a_share(self):
         self.publish(self.shadow.port, mirror="{service: shadow, perMille: 250}")
