@@ -145,6 +145,12 @@ static struct op_fields_try fields_try(const struct op_attempt *a)
         .previous = a->number};
 }
 
+/* What ends it first: perTryTimeout is the service's own. */
+static bool is_hurried(const struct op_attempt *a, const struct op_fields_try *how)
+{
+    return a->call->rq->hurried && how->until_ns == a->call->rq->deadline_ns;
+}
+
 static MUST_CHECK struct err open_upstream(struct op_attempt *a, struct h2_conn *conn, bool end)
 {
     struct op_call *call = a->call;
@@ -156,6 +162,7 @@ static MUST_CHECK struct err open_upstream(struct op_attempt *a, struct h2_conn 
     }
     struct op_fields_room room;
     struct op_fields_try how = fields_try(a);
+    a->hurried = is_hurried(a, &how);
     size_t count = op_request_fields(call->rq, received, &how, &room, call->head);
     TRY(h2_conn_request(conn, call->head, count, end, &a->upstream));
     h2_stream_attach(a->upstream, &upstream_events, a);
@@ -274,7 +281,8 @@ static void release(struct op_attempt *a)
                                        .grpc_status = a->status,
                                        .took_ns =
                                            net_loop_now_ns(a->call->rq->pool->loop) - a->asked_ns,
-                                       .first_ns = a->first_ns};
+                                       .first_ns = a->first_ns,
+                                       .hurried = a->hurried};
         a->asked = false;
         op_attempt_end(a->endpoint, &how);
     }
@@ -331,9 +339,10 @@ static void upstream_reset(struct h2_stream *s, struct h2_reset why)
         over(a, FAIL(E_HEADERS_TOO_LARGE)); /* it was us who ended it. */
         return;
     }
-    a->end = OP_END_FAILED;
     say_how_it_ended(a->call->rq, why);
-    over(a, FAIL(E_UPSTREAM_RESET));
+    struct err err = dp_request_why(a->call->rq, FAIL(E_UPSTREAM_RESET));
+    a->end = err.code == E_DEADLINE_EXCEEDED ? OP_END_TIMEOUT : OP_END_FAILED;
+    over(a, err);
 }
 
 void op_attempt_drop(struct op_attempt *attempt)

@@ -343,6 +343,13 @@ void op_attempt_begin(struct op_endpoint *endpoint)
     endpoint->set->active++;
 }
 
+/* A caller could have any endpoint ejected by giving it no time. */
+static bool is_callers_doing(const struct op_outcome *how)
+{
+    bool late = how->end == OP_END_TIMEOUT || how->grpc_status == GRPC_DEADLINE_EXCEEDED;
+    return how->hurried && how->end != OP_END_FAILED && late;
+}
+
 static bool has_failed(const struct op_endpoint *e, const struct op_outcome *how)
 {
     uint32_t statuses = e->set->outliers.statuses;
@@ -375,7 +382,9 @@ void op_attempt_end(struct op_endpoint *endpoint, const struct op_outcome *how)
         if (set->measures) {
             note_latency(endpoint, how, failed);
         }
-        op_outlier_note(endpoint, failed);
+        if (!is_callers_doing(how)) {
+            op_outlier_note(endpoint, failed);
+        }
         op_sla_note(endpoint, how);
     }
     endpoint->refs--;

@@ -86,6 +86,7 @@ struct op_mirror {
     bool asked; /* op_attempt_begin() was called. */
     bool ended; /* the request is whole. */
     bool dropped;
+    bool hurried; /* by the call's caller. */
 };
 
 struct op_mirrors {
@@ -200,8 +201,8 @@ static void release(struct op_mirror *m, enum op_end end)
     if (m->asked) {
         const struct op_outcome how = {.end = end,
                                        .grpc_status = m->copy.status,
-                                       .took_ns =
-                                           net_loop_now_ns(m->all->host->loop) - m->asked_ns};
+                                       .took_ns = net_loop_now_ns(m->all->host->loop) - m->asked_ns,
+                                       .hurried = m->hurried};
         m->asked = false;
         op_attempt_end(m->endpoint, &how);
     }
@@ -378,6 +379,7 @@ static MUST_CHECK struct err begin(struct op_mirror *m, const struct dp_request 
     asked.transport = dp_model_transport(rq->model, cluster->transport);
     m->ended = dp_caller_received_end(&rq->caller_stream);
     m->until_ns = rq->deadline_ns;
+    m->hurried = rq->hurried;
     net_timer_arm(m->all->host->loop, &m->timer, dp_request_left_ms(rq));
     TRY(make_head(m, &asked));
     return find_connection(m, &asked);

@@ -35,6 +35,9 @@ void op_sla_note(struct op_endpoint *e, const struct op_outcome *how)
     if (most_ns == 0 || how->end == OP_END_FAILED) {
         return; /* how soon it fails is the outlier detection's. */
     }
+    if (how->end == OP_END_TIMEOUT && how->hurried && took_ns <= most_ns) {
+        return; /* it had no time to be late. */
+    }
     e->pace.answers++;
     e->pace.late += how->end == OP_END_TIMEOUT || took_ns > most_ns;
 }

@@ -203,12 +203,15 @@ static MUST_CHECK struct err set_deadline(struct dp_request *rq)
     uint64_t ns = 0;
     TRY(find_timeout(rq, &ns));
     uint64_t max_ns = rq->transport == NULL ? 0 : (uint64_t)rq->transport->timeout_max_ms * 1000000;
-    if (max_ns != 0 && ns > max_ns && !rq->unbounded) {
+    bool cut = max_ns != 0 && ns > max_ns && !rq->unbounded;
+    if (cut) {
         ns = max_ns;
     }
     if (ns == 0) {
         return FAIL(E_DEADLINE_EXCEEDED);
     }
+    bool callers = rq->in.timeout.size > 0 || rq->in.timeout_ms.size > 0;
+    rq->hurried = callers && ns < DP_REQUEST_HURRY_MS * UINT64_C(1000000) && !cut;
     rq->deadline_ns = rq->started_ns + ns;
     return OK;
 }

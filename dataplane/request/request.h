@@ -45,6 +45,9 @@ struct h2_stream;
 struct http1_exchange;
 struct net_conn;
 
+/* An upstream that a caller gives less time than this, and that runs out of it, may be well. */
+enum { DP_REQUEST_HURRY_MS = 1000 };
+
 enum dp_step_next { DP_STEP_MORE, DP_STEP_WAIT, DP_STEP_DONE };
 
 /* What the caller sent, as it arrived. Filled by the front, never changed afterwards. */
@@ -143,6 +146,7 @@ struct dp_request {
     uint32_t route_timeout_ms;            /* zero: the transport's. */
     bool deferred;  /* decided message by message: target is NULL until dp_request_decide(). */
     bool unbounded; /* no deadline unless the caller brings one: streams and tunnels. */
+    bool hurried;   /* its caller gave it less than DP_REQUEST_HURRY_MS; no bound of ours did. */
 
     uint64_t draw; /* random: for choices that must stay when repeated. */
 

@@ -121,6 +121,30 @@ class Balanced(routing_test.OnePlatform):
         statuses = [self.status(stub) for _ in range(20)]
         self.assertEqual(statuses.count("NOT_FOUND"), 10)
 
+    def test_a_caller_in_a_hurry_ejects_nobody(self):
+        """Who gives no time gets no answer; that a profile's time ran out tells of the endpoint."""
+        silent = [raw_h2.Upstream({"Say": lambda e: None, "Late": lambda e: e.send_headers(
+            raw_h2.OK + [("grpc-status", "4")], end=True)}) for _ in range(2)]
+        for upstream in silent:
+            self.addCleanup(upstream.stop)
+        self.publish_echo(silent, "outlierDetection: {consecutiveFailures: 1}", timeout="400ms")
+
+        def ejections():
+            return self.node.metric("trilane_upstream_ejections_total") or 0
+        before = ejections()
+        with raw_h2.Caller(self.node.ports["listen"]) as caller:
+            def call(method, *extra):
+                answer = caller.call("/trilane.test.v1.Echo/" + method, raw_h2.message(b""),
+                                     metadata=echo.token("web"), extra=extra)
+                self.assertEqual(answer.status, "4")
+            for _ in range(4):
+                call("Say", ("grpc-timeout", "50m"))
+                call("Say", ("x-request-timeout-ms", "50"))
+                call("Late", ("grpc-timeout", "999m"))
+            self.assertEqual(ejections(), before)
+            call("Say")
+            self.assertEqual(ejections(), before + 1)
+
     # ---- latency ----
 
     def test_who_is_late_gets_fewer_calls(self):

@@ -2,7 +2,7 @@
  * says; that never too many are; what panic does; and what circuit breakers let by. */
 #include "tests/unit/dataplane/operator/upstream_world.h"
 
-enum { UNAVAILABLE = 14, NOT_FOUND = 5, FAILURES = 5, BASE_MS = 30000 };
+enum { UNAVAILABLE = 14, NOT_FOUND = 5, DEADLINE_EXCEEDED = 4, FAILURES = 5, BASE_MS = 30000 };
 
 static Trilane__Parts__V1__OutlierDetection rules(void)
 {
@@ -89,6 +89,35 @@ static void resets_count_whatever_statuses_do(void **state)
         ends(e, OP_END_FAILED, -1);
     }
     assert_false(is_called(w, e));
+}
+
+/* A caller ejects nobody by giving them no time; what fails otherwise fails. */
+static void a_hurry_of_the_caller_is_no_failure(void **state)
+{
+    struct world *w = *state;
+    Trilane__Parts__V1__OutlierDetection r = rules();
+    world_publish(w, &(struct plan){.count = 2, .outliers = &r});
+    struct op_endpoint *e = world_endpoint(w, 0);
+    const struct {
+        struct op_outcome how;
+        uint32_t answers;
+        uint32_t failures;
+    } cases[] = {
+        {{.end = OP_END_TIMEOUT, .grpc_status = -1, .hurried = true}, 0, 0},
+        {{.end = OP_END_ANSWERED, .grpc_status = DEADLINE_EXCEEDED, .hurried = true}, 0, 0},
+        {{.end = OP_END_ANSWERED, .grpc_status = UNAVAILABLE, .hurried = true}, 1, 1},
+        {{.end = OP_END_ANSWERED, .grpc_status = 0, .hurried = true}, 1, 0},
+        {{.end = OP_END_FAILED, .grpc_status = -1, .hurried = true}, 1, 1},
+        {{.end = OP_END_TIMEOUT, .grpc_status = -1}, 1, 1},
+        {{.end = OP_END_ANSWERED, .grpc_status = DEADLINE_EXCEEDED}, 1, 1},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        e->record = (struct op_record){0};
+        op_attempt_begin(e);
+        op_attempt_end(e, &cases[i].how);
+        assert_int_equal(e->record.answers, cases[i].answers);
+        assert_int_equal(e->record.failures, cases[i].failures);
+    }
 }
 
 /* 30 s and up to a tenth more; the second time twice that; after a good interval less again. */
@@ -235,6 +264,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         WORLD_TEST(failures_in_a_row_eject),
         WORLD_TEST(resets_count_whatever_statuses_do),
+        WORLD_TEST(a_hurry_of_the_caller_is_no_failure),
         WORLD_TEST(each_time_is_longer),
         WORLD_TEST(nobody_is_ejected_of_one_or_unasked),
         WORLD_TEST(panic_calls_all),
