@@ -9,15 +9,28 @@
 #include "common/net/timer.h"
 #include "dataplane/request/metrics.h"
 
-enum { SWEEP_MS = 60000, THOUSAND = 1000, DENIALS_MAX = 16 /* behind them nothing is left. */ };
+enum {
+    UNUSED_MS = 60000,
+    SWEEP_MS = 60000,
+    SWEEP_BATCH = 256, /* budgets that a turn looks at. */
+    THOUSAND = 1000,
+    DENIALS_MAX = 16 /* behind them nothing is left. */
+};
 
 struct op_budgets {
     const struct dp_lane_host *host;
     struct map by_id;
+    struct op_budget *all;       /* the same as a list. */
+    struct op_budget **sweep_at; /* where the sweep goes on; NULL: it begins anew. */
     struct net_timer sweep_timer;
 };
 
 /* ---- all of a worker ---- */
+
+static uint64_t now_of(const struct op_budgets *all)
+{
+    return net_loop_now_ns(all->host->loop);
+}
 
 static void budget_free(struct op_budget *budget)
 {
@@ -25,28 +38,31 @@ static void budget_free(struct op_budget *budget)
     free(budget);
 }
 
-static void sweep_some(struct op_budgets *all, bool every)
+static bool is_unused(const struct op_budget *budget, uint64_t now_ns)
 {
-    size_t at = 0;
-    const struct map_entry *entry = map_next(&all->by_id, &at);
-    while (entry != NULL) {
-        struct op_budget *budget = entry->value;
-        bool idle = budget->open == 0 && !budget->asked;
-        budget->asked = false;
-        if (every || idle) {
-            (void)map_remove(&all->by_id, budget->id);
-            budget_free(budget);
-            at = 0; /* removal moves entries. */
-        }
-        entry = map_next(&all->by_id, &at);
-    }
+    return budget->open == 0 && now_ns - budget->used_ns >= UNUSED_MS * UINT64_C(1000000);
 }
 
 static void sweep(struct net_timer *timer, void *ctx)
 {
     struct op_budgets *all = ctx;
-    sweep_some(all, /* every= */ false);
-    net_timer_arm(all->host->loop, timer, SWEEP_MS);
+    uint64_t now_ns = now_of(all);
+    all->sweep_at = all->sweep_at == NULL ? &all->all : all->sweep_at;
+    for (size_t i = 0; i < SWEEP_BATCH && *all->sweep_at != NULL; i++) {
+        struct op_budget *budget = *all->sweep_at;
+        if (!is_unused(budget, now_ns)) {
+            all->sweep_at = &budget->next;
+            continue;
+        }
+        *all->sweep_at = budget->next;
+        (void)map_remove(&all->by_id, budget->id);
+        budget_free(budget);
+    }
+    bool done = *all->sweep_at == NULL;
+    if (done) {
+        all->sweep_at = NULL;
+    }
+    net_timer_arm(all->host->loop, timer, done ? SWEEP_MS : 1);
 }
 
 struct err op_budgets_new(const struct dp_lane_host *host, struct op_budgets **out)
@@ -68,9 +84,18 @@ void op_budgets_free(struct op_budgets *all)
         return;
     }
     net_timer_cancel(all->host->loop, &all->sweep_timer);
-    sweep_some(all, /* every= */ true);
+    while (all->all != NULL) {
+        struct op_budget *budget = all->all;
+        all->all = budget->next;
+        budget_free(budget);
+    }
     map_free(&all->by_id);
     free(all);
+}
+
+size_t op_budgets_count(const struct op_budgets *all)
+{
+    return all->by_id.count;
 }
 
 static MUST_CHECK struct err make(struct op_budgets *all, const struct dp_cluster *cluster,
@@ -88,6 +113,8 @@ static MUST_CHECK struct err make(struct op_budgets *all, const struct dp_cluste
         budget_free(budget);
         return e;
     }
+    budget->next = all->all;
+    all->all = budget;
     *out = budget;
     return OK;
 }
@@ -100,6 +127,7 @@ struct err op_budgets_open(struct op_budgets *all, const struct dp_cluster *clus
         TRY(make(all, cluster, &budget));
     }
     op_budget_enter(budget, &cluster->retry_budget);
+    budget->used_ns = now_of(all);
     *out = budget;
     return OK;
 }
@@ -108,6 +136,7 @@ void op_budget_close(struct op_budget *budget)
 {
     CHECK(budget->open > 0);
     budget->open--;
+    budget->used_ns = now_of(budget->all);
 }
 
 /* ---- one ---- */
@@ -133,7 +162,6 @@ void op_budget_enter(struct op_budget *budget, const struct dp_retry_budget *rul
     budget->rules = *rules;
     budget->hedges = at_most(budget->hedges + rules->hedges_per_mille, OP_HEDGES_SAVED * THOUSAND);
     budget->open++;
-    budget->asked = true;
 }
 
 void op_budget_note(struct op_budget *budget, bool succeeded)

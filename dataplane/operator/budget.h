@@ -39,12 +39,13 @@ enum op_count {
 struct op_budget {
     struct slice id; /* owned; of the cluster. */
     struct op_budgets *all;
+    struct op_budget *next;            /* in their list. */
     struct dp_retry_budget rules;      /* of the snapshot that the last call came by. */
     uint32_t tokens;                   /* thousandths. */
     uint32_t hedges;                   /* thousandths that calls have earned. */
     uint32_t open;                     /* calls that hold it. */
     uint32_t further;                  /* attempts beyond the first, waiting ones counted. */
-    bool asked;                        /* since the last sweep. */
+    uint64_t used_ns;                  /* when a call began or ended last. */
     metrics_id counts[OP_COUNT_COUNT]; /* 0: not made yet. */
 };
 
@@ -56,6 +57,9 @@ MUST_CHECK struct err op_budgets_new(const struct dp_lane_host *host, struct op_
 
 /* No call holds one any more. Accepts NULL. */
 void op_budgets_free(struct op_budgets *all);
+
+/* How many there are. */
+size_t op_budgets_count(const struct op_budgets *all);
 
 /* A call of a method with a policy begins: its cluster's budget. E_NO_MEMORY. */
 MUST_CHECK struct err op_budgets_open(struct op_budgets *all, const struct dp_cluster *cluster,

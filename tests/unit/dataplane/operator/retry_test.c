@@ -1,6 +1,9 @@
 /* Proves gRPC A6's arithmetic: backoff, push-back, tokens, what is made again and what is not. */
 #include "dataplane/operator/retry.h"
 
+#include <stdio.h>
+
+#include "common/base/clock.h"
 #include "common/net/grpc.h"
 #include "common/net/loop.h"
 #include "dataplane/request/metrics.h"
@@ -57,6 +60,7 @@ static int tear_down(void **state)
     dp_request_metrics_free(w.request_metrics);
     metrics_free(w.metrics);
     net_loop_free(w.loop);
+    clock_shift_for_test(0, 0);
     return 0;
 }
 
@@ -251,6 +255,51 @@ static void further_attempts_are_a_share_of_all(void **state)
     assert_int_equal(w.budget->further, 0);
 }
 
+static void pass(uint64_t ms)
+{
+    static uint64_t passed_ms;
+    passed_ms += ms;
+    clock_shift_for_test((int64_t)passed_ms * 1000000, 0);
+    net_loop_turn(w.loop);
+}
+
+/* Clusters come and go with snapshots: what nobody asks for goes, and nothing else. */
+static void budgets_that_nobody_asks_for_go(void **state)
+{
+    (void)state;
+    enum { OTHERS = 1000, MINUTE_MS = 60000 };
+    struct dp_cluster others = {.retry_budget = usual};
+    struct op_budget *held = NULL;
+    char id[32];
+    open_call(&retrying, true);
+    op_retry_end(&w.retry);
+    for (unsigned i = 0; i < OTHERS; i++) {
+        others.target.id = slice_of(id, (size_t)snprintf(id, sizeof(id), "service/a/%u", i));
+        assert_true(err_ok(op_budgets_open(w.budgets, &others, &held)));
+        if (i + 1 < OTHERS) {
+            op_budget_close(held);
+        }
+    }
+    assert_int_equal(op_budgets_count(w.budgets), OTHERS + 1);
+    pass(MINUTE_MS - 1000);
+    open_call(&retrying, true);
+    w.budget->tokens = 7;
+    op_retry_end(&w.retry);
+    pass(1000);
+    for (size_t i = 0; i < 10; i++) {
+        pass(1); /* some a turn. */
+    }
+    assert_int_equal(op_budgets_count(w.budgets), 2);
+    open_call(&retrying, true);
+    assert_int_equal(w.budget->tokens, 7);
+    op_retry_end(&w.retry);
+    for (size_t i = 0; i < 3; i++) {
+        pass(MINUTE_MS);
+    }
+    assert_int_equal(op_budgets_count(w.budgets), 1);
+    op_budget_close(held);
+}
+
 /* ---- hedges ---- */
 
 static void hedges_are_a_share_of_calls(void **state)
@@ -332,6 +381,7 @@ int main(void)
         CASE(pushback_begins_the_pauses_anew),
         CASE(tokens_stop_a_storm),
         CASE(further_attempts_are_a_share_of_all),
+        CASE(budgets_that_nobody_asks_for_go),
         CASE(hedges_are_a_share_of_calls),
         CASE(a_hedge_in_the_place_of_a_failure_needs_no_share),
         CASE(a_hedge_waits_for_a_measured_time),
