@@ -54,6 +54,25 @@ static MUST_CHECK struct err pick_untried(struct op_attempt *a)
                              &a->endpoint);
 }
 
+/* Once all were tried: those again where no other attempt of the call is under way; where there is
+ * no such endpoint, all. */
+static MUST_CHECK struct err pick_again(struct op_attempt *a)
+{
+    struct op_call *call = a->call;
+    call->tries = (struct op_tries){0};
+    for (const struct op_attempt *other = call->live; other != NULL; other = other->next) {
+        if (other != a && (other->asked || other->wait.endpoint != NULL)) {
+            op_tries_add(&call->tries, other->endpoint);
+        }
+    }
+    struct err err = pick_untried(a);
+    if (err.code == E_NO_HEALTHY_ENDPOINT && call->tries.count > 0) {
+        call->tries = (struct op_tries){0};
+        err = pick_untried(a);
+    }
+    return err;
+}
+
 /* The next endpoint; when there is none left, why the last one was none. */
 static MUST_CHECK struct err pick(struct op_attempt *a)
 {
@@ -64,8 +83,7 @@ static MUST_CHECK struct err pick(struct op_attempt *a)
     struct err err = pick_untried(a);
     if (err.code == E_NO_HEALTHY_ENDPOINT && call->may_repeat) {
         call->may_repeat = false;
-        call->tries = (struct op_tries){0};
-        err = pick_untried(a);
+        err = pick_again(a);
     }
     bool none_left = err.code == E_NO_HEALTHY_ENDPOINT && !err_ok(call->refused);
     return none_left ? call->refused : err;
@@ -110,8 +128,7 @@ static void connected(struct op_wait *wait, struct h2_conn *conn, struct err why
         refused(a, why);
         find_connection(a);
     } else if (why.code == E_DRAINING) {
-        a->call->tries =
-            (struct op_tries){0}; /* the endpoint has another address or certificate. */
+        op_tries_forget(&a->call->tries, a->endpoint); /* it has another address or certificate. */
         find_connection(a);
     } else {
         over(a, why);

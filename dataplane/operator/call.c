@@ -288,7 +288,8 @@ static void retry_due(struct net_timer *timer, void *ctx)
 static bool retried(struct op_call *call, struct op_attempt *a, const struct op_failure *failure)
 {
     uint64_t pause_ms = 0;
-    if (!op_retry_next(call->retry, failure, dp_request_left_ms(call->rq), &pause_ms)) {
+    if (op_call_state(call)->draining ||
+        !op_retry_next(call->retry, failure, dp_request_left_ms(call->rq), &pause_ms)) {
         return false;
     }
     give_up(call, a);
@@ -311,7 +312,7 @@ static void hedge_due(struct net_timer *timer, void *ctx)
     if (drained(call) || !op_retry_may(retry)) {
         return;
     }
-    if (!op_retry_take_hedge(retry, /* in_place= */ false)) {
+    if (!op_retry_take_hedge(retry)) {
         retry->hedge_ms *= 2;
         arm_hedge(call); /* who waits longer is asked for again, and is in more need. */
         return;
@@ -320,13 +321,23 @@ static void hedge_due(struct net_timer *timer, void *ctx)
     start_another(call, OP_COUNT_HEDGE);
 }
 
-/* A failure that is not fatal has the next attempt start at once, or when the upstream says. */
+/* The call goes on by the others; what this one had of the budget is free. */
+static void leave_to_others(struct op_call *call, struct op_attempt *a)
+{
+    if (a->number > 0) {
+        op_retry_give_hedge(call->retry);
+    }
+    give_up(call, a);
+}
+
+/* A failure that is not fatal has the next attempt start at once, or when the upstream says. A node
+ * that drains begins none, and leaves those that are under way alone. */
 static bool hedged(struct op_call *call, struct op_attempt *a, const struct op_failure *failure)
 {
     struct op_retry *retry = call->retry;
     bool others = call->live != a || a->next != NULL;
     if (others && !failure->sent) {
-        give_up(call, a);
+        leave_to_others(call, a);
         return true;
     }
     if (!op_retry_names(retry, failure)) {
@@ -334,8 +345,8 @@ static bool hedged(struct op_call *call, struct op_attempt *a, const struct op_f
     }
     uint64_t wait_ms = 0;
     enum op_pushback said = op_retry_hedge_failed(retry, failure, &wait_ms);
-    bool in_time = wait_ms < dp_request_left_ms(call->rq);
-    if (in_time && op_retry_take_hedge(retry, /* in_place= */ true)) {
+    bool may_begin = wait_ms < dp_request_left_ms(call->rq) && !op_call_state(call)->draining;
+    if (may_begin && op_retry_take_place(retry, /* first= */ a->number == 0)) {
         give_up(call, a);
         if (said == OP_PUSHBACK_WAIT) {
             retry->paid = true;
@@ -347,7 +358,7 @@ static bool hedged(struct op_call *call, struct op_attempt *a, const struct op_f
         return true;
     }
     if (others) {
-        give_up(call, a);
+        leave_to_others(call, a);
     }
     return others;
 }
@@ -371,7 +382,7 @@ static bool goes_on(struct op_call *call, struct op_attempt *a, const struct op_
         .ours = is_ours(how->why),
         .pushback =
             how->fields == NULL ? NULL : h2_fields_get(how->fields, H2_TOKEN_GRPC_RETRY_PUSHBACK)};
-    if (call->chosen != NULL || op_call_state(call)->draining) {
+    if (call->chosen != NULL) {
         return false;
     }
     return call->retry->policy.hedged ? hedged(call, a, &failure) : retried(call, a, &failure);

@@ -94,6 +94,23 @@ static bool was_tried(const struct op_tries *tries, const struct op_endpoint *e)
     return false;
 }
 
+void op_tries_add(struct op_tries *tries, const struct op_endpoint *endpoint)
+{
+    if (!was_tried(tries, endpoint) && tries->count < OP_TRIES_MAX) {
+        tries->tried[tries->count++] = endpoint->id;
+    }
+}
+
+void op_tries_forget(struct op_tries *tries, const struct op_endpoint *endpoint)
+{
+    for (uint32_t i = 0; i < tries->count; i++) {
+        if (tries->tried[i] == endpoint->id) {
+            tries->tried[i] = tries->tried[--tries->count];
+            return; /* it is there once. */
+        }
+    }
+}
+
 /* Of OP_WHOLE_SHARE: grows with time from a tenth to all. */
 static uint64_t slow_share(const struct picking *p, struct op_endpoint *e)
 {
@@ -385,7 +402,7 @@ struct err op_pick(struct op_set *set, const struct dp_request *rq,
     if (best.endpoint == NULL || best.rank == TRIED) {
         return FAIL(E_NO_HEALTHY_ENDPOINT);
     }
-    tries->tried[tries->count++] = best.endpoint->id;
+    op_tries_add(tries, best.endpoint);
     *out = best.endpoint;
     return OK;
 }

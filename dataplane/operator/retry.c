@@ -139,7 +139,14 @@ bool op_retry_hedge_delay(struct op_retry *retry, struct op_latencies *latencies
     return true;
 }
 
-bool op_retry_take_hedge(struct op_retry *retry, bool in_place)
+void op_retry_give_hedge(struct op_retry *retry)
+{
+    CHECK(retry->held > 0);
+    op_budget_give(retry->budget, 1);
+    retry->held--;
+}
+
+bool op_retry_take_hedge(struct op_retry *retry)
 {
     enum op_count why = OP_COUNT_DENIED_SHARE;
     if (!op_retry_may(retry)) {
@@ -149,10 +156,31 @@ bool op_retry_take_hedge(struct op_retry *retry, bool in_place)
         retry->paid = false;
         return true;
     }
-    bool taken = in_place ? op_budget_take_retry(retry->budget, &why)
-                          : op_budget_take_hedge(retry->budget, retry->denials, &why);
-    if (!taken) {
+    if (!op_budget_take_hedge(retry->budget, retry->denials, &why)) {
         retry->denials++;
+        return denied(retry, why);
+    }
+    retry->held++;
+    return true;
+}
+
+bool op_retry_take_place(struct op_retry *retry, bool first)
+{
+    enum op_count why = OP_COUNT_DENIED_TOKENS;
+    if (!op_retry_may(retry)) {
+        return false;
+    }
+    if (retry->paid) { /* the one that waits goes now, with its own room. */
+        retry->paid = false;
+        if (!first) {
+            op_retry_give_hedge(retry);
+        }
+        return true;
+    }
+    if (!first) {
+        return op_budget_has_tokens(retry->budget) || denied(retry, why);
+    }
+    if (!op_budget_take_retry(retry->budget, &why)) {
         return denied(retry, why);
     }
     retry->held++;

@@ -76,9 +76,18 @@ bool op_retry_next(struct op_retry *retry, const struct op_failure *failure, uin
 /* How long the first attempt is alone: false when the policy or what was measured says nothing. */
 bool op_retry_hedge_delay(struct op_retry *retry, struct op_latencies *latencies);
 
-/* Whether a hedge may start now; it is paid for then. One 'in_place' of an attempt that failed is
- * no further load, and needs none of the hedges' share. */
-bool op_retry_take_hedge(struct op_retry *retry, bool in_place);
+/* Whether a hedge may start now; it is paid for then. */
+bool op_retry_take_hedge(struct op_retry *retry);
+
+/*
+ * The same for one in the place of an attempt that failed, which is no further load: it needs none
+ * of the hedges' share, and has the room that the other had. The call's first attempt had none:
+ * what follows it counts like a retry.
+ */
+bool op_retry_take_place(struct op_retry *retry, bool first);
+
+/* A hedge failed, and the call goes on without another in its place: gives its room back. */
+void op_retry_give_hedge(struct op_retry *retry);
 
 /* One of several attempts failed, or the last one. Charges the budget; says in *out_wait_ms how
  * long the upstream wants the next one to wait. */

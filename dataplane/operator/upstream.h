@@ -85,6 +85,10 @@ void op_upstreams_free(struct op_upstreams *ups);
 MUST_CHECK struct err op_upstreams_pick(struct op_upstreams *ups, const struct dp_request *rq,
                                         struct op_tries *tries, struct op_endpoint **out);
 
+/* The call has, or has not, tried the endpoint. */
+void op_tries_add(struct op_tries *tries, const struct op_endpoint *endpoint);
+void op_tries_forget(struct op_tries *tries, const struct op_endpoint *endpoint);
+
 /* Asks for room for one request: *out is a connection to use at once, or NULL and 'ready' comes. */
 MUST_CHECK struct err op_wait_start(struct op_wait *wait, struct op_endpoint *endpoint,
                                     uint64_t timeout_ms, struct h2_conn **out);

@@ -374,5 +374,63 @@ class Wire(OnePlatform):
                            what="one replay")
 
 
+class Drains(OnePlatform):
+    """Of several attempts of a call one is let down: the others go on."""
+
+    HEDGED = """
+  balance: {policy: pickFirst}
+  methods:
+    - names: [/trilane.test.v1.Tried/Hedge]
+      idempotent: true
+      hedging: {maxAttempts: 2, hedgingDelay: 30ms, nonFatalStatusCodes: [UNAVAILABLE]}
+"""
+    PATH = "/%s/Hedge" % SERVICE
+
+    def upstreams(self, behave, count=2):
+        found = [raw_h2.Upstream({"Hedge": behave}) for _ in range(count)]
+        for upstream in found:
+            self.addCleanup(upstream.stop)
+        self.publish_for_now(service("tried", [u.port for u in found], self.HEDGED + WIDE))
+
+    def test_a_connection_that_goes_leaves_the_other_attempt_alone(self):
+        """The second one goes away from its connection: it begins anew where nobody is asked yet,
+        and not with whom the first one waits for."""
+        seen = []
+
+        def behave(exchange):
+            seen.append(exchange)
+            turn = len(seen) % 3
+            if turn == 2:
+                exchange.goaway(last=0)
+                exchange.close()
+            elif turn == 0:
+                fine(exchange)
+        self.upstreams(behave)
+        with raw_h2.Caller(self.node.ports["listen"]) as caller:
+            for i in range(4):
+                answer = caller.call(self.PATH, raw_h2.message(b"hi"), metadata=echo.token("web"))
+                self.assertEqual((answer.status, len(seen)), ("0", 3 * (i + 1)))
+                first, second, third = (e.peer.upstream for e in seen[-3:])
+                self.assertIs(second, third)
+                self.assertIsNot(first, second)
+
+    def test_a_node_that_drains_waits_for_the_other_attempt(self):
+        seen = queue.Queue()
+        self.upstreams(seen.put, count=1)  # by one connection: what is said first comes first.
+        node = self.platform.node("node-3", workers=1).start(graceful_timeout_ms=60000)
+        trilane.wait_until(lambda: node.version() >= self.node.version(), what="the third node")
+        with echo.channel(node) as channel, raw_h2.Caller(node.ports["listen"]) as idle:
+            call = Call(channel, "Hedge", "")
+            first, second = seen.get(timeout=60), seen.get(timeout=60)
+            node.signal(signal.SIGTERM)
+            while not idle.goaways:
+                self.assertTrue(idle.pump())
+            first.send_headers(raw_h2.OK + UNAVAILABLE, end=True)
+            fine(second)
+            second.peer.flush()
+            self.assertEqual((call.wait().code, call.future.result()), ("OK", b"fine"))
+        self.assertEqual(node.wait(), 0)
+
+
 if __name__ == "__main__":
     unittest.main()

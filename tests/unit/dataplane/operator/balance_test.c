@@ -456,6 +456,28 @@ static void no_turn_makes_thousands(void **state)
     }
 }
 
+static void a_call_forgets_whom_it_tried(void **state)
+{
+    struct world *w = *state;
+    world_publish(w, &(struct plan){.count = 2});
+    struct op_endpoint *ends[] = {world_endpoint(w, 0), world_endpoint(w, 1)};
+    struct op_endpoint *e = NULL;
+    struct op_tries tries = {0};
+    world_ask(w, 1);
+    for (size_t i = 0; i < 2; i++) {
+        assert_true(err_ok(op_upstreams_pick(w->ups, &w->rq, &tries, &e)));
+    }
+    op_tries_add(&tries, ends[0]); /* again: it is there once. */
+    assert_int_equal(tries.count, 2);
+    for (size_t i = 0; i < 4; i++) {
+        assert_int_equal(op_upstreams_pick(w->ups, &w->rq, &tries, &e).code, E_NO_HEALTHY_ENDPOINT);
+        op_tries_forget(&tries, ends[i % 2]);
+        op_tries_forget(&tries, ends[i % 2]);
+        assert_true(err_ok(op_upstreams_pick(w->ups, &w->rq, &tries, &e)));
+        assert_ptr_equal(e, ends[i % 2]);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -478,6 +500,7 @@ int main(void)
         WORLD_TEST(a_set_that_nobody_calls_follows),
         WORLD_TEST(who_comes_starts_slowly),
         WORLD_TEST(no_turn_makes_thousands),
+        WORLD_TEST(a_call_forgets_whom_it_tried),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -308,16 +308,16 @@ static void hedges_are_a_share_of_calls(void **state)
     size_t hedges = 0;
     for (size_t i = 0; i < 1000; i++) {
         open_call(&hedging, true);
-        hedges += op_retry_take_hedge(&w.retry, /* in_place= */ false) ? 1 : 0;
+        hedges += op_retry_take_hedge(&w.retry) ? 1 : 0;
         op_retry_end(&w.retry);
     }
     /* A tenth, and half of what was saved: the other half is for those who ask again. */
     assert_true(hedges >= 100 && hedges <= 106);
     open_call(&hedging, true);
     w.budget->hedges = 3499;
-    assert_false(op_retry_take_hedge(&w.retry, false)); /* it leaves 5, */
-    assert_false(op_retry_take_hedge(&w.retry, false)); /* then 2.5, */
-    assert_true(op_retry_take_hedge(&w.retry, false));  /* then 1.25. */
+    assert_false(op_retry_take_hedge(&w.retry)); /* it leaves 5, */
+    assert_false(op_retry_take_hedge(&w.retry)); /* then 2.5, */
+    assert_true(op_retry_take_hedge(&w.retry));  /* then 1.25. */
     op_retry_end(&w.retry);
     assert_true(counted(DP_METRIC_ATTEMPTS_DENIED, "share") >= 890);
 }
@@ -328,17 +328,50 @@ static void a_hedge_in_the_place_of_a_failure_needs_no_share(void **state)
     uint64_t wait_ms = 0;
     open_call(&hedging, true);
     w.budget->hedges = 0;
-    assert_false(op_retry_take_hedge(&w.retry, false));
+    assert_false(op_retry_take_hedge(&w.retry));
     assert_int_equal(op_retry_hedge_failed(&w.retry, &unavailable, &wait_ms), OP_PUSHBACK_NONE);
-    assert_true(op_retry_take_hedge(&w.retry, /* in_place= */ true));
+    assert_true(op_retry_take_place(&w.retry, /* first= */ true));
     assert_int_equal(w.budget->further, 1);
     struct h2_field stop = pushback("-1");
     struct op_failure stopped = unavailable;
     stopped.pushback = &stop;
     assert_int_equal(op_retry_hedge_failed(&w.retry, &stopped, &wait_ms), OP_PUSHBACK_STOP);
     assert_false(op_retry_may(&w.retry));
-    assert_false(op_retry_take_hedge(&w.retry, true));
+    assert_false(op_retry_take_hedge(&w.retry));
+    assert_false(op_retry_take_place(&w.retry, /* first= */ true));
     op_retry_end(&w.retry);
+}
+
+/* What fails makes room for what takes its place: a call never has more of it than attempts beyond
+ * the first, one that waits counted. */
+static void a_hedge_has_the_room_of_whom_it_follows(void **state)
+{
+    (void)state;
+    struct dp_method_policy policy = hedging;
+    policy.attempts = DP_ATTEMPTS_MAX;
+    open_call(&policy, true);
+    w.budget->tokens = 10000;
+    assert_true(op_retry_take_hedge(&w.retry));
+    assert_true(op_retry_take_hedge(&w.retry));
+    assert_int_equal(w.budget->further, 2);
+    for (size_t i = 0; i < 10; i++) {
+        assert_true(op_retry_take_place(&w.retry, /* first= */ false));
+        assert_int_equal(w.budget->further, 2);
+    }
+    w.retry.paid = true; /* the last of these waits, and one more fails: that goes in its stead. */
+    assert_true(op_retry_take_place(&w.retry, /* first= */ false));
+    assert_false(w.retry.paid);
+    assert_int_equal(w.budget->further, 1);
+    w.retry.paid = true;
+    assert_true(op_retry_take_place(&w.retry, /* first= */ true));
+    assert_int_equal(w.budget->further, 1);
+    w.budget->tokens = 0;
+    assert_false(op_retry_take_place(&w.retry, /* first= */ false));
+    assert_int_equal(w.budget->further, 1);
+    op_retry_give_hedge(&w.retry); /* the others go on. */
+    assert_int_equal(w.budget->further, 0);
+    op_retry_end(&w.retry);
+    assert_int_equal(w.budget->further, 0);
 }
 
 static void a_hedge_waits_for_a_measured_time(void **state)
@@ -384,6 +417,7 @@ int main(void)
         CASE(budgets_that_nobody_asks_for_go),
         CASE(hedges_are_a_share_of_calls),
         CASE(a_hedge_in_the_place_of_a_failure_needs_no_share),
+        CASE(a_hedge_has_the_room_of_whom_it_follows),
         CASE(a_hedge_waits_for_a_measured_time),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
