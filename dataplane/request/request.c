@@ -393,6 +393,7 @@ struct err dp_request_authorize(struct dp_request *rq, const struct dp_target *t
     rq->target = target;
     rq->verb = verb;
     rq->method = method;
+    rq->limit = (struct slice){0};
     rq->in.header_repeated = false; /* what was asked before may have looked at another one. */
     return authorize(rq);
 }
@@ -468,6 +469,7 @@ bool dp_request_redecide(struct dp_request *rq)
     rq->transport = NULL;
     rq->method = (struct slice){0};
     rq->verdict = (struct dp_verdict){0};
+    rq->limit = (struct slice){0};
     rq->in.header_repeated = false; /* who looked at one behind the decision did not decide. */
     struct err err = identify(rq);
     if (err_ok(err)) {

@@ -36,6 +36,7 @@ static struct {
     enum forward forward;
     enum err_code route_code;
     bool deferred;
+    bool remove_limits; /* of the next models. */
     enum err_code redecide_code;
     struct dp_request *along; /* ends together with the next one that is aborted. */
     uint64_t route_takes_ns;  /* by the clock, which is moved. */
@@ -188,6 +189,9 @@ static void adopt(bool allows)
     struct content *c = content_sample(1);
     if (!allows) {
         content_remove(c, STREAM_AUTHORISATION, "service/acme/orders");
+    }
+    if (w.remove_limits) {
+        content_remove(c, STREAM_LIMITS, "service/acme/orders");
     }
     struct version *v = version_new(&w.publisher, c, ++w.version, NULL);
     struct snap_set *set = version_set(&w.publisher, v, NULL);
@@ -583,6 +587,33 @@ static void a_deferred_request_is_decided_by_its_messages(void **state)
     assert_string_equal(w.steps, "route forward route redecide route redecide abort refuse ended");
 }
 
+/* What a limit of a model that is gone said of one message is not told of the request's end. */
+static void a_limit_is_forgotten_with_its_model(void **state)
+{
+    (void)state;
+    adopt(/* allows: */ true);
+    w.deferred = true;
+    struct dp_request *rq = run(&(struct ask){0});
+    const struct dp_target *orders =
+        &dp_model_cluster(rq->model, SLICE_LIT("service/acme/orders"))->target;
+    struct slice method = SLICE_LIT("/acme.orders/Get");
+    struct err err = OK;
+    while (err_ok(err)) { /* ends: the sample has a limit. */
+        err = dp_request_decide(rq, orders, DP_VERB_CALL, method);
+    }
+    assert_int_equal(err.code, E_RATE_LIMITED);
+    assert_true(rq->limit.size > 0);
+    w.remove_limits = true;
+    adopt(/* allows: */ true);
+    run_until_one_generation();
+    dp_request_fail(rq, FAIL(E_DRAINING));
+    uint64_t id = 0;
+    struct dp_refusal entry;
+    assert_true(dp_refusal_id_parse(slice_str(w.explain), &id));
+    assert_true(dp_refusals_find(w.refusals, id, &entry));
+    assert_int_equal(dp_refusal_text(&entry, DP_REFUSAL_LIMIT).size, 0);
+}
+
 /* What is asked beside leaves the request as it was. */
 static void a_question_beside_is_none_of_the_request(void **state)
 {
@@ -640,6 +671,7 @@ int main(void)
         EACH(some_turns_are_timed),
         EACH(what_ends_meanwhile_is_not_decided),
         EACH(a_deferred_request_is_decided_by_its_messages),
+        EACH(a_limit_is_forgotten_with_its_model),
         EACH(a_question_beside_is_none_of_the_request),
         EACH(the_end_of_a_drain_aborts_what_is_open),
     };
