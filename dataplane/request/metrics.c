@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 
+#include "common/base/check.h"
 #include "common/base/clock.h"
 #include "common/base/map.h"
 #include "dataplane/request/request.h"
@@ -17,7 +18,8 @@ const struct metrics_family dp_metric_families[DP_METRIC_COUNT] = {
 enum {
     LATENCY_PLACES = 1024,
     LIMITED_PLACES = 256,
-    TIMED_ONE_IN = 256 /* requests: then the clocks cost them nothing. */
+    LANES_MAX = DP_LANE_COUNT + 1, /* reflection's is one more. */
+    TIMED_ONE_IN = 256             /* requests: then the clocks cost them nothing. */
 };
 
 /* Which series a call belongs to, so that the set's lock is taken once for each. */
@@ -62,7 +64,7 @@ struct dp_request_metrics {
         metrics_id codes[E_COUNT];  /* 0: not made yet. */
         metrics_id request_bytes;
         metrics_id response_bytes;
-    } lanes[4];
+    } lanes[LANES_MAX];
     struct latency_place places[LATENCY_PLACES];
     struct limited_place limited[LIMITED_PLACES];
 };
@@ -105,12 +107,13 @@ void dp_request_metrics_free(struct dp_request_metrics *m)
     free(m);
 }
 
-/* The series of a lane; there are fewer lanes than places. */
+/* The series of a lane. */
 static struct lane_series *lane_series(struct dp_request_metrics *m, const struct dp_lane *lane)
 {
     size_t at = 0;
     while (m->lanes[at].lane != NULL && m->lanes[at].lane != lane) {
         at++;
+        CHECK(at < LANES_MAX);
     }
     struct lane_series *series = &m->lanes[at];
     if (series->lane == NULL) {

@@ -151,12 +151,12 @@ void dp_request_pool_set_stale(struct dp_request_pool *pool, bool stale)
 void dp_request_pool_abort(struct dp_request_pool *pool, struct err why)
 {
     CHECK(!err_ok(why));
-    struct dp_request *rq = pool->open;
-    while (rq != NULL) {
-        struct dp_request *next = rq->open_next;
+    pool->abort_at = pool->open;
+    while (pool->abort_at != NULL) {
+        struct dp_request *rq = pool->abort_at;
+        pool->abort_at = rq->open_next; /* first: its end may take others along. */
         CHECK(rq->forwarding);
         rq->lane->abort(rq, why);
-        rq = next;
     }
 }
 
@@ -254,6 +254,9 @@ void dp_request_release(struct dp_request *rq)
     struct dp_request_pool *pool = rq->pool;
     if (pool->redecide_at == rq) {
         pool->redecide_at = rq->open_next;
+    }
+    if (pool->abort_at == rq) {
+        pool->abort_at = rq->open_next;
     }
     if (rq->open_prev != NULL) {
         rq->open_prev->open_next = rq->open_next;

@@ -195,6 +195,7 @@ struct dp_request_pool {
     struct dp_request *free;
     struct net_timer redecide_timer; /* armed while open requests are of an older model. */
     struct dp_request *redecide_at;  /* the next one that may be; NULL: none. */
+    struct dp_request *abort_at;     /* the next one that is aborted; NULL: none. */
     size_t open_count;
     size_t free_count;
     bool draining;

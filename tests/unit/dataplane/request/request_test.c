@@ -651,6 +651,20 @@ static void the_end_of_a_drain_aborts_what_is_open(void **state)
     assert_int_equal(w.pool.open_count, 0);
 }
 
+static void an_abort_may_take_the_next_one_along(void **state)
+{
+    (void)state;
+    adopt(/* allows: */ true);
+    assert_non_null(run(&(struct ask){0}));
+    w.along = run(&(struct ask){0});
+    assert_non_null(run(&(struct ask){0}));
+    dp_request_pool_abort(&w.pool, FAIL(E_DRAINING));
+    assert_int_equal(w.ended, 3);
+    assert_int_equal(counted(E_DRAINING), 2);
+    assert_int_equal(counted(E_CANCELLED), 1);
+    assert_int_equal(w.pool.open_count, 0);
+}
+
 int main(void)
 {
 #define EACH(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
@@ -674,6 +688,7 @@ int main(void)
         EACH(a_limit_is_forgotten_with_its_model),
         EACH(a_question_beside_is_none_of_the_request),
         EACH(the_end_of_a_drain_aborts_what_is_open),
+        EACH(an_abort_may_take_the_next_one_along),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
