@@ -162,10 +162,16 @@ static struct op_fields_try fields_try(const struct op_attempt *a)
         .previous = a->number};
 }
 
-/* What ends it first: perTryTimeout is the service's own. */
+/* Whether the end of its time would say nothing of the endpoint: its caller has little, or earlier
+ * attempts left it little. perTryTimeout is the service's own word. */
 static bool is_hurried(const struct op_attempt *a, const struct op_fields_try *how)
 {
-    return a->call->rq->hurried && how->until_ns == a->call->rq->deadline_ns;
+    const struct dp_request *rq = a->call->rq;
+    uint64_t now_ns = net_loop_now_ns(rq->pool->loop);
+    uint64_t left_ns = rq->deadline_ns > now_ns ? rq->deadline_ns - now_ns : 0;
+    bool little = left_ns < DP_REQUEST_HURRY_MS * UINT64_C(1000000) &&
+                  left_ns < (rq->deadline_ns - rq->started_ns) / 2;
+    return how->until_ns == rq->deadline_ns && (rq->hurried || little);
 }
 
 static MUST_CHECK struct err open_upstream(struct op_attempt *a, struct h2_conn *conn, bool end)

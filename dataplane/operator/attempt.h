@@ -38,7 +38,7 @@ struct op_attempt {
     bool answers;           /* the head of an answer has come. */
     bool timed;             /* 'timer' is initialised. */
     bool noted;             /* as a success. */
-    bool hurried;           /* what bounds it is a short deadline of its caller. */
+    bool hurried;           /* it has little time, through its caller or earlier ones. */
     struct net_timer timer; /* of perTryTimeout. */
 };
 

@@ -49,7 +49,7 @@ struct op_outcome {
     int grpc_status;   /* of an answer. */
     uint64_t took_ns;  /* from the request that was sent to the end; of an answer. */
     uint64_t first_ns; /* to the head of the answer; zero: not known, and the end must do. */
-    bool hurried;      /* its caller left it little time: that it ran out of that is no failure. */
+    bool hurried;      /* it had little time: that it ran out of that is no failure. */
 };
 
 /* The wait is over: 'conn' has room for one request made before this returns, or 'why' says not. */

@@ -60,6 +60,9 @@ class Balanced(routing_test.OnePlatform):
         except grpc.RpcError as error:
             return error.code().name
 
+    def ejections(self):
+        return self.node.metric("trilane_upstream_ejections_total") or 0
+
     # ---- policies ----
 
     def test_calls_of_a_session_stay_together(self):
@@ -128,10 +131,7 @@ class Balanced(routing_test.OnePlatform):
         for upstream in silent:
             self.addCleanup(upstream.stop)
         self.publish_echo(silent, "outlierDetection: {consecutiveFailures: 1}", timeout="400ms")
-
-        def ejections():
-            return self.node.metric("trilane_upstream_ejections_total") or 0
-        before = ejections()
+        before = self.ejections()
         with raw_h2.Caller(self.node.ports["listen"]) as caller:
             def call(method, *extra):
                 answer = caller.call("/trilane.test.v1.Echo/" + method, raw_h2.message(b""),
@@ -141,9 +141,26 @@ class Balanced(routing_test.OnePlatform):
                 call("Say", ("grpc-timeout", "50m"))
                 call("Say", ("x-request-timeout-ms", "50"))
                 call("Late", ("grpc-timeout", "999m"))
-            self.assertEqual(ejections(), before)
+            self.assertEqual(self.ejections(), before)
             call("Say")
-            self.assertEqual(ejections(), before + 1)
+            self.assertEqual(self.ejections(), before + 1)
+
+    def test_a_late_attempt_is_not_to_blame(self):
+        """Of 800 ms the first one has all and the second one the last fourth: that one is spared."""
+        seen = []
+        silent = [raw_h2.Upstream({"Say": seen.append}) for _ in range(2)]
+        for upstream in silent:
+            self.addCleanup(upstream.stop)
+        self.publish_echo(
+            silent, "outlierDetection: {consecutiveFailures: 1, maxEjectionPercent: 100}\n"
+            "  methods: [{names: [/trilane.test.v1.Echo/Say], idempotent: true, hedging: "
+            "{hedgingDelay: 600ms, nonFatalStatusCodes: [UNAVAILABLE]}}]", timeout="800ms")
+        before = self.ejections()
+        with raw_h2.Caller(self.node.ports["listen"]) as caller:
+            answer = caller.call("/trilane.test.v1.Echo/Say", raw_h2.message(b""),
+                                 metadata=echo.token("web"))
+        self.assertEqual((answer.status, len(seen)), ("4", 2))
+        self.assertEqual(self.ejections(), before + 1)
 
     # ---- latency ----
 
