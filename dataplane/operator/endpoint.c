@@ -10,11 +10,12 @@
 #include "common/net/dns.h"
 #include "common/net/grpc.h"
 #include "common/net/loop.h"
+#include "common/net/tls.h"
 #include "dataplane/operator/outlier.h"
 #include "dataplane/operator/upstream_impl.h"
 
 enum {
-    KEY_MAX = 1024,
+    KEY_MAX = NET_SPIFFE_MAX + 1024, /* two host names and some numbers besides. */
     RESOLVE_AGE_MS = 30000,
     FAILED_FIRST_MS = 1000,
     FAILED_MAX_MS = 30000,

@@ -4,6 +4,7 @@
  */
 #include "common/base/clock.h"
 #include "common/base/hash.h"
+#include "common/net/tls.h"
 #include "dataplane/operator/upstream_impl.h"
 
 #include "tests/unit/dataplane/operator/upstream_world.h"
@@ -478,6 +479,27 @@ static void a_call_forgets_whom_it_tried(void **state)
     }
 }
 
+/* Whatever a profile may say can be told apart. */
+static void a_long_spiffe_id_is_part_of_the_key(void **state)
+{
+    struct world *w = *state;
+    world_publish(w, &(struct plan){.count = 1});
+    struct op_set *set = world_endpoint(w, 0)->set;
+    const struct dp_endpoint from = {.address = SLICE_LIT("10.9.9.9"), .port = 80, .weight = 1};
+    struct op_endpoint *e[2] = {NULL};
+    char id[NET_SPIFFE_MAX];
+    (void)memset(id, 'a', sizeof(id));
+    slice_free(set->security.spiffe);
+    for (size_t i = 0; i < 2; i++) {
+        id[sizeof(id) - 1] = (char)('a' + i);
+        set->security.spiffe = slice_of(id, sizeof(id));
+        assert_true(err_ok(op_endpoint_get(set, &from, &e[i])));
+    }
+    assert_ptr_not_equal(e[0], e[1]);
+    assert_int_equal(strlen(e[1]->spiffe_id), sizeof(id));
+    set->security.spiffe = (struct slice){0};
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -501,6 +523,7 @@ int main(void)
         WORLD_TEST(who_comes_starts_slowly),
         WORLD_TEST(no_turn_makes_thousands),
         WORLD_TEST(a_call_forgets_whom_it_tried),
+        WORLD_TEST(a_long_spiffe_id_is_part_of_the_key),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
