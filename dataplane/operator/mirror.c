@@ -326,9 +326,18 @@ static MUST_CHECK struct err send_request(struct op_mirror *m, struct h2_conn *c
     return OK;
 }
 
+/* Who cannot be reached is left alone for a while, by copies as by calls. */
+static void report(const struct op_mirror *m, struct err why)
+{
+    if (err_ok(why) || why.code == E_UPSTREAM_CONNECT) {
+        op_endpoint_report(m->endpoint, err_ok(why));
+    }
+}
+
 static void connected(struct op_wait *wait, struct h2_conn *conn, struct err why)
 {
     struct op_mirror *m = wait->ctx;
+    report(m, why);
     if (!err_ok(why) || !err_ok(send_request(m, conn))) {
         copy_over(m, OP_END_GIVEN_UP);
     }
@@ -340,7 +349,11 @@ static MUST_CHECK struct err find_connection(struct op_mirror *m, const struct d
     struct op_tries tries = {0};
     struct h2_conn *conn = NULL;
     TRY(op_upstreams_pick(m->all->upstreams, rq, &tries, &m->endpoint));
-    TRY(op_wait_start(&m->wait, m->endpoint, dp_request_left_ms(rq), &conn));
+    struct err err = op_wait_start(&m->wait, m->endpoint, dp_request_left_ms(rq), &conn);
+    if (!err_ok(err) || conn != NULL) {
+        report(m, err);
+    }
+    TRY(err);
     return conn == NULL ? OK : send_request(m, conn);
 }
 

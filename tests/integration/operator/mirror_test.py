@@ -32,9 +32,10 @@ class Mirror(unittest.TestCase):
         cls.cp = cls.platform.control_plane().start(head_interval_ms=100)
         cls.node = cls.platform.node("node-1", workers=1, mirrored_calls=4).start()
 
-    def publish(self, port, mirror="{service: shadow}", rule="effect: allow"):
+    def publish(self, port, mirror="{service: shadow}", rule="effect: allow",
+                more=()):
         extra = service("own", [self.server.port])
-        shadow = service("shadow", [port], proto="trilane.test.v1.Shadow")
+        shadow = service("shadow", [port, *more], proto="trilane.test.v1.Shadow")
         extra += shadow.replace("effect: allow", rule)
         extra += """
 ---
@@ -154,6 +155,16 @@ spec:
                                    what="the end of the copy", step=0.01)
         self.assertNotIn("dropped", {k for k, count in self.counted(node).items() if count})
         node.stop()
+
+    def test_who_cannot_be_reached_gets_no_more_copies(self):
+        """One of two endpoints is not there: what it is asked for fails once, and again a second later."""
+        self.publish(self.shadow.port, more=[trilane.free_port()])
+        before, began = self.counted(), time.monotonic()
+        for _ in range(30):
+            self.say()
+        asked = 1 + int(time.monotonic() - began)
+        trilane.wait_until(lambda: sum(self.grown(before).values()) == 30, what="their end")
+        self.assertLessEqual(self.grown(before).get("failed", 0), asked + 2)
 
     def test_a_share(self):
         self.publish(self.shadow.port, mirror="{service: shadow, perMille: 250}")
