@@ -94,7 +94,8 @@ struct op_mirrors {
     struct op_upstreams *upstreams;
     struct op_mirror *open;
     size_t open_count;
-    struct map shadows; /* by cluster. */
+    struct map shadows;   /* by cluster. */
+    struct shadow *other; /* all that came when there were SHADOWS_MAX; NULL: none did. */
 };
 
 static const struct h2_stream_events shadow_events;
@@ -108,27 +109,44 @@ static metrics_id series_of(const struct op_mirrors *all, enum dp_metric metric,
     return metrics_series(dp_request_metrics_set(all->host->metrics), metric, values);
 }
 
-static struct shadow *shadow_of(struct op_mirrors *all, struct slice id)
+static struct shadow *shadow_new(const struct op_mirrors *all, struct slice id)
 {
-    struct shadow *shadow = map_get(&all->shadows, id);
-    if (shadow != NULL || all->shadows.count >= SHADOWS_MAX) {
-        return shadow;
-    }
-    shadow = calloc(1, sizeof(*shadow));
+    struct shadow *shadow = calloc(1, sizeof(*shadow));
     if (shadow == NULL) {
         return NULL;
     }
     shadow->id = slice_of(slice_dup(id), id.size);
-    if (!err_ok(map_put(&all->shadows, shadow->id, shadow, /* out_old= */ NULL))) {
-        slice_free(shadow->id);
-        free(shadow);
-        return NULL;
-    }
     for (size_t i = 0; i < OUTCOME_COUNT; i++) {
         shadow->outcomes[i] = series_of(all, DP_METRIC_MIRRORED, id, outcome_labels[i]);
     }
     shadow->caller_latency = series_of(all, DP_METRIC_MIRROR_LATENCY, id, "caller");
     shadow->shadow_latency = series_of(all, DP_METRIC_MIRROR_LATENCY, id, "shadow");
+    return shadow;
+}
+
+static void shadow_free(struct shadow *shadow)
+{
+    if (shadow != NULL) {
+        slice_free(shadow->id);
+        free(shadow);
+    }
+}
+
+/* Found or made; NULL: there is no memory. */
+static struct shadow *shadow_of(struct op_mirrors *all, struct slice id)
+{
+    struct shadow *shadow = map_get(&all->shadows, id);
+    if (shadow == NULL && all->shadows.count >= SHADOWS_MAX) {
+        all->other = all->other == NULL ? shadow_new(all, SLICE_LIT("other")) : all->other;
+        return all->other;
+    }
+    if (shadow != NULL || (shadow = shadow_new(all, id)) == NULL) {
+        return shadow;
+    }
+    if (!err_ok(map_put(&all->shadows, shadow->id, shadow, /* out_old= */ NULL))) {
+        shadow_free(shadow);
+        return NULL;
+    }
     return shadow;
 }
 
@@ -556,10 +574,9 @@ void op_mirrors_free(struct op_mirrors *all)
     size_t at = 0;
     for (const struct map_entry *e = map_next(&all->shadows, &at); e != NULL;
          e = map_next(&all->shadows, &at)) {
-        struct shadow *shadow = e->value;
-        slice_free(shadow->id);
-        free(shadow);
+        shadow_free(e->value);
     }
+    shadow_free(all->other);
     map_free(&all->shadows);
     free(all);
 }

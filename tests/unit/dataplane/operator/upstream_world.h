@@ -63,6 +63,7 @@ struct plan {
     uint32_t slow_start_ms;
     uint32_t panic_percent; /* zero: 50. */
     uint16_t web_port;      /* content that differs elsewhere. */
+    size_t shadows;         /* services "shadow0", "shadow1", … besides. */
     const Trilane__Parts__V1__OutlierDetection *outliers;
     const Trilane__Parts__V1__CircuitBreakers *breakers;
     const Trilane__Parts__V1__Sla *sla;
@@ -184,11 +185,28 @@ static inline void world_put_cluster(struct content *c, const struct plan *plan)
     free(endpoints);
 }
 
+/* Services without endpoints, whom nobody may call. */
+static inline void world_put_shadows(struct content *c, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        char id[64];
+        Trilane__Parts__V1__Cluster cluster;
+        trilane__parts__v1__cluster__init(&cluster);
+        (void)snprintf(id, sizeof(id), "service/acme/shadow%zu", i);
+        cluster.id = id;
+        cluster.tenant = publisher_text("acme");
+        cluster.name = id + sizeof("service/acme/") - 1;
+        cluster.transport = publisher_text("default");
+        content_put(c, STREAM_ROUTING, id, &cluster.base);
+    }
+}
+
 /* Puts a model in force. */
 static inline void world_publish(struct world *w, const struct plan *plan)
 {
     struct content *c = content_sample(1);
     world_put_cluster(c, plan);
+    world_put_shadows(c, plan->shadows);
     if (plan->web_port != 0) {
         content_move_web(c, plan->web_port);
     }
