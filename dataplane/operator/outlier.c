@@ -78,7 +78,8 @@ bool op_outlier_is_out(struct op_endpoint *e, uint64_t now_ns)
     }
     struct op_set *set = e->set;
     e->record.ejected = false;
-    e->joined_ns = now_ns; /* it comes back slowly, where anybody does. */
+    e->record.failures_in_a_row = 0; /* of calls that were under way when it went. */
+    e->joined_ns = now_ns;           /* it comes back slowly, where anybody does. */
     if (op_set_has(set, e)) {
         ejected_moved(e, -1);
     }

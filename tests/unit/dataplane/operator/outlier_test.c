@@ -143,6 +143,24 @@ static void each_time_is_longer(void **state)
     assert_int_equal(e->record.times, 0);
 }
 
+/* Calls that were under way at the ejection fail behind it: they are not held against who is back.
+ */
+static void who_is_back_begins_anew(void **state)
+{
+    struct world *w = *state;
+    Trilane__Parts__V1__OutlierDetection r = rules();
+    world_publish(w, &(struct plan){.count = 2, .outliers = &r});
+    struct op_endpoint *e = world_endpoint(w, 0);
+    fails(e, 3 * FAILURES);
+    assert_false(is_called(w, e));
+    world_pass(w, BASE_MS + BASE_MS / 10 + 100);
+    assert_true(is_called(w, e));
+    fails(e, FAILURES - 1);
+    assert_true(is_called(w, e));
+    fails(e, 1);
+    assert_false(is_called(w, e));
+}
+
 static void nobody_is_ejected_of_one_or_unasked(void **state)
 {
     struct world *w = *state;
@@ -266,6 +284,7 @@ int main(void)
         WORLD_TEST(resets_count_whatever_statuses_do),
         WORLD_TEST(a_hurry_of_the_caller_is_no_failure),
         WORLD_TEST(each_time_is_longer),
+        WORLD_TEST(who_is_back_begins_anew),
         WORLD_TEST(nobody_is_ejected_of_one_or_unasked),
         WORLD_TEST(panic_calls_all),
         WORLD_TEST(swaps_keep_who_is_ejected),
