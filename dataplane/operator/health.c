@@ -147,7 +147,8 @@ static void look_at(struct op_endpoint *e)
     struct board_entry entry;
     struct board_cell *cell = cell_of(e, &entry);
     if (cell == NULL) {
-        return; /* the board is full: it is taken for well. */
+        take_over(e, STATE_WELL); /* the board is full, and nobody can say otherwise. */
+        return;
     }
     take_over(e, entry.state);
     if (e->probing || !is_due(e, &entry) || e->ups->probe_count >= HEALTH_PROBES_MAX) {
