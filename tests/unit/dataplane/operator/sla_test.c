@@ -126,6 +126,22 @@ static void swaps_keep_the_share(void **state)
     assert_int_equal(e->pace.share, 0);
 }
 
+/* Who had less than the latency before its caller's time ran out is not late; who had more is. */
+static void a_hurry_of_the_caller_is_not_late(void **state)
+{
+    struct world *w = *state;
+    Trilane__Parts__V1__Sla sla = median();
+    world_publish(w, &(struct plan){.count = 2, .sla = &sla});
+    struct op_endpoint *e = world_endpoint(w, 0);
+    for (uint64_t ms = LATENCY_MS - 1; ms <= LATENCY_MS + 1; ms += 2) {
+        op_attempt_begin(e);
+        op_attempt_end(e, &(struct op_outcome){
+                              .end = OP_END_TIMEOUT, .took_ns = ms * 1000000, .hurried = true});
+        assert_int_equal(e->pace.answers, ms > LATENCY_MS);
+        assert_int_equal(e->pace.late, ms > LATENCY_MS);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -133,6 +149,7 @@ int main(void)
         WORLD_TEST(too_few_answers_are_no_verdict_but_time_is),
         WORLD_TEST(what_counts_as_late),
         WORLD_TEST(swaps_keep_the_share),
+        WORLD_TEST(a_hurry_of_the_caller_is_not_late),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
