@@ -372,7 +372,7 @@ static struct err decode_cors(const Trilane__Parts__V1__Cors *m, struct arena *a
                      m->allow_headers, m->n_allow_headers, &cors->allow_headers));
     TRY(join_headers(arena,
                      "grpc-status, grpc-message, grpc-status-details-bin, x-trilane-code, "
-                     "x-trilane-rule, x-trilane-version, grpc-retry-pushback-ms",
+                     "x-trilane-rule, x-trilane-explain, x-trilane-version, grpc-retry-pushback-ms",
                      m->expose_headers, m->n_expose_headers, &cors->expose_headers));
     *out = cors;
     return OK;
