@@ -326,8 +326,11 @@ static bool covers_origin(struct slice pattern, struct slice origin)
            slice_ends(origin, tail) && origin.ptr[star] != '.';
 }
 
-bool dp_cors_allows(const struct dp_cors *cors, struct slice origin)
+bool dp_cors_allows(const struct dp_cors *cors, struct slice origin, bool ambient)
 {
+    if (ambient && cors != NULL && !cors->credentials) {
+        return false;
+    }
     bool allowed = cors != NULL && cors->any;
     for (size_t i = 0; cors != NULL && !allowed && i < cors->origin_count; i++) {
         allowed = covers_origin(cors->origins[i], origin);
@@ -339,7 +342,7 @@ bool dp_cors_allows(const struct dp_cors *cors, struct slice origin)
 static bool rest_matches(const struct dp_route_entry *entry, const struct dp_route_query *query)
 {
     if (query->origin.size > 0) {
-        return dp_cors_allows(entry->cors, query->origin);
+        return dp_cors_allows(entry->cors, query->origin, query->ambient);
     }
     return tenant_matches(entry, query->tenant) &&
            (entry->http_method.size == 0 || slice_eq(entry->http_method, query->method)) &&
@@ -451,9 +454,10 @@ const struct dp_route *dp_model_route(const struct dp_model *model,
 }
 
 const struct dp_cors *dp_model_cors(const struct dp_model *model, struct slice host,
-                                    struct slice path, struct slice origin)
+                                    struct slice path, struct slice origin, bool ambient)
 {
-    const struct dp_route_query query = {.host = host, .path = path, .origin = origin};
+    const struct dp_route_query query = {
+        .host = host, .path = path, .origin = origin, .ambient = ambient};
     const struct dp_route *route = origin.size == 0 ? NULL : dp_model_route(model, &query);
     return route == NULL ? NULL : route->cors;
 }

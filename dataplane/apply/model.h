@@ -393,6 +393,7 @@ struct dp_route_query {
     bool (*header)(const void *ctx, struct slice name, struct slice *out_value);
     const void *ctx;
     struct slice origin; /* not empty: which route lets its pages call; the rest is not asked. */
+    bool ambient;        /* ... with what a reader's browser proves by itself, its certificate. */
 };
 
 /*
@@ -402,15 +403,16 @@ struct dp_route_query {
 const struct dp_route *dp_model_route(const struct dp_model *model,
                                       const struct dp_route_query *query);
 
-/* Whether pages of this origin may call; NULL: they may not. */
-bool dp_cors_allows(const struct dp_cors *cors, struct slice origin);
+/* Whether pages of this origin may call; 'ambient': with what a reader's browser proves by itself,
+ * its certificate. NULL: they may not. */
+bool dp_cors_allows(const struct dp_cors *cors, struct slice origin, bool ambient);
 
 /*
- * What lets pages of this origin call host and path: of the routes that fit both, whoever their
- * callers are, the most precise that does. NULL: none does.
+ * What lets pages of this origin call host and path, as above: of the routes that fit both, whoever
+ * their callers are, the most precise that does. NULL: none does.
  */
 const struct dp_cors *dp_model_cors(const struct dp_model *model, struct slice host,
-                                    struct slice path, struct slice origin);
+                                    struct slice path, struct slice origin, bool ambient);
 
 /* The cluster by id "service/<tenant>/<name>". */
 const struct dp_cluster *dp_model_cluster(const struct dp_model *model, struct slice id);

@@ -88,7 +88,8 @@ static struct err route(struct dp_request *rq)
     if (found == NULL) {
         return FAIL(E_NO_ROUTE);
     }
-    if (rq->in.origin.size > 0 && !dp_cors_allows(found->cors, rq->in.origin)) {
+    if (rq->in.origin.size > 0 &&
+        !dp_cors_allows(found->cors, rq->in.origin, rq->in.spiffe.size > 0)) {
         return FAIL(E_ORIGIN_DENIED); /* another route of this path lets it ask, not this one. */
     }
     const struct dp_cluster *cluster = dp_model_cluster(rq->model, by_weight(found, rq->draw));

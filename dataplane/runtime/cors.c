@@ -48,7 +48,7 @@ static const struct dp_cors *find(const struct dp_cors_ask *ask)
     char room[HOST_MAX];
     struct slice host = host_of(ask->authority, room);
     struct slice path = slice_head(ask->path, slice_find(ask->path, '?'));
-    return dp_model_cors(ask->model, host, path, ask->origin);
+    return dp_model_cors(ask->model, host, path, ask->origin, ask->ambient);
 }
 
 static void say(struct http1_field *fields, size_t *count, const char *name, struct slice value)

@@ -3,7 +3,9 @@
  *
  * Shape      an Origin is judged by the routes of its host and path, before anybody is asked who
  *            calls: a preflight has no identity. Then the route that the call takes must allow it,
- *            too (dataplane/operator/operator.c). A page of the host itself needs neither.
+ *            too (dataplane/operator/operator.c). A page of the host itself needs neither. A caller
+ *            who is known by a certificate, which a browser shows for any page, needs a route that
+ *            allows credentials, both times.
  * Ownership  answers borrow from the model and the request; dp_cors_keep() copies.
  * Threads    the worker's.
  * Errors     ORIGIN_DENIED.
@@ -41,6 +43,7 @@ struct dp_cors_ask {
     struct slice path;
     struct slice origin; /* empty: no browser, or a page that asks its own host. */
     bool tls;            /* the caller came by TLS. */
+    bool ambient;        /* its certificate says who calls. Of no meaning for a preflight. */
 };
 
 /* Whether some route of host and path lets the page ask, and what its browser is told with the

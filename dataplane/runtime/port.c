@@ -11,6 +11,7 @@
 #include "common/base/limits.h"
 #include "common/net/flood.h"
 #include "common/net/listener.h"
+#include "common/net/tls.h"
 #include "dataplane/request/metrics.h"
 #include "dataplane/runtime/front_h2.h"
 #include "dataplane/runtime/front_http1.h"
@@ -318,6 +319,12 @@ struct net_conn *dp_caller_conn_net(const struct dp_caller_conn *c)
     return c->h2 != NULL      ? h2_conn_net(c->h2)
            : c->http1 != NULL ? http1_server_conn(c->http1)
                               : c->net;
+}
+
+bool dp_caller_conn_is_proven(const struct dp_caller_conn *c)
+{
+    const struct net_identity *identity = net_conn_identity(dp_caller_conn_net(c));
+    return identity != NULL && identity->spiffe_id.size > 0;
 }
 
 void dp_caller_conn_tunnel(struct dp_caller_conn *c, struct net_conn *net, struct dp_request *rq)

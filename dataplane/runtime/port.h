@@ -91,6 +91,9 @@ void dp_caller_conn_free(struct dp_caller_conn *c);
 /* What it speaks on; never NULL. */
 struct net_conn *dp_caller_conn_net(const struct dp_caller_conn *c);
 
+/* Whether its certificate says who calls; a token says nothing then. */
+bool dp_caller_conn_is_proven(const struct dp_caller_conn *c);
+
 /* A lane has the connection from now on, for a request whose end is the connection's. */
 void dp_caller_conn_tunnel(struct dp_caller_conn *c, struct net_conn *net, struct dp_request *rq);
 

@@ -147,6 +147,7 @@ static MUST_CHECK struct err judge(struct dp_web *w, const struct dp_web_ask *as
         .path = ask->path,
         .origin = ask->origin,
         .tls = net_conn_is_tls(dp_caller_conn_net(ask->conn)),
+        .ambient = dp_caller_conn_is_proven(ask->conn),
     };
     TRY(dp_cors_judge(&cors, &w->cors));
     w->cors.count = ask->has_browser ? w->cors.count : 0;

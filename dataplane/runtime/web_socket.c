@@ -390,6 +390,7 @@ static MUST_CHECK struct err judge(const struct dp_caller_conn *c, const struct 
         .path = asked->path,
         .origin = dp_web_origin_http1(asked),
         .tls = net_conn_is_tls(dp_caller_conn_net(c)),
+        .ambient = dp_caller_conn_is_proven(c),
     };
     struct dp_cors_answer nothing_to_say;
     if (w->draining) {

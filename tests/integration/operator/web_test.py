@@ -3,6 +3,7 @@ HTTP/1.1 and HTTP/2, CORS, and WebSockets that stream both ways."""
 
 import asyncio
 import base64
+import functools
 import http.client
 import signal
 import socket
@@ -19,6 +20,8 @@ import web_client as web
 pb = echo.pb
 SERVICE = "/trilane.test.v1.Echo/"
 APP = "https://app.example.com"
+CARDS = "https://cards.example.com"
+BOTH = "https://both.example.com"
 CORS = """---
 apiVersion: trilane.dev/v1
 kind: Route
@@ -27,7 +30,7 @@ spec:
   match: [{grpc: {service: trilane.test.v1.Echo}}]
   targets: [{service: echo}]
   cors:
-    allowOrigins: ["%s", "https://*.preview.example.com"]
+    allowOrigins: ["%s", "https://*.preview.example.com", "%s"]
     allowHeaders: [x-extra]
     exposeHeaders: [x-server]
     maxAge: 10m
@@ -38,7 +41,7 @@ metadata: {name: elsewhere, tenant: globex}
 spec:
   match: [{grpc: {service: trilane.test.v1.Echo}, tenants: [globex]}]
   targets: [{service: other}]
-  cors: {allowOrigins: ["https://globex.example"]}
+  cors: {allowOrigins: ["https://globex.example", "%s"], allowCredentials: true}
 ---
 apiVersion: trilane.dev/v1
 kind: Service
@@ -46,6 +49,14 @@ metadata: {name: raw, tenant: acme}
 spec:
   grpcServices: [trilane.test.v1.Raw]
   endpoints: [{address: 127.0.0.1, port: %d}]
+---
+apiVersion: trilane.dev/v1
+kind: Route
+metadata: {name: cards, tenant: acme}
+spec:
+  match: [{grpc: {service: trilane.test.v1.Raw, method: Messages}}]
+  targets: [{service: raw}]
+  cors: {allowOrigins: ["%s"], allowCredentials: true}
 ---
 apiVersion: trilane.dev/v1
 kind: Policy
@@ -95,11 +106,18 @@ def setUpModule():
 
 def publish(allows="gold", extra=""):
     """The same platform, whose Echo is for callers of that tier."""
-    text = echo.platform_yaml([server.port], extra=CORS % (APP, upstream.port) + extra)
+    text = echo.platform_yaml([server.port], extra=CORS % (APP, BOTH, BOTH, upstream.port, CARDS) + extra)
     text = text.replace("callers: [{traits: {tier: gold}}]", "callers: [{traits: {tier: %s}}]" % allows)
     before = node.version()
     cp("publish", "-m", "test", platform.write_policies({"platform.yaml": text}))
     trilane.wait_until(lambda: node.version() > before, what="the node to serve it")
+
+
+@functools.cache
+def card():
+    """A browser that shows a certificate of acme's web."""
+    identity = platform.issue_service("acme", "web")
+    return platform.tls_context(identity["cert"], identity["key"])
 
 
 def words(**fields):
@@ -431,7 +449,8 @@ class Cors(unittest.TestCase):
             self.assertEqual(answer.headers["access-control-allow-origin"], origin)
             self.assertEqual(answer.headers["vary"], "origin")
             exposed = answer.headers["access-control-expose-headers"].split(", ")
-            for name in ("grpc-status", "grpc-message", "grpc-status-details-bin", "x-server"):
+            for name in ("grpc-status", "grpc-message", "grpc-status-details-bin", "x-server",
+                         "x-trilane-explain"):
                 self.assertIn(name, exposed)
 
     def test_what_an_upstream_says_of_cors(self):
@@ -462,6 +481,23 @@ class Cors(unittest.TestCase):
         self.assertEqual((answer.grpc_status, answer.code), (7, "ORIGIN_DENIED"))
         self.assertEqual(server.echo.calls, calls)
 
+    def test_a_certificate_is_shown_for_pages_that_may_bring_it(self):
+        """A browser shows it for any page, whoever wrote that; a token beside it says nothing."""
+        with web.Client(node.ports["listen-tls"], tls=card()) as shown:
+            self.assertEqual(shown.call(SERVICE + "Say", words(), token=None).grpc_status, 0)
+            calls = server.echo.calls
+            for token in (None, "web-token"):
+                answer = shown.call(SERVICE + "Say", words(), token=token, headers={"origin": APP})
+                self.assertEqual((answer.grpc_status, answer.code), (7, "ORIGIN_DENIED"))
+                self.assertNotIn("access-control-allow-origin", answer.headers)
+            answer = shown.call(SERVICE + "Say", words(), token=None, headers={"origin": BOTH})
+            self.assertEqual((answer.grpc_status, answer.code), (7, "ORIGIN_DENIED"))
+            self.assertEqual(server.echo.calls, calls)
+            answer = shown.call("/trilane.test.v1.Raw/Messages", b"", token=None,
+                                headers={"origin": CARDS})
+            self.assertEqual((answer.grpc_status, answer.messages[0]), (0, b"a"))
+            self.assertEqual(answer.headers["access-control-allow-credentials"], "true")
+
     def test_two_origins_are_none(self):
         sock = socket.create_connection(("127.0.0.1", node.ports["listen"]), 60)
         self.addCleanup(sock.close)
@@ -477,9 +513,10 @@ class Sockets(unittest.TestCase):
     FIELDS = (b"content-type: application/grpc-web+proto\r\nx-grpc-web: 1\r\n"
               b"Authorization: Bearer web-token\r\n")
 
-    def run_with(self, talk, method="Chat", **options):
+    def run_with(self, talk, method="Chat", service=SERVICE, **options):
         async def main():
-            url = "ws://127.0.0.1:%d%s%s" % (node.ports["listen"], SERVICE, method)
+            url = ("wss://localhost:%d" % node.ports["listen-tls"] if "ssl" in options
+                   else "ws://127.0.0.1:%d" % node.ports["listen"]) + service + method
             options.setdefault("subprotocols", self.PROTOCOLS)
             async with sockets.connect(url, compression=None, open_timeout=60, max_size=1 << 24,
                                        **options) as ws:
@@ -611,6 +648,22 @@ class Sockets(unittest.TestCase):
                        "http://127.0.0.1:%d" % node.ports["listen"]):
             self.run_with(nothing, origin=origin)
 
+    def test_a_certificate_opens_no_socket_for_pages_that_may_not_bring_it(self):
+        self.assertEqual(self.status_of(origin=APP, ssl=card()), 403)
+        nobody = b"content-type: application/grpc-web+proto\r\n"
+        got, close = self.refused(nobody, origin=BOTH, ssl=card())
+        self.assertEqual(web.fields_of(got[0][1])["x-trilane-code"], "ORIGIN_DENIED")
+        self.assertEqual(close, 1000)
+
+        async def talk(ws):
+            await ws.send(nobody)
+            await ws.send(b"\0" + web.frame(b""))
+            await ws.send(b"\1")
+            return [f async for f in self.frames(ws)]
+        got = self.run_with(talk, service="/trilane.test.v1.Raw/", method="Messages",
+                            origin=CARDS, ssl=card())
+        self.assertEqual([m for flag, m in got if flag == 0], [b"a", b"", b"c"])
+
     def test_another_tenants_route_opens_no_call(self):
         got, close = self.refused(self.FIELDS, origin="https://globex.example")
         self.assertEqual(web.fields_of(got[0][1])["x-trilane-code"], "ORIGIN_DENIED")
@@ -679,8 +732,6 @@ class Swaps(unittest.TestCase):
 
     def test_a_certificate_whose_identity_is_revoked(self):
         """The call hears why; the connection ends with it."""
-        identity = platform.issue_service("acme", "web")
-        tls = platform.tls_context(identity["cert"], identity["key"])
         revoked = """---
 apiVersion: trilane.dev/v1
 kind: Revocation
@@ -689,7 +740,7 @@ spec: {reason: a test, identities: ["spiffe://trilane.test/tenant/acme/service/w
 """
 
         async def main():
-            ws, frames = await self.chat(b"x-nobody: 1\r\n", ssl=tls)
+            ws, frames = await self.chat(b"x-nobody: 1\r\n", ssl=card())
             await self.in_thread(lambda: publish(extra=revoked))
             flag, trailers = await asyncio.wait_for(frames.__anext__(), 60)
             self.assertEqual(flag, 0x80)

@@ -171,7 +171,8 @@ struct route_row {
 
 enum { ROWS_MAX = 400 };
 
-/* 'origins': of each row, whose pages may call; NULL: nobody's. */
+/* 'origins': of each row, whose pages may call, with credentials where a header is asked for; NULL:
+ * nobody's. */
 static void put_group_for(struct content *c, const char *host, const char *segment,
                           const struct route_row *rows, size_t count, const char *const *origins)
 {
@@ -212,6 +213,7 @@ static void put_group_for(struct content *c, const char *host, const char *segme
         pages[i] = publisher_text(origin);
         cors[i].n_origins = 1;
         cors[i].origins = &pages[i];
+        cors[i].credentials = rows[i].header != NULL;
         entries[i].cors = origin == NULL ? NULL : &cors[i];
         list[i] = &entries[i];
     }
@@ -311,7 +313,8 @@ static void a_large_group_is_found_by_its_paths(void **state)
 
 static const struct dp_cors *cors_of(const struct dp_model *m, const char *path, const char *origin)
 {
-    return dp_model_cors(m, SLICE_LIT("shop.example.com"), slice_str(path), slice_str(origin));
+    return dp_model_cors(m, SLICE_LIT("shop.example.com"), slice_str(path), slice_str(origin),
+                         /* ambient= */ false);
 }
 
 /* By host and path alone: tenants, methods and headers are not asked about. */
@@ -361,6 +364,15 @@ static void cors_of_a_route(void **state)
     assert_non_null(any);
     assert_true(any->any);
     assert_true(slice_starts(any->allow_headers, SLICE_LIT("content-type, x-grpc-web, ")));
+    assert_true(slice_starts(any->expose_headers,
+                             SLICE_LIT("grpc-status, grpc-message, grpc-status-details-bin, "
+                                       "x-trilane-code, x-trilane-rule, x-trilane-explain, ")));
+    const struct slice host = SLICE_LIT("shop.example.com");
+    struct slice exact = SLICE_LIT("https://exact.example");
+    assert_null(dp_model_cors(m, host, SLICE_LIT("/v1/a"), exact, /* ambient= */ true));
+    assert_non_null(dp_model_cors(m, host, SLICE_LIT("/v1/a"), slice_str(below[0]),
+                                  /* ambient= */ true));
+    assert_null(dp_model_cors(m, host, SLICE_LIT("/open"), exact, /* ambient= */ true));
     dp_model_unref(m);
 }
 
