@@ -8,6 +8,9 @@
 #include "common/base/check.h"
 #include "common/net/http1.h"
 
+/* Answers to pings that wait for a peer who does not read. */
+enum { PONGS_MAX = 8 };
+
 /* A key is 16 bytes in base64 (RFC 6455, 4.1). */
 enum { KEY_SIZE = 24, SHA1_SIZE = 20 };
 
@@ -123,6 +126,16 @@ static ssize_t give_output(wslay_event_context_ptr library, const uint8_t *bytes
     return (ssize_t)part.size;
 }
 
+/*
+ * Whether an answer to a ping has a place. The library queues each and takes none back; control
+ * frames leave first, so what waits beside them is one message at most.
+ */
+static bool has_place_for_pong(struct ws *ws)
+{
+    return wslay_event_get_queued_msg_count(ws->library) < PONGS_MAX ||
+           (err_ok(ws_flush(ws)) && wslay_event_get_queued_msg_count(ws->library) < PONGS_MAX);
+}
+
 static void frame_began(wslay_event_context_ptr library,
                         const struct wslay_event_on_frame_recv_start_arg *arg, void *ctx)
 {
@@ -131,7 +144,8 @@ static void frame_began(wslay_event_context_ptr library,
     ws->is_control = wslay_is_ctrl_frame(arg->opcode);
     ws->is_last = arg->fin != 0;
     bool costs = ws->is_control || (arg->payload_length == 0 && !ws->is_last);
-    if (costs && !ws->handler->control(ws->ctx)) {
+    bool unread = arg->opcode == WSLAY_PING && !has_place_for_pong(ws);
+    if (unread || (costs && !ws->handler->control(ws->ctx))) {
         ws_close(ws, WS_POLICY);
         return;
     }

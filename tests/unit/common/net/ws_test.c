@@ -77,7 +77,7 @@ static void handshakes_that_are_none(void **state)
 
 /* ---- frames ---- */
 
-enum { MESSAGE_MAX = 1000, CONTROL_MAX = 20 };
+enum { MESSAGE_MAX = 1000, CONTROL_MAX = 20, PONGS_MAX = 8 };
 
 struct end {
     struct ws *ws;
@@ -311,13 +311,58 @@ static void too_many_pings(void **state)
     end(&e);
 }
 
+/* Who pings and does not read gets eight answers queued, and then the end. */
+static void pings_of_a_peer_that_does_not_read(void **state)
+{
+    (void)state;
+    auto_buf struct buf ping = BUF_MAX(1 << 16);
+    frame_str(&ping, FIN | PING, "p");
+    struct end e;
+    begin(&e);
+    e.room = 0;
+    for (size_t i = 0; i < PONGS_MAX; i++) {
+        assert_true(err_ok(feed(&e, buf_slice(&ping), ping.size)));
+    }
+    e.room = 3; /* it took one: there is place for one. */
+    assert_true(err_ok(feed(&e, buf_slice(&ping), ping.size)));
+    assert_int_equal(feed(&e, buf_slice(&ping), ping.size).code, E_CLOSED);
+    e.room = 1 << 16;
+    assert_true(err_ok(ws_flush(e.ws)));
+    assert_false(ws_waits(e.ws));
+    assert_true(e.said.size >= 3 + 4 && e.said.size <= 3 * (1 + PONGS_MAX) + 4);
+    assert_memory_equal(e.said.ptr + e.said.size - 4, "\x88\x02\x03\xf0", 4);
+    end(&e);
+}
+
+/* Many at once are not many unread: what has room leaves before the next is answered. */
+static void pings_of_a_peer_that_reads(void **state)
+{
+    (void)state;
+    auto_buf struct buf in = BUF_MAX(1 << 16);
+    for (size_t i = 0; i < CONTROL_MAX; i++) {
+        frame_str(&in, FIN | PING, "p");
+    }
+    struct end e;
+    begin(&e);
+    assert_true(err_ok(feed(&e, buf_slice(&in), in.size)));
+    assert_true(err_ok(ws_flush(e.ws)));
+    assert_int_equal(e.said.size, 3 * CONTROL_MAX);
+    end(&e);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_handshake_as_it_should_be),   cmocka_unit_test(handshakes_that_are_none),
-        cmocka_unit_test(messages_however_they_are_cut), cmocka_unit_test(messages_to_the_caller),
-        cmocka_unit_test(what_ends_the_connection),      cmocka_unit_test(without_a_mask),
-        cmocka_unit_test(a_message_over_the_bound),      cmocka_unit_test(too_many_pings),
+        cmocka_unit_test(a_handshake_as_it_should_be),
+        cmocka_unit_test(handshakes_that_are_none),
+        cmocka_unit_test(messages_however_they_are_cut),
+        cmocka_unit_test(messages_to_the_caller),
+        cmocka_unit_test(what_ends_the_connection),
+        cmocka_unit_test(without_a_mask),
+        cmocka_unit_test(a_message_over_the_bound),
+        cmocka_unit_test(too_many_pings),
+        cmocka_unit_test(pings_of_a_peer_that_does_not_read),
+        cmocka_unit_test(pings_of_a_peer_that_reads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
