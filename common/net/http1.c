@@ -433,14 +433,20 @@ static struct err see_host(struct http1_parser *p, struct slice value)
     return OK;
 }
 
-static void see_connection(struct http1_parser *p, struct slice value)
+static struct err see_connection(struct http1_parser *p, struct slice value)
 {
+    p->connection_bytes += value.size + (p->saw_connection ? 1 : 0);
+    p->saw_connection = true;
+    if (p->connection_bytes > HTTP1_CONNECTION_BYTES_MAX) {
+        return FAIL(E_MALFORMED);
+    }
     while (value.size > 0) {
         struct slice option = next_member(&value);
         p->saw_close |= slice_eq_nocase(option, SLICE_LIT("close"));
         p->saw_keep_alive |= slice_eq_nocase(option, SLICE_LIT("keep-alive"));
         p->saw_upgrade_option |= slice_eq_nocase(option, SLICE_LIT("upgrade"));
     }
+    return OK;
 }
 
 /* Fields that decide about framing and connection; 'name' is in lower case. */
@@ -457,10 +463,7 @@ static struct err see_field(struct http1_parser *p, const struct http1_field *f)
         p->saw_upgrade |= slice_eq(f->name, SLICE_LIT("upgrade"));
         return OK;
     case 10:
-        if (slice_eq(f->name, SLICE_LIT("connection"))) {
-            see_connection(p, f->value);
-        }
-        return OK;
+        return slice_eq(f->name, SLICE_LIT("connection")) ? see_connection(p, f->value) : OK;
     case 14:
         return slice_eq(f->name, SLICE_LIT("content-length")) ? see_length(p, f->value) : OK;
     case 17:

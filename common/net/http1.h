@@ -93,22 +93,28 @@ struct http1_parser {
     bool saw_length;
     bool saw_coding;
     bool saw_host;
+    bool saw_connection;
     bool saw_close;
     bool saw_keep_alive;
     bool saw_upgrade_option;
     bool saw_upgrade;
-    bool skipped_blank;     /* before a request line: one is forgiven (RFC 9112, 2.2). */
-    size_t used;            /* bytes of the store. */
-    size_t line;            /* start of the line that is being gathered. */
-    size_t field_count;     /* fields of the store. */
-    uint64_t left;          /* bytes left of the body or of the chunk. */
-    unsigned chunk_digits;  /* of the size that is being read. */
-    unsigned codings;       /* transfer codings that were named. */
-    size_t extension_bytes; /* of all chunks of this message. */
+    bool skipped_blank;      /* before a request line: one is forgiven (RFC 9112, 2.2). */
+    size_t used;             /* bytes of the store. */
+    size_t line;             /* start of the line that is being gathered. */
+    size_t field_count;      /* fields of the store. */
+    uint64_t left;           /* bytes left of the body or of the chunk. */
+    unsigned chunk_digits;   /* of the size that is being read. */
+    unsigned codings;        /* transfer codings that were named. */
+    size_t extension_bytes;  /* of all chunks of this message. */
+    size_t connection_bytes; /* of its fields "connection", joined by commas. */
 };
 
 /* Bound of all chunk extensions of one message: they mean nothing to us. */
 enum { HTTP1_EXTENSION_BYTES_MAX = 4096 };
+
+/* Bound of the fields "connection" of one head, joined: whoever passes a head on asks them about
+ * each of its fields. */
+enum { HTTP1_CONNECTION_BYTES_MAX = 256 };
 
 void http1_parser_init(struct http1_parser *p, enum http1_kind kind,
                        const struct http1_store *store);

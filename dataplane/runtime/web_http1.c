@@ -12,9 +12,6 @@
 #include "dataplane/runtime/web_socket.h"
 #include "dataplane/runtime/worker.h"
 
-/* A "connection" field that names more than the usual options is no browser's. */
-enum { CONNECTION_OPTIONS_MAX = 256 };
-
 struct web_http1 {
     struct dp_web web;
     struct dp_caller_conn *conn;
@@ -120,9 +117,6 @@ static struct err add_fields(struct dp_web *w, struct h2_fields *to)
 {
     const struct http1_head *head = http1_exchange_head(http1_of(w)->exchange);
     const struct http1_field *connection = http1_find(head, SLICE_LIT("connection"));
-    if (connection != NULL && connection->value.size > CONNECTION_OPTIONS_MAX) {
-        return FAIL(E_HEADERS_TOO_LARGE);
-    }
     for (size_t i = 0; i < head->field_count; i++) {
         struct slice name = head->fields[i].name;
         if (connection != NULL && is_named(head, name)) {

@@ -285,6 +285,16 @@ class GrpcWeb(unittest.TestCase):
         answer = self.client.ask("PUT", SERVICE + "Say", {"content-type": web.BINARY}, b"")
         self.assertEqual((answer.status, answer.code), (405, "METHOD_NOT_ALLOWED"))
 
+    def test_connection_names_little(self):
+        """However many fields it is cut into."""
+        for count, status in ((4, b"HTTP/1.1 200 "), (5, b"HTTP/1.1 400 ")):
+            with socket.create_connection(("127.0.0.1", node.ports["listen"]), 60) as sock:
+                sock.sendall(("POST %sSay HTTP/1.1\r\nhost: echo.test\r\ncontent-type: %s\r\n"
+                              "authorization: Bearer web-token\r\ncontent-length: 0\r\n%s\r\n" % (
+                                  SERVICE, web.BINARY,
+                                  ("connection: " + "x," * 31 + "\r\n") * count)).encode())
+                self.assertTrue(sock.recv(65536).startswith(status), count)
+
     def test_requests_in_a_row_on_one_connection(self):
         sock = socket.create_connection(("127.0.0.1", node.ports["listen"]), 60)
         self.addCleanup(sock.close)

@@ -347,6 +347,37 @@ static void random_cuts_change_nothing(void **state)
     free(whole);
 }
 
+/* Each field may be asked whether "connection" names it: what that costs is bounded by the sum of
+ * all of them, as if they were one list. */
+static void what_connection_names_is_bounded(void **state)
+{
+    (void)state;
+    char request[1024];
+    char many[HTTP1_CONNECTION_BYTES_MAX + 2];
+    memset(many, 'x', sizeof(many));
+    many[sizeof(many) - 1] = '\0';
+    for (int over = 0; over <= 1; over++) {
+        int size = HTTP1_CONNECTION_BYTES_MAX + over;
+        const struct {
+            int first;
+            int second;
+        } cuts[] = {{size, -1}, {1, size - 2}, {size / 2, size - size / 2 - 1}, {size - 1, 0}};
+        for (size_t i = 0; i < sizeof(cuts) / sizeof(cuts[0]); i++) {
+            int head =
+                snprintf(request, sizeof(request),
+                         "GET / HTTP/1.1\r\nHost: x\r\nConnection: %.*s\r\n", cuts[i].first, many);
+            if (cuts[i].second >= 0) {
+                head += snprintf(request + head, sizeof(request) - (size_t)head,
+                                 "A: b\r\ncONNECTION: %.*s\r\n", cuts[i].second, many);
+            }
+            (void)snprintf(request + head, sizeof(request) - (size_t)head, "\r\n");
+            char *got = transcript_of(HTTP1_REQUEST, slice_str(request), 0);
+            assert_true(slice_ends(slice_str(got), slice_str(over ? "!MALFORMED" : ">$")));
+            free(got);
+        }
+    }
+}
+
 static void lists_and_hops(void **state)
 {
     (void)state;
@@ -405,6 +436,7 @@ int main(void)
         cmocka_unit_test(what_is_cut_off_is_no_message),
         cmocka_unit_test(bounds_hold_exactly),
         cmocka_unit_test(random_cuts_change_nothing),
+        cmocka_unit_test(what_connection_names_is_bounded),
         cmocka_unit_test(lists_and_hops),
         cmocka_unit_test(writers_refuse_what_would_split),
     };
