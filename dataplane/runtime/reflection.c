@@ -13,13 +13,7 @@
 #include "dataplane/request/request.h"
 
 /* A request is a name; an answer is what clients take by default; names looked at in a turn. */
-enum {
-    REQUEST_MAX = 4096,
-    HELD_MAX = 64 << 10,
-    ANSWER_MAX = 4 << 20,
-    PATH_MAX_BYTES = 1024,
-    NAMES_A_TURN = 64
-};
+enum { REQUEST_MAX = 4096, ANSWER_MAX = 4 << 20, PATH_MAX_BYTES = 1024, NAMES_A_TURN = 64 };
 
 /* A list that is being made. */
 struct listing {
@@ -36,18 +30,19 @@ struct listing {
 struct reflection {
     struct dp_request *rq;
     struct grpc_reader reader;
-    struct buf held; /* what came and was not read yet. */
+    struct buf held; /* what came and was not read yet: of the stream's window. */
     struct buf out;  /* what does not fit into the stream's queue. */
     struct listing listing;
-    struct net_timer timer; /* the list goes on. */
+    struct net_timer timer; /* armed: an answer was given in this turn, or a list goes on. */
     bool ended;             /* the caller's side is whole. */
 };
 
 static const struct h2_stream_events events;
 
+static void next_turn(struct net_timer *timer, void *ctx);
 static void pump(struct reflection *r);
 static MUST_CHECK struct err answer(struct reflection *r, struct slice message);
-static void list_on(struct net_timer *timer, void *ctx);
+static MUST_CHECK struct err list_some(struct reflection *r);
 static MUST_CHECK struct err list_again(struct reflection *r);
 
 bool dp_reflection_serves(struct slice service)
@@ -76,12 +71,12 @@ static struct err forward(struct dp_request *rq)
     TRY(arena_calloc(&rq->arena, 1, sizeof(struct reflection), &memory));
     struct reflection *r = memory;
     r->rq = rq;
-    r->held = BUF_MAX(HELD_MAX);
-    r->out = BUF_MAX(ANSWER_MAX + HELD_MAX);
+    r->held = BUF_MAX((size_t)limits.stream_window_bytes);
+    r->out = BUF_MAX(ANSWER_MAX + GRPC_PREFIX_BYTES);
     r->listing.asked = BUF_MAX(REQUEST_MAX);
     r->ended = h2_stream_received_end(rq->stream);
     grpc_reader_init(&r->reader, REQUEST_MAX);
-    net_timer_init(&r->timer, list_on, r);
+    net_timer_init(&r->timer, next_turn, r);
     rq->lane_state = r;
     h2_stream_attach(rq->stream, &events, r);
     pump(r);
@@ -194,26 +189,46 @@ static MUST_CHECK struct err finish(struct reflection *r)
 
 /* ---- input ---- */
 
-/* Answers requests as they come; not before the answer to the last one has left. *out_over is true
- * when the call ended. */
+/* The next request of what came; its bytes are the caller's to send again. */
+static MUST_CHECK struct err read_one(struct reflection *r)
+{
+    struct slice in = buf_slice(&r->held);
+    struct slice message = {0};
+    size_t before = in.size;
+    bool found = false;
+    TRY(grpc_reader_next(&r->reader, &in, &message, &found));
+    if (found) {
+        TRY(answer(r, message));
+    }
+    buf_drop(&r->held, before - in.size);
+    h2_stream_consume(r->rq->stream, before - in.size);
+    return OK;
+}
+
+/* Answers requests as they come: one a turn, and not before the answer to the last one has left.
+ * *out_over is true when the call ended. */
 static MUST_CHECK struct err read_on(struct reflection *r, bool *out_over)
 {
-    bool found = true;
-    while (found && !r->listing.open && r->out.size == 0) {
-        struct slice in = buf_slice(&r->held);
-        struct slice message = {0};
-        size_t before = in.size;
-        TRY(grpc_reader_next(&r->reader, &in, &message, &found));
-        if (found) {
-            TRY(answer(r, message));
-        }
-        buf_drop(&r->held, before - in.size);
+    while (r->held.size > 0 && r->out.size == 0 && !net_timer_armed(&r->timer)) {
+        TRY(read_one(r));
     }
-    if (!found && r->ended) {
+    if (r->ended && r->held.size == 0 && r->out.size == 0 && !r->listing.open) {
         *out_over = true;
         return finish(r);
     }
     return OK;
+}
+
+static void next_turn(struct net_timer *timer, void *ctx)
+{
+    (void)timer;
+    struct reflection *r = ctx;
+    struct err e = r->listing.open ? list_some(r) : OK;
+    if (err_ok(e)) {
+        pump(r);
+    } else {
+        fail(r, e);
+    }
 }
 
 static void pump(struct reflection *r)
@@ -231,11 +246,10 @@ static void data(struct h2_stream *s, struct slice bytes, bool end)
     r->rq->request_bytes += bytes.size;
     r->ended = r->ended || end;
     struct err e = buf_add(&r->held, bytes);
-    h2_stream_consume(s, bytes.size);
     if (err_ok(e)) {
         pump(r);
     } else {
-        fail(r, e.code == E_TOO_LARGE ? FAIL(E_OVERLOADED) : e);
+        fail(r, e);
     }
 }
 
@@ -478,6 +492,7 @@ static MUST_CHECK struct err respond(struct reflection *r, struct slice message,
                                  SLICE_LIT("the answer is larger than 4 MiB"));
     }
     TRY(e);
+    net_timer_arm(r->rq->pool->loop, &r->timer, 1);
     return send(r, buf_slice(&body));
 }
 
@@ -526,18 +541,6 @@ static MUST_CHECK struct err list_some(struct reflection *r)
     }
     l->open = false;
     return respond(r, buf_slice(&l->asked), &l->request);
-}
-
-static void list_on(struct net_timer *timer, void *ctx)
-{
-    (void)timer;
-    struct reflection *r = ctx;
-    struct err e = list_some(r);
-    if (!err_ok(e)) {
-        fail(r, e);
-    } else if (!r->listing.open) {
-        pump(r);
-    }
 }
 
 static MUST_CHECK struct err answer(struct reflection *r, struct slice message)

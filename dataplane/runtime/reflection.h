@@ -5,12 +5,11 @@
  *            other. It shows what the caller may call: a service when a policy allows at least one
  *            of its methods (of one without descriptors: what a rule for all of its methods, or
  *            for "/package.Service/", allows); a file when it is of such a service. What a file
- *            defines besides is shown with it. A list is made over turns of the loop, some names
- *            each.
+ *            defines besides is shown with it. A turn of the loop has one answer, or some names of
+ *            a list; what is asked meanwhile waits in the window of its stream.
  * Threads    the worker's.
  * Errors     in the answers: NOT_FOUND, also for what is there and not shown; UNIMPLEMENTED for
- *            extensions; RESOURCE_EXHAUSTED past ANSWER_MAX. Of the call: MALFORMED, OVERLOADED
- *            for requests that pile up unread.
+ *            extensions; RESOURCE_EXHAUSTED past ANSWER_MAX. Of the call: MALFORMED.
  * Source     grpc/grpc, doc/server-reflection.md.
  */
 #pragma once

@@ -6,6 +6,7 @@ import queue
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 import urllib.error
 import urllib.request
@@ -313,6 +314,15 @@ spec: {}
         self.assertEqual([a.error_response.error_code for a in answers], [5, 0, 5, 12, 3])
         answer, = self.reflect({"file_containing_symbol": ECHO}, who="stranger")
         self.assertEqual(answer.error_response.error_code, 5)
+
+    def test_many_questions_take_turns(self):
+        """What a caller sends in one go is answered over turns of the loop, a millisecond each; and
+        more than a window of it waits, instead of being refused."""
+        asked = [{"file_containing_symbol": "n%d." % i + "x" * 4000} for i in range(200)]
+        start = time.monotonic()
+        answers = self.reflect(*asked)
+        self.assertGreater(time.monotonic() - start, 0.1)
+        self.assertEqual({a.error_response.error_code for a in answers}, {5})
 
     # ---- streams ----
 
