@@ -348,7 +348,7 @@ void dp_caller_conn_socket(struct dp_caller_conn *c, struct net_conn *net,
 
 bool dp_caller_conn_is_new(const struct dp_caller_conn *c)
 {
-    return c->net != NULL && c->tunnel == NULL;
+    return c->net != NULL && c->tunnel == NULL && c->socket == NULL;
 }
 
 void dp_caller_conn_drain(struct dp_caller_conn *c)
@@ -394,6 +394,8 @@ void dp_caller_conn_abort(struct dp_caller_conn *c, struct err why)
         h2_conn_close(c->h2, H2_NO_ERROR, why);
     } else if (c->http1 != NULL) {
         net_conn_abort(http1_server_conn(c->http1), why);
+    } else if (c->socket != NULL) {
+        dp_web_socket_abort(c->socket, why);
     } else if (c->tunnel == NULL) {
         net_conn_abort(c->net, why);
     }

@@ -97,6 +97,14 @@ void dp_web_socket_drain(struct dp_web_socket *s)
     }
 }
 
+void dp_web_socket_abort(struct dp_web_socket *s, struct err why)
+{
+    break_off(s, why.code == E_DRAINING ? WS_GOING_AWAY : WS_POLICY);
+    if (!net_conn_closing(s->net)) {
+        net_conn_abort(s->net, why);
+    }
+}
+
 /* ---- the sink ---- */
 
 /* Fields are a frame like any other, behind what waits. */
@@ -124,7 +132,8 @@ static struct err write_wire(struct dp_web *w, struct slice wire)
 
 static struct err end_body(struct dp_web *w)
 {
-    finish(socket_of(w), WS_NORMAL);
+    struct dp_web_socket *s = socket_of(w);
+    finish(s, s->conn->port->worker->draining ? WS_GOING_AWAY : WS_NORMAL);
     return OK;
 }
 

@@ -8,7 +8,7 @@
  * Ownership  the connection is the socket's from the handshake on; both end together.
  * Threads    the worker's.
  * Errors     before the handshake as HTTP answers; behind it as gRPC statuses, and what is no
- *            such protocol as a close: 1002, 1003, 1008, 1009.
+ *            such protocol as a close: 1002, 1003, 1008, 1009. While the node drains: 1001.
  * Source     RFC 6455; @improbable-eng/grpc-web, "websocket transport". The Origin is judged as for
  *            any call (RFC 6455, 10.2): a browser sends cookies and certificates along.
  */
@@ -33,3 +33,7 @@ MUST_CHECK struct err dp_web_socket_open(struct dp_caller_conn *c, struct http1_
 
 /* Takes no call any more; one that goes on may end. */
 void dp_web_socket_drain(struct dp_web_socket *s);
+
+/* Ends now, and says so: "going away" for E_DRAINING, else that it may not stay. A page that has
+ * left no room for that is reset. */
+void dp_web_socket_abort(struct dp_web_socket *s, struct err why);

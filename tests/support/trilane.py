@@ -599,6 +599,24 @@ class Node(Process):
         assert status == 200, body
         return json.loads(body)
 
+    def pids(self):
+        """Of all processes of its program and directory: those that took over, too."""
+        found = []
+        for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                words = path.read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if b"--data-dir=%s" % str(self.data).encode() in words and words[0] == DP.encode():
+                found.append(int(path.parent.name))
+        return sorted(found)
+
+    def end_all(self):
+        """Processes that no test waits for: they are nobody's children."""
+        for pid in self.pids():
+            os.kill(pid, signal.SIGTERM)
+        wait_until(lambda: not self.pids(), what="the nodes to end")
+
     def version(self):
         """The version that is served now; 0 when there is none."""
         return int(self.dump().get("version", 0))

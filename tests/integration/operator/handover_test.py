@@ -89,7 +89,7 @@ class Handover(unittest.TestCase):
         cls.notify.settimeout(trilane.PATIENCE_S)
         cls.node.env["NOTIFY_SOCKET"] = str(cls.platform.directory / "notify")
         cls.node.start(config=cls.config, graceful_timeout_ms=30000)
-        cls.addClassCleanup(cls.end_all)
+        cls.addClassCleanup(cls.node.end_all)
         cls.publish()
 
     @classmethod
@@ -103,27 +103,6 @@ class Handover(unittest.TestCase):
         cls.cp("publish", "-m", "test", cls.platform.write_policies(
             {"platform.yaml": echo.platform_yaml([cls.server.port], extra=LATER % before)}))
         trilane.wait_until(lambda: cls.node.version() > before, what="the node to serve it")
-
-    @classmethod
-    def pids(cls):
-        """Of all processes of the node's program and directory."""
-        found = []
-        for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
-            try:
-                words = path.read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if (b"--data-dir=%s" % str(cls.node.data).encode() in words and
-                    words[0] == trilane.DP.encode()):
-                found.append(int(path.parent.name))
-        return sorted(found)
-
-    @classmethod
-    def end_all(cls):
-        """Processes that no test waits for: they are nobody's children."""
-        for pid in cls.pids():
-            os.kill(pid, signal.SIGTERM)
-        trilane.wait_until(lambda: not cls.pids(), what="the nodes to end")
 
     def main_pid(self):
         """As a supervisor is told."""
@@ -167,20 +146,20 @@ class Handover(unittest.TestCase):
                 trilane.wait_until(lambda: self.workers() == count, what="the successor")
                 calls.more()
                 if count == 3:  # a stream that is open stays where it is, and ends well.
-                    self.assertIn(old, self.pids())
+                    self.assertIn(old, self.node.pids())
                     requests.put(pb.Words(text="behind"))
                     self.assertEqual(next(chat).text, "re: behind")
                     requests.put(None)
                     self.assertEqual(list(chat), [])
                     self.assertEqual(self.node.wait(), 0)
-                trilane.wait_until(lambda: self.pids() == [new], what="the one before to end")
+                trilane.wait_until(lambda: self.node.pids() == [new], what="the one before to end")
                 old = new
         self.assertEqual(calls.failures, [])
         self.publish()
 
     def test_2_a_successor_that_does_not_start(self):
         """The node serves on, keeps what is published, and says so; later one that starts takes over."""
-        pid, = self.pids()
+        pid, = self.node.pids()
         with Calls(self.node) as calls:
             # Before it has the sockets and the lock, and behind that.
             for times, wrong in enumerate(("workers: none", "access-log: /nowhere/at/all"), 1):
@@ -193,7 +172,7 @@ class Handover(unittest.TestCase):
             self.settings("workers: 2")
             os.kill(pid, signal.SIGUSR2)
             new = self.main_pid()
-            trilane.wait_until(lambda: self.pids() == [new], what="the one before to end")
+            trilane.wait_until(lambda: self.node.pids() == [new], what="the one before to end")
             calls.more()
         self.assertEqual(calls.failures, [])
 

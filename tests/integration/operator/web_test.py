@@ -707,6 +707,46 @@ class Sockets(unittest.TestCase):
         trilane.wait_until(lambda: server.echo.cancelled > before, what="its end")
 
 
+class GivesWay(unittest.TestCase):
+    """What a page hears of a node that goes: always why."""
+
+    def ends(self, number):
+        """One socket has no call yet; the other has one that would go on."""
+        going = platform.node("going-%d" % number, graceful_timeout_ms=1000)
+        self.addCleanup(going.end_all)
+        going.start()
+        trilane.wait_until(going.ready, what="the node to serve")
+
+        async def open_socket():
+            return await sockets.connect(
+                "ws://127.0.0.1:%d%sChat" % (going.ports["listen"], SERVICE),
+                subprotocols=Sockets.PROTOCOLS, compression=None, open_timeout=60)
+
+        async def main():
+            waits = await open_socket()
+            calls = await open_socket()
+            await calls.send(Sockets.FIELDS + b"grpc-timeout: 60S\r\n")
+            await calls.send(b"\0" + web.frame(words(text="on")))
+            frames = Sockets.frames(calls)
+            await frames.__anext__()
+            self.assertEqual(read((await frames.__anext__())[1]).text, "re: on")
+            going.signal(number)
+            await asyncio.wait_for(waits.wait_closed(), 60)
+            self.assertEqual(waits.close_code, 1001)
+            flag, trailers = await asyncio.wait_for(frames.__anext__(), 60)
+            self.assertEqual((flag, web.fields_of(trailers)["x-trilane-code"]), (0x80, "DRAINING"))
+            await asyncio.wait_for(calls.wait_closed(), 60)
+            self.assertEqual(calls.close_code, 1001)
+        asyncio.run(main())
+        self.assertEqual(going.wait(), 0)
+
+    def test_to_another_process(self):
+        self.ends(signal.SIGUSR2)
+
+    def test_for_good(self):
+        self.ends(signal.SIGTERM)
+
+
 class Swaps(unittest.TestCase):
     """What becomes of open calls by a new snapshot, and by a shutdown. The last of all: it ends the
     node."""
