@@ -89,6 +89,12 @@ struct h2_conn_events {
      * later. A request that nobody attaches to and nobody answers is refused when this returns. */
     void (*request)(struct h2_conn *c, struct h2_stream *s, const struct h2_fields *fields,
                     bool end);
+    /* Server: in place of request() when the header section is over the bounds; 'fields' has the
+     * first of it. NULL: it is answered with HEADERS_TOO_LARGE alone. */
+    void (*too_large)(struct h2_conn *c, struct h2_stream *s, const struct h2_fields *fields);
+    /* Server: a request was reset with REFUSED_STREAM, and its fields not kept: OVERLOADED past
+     * limits.streams_per_connection, E_NO_MEMORY. */
+    void (*refused)(struct h2_conn *c, struct err why);
     /* Client: connected, and under TLS agreed on h2: requests leave with the preface. */
     void (*ready)(struct h2_conn *c);
     /* Client: h2_conn_room() grew: a stream ended, or the peer allows more. */

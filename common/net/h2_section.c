@@ -35,7 +35,7 @@ void h2_section_begin(struct h2_conn *c)
  * Over the number of streams a request is refused and the connection lives: the client may not have
  * seen SETTINGS yet (section 5.1.2 allows both).
  */
-static void refuse_stream(struct h2_conn *c, uint32_t id, size_t size)
+static void refuse_stream(struct h2_conn *c, uint32_t id, size_t size, struct err why)
 {
     c->env->counters.streams_refused++;
     c->cut_short = true;
@@ -43,6 +43,9 @@ static void refuse_stream(struct h2_conn *c, uint32_t id, size_t size)
     if ((forgiven || h2_watch_charge_reset(c)) &&
         h2_watch_charge_section(c, size, /* charges= */ 0)) {
         h2_out_reset(c, id, H2_REFUSED_STREAM);
+        if (c->events->refused != NULL) {
+            c->events->refused(c, why);
+        }
     }
 }
 
@@ -186,11 +189,11 @@ static void answer_too_large(struct h2_stream *s)
 
 static void on_request(struct h2_conn *c, struct h2_stream *s, bool end)
 {
-    if (s->fields_refused) {
+    if (s->fields_refused && c->events->too_large != NULL) {
+        c->events->too_large(c, s, &s->fields);
+    } else if (s->fields_refused) {
         answer_too_large(s);
-        return;
-    }
-    if (c->events->request != NULL) {
+    } else if (c->events->request != NULL) {
         c->events->request(c, s, &s->fields, end);
     }
     if (!h2_stream_attached(s) && !s->responded && !s->over) {
@@ -327,15 +330,15 @@ static struct h2_stream *open_stream(struct h2_conn *c, bool *out_refused)
 
 static void read_section(struct h2_conn *c, struct slice bytes)
 {
-    bool refused = false;
+    struct err refused = OK;
     struct h2_stream *s =
         c->section_opens ? open_stream(c, &refused) : h2_streams_find(&c->by_id, c->section_id);
     struct sink sink = sink_of(c, s);
     if (!read_fields(c, &sink, bytes)) {
         return;
     }
-    if (refused) {
-        refuse_stream(c, c->section_id, c->section_size);
+    if (!err_ok(refused)) {
+        refuse_stream(c, c->section_id, c->section_size, refused);
     } else if (s != NULL) {
         on_section(c, &sink, c->section_size);
     }

@@ -1,5 +1,7 @@
 /* http1_answer: what a server writes. A head is written to a scratch buffer first: one that must
  * not be written leaves no half of it on the wire. */
+#include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "common/base/check.h"
@@ -134,34 +136,54 @@ struct err http1_respond(struct http1_exchange *x, unsigned status,
     return OK;
 }
 
-static struct err error_body(struct buf *out, struct err why)
+/* All come from ERR_LIST, and ids are letters and digits: nothing in them needs escaping. */
+static struct err error_body(struct buf *out, struct err why, const struct http1_refusal *more)
 {
-    /* All come from ERR_LIST: nothing in them needs escaping. */
-    return buf_addf(out, "{\"code\":\"%s\",\"message\":\"%s\",\"fix\":\"%s\"}\n",
-                    err_name(why.code), err_text(why.code), err_fix(why.code));
+    TRY(buf_addf(out, "{\"code\":\"%s\",\"message\":\"%s\",\"fix\":\"%s\"", err_name(why.code),
+                 err_text(why.code), err_fix(why.code)));
+    if (more->explain.size > 0) {
+        TRY(buf_addf(out, ",\"explain\":\"%.*s\"", SLICE_ARG(more->explain)));
+    }
+    if (more->version != 0) {
+        TRY(buf_addf(out, ",\"version\":%" PRIu64, more->version));
+    }
+    return buf_add_str(out, "}\n");
 }
 
-static struct err answer_error(struct http1_exchange *x, unsigned status, struct err why)
+static struct err answer_error(struct http1_exchange *x, unsigned status, struct err why,
+                               const struct http1_refusal *more)
 {
-    enum { BODY_MAX = 1024 };
+    enum { BODY_MAX = 1024, FIELDS = 4, NUMBER_MAX = 24 };
     auto_buf struct buf body = BUF_MAX(BODY_MAX);
-    TRY(error_body(&body, why));
-    const struct http1_field fields[] = {
-        {SLICE_LIT("content-type"), SLICE_LIT("application/json")},
-        {SLICE_LIT("x-trilane-code"), slice_str(err_name(why.code))},
-    };
-    return http1_respond(x, status, fields, sizeof(fields) / sizeof(fields[0]), buf_slice(&body));
+    char version[NUMBER_MAX];
+    struct http1_field fields[FIELDS];
+    size_t n = 0;
+    TRY(error_body(&body, why, more));
+    fields[n++] = (struct http1_field){SLICE_LIT("content-type"), SLICE_LIT("application/json")};
+    fields[n++] = (struct http1_field){SLICE_LIT("x-trilane-code"), slice_str(err_name(why.code))};
+    if (more->explain.size > 0) {
+        fields[n++] = (struct http1_field){SLICE_LIT("x-trilane-explain"), more->explain};
+    }
+    if (more->version != 0) {
+        (void)snprintf(version, sizeof(version), "%" PRIu64, more->version);
+        fields[n++] = (struct http1_field){SLICE_LIT("x-trilane-version"), slice_str(version)};
+    }
+    return http1_respond(x, status, fields, n, buf_slice(&body));
 }
 
-struct err http1_respond_error(struct http1_exchange *x, struct err why)
+struct err http1_respond_error(struct http1_exchange *x, struct err why,
+                               const struct http1_refusal *more)
 {
-    return answer_error(x, (unsigned)err_http_status(why.code), why);
+    const struct http1_refusal nothing = {0};
+    return answer_error(x, (unsigned)err_http_status(why.code), why,
+                        more == NULL ? &nothing : more);
 }
 
-void http1_answer_refusal(struct http1_exchange *x, unsigned status, struct err why)
+void http1_answer_refusal(struct http1_exchange *x, unsigned status, struct err why,
+                          const struct http1_refusal *more)
 {
     x->close_after = true;
-    if (!err_ok(answer_error(x, status, why))) {
+    if (!err_ok(answer_error(x, status, why, more))) {
         net_conn_abort(x->server->conn, why);
     }
 }

@@ -95,14 +95,15 @@ void http1_server_refuse(struct http1_server *s, unsigned status, struct err why
     s->refused = true;
     s->input = (struct slice){0};
     net_timer_cancel(net_conn_loop(s->conn), &s->timer);
+    struct http1_refusal more = {0};
     if (!x->active && s->options.handler->refused != NULL) {
-        s->options.handler->refused(s->options.ctx, why);
+        more = s->options.handler->refused(s->options.ctx, status, why);
     }
     if (x->head_answered) {
         net_conn_abort(s->conn, why);
         return;
     }
-    http1_answer_refusal(x, status, why);
+    http1_answer_refusal(x, status, why, &more);
     exchange_tell_gone(x, why);
     net_conn_close(s->conn);
 }

@@ -26,6 +26,12 @@
 struct http1_server;
 struct http1_exchange;
 
+/* What a refusal says beside its error. */
+struct http1_refusal {
+    struct slice explain; /* its id, by which a node says more; empty: it has none. */
+    uint64_t version;     /* of the snapshot; zero: not known. */
+};
+
 struct http1_server_handler {
     /* A request's head came. Answering here is allowed. */
     void (*head)(struct http1_exchange *x, void *ctx);
@@ -37,9 +43,9 @@ struct http1_server_handler {
     void (*drained)(struct http1_exchange *x, void *ctx);
     /* The exchange is over: E_OK when the answer was written whole. May be NULL. */
     void (*gone)(struct http1_exchange *x, void *ctx, struct err why);
-    /* What came is no request: the server answers by itself and closes. What it refuses behind a
-     * head is told by gone() alone. May be NULL. */
-    void (*refused)(void *ctx, struct err why);
+    /* What came is no request: the server answers by itself, with this status and what is given
+     * back, and closes. What it refuses behind a head is told by gone() alone. May be NULL. */
+    struct http1_refusal (*refused)(void *ctx, unsigned status, struct err why);
 };
 
 struct http1_server_options {
@@ -93,8 +99,10 @@ MUST_CHECK struct err http1_respond(struct http1_exchange *x, unsigned status,
                                     const struct http1_field *fields, size_t field_count,
                                     struct slice body);
 
-/* Answers {"code": ..., "message": ...} with the status of the error's row. */
-MUST_CHECK struct err http1_respond_error(struct http1_exchange *x, struct err why);
+/* Answers {"code": ..., "message": ...} with the status of the error's row, and what else is to be
+ * said; NULL: nothing. */
+MUST_CHECK struct err http1_respond_error(struct http1_exchange *x, struct err why,
+                                          const struct http1_refusal *more);
 
 /* Answers in pieces. 'length': of the body; HTTP1_LENGTH_UNKNOWN: chunked (until close for 1.0). */
 #define HTTP1_LENGTH_UNKNOWN UINT64_MAX

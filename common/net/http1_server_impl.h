@@ -57,7 +57,8 @@ void http1_server_refuse(struct http1_server *s, unsigned status, struct err why
 bool http1_answer_pump(struct http1_exchange *x);
 
 /* Writes {"code", "message"} as a whole answer that closes. */
-void http1_answer_refusal(struct http1_exchange *x, unsigned status, struct err why);
+void http1_answer_refusal(struct http1_exchange *x, unsigned status, struct err why,
+                          const struct http1_refusal *more);
 
 /* Frees a server whose connection was handed over or has closed. */
 void http1_server_free(struct http1_server *s);

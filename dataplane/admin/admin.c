@@ -53,7 +53,7 @@ static void respond(struct http1_exchange *x, unsigned status, struct slice type
 
 static void respond_error(struct http1_exchange *x, struct err why)
 {
-    if (!err_ok(http1_respond_error(x, why))) {
+    if (!err_ok(http1_respond_error(x, why, /* more= */ NULL))) {
         http1_exchange_abort(x);
     }
 }

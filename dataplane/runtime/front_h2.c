@@ -2,14 +2,14 @@
 #include "dataplane/runtime/front_h2.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "common/base/check.h"
-#include "common/base/clock.h"
 #include "common/net/grpc.h"
 #include "common/net/grpc_web.h"
-#include "dataplane/request/refusals.h"
 #include "dataplane/request/request.h"
+#include "dataplane/runtime/early.h"
 #include "dataplane/runtime/health.h"
 #include "dataplane/runtime/input.h"
 #include "dataplane/runtime/port.h"
@@ -70,50 +70,43 @@ static const struct dp_lane *find_lane(const struct dp_worker *w, struct slice s
 
 /* ---- answers that are no request of a lane ---- */
 
-/* What no request was made of is kept, too, as far as it is known. */
-static void keep_early(struct dp_worker *w, const struct h2_stream *s, struct dp_refusal *entry)
+static void refuse_early(const struct dp_caller_conn *c, struct h2_stream *s, struct err why)
 {
-    const struct dp_caller_conn *c = h2_conn_user(h2_stream_conn(s));
-    struct slice path = h2_fields_value(h2_stream_fields(s), H2_TOKEN_PATH);
-    entry->time_ms = clock_wall_ms();
-    entry->boot_ms = clock_boot_ns() / 1000000;
-    entry->grpc_status = (int16_t)err_grpc_status((enum err_code)entry->code);
-    entry->http_status = 200;
-    dp_refusal_set(entry, DP_REFUSAL_METHOD, slice_head(path, slice_find(path, '?')));
-    dp_refusal_set(entry, DP_REFUSAL_PEER, slice_str(c->peer));
-    dp_refusals_add(w->refusals, entry);
-}
-
-static void refuse_early(struct dp_worker *w, struct h2_stream *s, enum err_code code)
-{
-    dp_worker_count_early(w, "http2", code);
-    const struct dp_model *model = dp_request_pool_model(&w->pool);
-    struct dp_refusal entry = {
-        .id = dp_refusals_id(w->refusals),
-        .code = (int32_t)code,
-        .version = model == NULL ? 0 : dp_model_version(model),
+    const struct dp_early early = {
+        .conn = c,
+        .protocol = "http2",
+        .why = why,
+        .path = h2_fields_value(h2_stream_fields(s), H2_TOKEN_PATH),
     };
-    char id[DP_REFUSAL_ID_SIZE + 1];
-    dp_refusal_id_format(entry.id, id);
-    struct grpc_refusal refusal = {
-        .code = code,
-        .version = entry.version,
-        .explain = entry.id == 0 ? (struct slice){0} : slice_of(id, DP_REFUSAL_ID_SIZE),
-    };
-    keep_early(w, s, &entry);
+    const struct grpc_refusal refusal = dp_early_grpc(&early);
     grpc_refuse(s, &refusal);
 }
 
 /* A caller that speaks HTTP/2 but not gRPC understands a status of HTTP, and a line of text. */
-static void answer_http(struct h2_stream *s, const struct h2_fields *asked, struct slice status,
+static void refuse_http(const struct dp_caller_conn *c, struct h2_stream *s, struct err why,
                         struct slice text)
 {
+    enum { STATUS_MAX = 12, FIELDS = 4 };
+    const struct h2_fields *asked = h2_stream_fields(s);
     bool is_head = slice_eq(h2_fields_value(asked, H2_TOKEN_METHOD), SLICE_LIT("HEAD"));
-    const struct h2_field fields[] = {
-        h2_field_static(H2_TOKEN_STATUS, status),
-        h2_field_static(H2_TOKEN_CONTENT_TYPE, SLICE_LIT("text/plain")),
+    const struct dp_early early = {
+        .conn = c,
+        .protocol = "http2",
+        .why = why,
+        .http_status = err_http_status(why.code),
+        .path = h2_fields_value(asked, H2_TOKEN_PATH),
     };
-    struct err e = h2_stream_respond(s, fields, 2, is_head);
+    struct http1_refusal told = dp_early_note(&early);
+    char status[STATUS_MAX];
+    (void)snprintf(status, sizeof(status), "%d", early.http_status);
+    const struct h2_field fields[FIELDS] = {
+        h2_field_of(H2_TOKEN_STATUS, slice_str(status)),
+        h2_field_static(H2_TOKEN_CONTENT_TYPE, SLICE_LIT("text/plain")),
+        h2_field_static(H2_TOKEN_X_TRILANE_CODE, slice_str(err_name(why.code))),
+        h2_field_of(H2_TOKEN_X_TRILANE_EXPLAIN, told.explain),
+    };
+    size_t count = told.explain.size > 0 ? FIELDS : FIELDS - 1;
+    struct err e = h2_stream_respond(s, fields, count, is_head);
     if (err_ok(e) && !is_head) {
         e = h2_stream_send(s, text, /* end= */ true);
     }
@@ -170,7 +163,7 @@ static void start_request(struct dp_caller_conn *c, struct h2_stream *s, const s
     struct dp_request *rq = NULL;
     struct err e = dp_request_start(&w->pool, &front, c, lane, &rq);
     if (!err_ok(e)) {
-        refuse_early(w, s, e.code);
+        refuse_early(c, s, e);
         return;
     }
     rq->stream = s;
@@ -183,10 +176,9 @@ static void start_request(struct dp_caller_conn *c, struct h2_stream *s, const s
     (void)dp_request_run(rq);
 }
 
-static void refuse_method(struct dp_worker *w, struct h2_stream *s, const struct h2_fields *fields)
+static void refuse_method(const struct dp_caller_conn *c, struct h2_stream *s)
 {
-    dp_worker_count_early(w, "http2", E_METHOD_NOT_ALLOWED);
-    answer_http(s, fields, SLICE_LIT("405"), SLICE_LIT("gRPC is POST\n"));
+    refuse_http(c, s, FAIL(E_METHOD_NOT_ALLOWED), SLICE_LIT("gRPC is POST\n"));
 }
 
 static bool is_web(const struct h2_fields *fields)
@@ -211,12 +203,12 @@ static bool answer_page(struct dp_caller_conn *c, struct h2_stream *s,
         return false;
     }
     if (!slice_eq(h2_fields_value(fields, H2_TOKEN_METHOD), SLICE_LIT("POST"))) {
-        refuse_method(c->port->worker, s, fields);
+        refuse_method(c, s);
         return true;
     }
     struct err e = dp_web_h2_request(c, s, fields, end);
     if (!err_ok(e)) {
-        refuse_early(c->port->worker, s, e.code);
+        refuse_early(c, s, e);
     }
     return true;
 }
@@ -231,22 +223,21 @@ static void request(struct h2_conn *conn, struct h2_stream *s, const struct h2_f
         return;
     }
     if (!grpc_is_content_type(h2_fields_value(fields, H2_TOKEN_CONTENT_TYPE))) {
-        dp_worker_count_early(w, "http2", E_CONTENT_TYPE);
-        answer_http(s, fields, SLICE_LIT("415"),
+        refuse_http(c, s, FAIL(E_CONTENT_TYPE),
                     SLICE_LIT("this port speaks gRPC: content-type: application/grpc\n"));
         return;
     }
     if (!slice_eq(h2_fields_value(fields, H2_TOKEN_METHOD), SLICE_LIT("POST"))) {
-        refuse_method(w, s, fields);
+        refuse_method(c, s);
         return;
     }
     if (!dp_grpc_path(h2_fields_value(fields, H2_TOKEN_PATH), &service)) {
-        refuse_early(w, s, E_NO_ROUTE);
+        refuse_early(c, s, FAIL(E_NO_ROUTE));
         return;
     }
     if (!slice_eq(h2_fields_value(fields, H2_TOKEN_TE), SLICE_LIT("trailers"))) {
         /* A proxy that drops 'te' drops trailers, too: the status would be lost. */
-        refuse_early(w, s, E_PROTOCOL_ERROR);
+        refuse_early(c, s, FAIL(E_PROTOCOL_ERROR));
         return;
     }
     if (slice_eq(service, SLICE_LIT("grpc.health.v1.Health"))) {
@@ -255,10 +246,27 @@ static void request(struct h2_conn *conn, struct h2_stream *s, const struct h2_f
     }
     const struct dp_lane *lane = find_lane(w, service);
     if (lane == NULL || dp_port_is_proxy(c->port->id)) {
-        refuse_early(w, s, E_NO_ROUTE);
+        refuse_early(c, s, FAIL(E_NO_ROUTE));
         return;
     }
     start_request(c, s, lane);
+}
+
+static void too_large(struct h2_conn *conn, struct h2_stream *s, const struct h2_fields *fields)
+{
+    const struct dp_caller_conn *c = h2_conn_user(conn);
+    if (grpc_is_content_type(h2_fields_value(fields, H2_TOKEN_CONTENT_TYPE))) {
+        refuse_early(c, s, FAIL(E_HEADERS_TOO_LARGE));
+    } else {
+        refuse_http(c, s, FAIL(E_HEADERS_TOO_LARGE), SLICE_LIT("too much of header fields\n"));
+    }
+}
+
+/* A reset says nothing; whoever asks the node for its latest refusals finds it. */
+static void refused(struct h2_conn *conn, struct err why)
+{
+    const struct dp_early early = {.conn = h2_conn_user(conn), .protocol = "http2", .why = why};
+    (void)dp_early_note(&early);
 }
 
 static void closed(struct h2_conn *conn, struct err why)
@@ -267,7 +275,8 @@ static void closed(struct h2_conn *conn, struct err why)
     dp_caller_conn_free(h2_conn_user(conn));
 }
 
-static const struct h2_conn_events events = {.request = request, .closed = closed};
+static const struct h2_conn_events events = {
+    .request = request, .too_large = too_large, .refused = refused, .closed = closed};
 
 struct err dp_front_h2_start(struct dp_caller_conn *c, struct slice first)
 {

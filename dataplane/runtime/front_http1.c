@@ -7,6 +7,7 @@
 #include "common/base/check.h"
 #include "common/net/http1_server.h"
 #include "dataplane/request/request.h"
+#include "dataplane/runtime/early.h"
 #include "dataplane/runtime/input.h"
 #include "dataplane/runtime/port.h"
 #include "dataplane/runtime/worker.h"
@@ -136,18 +137,18 @@ static const struct dp_front front = {
 
 /* ---- exchanges ---- */
 
-static void count_early(void *ctx, struct err why)
+static struct http1_refusal refused(void *ctx, unsigned status, struct err why)
 {
-    const struct dp_caller_conn *c = ctx;
-    dp_worker_count_early(c->port->worker, "http1", why.code);
+    const struct dp_early early = {
+        .conn = ctx, .protocol = "http1", .why = why, .http_status = (int)status};
+    return dp_early_note(&early);
 }
 
 static void answer_error(struct http1_exchange *x, struct dp_caller_conn *c, struct err why)
 {
-    count_early(c, why);
-    if (!err_ok(http1_respond_error(x, why))) {
-        http1_exchange_abort(x);
-    }
+    const struct dp_early early = {
+        .conn = c, .protocol = "http1", .why = why, .path = http1_exchange_head(x)->target};
+    dp_early_answer(&early, x);
 }
 
 static void head(struct http1_exchange *x, void *ctx)
@@ -238,7 +239,7 @@ static const struct http1_server_handler handler = {
     .end = end,
     .drained = drained,
     .gone = gone,
-    .refused = count_early,
+    .refused = refused,
 };
 
 static void closed(void *ctx)

@@ -9,6 +9,7 @@
 #include "common/net/grpc.h"
 #include "common/proto/strict.h"
 #include "dataplane/request/request.h"
+#include "dataplane/runtime/early.h"
 #include "dataplane/runtime/worker.h"
 
 #include "grpc/health/v1/health.pb-c.h"
@@ -49,10 +50,24 @@ static serving status_of(const struct dp_worker *w, struct slice service)
 
 /* ---- answers ---- */
 
-static void refuse(struct dp_health_watch *h, enum err_code code)
+/* An answer of the service's own. */
+static void answer_status(struct dp_health_watch *h, enum err_code code)
 {
-    struct grpc_refusal refusal = {.code = code};
+    const struct grpc_refusal refusal = {.code = code};
     grpc_refuse(h->stream, &refusal);
+}
+
+/* What is no call of it. */
+static void refuse(struct h2_stream *s, struct err why)
+{
+    const struct dp_early early = {
+        .conn = h2_conn_user(h2_stream_conn(s)),
+        .protocol = "http2",
+        .why = why,
+        .path = h2_fields_value(h2_stream_fields(s), H2_TOKEN_PATH),
+    };
+    const struct grpc_refusal refusal = dp_early_grpc(&early);
+    grpc_refuse(s, &refusal);
 }
 
 static struct err respond(struct dp_health_watch *h)
@@ -97,7 +112,7 @@ static void answer(struct dp_health_watch *h)
 {
     serving status = status_of(h->worker, slice_str(h->service));
     if (!h->watch && status == UNKNOWN_SERVICE) {
-        refuse(h, E_NOT_FOUND);
+        answer_status(h, E_NOT_FOUND);
         return;
     }
     struct err e = h->watch ? answer_watch(h, status) : answer_check(h, status);
@@ -133,14 +148,14 @@ static void data(struct h2_stream *s, struct slice bytes, bool end)
             h->asked = err_ok(e);
         }
         if (!err_ok(e)) {
-            refuse(h, e.code);
+            refuse(h->stream, e);
             return;
         }
     }
     if (h->asked && !h2_stream_sent_end(s) && h->said == 0) {
         answer(h);
     } else if (end && !h->asked) {
-        refuse(h, E_MALFORMED);
+        refuse(h->stream, FAIL(E_MALFORMED));
     }
 }
 
@@ -172,10 +187,7 @@ void dp_health_request(struct dp_worker *w, struct h2_stream *s, const struct h2
     bool takes = known && !end && w->watch_count < WATCHES_MAX;
     struct dp_health_watch *h = takes ? calloc(1, sizeof(*h)) : NULL;
     if (h == NULL) {
-        struct grpc_refusal refusal = {.code = !known ? E_NO_ROUTE
-                                               : end  ? E_MALFORMED
-                                                      : E_OVERLOADED};
-        grpc_refuse(s, &refusal);
+        refuse(s, !known ? FAIL(E_NO_ROUTE) : end ? FAIL(E_MALFORMED) : FAIL(E_OVERLOADED));
         return;
     }
     *h = (struct dp_health_watch){.worker = w, .stream = s, .watch = watch, .next = w->watches};
@@ -204,7 +216,7 @@ static void tell(struct dp_health_watch *h)
 static void end_watch(struct dp_health_watch *h)
 {
     /* gRPC clients take UNAVAILABLE as: connect again, elsewhere. */
-    refuse(h, E_DRAINING);
+    answer_status(h, E_DRAINING);
 }
 
 void dp_health_changed(struct dp_worker *w)

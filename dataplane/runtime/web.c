@@ -7,6 +7,7 @@
 #include "common/base/limits.h"
 #include "common/net/grpc.h"
 #include "common/net/http1.h"
+#include "dataplane/runtime/early.h"
 #include "dataplane/runtime/front_h2.h"
 #include "dataplane/runtime/input.h"
 #include "dataplane/runtime/port.h"
@@ -115,14 +116,12 @@ static MUST_CHECK struct err fill(struct dp_web *w, const struct dp_web_ask *ask
 /* A list of its own for a refusal that finds no fields. */
 static const struct h2_fields no_fields = {0};
 
-static void refuse_early(struct dp_web *w, const struct dp_web_ask *ask, enum err_code code)
+static void refuse_early(struct dp_web *w, const struct dp_web_ask *ask, struct err why)
 {
-    struct dp_worker *worker = ask->conn->port->worker;
-    const struct dp_model *model = dp_request_pool_model(&worker->pool);
-    dp_worker_count_early(worker, ask->protocol, code);
+    const struct dp_early early = {
+        .conn = ask->conn, .protocol = ask->protocol, .why = why, .path = ask->path};
+    const struct grpc_refusal refusal = dp_early_grpc(&early);
     struct dp_caller_stream stream = {.way = &way, .impl = w, .fields = &no_fields};
-    const struct grpc_refusal refusal = {.code = code,
-                                         .version = model == NULL ? 0 : dp_model_version(model)};
     dp_caller_refuse(&stream, &refusal);
 }
 
@@ -166,7 +165,7 @@ void dp_web_start(struct dp_web *w, const struct dp_web_ask *ask)
         e = dp_request_start(&worker->pool, &front, ask->conn, lane, &w->rq);
     }
     if (!err_ok(e)) {
-        refuse_early(w, ask, e.code);
+        refuse_early(w, ask, e);
         return;
     }
     w->rq->caller_stream = (struct dp_caller_stream){.way = &way, .impl = w, .fields = &no_fields};

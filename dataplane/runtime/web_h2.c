@@ -6,6 +6,7 @@
 
 #include "common/base/check.h"
 #include "common/net/h2.h"
+#include "dataplane/runtime/early.h"
 #include "dataplane/runtime/port.h"
 #include "dataplane/runtime/web.h"
 #include "dataplane/runtime/worker.h"
@@ -176,15 +177,27 @@ bool dp_web_h2_is_preflight(const struct h2_fields *fields)
            h2_fields_find(fields, SLICE_LIT("access-control-request-method")) != NULL;
 }
 
-static struct err refuse_preflight(struct h2_stream *s, enum err_code code)
+static struct err refuse_preflight(const struct dp_caller_conn *c, struct h2_stream *s,
+                                   struct err why)
 {
-    char status[12];
-    (void)snprintf(status, sizeof(status), "%d", err_http_status(code));
-    const struct h2_field fields[] = {
-        h2_field_of(H2_TOKEN_STATUS, slice_str(status)),
-        h2_field_static(H2_TOKEN_X_TRILANE_CODE, slice_str(err_name(code))),
+    enum { FIELDS = 3 };
+    const struct dp_early early = {
+        .conn = c,
+        .protocol = "http2",
+        .why = why,
+        .http_status = err_http_status(why.code),
+        .path = h2_fields_value(h2_stream_fields(s), H2_TOKEN_PATH),
     };
-    return h2_stream_respond(s, fields, 2, /* end= */ true);
+    struct http1_refusal told = dp_early_note(&early);
+    char status[12];
+    (void)snprintf(status, sizeof(status), "%d", early.http_status);
+    const struct h2_field fields[FIELDS] = {
+        h2_field_of(H2_TOKEN_STATUS, slice_str(status)),
+        h2_field_static(H2_TOKEN_X_TRILANE_CODE, slice_str(err_name(why.code))),
+        h2_field_of(H2_TOKEN_X_TRILANE_EXPLAIN, told.explain),
+    };
+    return h2_stream_respond(s, fields, told.explain.size > 0 ? FIELDS : FIELDS - 1,
+                             /* end= */ true);
 }
 
 static struct err answer_preflight(struct h2_stream *s, const struct dp_preflight *answer)
@@ -201,9 +214,8 @@ static struct err answer_preflight(struct h2_stream *s, const struct dp_prefligh
 void dp_web_h2_preflight(struct dp_caller_conn *c, struct h2_stream *s,
                          const struct h2_fields *fields)
 {
-    struct dp_worker *w = c->port->worker;
     const struct dp_cors_ask ask = {
-        .model = dp_request_pool_model(&w->pool),
+        .model = dp_request_pool_model(&c->port->worker->pool),
         .authority = authority_of(fields),
         .path = h2_fields_value(fields, H2_TOKEN_PATH),
         .origin = origin_of(fields),
@@ -214,8 +226,7 @@ void dp_web_h2_preflight(struct dp_caller_conn *c, struct h2_stream *s,
     if (err_ok(e)) {
         e = answer_preflight(s, &answer);
     } else {
-        dp_worker_count_early(w, "http2", e.code);
-        e = refuse_preflight(s, e.code);
+        e = refuse_preflight(c, s, e);
     }
     if (!err_ok(e)) {
         h2_stream_reset(s, H2_INTERNAL_ERROR);

@@ -7,6 +7,7 @@
 #include "common/base/limits.h"
 #include "common/net/http1_server.h"
 #include "common/net/ws.h"
+#include "dataplane/runtime/early.h"
 #include "dataplane/runtime/port.h"
 #include "dataplane/runtime/web.h"
 #include "dataplane/runtime/web_socket.h"
@@ -152,10 +153,13 @@ struct slice dp_web_origin_http1(const struct http1_head *head)
 
 static void answer_error(struct web_http1 *h, struct err why)
 {
-    dp_worker_count_early(h->conn->port->worker, "http1", why.code);
-    if (!err_ok(http1_respond_error(h->exchange, why))) {
-        http1_exchange_abort(h->exchange);
-    }
+    const struct dp_early early = {
+        .conn = h->conn,
+        .protocol = "http1",
+        .why = why,
+        .path = http1_exchange_head(h->exchange)->path,
+    };
+    dp_early_answer(&early, h->exchange);
 }
 
 static void answer_call(struct web_http1 *h, const struct http1_head *head)
@@ -210,13 +214,23 @@ static void answer_preflight(struct web_http1 *h, const struct http1_head *head)
 /* RFC 6455, 4.4: the versions that there are. */
 static void answer_version(struct web_http1 *h)
 {
-    const struct http1_field fields[] = {
+    enum { STATUS = 426, FIELDS = 4 };
+    const struct dp_early early = {
+        .conn = h->conn,
+        .protocol = "http1",
+        .why = FAIL(E_UNSUPPORTED),
+        .http_status = STATUS,
+        .path = http1_exchange_head(h->exchange)->path,
+    };
+    struct http1_refusal told = dp_early_note(&early);
+    const struct http1_field fields[FIELDS] = {
         {SLICE_LIT("upgrade"), SLICE_LIT("websocket")},
         {SLICE_LIT("sec-websocket-version"), SLICE_LIT("13")},
         {SLICE_LIT("x-trilane-code"), slice_str(err_name(E_UNSUPPORTED))},
+        {SLICE_LIT("x-trilane-explain"), told.explain},
     };
-    dp_worker_count_early(h->conn->port->worker, "http1", E_UNSUPPORTED);
-    if (!err_ok(http1_respond(h->exchange, 426, fields, 3, (struct slice){0}))) {
+    size_t count = told.explain.size > 0 ? FIELDS : FIELDS - 1;
+    if (!err_ok(http1_respond(h->exchange, STATUS, fields, count, (struct slice){0}))) {
         http1_exchange_abort(h->exchange);
     }
 }
@@ -312,10 +326,12 @@ static void gone(struct http1_exchange *x, void *ctx, struct err why)
     dp_web_gone(&h->web, why);
 }
 
-static void refused(void *ctx, struct err why)
+static struct http1_refusal refused(void *ctx, unsigned status, struct err why)
 {
     const struct web_http1 *h = ctx;
-    dp_worker_count_early(h->conn->port->worker, "http1", why.code);
+    const struct dp_early early = {
+        .conn = h->conn, .protocol = "http1", .why = why, .http_status = (int)status};
+    return dp_early_note(&early);
 }
 
 static const struct http1_server_handler handler = {

@@ -275,12 +275,6 @@ static void count_h2(struct dp_worker *w)
     w->counted = *now;
 }
 
-void dp_worker_count_early(struct dp_worker *w, const char *protocol, enum err_code code)
-{
-    const struct slice labels[] = {slice_str(protocol), slice_str(err_name(code))};
-    metrics_add(w->shard, metrics_series(w->config->metrics, DP_METRIC_REQUESTS_EARLY, labels), 1);
-}
-
 void dp_worker_count_refused(struct dp_worker *w, const char *why, uint64_t count)
 {
     struct slice label = slice_str(why);

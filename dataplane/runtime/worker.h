@@ -86,7 +86,8 @@ struct dp_worker {
     struct metrics_shard *shard;
     struct dp_request_metrics *metrics;
     struct dp_access_log *access;
-    struct dp_refusals *refusals; /* read by the admin's thread, too. */
+    struct dp_refusals *refusals;          /* read by the admin's thread, too. */
+    char early_id[DP_REFUSAL_ID_SIZE + 1]; /* of the latest one of early.c. */
     struct dp_request_pool pool;
     struct dp_lane_host host;
     struct dp_mailbox mailbox;
@@ -151,9 +152,6 @@ void dp_worker_reload(struct dp_worker *w, struct dp_worker_tls *tls);
 
 /* A connection has ended: the drain may be over. */
 void dp_worker_caller_gone(struct dp_worker *w);
-
-/* Counts a request that was refused before a lane had it; 'protocol' is "http1" or "http2". */
-void dp_worker_count_early(struct dp_worker *w, const char *protocol, enum err_code code);
 
 /* Counts connections that were not taken; 'why' is what the node is out of. */
 void dp_worker_count_refused(struct dp_worker *w, const char *why, uint64_t count);

@@ -63,7 +63,7 @@ static void on_head(struct http1_exchange *x, void *ctx)
     if (is_path(x, "/held")) {
         http1_exchange_hold(x, HELD_MAX);
     } else if (is_path(x, "/no")) {
-        assert_int_equal(http1_respond_error(x, FAIL(E_POLICY_DENIED)).code, E_OK);
+        assert_int_equal(http1_respond_error(x, FAIL(E_POLICY_DENIED), NULL).code, E_OK);
     } else if (http1_exchange_head(x)->form == HTTP1_AUTHORITY) {
         assert_int_equal(http1_exchange_take_conn(x, 200, NULL, 0, &conn, &r->early).code, E_OK);
         r->tunnel = conn;
@@ -126,10 +126,12 @@ static void on_gone(struct http1_exchange *x, void *ctx, struct err why)
     r->waiting = NULL;
 }
 
-static void on_refused(void *ctx, struct err why)
+static struct http1_refusal on_refused(void *ctx, unsigned status, struct err why)
 {
     assert_false(err_ok(why));
+    assert_true(status >= 400);
     ((struct rig *)ctx)->refusals++;
+    return (struct http1_refusal){.explain = SLICE_LIT("0123456789ab"), .version = 7};
 }
 
 static const struct http1_server_handler handler = {
