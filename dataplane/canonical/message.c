@@ -177,9 +177,11 @@ static MUST_CHECK struct err add_refusal(const struct canon_publish_answer *a, s
     }
     size_t size = wire_bytes_size(1, a->code.size);
     size += a->sentence.size == 0 ? 0 : wire_bytes_size(2, a->sentence.size);
+    size += a->explain.size == 0 ? 0 : wire_bytes_size(3, a->explain.size);
     TRY(wire_add_head(out, 5, size));
     TRY(wire_add_bytes(out, 1, a->code));
-    return add_text(out, 2, a->sentence);
+    TRY(add_text(out, 2, a->sentence));
+    return add_text(out, 3, a->explain);
 }
 
 static MUST_CHECK struct err add_publish_answer(const struct canon_publish_answer *a,

@@ -59,6 +59,7 @@ struct canon_publish_answer {
     bool duplicate;
     struct slice code;     /* empty: not refused. */
     struct slice sentence; /* of a refusal. */
+    struct slice explain;  /* of a refusal: its id; empty: it has none. */
 };
 MUST_CHECK struct err canon_publish_answer(const struct canon_publish_answer *answer,
                                            struct buf *out);

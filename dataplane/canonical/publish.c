@@ -49,6 +49,7 @@ struct canon_slot {
     uint8_t event_id_size;
     char event_id[EVENT_ID_MAX];
     char sentence[SENTENCE_MAX]; /* of a refusal; NUL-terminated. */
+    uint64_t explain;            /* of a refusal: its id; zero: it has none. */
 };
 
 struct canon_publish {
@@ -129,6 +130,7 @@ static struct canon_slot *slot_new(struct canon_publish *call)
     slot->duplicate = false;
     slot->event_id_size = 0;
     slot->sentence[0] = '\0';
+    slot->explain = 0;
     if (call->youngest != NULL) {
         call->youngest->next = slot;
     } else {
@@ -217,12 +219,14 @@ static MUST_CHECK struct err decide(struct dp_request *rq, const struct dp_topic
     return err;
 }
 
+/* '*asked' is filled as far as it gets, for a refusal. */
 static MUST_CHECK struct err admit(struct dp_request *rq, struct slice bytes, struct admitted *out,
-                                   struct canon_slot *slot)
+                                   struct canon_slot *slot, struct dp_refused_message *asked)
 {
     struct admitted a = {0};
     TRY(envelope_decode(bytes, &a.envelope));
     note_event_id(slot, a.envelope.event_id);
+    asked->type = a.envelope.canonical_type;
     a.topic = dp_model_topic(rq->model, a.envelope.canonical_type);
     if (a.topic == NULL) {
         return FAIL(E_TYPE_UNKNOWN);
@@ -231,6 +235,7 @@ static MUST_CHECK struct err admit(struct dp_request *rq, struct slice bytes, st
         return FAIL(E_SCHEMA_BLOCKED);
     }
     TRY(check_tenant(&a.envelope, rq->caller->tenant));
+    asked->decided = true;
     TRY(decide(rq, a.topic, slot->sentence));
     TRY(check_payload(rq->model, a.topic, a.envelope.payload, slot->sentence));
     if (a.envelope.expires_at_ms != 0 && a.envelope.expires_at_ms <= clock_wall_ms()) {
@@ -279,6 +284,16 @@ static MUST_CHECK struct err send_event(struct canon_publish *call, const struct
     return OK;
 }
 
+/* A refusal of one envelope, which its answer says; PublishOne's is its call's. */
+static void note_refusal(struct canon_publish *call, struct canon_slot *slot,
+                         struct dp_refused_message *message)
+{
+    if (!call->one && !err_ok(message->why)) {
+        message->sentence = slice_str(slot->sentence);
+        slot->explain = dp_refusals_note_message(call->rq->pool->refusals, call->rq, message);
+    }
+}
+
 /* An envelope's request: afterwards its slot waits for JetStream, or says why it was refused. */
 static MUST_CHECK struct err take_envelope(struct canon_publish *call, struct slice request)
 {
@@ -292,14 +307,17 @@ static MUST_CHECK struct err take_envelope(struct canon_publish *call, struct sl
     }
     struct slice bytes = {0};
     struct admitted admitted;
+    struct dp_refused_message refused = {0};
     struct err err = canon_publish_decode(request, &bytes);
     if (err_ok(err)) {
-        err = admit(call->rq, bytes, &admitted, slot);
+        err = admit(call->rq, bytes, &admitted, slot, &refused);
     }
     if (err_ok(err)) {
         err = send_event(call, &admitted, slot);
     }
     slot->code = err.code;
+    refused.why = err;
+    note_refusal(call, slot, &refused);
     return OK;
 }
 
@@ -315,9 +333,11 @@ static void completed(struct canon_pending *pending, const struct jetstream_comp
     canon_record(lane, slot->topic->publish_latency, (clock_mono_ns() - slot->started_ns) / 1000);
     if (slot->call == NULL) {
         slot_free(lane, slot);
-    } else {
-        work(slot->call);
+        return;
     }
+    struct dp_refused_message refused = {.why = how->err, .type = slot->topic->type};
+    note_refusal(slot->call, slot, &refused);
+    work(slot->call);
 }
 
 /* ---- answer_in_order ---- */
@@ -325,6 +345,8 @@ static void completed(struct canon_pending *pending, const struct jetstream_comp
 static MUST_CHECK struct err answer(struct canon_publish *call, const struct canon_slot *slot)
 {
     bool refused = slot->code != E_OK;
+    char explain[DP_REFUSAL_ID_SIZE + 1];
+    dp_refusal_id_format(slot->explain, explain);
     const char *sentence = slot->sentence[0] != '\0' ? slot->sentence : err_text(slot->code);
     const struct canon_publish_answer a = {
         .event_id = slice_of(slot->event_id, slot->event_id_size),
@@ -332,7 +354,8 @@ static MUST_CHECK struct err answer(struct canon_publish *call, const struct can
         .stream = refused ? (struct slice){0} : slot->topic->stream,
         .duplicate = slot->duplicate,
         .code = refused ? slice_str(err_name(slot->code)) : (struct slice){0},
-        .sentence = refused ? slice_str(sentence) : (struct slice){0}};
+        .sentence = refused ? slice_str(sentence) : (struct slice){0},
+        .explain = slot->explain == 0 ? (struct slice){0} : slice_of(explain, DP_REFUSAL_ID_SIZE)};
     struct buf *frame = &call->lane->frame;
     buf_clear(frame);
     TRY(canon_publish_answer(&a, frame));

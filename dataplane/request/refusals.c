@@ -104,17 +104,51 @@ void dp_refusals_add(struct dp_refusals *r, const struct dp_refusal *entry)
     atomic_store_explicit(&r->written, written + 1, memory_order_release);
 }
 
-/* What the model says of it; all of it may be missing. */
-static void set_asked(struct dp_refusal *entry, const struct dp_request *rq)
+/* What was asked, and how it was decided; all of it may be missing. */
+struct asked {
+    const struct dp_target *target;
+    struct slice rule;
+    struct slice limit;
+    struct slice method;
+    struct slice upstream;
+    struct slice sentence;
+};
+
+static void set_texts(struct dp_refusal *entry, const struct dp_request *rq,
+                      const struct asked *asked, const char *where)
 {
     struct slice none = {0};
+    char trace_id[TRACE_ID_SIZE + 1];
+    trace_format_id(&rq->trace, trace_id);
     dp_refusal_set(entry, DP_REFUSAL_LANE, slice_str(rq->lane->name));
     dp_refusal_set(entry, DP_REFUSAL_CALLER, rq->caller == NULL ? none : rq->caller->id);
     dp_refusal_set(entry, DP_REFUSAL_TENANT, rq->caller == NULL ? none : rq->caller->tenant);
-    dp_refusal_set(entry, DP_REFUSAL_TARGET, rq->target == NULL ? none : rq->target->id);
-    dp_refusal_set(entry, DP_REFUSAL_RULE, rq->verdict.rule);
-    dp_refusal_set(entry, DP_REFUSAL_LIMIT, rq->limit);
-    dp_refusal_set(entry, DP_REFUSAL_METHOD, rq->method.size > 0 ? rq->method : rq->in.path);
+    dp_refusal_set(entry, DP_REFUSAL_TARGET, asked->target == NULL ? none : asked->target->id);
+    dp_refusal_set(entry, DP_REFUSAL_RULE, asked->rule);
+    dp_refusal_set(entry, DP_REFUSAL_LIMIT, asked->limit);
+    dp_refusal_set(entry, DP_REFUSAL_METHOD, asked->method);
+    dp_refusal_set(entry, DP_REFUSAL_TRACE, slice_of(trace_id, TRACE_ID_SIZE));
+    dp_refusal_set(entry, DP_REFUSAL_UPSTREAM, asked->upstream);
+    dp_refusal_set(entry, DP_REFUSAL_PEER, rq->in.peer);
+    dp_refusal_set(entry, DP_REFUSAL_SENTENCE, asked->sentence);
+    dp_refusal_set(entry, DP_REFUSAL_ROUTE, rq->route == NULL ? none : rq->route->id);
+    dp_refusal_set(entry, DP_REFUSAL_REQUEST, rq->request_id);
+    dp_refusal_set(entry, DP_REFUSAL_CORRELATION, rq->correlation);
+    dp_refusal_set(entry, DP_REFUSAL_WHERE, slice_str(where));
+}
+
+static struct dp_refusal entry_of(const struct dp_request *rq, uint64_t id, enum err_code code)
+{
+    uint64_t us = (clock_mono_ns() - rq->started_ns) / 1000;
+    return (struct dp_refusal){
+        .id = id,
+        .time_ms = clock_wall_ms(),
+        .boot_ms = clock_boot_ns() / 1000000,
+        .version = rq->model == NULL ? 0 : dp_model_version(rq->model),
+        .code = (int32_t)code,
+        .grpc_status = -1,
+        .us = us > UINT32_MAX ? UINT32_MAX : (uint32_t)us,
+    };
 }
 
 void dp_refusals_note(struct dp_refusals *r, const struct dp_request *rq)
@@ -122,31 +156,38 @@ void dp_refusals_note(struct dp_refusals *r, const struct dp_request *rq)
     if (r == NULL || rq->explain == 0) {
         return;
     }
-    uint64_t us = (clock_mono_ns() - rq->started_ns) / 1000;
-    struct dp_refusal entry = {
-        .id = rq->explain,
-        .time_ms = clock_wall_ms(),
-        .boot_ms = clock_boot_ns() / 1000000,
-        .version = rq->model == NULL ? 0 : dp_model_version(rq->model),
-        .code = (int32_t)rq->err.code,
-        .grpc_status = (int16_t)rq->grpc_status,
-        .http_status = (int16_t)rq->http_status,
-        .us = us > UINT32_MAX ? UINT32_MAX : (uint32_t)us,
-    };
-    char trace_id[TRACE_ID_SIZE + 1];
-    trace_format_id(&rq->trace, trace_id);
-    set_asked(&entry, rq);
-    dp_refusal_set(&entry, DP_REFUSAL_TRACE, slice_of(trace_id, TRACE_ID_SIZE));
-    dp_refusal_set(&entry, DP_REFUSAL_UPSTREAM, rq->upstream);
-    dp_refusal_set(&entry, DP_REFUSAL_PEER, rq->in.peer);
-    dp_refusal_set(&entry, DP_REFUSAL_SENTENCE, rq->sentence);
-    if (rq->route != NULL) {
-        dp_refusal_set(&entry, DP_REFUSAL_ROUTE, rq->route->id);
-    }
-    dp_refusal_set(&entry, DP_REFUSAL_REQUEST, rq->request_id);
-    dp_refusal_set(&entry, DP_REFUSAL_CORRELATION, rq->correlation);
-    dp_refusal_set(&entry, DP_REFUSAL_WHERE, slice_str(rq->err.where));
+    struct dp_refusal entry = entry_of(rq, rq->explain, rq->err.code);
+    entry.grpc_status = (int16_t)rq->grpc_status;
+    entry.http_status = (int16_t)rq->http_status;
+    const struct asked asked = {.target = rq->target,
+                                .rule = rq->verdict.rule,
+                                .limit = rq->limit,
+                                .method = rq->method.size > 0 ? rq->method : rq->in.path,
+                                .upstream = rq->upstream,
+                                .sentence = rq->sentence};
+    set_texts(&entry, rq, &asked, rq->err.where);
     dp_refusals_add(r, &entry);
+}
+
+uint64_t dp_refusals_note_message(struct dp_refusals *r, const struct dp_request *rq,
+                                  const struct dp_refused_message *message)
+{
+    uint64_t id = dp_refusals_id(r);
+    if (id == 0) {
+        return 0;
+    }
+    struct dp_refusal entry = entry_of(rq, id, message->why.code);
+    struct asked asked = {.method = message->type, .sentence = message->sentence};
+    if (message->decided) {
+        bool limited = message->why.code == E_RATE_LIMITED ||
+                       message->why.code == E_LIMIT_KEY_MISSING; /* else of an earlier message. */
+        asked.target = rq->target;
+        asked.rule = rq->verdict.rule;
+        asked.limit = limited ? rq->limit : (struct slice){0};
+    }
+    set_texts(&entry, rq, &asked, message->why.where);
+    dp_refusals_add(r, &entry);
+    return id;
 }
 
 /* ---- any thread ---- */

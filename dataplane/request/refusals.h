@@ -7,7 +7,7 @@
  *            outside that are not plain are '?'.
  * Units      milliseconds; bytes.
  * Ownership  a ring is its worker's; entries are copied in and out.
- * Threads    _id(), _add() and _note(): the worker. _find() and _latest(): any thread, at any
+ * Threads    _id(), _add() and _note…(): the worker. _find() and _latest(): any thread, at any
  *            time: an entry is read word by word between two looks at its number, and one that is
  *            written meanwhile is none. Nobody waits.
  * Errors     none: a ring of no entries keeps nothing, and its refusals have no id.
@@ -91,6 +91,18 @@ void dp_refusals_add(struct dp_refusals *r, const struct dp_refusal *entry);
 
 /* Keeps a request that is over and was refused, under rq->explain. */
 void dp_refusals_note(struct dp_refusals *r, const struct dp_request *rq);
+
+/* A message that was refused alone, of a request that goes on. */
+struct dp_refused_message {
+    struct err why;
+    struct slice type;     /* what it is, as it says; empty: not known. */
+    struct slice sentence; /* what the refusal says; empty: the text of its code. */
+    bool decided;          /* the request's last question was about this one. */
+};
+
+/* Keeps such a message; its id, or zero where nothing is kept. */
+uint64_t dp_refusals_note_message(struct dp_refusals *r, const struct dp_request *rq,
+                                  const struct dp_refused_message *message);
 
 /* ---- any thread ---- */
 

@@ -1,7 +1,9 @@
 """The canonical lane: events from real gRPC clients through nodes into JetStream, and back."""
 
+import json
 import queue
 import shutil
+import subprocess
 import threading
 import time
 import unittest
@@ -65,6 +67,13 @@ class Lane(unittest.TestCase):
     def refusal(self, request, who="web", metadata=()):
         """The code of a PublishOne that must fail."""
         return bus.code(self.refused(lambda: self.one(request, who, metadata)))
+
+    def traced(self, explain):
+        """What the node says of a refusal."""
+        done = subprocess.run([trilane.DP, "trace", explain, "--output=json", "--server=" +
+                               self.node.admin.removeprefix("http://")],
+                              capture_output=True, text=True, timeout=60, check=True)
+        return json.loads(done.stdout)
 
     def subscriber(self, *args, node=None, **options):
         s = bus.Subscriber(node or self.node, *args, **options)
@@ -204,6 +213,18 @@ class Publishing(Lane):
         self.assertEqual([a.refusal.code for a in answers], [code for _, code in cases])
         self.assertEqual({a.sequence for a in answers}, {0})
         self.assertEqual(self.nats.last("TRILANE_EVENTS"), before)
+        for (request, code), answer in zip(cases, answers):
+            found = self.traced(answer.refusal.explain)
+            self.assertEqual((found["code"], found["lane"], found["caller"]),
+                             (code, "canonical", "acme/web"))
+            if code != "ENVELOPE_MALFORMED":  # that comes before the decision, or behind it.
+                self.assertEqual("target" in found, code not in ("TYPE_UNKNOWN", "TENANT_MISMATCH"))
+            if code not in ("ENVELOPE_MALFORMED", "TYPE_UNKNOWN"):
+                self.assertEqual(found["method"], request.envelope.canonical_type)
+        denied = self.traced(answers[-1].refusal.explain)
+        self.assertIn("Secret.v1", denied["target"])
+        answer, = self.many([bus.order(1)])
+        self.assertEqual(answer.refusal.explain, "")
         self.assertEqual(self.refusal(bus.order(1), who="stranger"), "POLICY_DENIED")
         self.assertEqual(self.refusal(bus.order(1), who="nobody"), "UNAUTHENTICATED")
 
@@ -242,6 +263,7 @@ class Publishing(Lane):
         self.assertLessEqual(codes.count(""), 2 + seconds)
         refused = next(a for a in answers if a.refusal.code)
         self.assertIn("retry in", refused.refusal.message)
+        self.assertIn(self.traced(refused.refusal.explain)["limit"], refused.refusal.message)
 
     def test_no_envelope_without_a_decision(self):
         """Every envelope that decodes and has a type is one decision, allowed or not."""

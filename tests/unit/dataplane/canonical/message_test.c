@@ -131,12 +131,13 @@ static void test_responses(void **state)
                                                 "e\x10\xac\x02\x1a\x01"
                                                 "S\x20\x01")));
     buf_clear(&out);
-    const struct canon_publish_answer refused = {.code = SLICE_LIT("C"),
-                                                 .sentence = SLICE_LIT("s")};
+    const struct canon_publish_answer refused = {
+        .code = SLICE_LIT("C"), .sentence = SLICE_LIT("s"), .explain = SLICE_LIT("i")};
     assert_int_equal(canon_publish_answer(&refused, &out).code, E_OK);
-    assert_true(slice_eq(buf_slice(&out), BYTES("\0\0\0\0\x08\x2a\x06\x0a\x01"
+    assert_true(slice_eq(buf_slice(&out), BYTES("\0\0\0\0\x0b\x2a\x09\x0a\x01"
                                                 "C\x12\x01"
-                                                "s")));
+                                                "s\x1a\x01"
+                                                "i")));
     buf_clear(&out);
     const struct canon_delivery_answer delivery = {
         .delivery = 12, .envelope = SLICE_LIT("ab"), .sequence = 5, .attempt = 1};

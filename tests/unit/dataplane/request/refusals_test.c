@@ -186,6 +186,40 @@ static void a_request_is_kept_with_what_it_knew(void **state)
     dp_refusals_free(r);
 }
 
+/* What the request says of another message is not said of this one. */
+static void a_message_is_kept_alone(void **state)
+{
+    (void)state;
+    static const struct dp_lane lane = {.id = DP_LANE_CANONICAL, .name = "canonical"};
+    static const struct dp_target target = {.id = SLICE_INIT("topic/acme/order")};
+    struct dp_refusals *r = ring(ENTRIES);
+    struct dp_request rq = {.lane = &lane,
+                            .target = &target,
+                            .verdict = {.rule = SLICE_INIT("acme/order/one")},
+                            .limit = SLICE_LIT("acme/few"),
+                            .started_ns = clock_mono_ns()};
+    struct dp_refusal found;
+    struct dp_refused_message message = {.why = FAIL(E_TYPE_UNKNOWN),
+                                         .type = SLICE_LIT("Nothing.v1")};
+    assert_true(dp_refusals_find(r, dp_refusals_note_message(r, &rq, &message), &found));
+    assert_int_equal(found.code, E_TYPE_UNKNOWN);
+    assert_int_equal(found.grpc_status, -1);
+    expect_text(&found, DP_REFUSAL_METHOD, "Nothing.v1");
+    expect_text(&found, DP_REFUSAL_TARGET, "");
+    expect_text(&found, DP_REFUSAL_RULE, "");
+    message = (struct dp_refused_message){.why = FAIL(E_POLICY_DENIED), .decided = true};
+    assert_true(dp_refusals_find(r, dp_refusals_note_message(r, &rq, &message), &found));
+    expect_text(&found, DP_REFUSAL_TARGET, "topic/acme/order");
+    expect_text(&found, DP_REFUSAL_RULE, "acme/order/one");
+    expect_text(&found, DP_REFUSAL_LIMIT, "");
+    message.why = FAIL(E_RATE_LIMITED);
+    assert_true(dp_refusals_find(r, dp_refusals_note_message(r, &rq, &message), &found));
+    expect_text(&found, DP_REFUSAL_LIMIT, "acme/few");
+    assert_int_equal(rq.explain, 0);
+    dp_refusals_free(r);
+    assert_int_equal(dp_refusals_note_message(NULL, &rq, &message), 0);
+}
+
 /* ---- a reader beside the writer ---- */
 
 static struct {
@@ -250,6 +284,7 @@ int main(void)
         cmocka_unit_test(an_hour_ends),
         cmocka_unit_test(a_ring_of_none_keeps_none),
         cmocka_unit_test(a_request_is_kept_with_what_it_knew),
+        cmocka_unit_test(a_message_is_kept_alone),
         cmocka_unit_test(a_reader_sees_whole_entries),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
