@@ -1,33 +1,23 @@
 /* node: see node.h. Starting is a list of parts, in order; ending is the same list backwards. */
 #include "dataplane/runtime/node.h"
 
-#include <errno.h>
 #include <pthread.h>
 #include <sched.h>
-#include <semaphore.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
-#include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
 
-#include "common/base/arena.h"
 #include "common/base/board.h"
 #include "common/base/check.h"
 #include "common/base/clock.h"
-#include "common/base/ids.h"
 #include "common/base/limits.h"
-#include "common/base/lock.h"
 #include "common/base/log.h"
-#include "common/base/refs.h"
 #include "common/base/scope.h"
 #include "common/bus/user.h"
 #include "common/net/ask.h"
-#include "common/net/listener.h"
 #include "common/net/tls.h"
 #include "dataplane/admin/admin.h"
 #include "dataplane/apply/apply.h"
@@ -37,19 +27,14 @@
 #include "dataplane/request/limit.h"
 #include "dataplane/request/metrics.h"
 #include "dataplane/request/quota.h"
+#include "dataplane/runtime/bundles.h"
+#include "dataplane/runtime/drain.h"
 #include "dataplane/runtime/handover.h"
 #include "dataplane/runtime/options.h"
+#include "dataplane/runtime/scrape.h"
+#include "dataplane/runtime/sockets.h"
 #include "dataplane/runtime/spread.h"
 #include "dataplane/runtime/worker.h"
-
-/* The CAs that a model brings, as they were taken from it. */
-struct bundles {
-    struct refs refs;
-    struct arena arena;
-    struct net_tls_bundle *at; /* in the arena, with their text. */
-    size_t count;
-    uint8_t digest[DIGEST_SIZE]; /* as struct dp_environment has it. */
-};
 
 struct dp_node {
     struct dp_options options;
@@ -70,107 +55,31 @@ struct dp_node {
     int before_fd;             /* to the process before, which hands over; -1: there is none. */
     struct dp_handover handed; /* by it, and not taken into use yet. */
     pthread_t main;
-    sem_t drained; /* posted by each worker that has nobody left. */
-    struct {
-        struct lock lock;
-        bool has_cert GUARDED;
-        int64_t cert_ends_s GUARDED;     /* of the certificate that was read last. */
-        struct bundles *bundles GUARDED; /* of the newest model, a reference; NULL: none. */
-    } shared;
-
-    /* What was counted into the admin's shard so far; its thread's alone. */
-    struct {
-        uint64_t log_dropped;
-        uint64_t access_dropped;
-        uint64_t crowded;
-        uint64_t reconnects;
-    } scraped;
+    struct dp_drain drain;
+    struct dp_bundles bundles; /* CAs, of the newest model. */
+    struct dp_scrape scrape;
 };
 
-/* ---- CAs of the snapshot ---- */
+/* ---- what the parts call ---- */
 
-enum { BUNDLES_BLOCK = 4096, BUNDLES_MAX = 4 << 20 };
-
-static void bundles_unref(struct bundles *bundles)
+/* Files and CAs are taken into use by the main thread, which waits for signals. */
+static void wake_main(struct dp_node *n)
 {
-    if (bundles != NULL && refs_drop(&bundles->refs)) {
-        arena_free(&bundles->arena);
-        free(bundles);
-    }
-}
-
-static struct err bundles_fill(struct bundles *bundles, const struct dp_environment *from)
-{
-    TRY(arena_calloc(&bundles->arena, from->bundle_count, sizeof(*bundles->at),
-                     (void **)&bundles->at));
-    for (size_t i = 0; i < from->bundle_count; i++) {
-        struct net_tls_bundle *to = &bundles->at[i];
-        TRY(arena_dup(&bundles->arena, from->bundles[i].trust_domain, &to->trust_domain));
-        TRY(arena_dup(&bundles->arena, from->bundles[i].ca, &to->ca));
-    }
-    bundles->count = from->bundle_count;
-    memcpy(bundles->digest, from->bundles_digest, DIGEST_SIZE);
-    return OK;
-}
-
-static struct err bundles_new(const struct dp_environment *from, struct bundles **out)
-{
-    struct bundles *bundles = calloc(1, sizeof(*bundles));
-    if (bundles == NULL) {
-        return FAIL(E_NO_MEMORY);
-    }
-    refs_init(&bundles->refs);
-    arena_init(&bundles->arena, BUNDLES_BLOCK, BUNDLES_MAX);
-    struct err e = bundles_fill(bundles, from);
-    if (!err_ok(e)) {
-        bundles_unref(bundles);
-        return e;
-    }
-    *out = bundles;
-    return OK;
-}
-
-/* With a reference; NULL: there are none. */
-static struct bundles *take_bundles(struct dp_node *n)
-{
-    lock_take(&n->shared.lock);
-    struct bundles *bundles = n->shared.bundles;
-    if (bundles != NULL) {
-        refs_take(&bundles->refs);
-    }
-    lock_drop(&n->shared.lock);
-    return bundles;
-}
-
-static bool are_same(const struct bundles *bundles, const struct dp_environment *environment)
-{
-    return bundles == NULL ? environment->bundle_count == 0
-                           : memcmp(bundles->digest, environment->bundles_digest, DIGEST_SIZE) == 0;
-}
-
-/* Other CAs are taken into use like those of the files: by the main thread, as if by SIGHUP. */
-static void note_bundles(struct dp_node *n, const struct dp_environment *environment)
-{
-    struct bundles *before = take_bundles(n);
-    struct bundles *now = NULL;
-    bool same = are_same(before, environment);
-    bundles_unref(before);
-    struct err e = same ? OK : bundles_new(environment, &now);
-    if (same || !err_ok(e)) {
-        if (!err_ok(e)) {
-            LOG(LOG_ERROR, "runtime", "trust-bundles-not-taken", LOG_ERR(e));
-        }
-        return;
-    }
-    lock_take(&n->shared.lock);
-    before = n->shared.bundles;
-    n->shared.bundles = now;
-    lock_drop(&n->shared.lock);
-    bundles_unref(before);
     CHECK(pthread_kill(n->main, SIGHUP) == 0);
 }
 
-/* ---- what the parts call ---- */
+/* Other CAs are taken into use like those of the files. */
+static void note_bundles(struct dp_node *n, const struct dp_environment *environment)
+{
+    bool changed = false;
+    struct err e = dp_bundles_note(&n->bundles, environment, &changed);
+    if (!err_ok(e)) {
+        LOG(LOG_ERROR, "runtime", "trust-bundles-not-taken", LOG_ERR(e));
+    }
+    if (changed) {
+        wake_main(n);
+    }
+}
 
 static void swap(void *ctx, struct dp_model *model)
 {
@@ -239,128 +148,22 @@ static void adopted(void *ctx)
 static void drained(void *ctx)
 {
     struct dp_node *n = ctx;
-    CHECK(sem_post(&n->drained) == 0);
+    dp_drain_worker_done(&n->drain);
 }
 
-/* Counts what a source says it has counted since the last time. */
-static void catch_up(struct dp_node *n, metrics_id id, uint64_t *seen, uint64_t now)
-{
-    struct metrics_shard *shard = metrics_shard(n->metrics, n->options.workers + 1);
-    metrics_add(shard, id, (int64_t)(now - *seen));
-    *seen = now;
-}
-
-/* A certificate took effect on disk: read as if by SIGHUP, by the thread that does that. */
+/* A certificate took effect on disk. */
 static void renewed(void *ctx)
 {
-    struct dp_node *n = ctx;
-    CHECK(pthread_kill(n->main, SIGHUP) == 0);
-}
-
-static void show_certificate(struct dp_node *n)
-{
-    struct slice label = SLICE_LIT("tls-cert");
-    lock_take(&n->shared.lock);
-    bool has = n->shared.has_cert;
-    int64_t left_s = n->shared.cert_ends_s - clock_wall_ms() / 1000;
-    lock_drop(&n->shared.lock);
-    if (has) {
-        metrics_set(metrics_shard(n->metrics, n->options.workers + 1),
-                    metrics_series(n->metrics, DP_METRIC_CERT_EXPIRES, &label), left_s);
-    }
-}
-
-static void show_left(void *ctx, struct slice limit, uint32_t left_permille)
-{
-    struct dp_node *n = ctx;
-    metrics_set(metrics_shard(n->metrics, n->options.workers + 1),
-                metrics_series(n->metrics, DP_METRIC_LIMIT_LEFT, &limit), left_permille);
+    wake_main(ctx);
 }
 
 static void before_scrape(void *ctx)
 {
     struct dp_node *n = ctx;
-    show_certificate(n);
-    struct slice log = SLICE_LIT("log");
-    struct slice access = SLICE_LIT("access");
-    catch_up(n, metrics_series(n->metrics, DP_METRIC_LOG_DROPPED, &log), &n->scraped.log_dropped,
-             log_dropped());
-    catch_up(n, metrics_plain(n->metrics, DP_METRIC_LIMIT_CROWDED), &n->scraped.crowded,
-             dp_limit_table_crowded(n->limits));
-    dp_limit_left(n->limits, clock_mono_ns(), show_left, n);
-    if (n->access != NULL) {
-        catch_up(n, metrics_series(n->metrics, DP_METRIC_LOG_DROPPED, &access),
-                 &n->scraped.access_dropped, dp_access_dropped(n->access));
-    }
-    if (n->bus != NULL) {
-        struct bus_stats stats;
-        bus_stats(n->bus, &stats);
-        catch_up(n, metrics_plain(n->metrics, DP_METRIC_BUS_RECONNECTS), &n->scraped.reconnects,
-                 stats.connects == 0 ? 0 : stats.connects - 1);
-    }
+    dp_scrape_run(&n->scrape);
 }
 
 /* ---- parts ---- */
-
-/* Whether a socket that was handed over listens where the setting says. */
-static bool listens_on(int fd, const char *text)
-{
-    struct net_addr wanted = {0};
-    struct net_addr bound = {0};
-    socklen_t size = sizeof(bound.sa);
-    return fd >= 0 && getsockname(fd, &bound.sa.any, &size) == 0 &&
-           err_ok(net_addr_resolve_boot(slice_str(text), &wanted)) && net_addr_eq(&wanted, &bound);
-}
-
-/* The socket of a port: the one that was handed over, or a new one. */
-static struct err get_socket(struct dp_node *n, enum dp_port_id id, struct net_addr *out_bound)
-{
-    const char *text = n->options.ports[id];
-    if (!listens_on(n->handed.ports[id], text)) {
-        return net_listen(slice_str(text), &n->worker_config.port_fds[id], out_bound);
-    }
-    n->worker_config.port_fds[id] = TAKE_FD(n->handed.ports[id]);
-    return net_addr_resolve_boot(slice_str(text), out_bound);
-}
-
-/* A socket that cannot be had is named with its setting. */
-static struct err listen_on(struct dp_node *n, enum dp_port_id id, struct buf *message)
-{
-    static const char *const settings[DP_PORT_COUNT] = {
-        [DP_PORT_TLS] = "listen-tls",
-        [DP_PORT_CLEAR] = "listen",
-        [DP_PORT_PROXY_TLS] = "listen-proxy-tls",
-        [DP_PORT_PROXY_CLEAR] = "listen-proxy",
-    };
-    const char *text = n->options.ports[id];
-    if (text == NULL) {
-        return OK;
-    }
-    struct net_addr bound;
-    char shown[NET_ADDR_TEXT_MAX];
-    struct err e = get_socket(n, id, &bound);
-    if (!err_ok(e)) {
-        TRY(buf_addf(message, "%s: %s: the address cannot be listened on; is it taken?",
-                     settings[id], text));
-        return e;
-    }
-    n->worker_config.listens[n->worker_config.listen_count++] = bound;
-    LOG(LOG_INFO, "runtime", "listening", LOG_STR("setting", settings[id]),
-        LOG_STR("address", net_addr_text(&bound, shown)));
-    return OK;
-}
-
-static struct err open_sockets(struct dp_node *n, struct buf *message)
-{
-    for (int i = 0; i < DP_PORT_COUNT; i++) {
-        TRY(listen_on(n, (enum dp_port_id)i, message));
-    }
-    struct net_addr admin = {0};
-    if (n->options.admin != NULL && err_ok(net_addr_parse(slice_str(n->options.admin), &admin))) {
-        n->worker_config.listens[n->worker_config.listen_count++] = admin;
-    }
-    return OK;
-}
 
 static struct err open_bus(struct dp_node *n, struct buf *message)
 {
@@ -497,10 +300,7 @@ static void note_certificate(struct dp_node *n)
 {
     int64_t ends_s = 0;
     bool has = err_ok(dp_options_cert_ends(&n->options, &ends_s));
-    lock_take(&n->shared.lock);
-    n->shared.has_cert = has;
-    n->shared.cert_ends_s = ends_s;
-    lock_drop(&n->shared.lock);
+    dp_scrape_certificate(&n->scrape, has, ends_s);
 }
 
 static struct err start_renewal(struct dp_node *n)
@@ -528,7 +328,14 @@ static struct err start_admin(struct dp_node *n, struct buf *message)
     if (o->admin == NULL) {
         return OK;
     }
-    bool handed = listens_on(n->handed.admin, o->admin);
+    bool handed = dp_socket_listens_on(n->handed.admin, o->admin);
+    n->scrape.parts = (struct dp_scrape_parts){
+        .metrics = n->metrics,
+        .shard = metrics_shard(n->metrics, o->workers + 1),
+        .limits = n->limits,
+        .access = n->access,
+        .bus = n->bus,
+    };
     struct dp_admin_config config = {
         .address = o->admin,
         .handed_fd = handed ? n->handed.admin : 0,
@@ -649,7 +456,7 @@ static struct err start(struct dp_node *n, const struct dp_lane *const *lanes, s
     allow_files();
     TRY(net_ask_init());
     TRY(n->before_fd < 0 ? OK : take_over(n, message));
-    TRY(open_sockets(n, message));
+    TRY(dp_sockets_open(&n->options, &n->handed, &n->worker_config, message));
     TRY(open_shared(n, message));
     struct err e = open_workers(n, lanes);
     if (!err_ok(e)) {
@@ -676,90 +483,6 @@ static struct err start(struct dp_node *n, const struct dp_lane *const *lanes, s
 }
 
 /* ---- the end ---- */
-
-static struct bundles *take_bundles_last(struct dp_node *n)
-{
-    lock_take(&n->shared.lock);
-    struct bundles *bundles = TAKE_PTR(n->shared.bundles);
-    lock_drop(&n->shared.lock);
-    return bundles;
-}
-
-static void forced(int signal_number)
-{
-    (void)signal_number;
-    _exit(DP_NODE_FORCED);
-}
-
-/* Behind the shutdown timeout: for a main thread that hangs and cannot end the process itself. */
-enum { ALARM_MORE_MS = 500 };
-
-/* From now on the process ends soon after the shutdown timeout, even when this thread hangs. */
-static void arm_shutdown_timeout(void)
-{
-    struct sigaction action = {.sa_handler = forced};
-    CHECK(sigaction(SIGALRM, &action, NULL) == 0);
-    uint64_t ms = limits.shutdown_timeout_ms + ALARM_MORE_MS;
-    struct itimerval timer = {
-        .it_value = {.tv_sec = (time_t)(ms / 1000), .tv_usec = (suseconds_t)(ms % 1000) * 1000}};
-    CHECK(setitimer(ITIMER_REAL, &timer, NULL) == 0);
-}
-
-/* Waits for 'count' workers to have nobody left; returns how many are still busy. */
-static size_t wait_drained(struct dp_node *n, size_t count, uint64_t timeout_ms)
-{
-    struct timespec until;
-    CHECK(clock_gettime(CLOCK_MONOTONIC, &until) == 0);
-    until.tv_sec += (time_t)(timeout_ms / 1000);
-    until.tv_nsec += (long)(timeout_ms % 1000) * 1000000;
-    if (until.tv_nsec >= 1000000000) {
-        until.tv_nsec -= 1000000000;
-        until.tv_sec++;
-    }
-    while (count > 0) {
-        if (sem_clockwait(&n->drained, CLOCK_MONOTONIC, &until) == 0) {
-            count--;
-        } else if (errno != EINTR) {
-            break;
-        }
-    }
-    return count;
-}
-
-/* What is left of the shutdown timeout. */
-static uint64_t shutdown_left_ms(uint64_t start_ns)
-{
-    uint64_t spent_ms = (clock_mono_ns() - start_ns) / 1000000;
-    return spent_ms < limits.shutdown_timeout_ms ? limits.shutdown_timeout_ms - spent_ms : 0;
-}
-
-/* Who is still there after the graceful timeout is ended, when there is time left to end them; past
- * the shutdown timeout the process ends. */
-static void drain(struct dp_node *n)
-{
-    uint64_t graceful_ms = limits.graceful_timeout_ms;
-    uint64_t shutdown_ms = limits.shutdown_timeout_ms;
-    uint64_t start_ns = clock_mono_ns();
-    arm_shutdown_timeout();
-    dp_apply_drain(n->apply);
-    for (size_t i = 0; i < n->worker_count; i++) {
-        dp_worker_drain(&n->workers[i]);
-    }
-    size_t busy =
-        wait_drained(n, n->worker_count, graceful_ms < shutdown_ms ? graceful_ms : shutdown_ms);
-    if (busy > 0 && shutdown_left_ms(start_ns) > 0) {
-        LOG(LOG_WARN, "runtime", "drain-cut-short", LOG_U64("busy_workers", busy));
-        for (size_t i = 0; i < n->worker_count; i++) {
-            dp_worker_abort(&n->workers[i]);
-        }
-        busy = wait_drained(n, busy, shutdown_left_ms(start_ns));
-    }
-    if (busy > 0) {
-        LOG(LOG_ERROR, "runtime", "shutdown-forced", LOG_U64("busy_workers", busy));
-        _exit(DP_NODE_FORCED);
-    }
-    LOG(LOG_INFO, "runtime", "drained", LOG_U64("busy_workers", busy));
-}
 
 static void stop(struct dp_node *n)
 {
@@ -794,9 +517,9 @@ static void stop(struct dp_node *n)
         (void)close(n->before_fd);
     }
     dp_options_free(&n->options);
-    bundles_unref(take_bundles_last(n));
-    lock_free(&n->shared.lock);
-    CHECK(sem_destroy(&n->drained) == 0);
+    dp_scrape_free(&n->scrape);
+    dp_bundles_free(&n->bundles);
+    dp_drain_free(&n->drain);
 }
 
 /* ---- serving ---- */
@@ -805,12 +528,12 @@ static void reload(struct dp_node *n)
 {
     struct dp_worker_tls *tls = calloc(n->worker_count, sizeof(*tls));
     struct net_tls_trust *trust = NULL;
-    struct bundles *bundles = take_bundles(n);
-    struct err e = tls == NULL ? FAIL(E_NO_MEMORY)
-                   : bundles == NULL
-                       ? dp_options_trust(&n->options, NULL, 0, &trust)
-                       : dp_options_trust(&n->options, bundles->at, bundles->count, &trust);
-    bundles_unref(bundles);
+    struct dp_bundle_set *set = dp_bundles_take(&n->bundles);
+    size_t count = 0;
+    const struct net_tls_bundle *bundles = dp_bundle_set_at(set, &count);
+    struct err e =
+        tls == NULL ? FAIL(E_NO_MEMORY) : dp_options_trust(&n->options, bundles, count, &trust);
+    dp_bundle_set_unref(set);
     /* All are read before the first is used: files that are replaced meanwhile change nothing. */
     for (size_t i = 0; i < n->worker_count && err_ok(e); i++) {
         e = dp_options_tls(&n->options, trust, &tls[i]);
@@ -927,8 +650,9 @@ struct err dp_node_run(const struct settings *settings,
         .handed = {.ports = {-1, -1, -1, -1}, .admin = -1, .lock = -1},
     };
     sigset_t signals;
-    CHECK(sem_init(&n.drained, /* shared= */ 0, 0) == 0);
-    lock_init(&n.shared.lock);
+    dp_drain_init(&n.drain);
+    dp_bundles_init(&n.bundles);
+    dp_scrape_init(&n.scrape);
     n.main = pthread_self();
     dp_handover_init();
     block_signals(&signals);
@@ -938,7 +662,7 @@ struct err dp_node_run(const struct settings *settings,
     }
     if (err_ok(e)) {
         serve(&n, &signals);
-        drain(&n);
+        dp_drain_run(&n.drain, n.apply, n.workers, n.worker_count);
     }
     stop(&n);
     return e;
