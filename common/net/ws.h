@@ -3,13 +3,15 @@
  *
  * Shape      libwslay does the framing; nothing is held of a message: its bytes go to the handler
  *            as they come. Binary messages alone; a text message ends the connection with 1003.
- *            Pings are answered, a close is answered, by the library. A peer that pings and does
- * not read its answers is told to go (1008) when eight of them wait. Units      bytes. Ownership
- * ws_new() and ws_free(); the handler is kept. The connection is the owner's: bytes are given in by
- * ws_read() and taken out through 'room' and 'write'. Threads    one worker. Errors     what a peer
- * does wrong is told to it by a close frame, and nothing is read any more; E_CLOSED once that is
- * so, E_NO_MEMORY. Source     RFC 6455; libwslay's wslay.h. Extensions are none: a reserved bit is
- * refused.
+ *            Pings and a close are answered by the library. A peer that pings and does not read the
+ *            answers is told to go (1008) when eight of them wait.
+ * Units      bytes.
+ * Ownership  ws_new() and ws_free(); the handler is kept. The connection is the owner's: bytes are
+ *            given in by ws_read() and taken out through 'room' and 'write'.
+ * Threads    one worker.
+ * Errors     what a peer does wrong is told to it by a close frame, and nothing is read any more;
+ *            E_CLOSED once that is so, E_NO_MEMORY.
+ * Source     RFC 6455; libwslay's wslay.h. Extensions are none: a reserved bit is refused.
  */
 #pragma once
 
