@@ -30,6 +30,7 @@ static void keep(const struct dp_worker *w, const struct dp_early *early, uint64
     struct slice path = slice_head(early->path, slice_find(early->path, '?'));
     dp_refusal_set(&entry, DP_REFUSAL_METHOD, path);
     dp_refusal_set(&entry, DP_REFUSAL_PEER, slice_str(early->conn->peer));
+    dp_refusal_set(&entry, DP_REFUSAL_SENTENCE, early->sentence);
     dp_refusal_set(&entry, DP_REFUSAL_WHERE, slice_str(early->why.where));
     dp_refusals_add(w->refusals, &entry);
 }
@@ -55,8 +56,10 @@ struct grpc_refusal dp_early_grpc(const struct dp_early *early)
     in_grpc.is_grpc = true;
     in_grpc.http_status = 200;
     struct http1_refusal told = dp_early_note(&in_grpc);
-    return (struct grpc_refusal){
-        .code = early->why.code, .explain = told.explain, .version = told.version};
+    return (struct grpc_refusal){.code = early->why.code,
+                                 .sentence = early->sentence,
+                                 .explain = told.explain,
+                                 .version = told.version};
 }
 
 void dp_early_answer(const struct dp_early *early, struct http1_exchange *x)

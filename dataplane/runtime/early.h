@@ -21,9 +21,10 @@ struct dp_early {
     const struct dp_caller_conn *conn;
     const char *protocol; /* "http1", "http2", "websocket"; of the counter. */
     struct err why;
-    int http_status;   /* of the answer; zero: there is none. */
-    bool is_grpc;      /* the answer has a status of gRPC: that of the error. */
-    struct slice path; /* what was asked for, with a query or without; empty: not known. */
+    int http_status;       /* of the answer; zero: there is none. */
+    bool is_grpc;          /* the answer has a status of gRPC: that of the error. */
+    struct slice path;     /* what was asked for, with a query or without; empty: not known. */
+    struct slice sentence; /* what an answer of gRPC says; empty: the text of the error. */
 };
 
 /* Counts and keeps it; what its caller is told beside the error. */

@@ -11,6 +11,7 @@
 #include "dataplane/runtime/front_h2.h"
 #include "dataplane/runtime/input.h"
 #include "dataplane/runtime/port.h"
+#include "dataplane/runtime/reflection.h"
 #include "dataplane/runtime/worker.h"
 
 /* Decoded, and encoded, at a time. */
@@ -118,8 +119,11 @@ static const struct h2_fields no_fields = {0};
 
 static void refuse_early(struct dp_web *w, const struct dp_web_ask *ask, struct err why)
 {
-    const struct dp_early early = {
+    struct dp_early early = {
         .conn = ask->conn, .protocol = ask->protocol, .why = why, .path = ask->path};
+    if (why.code == E_UNSUPPORTED) {
+        early.sentence = SLICE_LIT("this service is gRPC over HTTP/2 alone, not gRPC-Web");
+    }
     const struct grpc_refusal refusal = dp_early_grpc(&early);
     struct dp_caller_stream stream = {.way = &way, .impl = w, .fields = &no_fields};
     dp_caller_refuse(&stream, &refusal);
@@ -128,10 +132,13 @@ static void refuse_early(struct dp_web *w, const struct dp_web_ask *ask, struct 
 struct err dp_web_judge_path(struct slice path)
 {
     struct slice service = {0};
-    if (!dp_grpc_path(path, &service) || slice_starts(path, SLICE_LIT("/trilane.bus.v1.Bus/"))) {
+    if (!dp_grpc_path(path, &service)) {
         return FAIL(E_NO_ROUTE);
     }
-    return OK;
+    bool is_ours = dp_reflection_serves(service) ||
+                   slice_eq(service, SLICE_LIT("trilane.bus.v1.Bus")) ||
+                   slice_eq(service, SLICE_LIT("grpc.health.v1.Health"));
+    return is_ours ? FAIL(E_UNSUPPORTED) : OK;
 }
 
 /* Whose page it is comes first: one that may not call learns nothing else. */

@@ -103,5 +103,6 @@ void dp_web_pump(struct dp_web *w);
  * what it sent was broken, and it was told so. */
 void dp_web_gone(struct dp_web *w, struct err why);
 
-/* Whether a path is one that a request of the operator lane may have; and the error else. */
+/* Whether a path is one that a request of the operator lane may have. NO_ROUTE: it is no method's;
+ * UNSUPPORTED: what the node itself answers is gRPC over HTTP/2 alone. */
 MUST_CHECK struct err dp_web_judge_path(struct slice path);

@@ -25,8 +25,8 @@ struct http1_exchange;
 
 /*
  * Takes the connection of an exchange that asks for a WebSocket, and answers it; 'accept' proves
- * that it was read. NO_ROUTE, ORIGIN_DENIED, DRAINING, NOT_READY, E_NO_MEMORY, E_CLOSED: nothing
- * was answered, and nothing has changed.
+ * that it was read. NO_ROUTE, UNSUPPORTED, ORIGIN_DENIED, DRAINING, NOT_READY, E_NO_MEMORY,
+ * E_CLOSED: nothing was answered, and nothing has changed.
  */
 MUST_CHECK struct err dp_web_socket_open(struct dp_caller_conn *c, struct http1_exchange *x,
                                          const char *accept);

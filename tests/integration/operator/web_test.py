@@ -256,10 +256,19 @@ class GrpcWeb(unittest.TestCase):
         answer = self.client.call(SERVICE + "Say", words(), token="stranger-token")
         self.assertEqual((answer.grpc_status, answer.headers["x-trilane-rule"]),
                          (7, "acme/echo/nobody-collects"))
-        for path in ("/noslash", "/trilane.bus.v1.Bus/Publish", "/acme.Nowhere/Say"):
+        for path in ("/noslash", "/acme.Nowhere/Say"):
             answer = self.client.call(path, words())
             self.assertEqual((answer.status, answer.grpc_status, answer.code),
                              (200, 12, "NO_ROUTE"))
+
+    def test_services_of_the_node_itself_say_what_they_speak(self):
+        for path in ("/trilane.bus.v1.Bus/Publish", "/grpc.health.v1.Health/Check",
+                     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"):
+            for token in ("web-token", None):
+                answer = self.client.call(path, b"", token=token)
+                self.assertEqual((answer.status, answer.grpc_status, answer.code),
+                                 (200, 12, "UNSUPPORTED"))
+                self.assertIn("gRPC over HTTP/2 alone", answer.fields["grpc-message"])
 
     def test_the_bytes_of_an_answer(self):
         """As PROTOCOL-WEB.md has them: messages as gRPC frames them, then fields under 0x80."""
@@ -682,6 +691,7 @@ class Sockets(unittest.TestCase):
     def test_handshakes_that_are_refused(self):
         self.assertEqual(self.status_of(subprotocols=["chat"]), 400)
         self.assertEqual(self.status_of(method="Say?x"), 404)
+        self.assertEqual(self.status_of(service="/grpc.health.v1.Health/", method="Watch"), 501)
         for request, status in (
                 (b"sec-websocket-version: 12\r\n", b"HTTP/1.1 426 "),
                 (b"sec-websocket-version: 13\r\ncontent-length: 3\r\n", b"HTTP/1.1 400 "),
