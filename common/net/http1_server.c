@@ -96,12 +96,12 @@ void http1_server_refuse(struct http1_server *s, unsigned status, struct err why
     s->input = (struct slice){0};
     net_timer_cancel(net_conn_loop(s->conn), &s->timer);
     struct http1_refusal more = {0};
-    if (!x->active && s->options.handler->refused != NULL) {
-        more = s->options.handler->refused(s->options.ctx, status, why);
-    }
     if (x->head_answered) {
         net_conn_abort(s->conn, why);
         return;
+    }
+    if (s->options.handler->refused != NULL) {
+        more = s->options.handler->refused(s->options.ctx, x->active ? x : NULL, status, why);
     }
     http1_answer_refusal(x, status, why, &more);
     exchange_tell_gone(x, why);

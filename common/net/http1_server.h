@@ -43,9 +43,11 @@ struct http1_server_handler {
     void (*drained)(struct http1_exchange *x, void *ctx);
     /* The exchange is over: E_OK when the answer was written whole. May be NULL. */
     void (*gone)(struct http1_exchange *x, void *ctx, struct err why);
-    /* What came is no request: the server answers by itself, with this status and what is given
-     * back, and closes. What it refuses behind a head is told by gone() alone. May be NULL. */
-    struct http1_refusal (*refused)(void *ctx, unsigned status, struct err why);
+    /* What came is no request (x is NULL), or what came behind its head is broken: the server
+     * answers by itself, with this status and what is given back, and closes; gone() follows. Not
+     * called behind the head of an answer. May be NULL. */
+    struct http1_refusal (*refused)(void *ctx, struct http1_exchange *x, unsigned status,
+                                    struct err why);
 };
 
 struct http1_server_options {

@@ -359,7 +359,7 @@ static enum dp_step_next step_account(struct dp_request *rq)
     net_timer_cancel(rq->pool->loop, &rq->deadline_timer);
     dp_limit_release(rq->pool->limits, &rq->held);
     dp_request_metrics_add(rq->pool->metrics, rq);
-    if (!err_ok(rq->err) && !rq->caller_gone) {
+    if (!err_ok(rq->err) && (!rq->caller_gone || rq->explain != 0)) {
         (void)dp_request_explain(rq); /* has an id from here on, whether it was told or not. */
         dp_refusals_note(rq->pool->refusals, rq);
     }

@@ -71,3 +71,16 @@ void dp_early_answer(const struct dp_early *early, struct http1_exchange *x)
         http1_exchange_abort(x);
     }
 }
+
+struct http1_refusal dp_early_refused(const struct dp_caller_conn *c, struct dp_request *rq,
+                                      unsigned status, struct err why)
+{
+    if (rq != NULL) {
+        return (struct http1_refusal){.explain = dp_request_explain(rq),
+                                      .version =
+                                          rq->model == NULL ? 0 : dp_model_version(rq->model)};
+    }
+    const struct dp_early early = {
+        .conn = c, .protocol = "http1", .why = why, .http_status = (int)status};
+    return dp_early_note(&early);
+}

@@ -16,6 +16,7 @@
 #include "common/net/http1_server.h"
 
 struct dp_caller_conn;
+struct dp_request;
 
 struct dp_early {
     const struct dp_caller_conn *conn;
@@ -35,3 +36,8 @@ struct grpc_refusal dp_early_grpc(const struct dp_early *early);
 
 /* The same, and answers an exchange of HTTP/1 with the status of the error. */
 void dp_early_answer(const struct dp_early *early, struct http1_exchange *x);
+
+/* What a server of HTTP/1 refuses by itself: bytes that are no request, or what came behind the
+ * head of one ('rq'; else NULL), which is told and kept under the id of that. */
+struct http1_refusal dp_early_refused(const struct dp_caller_conn *c, struct dp_request *rq,
+                                      unsigned status, struct err why);

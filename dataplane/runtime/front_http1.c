@@ -137,11 +137,10 @@ static const struct dp_front front = {
 
 /* ---- exchanges ---- */
 
-static struct http1_refusal refused(void *ctx, unsigned status, struct err why)
+static struct http1_refusal refused(void *ctx, struct http1_exchange *x, unsigned status,
+                                    struct err why)
 {
-    const struct dp_early early = {
-        .conn = ctx, .protocol = "http1", .why = why, .http_status = (int)status};
-    return dp_early_note(&early);
+    return dp_early_refused(ctx, x == NULL ? NULL : http1_exchange_user(x), status, why);
 }
 
 static void answer_error(struct http1_exchange *x, struct dp_caller_conn *c, struct err why)

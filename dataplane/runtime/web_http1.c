@@ -326,12 +326,11 @@ static void gone(struct http1_exchange *x, void *ctx, struct err why)
     dp_web_gone(&h->web, why);
 }
 
-static struct http1_refusal refused(void *ctx, unsigned status, struct err why)
+static struct http1_refusal refused(void *ctx, struct http1_exchange *x, unsigned status,
+                                    struct err why)
 {
     const struct web_http1 *h = ctx;
-    const struct dp_early early = {
-        .conn = h->conn, .protocol = "http1", .why = why, .http_status = (int)status};
-    return dp_early_note(&early);
+    return dp_early_refused(h->conn, x == NULL ? NULL : h->web.rq, status, why);
 }
 
 static const struct http1_server_handler handler = {

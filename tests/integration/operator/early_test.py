@@ -78,6 +78,15 @@ class Early(unittest.TestCase):
                             version=int(fields["x-trilane-version"]))
                 self.assertEqual(json.loads(body)["explain"], fields["x-trilane-explain"])
 
+    def test_what_is_broken_behind_a_head(self):
+        """The call is there: its own id is told."""
+        got, fields, body = self.raw((
+            "POST %sSay HTTP/1.1\r\nhost: echo.test\r\ncontent-type: %s\r\n"
+            "authorization: Bearer web-token\r\ntransfer-encoding: chunked\r\n\r\nno number\r\n"
+            % (SERVICE, web.BINARY)).encode())
+        self.assertEqual((got, json.loads(body)["explain"]), (400, fields["x-trilane-explain"]))
+        self.expect(fields, "MALFORMED", SERVICE + "Say", http=400, caller="acme/web")
+
     def test_what_is_no_call(self):
         with web.Client(self.node.ports["listen"]) as client:
             for method, path, fields, status, code in (

@@ -126,11 +126,12 @@ static void on_gone(struct http1_exchange *x, void *ctx, struct err why)
     r->waiting = NULL;
 }
 
-static struct http1_refusal on_refused(void *ctx, unsigned status, struct err why)
+static struct http1_refusal on_refused(void *ctx, struct http1_exchange *x, unsigned status,
+                                       struct err why)
 {
     assert_false(err_ok(why));
     assert_true(status >= 400);
-    ((struct rig *)ctx)->refusals++;
+    ((struct rig *)ctx)->refusals += x == NULL;
     return (struct http1_refusal){.explain = SLICE_LIT("0123456789ab"), .version = 7};
 }
 
