@@ -14,10 +14,12 @@
 #include "common/jose/jwk.h"
 #include "common/snapshot/file.h"
 
-/* The first line; a file of another format is none. */
-#define FRONT "trilane issuer keys 1\n"
+/* The first line, and what stands before the source in the second; a file of another format is
+ * none. */
+#define FRONT "trilane issuer keys 2\n"
+#define SOURCE "source "
 
-enum { NAME_SIZE = 2 * DIGEST_SIZE + 1, LINES_MAX = 64 };
+enum { NAME_SIZE = 2 * DIGEST_SIZE + 1, LINES_MAX = 192, ASIDE_SIZE = 32 };
 
 static struct err open_directory(const char *data_dir, int *out)
 {
@@ -43,6 +45,25 @@ static struct err read_whole(int dir, const char *name, struct buf *out)
     return OK;
 }
 
+/* Takes the lines before the key set; false: they are not of this source. */
+static bool take_lines(struct slice *rest, const char *source, uint64_t *out_read_ms)
+{
+    const struct slice lines[] = {SLICE_LIT(FRONT), SLICE_LIT(SOURCE), slice_str(source),
+                                  SLICE_LIT("\n")};
+    for (size_t i = 0; i < sizeof(lines) / sizeof(lines[0]); i++) {
+        if (!slice_starts(*rest, lines[i])) {
+            return false;
+        }
+        *rest = slice_from(*rest, lines[i].size);
+    }
+    struct slice time = slice_head(*rest, slice_find(*rest, '\n'));
+    if (time.size == rest->size || !slice_to_u64(time, out_read_ms) || *out_read_ms > INT64_MAX) {
+        return false;
+    }
+    *rest = slice_from(*rest, time.size + 1);
+    return true;
+}
+
 struct err dp_issuer_cache_get(const char *data_dir, const uint8_t source[DIGEST_SIZE],
                                int64_t now_ms, struct buf *out, int64_t *out_read_ms)
 {
@@ -54,26 +75,42 @@ struct err dp_issuer_cache_get(const char *data_dir, const uint8_t source[DIGEST
     TRY(open_directory(data_dir, &dir));
     TRY(read_whole(dir, name, &bytes));
     struct slice rest = buf_slice(&bytes);
-    struct slice front = SLICE_LIT(FRONT);
-    struct slice line = slice_from(rest, front.size);
-    line = slice_head(line, slice_find(line, '\n'));
-    if (!slice_starts(rest, front) || !slice_to_u64(line, &read_ms) || read_ms > INT64_MAX) {
+    if (!take_lines(&rest, name, &read_ms)) {
         return FAIL(E_NOT_FOUND);
     }
-    TRY(buf_add(out, slice_from(rest, front.size + line.size + 1)));
+    TRY(buf_add(out, rest));
     *out_read_ms = (int64_t)read_ms < now_ms ? (int64_t)read_ms : now_ms;
     return OK;
 }
 
+/* Writes a file that was not there, and that nobody's link leads elsewhere. */
 static struct err write_file(int dir, const char *name, struct slice bytes)
 {
     auto_close int fd =
-        openat(dir, name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+        openat(dir, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd < 0) {
         return FAIL(E_IO);
     }
     TRY(file_write_at(fd, bytes, 0));
     return file_sync(fd);
+}
+
+/* Writes aside, and puts it into its place. What lies aside is a process's own: during a hand-over
+ * two are there. One of our number that is there already is of a process that has ended. */
+static struct err replace(int dir, const char *name, struct slice bytes)
+{
+    char aside[ASIDE_SIZE];
+    (void)snprintf(aside, sizeof(aside), "next.%ld", (long)getpid());
+    (void)unlinkat(dir, aside, 0);
+    struct err e = write_file(dir, aside, bytes);
+    if (err_ok(e) && renameat(dir, aside, dir, name) != 0) {
+        e = FAIL(E_IO);
+    }
+    if (!err_ok(e)) {
+        (void)unlinkat(dir, aside, 0);
+        return e;
+    }
+    return fsync(dir) == 0 ? OK : FAIL(E_IO);
 }
 
 struct err dp_issuer_cache_put(const char *data_dir, const uint8_t source[DIGEST_SIZE],
@@ -84,11 +121,7 @@ struct err dp_issuer_cache_put(const char *data_dir, const uint8_t source[DIGEST
     char name[NAME_SIZE];
     text_hex(slice_of(source, DIGEST_SIZE), name);
     TRY(open_directory(data_dir, &dir));
-    TRY(buf_addf(&bytes, FRONT "%" PRId64 "\n", read_ms));
+    TRY(buf_addf(&bytes, FRONT SOURCE "%s\n%" PRId64 "\n", name, read_ms));
     TRY(buf_add(&bytes, keys));
-    TRY(write_file(dir, "next", buf_slice(&bytes)));
-    if (renameat(dir, "next", dir, name) != 0 || fsync(dir) != 0) {
-        return FAIL(E_IO);
-    }
-    return OK;
+    return replace(dir, name, buf_slice(&bytes));
 }

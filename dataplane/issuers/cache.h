@@ -2,11 +2,13 @@
  * cache: what an issuer's URL gave last, on disk: a node that starts while the issuer is away has
  * its keys.
  *
- * Shape      a file a source below data-dir/issuers, named by it: a line of its own, a line with
+ * Shape      a file a source below data-dir/issuers, named by it: a line of its own, a line that
+ *            names the source again, so that a file under another one's name is none, a line with
  *            the time, and the key set as it came. Replaced as a whole.
  * Units      Unix time in milliseconds.
  * Ownership  the caller's buffers.
- * Threads    any, one at a time.
+ * Threads    any, one of a process at a time; several processes may write at once, and the last
+ *            one's is there.
  * Errors     E_IO. Reading: E_NOT_FOUND when there is none that can be read.
  */
 #pragma once

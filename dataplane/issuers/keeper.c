@@ -60,7 +60,10 @@ struct dp_issuers {
     struct {
         struct lock lock;
         pthread_cond_t wakes;
+        pthread_cond_t wrote; /* 'writes' is over. */
         bool stop GUARDED;
+        bool writes GUARDED;          /* the disk, now. */
+        bool left_disk GUARDED;       /* to another process. */
         bool is_new GUARDED;          /* 'wanted' is to be taken. */
         struct places wanted GUARDED; /* of the newest model. */
     } shared;
@@ -254,6 +257,35 @@ static void note(struct dp_issuers *k, struct place *place, struct err e, const 
     place->logged = e.code;
 }
 
+static bool begin_write(struct dp_issuers *k)
+{
+    lock_take(&k->shared.lock);
+    bool writes = !k->shared.left_disk;
+    k->shared.writes = writes;
+    lock_drop(&k->shared.lock);
+    return writes;
+}
+
+static void end_write(struct dp_issuers *k)
+{
+    lock_take(&k->shared.lock);
+    k->shared.writes = false;
+    CHECK(pthread_cond_broadcast(&k->shared.wrote) == 0);
+    lock_drop(&k->shared.lock);
+}
+
+static void write_cache(struct dp_issuers *k, const struct place *place, struct slice set)
+{
+    if (!begin_write(k)) {
+        return;
+    }
+    struct err e = dp_issuer_cache_put(k->config.data_dir, place->source, set, place->read_ms);
+    end_write(k);
+    if (!err_ok(e)) {
+        LOG(LOG_WARN, "issuers", "keys-not-kept", LOG_SLICE("issuer", place->issuer), LOG_ERR(e));
+    }
+}
+
 static void read_place(struct dp_issuers *k, struct place *place)
 {
     auto_buf struct buf answer = BUF_MAX(JOSE_KEYS_BYTES_MAX);
@@ -271,10 +303,7 @@ static void read_place(struct dp_issuers *k, struct place *place)
     if (!err_ok(e)) {
         return;
     }
-    e = dp_issuer_cache_put(k->config.data_dir, place->source, buf_slice(&answer), read_ms);
-    if (!err_ok(e)) {
-        LOG(LOG_WARN, "issuers", "keys-not-kept", LOG_SLICE("issuer", place->issuer), LOG_ERR(e));
-    }
+    write_cache(k, place, buf_slice(&answer));
     publish(k);
 }
 
@@ -404,8 +433,10 @@ struct err dp_issuers_start(const struct dp_issuers_config *config, struct dp_is
     k->config = *config;
     lock_init(&k->shared.lock);
     CHECK(pthread_cond_init(&k->shared.wakes, NULL) == 0);
+    CHECK(pthread_cond_init(&k->shared.wrote, NULL) == 0);
     if (pthread_create(&k->thread, NULL, thread_main, k) != 0) {
         CHECK(pthread_cond_destroy(&k->shared.wakes) == 0);
+        CHECK(pthread_cond_destroy(&k->shared.wrote) == 0);
         lock_free(&k->shared.lock);
         free(k);
         return FAIL(E_IO);
@@ -431,6 +462,26 @@ void dp_issuers_stop(struct dp_issuers *k)
     lock_drop(&k->shared.lock);
     dp_issuer_keys_unref(k->keys);
     CHECK(pthread_cond_destroy(&k->shared.wakes) == 0);
+    CHECK(pthread_cond_destroy(&k->shared.wrote) == 0);
     lock_free(&k->shared.lock);
     free(k);
+}
+
+/* ---- the disk, over a hand-over ---- */
+
+void dp_issuers_leave_disk(struct dp_issuers *k)
+{
+    lock_take(&k->shared.lock);
+    k->shared.left_disk = true;
+    while (k->shared.writes) { /* ends: with the write of one file. */
+        (void)pthread_cond_wait(&k->shared.wrote, &k->shared.lock.m);
+    }
+    lock_drop(&k->shared.lock);
+}
+
+void dp_issuers_take_disk(struct dp_issuers *k)
+{
+    lock_take(&k->shared.lock);
+    k->shared.left_disk = false;
+    lock_drop(&k->shared.lock);
 }

@@ -8,7 +8,7 @@
  *            read: an issuer that is away changes nothing.
  * Ownership  dp_issuers_start() gives a keeper that dp_issuers_stop() ends; the configuration is
  *            borrowed until then.
- * Threads    one of its own; dp_issuers_model() from any.
+ * Threads    one of its own; dp_issuers_model() and what is of the disk from any.
  * Errors     of a reading: in the log and trilane_issuer_keys_reads_total.
  * Source     docs/tokens.md; docs/decisions/0120-keys-are-read-by-nodes.md.
  */
@@ -36,3 +36,8 @@ void dp_issuers_stop(struct dp_issuers *k); /* NULL is fine. */
 
 /* A model comes into force: its Issuers' keys are kept from now on, and no others. */
 void dp_issuers_model(struct dp_issuers *k, const struct dp_model *model);
+
+/* Another process writes the disk: from now on what is read is not kept there. Waits for a write
+ * that is under way. And when that process is gone: it is kept again. */
+void dp_issuers_leave_disk(struct dp_issuers *k);
+void dp_issuers_take_disk(struct dp_issuers *k);

@@ -573,6 +573,7 @@ static struct err give_over(struct dp_node *n, int fd)
         given.ports[i] = n->worker_config.port_fds[i];
     }
     dp_quota_leave(n->quota);
+    dp_issuers_leave_disk(n->issuers);
     TRY(dp_handover_give(fd, &given));
     return dp_handover_wait(fd, limits.handover_timeout_ms);
 }
@@ -581,6 +582,7 @@ static struct err give_over(struct dp_node *n, int fd)
 static struct err take_back(struct dp_node *n)
 {
     dp_apply_take_back(n->apply);
+    dp_issuers_take_disk(n->issuers);
     return dp_quota_start(n->quota);
 }
 
