@@ -17,123 +17,55 @@
 #include "common/jose/jwk.h"
 #include "common/net/ask.h"
 #include "dataplane/issuers/cache.h"
+#include "dataplane/issuers/place.h"
 #include "dataplane/request/metrics.h"
 
 #define NS_PER_MS UINT64_C(1000000)
 
 enum {
-    PLACES_MAX = 256, /* of a model; past it none is read. */
     LOOK_MS = 200,    /* how often it is looked whether a worker misses a key. */
+    IDLE_MS = 600000, /* without places; another model wakes the thread. */
     CONNECT_MS = 2000,
-    BACKOFF_MIN_MS = 1000,
-    BACKOFF_MAX_MS = 60000,
     HTTP_OK = 200,
 };
 
-/* Where keys are read from, and what was. */
-struct place {
-    uint8_t source[DIGEST_SIZE];
-    struct slice issuer; /* id; owned, as are these. */
-    struct slice uri;    /* a NUL is behind it. */
-    struct slice ca;
-    uint64_t refresh_ms;
-    struct jose_keys *keys;      /* a reference; NULL: none yet. */
-    uint8_t digest[DIGEST_SIZE]; /* of the set that they were read from. */
-    int64_t read_ms;
-    uint64_t due_ns;     /* when they are read next; monotonic. */
-    uint64_t asked_ns;   /* when they were asked for last; 0: never. */
-    uint64_t backoff_ms; /* 0: the last time went well. */
-    enum err_code logged;
-    metrics_id age;
-};
-
-struct places {
-    struct place *at; /* owned. */
-    size_t count;
+/* A reading that is under way. */
+struct dp_reading {
+    struct dp_place *place;
+    struct net_asking *asking;
+    struct buf answer;
+    int64_t began_ms;
 };
 
 struct dp_issuers {
     struct dp_issuers_config config;
-    struct places places;        /* the thread's own. */
+    struct dp_places places;     /* the thread's own, as are these. */
     struct dp_issuer_keys *keys; /* the newest table, a reference; NULL: none yet. */
+    struct net_asks *asks;       /* but for waking it. */
+    uint64_t looked_ns;
     pthread_t thread;
     struct {
         struct lock lock;
-        pthread_cond_t wakes;
         pthread_cond_t wrote; /* 'writes' is over. */
         bool stop GUARDED;
-        bool writes GUARDED;          /* the disk, now. */
-        bool left_disk GUARDED;       /* to another process. */
-        bool is_new GUARDED;          /* 'wanted' is to be taken. */
-        struct places wanted GUARDED; /* of the newest model. */
+        bool writes GUARDED;             /* the disk, now. */
+        bool left_disk GUARDED;          /* to another process. */
+        bool is_new GUARDED;             /* 'wanted' is to be taken. */
+        struct dp_places wanted GUARDED; /* of the newest model. */
     } shared;
 };
 
-static void place_free(struct place *place)
-{
-    slice_free(place->issuer);
-    slice_free(place->uri);
-    slice_free(place->ca);
-    jose_keys_unref(place->keys);
-}
-
-static void places_free(struct places *places)
-{
-    for (size_t i = 0; i < places->count; i++) {
-        place_free(&places->at[i]);
-    }
-    free(places->at);
-    *places = (struct places){0};
-}
-
-static struct place *find(const struct places *places, const uint8_t source[DIGEST_SIZE])
-{
-    for (size_t i = 0; i < places->count; i++) {
-        if (memcmp(places->at[i].source, source, DIGEST_SIZE) == 0) {
-            return &places->at[i];
-        }
-    }
-    return NULL;
-}
-
-/* ---- what a model wants ---- */
-
-static struct slice copy(struct slice text)
-{
-    return slice_of(slice_dup(text), text.size);
-}
-
-static void want(void *ctx, const struct dp_issuer *issuer)
-{
-    struct places *wanted = ctx;
-    if (issuer->jwks_uri.size == 0 || wanted->count == PLACES_MAX ||
-        find(wanted, issuer->source) != NULL) {
-        return;
-    }
-    struct place *place = &wanted->at[wanted->count++];
-    *place = (struct place){.issuer = copy(issuer->id),
-                            .uri = copy(issuer->jwks_uri),
-                            .ca = copy(issuer->ca),
-                            .refresh_ms = issuer->refresh_ms,
-                            .logged = E_OK};
-    memcpy(place->source, issuer->source, DIGEST_SIZE);
-}
-
 void dp_issuers_model(struct dp_issuers *k, const struct dp_model *model)
 {
-    struct places wanted = {0};
-    if (dp_model_has_issuers(model)) {
-        wanted.at = calloc(PLACES_MAX, sizeof(struct place));
-        CHECK(wanted.at != NULL);
-        dp_model_each_issuer(model, want, &wanted);
-    }
+    struct dp_places wanted;
+    dp_places_of(model, &wanted);
     lock_take(&k->shared.lock);
-    struct places before = k->shared.wanted;
+    struct dp_places before = k->shared.wanted;
     k->shared.wanted = wanted;
     k->shared.is_new = true;
-    CHECK(pthread_cond_signal(&k->shared.wakes) == 0);
     lock_drop(&k->shared.lock);
-    places_free(&before);
+    net_asks_wake(k->asks);
+    dp_places_free(&before);
 }
 
 /* ---- what is in force ---- */
@@ -148,7 +80,7 @@ static void publish(struct dp_issuers *k)
         return; /* what is in force stays so until the next reading. */
     }
     for (size_t i = 0; i < table->count; i++) {
-        const struct place *place = &k->places.at[i];
+        const struct dp_place *place = &k->places.at[i];
         struct dp_issuer_keys_row *row = &table->rows[i];
         memcpy(row->source, place->source, DIGEST_SIZE);
         row->keys = place->keys == NULL ? NULL : jose_keys_ref(place->keys);
@@ -160,95 +92,28 @@ static void publish(struct dp_issuers *k)
 }
 
 /* Takes a set that was read into force; E_MALFORMED: it is none. */
-static struct err take_set(struct place *place, struct slice set, int64_t read_ms,
+static struct err take_set(struct dp_place *place, struct slice set, int64_t read_ms,
                            const char **out_why)
 {
-    uint8_t digest[DIGEST_SIZE];
-    ids_digest(set, digest);
-    if (place->keys == NULL || memcmp(digest, place->digest, DIGEST_SIZE) != 0) {
-        struct jose_keys *keys = NULL;
-        TRY(jose_keys_read(set, &keys, out_why));
+    bool is_new = false;
+    TRY(dp_place_take(place, set, read_ms, &is_new, out_why));
+    if (is_new) {
         LOG(LOG_INFO, "issuers", "keys-taken", LOG_SLICE("issuer", place->issuer),
-            LOG_U64("keys", keys->count), LOG_I64("read_ms", read_ms));
-        jose_keys_unref(place->keys);
-        place->keys = keys;
-        memcpy(place->digest, digest, DIGEST_SIZE);
+            LOG_U64("keys", place->keys->count), LOG_I64("read_ms", read_ms));
     }
-    place->read_ms = read_ms;
     return OK;
 }
 
 /* ---- reading ---- */
 
-static bool is_stopping(struct dp_issuers *k)
-{
-    lock_take(&k->shared.lock);
-    bool stop = k->shared.stop;
-    lock_drop(&k->shared.lock);
-    return stop;
-}
-
-/* Whose reading it is. */
-struct reading {
-    struct dp_issuers *keeper;
-};
-
-static bool gives_up(const void *ctx)
-{
-    return is_stopping(((const struct reading *)ctx)->keeper);
-}
-
-static struct err ask(struct dp_issuers *k, const struct place *place, struct buf *answer,
-                      const char **out_why)
-{
-    unsigned status = 0;
-    const struct reading reading = {.keeper = k};
-    const struct net_ask ask = {.url = (const char *)place->uri.ptr,
-                                .headers = {"Accept: application/jwk-set+json, application/json"},
-                                .connect_ms = CONNECT_MS,
-                                .whole_ms = limits.issuer_timeout_ms,
-                                .ca = place->ca,
-                                .gives_up = gives_up,
-                                .ctx = &reading};
-    TRY(net_ask(&ask, &status, answer, out_why));
-    if (status != HTTP_OK) {
-        *out_why = "it answered with another status than 200";
-        return FAIL(E_UNAVAILABLE);
-    }
-    return OK;
-}
-
-/* Twice as long each time, and ± 20 %, so that nodes do not come back all at once. */
-static uint64_t next_backoff_ms(struct place *place)
-{
-    uint32_t random = 0;
-    uint64_t most = place->refresh_ms < BACKOFF_MAX_MS ? place->refresh_ms : BACKOFF_MAX_MS;
-    ids_quick(&random, sizeof(random));
-    place->backoff_ms = place->backoff_ms == 0 ? BACKOFF_MIN_MS : place->backoff_ms * 2;
-    place->backoff_ms = place->backoff_ms < most ? place->backoff_ms : most;
-    return place->backoff_ms * (800 + random % 401) / 1000;
-}
-
-static uint64_t next_refresh_ms(const struct place *place)
-{
-    uint32_t random = 0;
-    ids_quick(&random, sizeof(random));
-    return place->refresh_ms * (900 + random % 201) / 1000;
-}
-
 /* One line for each change: what goes on failing was said. */
-static void note(struct dp_issuers *k, struct place *place, struct err e, const char *why)
+static void note(struct dp_issuers *k, struct dp_place *place, struct err e, const char *why)
 {
     struct slice labels[] = {place->issuer,
                              err_ok(e) ? SLICE_LIT("ok") : slice_str(err_name(e.code))};
     metrics_add(k->config.shard, metrics_series(k->config.metrics, DP_METRIC_ISSUER_READS, labels),
                 1);
-    if (err_ok(e)) {
-        place->backoff_ms = 0;
-        place->due_ns = clock_mono_ns() + next_refresh_ms(place) * NS_PER_MS;
-    } else {
-        place->due_ns = clock_mono_ns() + next_backoff_ms(place) * NS_PER_MS;
-    }
+    dp_place_rest(place, err_ok(e), clock_mono_ns());
     if (!err_ok(e) && e.code != place->logged) {
         LOG(LOG_WARN, "issuers", "keys-not-read", LOG_SLICE("issuer", place->issuer),
             LOG_SLICE("uri", place->uri), LOG_ERR(e), LOG_STR("text", why),
@@ -274,7 +139,7 @@ static void end_write(struct dp_issuers *k)
     lock_drop(&k->shared.lock);
 }
 
-static void write_cache(struct dp_issuers *k, const struct place *place, struct slice set)
+static void write_cache(struct dp_issuers *k, const struct dp_place *place, struct slice set)
 {
     if (!begin_write(k)) {
         return;
@@ -286,30 +151,82 @@ static void write_cache(struct dp_issuers *k, const struct place *place, struct 
     }
 }
 
-static void read_place(struct dp_issuers *k, struct place *place)
+static void reading_free(struct dp_issuers *k, struct dp_place *place)
 {
-    auto_buf struct buf answer = BUF_MAX(JOSE_KEYS_BYTES_MAX);
-    const char *why = "";
-    int64_t read_ms = clock_wall_ms();
-    place->asked_ns = clock_mono_ns();
-    struct err e = ask(k, place, &answer, &why);
-    if (err_ok(e)) {
-        e = take_set(place, buf_slice(&answer), read_ms, &why);
+    struct dp_reading *reading = TAKE_PTR(place->reading);
+    if (reading != NULL) {
+        net_asks_cancel(k->asks, reading->asking);
+        buf_free(&reading->answer);
+        free(reading);
     }
-    if (e.code == E_CLOSED && is_stopping(k)) {
-        return;
+}
+
+static struct err begin_ask(struct dp_issuers *k, struct dp_reading *reading)
+{
+    const struct dp_place *place = reading->place;
+    const struct net_ask ask = {.url = (const char *)place->uri.ptr,
+                                .headers = {"Accept: application/jwk-set+json, application/json"},
+                                .connect_ms = CONNECT_MS,
+                                .whole_ms = limits.issuer_timeout_ms,
+                                .ca = place->ca};
+    return net_asks_begin(k->asks, &ask, &reading->answer, reading, &reading->asking);
+}
+
+static void begin_reading(struct dp_issuers *k, struct dp_place *place)
+{
+    struct dp_reading *reading = calloc(1, sizeof(*reading));
+    place->asked_ns = clock_mono_ns();
+    struct err e = reading == NULL ? FAIL(E_NO_MEMORY) : OK;
+    if (err_ok(e)) {
+        *reading = (struct dp_reading){
+            .place = place, .answer = BUF_MAX(JOSE_KEYS_BYTES_MAX), .began_ms = clock_wall_ms()};
+        place->reading = reading;
+        e = begin_ask(k, reading);
+    }
+    if (!err_ok(e)) {
+        reading_free(k, place);
+        note(k, place, e, "it could not be asked");
+    }
+}
+
+/* What came is in force, or what was before stays so; true: there is something new to look at. */
+static bool finish(struct dp_issuers *k, const struct net_asked *asked)
+{
+    struct dp_reading *reading = asked->ctx;
+    struct dp_place *place = reading->place;
+    const char *why = asked->why;
+    struct err e = asked->err;
+    reading->asking = NULL; /* it is over. */
+    if (err_ok(e) && asked->status != HTTP_OK) {
+        why = "it answered with another status than 200";
+        e = FAIL(E_UNAVAILABLE);
+    }
+    if (err_ok(e)) {
+        e = take_set(place, buf_slice(&reading->answer), reading->began_ms, &why);
     }
     note(k, place, e, why);
-    if (!err_ok(e)) {
-        return;
+    if (err_ok(e)) {
+        write_cache(k, place, buf_slice(&reading->answer));
     }
-    write_cache(k, place, buf_slice(&answer));
-    publish(k);
+    reading_free(k, place);
+    return err_ok(e);
+}
+
+static void finish_all(struct dp_issuers *k)
+{
+    bool is_new = false;
+    struct net_asked asked;
+    while (net_asks_next(k->asks, &asked)) { /* ends: each is over once. */
+        is_new = finish(k, &asked) || is_new;
+    }
+    if (is_new) {
+        publish(k);
+    }
 }
 
 /* ---- places that come and go ---- */
 
-static void read_cache(struct dp_issuers *k, struct place *place)
+static void read_cache(struct dp_issuers *k, struct dp_place *place)
 {
     auto_buf struct buf set = BUF_MAX(JOSE_KEYS_BYTES_MAX);
     const char *why = "";
@@ -326,37 +243,41 @@ static void read_cache(struct dp_issuers *k, struct place *place)
 }
 
 /* A place that was there before goes on as it was. */
-static void begin(struct dp_issuers *k, struct place *place)
+static void begin(struct dp_issuers *k, struct dp_place *place)
 {
-    struct place *before = find(&k->places, place->source);
+    struct dp_place *before = dp_places_find(&k->places, place->source);
     place->age = metrics_series(k->config.metrics, DP_METRIC_ISSUER_AGE, &place->issuer);
     if (before == NULL) {
         read_cache(k, place);
         return;
     }
-    place->keys = TAKE_PTR(before->keys);
-    memcpy(place->digest, before->digest, DIGEST_SIZE);
-    place->read_ms = before->read_ms;
-    place->asked_ns = before->asked_ns;
-    place->backoff_ms = before->backoff_ms;
-    place->logged = before->logged;
-    uint64_t soon_ns = clock_mono_ns() + place->refresh_ms * NS_PER_MS;
-    place->due_ns = before->due_ns < soon_ns ? before->due_ns : soon_ns;
+    dp_place_go_on(place, before, clock_mono_ns());
+    if (place->reading != NULL) {
+        place->reading->place = place;
+    }
+}
+
+static void drop_places(struct dp_issuers *k)
+{
+    for (size_t i = 0; i < k->places.count; i++) {
+        reading_free(k, &k->places.at[i]);
+    }
+    dp_places_free(&k->places);
 }
 
 static void take_wanted(struct dp_issuers *k)
 {
     lock_take(&k->shared.lock);
     bool is_new = k->shared.is_new;
-    struct places wanted = k->shared.wanted;
+    struct dp_places wanted = k->shared.wanted;
     if (is_new) {
         k->shared.is_new = false;
-        k->shared.wanted = (struct places){0};
+        k->shared.wanted = (struct dp_places){0};
     }
     lock_drop(&k->shared.lock);
     if (!is_new || (wanted.count == 0 && k->places.count == 0)) {
         if (is_new) {
-            places_free(&wanted);
+            dp_places_free(&wanted);
         }
         return;
     }
@@ -366,63 +287,74 @@ static void take_wanted(struct dp_issuers *k)
     for (size_t i = 0; i < wanted.count; i++) {
         begin(k, &wanted.at[i]);
     }
-    places_free(&k->places);
+    drop_places(k);
     k->places = wanted;
+    k->looked_ns = 0;
     publish(k);
 }
 
 /* ---- when ---- */
 
 /* A key that is missed is asked for, as often as the issuer may be asked. */
-static void look_at(struct dp_issuers *k, struct place *place)
+static void look_at(struct dp_issuers *k, struct dp_place *place, uint64_t now_ns)
 {
     struct dp_issuer_keys_row *row = dp_issuer_keys_find(k->keys, place->source);
-    uint64_t now_ns = clock_mono_ns();
-    bool rested =
-        place->asked_ns == 0 || now_ns - place->asked_ns >= limits.issuer_rest_ms * NS_PER_MS;
-    if (row != NULL && rested && atomic_exchange(&row->missed, false)) {
+    if (row != NULL && dp_place_may_hurry(place, now_ns) && atomic_exchange(&row->missed, false)) {
         place->due_ns = now_ns;
     }
-    if (place->due_ns <= now_ns) {
-        read_place(k, place);
+    if (place->due_ns <= now_ns && place->reading == NULL) {
+        begin_reading(k, place);
     }
     metrics_set(k->config.shard, place->age,
                 place->keys == NULL ? -1 : clock_wall_ms() - place->read_ms);
 }
 
-/* Sleeps until it is time to look again; false when it is over. */
-static bool wait(struct dp_issuers *k)
+static void look_at_all(struct dp_issuers *k)
 {
-    struct timespec until;
-    CHECK(clock_gettime(CLOCK_MONOTONIC, &until) == 0);
-    until.tv_nsec += (long)LOOK_MS * 1000000;
-    until.tv_sec += until.tv_nsec / 1000000000;
-    until.tv_nsec %= 1000000000;
+    uint64_t now_ns = clock_mono_ns();
+    if (k->looked_ns != 0 && now_ns - k->looked_ns < LOOK_MS * NS_PER_MS) {
+        return; /* some bytes came, no more. */
+    }
+    k->looked_ns = now_ns;
+    for (size_t i = 0; i < k->places.count; i++) {
+        look_at(k, &k->places.at[i], now_ns);
+    }
+}
+
+static bool is_stopping(struct dp_issuers *k)
+{
     lock_take(&k->shared.lock);
-    while (!k->shared.stop && !k->shared.is_new && k->places.count == 0) {
-        (void)pthread_cond_wait(&k->shared.wakes, &k->shared.lock.m);
-    }
-    if (!k->shared.stop && !k->shared.is_new) {
-        (void)pthread_cond_clockwait(&k->shared.wakes, &k->shared.lock.m, CLOCK_MONOTONIC, &until);
-    }
     bool stop = k->shared.stop;
     lock_drop(&k->shared.lock);
-    return !stop;
+    return stop;
 }
 
 static void *thread_main(void *ctx)
 {
     struct dp_issuers *k = ctx;
-    while (wait(k)) {
+    while (!is_stopping(k)) {
+        net_asks_wait(k->asks, k->places.count == 0 ? IDLE_MS : LOOK_MS);
         take_wanted(k);
-        for (size_t i = 0; i < k->places.count; i++) {
-            look_at(k, &k->places.at[i]);
-        }
+        finish_all(k);
+        look_at_all(k);
     }
     return NULL;
 }
 
 /* ---- start and stop ---- */
+
+static void keeper_free(struct dp_issuers *k)
+{
+    drop_places(k);
+    net_asks_free(k->asks);
+    lock_take(&k->shared.lock);
+    dp_places_free(&k->shared.wanted);
+    lock_drop(&k->shared.lock);
+    dp_issuer_keys_unref(k->keys);
+    CHECK(pthread_cond_destroy(&k->shared.wrote) == 0);
+    lock_free(&k->shared.lock);
+    free(k);
+}
 
 struct err dp_issuers_start(const struct dp_issuers_config *config, struct dp_issuers **out)
 {
@@ -432,14 +364,14 @@ struct err dp_issuers_start(const struct dp_issuers_config *config, struct dp_is
     }
     k->config = *config;
     lock_init(&k->shared.lock);
-    CHECK(pthread_cond_init(&k->shared.wakes, NULL) == 0);
     CHECK(pthread_cond_init(&k->shared.wrote, NULL) == 0);
-    if (pthread_create(&k->thread, NULL, thread_main, k) != 0) {
-        CHECK(pthread_cond_destroy(&k->shared.wakes) == 0);
-        CHECK(pthread_cond_destroy(&k->shared.wrote) == 0);
-        lock_free(&k->shared.lock);
-        free(k);
-        return FAIL(E_IO);
+    struct err e = net_asks_new(&k->asks);
+    if (err_ok(e) && pthread_create(&k->thread, NULL, thread_main, k) != 0) {
+        e = FAIL(E_IO);
+    }
+    if (!err_ok(e)) {
+        keeper_free(k);
+        return e;
     }
     (void)pthread_setname_np(k->thread, "issuers");
     *out = k;
@@ -453,18 +385,10 @@ void dp_issuers_stop(struct dp_issuers *k)
     }
     lock_take(&k->shared.lock);
     k->shared.stop = true;
-    CHECK(pthread_cond_signal(&k->shared.wakes) == 0);
     lock_drop(&k->shared.lock);
+    net_asks_wake(k->asks);
     CHECK(pthread_join(k->thread, NULL) == 0);
-    places_free(&k->places);
-    lock_take(&k->shared.lock);
-    places_free(&k->shared.wanted);
-    lock_drop(&k->shared.lock);
-    dp_issuer_keys_unref(k->keys);
-    CHECK(pthread_cond_destroy(&k->shared.wakes) == 0);
-    CHECK(pthread_cond_destroy(&k->shared.wrote) == 0);
-    lock_free(&k->shared.lock);
-    free(k);
+    keeper_free(k);
 }
 
 /* ---- the disk, over a hand-over ---- */

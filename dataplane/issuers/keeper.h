@@ -3,9 +3,10 @@
  *
  * Shape      a thread. For each place that the model in force names it reads the keys at once, then
  *            after each 'refresh', and when a worker misses one, but not sooner than
- *            issuer-rest-ms; what fails is tried again, each time after twice as long. What was
- *            read is kept on disk, goes to all workers, and is in force until something else was
- *            read: an issuer that is away changes nothing.
+ *            issuer-rest-ms; what fails is tried again, each time after twice as long. Places are
+ *            read side by side: one that does not answer holds up no other. What was read is kept
+ *            on disk, goes to all workers, and is in force until something else was read: an
+ *            issuer that is away changes nothing.
  * Ownership  dp_issuers_start() gives a keeper that dp_issuers_stop() ends; the configuration is
  *            borrowed until then.
  * Threads    one of its own; dp_issuers_model() and what is of the disk from any.

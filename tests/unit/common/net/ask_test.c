@@ -1,6 +1,7 @@
 /* Proves: a request goes out as it was asked and its answer comes whole or not at all, within its
  * bounds of size and time; nothing but http and https is spoken, no redirect followed, no proxy
- * asked; a server is believed by its certificate and its name alone. */
+ * asked; a server is believed by its certificate and its name alone; and one that is silent holds
+ * up no other. */
 #include "common/net/ask.h"
 
 #include <arpa/inet.h>
@@ -217,6 +218,82 @@ static void silence_ends(void **state)
     assert_int_equal(ask_server(&left, "127.0.0.1", ask, 100).e.code, E_CLOSED);
 }
 
+/* One of several. */
+struct one {
+    struct server server;
+    char url[URL_SIZE];
+    struct buf answer;
+    struct net_asking *asking;
+};
+
+static void one_begin(struct net_asks *asks, struct one *one, unsigned whole_ms)
+{
+    server_start(&one->server);
+    (void)snprintf(one->url, sizeof(one->url), "http://127.0.0.1:%u/", one->server.port);
+    one->answer = BUF_MAX(100);
+    const struct net_ask ask = {.url = one->url, .connect_ms = PATIENCE_MS, .whole_ms = whole_ms};
+    assert_true(err_ok(net_asks_begin(asks, &ask, &one->answer, one, &one->asking)));
+}
+
+static void one_end(struct one *one)
+{
+    server_end(&one->server);
+    buf_free(&one->answer);
+}
+
+static void wait_next(struct net_asks *asks, struct net_asked *out)
+{
+    while (!net_asks_next(asks, out)) { /* ends: by the time that each has. */
+        net_asks_wait(asks, PATIENCE_MS);
+    }
+}
+
+static void several_at_once(void **state)
+{
+    (void)state;
+    struct net_asks *asks = NULL;
+    struct net_asked asked = {.ctx = NULL};
+    struct one silent = {.server = {.answer = NULL}};
+    struct one brief = {.server = {.answer = NULL}};
+    struct one good = {.server = {.answer = "HTTP/1.1 201 OK\r\nContent-Length: 2\r\n\r\n{}"}};
+    assert_true(err_ok(net_asks_new(&asks)));
+    assert_false(net_asks_next(asks, &asked));
+    one_begin(asks, &silent, PATIENCE_MS * 10);
+    one_begin(asks, &brief, 500);
+    one_begin(asks, &good, PATIENCE_MS);
+    wait_next(asks, &asked);
+    assert_ptr_equal(asked.ctx, &good);
+    assert_int_equal(asked.err.code, E_OK);
+    assert_int_equal(asked.status, 201);
+    assert_true(slice_eq(buf_slice(&good.answer), SLICE_LIT("{}")));
+    wait_next(asks, &asked);
+    assert_ptr_equal(asked.ctx, &brief);
+    assert_int_equal(asked.err.code, E_TIMEOUT);
+    net_asks_cancel(asks, silent.asking);
+    assert_false(net_asks_next(asks, &asked));
+    one_end(&silent);
+    one_end(&brief);
+    one_end(&good);
+    net_asks_free(asks);
+}
+
+/* The next wait is none; and what is under way when all is freed is given up. */
+static void a_wait_is_woken(void **state)
+{
+    (void)state;
+    struct net_asks *asks = NULL;
+    struct net_asked asked = {.ctx = NULL};
+    struct one silent = {.server = {.answer = NULL}};
+    assert_true(err_ok(net_asks_new(&asks)));
+    one_begin(asks, &silent, PATIENCE_MS * 10);
+    net_asks_wake(asks);
+    net_asks_wait(asks, PATIENCE_MS * 10); /* else the test's own time is over. */
+    assert_false(net_asks_next(asks, &asked));
+    net_asks_free(asks);
+    one_end(&silent);
+    net_asks_free(NULL);
+}
+
 static enum err_code code_of(struct net_ask ask)
 {
     auto_buf struct buf answer = BUF_MAX(100000);
@@ -323,6 +400,8 @@ int main(void)
         cmocka_unit_test(what_breaks_off_is_no_answer),
         cmocka_unit_test(a_redirect_is_not_followed),
         cmocka_unit_test(silence_ends),
+        cmocka_unit_test(several_at_once),
+        cmocka_unit_test(a_wait_is_woken),
         cmocka_unit_test(nothing_else_is_spoken),
         cmocka_unit_test(no_proxy_is_asked),
         cmocka_unit_test(a_server_is_believed_by_certificate_and_name),
