@@ -112,6 +112,8 @@
       "of a worker's time for tokens that are not known yet")                                      \
     X(token_failures_per_second, 10, 1, 1000000, "tokens",                                         \
       "wrong tokens of a connection that are looked at")                                           \
+    X(token_address_failures_per_second, 50, 1, 1000000, "tokens",                                 \
+      "wrong tokens of an address (IPv6: of its /64) that a worker looks at")                      \
     X(issuer_rest_ms, 10000, 10, 3600000, "ms",                                                    \
       "an issuer's keys are not read anew within this for a key that is missed")                   \
     X(issuer_timeout_ms, 5000, 50, 60000, "ms", "one reading of an issuer's keys")                 \

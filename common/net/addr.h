@@ -50,3 +50,7 @@ socklen_t net_addr_size(const struct net_addr *a);
 uint16_t net_addr_port(const struct net_addr *a);
 void net_addr_set_port(struct net_addr *a, uint16_t port);
 bool net_addr_eq(const struct net_addr *a, const struct net_addr *b);
+
+/* What counts as one caller's: an IPv4 address, as itself or in IPv6, or the first 64 bits of an
+ * IPv6 address, of which whoever has one has all. Never zero. */
+uint64_t net_addr_source(const struct net_addr *a);

@@ -48,6 +48,8 @@ enum {
     X(REVOKED, "revoked", IDENTITY_REVOKED, "the token, its subject or its Service was revoked")   \
     X(WITHDRAWN, "withdrawn", UNAUTHENTICATED, "the issuer has withdrawn the token's key")         \
     X(LIMITED, "limited", RATE_LIMITED, "")                                                        \
+    X(LIMITED_ADDRESS, "limited_address", RATE_LIMITED,                                            \
+      "too many wrong tokens come from this address")                                              \
     X(MEMORY, "memory", NO_MEMORY, "")
 
 enum dp_token_outcome {

@@ -141,10 +141,12 @@ enum dp_token_outcome dp_tokens_check(struct dp_tokens *t, const struct dp_token
                                       const uint8_t digest[DIGEST_SIZE], struct dp_token **out,
                                       uint64_t *out_retry_ns)
 {
-    enum dp_token_outcome outcome = DP_TOKEN_LIMITED;
+    enum dp_token_outcome outcome = DP_TOKEN_GOOD;
     uint64_t began_ns = clock_mono_ns();
-    if (query->before != NULL ||
-        dp_token_bounds_allow(&t->bounds, query->peer, began_ns, out_retry_ns)) {
+    if (query->before == NULL) {
+        outcome = dp_token_bounds_ask(&t->bounds, query->peer, began_ns, out_retry_ns);
+    }
+    if (outcome == DP_TOKEN_GOOD) {
         uint64_t before_ns = clock_thread_ns();
         outcome = check(t, query, digest, out);
         dp_token_bounds_charge(&t->bounds, query->peer, began_ns, clock_thread_ns() - before_ns,

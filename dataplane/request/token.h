@@ -68,7 +68,7 @@ bool dp_tokens_known(struct dp_tokens *t, const struct dp_token_query *query,
                      enum dp_token_outcome *out_outcome, struct dp_token **out);
 
 /* Checks a token that is not known, and remembers one that is good. 'digest' is of its bytes.
- * DP_TOKEN_LIMITED: *out_retry_ns says when to ask again. */
+ * DP_TOKEN_LIMITED and DP_TOKEN_LIMITED_ADDRESS: *out_retry_ns says when to ask again. */
 enum dp_token_outcome dp_tokens_check(struct dp_tokens *t, const struct dp_token_query *query,
                                       const uint8_t digest[DIGEST_SIZE], struct dp_token **out,
                                       uint64_t *out_retry_ns);

@@ -238,7 +238,7 @@ static uint64_t source_of(int fd)
     if (limits.connections_per_address == 0 || getpeername(fd, &peer.sa.any, &size) != 0) {
         return 0; /* its peer has left already. */
     }
-    return dp_spread_source(&peer);
+    return net_addr_source(&peer);
 }
 
 /* Every accepted socket comes by here: it stays, goes to a worker with fewer, or is too many. */

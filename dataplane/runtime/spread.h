@@ -24,7 +24,7 @@ struct dp_spread;
 struct dp_socket {
     int fd;
     size_t port;
-    uint64_t source; /* dp_spread_source(); 0: nobody. */
+    uint64_t source; /* net_addr_source(); 0: nobody. */
 };
 
 /* Sockets that wait for one worker; the next ones stay where they were accepted. */
@@ -45,10 +45,6 @@ struct dp_spread_bounds {
 
 MUST_CHECK struct err dp_spread_new(size_t worker_count, const struct dp_spread_bounds *bounds,
                                     struct dp_spread **out);
-
-/* Whom a peer counts for: an address of IPv4, or the first half of one of IPv6, since whoever has
- * one of those has all that share it. Never 0 for either family. */
-uint64_t dp_spread_source(const struct net_addr *peer);
 
 /* Closes sockets that nobody took. Accepts NULL. */
 void dp_spread_free(struct dp_spread *s);

@@ -4,6 +4,8 @@ ends."""
 
 import base64
 import json
+import re
+import socket
 import time
 import unittest
 
@@ -74,7 +76,7 @@ class Tokens(unittest.TestCase):
         cls.idp.serve(identity["cert"], identity["key"])
         cls.addClassCleanup(cls.idp.away)
         cls.cp = cls.p.control_plane().start()
-        cls.node = cls.p.node("node-1", issuer_rest_ms=300,
+        cls.node = cls.p.node("node-1", issuer_rest_ms=300, token_address_failures_per_second=25,
                               access_log=cls.p.directory / "access.log")
         cls.node.start()
         cls.publish()
@@ -176,6 +178,28 @@ class Tokens(unittest.TestCase):
         self.assertIn("RATE_LIMITED", codes)
         self.assertEqual(set(codes), {"UNAUTHENTICATED", "RATE_LIMITED"})
         self.assertEqual(self.call(good), "OK")  # who is known is not held up.
+
+    def test_5_wrong_ones_of_an_address(self):
+        """Each by a connection of its own: the address has its bound, who comes from elsewhere is heard."""
+        def code(token, source):
+            """By gRPC-Web over HTTP/1.1, from an address."""
+            request = (b"POST /trilane.test.v1.Echo/Say HTTP/1.1\r\nhost: x\r\nconnection: close\r\n"
+                       b"content-type: application/grpc-web+proto\r\ncontent-length: 9\r\n"
+                       b"authorization: Bearer %s\r\n\r\n\0\0\0\0\4\n\2hi" % token.encode())
+            with socket.create_connection(("127.0.0.1", self.node.ports["listen"]), 60,
+                                          source_address=(source, 0)) as line:
+                line.sendall(request)
+                answer = b"".join(iter(lambda: line.recv(4096), b""))
+            found = re.search(rb"x-trilane-code: ?(\w+)", answer)
+            return found[1].decode() if found else answer.split()[1].decode()
+
+        self.soon(self.token(), "OK")
+        found = {code(self.token(sub=str(i))[:-8] + "AAAAAAAA", "127.0.0.9") for i in range(400)}
+        self.assertEqual(found, {"UNAUTHENTICATED", "RATE_LIMITED"})
+        _, _, text = trilane.http("GET", self.node.admin + "/metrics")
+        self.assertRegex(text.decode(),
+                         r'trilane_token_checks_total\{outcome="limited_address"\} [1-9]')
+        self.assertEqual(code(self.token(sub="beside"), "127.0.0.1"), "200")
 
     def test_6_a_stream_ends_with_its_token(self):
         self.soon(self.token(), "OK")

@@ -62,6 +62,7 @@ static int set_up_table(uint64_t entries)
     limits.token_entries = entries;
     limits.token_check_percent = 100;
     limits.token_failures_per_second = 10;
+    limits.token_address_failures_per_second = 1000000;
     publisher_init(&w.publisher);
     token_maker_init(&w.maker, "k1");
     token_maker_init(&w.other, "k2");
@@ -761,6 +762,44 @@ static void wrong_ones_of_a_connection(void **state)
     free(good);
 }
 
+/* Whoever makes a connection for each wrong token gains nothing; who comes from elsewhere is heard.
+ */
+static void wrong_ones_of_an_address(void **state)
+{
+    (void)state;
+    swap();
+    struct dp_token *found = NULL;
+    bool known = false;
+    uint64_t retry_ns = 0;
+    size_t looked_at = 0;
+    char *text = claims("");
+    char *good = token_with("");
+    limits.token_address_failures_per_second = 5;
+    for (int i = 0; i < 100; i++) {
+        char peer[32];
+        (void)snprintf(peer, sizeof(peer), "127.0.0.1:%d", 1000 + i);
+        char *wrong = token_make_raw(&w.other, "{\"alg\":\"ES256\",\"kid\":\"k1\"}", text);
+        struct dp_token_query query = query_of(wrong);
+        query.peer = slice_str(peer);
+        enum dp_token_outcome outcome = ask(&query, &found, &known, &retry_ns);
+        looked_at += outcome == DP_TOKEN_SIGNATURE;
+        assert_true(outcome == DP_TOKEN_SIGNATURE || outcome == DP_TOKEN_LIMITED_ADDRESS);
+        free(wrong);
+    }
+    assert_true(looked_at >= 5);
+    assert_true(looked_at < 60);
+    assert_true(retry_ns > 0 && retry_ns <= 1000000000);
+    struct dp_token_query query = query_of(good);
+    query.peer = SLICE_LIT("127.0.0.1:9999");
+    assert_int_equal(ask(&query, &found, &known, &retry_ns), DP_TOKEN_LIMITED_ADDRESS);
+    query.peer = SLICE_LIT("127.0.0.2:1000");
+    assert_int_equal(ask(&query, &found, &known, &retry_ns), DP_TOKEN_GOOD);
+    query.peer = SLICE_LIT("127.0.0.1:9999"); /* what is known is no check. */
+    assert_int_equal(ask(&query, &found, &known, &retry_ns), DP_TOKEN_GOOD);
+    free(text);
+    free(good);
+}
+
 /* However many connections there are, checks take a part of the time; what is known goes on. */
 static void checks_of_a_worker(void **state)
 {
@@ -808,6 +847,7 @@ int main(void)
         TEST(a_key_is_withdrawn),
         TEST(a_token_ends),
         TEST(wrong_ones_of_a_connection),
+        TEST(wrong_ones_of_an_address),
         TEST(checks_of_a_worker),
     };
     return cmocka_run_group_tests_name("token", tests, NULL, NULL);

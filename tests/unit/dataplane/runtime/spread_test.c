@@ -133,7 +133,7 @@ static uint64_t source_of(const char *ip)
 {
     struct net_addr a = {0};
     assert_true(err_ok(net_addr_from_ip(slice_str(ip), 1, &a)));
-    return dp_spread_source(&a);
+    return net_addr_source(&a);
 }
 
 static void an_address_is_one_source(void **state)
