@@ -19,6 +19,7 @@
 #include "dataplane/apply/apply.h"
 #include "dataplane/apply/build.h"
 #include "dataplane/apply/feed.h"
+#include "dataplane/apply/share_order.h"
 
 /* The longest sleep: ages and the state that follows from them are looked at so often, and models
  * that nobody has any more are freed. */
@@ -113,15 +114,12 @@ struct dp_apply {
     bool report_due;         /* something changed. */
     uint64_t report_count;
     struct {
-        uint64_t run;   /* wall clock of the start, in ms: which process of the node this is. */
-        uint64_t epoch; /* of the shares that were taken last; zero: none. */
-        uint64_t sequence;
-        uint64_t until_ns;    /* when they are over. */
-        uint64_t said_ns;     /* the last demand, */
-        uint64_t due_ns;      /* and the next. */
-    } share;                  /* of budgets that the fleet shares; monotonic. */
-    struct bus_message *hint; /* waits for its time. */
-    uint64_t hint_ns;         /* when the next hint may be judged. */
+        struct dp_share_order order; /* its run: wall clock of the start, in ms. */
+        uint64_t said_ns;            /* the last demand, */
+        uint64_t due_ns;             /* and the next. */
+    } share;                         /* of budgets that the fleet shares; monotonic. */
+    struct bus_message *hint;        /* waits for its time. */
+    uint64_t hint_ns;                /* when the next hint may be judged. */
     unsigned deaf_polls; /* that brought a newer head, and no hint came since the one before. */
     enum snap_state logged_state;
     enum err_code logged_code;

@@ -40,13 +40,13 @@ static struct err listen_to_pushes(struct dp_feed *feed, struct slice environmen
 /* A user that may not subscribe to it has no shares: what limits say for that holds. */
 static struct err listen_to_shares(struct dp_feed *feed, const struct dp_feed_from *from)
 {
-    enum { WAITING = 4 };
     struct subject shares;
     TRY(subject_demand(from->environment, from->node, &feed->demand));
     TRY(subject_shares(from->environment, from->node, &shares));
     return bus_subscribe_waiting(
-        feed->bus, subject_slice(&shares), WAITING,
-        (size_t)WAITING * (SHARES_BODY_MAX + CONTAINER_HEADER_SIZE + CONTAINER_SIGNATURE_SIZE),
+        feed->bus, subject_slice(&shares), DP_FEED_SHARES_MAX,
+        (size_t)DP_FEED_SHARES_MAX *
+            (SHARES_BODY_MAX + CONTAINER_HEADER_SIZE + CONTAINER_SIGNATURE_SIZE),
         &feed->shares);
 }
 
@@ -162,14 +162,7 @@ void dp_feed_free(struct dp_feed *feed)
 
 struct bus_message *dp_feed_shares(struct dp_feed *feed)
 {
-    struct bus_message *latest = NULL;
-    struct bus_message *message = feed->shares == NULL ? NULL : bus_take(feed->shares);
-    while (message != NULL) {
-        bus_message_free(latest);
-        latest = message;
-        message = bus_take(feed->shares);
-    }
-    return latest;
+    return feed->shares == NULL ? NULL : bus_take(feed->shares);
 }
 
 struct err dp_feed_send_demand(struct dp_feed *feed, struct slice demand)

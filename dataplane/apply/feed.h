@@ -63,7 +63,9 @@ void dp_feed_free(struct dp_feed *feed);
 /* The latest hint that arrived, or NULL; the older ones are dropped. The caller frees it. */
 struct bus_message *dp_feed_hint(struct dp_feed *feed);
 
-/* The latest shares that arrived, or NULL, as above; a stranger's bytes, until they are judged. */
+/* The next shares that arrived, or NULL: a stranger's bytes, until they are judged. At most so many
+ * wait; of more the oldest are dropped. The caller frees them. */
+enum { DP_FEED_SHARES_MAX = 4 };
 struct bus_message *dp_feed_shares(struct dp_feed *feed);
 
 /* Says what is asked of shared budgets: once, and nobody answers that it came. */

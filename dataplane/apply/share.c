@@ -3,8 +3,8 @@
  * answer it.
  *
  * Shares answer a demand of this very process, and hold so long behind the moment at which it was
- * said, by our own clock: whoever holds them back or sends them again gains nothing. An order below
- * the last one, or an epoch below that of the heads, is of who leads no more.
+ * said, by our own clock: whoever holds them back or sends them again gains nothing. See
+ * share_order.h for which of them are taken.
  */
 #include <string.h>
 
@@ -20,48 +20,45 @@
 
 enum { DEMAND_MS = 1000, DEMAND_REST_MS = 250 };
 
-static void count(struct dp_apply *a, const char *outcome)
+static void count(struct dp_apply *a, enum dp_share_outcome outcome)
 {
-    struct slice label = slice_str(outcome);
-    metrics_add(a->config.shard, metrics_series(a->config.metrics, DP_METRIC_SHARES, &label), 1);
+    struct slice label = slice_str(dp_share_outcome_label(outcome));
+    if (label.size > 0) {
+        metrics_add(a->config.shard, metrics_series(a->config.metrics, DP_METRIC_SHARES, &label),
+                    1);
+    }
 }
 
-static bool is_of_now(const struct dp_apply *a, const struct shares *s, uint64_t now_ns)
+/* Opens what a head key signed that is in time, and judges its order. */
+static enum dp_share_outcome judge(struct dp_apply *a, struct slice bytes, uint64_t now_ns,
+                                   struct shares *out)
 {
-    bool ours = slice_eq(slice_str(s->node), a->config.node) && s->run == a->share.run;
-    bool newer = s->epoch > a->share.epoch ||
-                 (s->epoch == a->share.epoch && s->sequence > a->share.sequence);
-    bool leads = !a->judge.has_order || s->epoch >= a->judge.epoch;
-    return ours && newer && leads && now_ns < (s->at_ms + s->valid_ms) * NS_PER_MS;
+    uint8_t environment[ENVIRONMENT_SIZE];
+    const struct ring_key *key = NULL;
+    const struct dp_share_heads heads = {.found = a->judge.has_order, .epoch = a->judge.epoch};
+    int64_t tolerance_ms = (int64_t)limits.clock_tolerance_ms;
+    snap_environment(a->config.environment, environment);
+    struct err e = shares_open(bytes, environment, &a->judge.root.ring, out, &key);
+    if (!err_ok(e) ||
+        (key->not_after_ms != 0 && clock_wall_ms() > key->not_after_ms + tolerance_ms)) {
+        return DP_SHARE_REFUSED;
+    }
+    return dp_share_judge(&a->share.order, &heads, out, now_ns / NS_PER_MS);
 }
 
 static void take(struct dp_apply *a, struct slice bytes, uint64_t now_ns)
 {
-    uint8_t environment[ENVIRONMENT_SIZE];
-    const struct ring_key *key = NULL;
     struct shares s;
-    snap_environment(a->config.environment, environment);
-    struct err e = shares_open(bytes, environment, &a->judge.root.ring, &s, &key);
-    int64_t tolerance_ms = (int64_t)limits.clock_tolerance_ms;
-    bool in_time = err_ok(e) &&
-                   (key->not_after_ms == 0 || clock_wall_ms() <= key->not_after_ms + tolerance_ms);
-    if (!in_time) {
-        count(a, "refused");
+    enum dp_share_outcome outcome = judge(a, bytes, now_ns, &s);
+    count(a, outcome);
+    if (outcome != DP_SHARE_TAKEN) {
         return;
     }
-    if (!is_of_now(a, &s, now_ns)) {
-        count(a, "late");
-        return;
-    }
-    a->share.epoch = s.epoch;
-    a->share.sequence = s.sequence;
-    uint64_t until_ns = (s.at_ms + s.valid_ms) * NS_PER_MS;
-    if (dp_budget_share(&s, until_ns, now_ns)) { /* who waits for what we gave up has it then. */
+    if (dp_budget_share(&s, a->share.order.until_ms * NS_PER_MS, now_ns)) {
+        /* Who waits for what we gave up has it then. */
         uint64_t soon_ns = a->share.said_ns + DEMAND_REST_MS * NS_PER_MS;
         a->share.due_ns = soon_ns < a->share.due_ns ? soon_ns : a->share.due_ns;
     }
-    a->share.until_ns = until_ns;
-    count(a, "taken");
 }
 
 static struct err say(struct dp_apply *a, const struct demand *d)
@@ -76,7 +73,7 @@ static struct err say(struct dp_apply *a, const struct demand *d)
 
 static void speak(struct dp_apply *a, uint64_t now_ns)
 {
-    struct demand d = {.run = a->share.run, .at_ms = now_ns / NS_PER_MS};
+    struct demand d = {.run = a->share.order.run, .at_ms = now_ns / NS_PER_MS};
     if (a->config.key == NULL || !dp_feed_connected(&a->feed) || now_ns < a->share.due_ns) {
         return;
     }
@@ -86,10 +83,11 @@ static void speak(struct dp_apply *a, uint64_t now_ns)
     if (d.count == 0) {
         return;
     }
-    if (now_ns < a->share.until_ns) {
-        d.epoch = a->share.epoch;
-        d.sequence = a->share.sequence;
+    if (now_ns / NS_PER_MS < a->share.order.until_ms) {
+        d.epoch = a->share.order.epoch;
+        d.sequence = a->share.order.sequence;
     }
+    a->share.order.said_ms = d.at_ms;
     memcpy(d.node, a->config.node.ptr, a->config.node.size);
     struct err e = say(a, &d);
     if (!err_ok(e)) {
@@ -99,10 +97,13 @@ static void speak(struct dp_apply *a, uint64_t now_ns)
 
 void dp_share_turn(struct dp_apply *a)
 {
-    struct bus_message *message = dp_feed_shares(&a->feed);
     uint64_t now_ns = clock_mono_ns();
     dp_budget_slept(clock_boot_ns() - now_ns);
-    if (message != NULL) {
+    for (size_t i = 0; i < DP_FEED_SHARES_MAX; i++) { /* none stands in the way of another one. */
+        struct bus_message *message = dp_feed_shares(&a->feed);
+        if (message == NULL) {
+            break;
+        }
         take(a, message->payload, now_ns);
         bus_message_free(message);
     }

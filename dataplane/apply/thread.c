@@ -281,7 +281,8 @@ struct err dp_apply_start(const struct dp_apply_config *config, struct dp_apply 
     a->config = *config;
     a->wake_fd = -1;
     a->logged_state = SNAP_STATE_COUNT;
-    a->share.run = (uint64_t)(clock_wall_ms() > 0 ? clock_wall_ms() : 1);
+    a->share.order = (struct dp_share_order){
+        .node = config->node, .run = (uint64_t)(clock_wall_ms() > 0 ? clock_wall_ms() : 1)};
     a->node = (struct head_node){
         .id = config->node, .labels = config->labels, .label_count = config->label_count};
     lock_init(&a->shared.lock);
