@@ -98,7 +98,7 @@ static void speak(struct dp_apply *a, uint64_t now_ns)
 void dp_share_turn(struct dp_apply *a)
 {
     uint64_t now_ns = clock_mono_ns();
-    dp_budget_slept(clock_boot_ns() - now_ns);
+    dp_budget_slept(clock_boot_ns() - now_ns, now_ns);
     for (size_t i = 0; i < DP_FEED_SHARES_MAX; i++) { /* none stands in the way of another one. */
         struct bus_message *message = dp_feed_shares(&a->feed);
         if (message == NULL) {

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 
 #include "common/base/check.h"
+#include "common/base/clock.h"
 
 #define NS_PER_S UINT64_C(1000000000)
 
@@ -139,7 +140,8 @@ static bool next(const struct dp_budget *b, const struct dp_budget_view *view, u
     }
     CHECK(share > 0);
     uint64_t lacks_ns = *out_next - view->now_ns - ahead_ns;
-    *retry_ns = (lacks_ns / share + 1) * SHARE_WHOLE; /* by the clock of everybody. */
+    uint64_t parts = lacks_ns / share + 1; /* by the clock of everybody: */
+    *retry_ns = parts < UINT64_MAX / SHARE_WHOLE ? parts * SHARE_WHOLE : UINT64_MAX;
     return false;
 }
 
@@ -168,7 +170,12 @@ bool dp_budget_take(struct dp_budget *budget, const struct dp_budget_view *view,
 void dp_budget_return(struct dp_budget *budget)
 {
     uint64_t period_ns = atomic_load_explicit(&budget->period_ns, memory_order_relaxed);
-    atomic_fetch_sub_explicit(&budget->tat_ns, period_ns, memory_order_relaxed);
+    uint64_t tat_ns = atomic_load_explicit(&budget->tat_ns, memory_order_relaxed);
+    uint64_t then = 0;
+    do {                                   /* ends: each turn some worker's exchange succeeds. */
+        then = between(period_ns, tat_ns); /* the period may be another one by now. */
+    } while (!atomic_compare_exchange_weak_explicit(&budget->tat_ns, &tat_ns, then,
+                                                    memory_order_relaxed, memory_order_relaxed));
 }
 
 uint64_t dp_budget_left(const struct dp_budget *budget, const struct dp_budget_view *view)
@@ -184,12 +191,31 @@ void dp_budget_ask(struct dp_budget *budget)
 
 /* ---- the table ---- */
 
-/* The entry of an id, else a free one; NULL: neither is there. */
-static struct dp_budget *entry_of(uint64_t id)
+static struct dp_budget *find(uint64_t id)
+{
+    for (size_t i = 0; i < SHARE_BUDGETS_MAX; i++) {
+        if (table[i].id == id) {
+            return &table[i];
+        }
+    }
+    return NULL;
+}
+
+/* Nothing is lost with it: it was never used, or what was taken has filled again. */
+static bool is_full(const struct dp_budget *b, uint64_t now_ns)
+{
+    struct dp_budget_view view;
+    dp_budget_look(b, now_ns, &view);
+    return b->id == 0 || atomic_load_explicit(&b->tat_ns, memory_order_relaxed) <= view.now_ns;
+}
+
+/* An entry that nobody holds, a full one before others: a limit that comes back has its bucket as
+ * it was. NULL: none is there. */
+static struct dp_budget *find_free(uint64_t now_ns)
 {
     struct dp_budget *found = NULL;
     for (size_t i = 0; i < SHARE_BUDGETS_MAX; i++) {
-        if (table[i].id == id) {
+        if (table[i].holders == 0 && is_full(&table[i], now_ns)) {
             return &table[i];
         }
         found = found == NULL && table[i].holders == 0 ? &table[i] : found;
@@ -202,7 +228,8 @@ struct err dp_budget_hold(struct slice limit_id, uint64_t period_ns, uint64_t bu
 {
     uint64_t id = share_budget(limit_id);
     take_table();
-    struct dp_budget *b = entry_of(id);
+    struct dp_budget *b = find(id);
+    b = b != NULL ? b : find_free(clock_mono_ns());
     if (b == NULL) {
         give_table();
         return FAIL(E_TOO_LARGE);
@@ -232,14 +259,16 @@ void dp_budget_drop(struct dp_budget *budget)
     }
 }
 
-/* Requests in 'ns', in parts of what the whole budget gives in as long. */
+/* Requests in 'ns', in parts of what the whole budget gives in as long, at most four times that:
+ * more gets nobody more. In floating point, where no product of these overflows. */
 static uint32_t parts_of(uint64_t requests, uint64_t period_ns, uint64_t ns)
 {
-    if (ns == 0 || requests == 0) {
+    if (requests == 0) {
         return 0;
     }
-    double parts = (double)requests * (double)period_ns / (double)ns * SHARE_WHOLE;
-    return parts < 4.0 * SHARE_WHOLE ? (uint32_t)(parts + 0.5) : 4 * SHARE_WHOLE;
+    double parts = (double)requests * (double)period_ns / (double)(ns > 0 ? ns : 1) * SHARE_WHOLE;
+    double least = parts < 1.0 ? 1.0 : parts; /* something, and not nothing. */
+    return least < 4.0 * SHARE_WHOLE ? (uint32_t)(least + 0.5) : 4 * SHARE_WHOLE;
 }
 
 static int demand_cmp(const void *x, const void *y)
@@ -262,7 +291,7 @@ void dp_budget_demand(uint64_t now_ns, struct demand *d)
         dp_budget_look(b, now_ns, &view);
         uint64_t asked = atomic_load_explicit(&b->asked, memory_order_relaxed);
         uint64_t period_ns = atomic_load_explicit(&b->period_ns, memory_order_relaxed);
-        uint64_t ns = b->counted_ns == 0 ? NS_PER_S : now_ns - b->counted_ns;
+        uint64_t ns = b->counted_ns == 0 ? NS_PER_S : between(b->counted_ns, now_ns);
         d->of[d->count++] =
             (struct demand_of){b->id, parts_of(asked - b->counted, period_ns, ns), view.share};
         b->counted = asked;
@@ -291,8 +320,8 @@ bool dp_budget_share(const struct shares *shares, uint64_t until_ns, uint64_t no
     bool changed = false;
     take_table();
     for (uint32_t i = 0; i < shares->count; i++) {
-        struct dp_budget *b = entry_of(shares->of[i].budget);
-        if (b == NULL || b->holders == 0 || b->id != shares->of[i].budget) {
+        struct dp_budget *b = find(shares->of[i].budget);
+        if (b == NULL || b->holders == 0) {
             continue;
         }
         struct dp_budget_view view;
@@ -304,16 +333,31 @@ bool dp_budget_share(const struct shares *shares, uint64_t until_ns, uint64_t no
     return changed;
 }
 
-void dp_budget_slept(uint64_t slept_ns)
+/* From now on all go by their equal parts: what was taken stays taken. */
+static void end_all(uint64_t now_ns)
+{
+    for (size_t i = 0; i < SHARE_BUDGETS_MAX; i++) {
+        struct dp_budget *b = &table[i];
+        struct state s = read_state(b);
+        if (s.base_ns > 0) {
+            set_share(b, /* share= */ 0, s.nodes, /* until_ns= */ now_ns, now_ns);
+        }
+    }
+}
+
+void dp_budget_slept(uint64_t slept_ns, uint64_t now_ns)
 {
     take_table();
     if (slept_ns > table_slept_ns + SLEPT_MORE_NS) {
-        for (size_t i = 0; i < SHARE_BUDGETS_MAX; i++) {
-            struct state s = read_state(&table[i]);
-            s.until_ns = 0;
-            write_state(&table[i], &s);
-        }
+        end_all(now_ns);
     }
     table_slept_ns = slept_ns;
+    give_table();
+}
+
+void dp_budget_give_up(uint64_t now_ns)
+{
+    take_table();
+    end_all(now_ns);
     give_table();
 }

@@ -64,4 +64,7 @@ bool dp_budget_share(const struct shares *shares, uint64_t until_ns, uint64_t no
  * How long the machine has slept since its start. When that is more than the last time, no share
  * holds any more: the clock by which they hold stood still, and elsewhere they are over.
  */
-void dp_budget_slept(uint64_t slept_ns);
+void dp_budget_slept(uint64_t slept_ns, uint64_t now_ns);
+
+/* No share holds any more. */
+void dp_budget_give_up(uint64_t now_ns);

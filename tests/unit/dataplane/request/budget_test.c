@@ -135,13 +135,53 @@ static void a_machine_that_slept_has_no_share(void **state)
 {
     (void)state;
     begin(TRILANE__PARTS__V1__LIMIT_UNKNOWN__LIMIT_UNKNOWN_NONE);
-    dp_budget_slept(500 * MS);
+    dp_budget_slept(500 * MS, START);
     give(SHARE_WHOLE, START + 3000 * MS, START - 2000 * MS);
-    dp_budget_slept(500 * MS + 1000);
+    dp_budget_slept(500 * MS + 1000, START);
     assert_int_equal(pass(START, 1, DP_LIMIT_SHARE), 1);
-    dp_budget_slept(5000 * MS);
+    dp_budget_slept(5000 * MS, START);
     assert_int_equal(pass(START, 1, DP_LIMIT_SHARE), 0);
     end();
+}
+
+/* From a share to an equal part, by sleep or since it was given up: the bucket goes on as it is. */
+static void the_end_of_a_share_refills_nothing(void **state)
+{
+    (void)state;
+    static uint64_t slept_ns = 10000 * MS;
+    for (int i = 0; i < 2; i++) {
+        begin(TRILANE__PARTS__V1__LIMIT_UNKNOWN__LIMIT_UNKNOWN_LOCAL);
+        give(SHARE_WHOLE / 10, START + 3000 * MS, START);
+        assert_int_equal(pass(START + 1000 * MS, 1000, DP_LIMIT_RATE), BURST / 10);
+        if (i == 0) {
+            dp_budget_slept(slept_ns, START + 1000 * MS);
+        } else {
+            dp_budget_give_up(START + 1000 * MS);
+        }
+        assert_int_equal(pass(START + 1000 * MS, 1000, DP_LIMIT_RATE), 0);
+        end();
+    }
+}
+
+/* A limit that goes and comes back while another one came meanwhile has its bucket as it was. */
+static void a_limit_that_comes_back(void **state)
+{
+    (void)state;
+    struct dp_budget *used = NULL;
+    struct dp_budget *others[2] = {NULL};
+    struct dp_budget_view view = {.share = SHARE_WHOLE, .now_ns = START, .ahead_ns = 5 * MS};
+    uint64_t retry_ns = 0;
+    assert_int_equal(dp_budget_hold(SLICE_LIT("used"), 5 * MS, 5 * MS, &used).code, E_OK);
+    assert_true(dp_budget_take(used, &view, SHARE_WHOLE, &retry_ns));
+    assert_false(dp_budget_has_room(used, &view, SHARE_WHOLE, &retry_ns));
+    dp_budget_drop(used);
+    assert_int_equal(dp_budget_hold(SLICE_LIT("more"), 1, 1, &others[0]).code, E_OK);
+    assert_int_equal(dp_budget_hold(SLICE_LIT("others"), 1, 1, &others[1]).code, E_OK);
+    assert_int_equal(dp_budget_hold(SLICE_LIT("used"), 5 * MS, 5 * MS, &used).code, E_OK);
+    assert_false(dp_budget_has_room(used, &view, SHARE_WHOLE, &retry_ns));
+    dp_budget_drop(used);
+    dp_budget_drop(others[0]);
+    dp_budget_drop(others[1]);
 }
 
 static void without_a_share_the_limit_says(void **state)
@@ -179,6 +219,41 @@ static void what_is_asked_is_in_parts_of_the_whole(void **state)
     assert_int_equal(d.count, 0);
 }
 
+/* Numbers that do not fit are as large as there are, and not small. */
+static void what_is_too_large(void **state)
+{
+    (void)state;
+    const uint64_t day_ns = 86400000 * MS;
+    struct demand d;
+    struct dp_budget *b = NULL;
+    struct dp_budget_view view = {.share = 1, .now_ns = START, .ahead_ns = day_ns};
+    uint64_t retry_ns = 0;
+    assert_int_equal(dp_budget_hold(SLICE_LIT("rare"), day_ns, day_ns, &b).code, E_OK);
+    dp_budget_demand(START, &d);
+    for (int i = 0; i < 1000000; i++) {
+        dp_budget_ask(b);
+    }
+    dp_budget_demand(START, &d); /* in no time. */
+    assert_int_equal(d.of[0].asked, 4 * SHARE_WHOLE);
+    dp_budget_ask(b);
+    dp_budget_demand(START + day_ns * 200, &d);
+    assert_in_range(d.of[0].asked, 1, SHARE_WHOLE / 100);
+    assert_true(dp_budget_take(b, &view, 1, &retry_ns));
+    assert_false(dp_budget_has_room(b, &view, 1, &retry_ns));
+    assert_true(retry_ns > day_ns * 200000); /* by a millionth of the whole: some 3000 years. */
+    dp_budget_drop(b);
+    /* What is given back is never more than what was taken, whatever the period is by now. */
+    assert_int_equal(dp_budget_hold(SLICE_LIT("often"), 1, 10, &b).code, E_OK);
+    view = (struct dp_budget_view){.share = SHARE_WHOLE, .now_ns = 0, .ahead_ns = 10};
+    assert_true(dp_budget_take(b, &view, SHARE_WHOLE, &retry_ns));
+    struct dp_budget *again = NULL;
+    assert_int_equal(dp_budget_hold(SLICE_LIT("often"), day_ns, day_ns, &again).code, E_OK);
+    dp_budget_return(b);
+    assert_int_equal(dp_budget_left(b, &view), 10);
+    dp_budget_drop(again);
+    dp_budget_drop(b);
+}
+
 static void refuses_what_cannot_be_shared(void **state)
 {
     (void)state;
@@ -205,8 +280,11 @@ int main(void)
         cmocka_unit_test(moving_to_and_fro_makes_nothing),
         cmocka_unit_test(a_small_share_lets_one_pass_at_times),
         cmocka_unit_test(a_machine_that_slept_has_no_share),
+        cmocka_unit_test(the_end_of_a_share_refills_nothing),
+        cmocka_unit_test(a_limit_that_comes_back),
         cmocka_unit_test(without_a_share_the_limit_says),
         cmocka_unit_test(what_is_asked_is_in_parts_of_the_whole),
+        cmocka_unit_test(what_is_too_large),
         cmocka_unit_test(refuses_what_cannot_be_shared),
     };
     ids_init();
