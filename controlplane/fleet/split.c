@@ -22,6 +22,15 @@ struct part {
     uint32_t target; /* of the turn that runs. */
 };
 
+/* What processes before the one that speaks may still have in force. */
+struct past {
+    uint64_t run; /* of the last one of them. */
+    uint64_t at_ms;
+    uint64_t until_ns;  /* behind that it is over. */
+    struct part *parts; /* owned; budgets ascending. */
+    uint32_t count;
+};
+
 struct node {
     char id[KEY_NAME_MAX + 1];
     uint64_t run;
@@ -32,6 +41,7 @@ struct node {
     bool waits;         /* for an answer. */
     struct part *parts; /* owned; budgets ascending. */
     uint32_t count;
+    struct past past;
 };
 
 /* A part among those of one budget. */
@@ -44,7 +54,8 @@ struct place {
 
 struct cp_split {
     struct map by_id;    /* id to struct node; owned. */
-    uint64_t unknown_ns; /* until then others' shares may be in force. */
+    uint64_t unknown_ns; /* until then others' shares may be in force, */
+    uint64_t past_ns;    /* and those of processes that others follow. */
     struct place *places;
     size_t place_capacity;
 };
@@ -58,6 +69,7 @@ struct err cp_split_new(struct cp_split **out)
 static void node_free(struct node *node)
 {
     free(node->parts);
+    free(node->past.parts);
     free(node);
 }
 
@@ -128,16 +140,26 @@ static struct err node_of(struct cp_split *split, const char *id, struct node **
     return OK;
 }
 
+static uint32_t held_of(const struct part *parts, uint32_t count, uint64_t budget)
+{
+    uint32_t low = 0;
+    uint32_t high = count;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        if (parts[middle].budget < budget) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    return low < count && parts[low].budget == budget ? parts[low].held : 0;
+}
+
 /* What was sent behind the shares that a node says it has, and may be in force by now. */
 static uint32_t sent_of(const struct node *node, const struct demand *d, uint64_t budget)
 {
     bool acked = d->epoch == node->epoch && d->sequence >= node->sequence;
-    for (uint32_t i = 0; !acked && i < node->count; i++) {
-        if (node->parts[i].budget == budget) {
-            return node->parts[i].held;
-        }
-    }
-    return 0;
+    return acked ? 0 : held_of(node->parts, node->count, budget);
 }
 
 static bool is_news(const struct node *node, const struct demand *d, uint64_t now_ns)
@@ -147,18 +169,63 @@ static bool is_news(const struct node *node, const struct demand *d, uint64_t no
            (d->run == node->run && d->at_ms > node->at_ms);
 }
 
-struct err cp_split_demand(struct cp_split *split, const struct demand *demand, uint64_t now_ns)
+static bool has_past(const struct node *node, uint64_t now_ns)
 {
-    struct node *node = NULL;
-    TRY(node_of(split, demand->node, &node));
-    if (!is_news(node, demand, now_ns)) {
-        return FAIL(E_CONFLICT);
+    return node->past.count > 0 && now_ns < node->past.until_ns;
+}
+
+/* Another process of the node speaks for the first time: what the one before it held is kept, and
+ * what those held that this one followed. */
+static struct err keep_past(struct cp_split *split, struct node *node, uint64_t now_ns)
+{
+    struct past *past = &node->past;
+    uint32_t before_count = has_past(node, now_ns) ? past->count : 0;
+    uint32_t own_count = is_live(node, now_ns) ? node->count : 0;
+    struct part *all = calloc((size_t)before_count + own_count + 1, sizeof(*all));
+    if (all == NULL) {
+        return FAIL(E_NO_MEMORY);
     }
+    uint32_t i = 0;
+    uint32_t k = 0;
+    uint32_t n = 0;
+    while (i < before_count || k < own_count) {
+        bool own =
+            i == before_count || (k < own_count && node->parts[k].budget < past->parts[i].budget);
+        struct part part = own ? node->parts[k++] : past->parts[i++];
+        if (!own && k < own_count && node->parts[k].budget == part.budget) {
+            part.held += node->parts[k++].held;
+            part.held = part.held < SHARE_WHOLE ? part.held : SHARE_WHOLE;
+        }
+        all[n++] = part;
+    }
+    free(past->parts);
+    uint64_t until_ns = own_count > 0 ? node->heard_ns + LIFE_NS : 0;
+    until_ns = before_count > 0 && past->until_ns > until_ns ? past->until_ns : until_ns;
+    *past = (struct past){
+        .run = node->run, .at_ms = node->at_ms, .until_ns = until_ns, .parts = all, .count = n};
+    split->past_ns = until_ns > split->past_ns ? until_ns : split->past_ns;
+    return OK;
+}
+
+/* The process before the one that speaks says that it holds nothing any more. */
+static bool gives_past_up(struct node *node, const struct demand *d)
+{
+    struct past *past = &node->past;
+    if (d->count > 0 || past->run == 0 || d->run != past->run || d->at_ms <= past->at_ms) {
+        return false;
+    }
+    past->at_ms = d->at_ms;
+    past->count = 0;
+    return true;
+}
+
+static MUST_CHECK struct err take_parts(struct node *node, const struct demand *demand,
+                                        bool same_run)
+{
     struct part *parts = calloc(demand->count + 1, sizeof(*parts));
     if (parts == NULL) {
         return FAIL(E_NO_MEMORY);
     }
-    bool same_run = node->run == demand->run && is_live(node, now_ns);
     for (uint32_t i = 0; i < demand->count; i++) {
         const struct demand_of *of = &demand->of[i];
         uint32_t sent = same_run ? sent_of(node, demand, of->budget) : 0;
@@ -169,10 +236,28 @@ struct err cp_split_demand(struct cp_split *split, const struct demand *demand, 
     free(node->parts);
     node->parts = parts;
     node->count = demand->count;
+    return OK;
+}
+
+struct err cp_split_demand(struct cp_split *split, const struct demand *demand, uint64_t now_ns)
+{
+    struct node *node = NULL;
+    TRY(node_of(split, demand->node, &node));
+    if (gives_past_up(node, demand)) {
+        return OK;
+    }
+    if (!is_news(node, demand, now_ns)) {
+        return FAIL(E_CONFLICT);
+    }
+    bool same_run = node->run == demand->run && is_live(node, now_ns);
+    if (node->run != demand->run && node->run != 0) {
+        TRY(keep_past(split, node, now_ns));
+    }
+    TRY(take_parts(node, demand, same_run));
     node->run = demand->run;
     node->at_ms = demand->at_ms;
     node->heard_ns = now_ns;
-    node->waits = true;
+    node->waits = demand->count > 0;
     return OK;
 }
 
@@ -205,9 +290,9 @@ static void fill(struct place *places, size_t count)
 
 /* Those that are to have less are told; what is free by now goes to those that are to have more,
  * by how much they lack. */
-static void give(struct place *places, size_t count, bool knows_all)
+static void give(struct place *places, size_t count, bool knows_all, uint64_t past)
 {
-    uint64_t held = 0;
+    uint64_t held = past;
     uint64_t lack = 0;
     for (size_t i = 0; i < count; i++) {
         const struct part *part = places[i].part;
@@ -275,8 +360,22 @@ static void set_wants(struct place *places, size_t count)
     }
 }
 
-static void split_all(struct place *places, size_t count, bool knows_all)
+/* What may be in force of a budget by processes that others follow. */
+static uint64_t past_of(const struct cp_split *split, uint64_t budget, uint64_t now_ns)
 {
+    uint64_t held = 0;
+    size_t at = 0;
+    const struct map_entry *found = NULL;
+    while (now_ns < split->past_ns && (found = map_next(&split->by_id, &at)) != NULL) {
+        const struct node *node = found->value;
+        held += has_past(node, now_ns) ? held_of(node->past.parts, node->past.count, budget) : 0;
+    }
+    return held;
+}
+
+static void split_all(const struct cp_split *split, size_t count, uint64_t now_ns)
+{
+    struct place *places = split->places;
     if (count == 0) {
         return;
     }
@@ -290,7 +389,8 @@ static void split_all(struct place *places, size_t count, bool knows_all)
             end++;
         }
         fill(places + first, end - first);
-        give(places + first, end - first, knows_all);
+        give(places + first, end - first, now_ns >= split->unknown_ns,
+             past_of(split, places[first].budget, now_ns));
         first = end;
     }
 }
@@ -317,7 +417,7 @@ struct err cp_split_turn(struct cp_split *split, uint64_t now_ns, cp_split_send_
 {
     size_t count = 0;
     TRY(list_places(split, now_ns, &count));
-    split_all(split->places, count, now_ns >= split->unknown_ns);
+    split_all(split, count, now_ns);
     size_t live = cp_split_nodes(split, now_ns);
     size_t at = 0;
     const struct map_entry *found = NULL;

@@ -5,10 +5,11 @@
  *            share that it may have in force, as it said or as it was sent. The sum of these is
  *            never above the whole. So what a node is to lose it loses first; another one has it
  *            when the node said so, or when its shares are over, which they are a bounded time
- *            behind its last demand. Who asks for less than an equal part has all that it asks for
- *            and some more; the others have equal parts of the rest; what nobody asks for is for
- *            all alike. So no node's word takes from another more than what that does not use.
- * Units      parts per million; nanoseconds of the monotonic clock.
+ *            behind its last demand. A process of a node that follows another one has nothing of
+ * what that holds until it gave that up or its shares are over: at a hand-over both serve. Who asks
+ * for less than an equal part has all that it asks for and some more; the others have equal parts
+ * of the rest; what nobody asks for is for all alike. So no node's word takes from another more
+ * than what that does not use. Units      parts per million; nanoseconds of the monotonic clock.
  * Ownership  cp_split_new() gives a split that cp_split_free() ends.
  * Threads    one at a time.
  * Errors     E_NO_MEMORY; E_CONFLICT for a demand that is older than the last one of its node.
@@ -41,7 +42,8 @@ void cp_split_free(struct cp_split *split);
  */
 void cp_split_begin(struct cp_split *split, uint64_t now_ns);
 
-/* What a node says, verified; it is answered at the next turn. */
+/* What a node says, verified; it is answered at the next turn. Without a budget it gives all up
+ * that it has: the process that speaks, or the one before it. */
 MUST_CHECK struct err cp_split_demand(struct cp_split *split, const struct demand *demand,
                                       uint64_t now_ns);
 

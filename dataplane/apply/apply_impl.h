@@ -117,6 +117,7 @@ struct dp_apply {
         struct dp_share_order order; /* its run: wall clock of the start, in ms. */
         uint64_t said_ns;            /* the last demand, */
         uint64_t due_ns;             /* and the next. */
+        bool given_up;               /* nothing is asked for, nor held, any more. */
     } share;                         /* of budgets that the fleet shares; monotonic. */
     struct bus_message *hint;        /* waits for its time. */
     uint64_t hint_ns;                /* when the next hint may be judged. */
@@ -195,6 +196,9 @@ void dp_apply_yield(struct dp_apply *a);
 
 /* Takes shares that came, and says what is asked for when that is due. */
 void dp_share_turn(struct dp_apply *a);
+
+/* Gives up what this process holds of shared budgets, and says so: others have it then. */
+void dp_share_give_up(struct dp_apply *a);
 
 /* ---- standing.c ---- */
 

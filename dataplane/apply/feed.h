@@ -64,7 +64,7 @@ void dp_feed_free(struct dp_feed *feed);
 struct bus_message *dp_feed_hint(struct dp_feed *feed);
 
 /* The next shares that arrived, or NULL: a stranger's bytes, until they are judged. At most so many
- * wait; of more the oldest are dropped. The caller frees them. */
+ * wait; what comes while they do is dropped. The caller frees them. */
 enum { DP_FEED_SHARES_MAX = 4 };
 struct bus_message *dp_feed_shares(struct dp_feed *feed);
 

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "common/base/check.h"
+#include "common/base/clock.h"
 #include "common/base/log.h"
 #include "common/base/scope.h"
 #include "dataplane/apply/apply_impl.h"
@@ -53,6 +54,9 @@ static struct err take_back(struct dp_apply *a)
         a->retry_ns = 0;
     }
     a->handed = false;
+    /* The other process may have asked for shares: this one follows it as if it had just begun. */
+    uint64_t now_ms = clock_wall_ms() > 0 ? (uint64_t)clock_wall_ms() : 1;
+    a->share.order.run = now_ms > a->share.order.run ? now_ms : a->share.order.run + 1;
     return OK;
 }
 

@@ -71,6 +71,31 @@ static struct err say(struct dp_apply *a, const struct demand *d)
     return dp_feed_send_demand(&a->feed, buf_slice(&sealed));
 }
 
+static void send(struct dp_apply *a, struct demand *d)
+{
+    memcpy(d->node, a->config.node.ptr, a->config.node.size);
+    a->share.order.said_ms = d->at_ms;
+    struct err e = say(a, d);
+    if (!err_ok(e)) {
+        LOG(LOG_DEBUG, "apply", "demand-not-sent", LOG_ERR(e));
+    }
+}
+
+void dp_share_give_up(struct dp_apply *a)
+{
+    uint64_t now_ns = clock_mono_ns();
+    struct demand d = {.run = a->share.order.run, .at_ms = now_ns / NS_PER_MS};
+    if (a->share.given_up || a->share.order.said_ms == 0) {
+        return; /* nothing was asked for. */
+    }
+    a->share.given_up = true;
+    dp_budget_give_up(now_ns);
+    if (dp_feed_connected(&a->feed)) {
+        d.at_ms += d.at_ms == a->share.order.said_ms; /* behind the last word. */
+        send(a, &d);
+    }
+}
+
 static void speak(struct dp_apply *a, uint64_t now_ns)
 {
     struct demand d = {.run = a->share.order.run, .at_ms = now_ns / NS_PER_MS};
@@ -87,18 +112,19 @@ static void speak(struct dp_apply *a, uint64_t now_ns)
         d.epoch = a->share.order.epoch;
         d.sequence = a->share.order.sequence;
     }
-    a->share.order.said_ms = d.at_ms;
-    memcpy(d.node, a->config.node.ptr, a->config.node.size);
-    struct err e = say(a, &d);
-    if (!err_ok(e)) {
-        LOG(LOG_DEBUG, "apply", "demand-not-sent", LOG_ERR(e));
-    }
+    send(a, &d);
 }
 
 void dp_share_turn(struct dp_apply *a)
 {
     uint64_t now_ns = clock_mono_ns();
     dp_budget_slept(clock_boot_ns() - now_ns, now_ns);
+    if (a->handed && a->standing.draining) {
+        dp_share_give_up(a); /* another process serves, and asks for itself. */
+    }
+    if (a->share.given_up) {
+        return;
+    }
     for (size_t i = 0; i < DP_FEED_SHARES_MAX; i++) { /* none stands in the way of another one. */
         struct bus_message *message = dp_feed_shares(&a->feed);
         if (message == NULL) {

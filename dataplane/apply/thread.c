@@ -205,6 +205,7 @@ static void *thread_main(void *ctx)
         dp_standing_report(a, now_ns);
         sleep_until_due(a, dp_positions_go_on(a));
     }
+    dp_share_give_up(a);
     a->report_due = true;
     a->report_rest_ns = 0; /* the last word does not wait. */
     dp_standing_update(a);

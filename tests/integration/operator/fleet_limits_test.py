@@ -1,6 +1,11 @@
 """A rate that two nodes share: never above, followed when callers go from one node to the other, and
 refused where there is no share."""
 
+import os
+import pathlib
+import queue
+import re
+import signal
 import threading
 import time
 import unittest
@@ -103,6 +108,42 @@ class Fleet(unittest.TestCase):
         for first, began in enumerate(passed):  # any two seconds of the whole fleet.
             within = sum(1 for at in passed[first:first + 200] if at < began + 2)
             self.assertLessEqual(within, (2 * RATE + BURST) * 1.05 + len(self.nodes))
+
+    def event(self, name):
+        """How often the leader counted it."""
+        _, _, text = trilane.http("GET", self.cp.url + "/metrics")
+        return int(re.search(r'trilane_shares_total\{event="%s"\} (\d+)' % name, text.decode())[1])
+
+    def test_over_a_hand_over(self):
+        """What the old process held is given up for the new one, which alone asks from then on."""
+        node = self.nodes[0]
+        requests = queue.SimpleQueue()
+        with echo.channel(node) as channel:
+            held = echo.stubs.EchoStub(channel).Collect.future(  # it keeps the old process.
+                iter(requests.get, None), timeout=600, metadata=echo.token("web"))
+            requests.put(pb.Words(text="x"))
+            trilane.wait_until(lambda: self.shared(node) >= 1, what="its shares")
+            os.kill(node.popen.pid, signal.SIGUSR2)
+            trilane.wait_until(lambda: "event=taken-over" in node.log(), what="the new process")
+            pid = int(re.search(r"event=handed-over pid=(\d+)", trilane.wait_until(
+                lambda: "event=handed-over" in node.log() and node.log(), what="its number"))[1])
+            self.addCleanup(self.end, pid)
+            trilane.wait_until(lambda: self.shared(node) >= 1, what="shares of the new one")
+            strange = self.event("replayed") + self.event("dropped")
+            demands = self.event("demands")
+            trilane.wait_until(lambda: self.event("demands") >= demands + 8, what="more demands")
+            self.assertLessEqual(self.event("replayed") + self.event("dropped"), strange + 2)
+            self.assertIsNone(node.popen.poll())
+            requests.put(None)
+            self.assertEqual(held.result().text, "x")
+            self.assertEqual(node.wait(), 0)
+        self.follow(node)
+
+    @staticmethod
+    def end(pid):
+        """It is nobody's child."""
+        os.kill(pid, signal.SIGTERM)
+        trilane.wait_until(lambda: not pathlib.Path("/proc/%d" % pid).exists(), what="its end")
 
     def test_without_a_control_plane(self):
         """Shares are over in a moment; then a call that may change something is refused."""

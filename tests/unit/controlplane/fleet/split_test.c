@@ -27,6 +27,8 @@ struct peer {
     uint64_t sequence;
     struct shares inbox; /* not yet there. */
     uint64_t inbox_ns;
+    uint32_t old_share; /* of the process before, which goes on. */
+    uint64_t old_until_ns;
 };
 
 static struct {
@@ -112,7 +114,8 @@ static uint64_t sum(void)
 {
     uint64_t all = 0;
     for (size_t i = 0; i < NODES; i++) {
-        all += in_force(&w.peers[i]);
+        const struct peer *peer = &w.peers[i];
+        all += in_force(peer) + (w.now_ns < peer->old_until_ns ? peer->old_share : 0);
     }
     return all;
 }
@@ -132,6 +135,28 @@ static void go_on(uint64_t ms)
         assert_int_equal(cp_split_turn(w.split, w.now_ns, send_to, NULL).code, E_OK);
         assert_true(sum() <= SHARE_WHOLE);
     }
+}
+
+/* The node hands over to another process; this one goes on as well, with what it has and with what
+ * is on its way. */
+static void hand_over(struct peer *peer)
+{
+    bool comes = peer->inbox_ns != 0 && peer->inbox.run == peer->started_ns;
+    uint64_t comes_until_ns = peer->started_ns + (peer->inbox.at_ms + peer->inbox.valid_ms) * MS;
+    peer->old_share = in_force(peer);
+    peer->old_until_ns = peer->until_ns;
+    if (comes && peer->inbox.of[0].share > peer->old_share) {
+        peer->old_share = peer->inbox.of[0].share;
+    }
+    if (comes && comes_until_ns > peer->old_until_ns) {
+        peer->old_until_ns = comes_until_ns;
+    }
+    peer->started_ns = w.now_ns - 10 * MS;
+    peer->share = 0;
+    peer->until_ns = 0;
+    peer->epoch = 0;
+    peer->sequence = 0;
+    peer->inbox_ns = 0;
 }
 
 static void run_all(uint32_t asked)
@@ -237,11 +262,71 @@ static void the_whole_is_never_exceeded(void **state)
         if (any(5) == 0) {
             peer->runs = !peer->runs;
         }
+        if (any(6) == 0 && peer->runs && w.now_ns >= peer->old_until_ns) {
+            hand_over(peer);
+        }
         if (any(20) == 0) {
             cp_split_begin(w.split, w.now_ns);
         }
         go_on(700);
     }
+    cp_split_free(w.split);
+}
+
+/* While both serve they have no more than the one had; then the other one has it. */
+static void a_node_hands_over(void **state)
+{
+    (void)state;
+    set_up();
+    w.peers[0].runs = true;
+    w.peers[0].asked = SHARE_WHOLE;
+    w.peers[1].runs = true;
+    w.peers[1].asked = SHARE_WHOLE;
+    go_on(10000);
+    uint32_t before = in_force(&w.peers[0]);
+    assert_true(before > SHARE_WHOLE / 100 * 45);
+    hand_over(&w.peers[0]); /* go_on() sees to the sum. */
+    go_on(2000);
+    assert_int_equal(w.peers[0].old_share, before);
+    hand_over(&w.peers[0]);
+    w.peers[0].old_share = before; /* of the first of them. */
+    w.peers[0].old_until_ns = w.now_ns + 900 * MS;
+    go_on(800);
+    go_on(6000);
+    assert_true(in_force(&w.peers[0]) > SHARE_WHOLE / 100 * 45);
+    cp_split_free(w.split);
+}
+
+/* A process that has ended, or that lets the other one serve, says so: that one has it at once. */
+static void what_is_given_up(void **state)
+{
+    (void)state;
+    set_up();
+    w.peers[0].runs = true;
+    w.peers[0].asked = SHARE_WHOLE;
+    w.peers[1].runs = true;
+    w.peers[1].asked = SHARE_WHOLE;
+    go_on(10000);
+    struct demand d = {.run = w.peers[0].started_ns, .count = 0};
+    memcpy(d.node, "node-0", sizeof("node-0"));
+    hand_over(&w.peers[0]);
+    go_on(1000); /* the new one spoke, and has nothing yet. */
+    assert_true(in_force(&w.peers[0]) < SHARE_WHOLE / 10);
+    w.peers[0].old_share = 0;
+    d.at_ms = 1;
+    assert_int_equal(cp_split_demand(w.split, &d, w.now_ns).code, E_CONFLICT); /* sent again. */
+    d.at_ms = 600000;
+    assert_int_equal(cp_split_demand(w.split, &d, w.now_ns).code, E_OK);
+    assert_int_equal(cp_split_demand(w.split, &d, w.now_ns).code, E_CONFLICT);
+    go_on(1200);
+    assert_true(in_force(&w.peers[0]) > SHARE_WHOLE / 100 * 45);
+    /* And the one that speaks, before it ends. */
+    d.run = w.peers[0].started_ns;
+    w.peers[0].runs = false;
+    w.peers[0].share = 0;
+    assert_int_equal(cp_split_demand(w.split, &d, w.now_ns).code, E_OK);
+    go_on(1200);
+    assert_true(in_force(&w.peers[1]) > SHARE_WHOLE / 100 * 95);
     cp_split_free(w.split);
 }
 
@@ -273,6 +358,8 @@ int main(void)
         cmocka_unit_test(a_liar_takes_what_is_left),
         cmocka_unit_test(another_leader_takes_over),
         cmocka_unit_test(the_whole_is_never_exceeded),
+        cmocka_unit_test(a_node_hands_over),
+        cmocka_unit_test(what_is_given_up),
         cmocka_unit_test(an_old_word_is_none),
     };
     ids_init();
