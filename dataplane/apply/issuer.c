@@ -164,6 +164,6 @@ struct err dp_issuer_decode(struct dp_part *part, const struct dp_environment *e
     issuer->audience_count = m->n_audiences;
     TRY(decode_tenants(m, &part->arena, issuer));
     TRY(decode_traits(m, &part->arena, issuer));
-    TRY(take_digests(part, issuer));
-    return decode_keys(m, issuer);
+    TRY(decode_keys(m, issuer));
+    return take_digests(part, issuer);
 }

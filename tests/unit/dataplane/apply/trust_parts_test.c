@@ -45,6 +45,14 @@ static int tear_down(void **state)
     return 0;
 }
 
+static uint8_t source[DIGEST_SIZE]; /* of the last Issuer. */
+
+static void note_source(void *ctx, const struct dp_issuer *issuer)
+{
+    (void)ctx;
+    memcpy(source, issuer->source, DIGEST_SIZE);
+}
+
 /* What becomes of the sample with this part in it; *out_issuers: how many Issuers it then has. */
 static enum err_code build(const char *key, const ProtobufCMessage *message, bool *out_issuers)
 {
@@ -56,6 +64,9 @@ static enum err_code build(const char *key, const ProtobufCMessage *message, boo
     struct dp_model *model = NULL;
     struct err e = dp_model_build(bin, set, NULL, &model, &report);
     *out_issuers = err_ok(e) && dp_model_has_issuers(model);
+    if (*out_issuers) {
+        dp_model_each_issuer(model, note_source, NULL);
+    }
     dp_model_unref(model);
     snap_set_unref(set);
     version_free(v);
@@ -205,6 +216,34 @@ static void issuers_that_are_taken(void **state)
     free(jwks);
 }
 
+/* Keys of one place are never those of another: what stands for it says all of it, and no more. */
+static void where_keys_come_from(void **state)
+{
+    (void)state;
+    static uint8_t ca[] = "-----BEGIN CERTIFICATE-----";
+    uint8_t first[DIGEST_SIZE];
+    for (int what = 0; what < 5; what++) {
+        bool found = false;
+        part_issuer m;
+        fill(&m);
+        if (what == 1) {
+            m.leeway_ms = 7;
+        } else if (what == 2) {
+            m.issuer = publisher_text("https://id.test/other");
+        } else if (what == 3) {
+            m.jwks_uri = publisher_text("https://id.test/other-keys");
+        } else if (what == 4) {
+            m.ca = (ProtobufCBinaryData){.len = sizeof(ca) - 1, .data = ca};
+        }
+        assert_int_equal(build("issuer/-/idp", &m.base, &found), E_OK);
+        assert_true(found);
+        if (what == 0) {
+            memcpy(first, source, DIGEST_SIZE);
+        }
+        assert_int_equal(memcmp(first, source, DIGEST_SIZE) == 0, what < 2);
+    }
+}
+
 /* ---- CAs of trust domains ---- */
 
 static enum err_code with_bundles(const char *first, const char *second, const char *pem)
@@ -257,6 +296,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(issuers_that_are_refused),
         cmocka_unit_test(issuers_that_are_taken),
+        cmocka_unit_test(where_keys_come_from),
         cmocka_unit_test(cas_of_trust_domains),
     };
     return cmocka_run_group_tests_name("trust_parts", tests, set_up, tear_down);
