@@ -134,7 +134,8 @@ enum {
     X(19, POLICY_GRAPHS, "a policy has several graphs, or edges that are prefixes")                \
     X(20, POLICY_SHADOW, "a policy has shadow rules")                                              \
     X(21, POLICY_SCHEDULES, "a policy reads the clock")                                            \
-    X(22, POLICY_GUARDRAILS, "the environment has guardrails of the policy")
+    X(22, POLICY_GUARDRAILS, "the environment has guardrails of the policy")                       \
+    X(23, ISSUER_DISCOVERY, "an issuer says where its keys are")
 
 #define CAPABILITY_ENUM_(bit, name, text) CAPABILITY_##name = 1 << (bit),
 enum snap_capability { CAPABILITY_NONE = 0, CAPABILITY_LIST(CAPABILITY_ENUM_) };

@@ -86,9 +86,10 @@ static MUST_CHECK struct err make_traits(struct cp_compiler *c, const struct cp_
 static void make_keys(const struct cp_issuer *issuer, part_issuer *part)
 {
     part->jwks_uri = cp_str(issuer->jwks_uri.text);
+    part->discovery = issuer->jwks_discovery != 0;
     part->jwks = proto_binary(issuer->jwks.ptr, issuer->jwks.size);
     part->ca = proto_binary(issuer->jwks_ca.text.ptr, issuer->jwks_ca.text.size);
-    if (issuer->jwks_uri.text.size > 0) {
+    if (issuer->jwks.size == 0) {
         part->refresh_ms = issuer->refresh_ms;
         part->max_stale_ms = issuer->max_stale_ms;
     }
@@ -112,6 +113,7 @@ static MUST_CHECK struct err compile_issuer(struct cp_compiler *c, const struct 
     TRY(make_traits(c, &issuer->traits, &part));
     part.trust_domain = cp_str(issuer->trust_domain.text);
     cp_needs(c, CAPABILITY_ISSUERS, true);
+    cp_needs(c, CAPABILITY_ISSUER_DISCOVERY, part.discovery != 0);
     return cp_emit(c, CP_PART_TRUST, key, &part.base, issuer->meta.at);
 }
 

@@ -1,5 +1,6 @@
 /* check_issuers: what an Issuer says of keys and tenants. See check.h. */
 #include "common/base/map.h"
+#include "common/jose/discovery.h"
 #include "common/jose/jwk.h"
 #include "common/net/cert.h"
 #include "controlplane/source/check.h"
@@ -21,17 +22,45 @@ static bool is_platform(const struct cp_meta *meta)
 
 /* ---- keys ---- */
 
-static void check_uri(struct checking *c, struct cp_issuer *issuer)
+static void check_clear(struct checking *c, struct cp_issuer *issuer, bool clear, struct cp_pos at)
 {
-    bool clear = false;
-    const struct cp_text *uri = &issuer->jwks_uri;
     bool strict = c->environment == NULL || c->environment->security == 1;
-    if (uri->text.size > 0 && jose_uri_is_safe(uri->text, &clear) && clear && strict) {
-        struct cp_diag *diag = cp_diags_add(c->diags, CP_DIAG_FORMAT_INVALID, uri->at,
+    if (clear && strict) {
+        struct cp_diag *diag = cp_diags_add(c->diags, CP_DIAG_FORMAT_INVALID, at,
                                             "keys over http in an Environment that is strict");
         cp_diag_expect(c->diags, diag, "an https URL");
         issuer->meta.faulty = true;
     }
+}
+
+static void check_uri(struct checking *c, struct cp_issuer *issuer)
+{
+    bool clear = false;
+    const struct cp_text *uri = &issuer->jwks_uri;
+    if (uri->text.size > 0 && jose_uri_is_safe(uri->text, &clear)) {
+        check_clear(c, issuer, clear, uri->at);
+    }
+}
+
+/* Who says where the keys are is who is asked: by its name. */
+static void check_discovery(struct checking *c, struct cp_issuer *issuer)
+{
+    bool clear = false;
+    const struct cp_text *name = &issuer->issuer;
+    if (issuer->jwks_discovery == 0 || name->text.size == 0 || issuer->meta.faulty) {
+        return;
+    }
+    if (jose_discovery_may(name->text, &clear)) {
+        check_clear(c, issuer, clear, name->at);
+        return;
+    }
+    struct cp_diag *diag = cp_diags_add(c->diags, CP_DIAG_FORMAT_INVALID, name->at,
+                                        "issuer \"%.*s\" cannot be asked where its keys are",
+                                        SLICE_ARG(slice_head(name->text, 80)));
+    cp_diag_expect(c->diags, diag,
+                   "an https URL without user, query and fragment, or http of 127.0.0.1, [::1] or "
+                   "localhost; or jwks.uri in the place of discovery");
+    issuer->meta.faulty = true;
 }
 
 static MUST_CHECK struct err check_ca(struct checking *c, struct cp_issuer *issuer)
@@ -41,11 +70,11 @@ static MUST_CHECK struct err check_ca(struct checking *c, struct cp_issuer *issu
     if (ca->text.size == 0) {
         return OK;
     }
-    if (issuer->jwks_uri.text.size == 0) {
+    if (issuer->jwks_uri.text.size == 0 && issuer->jwks_discovery == 0) {
         if (!issuer->meta.faulty) {
             struct cp_diag *diag = cp_diags_add(c->diags, CP_DIAG_CHOICE, ca->at,
                                                 "ca is of a server, and there is no uri");
-            cp_diag_expect(c->diags, diag, "uri beside it");
+            cp_diag_expect(c->diags, diag, "uri or discovery beside it");
             issuer->meta.faulty = true;
         }
         return OK;
@@ -201,6 +230,7 @@ static MUST_CHECK struct err check_issuer(struct checking *c, struct map *seen,
 {
     check_tenants(c, issuer);
     check_uri(c, issuer);
+    check_discovery(c, issuer);
     TRY(check_ca(c, issuer));
     TRY(check_set(c, issuer));
     check_trust_domain(c, issuer);

@@ -9,11 +9,18 @@ static const struct cp_field jwks_fields[] = {
      .offset = offsetof(struct cp_issuer, jwks_uri),
      .help = "Where every node reads the keys: at once, after each refresh, and when a token names "
              "one that it has not. http is taken in an Environment with security: dev alone."},
+    {.name = "discovery",
+     .type = CP_TYPE_BOOL,
+     .min = 1,
+     .offset = offsetof(struct cp_issuer, jwks_discovery),
+     .help =
+         "true: every node asks the issuer where its keys are, by OpenID Connect Discovery, each "
+         "time before it reads them. Its name is an https URL then."},
     {.name = "ca",
      .type = CP_TYPE_TEXT,
      .form = CP_FORM_PEM,
      .offset = offsetof(struct cp_issuer, jwks_ca),
-     .help = "CAs of that server, in the place of the system's."},
+     .help = "CAs of that server, in the place of the system's; with discovery, of both."},
     {.name = "file",
      .type = CP_TYPE_TEXT,
      .form = CP_FORM_FILE,
@@ -27,7 +34,7 @@ static const struct cp_field jwks_fields[] = {
      .help = "The same as text."},
 };
 static const struct cp_shape jwks_shape = {SHAPE(jwks_fields, struct cp_issuer),
-                                           .one_of = "uri|file|inline"};
+                                           .one_of = "uri|discovery|file|inline"};
 
 static const struct cp_field claim_value_fields[] = {
     {.name = "claim",

@@ -549,6 +549,7 @@ struct cp_issuer {
     struct cp_texts audiences;
     uint64_t algorithms; /* bits, in the order of JOSE_ALG_LIST, from 0. */
     struct cp_text jwks_uri;
+    uint64_t jwks_discovery; /* 1: the issuer's document says where its keys are. */
     struct cp_text jwks_ca;
     struct cp_text jwks_file;
     struct cp_text jwks_inline;

@@ -4,6 +4,7 @@
 #include "common/base/buf.h"
 #include "common/base/check.h"
 #include "common/base/ids.h"
+#include "common/jose/discovery.h"
 #include "common/jose/jwk.h"
 #include "common/proto/strict.h"
 #include "common/snapshot/format.h"
@@ -96,13 +97,22 @@ static struct err decode_traits(const Trilane__Parts__V1__Issuer *m, struct aren
 }
 
 /* Keys stand in the part, or are read from a URL that nobody on the way can answer for. */
-static struct err decode_keys(const Trilane__Parts__V1__Issuer *m, struct dp_issuer *out)
+static struct err decode_keys(const Trilane__Parts__V1__Issuer *m, struct arena *arena,
+                              struct dp_issuer *out)
 {
     const char *why = NULL;
     out->jwks_uri = slice_str(m->jwks_uri);
     out->ca = slice_of(m->ca.data, m->ca.len);
-    if ((out->jwks_uri.size == 0) == (m->jwks.len == 0)) {
+    out->discovery = m->discovery != 0;
+    if ((out->jwks_uri.size > 0) + (m->jwks.len > 0) + out->discovery != 1) {
         return FAIL(E_PART_MALFORMED);
+    }
+    if (out->discovery) {
+        bool clear = false;
+        if (!jose_discovery_may(out->issuer, &clear)) {
+            return FAIL(E_PART_MALFORMED);
+        }
+        TRY(jose_discovery_uri(arena, out->issuer, &out->jwks_uri));
     }
     if (out->jwks_uri.size > 0) {
         bool clear = false;
@@ -126,6 +136,7 @@ static struct err take_digests(const struct dp_part *part, struct dp_issuer *out
     TRY(add_piece(&bytes, out->issuer));
     TRY(add_piece(&bytes, out->jwks_uri));
     TRY(add_piece(&bytes, out->ca));
+    TRY(out->discovery ? add_piece(&bytes, SLICE_LIT("discovery")) : OK);
     ids_digest(buf_slice(&bytes), out->source);
     buf_clear(&bytes);
     TRY(add_piece(&bytes, part->key));
@@ -164,6 +175,6 @@ struct err dp_issuer_decode(struct dp_part *part, const struct dp_environment *e
     issuer->audience_count = m->n_audiences;
     TRY(decode_tenants(m, &part->arena, issuer));
     TRY(decode_traits(m, &part->arena, issuer));
-    TRY(decode_keys(m, issuer));
+    TRY(decode_keys(m, &part->arena, issuer));
     return take_digests(part, issuer);
 }

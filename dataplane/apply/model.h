@@ -82,6 +82,7 @@ struct dp_issuer {
     uint32_t algorithms; /* bits 1 << jose_alg. */
     uint64_t leeway_ms;
     struct slice jwks_uri;  /* a NUL is behind it; empty: 'keys' are all there are. */
+    bool discovery;         /* there is no key set, but the document that says where it is. */
     struct jose_keys *keys; /* owned; NULL: they are read from jwks_uri. */
     struct slice ca;        /* PEM; empty: the system's. */
     uint64_t refresh_ms;

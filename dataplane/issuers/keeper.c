@@ -14,6 +14,7 @@
 #include "common/base/lock.h"
 #include "common/base/log.h"
 #include "common/base/scope.h"
+#include "common/jose/discovery.h"
 #include "common/jose/jwk.h"
 #include "common/net/ask.h"
 #include "dataplane/issuers/cache.h"
@@ -29,9 +30,12 @@ enum {
     HTTP_OK = 200,
 };
 
-/* A reading that is under way. */
+/* A reading that is under way: of the key set, or before that of the document that says where it
+ * is.
+ */
 struct dp_reading {
     struct dp_place *place;
+    char *keys_uri; /* that the document said, owned; NULL: it was not read, or there is none. */
     struct net_asking *asking;
     struct buf answer;
     int64_t began_ms;
@@ -106,6 +110,13 @@ static struct err take_set(struct dp_place *place, struct slice set, int64_t rea
 
 /* ---- reading ---- */
 
+/* Which URL is asked for a place now. */
+static const char *uri_of(const struct dp_place *place)
+{
+    bool found = place->reading != NULL && place->reading->keys_uri != NULL;
+    return found ? place->reading->keys_uri : (const char *)place->uri.ptr;
+}
+
 /* One line for each change: what goes on failing was said. */
 static void note(struct dp_issuers *k, struct dp_place *place, struct err e, const char *why)
 {
@@ -116,7 +127,7 @@ static void note(struct dp_issuers *k, struct dp_place *place, struct err e, con
     dp_place_rest(place, err_ok(e), clock_mono_ns());
     if (!err_ok(e) && e.code != place->logged) {
         LOG(LOG_WARN, "issuers", "keys-not-read", LOG_SLICE("issuer", place->issuer),
-            LOG_SLICE("uri", place->uri), LOG_ERR(e), LOG_STR("text", why),
+            LOG_STR("uri", uri_of(place)), LOG_ERR(e), LOG_STR("text", why),
             LOG_STR("keys", place->keys == NULL ? "none: tokens are refused" : "those before"));
     }
     place->logged = e.code;
@@ -157,18 +168,28 @@ static void reading_free(struct dp_issuers *k, struct dp_place *place)
     if (reading != NULL) {
         net_asks_cancel(k->asks, reading->asking);
         buf_free(&reading->answer);
+        free(reading->keys_uri);
         free(reading);
     }
 }
 
+static bool is_discovering(const struct dp_reading *reading)
+{
+    return reading->place->discovery && reading->keys_uri == NULL;
+}
+
 static struct err begin_ask(struct dp_issuers *k, struct dp_reading *reading)
 {
-    const struct dp_place *place = reading->place;
-    const struct net_ask ask = {.url = (const char *)place->uri.ptr,
-                                .headers = {"Accept: application/jwk-set+json, application/json"},
-                                .connect_ms = CONNECT_MS,
-                                .whole_ms = limits.issuer_timeout_ms,
-                                .ca = place->ca};
+    bool discovers = is_discovering(reading);
+    const struct net_ask ask = {
+        .url = uri_of(reading->place),
+        .headers = {discovers ? "Accept: application/json"
+                              : "Accept: application/jwk-set+json, application/json"},
+        .connect_ms = CONNECT_MS,
+        .whole_ms = limits.issuer_timeout_ms,
+        .ca = reading->place->ca};
+    buf_free(&reading->answer);
+    reading->answer = BUF_MAX(discovers ? JOSE_DISCOVERY_BYTES_MAX : JOSE_KEYS_BYTES_MAX);
     return net_asks_begin(k->asks, &ask, &reading->answer, reading, &reading->asking);
 }
 
@@ -178,8 +199,7 @@ static void begin_reading(struct dp_issuers *k, struct dp_place *place)
     place->asked_ns = clock_mono_ns();
     struct err e = reading == NULL ? FAIL(E_NO_MEMORY) : OK;
     if (err_ok(e)) {
-        *reading = (struct dp_reading){
-            .place = place, .answer = BUF_MAX(JOSE_KEYS_BYTES_MAX), .began_ms = clock_wall_ms()};
+        *reading = (struct dp_reading){.place = place, .began_ms = clock_wall_ms()};
         place->reading = reading;
         e = begin_ask(k, reading);
     }
@@ -187,6 +207,17 @@ static void begin_reading(struct dp_issuers *k, struct dp_place *place)
         reading_free(k, place);
         note(k, place, e, "it could not be asked");
     }
+}
+
+/* Asks for the key set where the document says that it is. */
+static struct err go_on(struct dp_issuers *k, struct dp_reading *reading, const char **out_why)
+{
+    struct slice uri = {0};
+    TRY(jose_discovery_read(reading->answer.ptr, reading->answer.size, reading->place->iss, &uri,
+                            out_why));
+    reading->keys_uri = slice_dup(uri);
+    *out_why = "it could not be asked";
+    return begin_ask(k, reading);
 }
 
 /* What came is in force, or what was before stays so; true: there is something new to look at. */
@@ -201,7 +232,12 @@ static bool finish(struct dp_issuers *k, const struct net_asked *asked)
         why = "it answered with another status than 200";
         e = FAIL(E_UNAVAILABLE);
     }
-    if (err_ok(e)) {
+    if (err_ok(e) && is_discovering(reading)) {
+        e = go_on(k, reading, &why);
+        if (err_ok(e)) {
+            return false;
+        }
+    } else if (err_ok(e)) {
         e = take_set(place, buf_slice(&reading->answer), reading->began_ms, &why);
     }
     note(k, place, e, why);

@@ -31,7 +31,9 @@ static void add(void *ctx, const struct dp_issuer *issuer)
     }
     struct dp_place *place = &places->at[places->count++];
     *place = (struct dp_place){.issuer = copy(issuer->id),
+                               .iss = copy(issuer->issuer),
                                .uri = copy(issuer->jwks_uri),
+                               .discovery = issuer->discovery,
                                .ca = copy(issuer->ca),
                                .refresh_ms = issuer->refresh_ms,
                                .logged = E_OK};
@@ -52,6 +54,7 @@ static void place_free(struct dp_place *place)
 {
     CHECK(place->reading == NULL);
     slice_free(place->issuer);
+    slice_free(place->iss);
     slice_free(place->uri);
     slice_free(place->ca);
     jose_keys_unref(place->keys);

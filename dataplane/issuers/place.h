@@ -25,8 +25,10 @@ struct jose_keys;
 struct dp_place {
     uint8_t source[DIGEST_SIZE];
     struct slice issuer; /* id; owned, as are these. */
+    struct slice iss;    /* claim iss. */
     struct slice uri;    /* a NUL is behind it. */
     struct slice ca;
+    bool discovery; /* of 'uri': as of struct dp_issuer. */
     uint64_t refresh_ms;
     struct jose_keys *keys;      /* a reference; NULL: none yet. */
     uint8_t digest[DIGEST_SIZE]; /* of the set that they were read from. */

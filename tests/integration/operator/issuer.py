@@ -75,6 +75,7 @@ class Issuer:
         self.name = name
         self.keys = list(keys)
         self.reads = 0
+        self.document = None  # of OpenID Connect Discovery; None: there is none.
         self.server = None
         self.port = 0
         self.chain = None
@@ -85,8 +86,11 @@ class Issuer:
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self):
                 issuer.reads += 1
-                body = json.dumps({"keys": [k.jwk() for k in issuer.keys]}).encode()
-                self.send_response(200 if self.path == "/keys" else 404)
+                discovers = self.path.endswith("/.well-known/openid-configuration")
+                body = json.dumps(issuer.document if discovers else
+                                  {"keys": [k.jwk() for k in issuer.keys]}).encode()
+                found = issuer.document is not None if discovers else self.path == "/keys"
+                self.send_response(200 if found else 404)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)

@@ -48,6 +48,20 @@ spec:
   jwks: {file: globex.jwks}
 ---
 apiVersion: trilane.dev/v1
+kind: Issuer
+metadata: {name: found}
+spec:
+  issuer: %s
+  audiences: [trilane]
+  algorithms: [ES256]
+  jwks:
+    discovery: true
+    ca: |
+%s
+  tenants: [{claim: org}]
+  traits: {role: realm_access.roles}
+---
+apiVersion: trilane.dev/v1
 kind: Policy
 metadata: {name: echo-more, tenant: acme}
 spec:
@@ -75,6 +89,10 @@ class Tokens(unittest.TestCase):
         identity = cls.p.issue_node("idp")
         cls.idp.serve(identity["cert"], identity["key"])
         cls.addClassCleanup(cls.idp.away)
+        cls.found = Issuer("", [Key("found", "ES256")])
+        cls.found.serve(identity["cert"], identity["key"])
+        cls.addClassCleanup(cls.found.away)
+        cls.found.name = "https://localhost:%d/realms/found" % cls.found.port
         cls.cp = cls.p.control_plane().start()
         cls.node = cls.p.node("node-1", issuer_rest_ms=300, token_address_failures_per_second=25,
                               access_log=cls.p.directory / "access.log")
@@ -84,7 +102,8 @@ class Tokens(unittest.TestCase):
     @classmethod
     def publish(cls, extra=""):
         ca = "".join("      %s\n" % line for line in cls.p.ca.read_text().strip().splitlines())
-        more = RESOURCES % (", ".join(ALGORITHMS), cls.idp.uri, ca.rstrip("\n"), extra)
+        more = RESOURCES % (", ".join(ALGORITHMS), cls.idp.uri, ca.rstrip("\n"), cls.found.name,
+                            ca.rstrip("\n"), extra)
         before = cls.node.version()
         cls.cp("publish", "-m", "test", cls.p.write_policies({
             "platform.yaml": echo.platform_yaml([cls.server.port], extra=more),
@@ -119,6 +138,21 @@ class Tokens(unittest.TestCase):
         for alg in ALGORITHMS:
             with self.subTest(alg):
                 self.soon(self.token(key=self.keys[alg], alg=alg, sub=alg), "OK")
+
+    def test_1_keys_that_are_discovered(self):
+        """By the issuer's own document alone; keys that it points to are read anew each time."""
+        token = self.found.token(org="acme", realm_access={"roles": ["admin"]})
+        self.soon(token, "ISSUER_KEYS")
+        self.found.document = {"issuer": self.found.name + "/", "jwks_uri": self.idp.uri}
+        wait_until(lambda: "the discovery document is of another issuer" in self.node.log(),
+                   what="the line of its log")
+        self.assertEqual(self.call(token), "ISSUER_KEYS")
+        self.found.document = {"issuer": self.found.name, "jwks_uri": self.found.uri,
+                               "response_types_supported": ["code"]}
+        self.soon(token, "OK")
+        self.found.keys.append(Key("later", "ES256"))
+        self.soon(self.found.token(key=self.found.keys[1], org="acme",
+                                   realm_access={"roles": ["admin"]}), "OK")
 
     def test_2_what_the_upstream_is_told(self):
         """Nothing of who the caller says that it is; all of who it proved to be."""

@@ -87,6 +87,24 @@ static void a_tenants_own(void **state)
     fixture_free(&f);
 }
 
+static void keys_by_discovery(void **state)
+{
+    (void)state;
+    struct fixture f;
+    compile(&f, HEAD "metadata: {name: idp}\nspec:\n  issuer: https://id.example.com/a\n"
+                     "  audiences: [a]\n  algorithms: [EdDSA]\n  jwks: {discovery: true}\n"
+                     "  tenants: [{claim: org}]\n");
+    assert_true((cp_compiled_capabilities(f.compiled) & CAPABILITY_ISSUER_DISCOVERY) != 0);
+    Trilane__Parts__V1__Issuer *m = part_of(&f, "issuer/-/idp");
+    assert_true(m->discovery);
+    assert_string_equal(m->jwks_uri, "");
+    assert_int_equal(m->jwks.len, 0);
+    assert_int_equal(m->refresh_ms, 300000);
+    assert_int_equal(m->max_stale_ms, 86400000);
+    trilane__parts__v1__issuer__free_unpacked(m, NULL);
+    fixture_free(&f);
+}
+
 static void order_means_nothing(void **state)
 {
     (void)state;
@@ -141,6 +159,9 @@ static void what_is_refused(void **state)
         {GOOD WAYS, CP_DIAG_KEY_MISSING, 0},
         {GOOD WAYS "  jwks: {}\n", CP_DIAG_CHOICE, 0},
         {GOOD WAYS "  jwks: {file: id.jwks, uri: \"https://a/b\"}\n", CP_DIAG_CHOICE, 0},
+        {GOOD WAYS "  jwks: {discovery: true}\n", CP_DIAG_FORMAT_INVALID, 5}, /* of "me". */
+        {GOOD WAYS "  jwks: {discovery: false}\n", CP_DIAG_OUT_OF_BOUND, 9},
+        {GOOD WAYS "  jwks: {discovery: true, uri: \"https://a/b\"}\n", CP_DIAG_CHOICE, 0},
         {GOOD WAYS "  jwks: {file: no.jwks}\n", CP_DIAG_KEY_SET_MISSING, 9},
         {GOOD WAYS "  jwks: {file: web.yaml}\n", CP_DIAG_KEY_SET_MALFORMED, 9},
         {GOOD WAYS "  jwks: {inline: '{\"keys\":[]}'}\n", CP_DIAG_KEY_SET_MALFORMED, 9},
@@ -217,19 +238,23 @@ static void clear_text(void **state)
 {
     (void)state;
     static const char *const security[] = {"dev", "strict"};
-    for (size_t i = 0; i < 2; i++) {
+    static const char *const keys[] = {
+        "issuer: me\n  jwks: {uri: \"http://127.0.0.1:8080/keys\"}\n",
+        "issuer: http://127.0.0.1:8080/a\n  jwks: {discovery: true}\n"};
+    for (size_t i = 0; i < 4; i++) {
         struct fixture f;
         char environment[256];
         (void)snprintf(environment, sizeof(environment),
                        "apiVersion: trilane.dev/v1\nkind: Environment\nmetadata: {name: test}\n"
                        "spec: {security: %s, trustDomain: test.example}\n",
-                       security[i]);
+                       security[i % 2]);
+        char text[512];
+        (void)snprintf(text, sizeof(text), HEAD "metadata: {name: a}\nspec:\n" GOOD WAYS "  %s",
+                       keys[i / 2]);
         fixture_init(&f);
         fixture_add(&f, "environment.yaml", environment);
-        fixture_add(&f, "a.yaml",
-                    HEAD "metadata: {name: a}\nspec:\n  issuer: me\n" GOOD WAYS
-                         "  jwks: {uri: \"http://127.0.0.1:8080/keys\"}\n");
-        if (i == 0) {
+        fixture_add(&f, "a.yaml", text);
+        if (i % 2 == 0) {
             fixture_compile(&f);
         } else {
             fixture_refuse(&f, CP_DIAG_FORMAT_INVALID);
@@ -246,6 +271,7 @@ int main(void)
         cmocka_unit_test(order_means_nothing), cmocka_unit_test(a_revoked_subject),
         cmocka_unit_test(what_is_refused),     cmocka_unit_test(a_foreign_tenant),
         cmocka_unit_test(one_issuer_twice),    cmocka_unit_test(clear_text),
+        cmocka_unit_test(keys_by_discovery),
     };
     return cmocka_run_group_tests_name("issuers", tests, NULL, NULL);
 }

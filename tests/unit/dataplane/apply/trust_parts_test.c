@@ -170,13 +170,26 @@ static void spoil(part_issuer *m, int how)
     case 18:
         m->n_traits = 2; /* one twice. */
         break;
+    case 19:
+        m->discovery = true; /* beside the URL. */
+        break;
+    case 20:
+        m->discovery = true;
+        m->jwks_uri = publisher_text("");
+        m->issuer = publisher_text("http://id.test/realms/a");
+        break;
+    case 21:
+        m->discovery = true;
+        m->jwks_uri = publisher_text("");
+        m->issuer = publisher_text("https://id.test/realms/a?b");
+        break;
     default:
         trait.claim = publisher_text("");
         break;
     }
 }
 
-enum { SPOILED = 20 };
+enum { SPOILED = 23 };
 
 static void issuers_that_are_refused(void **state)
 {
@@ -222,7 +235,7 @@ static void where_keys_come_from(void **state)
     (void)state;
     static uint8_t ca[] = "-----BEGIN CERTIFICATE-----";
     uint8_t first[DIGEST_SIZE];
-    for (int what = 0; what < 5; what++) {
+    for (int what = 0; what < 6; what++) {
         bool found = false;
         part_issuer m;
         fill(&m);
@@ -234,6 +247,9 @@ static void where_keys_come_from(void **state)
             m.jwks_uri = publisher_text("https://id.test/other-keys");
         } else if (what == 4) {
             m.ca = (ProtobufCBinaryData){.len = sizeof(ca) - 1, .data = ca};
+        } else if (what == 5) {
+            m.jwks_uri = publisher_text("");
+            m.discovery = true;
         }
         assert_int_equal(build("issuer/-/idp", &m.base, &found), E_OK);
         assert_true(found);

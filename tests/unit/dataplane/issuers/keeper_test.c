@@ -36,7 +36,9 @@ struct site {
     int fd;
     uint16_t port;
     pthread_t thread;
-    const char *answer; /* NULL: nothing, until the other side has gone. */
+    const char *answer;   /* NULL: nothing, until the other side has gone. */
+    const char *document; /* to who asks for the well-known one; NULL: 'answer'. */
+    bool discovery;       /* its Issuer has no URL of keys. */
     _Atomic unsigned asked;
     _Atomic unsigned left; /* connections that are over. */
 };
@@ -68,7 +70,10 @@ static void serve(struct site *site, int fd)
         size += got > 0 ? (size_t)got : 0;
         request[size] = '\0';
         if (site->answer != NULL && strstr(request, "\r\n\r\n") != NULL) {
-            (void)send(fd, site->answer, strlen(site->answer), MSG_NOSIGNAL);
+            const char *known = "GET /.well-known/openid-configuration HTTP/1.1\r\n";
+            bool document = site->document != NULL && strncmp(request, known, strlen(known)) == 0;
+            const char *answer = document ? site->document : site->answer;
+            (void)send(fd, answer, strlen(answer), MSG_NOSIGNAL);
             break;
         }
     }
@@ -93,7 +98,7 @@ static void site_begin(struct site *site, const char *answer)
 {
     struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t size = sizeof(a);
-    *site = (struct site){.answer = answer};
+    site->answer = answer;
     site->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     CHECK(bind(site->fd, (struct sockaddr *)&a, sizeof(a)) == 0 && listen(site->fd, 16) == 0);
     CHECK(getsockname(site->fd, (struct sockaddr *)&a, &size) == 0);
@@ -187,7 +192,8 @@ static void put_issuer(struct content *c, size_t i)
     part.n_tenants = 1;
     part.tenants = ways;
     part.subject_claim = publisher_text("sub");
-    part.jwks_uri = publisher_text(uri);
+    part.jwks_uri = publisher_text(w.sites[i].discovery ? "" : uri);
+    part.discovery = w.sites[i].discovery;
     part.refresh_ms = 3600000;
     part.max_stale_ms = 3600000;
     content_put(c, STREAM_TRUST, id, &part.base);
@@ -370,15 +376,65 @@ static void the_disk_is_left(void **state)
     wait_until(is_kept, 1);
 }
 
+/* "HTTP/1.1 200" and a document of 'issuer' that points to site 1. */
+static void put_document(char out[ANSWER_MAX], const char *issuer)
+{
+    char json[ANSWER_MAX / 2];
+    (void)snprintf(json, sizeof(json),
+                   "{\"issuer\":\"%s\",\"jwks_uri\":\"http://127.0.0.1:%u/there\"}", issuer,
+                   w.sites[1].port);
+    (void)snprintf(out, ANSWER_MAX, "HTTP/1.1 200 OK\r\nContent-Length: %zu\r\n\r\n%s",
+                   strlen(json), json);
+}
+
+/* The document is read each time before the keys, and both are asked side by side with others. */
+static void keys_are_discovered(void **state)
+{
+    (void)state;
+    char document[ANSWER_MAX];
+    char issuer[URI_MAX];
+    w.sites[0].discovery = true;
+    site_begin(&w.sites[1], w.good);
+    site_begin(&w.sites[0], "HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n");
+    (void)snprintf(issuer, sizeof(issuer), "http://127.0.0.1:%u", w.sites[0].port);
+    put_document(document, issuer);
+    w.sites[0].document = document;
+    swap(0, 1);
+    wait_until(has_keys, 0);
+    assert_int_equal(w.sites[0].asked, 1);
+    assert_int_equal(w.sites[1].asked, 1);
+    assert_int_equal(kept(0), E_OK);
+    struct dp_issuer_keys *keys = newest();
+    (void)miss(keys, 0);
+    dp_issuer_keys_unref(keys);
+    wait_until(was_asked_twice, 1);
+    assert_int_equal(w.sites[0].asked, 2);
+}
+
+/* A document of another issuer points nowhere. */
+static void another_ones_document(void **state)
+{
+    (void)state;
+    char document[ANSWER_MAX];
+    w.sites[0].discovery = true;
+    site_begin(&w.sites[1], w.good);
+    site_begin(&w.sites[0], w.good);
+    put_document(document, "http://127.0.0.1:1");
+    w.sites[0].document = document;
+    swap(0, 1);
+    wait_until(was_asked_twice, 0); /* the first time was in vain, and so it was tried again. */
+    assert_int_equal(w.sites[1].asked, 0);
+    assert_false(has_keys(0));
+}
+
 int main(void)
 {
     ids_init();
     assert_true(err_ok(net_ask_init()));
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        TEST(one_that_is_silent),
-        TEST(one_that_fails),
-        TEST(the_disk_is_left),
+        TEST(one_that_is_silent),  TEST(one_that_fails),        TEST(the_disk_is_left),
+        TEST(keys_are_discovered), TEST(another_ones_document),
     };
     return cmocka_run_group_tests_name("keeper", tests, NULL, NULL);
 }
