@@ -2,10 +2,12 @@
  * discovery: where an issuer says that its keys are.
  *
  * Shape      OpenID Connect Discovery: a document at a well-known place of the issuer's URL, that
- * names the issuer and the URL of its key set. All else in it is passed over. Ownership  answers
- * borrow from what they are read from. Threads    pure functions; any thread. Errors E_MALFORMED:
- * no such document, of another issuer, or with a URL that keys are not read from. E_TOO_LARGE: past
- * its bounds. Source     OpenID Connect Discovery 1.0, 3, 4 and 4.3.
+ *            names the issuer and the URL of its key set. All else in it is passed over.
+ * Ownership  answers borrow from what they are read from.
+ * Threads    pure functions; any thread.
+ * Errors     E_MALFORMED: no such document, of another issuer, or with a URL that keys are not
+ *            read from. E_TOO_LARGE: past its bounds. E_NO_MEMORY.
+ * Source     OpenID Connect Discovery 1.0, 3, 4 and 4.3.
  */
 #pragma once
 

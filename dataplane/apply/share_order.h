@@ -2,11 +2,13 @@
  * share_order: which shares of the fleet's budgets a node takes, by their order and their moment.
  *
  * Shape      pure judgement over what was taken and said before. Shares answer a demand of this
- * very process: a moment at which it had not spoken yet is of none. An order below the last one is
- * of who leads no more; one that no head has come up to yet fences only as long as its shares hold,
- * so that whoever signs an order that is too high shuts nobody out behind that. Units milliseconds
- * of the monotonic clock. Threads    the apply thread's. Source     docs/formats.md, "Shares of
- * budgets"; docs/decisions/0117-shares-by-the-nodes-clock.md.
+ *            very process: a moment at which it had not spoken yet is of none. An order below the
+ *            last one is of who leads no more; one that no head has come up to yet fences only as
+ *            long as its shares hold, so that whoever signs an order that is too high shuts nobody
+ *            out behind that.
+ * Units      milliseconds of the monotonic clock.
+ * Threads    the apply thread's.
+ * Source     docs/formats.md; docs/decisions/0117-shares-by-the-nodes-clock.md.
  */
 #pragma once
 

@@ -2,10 +2,12 @@
  * place: where an Issuer's keys are read from, what was read, and when it is read next.
  *
  * Shape      a bounded list of places, one for each source of keys that a model names. A reading
- * that fails is tried again, each time after twice as long, so that a server that is slow or away
- * is asked less and less often, until it is asked once a minute. Units      *_ms milliseconds, of
- * the wall clock in read_ms; *_ns nanoseconds of the monotonic clock. Ownership  a list owns its
- * places, and these all that they have but for the reading. Threads    one at a time.
+ *            that fails is tried again, each time after twice as long, so that a server that is
+ *            slow or away is asked less and less often, until it is asked once a minute.
+ * Units      *_ms milliseconds, of the wall clock in read_ms; *_ns nanoseconds of the monotonic
+ *            clock.
+ * Ownership  a list owns its places, and these all that they have but for the reading.
+ * Threads    one at a time.
  */
 #pragma once
 
