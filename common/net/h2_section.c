@@ -317,14 +317,17 @@ static void on_section(struct h2_conn *c, const struct sink *sink, size_t size)
 }
 
 /* A new stream for the request; NULL: it is refused, or comes behind our last word. */
-static struct h2_stream *open_stream(struct h2_conn *c, bool *out_refused)
+static struct h2_stream *open_stream(struct h2_conn *c, struct err *out_refused)
 {
     if (c->goaway_sent) {
         return NULL;
     }
-    struct h2_stream *s =
-        c->stream_count >= limits.streams_per_connection ? NULL : h2_stream_new(c, c->section_id);
-    *out_refused = s == NULL;
+    if (c->stream_count >= limits.streams_per_connection) {
+        *out_refused = FAIL(E_OVERLOADED);
+        return NULL;
+    }
+    struct h2_stream *s = h2_stream_new(c, c->section_id);
+    *out_refused = s == NULL ? FAIL(E_NO_MEMORY) : OK;
     return s;
 }
 

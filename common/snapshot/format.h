@@ -107,6 +107,8 @@ enum {
     CHUNKS_MAX = 16384, /* chunks of one manifest; its body's bound is near it. */
 };
 
+enum { SCHEDULE_SPANS_MAX = 128 }; /* of one schedule of a policy. */
+
 /*
  * What a node must be able to do to apply a snapshot: bit, name, meaning. A bit is set by the
  * compiler only where the content uses it.

@@ -254,6 +254,17 @@ static MUST_CHECK struct err add_texts(struct building *b, uint32_t slot,
     return OK;
 }
 
+/* Whether the header stands before 'index', too: that was refused, and adds no term. */
+static bool is_double(const struct cp_header_matches *headers, size_t index)
+{
+    for (size_t i = 0; i < index; i++) { /* at most 16 */
+        if (slice_eq(headers->items[i].name.text, headers->items[index].name.text)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static MUST_CHECK struct err add_headers(struct building *b,
                                          const struct cp_header_matches *headers)
 {
@@ -261,6 +272,9 @@ static MUST_CHECK struct err add_headers(struct building *b,
     for (size_t i = 0; i < headers->count; i++) {
         const struct cp_header_match *header = &headers->items[i];
         struct dag_term *term = NULL;
+        if (is_double(headers, i)) {
+            continue;
+        }
         uint32_t slot =
             (uint32_t)(SLOT_FIXED + t->traits.count) + name_index(&t->headers, header->name.text);
         TRY(add_term(b, slot, 1, 1, &term));

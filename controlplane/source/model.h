@@ -410,6 +410,8 @@ struct cp_window {
     struct cp_text offset; /* from UTC; empty: none. */
 };
 
+enum { CP_WINDOWS_MAX = 16 }; /* of a rule. */
+
 struct cp_windows {
     struct cp_window *items;
     size_t count;

@@ -71,15 +71,16 @@ static void add_span(struct cp_schedule *s, uint32_t from, uint32_t to)
 static void add_window(struct cp_schedule *s, const struct cp_window *window, uint32_t day)
 {
     uint32_t from = clock_minutes(window->from.text);
-    uint32_t to = clock_minutes(window->to.text);
-    uint32_t length = to > from ? to - from : to + DAY_MINUTES - from;
+    uint32_t length = cp_window_minutes(window);
     int32_t start = (int32_t)(day * DAY_MINUTES + from) - offset_minutes(window->offset.text);
     uint32_t at = (uint32_t)(start + CP_WEEK_MINUTES) % CP_WEEK_MINUTES;
     if (at + length > CP_WEEK_MINUTES) {
         add_span(s, 0, at + length - CP_WEEK_MINUTES);
         length = CP_WEEK_MINUTES - at;
     }
-    add_span(s, at, at + length);
+    if (length > 0) { /* else it was refused. */
+        add_span(s, at, at + length);
+    }
 }
 
 static int span_order(const void *x, const void *y)
@@ -108,6 +109,13 @@ static void join_spans(struct cp_schedule *s)
     if (count == 1 && s->spans[0].from == 0 && s->spans[0].to == CP_WEEK_MINUTES) {
         s->count = 0;
     }
+}
+
+uint32_t cp_window_minutes(const struct cp_window *window)
+{
+    uint32_t from = clock_minutes(window->from.text);
+    uint32_t to = clock_minutes(window->to.text);
+    return to == from ? 0 : to > from ? to - from : to + DAY_MINUTES - from;
 }
 
 bool cp_rule_has_schedule(const struct cp_rule *rule)

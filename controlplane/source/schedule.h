@@ -14,12 +14,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "common/snapshot/format.h"
 #include "controlplane/source/model.h"
 
 enum {
     CP_WEEK_MINUTES = 7 * 24 * 60,
-    CP_SPANS_MAX = 16 * 7 + 1, /* of 16 windows on 7 days; one may pass the end of the week. */
+    CP_SPANS_MAX = CP_WINDOWS_MAX * 8, /* a window on 7 days, of which one passes the week's end. */
 };
+_Static_assert((int)CP_SPANS_MAX <= (int)SCHEDULE_SPANS_MAX,
+               "a node takes the spans of every rule");
 
 struct cp_span {
     uint32_t from;
@@ -32,6 +35,10 @@ struct cp_schedule {
     uint64_t not_before_ms; /* 0: none. */
     uint64_t not_after_ms;  /* 0: none. */
 };
+
+/* How long a window is, less than a day or a whole one; 0: it ends when it begins. Its texts have
+ * their forms. */
+uint32_t cp_window_minutes(const struct cp_window *window);
 
 /* Whether the rule holds at some times only. Its texts have their forms. */
 bool cp_rule_has_schedule(const struct cp_rule *rule);

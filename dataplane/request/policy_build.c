@@ -144,7 +144,7 @@ static MUST_CHECK struct err check_roots(const part_target *part, const uint32_t
 
 static MUST_CHECK struct err check_schedule(const Trilane__Parts__V1__Schedule *schedule)
 {
-    if (schedule->n_from != schedule->n_to || schedule->n_from > DP_POLICY_SPANS_MAX) {
+    if (schedule->n_from != schedule->n_to || schedule->n_from > SCHEDULE_SPANS_MAX) {
         return FAIL(E_PART_MALFORMED);
     }
     for (size_t i = 0; i < schedule->n_from; i++) {

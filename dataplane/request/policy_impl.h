@@ -11,7 +11,6 @@
 enum {
     DP_POLICY_NAMES_MAX = 256, /* of traits, headers and schedules, each. */
     DP_POLICY_ROOTS_MAX = 1024,
-    DP_POLICY_SPANS_MAX = 128, /* of a schedule. */
     /* From this many edges on a node is looked up by hash. */
     DP_POLICY_PLACES_LEAST = 9,
 };
