@@ -45,6 +45,7 @@ void arena_free(struct arena *a)
 
 void arena_reset(struct arena *a)
 {
+    a->full = false;
     if (a->first == NULL) {
         return;
     }
@@ -54,12 +55,19 @@ void arena_reset(struct arena *a)
     a->last = a->first;
 }
 
+/* A loan that would pass the bound. */
+static struct err refuse(struct arena *a)
+{
+    a->full = true;
+    return FAIL(E_NO_MEMORY);
+}
+
 static MUST_CHECK struct err add_block(struct arena *a, size_t size)
 {
     size_t want = size < a->block_size ? a->block_size : size;
     size_t bytes = sizeof(struct arena_block) + want;
     if (bytes > a->max || a->total > a->max - bytes) {
-        return FAIL(E_NO_MEMORY);
+        return refuse(a);
     }
     struct arena_block *block = malloc(bytes);
     if (block == NULL) {
@@ -82,7 +90,7 @@ struct err arena_alloc(struct arena *a, size_t size, void **out)
 {
     CHECK(a->block_size > 0);
     if (size > a->max) {
-        return FAIL(E_NO_MEMORY);
+        return refuse(a);
     }
     size_t need = (size + ARENA_ALIGN - 1) & ~(size_t)(ARENA_ALIGN - 1);
     if (a->last == NULL || a->last->size - a->last->used < need) {
@@ -97,7 +105,7 @@ struct err arena_calloc(struct arena *a, size_t count, size_t size, void **out)
 {
     size_t bytes = 0;
     if (__builtin_mul_overflow(count, size, &bytes)) {
-        return FAIL(E_NO_MEMORY);
+        return refuse(a);
     }
     void *ptr = NULL;
     TRY(arena_alloc(a, bytes, &ptr));
@@ -108,7 +116,7 @@ struct err arena_calloc(struct arena *a, size_t count, size_t size, void **out)
 struct err arena_dup(struct arena *a, struct slice bytes, struct slice *out)
 {
     if (bytes.size >= a->max) {
-        return FAIL(E_NO_MEMORY);
+        return refuse(a);
     }
     void *ptr = NULL;
     TRY(arena_alloc(a, bytes.size + 1, &ptr));
@@ -125,7 +133,7 @@ struct err arena_join(struct arena *a, const struct slice *pieces, size_t count,
     size_t size = 0;
     for (size_t i = 0; i < count; i++) {
         if (pieces[i].size >= a->max - size) {
-            return FAIL(E_NO_MEMORY);
+            return refuse(a);
         }
         size += pieces[i].size;
     }

@@ -6,11 +6,13 @@
  * Units      bytes.
  * Ownership  the arena owns all that it lends; a loan dies at arena_reset() or arena_free().
  * Threads    one owner at a time.
- * Errors     E_NO_MEMORY past the bound or when the heap is full; *out untouched.
+ * Errors     E_NO_MEMORY past the bound or when the heap is full, which 'full' tells apart; *out
+ *            untouched.
  * Source     Varnish workspaces and H2O pools: one reset instead of many frees.
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -25,6 +27,7 @@ struct arena {
     size_t block_size;         /* of a block; a larger loan gets a block of its own. */
     size_t total;              /* bytes taken from the heap. */
     size_t max;                /* bound of total. */
+    bool full;                 /* since the start or the last reset a loan would have passed it. */
 };
 
 /* An empty arena; takes memory with the first loan. 'block_size' is at least 256. */

@@ -60,7 +60,7 @@ static MUST_CHECK struct err make_target(struct targeting *t, const struct cp_me
     struct dag dag = {0};
     TRY(cp_target_id(t->c->arena, target, &id));
     struct err e = make_any_graphs(t, &dag);
-    if (e.code == E_TOO_LARGE || e.code == E_NO_MEMORY) {
+    if (e.code == E_TOO_LARGE || (e.code == E_NO_MEMORY && t->work->full)) {
         refuse_size(t, id, t->count > 0 ? t->rulings[0].policy->meta.at : target->at);
         return OK;
     }

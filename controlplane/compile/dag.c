@@ -333,6 +333,9 @@ static MUST_CHECK struct err attempt(struct dag_making *m, const uint32_t *claus
     if (err_ok(e)) {
         e = keep_edges(m, before);
     }
+    if (e.code == E_NO_MEMORY && m->scratch.full) {
+        e = FAIL(E_TOO_LARGE); /* more than an attempt may take, of a heap that has it. */
+    }
     if (!err_ok(e)) {
         m->dag.count = before;
         for (size_t i = 0; i < m->glob_count; i++) {
@@ -421,8 +424,8 @@ static struct err make_roots(struct dag_making *m, enum dag_use use, const struc
     if (err_ok(e)) {
         return add_root(m, use, root);
     }
-    if (m->whole || count < 2 || (e.code != E_TOO_LARGE && e.code != E_NO_MEMORY)) {
-        return e;
+    if (m->whole || count < 2 || e.code != E_TOO_LARGE) {
+        return e; /* without memory: other graphs than a replica has that did have it. */
     }
     size_t at = parting(clauses, count);
     TRY(make_roots(m, use, clauses, at));

@@ -59,10 +59,13 @@ static void the_bound_holds(void **state)
         assert_true(a.total <= 1000);
     }
     assert_in_range(count, 4, 9);
+    assert_true(a.full);
     arena_reset(&a);
+    assert_false(a.full);
     assert_int_equal(arena_alloc(&a, 1001, &loan).code, E_NO_MEMORY);
     assert_int_equal(arena_alloc(&a, SIZE_MAX, &loan).code, E_NO_MEMORY);
     assert_int_equal(arena_alloc(&a, SIZE_MAX - 15, &loan).code, E_NO_MEMORY);
+    assert_true(a.full);
     assert_true(err_ok(arena_alloc(&a, 100, &loan)));
 }
 
