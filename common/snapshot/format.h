@@ -137,7 +137,8 @@ enum { SCHEDULE_SPANS_MAX = 128 }; /* of one schedule of a policy. */
     X(20, POLICY_SHADOW, "a policy has shadow rules")                                              \
     X(21, POLICY_SCHEDULES, "a policy reads the clock")                                            \
     X(22, POLICY_GUARDRAILS, "the environment has guardrails of the policy")                       \
-    X(23, ISSUER_DISCOVERY, "an issuer says where its keys are")
+    X(23, ISSUER_DISCOVERY, "an issuer says where its keys are")                                   \
+    X(24, REVOKED_SUBJECTS, "subjects of issuers are revoked")
 
 #define CAPABILITY_ENUM_(bit, name, text) CAPABILITY_##name = 1 << (bit),
 enum snap_capability { CAPABILITY_NONE = 0, CAPABILITY_LIST(CAPABILITY_ENUM_) };
@@ -146,6 +147,9 @@ enum snap_capability { CAPABILITY_NONE = 0, CAPABILITY_LIST(CAPABILITY_ENUM_) };
 #define CAPABILITY_OR_(bit, name, text) | (1ULL << (bit))
 /* All that this build can do. */
 #define CAPABILITIES_HERE (0ULL CAPABILITY_LIST(CAPABILITY_OR_))
+
+/* What the stream of revocations asks for: these go where it goes. */
+#define CAPABILITIES_OF_REVOCATIONS ((uint64_t)CAPABILITY_REVOCATIONS | CAPABILITY_REVOKED_SUBJECTS)
 
 /* ---- heads ---- */
 

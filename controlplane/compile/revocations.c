@@ -122,6 +122,13 @@ static MUST_CHECK struct err collect(struct cp_compiler *c, struct entries *out)
     return OK;
 }
 
+/* What a node must be able to do for an entry. */
+static uint64_t needed_by(struct slice key)
+{
+    bool subject = slice_starts(key, SLICE_LIT("subject/"));
+    return CAPABILITY_REVOCATIONS | (subject ? (uint64_t)CAPABILITY_REVOKED_SUBJECTS : 0);
+}
+
 static MUST_CHECK struct err emit_all(struct cp_compiler *c, const struct entries *entries)
 {
     for (size_t i = 0; i < entries->count; i++) {
@@ -133,9 +140,9 @@ static MUST_CHECK struct err emit_all(struct cp_compiler *c, const struct entrie
         trilane__parts__v1__revocation__init(&part);
         part.removed_until_ms = (int64_t)entry->removed_until_ms;
         TRY(cp_emit(c, CP_PART_REVOCATIONS, entry->key, &part.base, entry->at));
+        c->out->capabilities |= needed_by(entry->key);
         TRY(c->inventory ? add_item(c->out->revocations, entry->key, entry->reason) : OK);
     }
-    cp_needs(c, CAPABILITY_REVOCATIONS, entries->count > 0);
     return OK;
 }
 
@@ -164,7 +171,7 @@ static void drop_present(struct cp_compiled *compiled)
     compiled->part_count = parts;
     cp_inventory_unref(compiled->revocations);
     compiled->revocations = NULL;
-    compiled->capabilities &= ~(uint64_t)CAPABILITY_REVOCATIONS;
+    compiled->capabilities &= ~CAPABILITIES_OF_REVOCATIONS;
 }
 
 static MUST_CHECK struct err add_part(struct cp_compiled *compiled, const struct cp_part *from)
@@ -173,6 +180,7 @@ static MUST_CHECK struct err add_part(struct cp_compiled *compiled, const struct
     TRY(arena_dup(&compiled->arena, from->bytes, &part.bytes));
     part.former = part.bytes;
     TRY(cp_compiled_add(compiled, part));
+    compiled->capabilities |= needed_by(part.key);
     return compiled->has_inventory ? add_item(compiled->revocations, part.key, (struct slice){0})
                                    : OK;
 }
@@ -186,7 +194,6 @@ struct err cp_compiled_revoke(struct cp_compiled *compiled, const struct cp_part
         CHECK(parts[i].kind == CP_PART_REVOCATIONS);
         TRY(add_part(compiled, &parts[i]));
     }
-    compiled->capabilities |= count > 0 ? (uint64_t)CAPABILITY_REVOCATIONS : 0;
     cp_compiled_sort(compiled);
     return OK;
 }

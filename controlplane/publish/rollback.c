@@ -157,10 +157,10 @@ static struct err keep_newest(const struct cp_sealed_place *place,
                               struct cp_rollback *out)
 {
     auto_manifest struct manifest newest = {0};
-    const uint64_t bit = (uint64_t)CAPABILITY_REVOCATIONS;
+    const uint64_t theirs = CAPABILITIES_OF_REVOCATIONS;
     out->at = wish->newest;
     TRY(load_manifest(place, wish->newest, &newest));
-    out->capabilities = (out->capabilities & ~bit) | (newest.capabilities & bit);
+    out->capabilities = (out->capabilities & ~theirs) | (newest.capabilities & theirs);
     return manifest_stream(&newest, STREAM_REVOCATIONS) == NULL
                ? OK
                : take_streams(place, &newest, TAKE_REVOCATIONS, arena, out);

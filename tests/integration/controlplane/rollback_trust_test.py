@@ -32,6 +32,8 @@ spec:
   reason: token on a public page
   identities: ["spiffe://trilane.test/tenant/acme/service/web"]
 """
+SUBJECTS = """  subjects: ["https://id.example.com#alice"]
+"""
 KEY = "revocation identity/spiffe://trilane.test/tenant/acme/service/web"
 
 
@@ -60,7 +62,9 @@ class Rollbacks(unittest.TestCase):
         return version
 
     def rollback(self, *args):
-        return self.served(self.cp.json("rollback", "-m", "back", *args))
+        answer = self.cp.json("rollback", "-m", "back", *args)
+        self.needs = answer["capabilities"]
+        return self.served(answer)
 
     def asks(self):
         """What web is told: who it is comes before where it wants to go."""
@@ -100,6 +104,15 @@ class Rollbacks(unittest.TestCase):
         # The newest are none: a rollback to when there was one does not bring it back.
         self.assertEqual(self.rollback("2"), 7)
         self.assertEqual(self.asks(), "EGRESS_UNKNOWN")
+
+    def test_what_revocations_need_goes_where_they_go(self):
+        self.assertEqual(self.publish(3, REVOCATION + SUBJECTS), 3)
+        self.assertEqual(self.rollback("1"), 4)
+        self.assertEqual(self.needs, ["REVOCATIONS", "REVOKED_SUBJECTS"])
+        self.assertEqual(self.rollback("--with-trust", "--yes-really", "2", "2"), 5)
+        self.assertEqual(self.needs, ["REVOCATIONS"])
+        self.assertEqual(self.rollback("3"), 6)
+        self.assertEqual(self.needs, ["REVOCATIONS"])
 
     def test_with_trust_is_asked_for_twice(self):
         rollback = ("rollback", "-m", "back", "--with-trust")

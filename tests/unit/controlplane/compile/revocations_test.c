@@ -44,6 +44,11 @@ static bool has_capability(const struct fixture *f)
     return (cp_compiled_capabilities(f->compiled) & (uint64_t)CAPABILITY_REVOCATIONS) != 0;
 }
 
+static bool revokes_subjects(const struct fixture *f)
+{
+    return (cp_compiled_capabilities(f->compiled) & (uint64_t)CAPABILITY_REVOKED_SUBJECTS) != 0;
+}
+
 /* Bytes of the part of a certificate: empty unless it says until when. */
 static size_t bytes_of(const struct fixture *f, const char *key)
 {
@@ -79,7 +84,19 @@ static void each_entry_is_a_part(void **state)
                     "identity/spiffe://test.example/tenant/acme/service/web token/" TOKEN
                     " type/Nothing.v9 type/Order.v2");
     assert_true(has_capability(&f));
+    assert_false(revokes_subjects(&f));
     assert_non_null(fixture_part(&f, CP_PART_POSITIONS, "Revocation/-/stolen"));
+    fixture_free(&f);
+}
+
+static void subjects_need_a_node_that_knows_them(void **state)
+{
+    (void)state;
+    struct fixture f;
+    make(&f, REVOCATION("gone", "subjects: ['https://id.example.com#alice'], types: [Order.v2]"));
+    expect_keys(&f, "subject/https://id.example.com#alice type/Order.v2");
+    assert_true(has_capability(&f));
+    assert_true(revokes_subjects(&f));
     fixture_free(&f);
 }
 
@@ -217,7 +234,7 @@ static void those_of_another_version_take_their_place(void **state)
     struct fixture f;
     struct fixture newest;
     make(&f, REVOCATION("a", "types: [Order.v1]"));
-    make(&newest, REVOCATION("b", "certificates: ['0A'], types: [Order.v2]"));
+    make(&newest, REVOCATION("b", "subjects: ['https://id.example.com#alice'], types: [Order.v2]"));
     size_t count = 0;
     const struct cp_part *parts = cp_compiled_parts(newest.compiled, &count);
     struct cp_part kept[2];
@@ -228,12 +245,14 @@ static void those_of_another_version_take_their_place(void **state)
         }
     }
     assert_true(err_ok(cp_compiled_revoke(f.compiled, kept, found)));
-    expect_keys(&f, "certificate/0a type/Order.v2");
+    expect_keys(&f, "subject/https://id.example.com#alice type/Order.v2");
     assert_true(has_capability(&f));
+    assert_true(revokes_subjects(&f));
     expect_diff(&f, &newest, "no differences\n");
     assert_true(err_ok(cp_compiled_revoke(f.compiled, NULL, 0)));
     expect_keys(&f, "");
     assert_false(has_capability(&f));
+    assert_false(revokes_subjects(&f));
     fixture_free(&f);
     fixture_free(&newest);
 }
@@ -264,6 +283,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_entry_is_a_part),
         cmocka_unit_test(a_removed_nodes_certificate_says_until_when),
+        cmocka_unit_test(subjects_need_a_node_that_knows_them),
         cmocka_unit_test(without_any_there_is_no_stream),
         cmocka_unit_test(several_may_list_the_same),
         cmocka_unit_test(what_is_no_entry_is_refused),
