@@ -25,7 +25,7 @@
     X(source_cache_bytes, 256 << 20, 0, 16ULL << 30, "bytes",                                      \
       "decoded files that a thread of the control plane keeps; what is made of them apart")        \
     X(source_diagnostics, 200, 1, 10000, "diagnostics", "errors shown of one load")                \
-    X(policy_nodes, 200000, 16, 4000000, "nodes", "decision DAG of one target")                    \
+    X(policy_nodes, 200000, 16, 4000000, "nodes", "decision graphs of one target, together")       \
     /* snapshot: the format's own bounds are in common/snapshot/format.h */                        \
     X(head_interval_ms, 2000, 50, 20000, "ms", "how often the leader signs the head anew")         \
     X(head_validity_ms, 15000, 200, 60000, "ms", "how long a head may move a node")                \

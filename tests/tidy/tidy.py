@@ -45,6 +45,9 @@ COMMENT_OR_STRING = re.compile(r'/\*.*?\*/|//[^\n]*|"(?:\\.|[^"\\\n])*"|\'(?:\\.
                                re.DOTALL)
 PAGE = re.compile(r"\bdocs/(?!evidence/)[a-z0-9/-]+\.md\b")  # evidence comes with a long run.
 RELATIVE_LINK = re.compile(r"\]\((?![a-z]+:|#)([^)#\s]+)(?:#[^)]*)?\)")
+CONTAINER_KIND = re.compile(r"^    CONTAINER_(?!FORMAT\b)([A-Z]+) = ([0-9]+),$", re.MULTILINE)
+CAPABILITY_ROW = re.compile(r'X\(([0-9]+), ([A-Z0-9_]+), "([^"]*)"\)')
+MESSAGE = re.compile(r"^message \w+", re.MULTILINE)
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.MULTILINE)
 
 
@@ -197,10 +200,31 @@ def rule_links(tree):
                 yield path, line_of(text, match.start()), "there is no " + target
 
 
+def said_formats(tree):
+    """Place and words of each kind of container, capability and signed message of the source."""
+    for path, text in tree.of("common/snapshot/format.h"):
+        for match in CONTAINER_KIND.finditer(text):
+            yield path, line_of(text, match.start()), "%s %s" % (match[2], match[1].lower())
+        for match in CAPABILITY_ROW.finditer(text):
+            yield path, line_of(text, match.start()), "| %s | `%s` | %s |" % match.groups()
+    for path, text in tree.of("snapshot/v1/snapshot.proto"):
+        for match in MESSAGE.finditer(text):
+            yield path, line_of(text, match.start()), match.group()
+
+
+def rule_formats(tree):
+    """What travels signed is written down: docs/formats.md says it in these words."""
+    page = re.sub(" +", " ", tree.texts.get("docs/formats.md", ""))
+    for path, line, words in said_formats(tree):
+        if not re.search(re.escape(words) + r"(?!\w)", page):
+            yield path, line, "docs/formats.md does not say: " + words
+
+
 RULES = {
     "arrows": rule_arrows,
     "header": rule_header,
     "banned": rule_banned,
+    "formats": rule_formats,
     "length": rule_length,
     "links": rule_links,
     "later": rule_later,
