@@ -170,6 +170,11 @@ enum {
     SHARE_VALID_MAX_MS = 10000,
 };
 
+/* ---- limits ---- */
+
+/* Time of one request at a limit's rate, times its burst: sums of two still fit an int64_t. */
+#define LIMIT_BUDGET_MAX_NS ((uint64_t)INT64_MAX / 4)
+
 /* ---- status ---- */
 
 enum {

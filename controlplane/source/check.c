@@ -8,6 +8,7 @@
 #include "common/base/map.h"
 #include "common/base/scope.h"
 #include "common/net/cert.h"
+#include "common/snapshot/format.h"
 #include "controlplane/source/check_rule.h"
 #include "controlplane/source/decode_scalar.h"
 #include "controlplane/source/leaf.h"
@@ -622,6 +623,14 @@ static void check_limit(struct checking *c, const struct cp_rate_limit *limit)
             cp_diags_add(c->diags, CP_DIAG_CHOICE, limit->burst_at, "burst beside %s",
                          limit->quota > 0 ? "a quota" : "concurrency");
         cp_diag_expect(c->diags, diag, "burst beside a rate alone");
+    }
+    if (limit->period_ns > 0 && limit->burst > LIMIT_BUDGET_MAX_NS / limit->period_ns) {
+        struct cp_diag *diag = cp_diags_add(
+            c->diags, CP_DIAG_OUT_OF_BOUND, limit->burst_at,
+            "a burst of %llu at this rate takes longer to come back than a node counts",
+            (unsigned long long)limit->burst);
+        cp_diag_expect(c->diags, diag, "at most %llu, or a faster rate",
+                       (unsigned long long)(LIMIT_BUDGET_MAX_NS / limit->period_ns));
     }
     if (limit->scope == 1 &&
         (limit->period_ns == 0 || limit->by != 0 || limit->by_headers.count > 0)) {

@@ -15,7 +15,7 @@ static MUST_CHECK struct err copy_rate(const part_limit *from, struct dp_limit *
     to->cost = from->period_ns;
     if (from->burst == 0 ||
         __builtin_mul_overflow(from->period_ns, (uint64_t)from->burst, &to->budget) ||
-        to->budget > INT64_MAX / 4) {
+        to->budget > LIMIT_BUDGET_MAX_NS) {
         return FAIL(E_PART_MALFORMED);
     }
     return from->shared ? dp_budget_hold(to->id, to->cost, to->budget, &to->shared) : OK;

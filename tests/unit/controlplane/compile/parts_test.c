@@ -436,6 +436,33 @@ static uint64_t capabilities_of(const char *text)
                                                    "  rules:\n    - {name: r, effect: allow" rule  \
                                                    "}\n"
 
+#define BURST(burst)                                                                               \
+    SERVICE DOC("RateLimit", "name: l, tenant: acme") "spec: {target: {service: s}, rate: 1/h, "   \
+                                                      "burst: " burst "}\n"
+
+/* What a node would not take is refused where it is written. */
+static void a_burst_is_bounded_by_its_rate(void **state)
+{
+    (void)state;
+    struct fixture f;
+    fixture_init(&f);
+    fixture_add(&f, "a.yaml", FIXTURE_ENVIRONMENT BURST("640511"));
+    fixture_compile(&f);
+    Trilane__Parts__V1__LimitTarget *target =
+        UNPACK(&f, CP_PART_LIMITS, "service/acme/s", limit_target);
+    assert_true(target->limits[0]->period_ns * target->limits[0]->burst <= LIMIT_BUDGET_MAX_NS);
+    trilane__parts__v1__limit_target__free_unpacked(target, /* allocator= */ NULL);
+    fixture_free(&f);
+    fixture_init(&f);
+    fixture_add(&f, "a.yaml", FIXTURE_ENVIRONMENT BURST("640512"));
+    fixture_refuse(&f, CP_DIAG_OUT_OF_BOUND);
+    assert_int_equal(f.diags.count, 1);
+    assert_int_equal(f.diags.items[0]->at.column, 48);
+    assert_true(
+        slice_eq(f.diags.items[0]->expected, SLICE_LIT("at most 640511, or a faster rate")));
+    fixture_free(&f);
+}
+
 /* A bit is asked for only where the content uses it: an older node keeps serving what it can. */
 static void capabilities_are_those_that_are_used(void **state)
 {
@@ -530,6 +557,7 @@ int main(void)
         cmocka_unit_test(clusters_and_callers_are_sorted),
         cmocka_unit_test(limits_of_a_target_are_one_part),
         cmocka_unit_test(a_limit_says_what_it_counts),
+        cmocka_unit_test(a_burst_is_bounded_by_its_rate),
         cmocka_unit_test(a_schema_numbers_what_the_payload_reaches),
         cmocka_unit_test(a_schema_may_recur),
         cmocka_unit_test(a_changed_rule_reaches_one_part),

@@ -12,6 +12,7 @@
 #include "common/base/clock.h"
 #include "common/base/ids.h"
 #include "common/proto/strict.h"
+#include "common/snapshot/format.h"
 #include "dataplane/apply/model.h"
 
 #include "tests/support/cmocka.h"
@@ -369,6 +370,12 @@ static void refuses_parts(void **state)
     limit = limit_of(id_a, 0, 1, 0);
     assert_int_equal(build(&limit, 1, &target).code, E_PART_MALFORMED);
     limit = limit_of(id_a, 1U << 20, 1, 1);
+    assert_int_equal(build(&limit, 1, &target).code, E_PART_MALFORMED);
+    limit = limit_of(id_a, 0, LIMIT_BUDGET_MAX_NS, 1);
+    assert_true(err_ok(build(&limit, 1, &target)));
+    dp_limit_free(target);
+    target = NULL;
+    limit = limit_of(id_a, 0, LIMIT_BUDGET_MAX_NS + 1, 1);
     assert_int_equal(build(&limit, 1, &target).code, E_PART_MALFORMED);
     limit = limit_of(id_a, 0, UINT64_MAX / 2, UINT32_MAX);
     assert_int_equal(build(&limit, 1, &target).code, E_PART_MALFORMED);
