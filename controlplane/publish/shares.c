@@ -36,8 +36,8 @@ struct cp_shares {
     struct map speakers; /* id to struct speaker; owned. */
     struct queue inbox;
     struct bus_subscription *subscription;
-    uint64_t epoch; /* that is led; zero: none. */
-    uint64_t sequence;
+    uint64_t epoch;    /* that is led; zero: none. */
+    uint64_t sequence; /* of what was sent last, in whichever epoch. */
     bool said_refused;
     sem_t wakes;
     pthread_t thread;
@@ -176,7 +176,11 @@ static bool send(void *ctx, struct shares *shares)
     return err_ok(e);
 }
 
-/* Which epoch is led, as far as heads go out; another one begins with nothing. */
+/*
+ * Which epoch is led, as far as heads go out; another one begins with nothing. The sequence goes on
+ * over all of them: the epoch that was lost for a moment comes back, and its nodes and the signer
+ * know what it had.
+ */
 static void look_at_lead(struct cp_shares *s, uint64_t now_ns)
 {
     struct cp_leader_status status;
@@ -184,7 +188,6 @@ static void look_at_lead(struct cp_shares *s, uint64_t now_ns)
     uint64_t epoch = status.leads && status.sequence > 0 ? status.epoch : 0;
     if (epoch != s->epoch) {
         s->epoch = epoch;
-        s->sequence = 0;
         cp_split_begin(s->split, now_ns);
     }
 }

@@ -1,11 +1,13 @@
 """A rate that two nodes share: never above, followed when callers go from one node to the other, and
 refused where there is no share."""
 
+import contextlib
 import os
 import pathlib
 import queue
 import re
 import signal
+import sqlite3
 import threading
 import time
 import unittest
@@ -32,6 +34,18 @@ kind: RateLimit
 metadata: {name: open, tenant: acme}
 spec: {target: {service: echo}, methods: [/trilane.test.v1.Echo/Chat], rate: 1/h, scope: global, onUnknown: open}
 """ % (RATE, BURST)
+
+
+SENT = ("trilane_shares_total", 'event="sent"')
+REFUSED = ("trilane_shares_total", 'event="refused"')
+
+
+def series(base, name, labels):
+    """Value of one series; 0 when it is not there."""
+    _, _, text = trilane.http("GET", base + "/metrics")
+    front = "%s{%s} " % (name, labels)
+    return sum(float(line[len(front):]) for line in text.decode().splitlines()
+               if line.startswith(front))
 
 
 class Callers:
@@ -145,28 +159,47 @@ class Fleet(unittest.TestCase):
         os.kill(pid, signal.SIGTERM)
         trilane.wait_until(lambda: not pathlib.Path("/proc/%d" % pid).exists(), what="its end")
 
+    def refusal(self, stub):
+        try:
+            stub.Say(pb.Words(text="x"), timeout=60, metadata=echo.token("web"))
+            return None
+        except grpc.RpcError as error:
+            return error
+
+    def refused(self, stub, node):
+        """How often calls were refused there for want of a share, once more of it."""
+        self.refusal(stub)
+        return series(node.admin, "trilane_limit_refusals_total", 'limit="acme/fleet",why="share"')
+
+    def test_the_lead_is_lost_for_a_moment(self):
+        """Who leads again, in the epoch of before, goes on with the order of before."""
+        node = self.nodes[0]
+        trilane.wait_until(lambda: series(self.cp.url, *SENT) >= 5, what="some shares")
+        epoch = self.cp.told()["leader"]["epoch"]
+        with echo.channel(node) as channel:
+            stub = echo.stubs.EchoStub(channel)
+            before = self.refused(stub, node)
+            with contextlib.closing(sqlite3.connect(self.cp.data / "store.db", timeout=60)) as db:
+                db.execute("BEGIN IMMEDIATE")  # nobody renews the row.
+                trilane.wait_until(lambda: self.refused(stub, node) > before,
+                                   what="the shares to be over")
+                self.assertFalse(self.cp.leads())
+            trilane.wait_until(self.cp.leads, what="a leader")
+            self.assertEqual(self.cp.told()["leader"]["epoch"], epoch)
+            sent = series(self.cp.url, *SENT)
+            trilane.wait_until(lambda: series(self.cp.url, *SENT) > sent, what="shares")
+            self.assertEqual(series(self.cp.url, *REFUSED), 0)
+
     def test_without_a_control_plane(self):
         """Shares are over in a moment; then a call that may change something is refused."""
         node = self.nodes[1]
         with echo.channel(node) as channel:
             stub = echo.stubs.EchoStub(channel)
-
-            def refusal():
-                try:
-                    stub.Say(pb.Words(text="x"), timeout=60, metadata=echo.token("web"))
-                    return None
-                except grpc.RpcError as error:
-                    return error
-
+            before = self.refused(stub, node)
             self.cp.stop()  # the last test of the class.
-
-            def refused_for_want_of_a_share():
-                error = refusal()
-                _, _, text = trilane.http("GET", node.admin + "/metrics")
-                return error and 'limit="acme/fleet",why="share"' in text.decode()
-
-            trilane.wait_until(refused_for_want_of_a_share, what="the shares to be over")
-            self.assertEqual(refusal().code(), grpc.StatusCode.RESOURCE_EXHAUSTED)
+            trilane.wait_until(lambda: self.refused(stub, node) > before,
+                               what="the shares to be over")
+            self.assertEqual(self.refusal(stub).code(), grpc.StatusCode.RESOURCE_EXHAUSTED)
             for _ in range(5):  # of a limit that is open then.
                 self.assertEqual([word.text for word in stub.Chat(
                     iter([pb.Words(text="x")]), timeout=60, metadata=echo.token("web"))],
