@@ -50,6 +50,7 @@ struct h2_pools {
     struct h2_link *all;  /* newest first. */
     struct h2_link *look; /* the next to be asked of. */
     size_t count;         /* pools alive, those that drain counted. */
+    size_t open;          /* connections. */
     bool freed;           /* goes with its last pool. */
 };
 
@@ -176,6 +177,7 @@ static void link_ready(struct h2_conn *conn)
     }
     link->opened = true;
     pool->stats.connecting--;
+    pool->pools->open++;
     if (pool->closing) {
         h2_conn_drain(conn);
     }
@@ -224,7 +226,10 @@ static void link_closed(struct h2_conn *conn, struct err why)
     struct h2_link *link = h2_conn_user(conn);
     struct h2_pool *pool = h2_pool_ref(link->pool); /* whoever is failed may give up the last. */
     bool failed = !link->opened || (!link->served && pool->first != NULL);
-    if (!link->opened) {
+    if (link->opened) {
+        CHECK(pool->pools->open > 0);
+        pool->pools->open--;
+    } else {
         pool->stats.connecting--;
     }
     link_remove(link);
@@ -481,6 +486,11 @@ void h2_pools_free(struct h2_pools *pools)
     }
     pools->count--;
     pools_release(pools);
+}
+
+size_t h2_pools_open(const struct h2_pools *pools)
+{
+    return pools->open;
 }
 
 static struct err key_add_sized(struct buf *key, struct slice bytes)

@@ -89,6 +89,9 @@ bool h2_pools_look(struct h2_pools *pools, size_t max);
  * Nothing may be acquired after. Accepts NULL. */
 void h2_pools_free(struct h2_pools *pools);
 
+/* Connections that are open, of all pools; those that connect are not yet. */
+size_t h2_pools_open(const struct h2_pools *pools);
+
 /* Finds or makes the pool of a target and adds a reference. E_NO_MEMORY. */
 MUST_CHECK struct err h2_pools_get(struct h2_pools *pools, const struct h2_target *target,
                                    struct h2_pool **out);

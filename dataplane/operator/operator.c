@@ -49,6 +49,11 @@ static void look(void *state, bool trust)
     op_upstreams_look(((struct op_state *)state)->upstreams, trust);
 }
 
+static void measure(void *state)
+{
+    op_upstreams_measure(((struct op_state *)state)->upstreams);
+}
+
 /* A call in a pause ends when that does. */
 static void drain(void *state)
 {
@@ -114,4 +119,5 @@ const struct dp_lane dp_operator_lane = {.id = DP_LANE_OPERATOR,
                                          .forward = op_call_start,
                                          .abort = op_call_abort,
                                          .look = look,
+                                         .measure = measure,
                                          .drain = drain};

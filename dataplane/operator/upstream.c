@@ -143,6 +143,14 @@ void op_upstreams_look(struct op_upstreams *ups, bool trust)
     net_timer_arm(ups->host->loop, &ups->look_timer, 1);
 }
 
+void op_upstreams_measure(struct op_upstreams *ups)
+{
+    struct dp_request_metrics *metrics = ups->host->metrics;
+    metrics_set(dp_request_metrics_shard(metrics),
+                metrics_plain(dp_request_metrics_set(metrics), DP_METRIC_UPSTREAM_CONNECTIONS),
+                (int64_t)h2_pools_open(ups->pools));
+}
+
 /* ---- what nobody uses any more ---- */
 
 static bool is_used(const struct op_set *set, uint64_t now_ns)

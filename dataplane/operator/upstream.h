@@ -75,6 +75,9 @@ MUST_CHECK struct err op_upstreams_new(const struct dp_lane_host *host, struct o
  * is vouched for by no CA of ours any more takes no calls, and ends within a second. */
 void op_upstreams_look(struct op_upstreams *ups, bool trust);
 
+/* Shows how many connections are open. */
+void op_upstreams_measure(struct op_upstreams *ups);
+
 /* Nothing may wait any more. Accepts NULL. */
 void op_upstreams_free(struct op_upstreams *ups);
 

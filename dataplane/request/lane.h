@@ -82,6 +82,9 @@ struct dp_lane {
      * stand any more. NULL: it keeps none. */
     void (*look)(void *state, bool trust);
 
+    /* Sets the lane's gauges of what stands open; ten times a second. NULL: it has none. */
+    void (*measure)(void *state);
+
     /* The node shuts down: end soon what would go on for long. Requests may end inside of this
      * call. NULL: nothing goes on for long. */
     void (*drain)(void *state);

@@ -105,7 +105,7 @@ struct dp_verdict;
     X(PROXY_TUNNELS, "trilane_proxy_tunnels", GAUGE, 0, 0, "Open CONNECT tunnels.", NULL, NULL,    \
       NULL)                                                                                        \
     X(UPSTREAM_CONNECTIONS, "trilane_upstream_connections", GAUGE, 0, 0,                           \
-      "Connections to upstreams.", NULL, NULL, NULL)                                               \
+      "Open connections to the endpoints of services.", NULL, NULL, NULL)                          \
     X(UPSTREAM_EJECTIONS, "trilane_upstream_ejections_total", COUNTER, 512, 0,                     \
       "Endpoints that a worker ejected, by what for.", "cluster", "why", NULL)                     \
     X(UPSTREAM_ENDPOINTS_OUT, "trilane_upstream_endpoints_out", GAUGE, 512, 0,                     \

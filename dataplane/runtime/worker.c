@@ -331,6 +331,11 @@ static void set_gauges(struct dp_worker *w)
 {
     metrics_set(w->shard, metrics_plain(w->config->metrics, DP_METRIC_CONNECTIONS),
                 (int64_t)w->caller_count);
+    for (size_t i = 0; i < DP_LANE_COUNT; i++) {
+        if (w->lane_started[i] && w->config->lanes[i]->measure != NULL) {
+            w->config->lanes[i]->measure(w->pool.lanes[i]);
+        }
+    }
 }
 
 /* Content that no head named for longer than freshnessMax allows nothing. */

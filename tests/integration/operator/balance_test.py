@@ -97,6 +97,21 @@ class Balanced(routing_test.OnePlatform):
         self.addCleanup(back.stop)
         trilane.wait_until(lambda: self.say(stub=stub) == "first", what="the first one again")
 
+    def test_connections_are_shown(self):
+        server = self.server("only")
+        self.publish_echo([server], "balance: {policy: roundRobin}")
+
+        def shown(low, high):
+            trilane.wait_until(
+                lambda: low <= self.node.metric("trilane_upstream_connections") <= high,
+                what="%d to %d connections" % (low, high))
+        shown(0, 0)
+        with echo.channel(self.node, grpc__use_local_subchannel_pool=1) as channel:
+            self.say(stub=echo.stubs.EchoStub(channel))
+        shown(1, 1)
+        server.stop()
+        shown(0, 0)
+
     # ---- outliers ----
 
     def test_status_in_trailers_ejects_and_time_brings_back(self):

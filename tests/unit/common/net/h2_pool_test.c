@@ -128,6 +128,7 @@ static void full_streams_open_the_next_connection(void **state)
         assert_int_equal(w->requests[i].why.code, i < 12 ? E_OK : E_DEADLINE_EXCEEDED);
     }
     assert_int_equal(stats_of(w).connections, 3);
+    assert_int_equal(h2_pools_open(w->pools), 3);
     assert_int_equal(stats_of(w).streams, 12);
     assert_int_equal(stats_of(w).pending_expired, 8);
     /* A stream that ends makes room for who waits. */
