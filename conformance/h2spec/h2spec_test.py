@@ -12,7 +12,6 @@ import os
 import pathlib
 import shutil
 import subprocess
-import sys
 import unittest
 import xml.etree.ElementTree
 
@@ -31,23 +30,18 @@ FAILING = {
 }
 
 
-def skip(why):
-    print(why)
-    sys.exit(77)
-
-
 def build():
     if BINARY.exists() and BINARY.stat().st_mtime > (HERE / "go.sum").stat().st_mtime:
         return
     if shutil.which("go") is None:
-        skip("there is no Go here to build h2spec with")
+        trilane.skip("there is no Go here to build h2spec with")
     BINARY.parent.mkdir(exist_ok=True)
     fresh = BINARY.with_name("h2spec.%d" % os.getpid())
     done = subprocess.run(["go", "build", "-o", fresh, PROGRAM], cwd=HERE, check=False, text=True,
                           capture_output=True, timeout=BUILD_S,
                           env=dict(os.environ, GOTOOLCHAIN="local", GOFLAGS="-mod=readonly"))
     if done.returncode != 0:
-        skip("Go cannot build h2spec here: %s" % (done.stderr.strip().splitlines() or ["?"])[-1])
+        trilane.skip("Go cannot build h2spec here: %s" % (done.stderr.strip().splitlines() or ["?"])[-1])
     fresh.rename(BINARY)
 
 

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import unittest
 
 import interop
@@ -26,24 +25,19 @@ def go(*arguments, timeout):
                           text=True, timeout=timeout, check=False)
 
 
-def skip(why):
-    print(why)
-    sys.exit(77)
-
-
 def build():
     """The program, unless it is there already; ends the test where it cannot be had."""
     sources = max(path.stat().st_mtime for path in GO.iterdir())
     if PROGRAM.exists() and PROGRAM.stat().st_mtime > sources:
         return
     if shutil.which("go") is None:
-        skip("Go is not on this machine: interop with grpc-go is not shown")
+        trilane.skip("Go is not on this machine: interop with grpc-go is not shown")
     try:
         fetched = go("mod", "download", timeout=DOWNLOAD_S)
     except subprocess.TimeoutExpired:
-        skip("the Go module proxy does not answer: interop with grpc-go is not shown")
+        trilane.skip("the Go module proxy does not answer: interop with grpc-go is not shown")
     if fetched.returncode != 0:
-        skip("grpc-go cannot be had here (%s): interop with it is not shown"
+        trilane.skip("grpc-go cannot be had here (%s): interop with it is not shown"
              % fetched.stderr.strip().split("\n")[-1][:200])
     built = go("build", "-o", str(PROGRAM), ".", timeout=BUILD_S)
     assert built.returncode == 0, built.stderr

@@ -21,7 +21,7 @@ import subprocess
 import tempfile
 import urllib.parse
 
-from trilane import Process, free_port, wait_until
+from trilane import Process, can_unshare, free_port, wait_until
 
 USER = "trilane"
 CONFIGURATION = """
@@ -333,8 +333,7 @@ class SmallPostgres(Postgres):
 
     def can_start(self):
         """Whether this machine lets us make such namespaces."""
-        return subprocess.run(["unshare", "-Urm", "true"], capture_output=True, check=False,
-                              **self.surroundings()).returncode == 0
+        return can_unshare("-Urm", **self.surroundings())
 
     def fill(self):
         """Until no byte is free, but in the log of transactions: without one there PostgreSQL ends

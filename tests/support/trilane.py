@@ -21,6 +21,7 @@ import signal
 import socket
 import ssl
 import subprocess
+import sys
 import tempfile
 import time
 import urllib.error
@@ -42,7 +43,24 @@ WRITE_S = 120.0  # a publication waits for a leader, for signatures, and for wha
 SAID_S = 30.0  # a node that reaches NATS says its first status at once; a machine may be busy.
 COMMAND_GROUPS = ("identity", "key", "proposal", "root")  # whose commands are two words.
 
+SKIPPED = 77  # what a test ends with that cannot run here; ctest and ./run test know it.
+
 _given_ports = {}  # to what keeps tests that run beside this one from it.
+
+
+def skip(why, test=None):
+    """Ends this program, or only 'test' of it, since it cannot run here: 'why' is a sentence that says
+    what is missing, and the last line."""
+    if test is not None:
+        test.skipTest(why)
+    print(why, flush=True)
+    sys.exit(SKIPPED)
+
+
+def can_unshare(namespaces, **options):
+    """Whether this machine lets us make such namespaces: "-Urm", as unshare(1) has them."""
+    return subprocess.run(["unshare", namespaces, "true"], capture_output=True, check=False,
+                          **options).returncode == 0
 
 
 def _reserve_port(port):

@@ -45,6 +45,7 @@ COMMENT_OR_STRING = re.compile(r'/\*.*?\*/|//[^\n]*|"(?:\\.|[^"\\\n])*"|\'(?:\\.
                                re.DOTALL)
 PAGE = re.compile(r"\bdocs/(?!evidence/)[a-z0-9/-]+\.md\b")  # evidence comes with a long run.
 RELATIVE_LINK = re.compile(r"\]\((?![a-z]+:|#)([^)#\s]+)(?:#[^)]*)?\)")
+SKIP = re.compile(r"\bexit\(77\)|\bskipTest\(|\bSkipTest\b|@unittest\.skip")
 CONTAINER_KIND = re.compile(r"^    CONTAINER_(?!FORMAT\b)([A-Z]+) = ([0-9]+),$", re.MULTILINE)
 CAPABILITY_ROW = re.compile(r'X\(([0-9]+), ([A-Z0-9_]+), "([^"]*)"\)')
 MESSAGE = re.compile(r"^message \w+", re.MULTILINE)
@@ -200,6 +201,13 @@ def rule_links(tree):
                 yield path, line_of(text, match.start()), "there is no " + target
 
 
+def rule_skips(tree):
+    """A Python test that cannot run here says so by trilane.skip()."""
+    for path, text in tree.of("_test.py"):
+        for match in SKIP.finditer(text):
+            yield path, line_of(text, match.start()), "trilane.skip() says what is missing"
+
+
 def said_formats(tree):
     """Place and words of each kind of container, capability and signed message of the source."""
     for path, text in tree.of("common/snapshot/format.h"):
@@ -230,6 +238,7 @@ RULES = {
     "later": rule_later,
     "machine-path": rule_machine_path,
     "packages": rule_packages,
+    "skips": rule_skips,
     "unbuilt": rule_unbuilt,
 }
 

@@ -9,7 +9,7 @@ import threading
 import unittest
 
 from postgres import SmallLogPostgres, SmallPostgres
-from trilane import POLICIES, Nats, NatsClient, http, wait_until
+from trilane import POLICIES, Nats, NatsClient, http, skip, wait_until
 from trio import Trio
 
 DISK_MIB = 104    # PostgreSQL as it is made, its log of transactions, and 25 MiB.
@@ -109,7 +109,7 @@ class Full(unittest.TestCase):
         platform = SmallDisk(cluster=False, head_interval_ms=200, lease_ms=4000)
         if not platform.postgres.can_start():
             platform.close()
-            self.skipTest("no user namespaces here")
+            skip("this machine allows no user namespaces, in which a disk is small", self)
         self.start(platform)
         leader = self.t.wait_leader()
         self.t.postgres.fill()
@@ -124,7 +124,7 @@ class Full(unittest.TestCase):
         platform = SmallLog(cluster=False, head_interval_ms=200, forward_wait_ms=2000)
         if not platform.postgres.can_start():
             platform.close()
-            self.skipTest("no user namespaces here")
+            skip("this machine allows no user namespaces, in which a disk is small", self)
         self.start(platform)
         answered, refused = ["first"], []
 

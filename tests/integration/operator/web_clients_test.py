@@ -8,20 +8,15 @@ import os
 import pathlib
 import shutil
 import subprocess
-import sys
 import tempfile
 import unittest
 
+import trilane
 import web_test
 
 HERE = pathlib.Path(__file__).resolve().parent / "node"
 TOOLS = {name: shutil.which(name) for name in ("node", "npm")}
 CLIENTS = 7
-
-
-def skip(why):
-    print(why)
-    sys.exit(77)
 
 
 class Clients(unittest.TestCase):
@@ -44,9 +39,9 @@ class Clients(unittest.TestCase):
 
 def main():
     if not os.environ.get("TRILANE_TEST_LONG"):
-        skip("for ./run test --long: it takes packages from npm's registry")
+        trilane.skip("for ./run test --long: it takes packages from npm's registry")
     if None in TOOLS.values():
-        skip("for machines with Node and npm")
+        trilane.skip("for machines with Node and npm")
     with tempfile.TemporaryDirectory(prefix="trilane-node-") as directory:
         Clients.directory = pathlib.Path(directory)
         for name in ("clients.js", "package.json", "package-lock.json"):
@@ -54,7 +49,7 @@ def main():
         done = subprocess.run((TOOLS["npm"], "ci", "--ignore-scripts", "--no-audit", "--no-fund"),
                               cwd=directory, capture_output=True, text=True, timeout=300, check=False)
         if done.returncode != 0:
-            skip("npm finds no packages here: " + done.stderr.strip()[-200:].replace("\n", " "))
+            trilane.skip("npm finds no packages here: " + done.stderr.strip()[-200:].replace("\n", " "))
         unittest.main()
 
 

@@ -10,9 +10,10 @@ import pathlib
 import shutil
 import stat
 import subprocess
-import sys
 import tempfile
 import unittest
+
+import trilane
 
 RUN = pathlib.Path(os.environ["TRILANE_SOURCE_DIR"], "run")
 REAL = ("bash", "dirname", "env", "mkdir", "nproc", "tail", "true")
@@ -93,7 +94,6 @@ class Packages(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    if subprocess.run(["unshare", "-Ur", "true"], capture_output=True, check=False).returncode != 0:
-        print("this machine allows no user namespaces, in which a test is root or somebody")
-        sys.exit(77)
+    if not trilane.can_unshare("-Ur"):
+        trilane.skip("this machine allows no user namespaces, in which a test is root or somebody")
     unittest.main()

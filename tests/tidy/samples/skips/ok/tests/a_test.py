@@ -1,0 +1,5 @@
+"""What cannot run is skipped."""
+
+import trilane
+
+trilane.skip("no disk is full here")
