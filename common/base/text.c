@@ -201,6 +201,20 @@ bool text_glob(struct slice pattern, struct slice text)
     return p == pattern.size;
 }
 
+struct slice text_glob_front(struct slice pattern)
+{
+    size_t end = 0;
+    while (end < pattern.size && pattern.ptr[end] != '*' && pattern.ptr[end] != '?') {
+        end++;
+    }
+    return slice_head(pattern, end);
+}
+
+bool text_is_glob(struct slice pattern)
+{
+    return text_glob_front(pattern).size < pattern.size;
+}
+
 static size_t least(size_t a, size_t b)
 {
     return a < b ? a : b;

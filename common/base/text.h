@@ -38,5 +38,9 @@ bool text_is_utf8(struct slice s);
  */
 bool text_glob(struct slice pattern, struct slice text);
 
+/* The front of a glob that stands for itself; and whether there is more than that. */
+struct slice text_glob_front(struct slice pattern);
+bool text_is_glob(struct slice pattern);
+
 /* Damerau-Levenshtein distance of two short names (<= 64 bytes); SIZE_MAX when one is longer. */
 size_t text_distance(struct slice a, struct slice b);

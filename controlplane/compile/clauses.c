@@ -12,6 +12,7 @@
 #include "common/base/array.h"
 #include "common/base/check.h"
 #include "common/base/map.h"
+#include "common/base/text.h"
 #include "controlplane/compile/authorisation_impl.h"
 
 static const char *const verb_names[CP_VERB_COUNT] = {"call", "publish", "subscribe", "fetch"};
@@ -191,11 +192,6 @@ struct building {
     size_t count;
 };
 
-static bool is_glob(struct slice text)
-{
-    return slice_find(text, '*') < text.size || slice_find(text, '?') < text.size;
-}
-
 /* A term with room for so many values and globs. */
 static MUST_CHECK struct err add_term(struct building *b, uint32_t slot, size_t exact, size_t globs,
                                       struct dag_term **out)
@@ -248,7 +244,7 @@ static MUST_CHECK struct err add_texts(struct building *b, uint32_t slot,
     }
     TRY(add_term(b, slot, count, count, &term));
     for (size_t i = 0; i < count; i++) {
-        struct dag_values *to = is_glob(texts[i].text) ? &term->globs : &term->exact;
+        struct dag_values *to = text_is_glob(texts[i].text) ? &term->globs : &term->exact;
         to->items[to->count++] = texts[i].text;
     }
     return OK;

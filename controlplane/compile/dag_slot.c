@@ -182,34 +182,25 @@ static MUST_CHECK struct err gather(struct dag_making *m, uint32_t slot,
 
 /* ---- globs among each other ---- */
 
-/* The literal front of a glob. */
-static struct slice front_of(struct slice glob)
-{
-    size_t end = 0;
-    while (end < glob.size && glob.ptr[end] != '*' && glob.ptr[end] != '?') {
-        end++;
-    }
-    return slice_head(glob, end);
-}
-
 /* A front and one star. */
 static bool is_prefix(struct slice glob)
 {
-    return glob.size > 0 && front_of(glob).size + 1 == glob.size && glob.ptr[glob.size - 1] == '*';
+    return glob.size > 0 && text_glob_front(glob).size + 1 == glob.size &&
+           glob.ptr[glob.size - 1] == '*';
 }
 
 /* No text fits both, by their fronts alone. */
 static bool apart(struct slice a, struct slice b)
 {
-    struct slice x = front_of(a);
-    struct slice y = front_of(b);
+    struct slice x = text_glob_front(a);
+    struct slice y = text_glob_front(b);
     return !slice_starts(x, y) && !slice_starts(y, x);
 }
 
 /* Every text that fits 'a' fits 'b': for a 'b' that is a front and one star. */
 static bool within(struct slice a, struct slice b)
 {
-    return slice_eq(a, b) || (is_prefix(b) && slice_starts(front_of(a), front_of(b)));
+    return slice_eq(a, b) || (is_prefix(b) && slice_starts(text_glob_front(a), text_glob_front(b)));
 }
 
 static enum dag_known follows(struct slice glob, bool fits, struct slice other)
@@ -331,7 +322,7 @@ static MUST_CHECK struct err sort_prefixes(struct dag_making *m, const struct da
         uint32_t number = globs->items[i];
         if (is_prefix(m->globs[number])) {
             p->items[p->count++] =
-                (struct prefix){.front = front_of(m->globs[number]), .number = number};
+                (struct prefix){.front = text_glob_front(m->globs[number]), .number = number};
         } else {
             p->others.items[p->others.count++] = number;
         }
@@ -384,7 +375,7 @@ static MUST_CHECK struct err name_by_prefix(struct dag_making *m, uint32_t slot,
         for (size_t g = 0; term != NULL && g < term->globs.count; g++) {
             if (m->known[term->numbers[g]] == DAG_FITS) {
                 p->namings[p->naming_count++] =
-                    (struct naming){front_of(m->globs[term->numbers[g]]), i};
+                    (struct naming){text_glob_front(m->globs[term->numbers[g]]), i};
             }
         }
     }

@@ -7,20 +7,11 @@
 /* Pairs of clauses that are looked at; past it a clause counts as not proved. */
 enum { PAIRS_MAX = 4 << 20 };
 
-static struct slice front_of(struct slice glob)
-{
-    size_t end = 0;
-    while (end < glob.size && glob.ptr[end] != '*' && glob.ptr[end] != '?') {
-        end++;
-    }
-    return slice_head(glob, end);
-}
-
 /* No text fits both, by their fronts. */
 static bool globs_apart(struct slice a, struct slice b)
 {
-    struct slice x = front_of(a);
-    struct slice y = front_of(b);
+    struct slice x = text_glob_front(a);
+    struct slice y = text_glob_front(b);
     return !slice_starts(x, y) && !slice_starts(y, x);
 }
 

@@ -7,6 +7,7 @@
  */
 #include <stdlib.h>
 
+#include "common/base/text.h"
 #include "controlplane/compile/compiler.h"
 
 #include "trilane/parts/v1/parts.pb-c.h"
@@ -22,16 +23,11 @@ struct row {
     const struct cp_method *method;
 };
 
-static bool is_glob(struct slice name)
-{
-    return slice_find(name, '*') < name.size || slice_find(name, '?') < name.size;
-}
-
 static int row_cmp(const void *x, const void *y)
 {
     const struct row *a = x;
     const struct row *b = y;
-    int order = (int)is_glob(a->name) - (int)is_glob(b->name);
+    int order = (int)text_is_glob(a->name) - (int)text_is_glob(b->name);
     order = order != 0 ? order : (a->name.size < b->name.size) - (a->name.size > b->name.size);
     return order != 0 ? order : slice_cmp(a->name, b->name);
 }

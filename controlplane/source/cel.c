@@ -4,7 +4,9 @@
 #include <string.h>
 
 #include "common/base/check.h"
+#include "common/base/text.h"
 #include "controlplane/source/cel_impl.h"
+#include "controlplane/source/form.h"
 
 /* ---- tokens ---- */
 
@@ -355,13 +357,11 @@ static bool check_text(struct parsing *p, size_t at, const struct attribute *a, 
     if (text.size == 0) {
         return fault_at(p, at, "an empty text", "a text that says something");
     }
-    for (size_t i = 0; glob && i < text.size; i++) {
-        if (text.ptr[i] == '*' || text.ptr[i] == '?') {
-            return fault_at(p, at, "a text with * or ? in it", "a text without * and ?");
-        }
-        if (text.ptr[i] == '/' && a->form != FORM_PLAIN) {
-            return fault_at(p, at, "a name with a slash", "the name alone");
-        }
+    if (glob && text_is_glob(text)) {
+        return fault_at(p, at, "a text with * or ? in it", "a text without * and ?");
+    }
+    if (glob && a->form != FORM_PLAIN && slice_find(text, '/') < text.size) {
+        return fault_at(p, at, "a name with a slash", "the name alone");
     }
     for (size_t i = 0; i < 2 && how == HOW_EXACT; i++) {
         char wanted[CP_CEL_TEXT_MAX + 3] = "|";
@@ -380,19 +380,6 @@ static bool make_glob(struct parsing *p, const char *pattern, struct slice text,
     const struct slice pieces[] = {slice_of(pattern, front), text, slice_str(pattern + front + 1)};
     return err_ok(arena_join(p->arena, pieces, 3, out)) ||
            fault(p, "there is no memory for the condition", /* expected= */ NULL);
-}
-
-/* Headers that carry credentials: a condition may ask whether they are there, not what they say. */
-static bool is_secret(const struct attribute *a)
-{
-    static const char *const secret[] = {"authorization", "proxy-authorization", "cookie",
-                                         "x-api-key"};
-    for (size_t i = 0; a->is == CP_CEL_HEADER && i < sizeof(secret) / sizeof(secret[0]); i++) {
-        if (slice_eq(a->name, slice_str(secret[i]))) {
-            return true;
-        }
-    }
-    return false;
 }
 
 /* The texts that an attribute is compared with. */
@@ -439,7 +426,7 @@ static bool make_test(struct parsing *p, const struct attribute *a, enum how how
 {
     struct cel_node *node = NULL;
     const char *pattern = globs_of[a->form][how];
-    if (is_secret(a)) {
+    if (a->is == CP_CEL_HEADER && cp_secret_header(a->name)) {
         (void)fault_at(p, texts->at, "a secret in clear",
                        "'authorization' in request.headers: whether it is there");
         p->fault.secret = true;

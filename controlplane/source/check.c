@@ -11,6 +11,7 @@
 #include "common/snapshot/format.h"
 #include "controlplane/source/check_rule.h"
 #include "controlplane/source/decode_scalar.h"
+#include "controlplane/source/form.h"
 #include "controlplane/source/leaf.h"
 #include "controlplane/source/source.h"
 
@@ -528,18 +529,14 @@ static void check_headers(struct checking *c, const struct cp_header_matches *he
             }
         }
     }
-    static const char *const secret[] = {"authorization", "proxy-authorization", "cookie",
-                                         "x-api-key"};
     for (size_t i = 0; i < headers->count; i++) {
         const struct cp_header_match *header = &headers->items[i];
-        for (size_t k = 0; k < sizeof(secret) / sizeof(secret[0]); k++) {
-            if (header->value.text.size > 0 && slice_eq(header->name.text, slice_str(secret[k]))) {
-                struct cp_diag *diag =
-                    cp_diags_add(c->diags, CP_DIAG_SECRET_IN_CLEAR, header->value.at,
-                                 "the value of header %s is a secret in clear", secret[k]);
-                cp_diag_expect(c->diags, diag, "present: true");
-                cp_diag_mask(c->diags, diag);
-            }
+        if (header->value.text.size > 0 && cp_secret_header(header->name.text)) {
+            struct cp_diag *diag = cp_diags_add(c->diags, CP_DIAG_SECRET_IN_CLEAR, header->value.at,
+                                                "the value of header %.*s is a secret in clear",
+                                                SLICE_ARG(header->name.text));
+            cp_diag_expect(c->diags, diag, "present: true");
+            cp_diag_mask(c->diags, diag);
         }
     }
 }

@@ -38,3 +38,6 @@ MUST_CHECK struct err cp_form_base64(struct slice text, struct arena *arena, str
 const char *cp_secret_text(struct slice text);
 /* Whether a key says that its value is a secret: password, api_key, clientSecret … */
 bool cp_secret_key(struct slice key);
+/* Whether a header, by its name in lower case, carries a credential: it may be asked whether it is
+ * there, and not what it says. */
+bool cp_secret_header(struct slice name);

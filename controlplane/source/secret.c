@@ -150,3 +150,15 @@ bool cp_secret_key(struct slice key)
     }
     return false;
 }
+
+bool cp_secret_header(struct slice name)
+{
+    static const char *const names[] = {"authorization", "proxy-authorization", "cookie",
+                                        "x-api-key"};
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        if (slice_eq(name, slice_str(names[i]))) {
+            return true;
+        }
+    }
+    return false;
+}

@@ -187,6 +187,20 @@ static void a_hostile_glob_ends(void **state)
     assert_false(text_glob(slice_of(pattern, sizeof(pattern)), slice_of(text, sizeof(text))));
 }
 
+static void a_glob_has_a_front(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *pattern;
+        size_t front;
+    } rows[] = {{"", 0}, {"*", 0}, {"?a", 0}, {"ab", 2}, {"ab*", 2}, {"a?b*", 1}, {"ab*c?", 2}};
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct slice pattern = slice_str(rows[i].pattern);
+        assert_true(slice_eq(text_glob_front(pattern), slice_head(pattern, rows[i].front)));
+        assert_int_equal(text_is_glob(pattern), rows[i].front < pattern.size);
+    }
+}
+
 static void distances(void **state)
 {
     (void)state;
@@ -277,6 +291,7 @@ int main(void)
         cmocka_unit_test(utf8_of_four_bytes),
         cmocka_unit_test(globs_agree_with_the_definition),
         cmocka_unit_test(a_hostile_glob_ends),
+        cmocka_unit_test(a_glob_has_a_front),
         cmocka_unit_test(distances),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
