@@ -26,6 +26,17 @@ bool slice_eq_nocase(struct slice a, struct slice b)
     return true;
 }
 
+struct slice slice_trim(struct slice s)
+{
+    while (s.size > 0 && (s.ptr[0] == ' ' || s.ptr[0] == '\t')) {
+        s = slice_from(s, 1);
+    }
+    while (s.size > 0 && (s.ptr[s.size - 1] == ' ' || s.ptr[s.size - 1] == '\t')) {
+        s.size--;
+    }
+    return s;
+}
+
 bool slice_to_u64(struct slice s, uint64_t *out)
 {
     if (s.size == 0 || s.size > 20) {

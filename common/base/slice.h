@@ -93,6 +93,9 @@ static inline size_t slice_find(struct slice s, uint8_t byte)
 /* ASCII case folded equality, for names of HTTP headers and host names. */
 bool slice_eq_nocase(struct slice a, struct slice b);
 
+/* Without the spaces and tabs at either end: optional white space of HTTP (RFC 9110, 5.6.3). */
+struct slice slice_trim(struct slice s);
+
 /* Reads a decimal number of 1 to 20 digits, nothing else, into *out; false when it is not one. */
 bool slice_to_u64(struct slice s, uint64_t *out);
 

@@ -129,17 +129,6 @@ static bool member_fits(struct slice member)
     return true;
 }
 
-static struct slice trim(struct slice s)
-{
-    while (s.size > 0 && (s.ptr[0] == ' ' || s.ptr[0] == '\t')) {
-        s = slice_from(s, 1);
-    }
-    while (s.size > 0 && (s.ptr[s.size - 1] == ' ' || s.ptr[s.size - 1] == '\t')) {
-        s.size--;
-    }
-    return s;
-}
-
 bool trace_state_valid(struct slice text)
 {
     if (text.size == 0 || text.size > TRACE_STATE_MAX) {
@@ -148,7 +137,7 @@ bool trace_state_valid(struct slice text)
     size_t members = 0;
     for (struct slice rest = text; rest.size > 0;) {
         size_t comma = slice_find(rest, ',');
-        struct slice member = trim(slice_head(rest, comma));
+        struct slice member = slice_trim(slice_head(rest, comma));
         if (member.size > 0) { /* empty members are allowed, and count for nothing. */
             members++;
             if (!member_fits(member)) {

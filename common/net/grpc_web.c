@@ -187,17 +187,6 @@ struct err grpc_web_write_fields(struct buf *out, const struct h2_field *fields,
     return e;
 }
 
-static struct slice trim(struct slice s)
-{
-    while (s.size > 0 && (s.ptr[0] == ' ' || s.ptr[0] == '\t')) {
-        s = slice_from(s, 1);
-    }
-    while (s.size > 0 && (s.ptr[s.size - 1] == ' ' || s.ptr[s.size - 1] == '\t')) {
-        s.size--;
-    }
-    return s;
-}
-
 struct err grpc_web_next_field(struct slice *section, struct slice *out_name,
                                struct slice *out_value, bool *out_found)
 {
@@ -210,7 +199,7 @@ struct err grpc_web_next_field(struct slice *section, struct slice *out_name,
     struct slice rest = slice_from(*section, line.size + 1);
     line.size -= whole ? 1 : 0;
     struct slice name = slice_head(line, slice_find(line, ':'));
-    struct slice value = trim(slice_from(line, name.size + 1));
+    struct slice value = slice_trim(slice_from(line, name.size + 1));
     if (!whole || name.size == line.size || !http1_is_token(name) || !http1_is_value(value)) {
         return FAIL(E_MALFORMED);
     }

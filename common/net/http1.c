@@ -155,23 +155,12 @@ bool http1_is_value(struct slice s)
     return all_of(s, VALUE);
 }
 
-static struct slice trim(struct slice s)
-{
-    while (s.size > 0 && (s.ptr[0] == ' ' || s.ptr[0] == '\t')) {
-        s = slice_from(s, 1);
-    }
-    while (s.size > 0 && (s.ptr[s.size - 1] == ' ' || s.ptr[s.size - 1] == '\t')) {
-        s.size--;
-    }
-    return s;
-}
-
 /* Takes the next member off a comma list. */
 static struct slice next_member(struct slice *list)
 {
     struct slice member = slice_head(*list, slice_find(*list, ','));
     *list = slice_from(*list, member.size + 1);
-    return trim(member);
+    return slice_trim(member);
 }
 
 void http1_parser_init(struct http1_parser *p, enum http1_kind kind,
@@ -477,7 +466,7 @@ static struct err see_field(struct http1_parser *p, const struct http1_field *f)
 static struct err read_field(struct http1_parser *p, struct slice line, struct http1_field **out)
 {
     struct slice name = slice_head(line, slice_find(line, ':'));
-    struct slice value = trim(slice_from(line, name.size + 1));
+    struct slice value = slice_trim(slice_from(line, name.size + 1));
     if (name.size == line.size || !http1_is_token(name) || !http1_is_value(value)) {
         return FAIL(E_MALFORMED);
     }

@@ -170,6 +170,35 @@ struct err container_read(struct slice bytes, enum container_kind kind, const ui
     return OK;
 }
 
+struct err container_seal_one(enum container_kind kind, const uint8_t environment[ENVIRONMENT_SIZE],
+                              struct slice body, const struct key_pair *pair, struct buf *out)
+{
+    struct container_signature signature;
+    CHECK(kinds[kind].one_signature);
+    TRY(container_sign(kind, environment, body, pair, &signature));
+    return container_seal(kind, environment, body, &signature, 1, out);
+}
+
+struct err container_open_one(struct slice bytes, enum container_kind kind,
+                              const uint8_t environment[ENVIRONMENT_SIZE],
+                              const struct key_public *key, struct container *out)
+{
+    struct container c;
+    uint8_t id[KEY_ID_SIZE];
+    CHECK(kinds[kind].one_signature);
+    TRY(container_read(bytes, kind, environment, &c));
+    key_id(key->bytes, id);
+    auto_buf struct buf signed_bytes =
+        BUF_MAX(container_body_max(kind) + (size_t)CONTAINER_HEADER_SIZE * 2);
+    TRY(container_signed_bytes(c.kind, c.environment, c.body, &signed_bytes));
+    if (memcmp(c.signatures.ptr, id, KEY_ID_SIZE) != 0 ||
+        !key_verify(key->bytes, buf_slice(&signed_bytes), c.signatures.ptr + KEY_ID_SIZE)) {
+        return FAIL(container_codes(kind)->unsigned_);
+    }
+    *out = c;
+    return OK;
+}
+
 static const struct ring_key *ring_find(const struct keyring *ring, const uint8_t *id)
 {
     for (uint32_t i = 0; i < ring->count; i++) {

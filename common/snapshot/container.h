@@ -68,6 +68,16 @@ MUST_CHECK struct err container_seal(enum container_kind kind,
 MUST_CHECK struct err container_read(struct slice bytes, enum container_kind kind,
                                      const uint8_t *environment, struct container *out);
 
+/* Signs and appends a container of a kind that has one signature; and reads one, whose signature
+ * must be of this key: else, beside the failures above, the kind's 'unsigned_'. */
+MUST_CHECK struct err container_seal_one(enum container_kind kind,
+                                         const uint8_t environment[ENVIRONMENT_SIZE],
+                                         struct slice body, const struct key_pair *pair,
+                                         struct buf *out);
+MUST_CHECK struct err container_open_one(struct slice bytes, enum container_kind kind,
+                                         const uint8_t environment[ENVIRONMENT_SIZE],
+                                         const struct key_public *key, struct container *out);
+
 /* A key that signatures are looked up in. */
 struct ring_key {
     enum key_role role;

@@ -97,7 +97,6 @@ struct err demand_seal(const struct demand *d, const uint8_t environment[ENVIRON
 {
     auto_buf struct buf body = BUF_MAX(DEMAND_BODY_MAX);
     struct demand check;
-    struct container_signature signature;
     if (d->count > SHARE_BUDGETS_MAX) {
         return FAIL(E_USAGE);
     }
@@ -105,23 +104,14 @@ struct err demand_seal(const struct demand *d, const uint8_t environment[ENVIRON
     if (!err_ok(demand_decode(buf_slice(&body), &check))) {
         return FAIL(E_USAGE);
     }
-    TRY(container_sign(CONTAINER_DEMAND, environment, buf_slice(&body), pair, &signature));
-    return container_seal(CONTAINER_DEMAND, environment, buf_slice(&body), &signature, 1, out);
+    return container_seal_one(CONTAINER_DEMAND, environment, buf_slice(&body), pair, out);
 }
 
 struct err demand_open(struct slice bytes, const uint8_t environment[ENVIRONMENT_SIZE],
                        const struct key_public *key, struct demand *out)
 {
     struct container c;
-    TRY(container_read(bytes, CONTAINER_DEMAND, environment, &c));
-    uint8_t id[KEY_ID_SIZE];
-    key_id(key->bytes, id);
-    auto_buf struct buf signed_bytes = BUF_MAX(DEMAND_BODY_MAX + CONTAINER_HEADER_SIZE * 2);
-    TRY(container_signed_bytes(c.kind, c.environment, c.body, &signed_bytes));
-    if (memcmp(c.signatures.ptr, id, KEY_ID_SIZE) != 0 ||
-        !key_verify(key->bytes, buf_slice(&signed_bytes), c.signatures.ptr + KEY_ID_SIZE)) {
-        return FAIL(E_UNAUTHENTICATED);
-    }
+    TRY(container_open_one(bytes, CONTAINER_DEMAND, environment, key, &c));
     struct demand d;
     TRY(demand_decode(c.body, &d));
     if (!slice_eq(slice_str(d.node), slice_str(key->name))) {

@@ -92,7 +92,6 @@ struct err status_seal(const struct status *s, const uint8_t environment[ENVIRON
 {
     auto_buf struct buf body = BUF_MAX(STATUS_BODY_MAX);
     struct status check;
-    struct container_signature signature;
     if (s->health_count > STATUS_HEALTH_MAX) {
         return FAIL(E_USAGE);
     }
@@ -100,23 +99,14 @@ struct err status_seal(const struct status *s, const uint8_t environment[ENVIRON
     if (!err_ok(status_decode(buf_slice(&body), &check))) {
         return FAIL(E_USAGE);
     }
-    TRY(container_sign(CONTAINER_STATUS, environment, buf_slice(&body), pair, &signature));
-    return container_seal(CONTAINER_STATUS, environment, buf_slice(&body), &signature, 1, out);
+    return container_seal_one(CONTAINER_STATUS, environment, buf_slice(&body), pair, out);
 }
 
 struct err status_open(struct slice bytes, const uint8_t environment[ENVIRONMENT_SIZE],
                        const struct key_public *key, struct status *out)
 {
     struct container c;
-    TRY(container_read(bytes, CONTAINER_STATUS, environment, &c));
-    uint8_t id[KEY_ID_SIZE];
-    key_id(key->bytes, id);
-    auto_buf struct buf signed_bytes = BUF_MAX(STATUS_BODY_MAX + CONTAINER_HEADER_SIZE * 2);
-    TRY(container_signed_bytes(c.kind, c.environment, c.body, &signed_bytes));
-    if (memcmp(c.signatures.ptr, id, KEY_ID_SIZE) != 0 ||
-        !key_verify(key->bytes, buf_slice(&signed_bytes), c.signatures.ptr + KEY_ID_SIZE)) {
-        return FAIL(E_UNAUTHENTICATED);
-    }
+    TRY(container_open_one(bytes, CONTAINER_STATUS, environment, key, &c));
     struct status s;
     TRY(status_decode(c.body, &s));
     if (!slice_eq(slice_str(s.node), slice_str(key->name))) {

@@ -6,38 +6,18 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "common/base/clock.h"
 #include "common/base/scope.h"
 #include "common/net/addr.h"
 #include "common/net/http1.h"
+#include "common/net/wait.h"
 
 enum { ASK_TIMEOUT_MS = 5000, STORE_BYTES = 8192, FIELDS_MAX = 64, READ_BYTES = 16384 };
-
-/* Each wait ends by its time, though the process be interrupted, or stopped and continued. */
-static struct err wait_for(int fd, short events)
-{
-    uint64_t end_ms = clock_mono_ns() / 1000000 + ASK_TIMEOUT_MS;
-    for (;;) { /* ends as above. */
-        uint64_t now_ms = clock_mono_ns() / 1000000;
-        struct pollfd wanted = {.fd = fd, .events = events};
-        int ready = poll(&wanted, 1, now_ms < end_ms ? (int)(end_ms - now_ms) : 0);
-        if (ready > 0) {
-            return OK;
-        }
-        if (ready == 0) {
-            return FAIL(E_TIMEOUT);
-        }
-        if (errno != EINTR) {
-            return FAIL(E_IO);
-        }
-    }
-}
 
 static struct err finish_connect(int fd)
 {
     int failure = 0;
     socklen_t size = sizeof(failure);
-    TRY(wait_for(fd, POLLOUT));
+    TRY(net_wait(fd, POLLOUT, ASK_TIMEOUT_MS));
     if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &failure, &size) != 0) {
         return FAIL(E_IO);
     }
@@ -75,7 +55,7 @@ static struct err write_request(int fd, struct slice address, struct slice path,
     TRY(http1_write_head_end(&request));
     size_t at = 0;
     while (at < request.size) {
-        TRY(wait_for(fd, POLLOUT));
+        TRY(net_wait(fd, POLLOUT, ASK_TIMEOUT_MS));
         ssize_t n = send(fd, request.ptr + at, request.size - at, MSG_NOSIGNAL);
         if (n < 0 && errno == EAGAIN) {
             continue;
@@ -108,7 +88,7 @@ static struct err read_answer(int fd, struct http1_parser *parser, struct buf *o
     bool end = false;
     while (!end) {
         uint8_t bytes[READ_BYTES];
-        TRY(wait_for(fd, POLLIN));
+        TRY(net_wait(fd, POLLIN, ASK_TIMEOUT_MS));
         ssize_t n = recv(fd, bytes, sizeof(bytes), 0);
         if (n < 0 && errno == EAGAIN) {
             continue;

@@ -19,21 +19,6 @@ void canon_output_free(struct canon_output *out)
     buf_free(&out->waiting);
 }
 
-static MUST_CHECK struct err begin(struct dp_request *rq)
-{
-    if (rq->answered) {
-        return OK;
-    }
-    const struct h2_field fields[] = {
-        h2_field_static(H2_TOKEN_STATUS, SLICE_LIT("200")),
-        h2_field_static(H2_TOKEN_CONTENT_TYPE, SLICE_LIT("application/grpc")),
-    };
-    TRY(h2_stream_respond(rq->stream, fields, 2, /* end= */ false));
-    rq->answered = true;
-    rq->http_status = 200;
-    return OK;
-}
-
 /* Sends the first part of 'bytes', as much as the stream takes; a filled one says 'writable'. */
 static MUST_CHECK struct err send_some(struct dp_request *rq, struct slice bytes, size_t *out_sent)
 {
@@ -51,7 +36,7 @@ struct err canon_output_send(struct canon_output *out, struct slice message)
 {
     CHECK(!canon_output_waits(out));
     size_t sent = 0;
-    TRY(begin(out->rq));
+    TRY(dp_caller_begin_grpc(out->rq));
     TRY(send_some(out->rq, message, &sent));
     out->rq->response_bytes += message.size;
     return sent == message.size ? OK : buf_add(&out->waiting, slice_from(message, sent));
@@ -75,7 +60,7 @@ struct err canon_output_finish(struct canon_output *out)
 {
     CHECK(!canon_output_waits(out));
     const struct h2_field status = h2_field_static(H2_TOKEN_GRPC_STATUS, SLICE_LIT("0"));
-    TRY(begin(out->rq));
+    TRY(dp_caller_begin_grpc(out->rq));
     TRY(h2_stream_trailers(out->rq->stream, &status, 1));
     out->rq->grpc_status = 0;
     return OK;

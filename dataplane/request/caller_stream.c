@@ -3,6 +3,7 @@
 
 #include "common/net/grpc.h"
 #include "common/net/h2.h"
+#include "dataplane/request/request.h"
 
 /* ---- what the stream says ---- */
 
@@ -84,4 +85,19 @@ static const struct dp_caller_way way = {.attach = attach,
 struct dp_caller_stream dp_caller_stream_h2(struct h2_stream *s)
 {
     return (struct dp_caller_stream){.way = &way, .impl = s, .fields = h2_stream_fields(s)};
+}
+
+struct err dp_caller_begin_grpc(struct dp_request *rq)
+{
+    if (rq->answered) {
+        return OK;
+    }
+    const struct h2_field fields[] = {
+        h2_field_static(H2_TOKEN_STATUS, SLICE_LIT("200")),
+        h2_field_static(H2_TOKEN_CONTENT_TYPE, SLICE_LIT("application/grpc")),
+    };
+    TRY(h2_stream_respond(rq->stream, fields, 2, /* end= */ false));
+    rq->answered = true;
+    rq->http_status = 200;
+    return OK;
 }

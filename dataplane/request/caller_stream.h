@@ -22,6 +22,7 @@
 #include "common/base/slice.h"
 
 struct dp_caller_stream;
+struct dp_request;
 struct grpc_refusal;
 struct h2_field;
 struct h2_fields;
@@ -107,3 +108,6 @@ static inline void dp_caller_consume(struct dp_caller_stream *s, size_t bytes)
 {
     s->way->consume(s, bytes);
 }
+
+/* Sends the head of an answer in gRPC on the request's HTTP/2 stream, unless it was answered. */
+MUST_CHECK struct err dp_caller_begin_grpc(struct dp_request *rq);

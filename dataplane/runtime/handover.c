@@ -17,8 +17,8 @@
 
 #include "common/base/buf.h"
 #include "common/base/check.h"
-#include "common/base/clock.h"
 #include "common/base/scope.h"
+#include "common/net/wait.h"
 
 enum { FD_COUNT = DP_PORT_COUNT + 2, PATH_BYTES = 4096, ARGUMENTS_MAX = 1 << 20 };
 
@@ -142,25 +142,6 @@ void dp_handover_give_up(pid_t pid)
 
 /* ---- messages ---- */
 
-static struct err wait_for(int fd, uint64_t timeout_ms)
-{
-    uint64_t end_ms = clock_mono_ns() / 1000000 + timeout_ms;
-    for (;;) { /* ends by its time. */
-        uint64_t now_ms = clock_mono_ns() / 1000000;
-        struct pollfd wanted = {.fd = fd, .events = POLLIN};
-        int ready = poll(&wanted, 1, now_ms < end_ms ? (int)(end_ms - now_ms) : 0);
-        if (ready > 0) {
-            return OK;
-        }
-        if (ready == 0) {
-            return FAIL(E_TIMEOUT);
-        }
-        if (errno != EINTR) {
-            return FAIL(E_IO);
-        }
-    }
-}
-
 /* The descriptors in the order of their bits. */
 static void list_of(struct dp_handover *h, int *out[FD_COUNT])
 {
@@ -235,7 +216,7 @@ struct err dp_handover_take(int fd, uint64_t timeout_ms, struct dp_handover *out
                              .msg_control = control,
                              .msg_controllen = sizeof(control)};
     *out = (struct dp_handover){.ports = {-1, -1, -1, -1}, .admin = -1, .lock = -1};
-    TRY(wait_for(fd, timeout_ms));
+    TRY(net_wait(fd, POLLIN, timeout_ms));
     ssize_t size = recvmsg(fd, &message, MSG_CMSG_CLOEXEC);
     if (size <= 0) {
         return FAIL(E_CLOSED);
@@ -264,7 +245,7 @@ void dp_handover_close(struct dp_handover *h)
 struct err dp_handover_wait(int fd, uint64_t timeout_ms)
 {
     char said = 0;
-    TRY(wait_for(fd, timeout_ms));
+    TRY(net_wait(fd, POLLIN, timeout_ms));
     return recv(fd, &said, 1, 0) == 1 && said == DONE ? OK : FAIL(E_CLOSED);
 }
 

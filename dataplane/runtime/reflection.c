@@ -134,21 +134,6 @@ const struct dp_lane dp_reflection_lane = {.id = DP_LANE_OPERATOR,
 
 /* ---- output ---- */
 
-static MUST_CHECK struct err begin(struct dp_request *rq)
-{
-    if (rq->answered) {
-        return OK;
-    }
-    const struct h2_field fields[] = {
-        h2_field_static(H2_TOKEN_STATUS, SLICE_LIT("200")),
-        h2_field_static(H2_TOKEN_CONTENT_TYPE, SLICE_LIT("application/grpc")),
-    };
-    TRY(h2_stream_respond(rq->stream, fields, 2, /* end= */ false));
-    rq->answered = true;
-    rq->http_status = 200;
-    return OK;
-}
-
 /* As much as the stream takes now; a filled one says 'writable'. */
 static MUST_CHECK struct err flush(struct reflection *r)
 {
@@ -166,7 +151,7 @@ static MUST_CHECK struct err flush(struct reflection *r)
 static MUST_CHECK struct err send(struct reflection *r, struct slice message)
 {
     uint8_t prefix[GRPC_PREFIX_BYTES];
-    TRY(begin(r->rq));
+    TRY(dp_caller_begin_grpc(r->rq));
     grpc_prefix_write((uint32_t)message.size, prefix);
     TRY(buf_add(&r->out, slice_of(prefix, sizeof(prefix))));
     TRY(buf_add(&r->out, message));
@@ -179,7 +164,7 @@ static MUST_CHECK struct err finish(struct reflection *r)
     struct dp_request *rq = r->rq;
     const struct h2_field status = h2_field_static(H2_TOKEN_GRPC_STATUS, SLICE_LIT("0"));
     TRY(grpc_scan_end(&r->reader.scan));
-    TRY(begin(rq));
+    TRY(dp_caller_begin_grpc(rq));
     TRY(h2_stream_trailers(rq->stream, &status, 1));
     rq->grpc_status = 0;
     let_go(r);

@@ -85,6 +85,17 @@ static void case_folds_ascii_only(void **state)
     assert_false(slice_eq_nocase(S("["), S("{")));
 }
 
+static void trim_takes_both_ends(void **state)
+{
+    (void)state;
+    static const char *const rows[][2] = {{"", ""},          {" \t ", ""},      {"a", "a"},
+                                          {" a b\t", "a b"}, {"\ta\n ", "a\n"}, {"a  ", "a"}};
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        assert_true(slice_eq(slice_trim(slice_str(rows[i][0])), slice_str(rows[i][1])));
+    }
+    assert_int_equal(slice_trim((struct slice){0}).size, 0);
+}
+
 static void numbers_are_decimal_and_fit(void **state)
 {
     (void)state;
@@ -133,6 +144,7 @@ int main(void)
         cmocka_unit_test(cuts_stay_inside),
         cmocka_unit_test(find_gives_the_first_or_the_size),
         cmocka_unit_test(case_folds_ascii_only),
+        cmocka_unit_test(trim_takes_both_ends),
         cmocka_unit_test(numbers_are_decimal_and_fit),
         cmocka_unit_test(dup_ends_with_nul),
     };

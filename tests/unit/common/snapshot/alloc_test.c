@@ -13,36 +13,7 @@
 
 #include "fixture.h"
 #include "tests/support/cmocka.h"
-
-/* The allocator of the program, with one call that fails: see --wrap in CMakeLists.txt. */
-void *__real_malloc(size_t size);
-void *__wrap_malloc(size_t size);
-void *__real_calloc(size_t count, size_t size);
-void *__wrap_calloc(size_t count, size_t size);
-void *__real_realloc(void *p, size_t size);
-void *__wrap_realloc(void *p, size_t size);
-static unsigned long allocations;
-static unsigned long failing; /* zero: none. */
-
-static bool fails_now(void)
-{
-    return ++allocations == failing;
-}
-
-void *__wrap_malloc(size_t size)
-{
-    return fails_now() ? NULL : __real_malloc(size);
-}
-
-void *__wrap_calloc(size_t count, size_t size)
-{
-    return fails_now() ? NULL : __real_calloc(count, size);
-}
-
-void *__wrap_realloc(void *p, size_t size)
-{
-    return fails_now() ? NULL : __real_realloc(p, size);
-}
+#include "tests/support/failing_alloc.h"
 
 static struct fx fx;
 static struct fx_version v;

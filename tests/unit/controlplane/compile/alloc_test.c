@@ -8,40 +8,11 @@
 #include "controlplane/compile/compile.h"
 
 #include "tests/support/cmocka.h"
+#include "tests/support/failing_alloc.h"
 #include "tests/unit/controlplane/compile/fixture.h"
 #include "trilane/parts/v1/parts.pb-c.h"
 
 enum { YAML_BYTES = 1 << 16, RULES = 12 };
-
-/* The allocator of the program, with one call that fails: see --wrap in CMakeLists.txt. */
-void *__real_malloc(size_t size);
-void *__wrap_malloc(size_t size);
-void *__real_calloc(size_t count, size_t size);
-void *__wrap_calloc(size_t count, size_t size);
-void *__real_realloc(void *p, size_t size);
-void *__wrap_realloc(void *p, size_t size);
-static unsigned long allocations;
-static unsigned long failing; /* zero: none. */
-
-static bool fails_now(void)
-{
-    return ++allocations == failing;
-}
-
-void *__wrap_malloc(size_t size)
-{
-    return fails_now() ? NULL : __real_malloc(size);
-}
-
-void *__wrap_calloc(size_t count, size_t size)
-{
-    return fails_now() ? NULL : __real_calloc(count, size);
-}
-
-void *__wrap_realloc(void *p, size_t size)
-{
-    return fails_now() ? NULL : __real_realloc(p, size);
-}
 
 /* Rules that one graph is too small for: whichever fit, and each asks for a header of its own. */
 static void add_sources(struct fixture *f)
