@@ -109,11 +109,7 @@ spec:
 class Node(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.platform = trilane.Platform(environment="dev")
-        cls.addClassCleanup(cls.platform.close)
-        cls.server = echo.Server("a")
-        cls.addClassCleanup(cls.server.stop)
-        cls.cp = cls.platform.control_plane().start(head_interval_ms=100)
+        echo.begin(cls)
         cls.node = cls.platform.node("node-1", access_log=cls.platform.directory / "access.log",
                                      workers=2).start()
         cls.sources = sources(cls.server.port)

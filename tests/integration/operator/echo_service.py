@@ -120,6 +120,23 @@ def digest(token):
     return "blake2b:" + hashlib.blake2b(token.encode(), digest_size=32).hexdigest()
 
 
+def begin(case):
+    """For a class of tests, and ended with it: case.platform, case.server of Echo, case.cp."""
+    case.platform = trilane.Platform(environment="dev")
+    case.addClassCleanup(case.platform.close)
+    case.server = Server("a")
+    case.addClassCleanup(case.server.stop)
+    case.cp = case.platform.control_plane().start(head_interval_ms=100)
+
+
+def publish_first(case, nodes, extra):
+    """Publishes what platform_yaml() says of the class's server, and 'extra'; once all nodes serve it."""
+    files = {"platform.yaml": platform_yaml([case.server.port], extra=extra)}
+    case.cp("publish", "-m", "first", case.platform.write_policies(files))
+    for node in nodes:
+        trilane.wait_until(lambda node=node: node.version() == 1, what="the nodes to serve it")
+
+
 def platform_yaml(endpoints, timeout="5s", message="1MiB", extra="", profile=""):
     """Sources: web and stranger of tenant acme, other of tenant globex; Echo is acme's."""
     lines = "\n".join("    - {address: 127.0.0.1, port: %d}" % port for port in endpoints)

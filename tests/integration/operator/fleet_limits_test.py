@@ -89,18 +89,11 @@ class Fleet(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls):
-        cls.platform = trilane.Platform(environment="dev")
-        cls.addClassCleanup(cls.platform.close)
-        cls.server = echo.Server("a")
-        cls.addClassCleanup(cls.server.stop)
-        cls.cp = cls.platform.control_plane().start(head_interval_ms=100)
+        echo.begin(cls)
         cls.nodes = [cls.platform.node("node-%d" % i, workers=2) for i in (1, 2)]
         for node in cls.nodes:
             node.start(status_interval_ms=1000)
-        files = {"platform.yaml": echo.platform_yaml([cls.server.port], extra=LIMITS)}
-        cls.cp("publish", "-m", "limits", cls.platform.write_policies(files))
-        for node in cls.nodes:
-            trilane.wait_until(lambda: node.version() == 1, what="the nodes to serve it")
+        echo.publish_first(cls, cls.nodes, LIMITS)
 
     def shared(self, node):
         return node.metric("trilane_shares_total") or 0

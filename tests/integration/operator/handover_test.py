@@ -75,11 +75,7 @@ class Calls:
 class Handover(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.platform = trilane.Platform(environment="dev")
-        cls.addClassCleanup(cls.platform.close)
-        cls.server = echo.Server("a")
-        cls.addClassCleanup(cls.server.stop)
-        cls.cp = cls.platform.control_plane().start(head_interval_ms=100)
+        echo.begin(cls)
         cls.node = cls.platform.node("node-1")
         cls.config = cls.platform.directory / "node.conf"
         cls.settings("workers: 2\npin-workers: on")

@@ -32,16 +32,10 @@ class Limits(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls):
-        cls.platform = trilane.Platform(environment="dev")
-        cls.addClassCleanup(cls.platform.close)
-        cls.server = echo.Server("a")
-        cls.addClassCleanup(cls.server.stop)
-        cls.cp = cls.platform.control_plane().start(head_interval_ms=100)
+        echo.begin(cls)
         cls.node = cls.platform.node("node-1", workers=2)
         cls.node.start()
-        files = {"platform.yaml": echo.platform_yaml([cls.server.port], extra=LIMITS)}
-        cls.cp("publish", "-m", "limits", cls.platform.write_policies(files))
-        trilane.wait_until(lambda: cls.node.version() == 1, what="the node to serve it")
+        echo.publish_first(cls, [cls.node], LIMITS)
 
     def stub(self):
         # A connection of its own, which one of the two workers has.

@@ -24,16 +24,10 @@ class Quotas(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls):
-        cls.platform = trilane.Platform(environment="dev")
-        cls.addClassCleanup(cls.platform.close)
-        cls.server = echo.Server("a")
-        cls.addClassCleanup(cls.server.stop)
-        cls.cp = cls.platform.control_plane().start(head_interval_ms=100)
+        echo.begin(cls)
         cls.node = cls.platform.node("node-1", workers=2)
         cls.node.start(good_after_ms=10)
-        files = {"platform.yaml": echo.platform_yaml([cls.server.port], extra=LIMIT)}
-        cls.cp("publish", "-m", "quota", cls.platform.write_policies(files))
-        trilane.wait_until(lambda: cls.node.version() == 1, what="the node to serve it")
+        echo.publish_first(cls, [cls.node], LIMIT)
 
     def say(self, stub):
         """None, or the error of a call."""
