@@ -183,7 +183,7 @@ struct err container_open_one(struct slice bytes, enum container_kind kind,
                               const uint8_t environment[ENVIRONMENT_SIZE],
                               const struct key_public *key, struct container *out)
 {
-    struct container c;
+    struct container c = {0};
     uint8_t id[KEY_ID_SIZE];
     CHECK(kinds[kind].one_signature);
     TRY(container_read(bytes, kind, environment, &c));

@@ -39,6 +39,7 @@ struct parsing {
     size_t depth;
     size_t node_count;
     struct cp_cel_fault fault;
+    struct err memory; /* what there was none for: the condition may be right. */
 };
 
 /* Says what is wrong, once; always false. */
@@ -60,6 +61,13 @@ static bool too_large(struct parsing *p, const char *message, const char *expect
     (void)fault(p, message, expected);
     p->fault.too_large = true;
     return false;
+}
+
+/* Whether an allocation was made; the parse ends with one that was not. */
+static bool has_room(struct parsing *p, struct err allocated)
+{
+    p->memory = err_ok(p->memory) ? allocated : p->memory;
+    return err_ok(allocated);
 }
 
 static bool is_space(uint8_t c)
@@ -89,8 +97,8 @@ static bool read_text(struct parsing *p, uint8_t quote)
 {
     uint8_t *bytes = NULL;
     size_t size = 0;
-    if (!err_ok(arena_alloc(p->arena, p->text.size - p->at + 1, (void **)&bytes))) {
-        return fault(p, "there is no memory for the text", /* expected= */ NULL);
+    if (!has_room(p, arena_alloc(p->arena, p->text.size - p->at + 1, (void **)&bytes))) {
+        return false;
     }
     while (p->at < p->text.size && p->text.ptr[p->at] != quote) {
         uint8_t c = p->text.ptr[p->at++];
@@ -184,8 +192,8 @@ static bool node_new(struct parsing *p, enum cel_op op, struct cel_node **out)
     if (++p->node_count > CP_CEL_NODES_MAX) {
         return too_large(p, "the condition says too much", "at most 256 tests and operators");
     }
-    if (!err_ok(arena_calloc(p->arena, 1, sizeof(struct cel_node), (void **)out))) {
-        return fault(p, "there is no memory for the condition", /* expected= */ NULL);
+    if (!has_room(p, arena_calloc(p->arena, 1, sizeof(struct cel_node), (void **)out))) {
+        return false;
     }
     (*out)->op = op;
     return true;
@@ -291,8 +299,8 @@ static bool parse_member(struct parsing *p, struct attribute *a)
     if (p->token != (in_brackets ? TOKEN_TEXT : TOKEN_WORD)) {
         return fault(p, "no name of a trait or header", in_brackets ? "['x-name']" : ".name");
     }
-    if (!err_ok(arena_dup(p->arena, p->value, &a->name))) {
-        return fault(p, "there is no memory for the condition", /* expected= */ NULL);
+    if (!has_room(p, arena_dup(p->arena, p->value, &a->name))) {
+        return false;
     }
     a->form = FORM_PLAIN;
     if (!check_name(p, p->begin, a, a->name) || !next(p)) {
@@ -378,8 +386,7 @@ static bool make_glob(struct parsing *p, const char *pattern, struct slice text,
 {
     size_t front = strcspn(pattern, "%");
     const struct slice pieces[] = {slice_of(pattern, front), text, slice_str(pattern + front + 1)};
-    return err_ok(arena_join(p->arena, pieces, 3, out)) ||
-           fault(p, "there is no memory for the condition", /* expected= */ NULL);
+    return has_room(p, arena_join(p->arena, pieces, 3, out));
 }
 
 /* The texts that an attribute is compared with. */
@@ -414,8 +421,8 @@ static bool in_lane(struct parsing *p, const char *lane, struct cel_node *test,
     if (!test_new(p, &of, &node)) {
         return false;
     }
-    if (!err_ok(arena_calloc(p->arena, 1, sizeof(struct slice), (void **)&node->test.exact))) {
-        return fault(p, "there is no memory for the condition", /* expected= */ NULL);
+    if (!has_room(p, arena_calloc(p->arena, 1, sizeof(struct slice), (void **)&node->test.exact))) {
+        return false;
     }
     node->test.exact[node->test.exact_count++] = slice_str(lane);
     return pair_new(p, CEL_AND, node, test, out);
@@ -436,8 +443,9 @@ static bool make_test(struct parsing *p, const struct attribute *a, enum how how
         return false;
     }
     struct slice *values = NULL;
-    if (!err_ok(arena_calloc(p->arena, texts->count + 1, sizeof(struct slice), (void **)&values))) {
-        return fault(p, "there is no memory for the condition", /* expected= */ NULL);
+    if (!has_room(
+            p, arena_calloc(p->arena, texts->count + 1, sizeof(struct slice), (void **)&values))) {
+        return false;
     }
     for (size_t i = 0; i < texts->count; i++) {
         values[i] = texts->items[i];
@@ -465,9 +473,9 @@ static bool take_text(struct parsing *p, struct texts *texts)
     }
     if (texts->count == 0) {
         texts->at = p->begin;
-        if (!err_ok(arena_calloc(p->arena, CP_CEL_LIST_MAX, sizeof(struct slice),
-                                 (void **)&texts->items))) {
-            return fault(p, "there is no memory for the condition", /* expected= */ NULL);
+        if (!has_room(p, arena_calloc(p->arena, CP_CEL_LIST_MAX, sizeof(struct slice),
+                                      (void **)&texts->items))) {
+            return false;
         }
     }
     texts->items[texts->count++] = p->value;
@@ -566,8 +574,8 @@ static bool parse_presence(struct parsing *p, const struct texts *name, struct c
         return false;
     }
     struct cp_cel_test *test = &(*out)->test;
-    if (!err_ok(arena_calloc(p->arena, 1, sizeof(struct slice), (void **)&test->globs))) {
-        return fault(p, "there is no memory for the condition", /* expected= */ NULL);
+    if (!has_room(p, arena_calloc(p->arena, 1, sizeof(struct slice), (void **)&test->globs))) {
+        return false;
     }
     test->globs[test->glob_count++] = SLICE_LIT("*");
     test->presence = true;
@@ -694,6 +702,7 @@ struct err cp_cel_parse(struct slice text, struct arena *arena, struct cp_cel *o
     } else if (next(&p) && parse_or(&p, &root) && p.token != TOKEN_END) {
         (void)fault(&p, "something behind the end of the condition", "&& or ||");
     }
+    TRY(p.memory);
     if (p.fault.message != NULL) {
         *out_fault = p.fault;
         return OK;
