@@ -26,7 +26,10 @@
 #include "common/base/slice.h"
 
 enum { NS_PER_MS = 1000000 };
-enum { BODY_MAX = 1 << 20, INPUT_BYTES = 1 << 18, OUTPUT_BYTES = 1 << 20, WINDOW = 1 << 24 };
+/* A message of the generator's largest body, with what frames it. */
+enum { BODY_MAX = (1 << 20) + 64 };
+
+enum { INPUT_BYTES = 1 << 18, OUTPUT_BYTES = 1 << 20, WINDOW = 1 << 24 };
 
 struct stream {
     uint8_t *body;
@@ -39,8 +42,9 @@ struct stream {
 struct peer {
     nghttp2_session *h2;
     int fd;
-    bool waits; /* for the socket to take more. */
-    size_t output_size;
+    bool waits;         /* for the socket to take more. */
+    size_t output_from; /* what lies before it was sent. */
+    size_t output_size; /* end of what is to be sent. */
     uint8_t output[OUTPUT_BYTES];
 };
 
@@ -227,15 +231,19 @@ static bool flush(struct peer *p)
         if (p->output_size == 0) {
             return true;
         }
-        ssize_t n = send(p->fd, p->output, p->output_size, MSG_NOSIGNAL);
+        ssize_t n =
+            send(p->fd, p->output + p->output_from, p->output_size - p->output_from, MSG_NOSIGNAL);
         if (n < 0 && errno == EAGAIN) {
             return true;
         }
         if (n <= 0) {
             return false;
         }
-        (void)memmove(p->output, p->output + n, p->output_size - (size_t)n);
-        p->output_size -= (size_t)n;
+        p->output_from += (size_t)n;
+        if (p->output_from == p->output_size) {
+            p->output_from = 0;
+            p->output_size = 0;
+        }
     }
 }
 

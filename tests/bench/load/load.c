@@ -33,6 +33,9 @@ enum { STEP_NS = 200000, SPARE_FILES = 64 };
 struct load {
     const struct options *o;
     struct session *sessions[CONNECTIONS_MAX];
+    bool touched[CONNECTIONS_MAX]; /* it may have something to write. */
+    size_t touched_list[CONNECTIONS_MAX];
+    size_t touched_count;
     size_t turn; /* whose request is next. */
     uint64_t start_ns;
     uint64_t measure_from_ns;
@@ -68,6 +71,15 @@ static uint64_t offered(const struct load *load)
 
 /* ---- sending and taking ---- */
 
+/* With many connections most have nothing to write: only those are looked at that may have. */
+static void touch(struct load *load, size_t index)
+{
+    if (!load->touched[index]) {
+        load->touched[index] = true;
+        load->touched_list[load->touched_count++] = index;
+    }
+}
+
 static void done(void *ctx, uint64_t start_ns, bool good)
 {
     struct load *load = ctx;
@@ -91,8 +103,9 @@ static bool send_due(struct load *load, uint64_t now_ns)
     size_t full = 0;
     uint64_t due = due_ns(load, load->sent);
     while (due <= now_ns && due < load->measure_to_ns && full < load->o->connections) {
-        struct session *s = load->sessions[load->turn];
-        load->turn = (load->turn + 1) % load->o->connections;
+        size_t index = load->turn;
+        struct session *s = load->sessions[index];
+        load->turn = (index + 1) % load->o->connections;
         if (session_room(s) == 0) {
             full++;
             continue;
@@ -101,37 +114,43 @@ static bool send_due(struct load *load, uint64_t now_ns)
         if (!session_send(s, due)) {
             return false;
         }
+        touch(load, index);
         load->open++;
         due = due_ns(load, ++load->sent);
     }
     return true;
 }
 
-static bool flush_all(struct load *load, int epoll_fd)
+static bool flush_touched(struct load *load, int epoll_fd)
 {
-    for (size_t i = 0; i < load->o->connections; i++) {
-        struct session *s = load->sessions[i];
+    for (size_t i = 0; i < load->touched_count; i++) {
+        size_t index = load->touched_list[i];
+        struct session *s = load->sessions[index];
         bool before = session_wants_write(s);
+        load->touched[index] = false;
         if (!session_flush(s)) {
             return false;
         }
         if (before != session_wants_write(s)) {
-            struct epoll_event event = {.data.ptr = s, .events = EPOLLIN};
+            struct epoll_event event = {.data.u64 = index, .events = EPOLLIN};
             event.events |= session_wants_write(s) ? (uint32_t)EPOLLOUT : 0U;
             CHECK(epoll_ctl(epoll_fd, EPOLL_CTL_MOD, session_fd(s), &event) == 0);
         }
     }
+    load->touched_count = 0;
     return true;
 }
 
-static bool read_ready(int epoll_fd)
+static bool read_ready(struct load *load, int epoll_fd)
 {
     struct epoll_event events[256];
     const struct timespec step = {.tv_nsec = STEP_NS};
     int count = epoll_pwait2(epoll_fd, events, 256, &step, /* sigmask: */ NULL);
     CHECK(count >= 0 || errno == EINTR);
     for (int i = 0; i < count; i++) {
-        if (!session_read(events[i].data.ptr)) {
+        size_t index = (size_t)events[i].data.u64;
+        touch(load, index);
+        if (!session_read(load->sessions[index])) {
             return false;
         }
     }
@@ -165,7 +184,8 @@ static bool run(struct load *load, int epoll_fd)
         if (is_over(load, now_ns)) {
             return true;
         }
-        if (!send_due(load, now_ns) || !flush_all(load, epoll_fd) || !read_ready(epoll_fd)) {
+        if (!send_due(load, now_ns) || !flush_touched(load, epoll_fd) ||
+            !read_ready(load, epoll_fd)) {
             load->lost_connections++;
             return false;
         }
@@ -205,7 +225,8 @@ static bool open_all(struct load *load, int epoll_fd)
             return false;
         }
         load->sessions[i] = s;
-        struct epoll_event event = {.data.ptr = s, .events = EPOLLIN};
+        touch(load, i);
+        struct epoll_event event = {.data.u64 = i, .events = EPOLLIN};
         CHECK(epoll_ctl(epoll_fd, EPOLL_CTL_ADD, session_fd(s), &event) == 0);
     }
     return true;

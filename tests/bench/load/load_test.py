@@ -252,11 +252,30 @@ def connections_are_made_one_by_one():
     generate(1, connections=4097, code=2)
 
 
+def large_messages_are_whole_both_ways():
+    """A MiB is more than a frame, a window, a socket and one look at either of them hold."""
+    with echo_program() as (port, _):
+        for size, rate in ((65536, 200), (1 << 20, 40)):
+            got = generate(port, connections=4, streams=4, rate=rate, body_bytes=size)
+            assert got["errors"] == 0 and got["answers"] == rate // 2, got
+    with http1_server(lambda n, body: http1_answer(body)) as server:
+        got = generate(server.port, "--protocol", "http1", rate=20, body_bytes=1 << 20)
+        assert got["answers"] == 10, got
+
+    def last_byte_differs(n, body):
+        return http1_answer(body[:-1] + b"?")
+    with http1_server(last_byte_differs) as server:
+        got = generate(server.port, "--protocol", "http1", rate=20, body_bytes=1 << 20)
+        assert got["answers"] == 0, got
+    generate(1, body_bytes=(1 << 20) + 1, code=2)
+
+
 def main():
     for check in (echoes_are_answers_at_the_rate, wrong_answers_are_errors,
                   what_is_no_answer_ends_the_run, wrong_grpc_statuses_are_errors,
                   silence_is_counted, latency_counts_from_when_a_request_was_due,
-                  a_slow_server_is_behind, connections_are_made_one_by_one):
+                  a_slow_server_is_behind, connections_are_made_one_by_one,
+                  large_messages_are_whole_both_ways):
         start = time.monotonic()
         check()
         print("%s: %.1f s" % (check.__name__, time.monotonic() - start), flush=True)

@@ -15,7 +15,11 @@
 #include "common/base/check.h"
 #include "common/base/slice.h"
 
-enum { HEADERS_MAX = 40, OUTPUT_BYTES = 1 << 20, INPUT_BYTES = 1 << 18, WINDOW = 1 << 24 };
+enum { HEADERS_MAX = 40, INPUT_BYTES = 1 << 18, WINDOW = 1 << 24 };
+
+/* Output is framed until it is so much, small enough for a cache; a request of HTTP/1.1 lies in it
+ * whole. */
+enum { FRAMED_BYTES = 1 << 18, OUTPUT_BYTES = 1 << 21 };
 
 /* One request in flight; its index is kept as the stream's user data. */
 struct exchange {
@@ -40,7 +44,8 @@ struct session {
     size_t free_count;
     int fd;
     uint8_t *output;
-    size_t output_size;
+    size_t output_from; /* what lies before it was sent. */
+    size_t output_size; /* end of what is to be sent. */
     uint8_t *input;
     nghttp2_nv fields[HEADERS_MAX];
     size_t field_count;
@@ -163,9 +168,10 @@ static void start_h2(struct session *s)
     }
 }
 
+/* Frames what there is to say, up to some bytes more than that. */
 static bool fill_h2(struct session *s)
 {
-    while (s->output_size < OUTPUT_BYTES / 2) {
+    while (s->output_size < FRAMED_BYTES) {
         const uint8_t *bytes = NULL;
         ssize_t size = nghttp2_session_mem_send(s->h2, &bytes);
         if (size < 0) {
@@ -397,25 +403,44 @@ bool session_send(struct session *s, uint64_t start_ns)
     return submit(s, x);
 }
 
-bool session_flush(struct session *s)
+/* Sends what is framed; false: the connection is lost. 'out_blocked': the socket took no more. */
+static bool send_output(struct session *s, bool *out_blocked)
 {
-    if (s->h2 != NULL && !fill_h2(s)) {
-        return false;
-    }
-    size_t at = 0;
-    while (at < s->output_size) {
-        ssize_t n = send(s->fd, s->output + at, s->output_size - at, MSG_NOSIGNAL);
+    *out_blocked = false;
+    while (s->output_from < s->output_size) {
+        ssize_t n =
+            send(s->fd, s->output + s->output_from, s->output_size - s->output_from, MSG_NOSIGNAL);
         if (n < 0 && errno == EAGAIN) {
-            break;
+            *out_blocked = true;
+            return true;
         }
         if (n <= 0) {
             return false;
         }
-        at += (size_t)n;
+        s->output_from += (size_t)n;
     }
-    (void)memmove(s->output, s->output + at, s->output_size - at);
-    s->output_size -= at;
+    s->output_from = 0;
+    s->output_size = 0;
     return true;
+}
+
+bool session_flush(struct session *s)
+{
+    for (;;) { /* ends when nothing is left to say, or the socket takes no more. */
+        bool blocked = false;
+        if (s->h2 != NULL && !fill_h2(s)) {
+            return false;
+        }
+        if (s->output_size == 0) {
+            return true;
+        }
+        if (!send_output(s, &blocked)) {
+            return false;
+        }
+        if (blocked || s->h2 == NULL) {
+            return true;
+        }
+    }
 }
 
 bool session_read(struct session *s)

@@ -42,14 +42,16 @@ int session_fd(const struct session *s);
 /* Streams that are free now. */
 size_t session_room(const struct session *s);
 
-/* Queues one request; only with room. session_flush() writes what was queued. */
+/* Queues one request; only with room. */
 bool session_send(struct session *s, uint64_t start_ns);
 
 /* The same with one field more, which is borrowed until session_flush(); HTTP/2 alone. */
 bool session_send_with(struct session *s, uint64_t start_ns, const char *name, const char *value);
+
+/* Writes what is queued, and what HTTP/2 itself has to say, as far as the socket takes it. */
 bool session_flush(struct session *s);
 
-/* Reads what is there; answers are told. */
+/* Reads what is there; answers are told. What is to be said then leaves with session_flush(). */
 bool session_read(struct session *s);
 
 /* Whether output waits for the socket. */
