@@ -219,6 +219,11 @@ def goal_lines(judged):
             for figure, goal in judged.items()]
 
 
+def wins(ratio):
+    """What a table says behind a ratio, when it is the peer that is better."""
+    return "" if ratio >= 1 else ", the peer wins"
+
+
 def write(name, unit, better, runs, trilane_row, peers, ratio, conditions, goals=None):
     """build/bench/NAME.json, and a table on the screen, with whether the goals were met: judge()."""
     judged = judge(goals or {})
@@ -230,10 +235,10 @@ def write(name, unit, better, runs, trilane_row, peers, ratio, conditions, goals
     print("%-14s %10s %10s %10s %7s  %s" % (name, "min", "median", "max", "ratio", "at"))
     for who, row in [("trilane", trilane_row)] + sorted(peers.items()):
         if "median" in row:
-            print("%-14s %10.2f %10.2f %10.2f %7s  %s" % (
+            print("%-14s %10.2f %10.2f %10.2f %7s  %s%s" % (
                 who, row["min"], row["median"], row["max"],
                 "%.2f" % ratio[who] if who in ratio else "",
-                "%d/s" % row["rate"] if "rate" in row else ""))
+                "%d/s" % row["rate"] if "rate" in row else "", wins(ratio.get(who, 1))))
         elif "p99_us" in row:  # of what is measured beside.
             print("%-14s requests: p50 %.0f us, p99 %.0f us" % (who, row["p50_us"], row["p99_us"]))
         else:
