@@ -8,8 +8,8 @@
 #include "common/base/check.h"
 #include "common/net/conn_impl.h"
 
-/* Pieces of one system call. */
-enum { WRITE_PIECES = 16 };
+/* Pieces of one system call: a piece may be one small frame. */
+enum { WRITE_PIECES = 64 };
 
 static void chunks_add(struct net_chunks *chunks, struct net_chunk *chunk)
 {

@@ -34,6 +34,7 @@ struct net_loop;
 struct net_conn;
 struct h2_env;
 struct h2_conn;
+struct h2_queue;
 struct h2_stream;
 
 /* Error codes of RFC 9113, section 7. */
@@ -207,6 +208,11 @@ bool h2_stream_responded(const struct h2_stream *s);
 /* Sends bytes of the body; copies what cannot leave at once into the stream's queue, up to
  * limits.stream_buffer_bytes. Whole or not at all: E_QUEUE_FULL means wait for 'writable'. */
 MUST_CHECK struct err h2_stream_send(struct h2_stream *s, struct slice bytes, bool end);
+
+/* The same with what lies in 'bytes' behind its first 'skip': by reference, nothing is copied.
+ * 'bytes' is of the stream's h2_env; it may grow, and be cleared, at any time after. */
+MUST_CHECK struct err h2_stream_send_shared(struct h2_stream *s, const struct h2_queue *bytes,
+                                            size_t skip, bool end);
 
 /* Bytes that wait in the queue. */
 size_t h2_stream_queued(const struct h2_stream *s);

@@ -18,6 +18,7 @@
 #include "common/net/h2_guard.h"
 #include "common/net/h2_mem.h"
 #include "common/net/h2_message.h"
+#include "common/net/h2_queue.h"
 #include "common/net/hpack.h"
 #include "common/net/loop.h"
 #include "common/net/timer.h"
@@ -103,17 +104,6 @@ struct h2_env {
     size_t connections; /* open now. */
 };
 
-/* Bytes of the body that wait to be framed; freed by the last reference. */
-struct h2_chunk {
-    struct h2_chunk *next;
-    struct h2_mem *mem;
-    uint32_t references; /* the queue's, and one for each piece lent to the connection's output. */
-    uint32_t capacity;
-    uint32_t from; /* first byte not yet framed. */
-    uint32_t to;   /* end of the content. */
-    uint8_t bytes[];
-};
-
 /* Fields that wait until the body before them is framed, with all their bytes: one block. */
 struct h2_block {
     size_t count;
@@ -146,16 +136,14 @@ struct h2_stream {
     const struct h2_stream_events *events;
     void *user;
     int32_t id;
-    int32_t send_window;     /* what the peer takes; below zero after a change of its SETTINGS. */
-    struct h2_window window; /* what the peer may send. */
-    uint32_t over_code;      /* why it is over. */
-    size_t held;             /* bytes received whose window was not given back. */
-    size_t queued;           /* bytes in the chunks. */
-    size_t sent_untold;      /* framed, and the owner does not know. */
-    uint64_t length_left;    /* of the body that content-length says; H2_LENGTH_NONE. */
-    uint64_t moved_ns;       /* when the queue began to be one, or some of it left last. */
-    struct h2_chunk *head;   /* the queue of the body. */
-    struct h2_chunk *tail;
+    int32_t send_window;       /* what the peer takes; below zero after a change of its SETTINGS. */
+    struct h2_window window;   /* what the peer may send. */
+    uint32_t over_code;        /* why it is over. */
+    size_t held;               /* bytes received whose window was not given back. */
+    size_t sent_untold;        /* framed, and the owner does not know. */
+    uint64_t length_left;      /* of the body that content-length says; H2_LENGTH_NONE. */
+    uint64_t moved_ns;         /* when the queue began to be one, or some of it left last. */
+    struct h2_queue queue;     /* of the body. */
     struct h2_block *trailers; /* that go behind the body. */
     bool fields_done;          /* the peer's first header section is whole. */
     bool fields_refused;       /* it is over the bounds; nothing of it is kept. */
@@ -429,21 +417,12 @@ bool h2_out_section(struct h2_conn *c, uint32_t id, const struct h2_field *field
 /* Whether a full frame of DATA goes straight into the output. */
 bool h2_out_has_room(const struct h2_conn *c);
 
-/* A frame of DATA, for which there is room; and the head of one whose bytes the caller moves. */
+/* A frame of DATA, for which there is room: of bytes, or of the first ones of a queue. */
 void h2_out_data(struct h2_conn *c, uint32_t id, struct slice bytes, bool end);
-void h2_out_data_head(struct h2_conn *c, uint32_t id, size_t size, bool end);
+void h2_out_data_queued(struct h2_stream *s, size_t size, bool end);
 
 /* Moves what waits into the connection's output; false while some of it still has to wait. */
 bool h2_out_flush(struct h2_conn *c);
-
-/* ---- h2_queue.c ---- */
-
-/* Copies 'bytes' behind the queue: whole, or not at all when memory is out. */
-bool h2_queue_add(struct h2_stream *s, struct slice bytes);
-
-/* Moves so many bytes of the queue's front behind the output. */
-MUST_CHECK struct err h2_queue_move(struct h2_stream *s, size_t size);
-void h2_queue_free(struct h2_stream *s);
 
 /* ---- h2_send.c ---- */
 

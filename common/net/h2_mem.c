@@ -28,7 +28,7 @@ struct h2_mem_block {
     } u;
     uint64_t class_index; /* H2_MEM_CLASSES: too large for a class. */
 };
-_Static_assert(sizeof(struct h2_mem_block) == 16, "alignment of what follows");
+_Static_assert(sizeof(struct h2_mem_block) == H2_MEM_HEAD_BYTES, "alignment of what follows");
 
 static struct h2_mem_block *head_of(void *ptr)
 {

@@ -16,6 +16,9 @@
 /* Classes of 32 bytes to 32 KiB, the block's head counted. */
 enum { H2_MEM_CLASS_MIN_BITS = 5, H2_MEM_CLASSES = 11 };
 
+/* Bytes of a block's head. */
+enum { H2_MEM_HEAD_BYTES = 16 };
+
 struct h2_mem_block;
 
 struct h2_mem {

@@ -191,7 +191,9 @@ void h2_out_data(struct h2_conn *c, uint32_t id, struct slice bytes, bool end)
     size_t whole = H2_FRAME_HEAD_BYTES + bytes.size;
     h2_conn_dirty(c);
     if (whole > NET_CHUNK_BYTES / 2) { /* large ones fill what is left of a chunk. */
-        h2_out_data_head(c, id, bytes.size, end);
+        uint8_t head[H2_FRAME_HEAD_BYTES];
+        write_head(head, bytes.size, H2_DATA, flags, id);
+        out_bytes(c, head, sizeof(head));
         out_bytes(c, bytes.ptr, bytes.size);
         return;
     }
@@ -208,11 +210,14 @@ void h2_out_data(struct h2_conn *c, uint32_t id, struct slice bytes, bool end)
     net_conn_commit(c->net, whole);
 }
 
-void h2_out_data_head(struct h2_conn *c, uint32_t id, size_t size, bool end)
+void h2_out_data_queued(struct h2_stream *s, size_t size, bool end)
 {
     uint8_t head[H2_FRAME_HEAD_BYTES];
-    write_head(head, size, H2_DATA, end ? H2_FLAG_END_STREAM : 0, id);
-    out_bytes(c, head, sizeof(head));
+    write_head(head, size, H2_DATA, end ? H2_FLAG_END_STREAM : 0, (uint32_t)s->id);
+    struct err e = h2_queue_move(&s->queue, s->conn->net, head, size);
+    if (!err_ok(e)) {
+        s->conn->broken = true; /* half of a frame may have left. */
+    }
 }
 
 /* ---- what waits ---- */

@@ -1,42 +1,59 @@
-/* Bodies that wait: chunks of bytes, from which DATA frames are cut. */
+/* h2_queue: see h2_queue.h. */
+#include "common/net/h2_queue.h"
+
+#include <string.h>
+
 #include "common/base/check.h"
 #include "common/net/h2_impl.h"
 
-/* Chunks of the body's queue: small for messages, large for what comes in bulk. */
-enum { CHUNK_SMALL = 512 - 64, CHUNK_MEDIUM = 4096 - 64, CHUNK_LARGE = 16384 - 64 };
+/* Room of a chunk, small for messages and large for what comes in bulk: a class of h2_mem less what
+ * stands before the bytes. */
+enum { CHUNK_BEFORE = 80 };
+enum {
+    CHUNK_SMALL = 512 - CHUNK_BEFORE,
+    CHUNK_MEDIUM = 4096 - CHUNK_BEFORE,
+    CHUNK_LARGE = 16384 - CHUNK_BEFORE
+};
 
-/* From this size on a piece is lent to the connection's output instead of copied. */
-enum { LEND_MIN_BYTES = 4096 };
+/* Freed by its last reference. One reference is that of its queue, one that of each chunk whose
+ * owner it is, one that of each piece that the connection's output was lent. */
+struct h2_chunk {
+    struct h2_chunk *next;
+    struct h2_mem *mem;
+    struct h2_chunk *owner; /* whose bytes these are; NULL: its own. */
+    uint8_t *bytes;         /* behind the room for a frame's head, or the owner's. */
+    uint32_t references;
+    uint32_t capacity; /* zero of one with an owner. */
+    uint32_t from;     /* first byte not yet framed. */
+    uint32_t to;       /* end of the content. */
+    uint8_t own[];     /* room for the head of the first frame, then the bytes. */
+};
+_Static_assert(sizeof(struct h2_chunk) + H2_FRAME_HEAD_BYTES + H2_MEM_HEAD_BYTES <= CHUNK_BEFORE,
+               "a chunk fills its class of h2_mem");
 
-static size_t chunk_capacity(size_t wanted)
+void h2_queue_init(struct h2_queue *q, struct h2_env *env)
 {
-    if (wanted <= CHUNK_SMALL) {
-        return CHUNK_SMALL;
-    }
-    return wanted <= CHUNK_MEDIUM ? CHUNK_MEDIUM : CHUNK_LARGE;
+    *q = (struct h2_queue){.mem = &env->mem};
 }
+
+/* ---- chunks ---- */
 
 static void chunk_unref(struct h2_chunk *chunk)
 {
     CHECK(chunk->references > 0);
-    if (--chunk->references == 0) {
-        h2_mem_free(chunk->mem, chunk);
+    if (--chunk->references > 0) {
+        return;
+    }
+    struct h2_chunk *owner = chunk->owner;
+    h2_mem_free(chunk->mem, chunk);
+    if (owner != NULL) { /* which has none itself. */
+        chunk_unref(owner);
     }
 }
 
 static void chunk_released(void *chunk)
 {
     chunk_unref(chunk);
-}
-
-static struct h2_chunk *chunk_new(struct h2_mem *mem, size_t wanted)
-{
-    size_t capacity = chunk_capacity(wanted);
-    struct h2_chunk *chunk = h2_mem_alloc(mem, sizeof(*chunk) + capacity);
-    if (chunk != NULL) {
-        *chunk = (struct h2_chunk){.mem = mem, .references = 1, .capacity = (uint32_t)capacity};
-    }
-    return chunk;
 }
 
 static void chunks_free(struct h2_chunk *chunk)
@@ -48,28 +65,91 @@ static void chunks_free(struct h2_chunk *chunk)
     }
 }
 
-/* Chains new, empty chunks with room for 'size' bytes; none for zero. */
-static bool queue_extend(struct h2_mem *mem, size_t size, struct h2_chunk **out_first,
-                         struct h2_chunk **out_last)
+/* What comes in bulk goes on: what it leaves of a large chunk is filled next. */
+static size_t chunk_capacity(size_t wanted, bool bulk)
 {
-    *out_first = NULL;
-    *out_last = NULL;
-    while (size > 0) {
-        struct h2_chunk *chunk = chunk_new(mem, size);
-        if (chunk == NULL) {
-            chunks_free(*out_first);
-            return false;
-        }
-        if (*out_last == NULL) {
-            *out_first = chunk;
-        } else {
-            (*out_last)->next = chunk;
-        }
-        *out_last = chunk;
-        size -= size < chunk->capacity ? size : chunk->capacity;
+    if (bulk || wanted > CHUNK_MEDIUM) {
+        return CHUNK_LARGE;
     }
+    return wanted <= CHUNK_SMALL ? CHUNK_SMALL : CHUNK_MEDIUM;
+}
+
+static struct h2_chunk *chunk_new(struct h2_mem *mem, size_t capacity)
+{
+    struct h2_chunk *chunk = h2_mem_alloc(mem, sizeof(*chunk) + H2_FRAME_HEAD_BYTES + capacity);
+    if (chunk != NULL) {
+        *chunk = (struct h2_chunk){.mem = mem,
+                                   .bytes = chunk->own + H2_FRAME_HEAD_BYTES,
+                                   .references = 1,
+                                   .capacity = (uint32_t)capacity};
+    }
+    return chunk;
+}
+
+/* A piece of another's. */
+static struct h2_chunk *chunk_of(struct h2_chunk *other, uint32_t from)
+{
+    struct h2_chunk *owner = other->owner != NULL ? other->owner : other;
+    struct h2_chunk *chunk = h2_mem_alloc(other->mem, sizeof(*chunk));
+    if (chunk != NULL) {
+        owner->references++;
+        *chunk = (struct h2_chunk){.mem = other->mem,
+                                   .owner = owner,
+                                   .bytes = owner->bytes,
+                                   .references = 1,
+                                   .from = from,
+                                   .to = other->to};
+    }
+    return chunk;
+}
+
+static size_t chunk_size(const struct h2_chunk *chunk)
+{
+    return chunk->to - chunk->from;
+}
+
+/* Chunks in a row, before they are a queue's. */
+struct chain {
+    struct h2_chunk *first;
+    struct h2_chunk *last;
+};
+
+/* False, and the chain is freed, when there is no chunk. */
+static bool chain_add(struct chain *chain, struct h2_chunk *chunk)
+{
+    if (chunk == NULL) {
+        chunks_free(chain->first);
+        return false;
+    }
+    if (chain->last == NULL) {
+        chain->first = chunk;
+    } else {
+        chain->last->next = chunk;
+    }
+    chain->last = chunk;
     return true;
 }
+
+static void queue_append(struct h2_queue *q, const struct chain *chain)
+{
+    if (chain->first == NULL) {
+        return;
+    }
+    if (q->tail == NULL) {
+        q->head = chain->first;
+    } else {
+        q->tail->next = chain->first;
+    }
+    q->tail = chain->last;
+}
+
+void h2_queue_clear(struct h2_queue *q)
+{
+    chunks_free(q->head);
+    *q = (struct h2_queue){.mem = q->mem};
+}
+
+/* ---- adding ---- */
 
 static size_t chunk_fill(struct h2_chunk *chunk, struct slice bytes)
 {
@@ -80,83 +160,135 @@ static size_t chunk_fill(struct h2_chunk *chunk, struct slice bytes)
     return size;
 }
 
-bool h2_queue_add(struct h2_stream *s, struct slice bytes)
+static size_t tail_room(const struct h2_queue *q)
 {
-    size_t room = s->tail == NULL ? 0 : s->tail->capacity - s->tail->to;
-    struct h2_chunk *first = NULL;
-    struct h2_chunk *last = NULL;
-    size_t beyond = bytes.size > room ? bytes.size - room : 0;
-    if (!queue_extend(&s->conn->env->mem, beyond, &first, &last)) {
-        return false;
+    /* One with an owner has none, and ends behind its capacity. */
+    return q->tail == NULL || q->tail->owner != NULL ? 0 : q->tail->capacity - q->tail->to;
+}
+
+bool h2_queue_add(struct h2_queue *q, struct slice bytes)
+{
+    struct chain chain = {0};
+    size_t room = tail_room(q);
+    bool bulk = bytes.size > CHUNK_MEDIUM;
+    for (size_t left = bytes.size > room ? bytes.size - room : 0; left > 0;) {
+        size_t capacity = chunk_capacity(left, bulk);
+        if (!chain_add(&chain, chunk_new(q->mem, capacity))) {
+            return false;
+        }
+        left -= left < capacity ? left : capacity;
     }
-    if (s->queued == 0) {
-        s->moved_ns = net_loop_now_ns(s->conn->env->loop);
+    q->size += bytes.size;
+    if (room > 0 && bytes.size > 0) {
+        bytes = slice_from(bytes, chunk_fill(q->tail, bytes));
     }
-    s->queued += bytes.size;
-    if (s->tail != NULL) {
-        bytes = slice_from(bytes, chunk_fill(s->tail, bytes));
-        s->tail->next = first;
-    } else {
-        s->head = first;
-    }
-    s->tail = last != NULL ? last : s->tail;
-    for (struct h2_chunk *chunk = first; chunk != NULL; chunk = chunk->next) {
+    queue_append(q, &chain);
+    for (struct h2_chunk *chunk = chain.first; chunk != NULL; chunk = chunk->next) {
         bytes = slice_from(bytes, chunk_fill(chunk, bytes));
     }
     return true;
 }
 
-/* Drops framed bytes from the front chunk. */
-static void queue_advance(struct h2_stream *s, size_t size)
+bool h2_queue_share(struct h2_queue *q, const struct h2_queue *from, size_t skip)
 {
-    struct h2_chunk *chunk = s->head;
+    struct chain chain = {0};
+    CHECK(skip <= from->size);
+    size_t size = from->size - skip;
+    for (struct h2_chunk *chunk = from->head; chunk != NULL; chunk = chunk->next) {
+        size_t has = chunk_size(chunk);
+        if (skip >= has) {
+            skip -= has;
+            continue;
+        }
+        if (!chain_add(&chain, chunk_of(chunk, chunk->from + (uint32_t)skip))) {
+            return false;
+        }
+        skip = 0;
+    }
+    queue_append(q, &chain);
+    q->size += size;
+    return true;
+}
+
+/* ---- leaving ---- */
+
+size_t h2_queue_frame(const struct h2_queue *q, size_t max)
+{
+    size_t size = 0;
+    for (const struct h2_chunk *c = q->head; c != NULL && size < max; c = c->next) {
+        if (chunk_size(c) >= H2_QUEUE_LEND_BYTES) {
+            size = size == 0 ? chunk_size(c) : size;
+            break;
+        }
+        size += chunk_size(c);
+    }
+    return size < max ? size : max;
+}
+
+/* Drops framed bytes from the front chunk. */
+static void queue_advance(struct h2_queue *q, size_t size)
+{
+    struct h2_chunk *chunk = q->head;
     chunk->from += (uint32_t)size;
+    q->size -= size;
     if (chunk->from < chunk->to) {
         return;
     }
-    s->head = chunk->next;
-    if (s->head == NULL) {
-        s->tail = NULL;
+    q->head = chunk->next;
+    if (q->head == NULL) {
+        q->tail = NULL;
     }
     chunk_unref(chunk);
 }
 
-/* Moves the first piece of the queue, at most 'max' bytes, behind the output. */
-static struct err move_piece(struct h2_stream *s, size_t max, size_t *out_size)
+static struct err lend(struct h2_chunk *chunk, struct net_conn *to, struct slice piece)
 {
-    struct h2_chunk *chunk = s->head;
-    struct slice piece =
-        slice_head(slice_of(chunk->bytes + chunk->from, chunk->to - chunk->from), max);
-    if (piece.size >= LEND_MIN_BYTES) {
-        chunk->references++;
-        struct err e = net_conn_write_ref(s->conn->net, piece, chunk_released, chunk);
-        if (!err_ok(e)) {
-            chunk->references--;
-            return e;
-        }
-    } else {
-        TRY(net_conn_write(s->conn->net, piece));
+    struct h2_chunk *owner = chunk->owner != NULL ? chunk->owner : chunk;
+    owner->references++;
+    struct err e = net_conn_write_ref(to, piece, chunk_released, owner);
+    if (!err_ok(e)) {
+        owner->references--;
     }
-    queue_advance(s, piece.size);
+    return e;
+}
+
+/* Moves the first piece, at most 'max' bytes. */
+static struct err move_piece(struct h2_queue *q, struct net_conn *to, size_t max, size_t *out_size)
+{
+    struct h2_chunk *chunk = q->head;
+    struct slice piece = slice_head(slice_of(chunk->bytes + chunk->from, chunk_size(chunk)), max);
+    if (piece.size >= H2_QUEUE_LEND_BYTES) {
+        TRY(lend(chunk, to, piece));
+    } else {
+        TRY(net_conn_write(to, piece));
+    }
+    queue_advance(q, piece.size);
     *out_size = piece.size;
     return OK;
 }
 
-struct err h2_queue_move(struct h2_stream *s, size_t size)
+/* Whether a frame is the first large piece of a chunk that is nobody else's: its head has room
+ * right before the bytes, and both leave as one piece. */
+static bool takes_head(const struct h2_chunk *chunk, size_t size)
 {
-    for (size_t left = size; left > 0;) { /* ends: each round moves some, or fails. */
-        size_t moved = 0;
-        TRY(move_piece(s, left, &moved));
-        left -= moved;
-    }
-    s->queued -= size;
-    return OK;
+    return chunk->from == 0 && chunk->owner == NULL && size >= H2_QUEUE_LEND_BYTES &&
+           size <= chunk_size(chunk);
 }
 
-void h2_queue_free(struct h2_stream *s)
+struct err h2_queue_move(struct h2_queue *q, struct net_conn *to, const uint8_t *head, size_t size)
 {
-    chunks_free(s->head);
-    s->head = NULL;
-    s->tail = NULL;
-    s->queued = 0;
+    CHECK(size <= q->size);
+    if (size > 0 && takes_head(q->head, size)) {
+        memcpy(q->head->own, head, H2_FRAME_HEAD_BYTES);
+        TRY(lend(q->head, to, slice_of(q->head->own, H2_FRAME_HEAD_BYTES + size)));
+        queue_advance(q, size);
+        return OK;
+    }
+    TRY(net_conn_write(to, slice_of(head, H2_FRAME_HEAD_BYTES)));
+    while (size > 0) { /* each turn moves some of it. */
+        size_t moved = 0;
+        TRY(move_piece(q, to, size, &moved));
+        size -= moved;
+    }
+    return OK;
 }

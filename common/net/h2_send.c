@@ -121,22 +121,18 @@ static void queue_is_empty(struct h2_stream *s)
     }
 }
 
-/* One frame of the queue; false when none goes, or the connection broke. */
+/* One frame of the queue; false when the connection's window is closed. */
 static bool frame_queue(struct h2_stream *s)
 {
     struct h2_conn *c = s->conn;
     int32_t window = s->send_window < c->send_window ? s->send_window : c->send_window;
-    size_t size = s->queued < H2_FRAME_BYTES ? s->queued : H2_FRAME_BYTES;
     if (window <= 0) {
         return false;
     }
-    size = size < (size_t)window ? size : (size_t)window;
-    bool all = size == s->queued;
-    h2_out_data_head(c, (uint32_t)s->id, size, all && s->sent_end && s->trailers == NULL);
-    if (!err_ok(h2_queue_move(s, size))) {
-        c->broken = true;
-        return false;
-    }
+    size_t max = window < H2_FRAME_BYTES ? (size_t)window : H2_FRAME_BYTES;
+    size_t size = h2_queue_frame(&s->queue, max);
+    bool all = size == s->queue.size;
+    h2_out_data_queued(s, size, all && s->sent_end && s->trailers == NULL);
     s->moved_ns = net_loop_now_ns(c->env->loop);
     body_was_framed(s, size, all);
     return true;
@@ -145,11 +141,17 @@ static bool frame_queue(struct h2_stream *s)
 /* The streams by turns, a frame each, as far as windows and output go. */
 static void frame_ready(struct h2_conn *c)
 {
-    while (!h2_link_alone(&c->ready)) { /* ends: windows and output are bounded. */
+    while (!h2_link_alone(&c->ready) && !c->broken) { /* ends: windows and output are bounded. */
         struct h2_stream *s = STREAM_OF(c->ready.next, ready);
         if (!h2_out_has_room(c)) {
             net_conn_want_drained(c->net);
             return;
+        }
+        if (s->queue.size == 0) {
+            h2_link_remove(&s->ready);
+            h2_out_data(c, (uint32_t)s->id, (struct slice){NULL, 0}, /* end= */ true);
+            end_was_framed(s);
+            continue;
         }
         if (s->send_window <= 0) {
             h2_link_remove(&s->ready); /* until the peer opens it. */
@@ -160,7 +162,7 @@ static void frame_ready(struct h2_conn *c)
         }
         h2_link_remove(&s->ready);
         h2_link_add(&c->ready, &s->ready);
-        if (s->queued == 0) {
+        if (s->queue.size == 0) {
             queue_is_empty(s);
         }
     }
@@ -173,7 +175,7 @@ static void tell(struct h2_stream *s)
     if (sent > 0 && s->events->sent != NULL) {
         s->events->sent(s, sent);
     }
-    if (s->blocked && s->queued <= limits.stream_buffer_bytes / 2) {
+    if (s->blocked && s->queue.size <= limits.stream_buffer_bytes / 2) {
         s->blocked = false;
         if (s->events->writable != NULL) {
             s->events->writable(s);
@@ -221,7 +223,9 @@ bool h2_send(struct h2_conn *c)
 
 void h2_send_ready(struct h2_stream *s)
 {
-    if (s->queued > 0 && s->send_window > 0 && !s->over) {
+    bool body = s->queue.size > 0 && s->send_window > 0;
+    bool end = s->queue.size == 0 && s->sent_end && !s->end_framed;
+    if ((body || end) && !s->over) {
         h2_link_add(&s->conn->ready, &s->ready);
         h2_conn_dirty(s->conn);
     }
@@ -231,7 +235,7 @@ void h2_send_drop(struct h2_stream *s)
 {
     h2_link_remove(&s->ready);
     h2_link_remove(&s->due);
-    h2_queue_free(s);
+    h2_queue_clear(&s->queue);
     h2_mem_free(&s->conn->env->mem, s->trailers);
     s->trailers = NULL;
 }
@@ -284,7 +288,7 @@ static bool frame_at_once(struct h2_stream *s, struct slice bytes, bool end)
 {
     struct h2_conn *c = s->conn;
     int32_t window = s->send_window < c->send_window ? s->send_window : c->send_window;
-    if (s->queued > 0 || c->pending.size > 0 ||
+    if (s->queue.size > 0 || c->pending.size > 0 ||
         (bytes.size > 0 && (window <= 0 || bytes.size > (size_t)window)) ||
         net_conn_room(c->net) < bytes.size + H2_OUTPUT_RESERVE) {
         return false;
@@ -301,33 +305,63 @@ static bool frame_at_once(struct h2_stream *s, struct slice bytes, bool end)
     return true;
 }
 
-struct err h2_stream_send(struct h2_stream *s, struct slice bytes, bool end)
+/* Whether so many bytes more may be queued. */
+static struct err send_admit(struct h2_stream *s, size_t size)
 {
     CHECK(s->responded);
     if (s->finished || s->over || s->sent_end) {
         return FAIL(E_CLOSED);
     }
-    if (bytes.size > limits.stream_buffer_bytes - s->queued) {
+    if (size > limits.stream_buffer_bytes - s->queue.size) {
         s->blocked = true;
         return FAIL(E_QUEUE_FULL);
     }
     /* As much as there is room for: its owner may have more. */
-    s->blocked |= bytes.size == limits.stream_buffer_bytes - s->queued;
-    if ((bytes.size == 0 && !end) || frame_at_once(s, bytes, end)) {
-        return OK;
+    s->blocked |= size == limits.stream_buffer_bytes - s->queue.size;
+    if (s->queue.size == 0) {
+        s->moved_ns = net_loop_now_ns(s->conn->env->loop);
     }
-    if (bytes.size > 0 && !h2_queue_add(s, bytes)) {
-        return FAIL(E_NO_MEMORY);
-    }
+    return OK;
+}
+
+/* Something was queued, or nothing comes behind what is there. */
+static void send_queued(struct h2_stream *s, bool end)
+{
     s->sent_end = end;
     h2_send_ready(s);
     h2_watch_reader(s);
+}
+
+struct err h2_stream_send(struct h2_stream *s, struct slice bytes, bool end)
+{
+    TRY(send_admit(s, bytes.size));
+    if ((bytes.size == 0 && !end) || frame_at_once(s, bytes, end)) {
+        return OK;
+    }
+    if (bytes.size > 0 && !h2_queue_add(&s->queue, bytes)) {
+        return FAIL(E_NO_MEMORY);
+    }
+    send_queued(s, end);
+    return OK;
+}
+
+struct err h2_stream_send_shared(struct h2_stream *s, const struct h2_queue *bytes, size_t skip,
+                                 bool end)
+{
+    if (bytes->size == skip) {
+        return h2_stream_send(s, (struct slice){NULL, 0}, end);
+    }
+    TRY(send_admit(s, bytes->size - skip));
+    if (!h2_queue_share(&s->queue, bytes, skip)) {
+        return FAIL(E_NO_MEMORY);
+    }
+    send_queued(s, end);
     return OK;
 }
 
 size_t h2_stream_queued(const struct h2_stream *s)
 {
-    return s->queued;
+    return s->queue.size;
 }
 
 struct err h2_stream_trailers(struct h2_stream *s, const struct h2_field *fields, size_t count)
@@ -337,7 +371,7 @@ struct err h2_stream_trailers(struct h2_stream *s, const struct h2_field *fields
     if (s->finished || s->over || s->sent_end) {
         return FAIL(E_CLOSED);
     }
-    if (s->queued == 0) {
+    if (s->queue.size == 0) {
         return send_section(s, fields, count, /* end= */ true) ? OK : FAIL(E_TOO_LARGE);
     }
     if (hpack_encoded_bound(fields, count) > H2_SECTION_GROWTH * limits.request_header_bytes) {

@@ -45,6 +45,7 @@ struct h2_stream *h2_stream_new(struct h2_conn *c, uint32_t id)
     s->send_window = c->peer_window;
     h2_window_init(&s->window, c->env->stream_window);
     s->length_left = H2_LENGTH_NONE;
+    h2_queue_init(&s->queue, c->env);
     s->fields.at = s->inline_fields;
     s->fields.capacity = H2_FIELDS_INLINE;
     s->fields.room = s->inline_bytes;

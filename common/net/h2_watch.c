@@ -147,7 +147,7 @@ void h2_watch_cut(struct h2_conn *c, bool began)
 /* Whether nothing is missing but a peer that opens its window: its owner may be gone by then. */
 static bool waits_for_reader(const struct h2_stream *s)
 {
-    return s->sent_end && s->queued > 0;
+    return s->sent_end && s->queue.size > 0;
 }
 
 void h2_watch_reader(struct h2_stream *s)

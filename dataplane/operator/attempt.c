@@ -196,18 +196,18 @@ static void send_request(struct op_attempt *a, struct h2_conn *conn)
 {
     struct op_call *call = a->call;
     struct net_loop *loop = call->rq->pool->loop;
-    struct slice kept = op_kept_slice(&call->kept);
+    bool keeps = op_kept_size(&call->kept) > 0;
     CHECK(call->chosen == NULL);
     CHECK(a->sent == 0);
-    struct err err = open_upstream(a, conn, call->caller_ended && kept.size == 0);
+    struct err err = open_upstream(a, conn, call->caller_ended && !keeps);
     if (err_ok(err)) {
         op_endpoint_report(a->endpoint, /* reached: */ true);
         op_attempt_begin(a->endpoint);
         a->asked = true;
         a->asked_ns = net_loop_now_ns(loop);
         a->first_ns = 0;
-        if (kept.size > 0) {
-            err = h2_stream_send(a->upstream, kept, call->caller_ended);
+        if (keeps) {
+            err = op_kept_send(&call->kept, /* skip: */ 0, a->upstream, call->caller_ended);
         }
     }
     if (!err_ok(err)) {

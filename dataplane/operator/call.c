@@ -93,8 +93,8 @@ struct err op_call_start(struct dp_request *rq)
     TRY(arena_alloc(&rq->arena, sizeof(struct op_call), &memory));
     struct op_call *call = memory;
     (void)memset(call, 0, offsetof(struct op_call, first));
-    op_kept_init(&call->kept, limits.stream_buffer_bytes);
     call->rq = rq;
+    op_kept_init(&call->kept, op_call_state(call)->h2, limits.stream_buffer_bytes);
     call->caller = &rq->caller_stream;
     call->up.message_max = rq->transport->request_message_bytes;
     call->down.message_max = rq->transport->response_message_bytes;
@@ -214,7 +214,7 @@ static void choose_if_much(struct op_call *call)
     uint64_t max = limits.replay_bytes < limits.stream_window_bytes / 2
                        ? limits.replay_bytes
                        : limits.stream_window_bytes / 2;
-    if (call->chosen == NULL && op_kept_slice(&call->kept).size > max) {
+    if (call->chosen == NULL && op_kept_size(&call->kept) > max) {
         struct op_attempt *first = first_asked(call);
         if (first != NULL) {
             choose(call, first);
@@ -408,15 +408,26 @@ static void note_success(struct op_call *call)
 
 /* ---- bytes from the caller to the upstream ---- */
 
-static MUST_CHECK struct err send_on(struct op_call *call, struct slice bytes, bool end)
+/* As long as no attempt is chosen all have what is kept, and that is sent without another copy. */
+static MUST_CHECK struct err keep_and_send(struct op_call *call, struct slice bytes, bool end)
 {
-    struct err err = OK;
+    size_t before = op_kept_size(&call->kept);
+    struct err err = op_kept_add(&call->kept, bytes);
     for (struct op_attempt *a = call->live; a != NULL && err_ok(err); a = a->next) {
         if (a->upstream != NULL) {
-            err = h2_stream_send(a->upstream, bytes, end);
+            err = op_kept_send(&call->kept, before, a->upstream, end);
         }
     }
     return err;
+}
+
+static MUST_CHECK struct err send_on(struct op_call *call, struct slice bytes, bool end)
+{
+    if (call->chosen == NULL) {
+        return keep_and_send(call, bytes, end);
+    }
+    struct h2_stream *upstream = call->chosen->upstream;
+    return upstream == NULL ? OK : h2_stream_send(upstream, bytes, end);
 }
 
 static void caller_data(struct dp_caller_stream *s, struct slice bytes, bool end)
@@ -428,9 +439,6 @@ static void caller_data(struct dp_caller_stream *s, struct slice bytes, bool end
     struct err err = grpc_scan(&call->up, bytes);
     if (err_ok(err) && end) {
         err = grpc_scan_end(&call->up);
-    }
-    if (err_ok(err) && call->chosen == NULL) {
-        err = op_kept_add(&call->kept, bytes);
     }
     if (err_ok(err)) {
         err = send_on(call, bytes, end);

@@ -24,6 +24,7 @@ static void stop(void *state)
 
 static MUST_CHECK struct err fill(const struct dp_lane_host *host, struct op_state *state)
 {
+    state->h2 = host->h2;
     TRY(op_upstreams_new(host, &state->upstreams));
     TRY(op_budgets_new(host, &state->budgets));
     TRY(op_latencies_new(&state->latencies));

@@ -13,6 +13,7 @@
 #include "common/telemetry/metrics.h"
 #include "dataplane/request/lane.h"
 
+struct h2_env;
 struct op_budgets;
 struct op_latencies;
 struct op_mirrors;
@@ -23,6 +24,7 @@ struct op_state {
     struct op_budgets *budgets;
     struct op_latencies *latencies;
     struct op_mirrors *mirrors;
+    struct h2_env *h2;  /* the worker's. */
     metrics_id replays; /* transparent retries. */
     bool draining;      /* the node shuts down: no call is tried again. */
 };
