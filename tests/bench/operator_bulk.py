@@ -25,7 +25,7 @@ WINDOWS = {"stream-window-bytes": 1 << 20, "connection-window-bytes": 16 << 20}
 COUNTED = ("trilane", "nghttpx")  # whose copies are counted.
 COUNTED_BYTES = 16 << 20  # each way, of each size.
 GOAL = 1.3  # times the CPU of a node, of nghttpx.
-COPIES_GOAL = 1.01  # a hundredth: what is left over of a chunk is copied twice where that is cheaper.
+COPIES_GOAL = 1.02  # small rests of chunks are copied twice, where that costs less than a reference.
 
 
 def load_of(name, size, **how):
