@@ -21,7 +21,7 @@ import tempfile
 
 import attacks
 import bench
-import operator_unary
+import operator_rounds
 import trilane
 
 RATE = 5000
@@ -35,8 +35,8 @@ NOTHING = "nothing"   # in the place of a flood.
 def attack(name, port):
     """Attacks until it is ended, then says how often: {"attacks"}."""
     flood = next(f for f in attacks.FLOODS if f.name == name)
-    data = flood.bytes(attacks.Target(operator_unary.PATH, [
-        tuple(operator_unary.TOKEN.split(": ", 1))]))
+    data = flood.bytes(attacks.Target(operator_rounds.PATH, [
+        tuple(operator_rounds.TOKEN.split(": ", 1))]))
     done = 0
     ended = []
     signal.signal(signal.SIGTERM, lambda *_: ended.append(True))
@@ -72,8 +72,8 @@ def one(program, name, echo_pid):
     port, pid = program
     told = {}
     with attacker(name, port, told):
-        got = bench.load(port, RATE, operator_unary.PATH, SECONDS, watch=[pid], helpers=[echo_pid],
-                         headers=(operator_unary.TOKEN, operator_unary.TRACE))
+        got = bench.load(port, RATE, operator_rounds.PATH, SECONDS, watch=[pid], helpers=[echo_pid],
+                         headers=(operator_rounds.TOKEN, operator_rounds.TRACE))
     if got is None:  # an honest connection was lost.
         return {"answers_per_s": 0.0, "lost": True, **told}
     return {**got, **told}
@@ -127,13 +127,11 @@ def report(results):
 def main():
     with contextlib.ExitStack() as stack:
         directory = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        upstream = trilane.free_port()
-        echo = trilane.Process("echo", directory, bench.pinned(
-            bench.LOAD_CORE, [str(trilane.BUILD / "bench-echo"), str(upstream)]))
-        echo_pid = bench.start(stack, echo, upstream)
-        programs = {"trilane": operator_unary.start_nodes(stack, directory, upstream)["trilane"],
-                    "nghttpx": operator_unary.start_peer(stack, directory, "nghttpx", upstream)}
-        report(measure(programs, echo_pid))
+        echo = operator_rounds.start_echo(stack, directory)
+        nodes = operator_rounds.start_nodes(stack, directory, echo.port, {"trilane": ({}, ())})
+        programs = {"trilane": nodes["trilane"],
+                    "nghttpx": operator_rounds.start_peer(stack, directory, "nghttpx", echo.port)}
+        report(measure(programs, echo.pid))
 
 
 if __name__ == "__main__":

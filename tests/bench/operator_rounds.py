@@ -21,6 +21,7 @@ ROUNDS = int(os.environ.get("TRILANE_BENCH_ROUNDS", "9"))
 SECONDS = float(os.environ.get("TRILANE_BENCH_SECONDS", "2"))
 FAILURES_MAX = ROUNDS // 4
 RULES = 1000
+BODY_BYTES = 128  # of a message, where nothing else is said.
 PATH = "/trilane.bench.v1.Echo/Say"
 TOKEN = "authorization: Bearer bench-token"
 TRACE = "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -40,7 +41,7 @@ class Load(NamedTuple):
     """One way of asking, the same for all programs."""
     name: str  # in tables and files.
     rate: int = 0  # a second; 0: saturated, h2load keeps all streams busy.
-    body_bytes: int = 128  # of a message, each way.
+    body_bytes: int = BODY_BYTES  # of a message, each way.
     connections: int = 8
     streams: int = 32  # of each.
     requests: int = 0  # of a saturated run.

@@ -30,7 +30,7 @@ import time
 
 import bench
 import large_platform
-import operator_unary
+import operator_rounds
 import trilane
 
 ROUNDS = int(os.environ.get("TRILANE_BENCH_ROUNDS", "20"))
@@ -136,10 +136,10 @@ def start_thread(stack, us):
 
 
 def load(node, echo_pid, rate, seconds):
-    got = bench.load(node.ports["listen"], rate, operator_unary.PATH, seconds,
-                     headers=(operator_unary.TOKEN, operator_unary.TRACE),
+    got = bench.load(node.ports["listen"], rate, operator_rounds.PATH, seconds,
+                     headers=(operator_rounds.TOKEN, operator_rounds.TRACE),
                      watch=[node.popen.pid], helpers=[echo_pid],
-                     body_bytes=operator_unary.BODY_BYTES)
+                     body_bytes=operator_rounds.BODY_BYTES)
     assert got is not None, "a connection was lost"
     return got
 
