@@ -136,13 +136,13 @@ def machine():
 
 
 def load(port, rate, path, seconds=2.0, warmup=0.5, headers=(), connections=8, streams=32,
-         body_bytes=128, watch=(), helpers=()):
-    """Runs the generator; returns its result with the CPU that 'watch' used; 'helpers' share the
-    generator's core. None: the run was cut short (a connection was lost)."""
+         body_bytes=128, watch=(), helpers=(), flags=()):
+    """Runs the generator, with 'flags' beside; returns its result with the CPU that 'watch' used;
+    'helpers' share the generator's core. None: the run was cut short (a connection was lost)."""
     argv = [str(trilane.BUILD / "bench-load"), "--port", str(port), "--path", path,
             "--rate", str(rate), "--connections", str(connections), "--streams", str(streams),
             "--body-bytes", str(body_bytes), "--warmup-ms", str(int(warmup * 1000)),
-            "--duration-ms", str(int(seconds * 1000))]
+            "--duration-ms", str(int(seconds * 1000)), *flags]
     for header in headers:
         argv += ["--header", header]
     process = subprocess.Popen(pinned(LOAD_CORE, argv), stdout=subprocess.PIPE)

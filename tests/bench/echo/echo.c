@@ -7,6 +7,7 @@
  *     echo PORT                     answers at once
  *     echo PORT stall EVERY MS      one answer of EVERY is late by MS milliseconds
  *     echo PORT fail                every answer is UNAVAILABLE, without a message
+ *     echo PORT tls CERT KEY CA …   under mutual TLS; what comes behind is as above
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -25,6 +26,8 @@
 #include "common/base/clock.h"
 #include "common/base/slice.h"
 
+#include "tests/bench/load/wire.h"
+
 enum { NS_PER_MS = 1000000 };
 /* A message of the generator's largest body, with what frames it. */
 enum { BODY_MAX = (1 << 20) + 64 };
@@ -41,7 +44,7 @@ struct stream {
 
 struct peer {
     nghttp2_session *h2;
-    int fd;
+    struct wire wire;
     bool waits;         /* for the socket to take more. */
     size_t output_from; /* what lies before it was sent. */
     size_t output_size; /* end of what is to be sent. */
@@ -63,6 +66,7 @@ static uint64_t stall_every; /* 0: none. */
 static uint64_t stall_ms;
 static struct late *first_late;
 static struct late **last_late = &first_late;
+static SSL_CTX *tls; /* NULL: in clear. */
 static uint64_t requests;
 static volatile sig_atomic_t asked; /* how many there were. */
 
@@ -209,12 +213,15 @@ static void drop(struct peer *p)
         late->peer = late->peer == p ? NULL : late->peer;
     }
     nghttp2_session_del(p->h2);
-    (void)close(p->fd);
+    wire_close(&p->wire);
     free(p);
 }
 
 static bool flush(struct peer *p)
 {
+    if (!wire_ready(&p->wire)) {
+        return true; /* what comes next calls again. */
+    }
     for (;;) { /* ends when nothing is left, or the socket takes no more. */
         while (p->output_size < OUTPUT_BYTES / 2) {
             const uint8_t *bytes = NULL;
@@ -232,7 +239,7 @@ static bool flush(struct peer *p)
             return true;
         }
         ssize_t n =
-            send(p->fd, p->output + p->output_from, p->output_size - p->output_from, MSG_NOSIGNAL);
+            wire_send(&p->wire, p->output + p->output_from, p->output_size - p->output_from);
         if (n < 0 && errno == EAGAIN) {
             return true;
         }
@@ -247,15 +254,25 @@ static bool flush(struct peer *p)
     }
 }
 
-static void serve(struct peer *p, uint32_t events)
+static bool take(struct peer *p)
 {
     static uint8_t input[INPUT_BYTES];
-    bool good = true;
-    if ((events & (EPOLLIN | EPOLLHUP | EPOLLERR)) != 0) {
-        ssize_t n = recv(p->fd, input, sizeof(input), 0);
-        good = n > 0 ? nghttp2_session_mem_recv(p->h2, input, (size_t)n) == n
-                     : n < 0 && errno == EAGAIN;
-    }
+    do {
+        ssize_t n = wire_recv(&p->wire, input, sizeof(input));
+        if (n <= 0) {
+            return n < 0 && errno == EAGAIN;
+        }
+        if (nghttp2_session_mem_recv(p->h2, input, (size_t)n) != n) {
+            return false;
+        }
+    } while (wire_pending(&p->wire));
+    return true;
+}
+
+static void serve(struct peer *p, uint32_t events)
+{
+    bool reads = (events & (EPOLLIN | EPOLLHUP | EPOLLERR)) != 0;
+    bool good = !reads || take(p);
     if (!good || !flush(p)) {
         drop(p);
         return;
@@ -265,7 +282,7 @@ static void serve(struct peer *p, uint32_t events)
         p->waits = waits;
         struct epoll_event event = {.data.ptr = p, .events = EPOLLIN};
         event.events |= waits ? (uint32_t)EPOLLOUT : 0U;
-        CHECK(epoll_ctl(epoll_fd, EPOLL_CTL_MOD, p->fd, &event) == 0);
+        CHECK(epoll_ctl(epoll_fd, EPOLL_CTL_MOD, p->wire.fd, &event) == 0);
     }
 }
 
@@ -278,7 +295,7 @@ static void accept_one(int listener)
     int one = 1;
     struct peer *p = calloc(1, sizeof(*p));
     CHECK(p != NULL && setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)) == 0);
-    p->fd = fd;
+    wire_accept(&p->wire, fd, tls);
     p->h2 = session_new(p);
     struct epoll_event event = {.data.ptr = p, .events = EPOLLIN};
     CHECK(epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &event) == 0);
@@ -330,6 +347,20 @@ static void say_requests(void)
     }
 }
 
+/* Takes the four words of TLS out of the line; false when their files are of no use. */
+static bool read_tls(int *argc, char **argv)
+{
+    enum { AT = 2, WORDS = 4 };
+    if (*argc < AT + WORDS || strcmp(argv[AT], "tls") != 0) {
+        return true;
+    }
+    tls = wire_server(
+        &(struct wire_files){.cert = argv[AT + 1], .key = argv[AT + 2], .ca = argv[AT + 3]});
+    *argc -= WORDS;
+    (void)memmove(argv + AT, argv + AT + WORDS, (size_t)(*argc - AT) * sizeof(*argv));
+    return tls != NULL;
+}
+
 static bool read_options(int argc, char **argv, uint64_t *out_port)
 {
     bool stalls = argc == 5 && strcmp(argv[2], "stall") == 0 &&
@@ -343,12 +374,15 @@ static bool read_options(int argc, char **argv, uint64_t *out_port)
 int main(int argc, char **argv)
 {
     uint64_t port = 0;
+    if (!read_tls(&argc, argv)) {
+        return 2;
+    }
     if (!read_options(argc, argv, &port)) {
-        (void)fprintf(stderr, "usage: echo PORT [stall EVERY MS | fail]\n");
+        (void)fprintf(stderr, "usage: echo PORT [tls CERT KEY CA] [stall EVERY MS | fail]\n");
         return 2;
     }
     struct sigaction action = {.sa_handler = note_asked};
-    CHECK(sigaction(SIGUSR1, &action, NULL) == 0);
+    CHECK(sigaction(SIGUSR1, &action, NULL) == 0 && signal(SIGPIPE, SIG_IGN) != SIG_ERR);
     int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     int one = 1;
     const struct sockaddr_in addr = {.sin_family = AF_INET,

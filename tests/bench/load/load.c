@@ -9,6 +9,7 @@
  */
 #include <errno.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/epoll.h>
@@ -28,7 +29,7 @@
 /* Between the last connection and the first request: none is late because of another's dialling. */
 #define LEAD_NS NS_PER_MS
 
-enum { STEP_NS = 200000, SPARE_FILES = 64 };
+enum { STEP_NS = 200000, SPARE_FILES = 64, HOLD_STEP_MS = 50 };
 
 struct load {
     const struct options *o;
@@ -209,7 +210,8 @@ static bool allow_files(uint64_t connections)
     return true;
 }
 
-/* One after the other, each established before the next: no burst that a backlog would drop. */
+/* One after the other, each established before the next: no burst that a backlog would drop. Each
+ * says its preface at once: a server waits so long, and no longer, for that. */
 static bool open_all(struct load *load, int epoll_fd)
 {
     const struct options *o = load->o;
@@ -219,7 +221,8 @@ static bool open_all(struct load *load, int epoll_fd)
     }
     for (size_t i = 0; i < o->connections; i++) {
         struct session *s = session_open(o->host, o->port, &o->work, o->streams, done, load);
-        if (s == NULL) {
+        if (s == NULL || !session_flush(s)) {
+            session_close(s);
             (void)fprintf(stderr, "load: %zu of %" PRIu64 " connections were made\n", i,
                           o->connections);
             return false;
@@ -251,11 +254,12 @@ static void print(const struct load *load)
     static const struct {
         const char *name;
         double percent;
-    } rows[] = {{"p50_us", 50}, {"p90_us", 90}, {"p99_us", 99}, {"p999_us", 99.9}};
+    } rows[] = {{"p50_us", 50}, {"p90_us", 90}, {"p95_us", 95}, {"p99_us", 99}, {"p999_us", 99.9}};
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         (void)printf(", \"%s\": %" PRIu64, rows[i].name, histogram_at(h, rows[i].percent));
     }
     (void)printf(", \"max_us\": %" PRIu64 "}\n", h->max_us);
+    (void)fflush(stdout);
 }
 
 static bool measure(struct load *load, int epoll_fd)
@@ -271,6 +275,23 @@ static bool measure(struct load *load, int epoll_fd)
     return whole;
 }
 
+/* Connections stay as they are; nobody asks anything any more. */
+static void hold(void)
+{
+    while (told_to_end == 0) {
+        (void)poll(/* fds= */ NULL, 0, HOLD_STEP_MS);
+    }
+}
+
+/* Before the first connection is made, which it is for. */
+static bool use_tls(struct options *o)
+{
+    if (o->tls.ca != NULL) {
+        o->work.tls = wire_client(&o->tls, o->host, o->work.protocol == LOAD_HTTP1);
+    }
+    return o->tls.ca == NULL || o->work.tls != NULL;
+}
+
 int main(int argc, char **argv)
 {
     static struct options o;
@@ -278,12 +299,19 @@ int main(int argc, char **argv)
     options_read(argc, argv, &o);
     load.o = &o;
     struct sigaction action = {.sa_handler = end_soon};
-    CHECK(sigaction(SIGTERM, &action, NULL) == 0);
+    CHECK(sigaction(SIGTERM, &action, NULL) == 0 && signal(SIGPIPE, SIG_IGN) != SIG_ERR);
+    if (!use_tls(&o)) {
+        return 2;
+    }
     int epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     CHECK(epoll_fd >= 0);
     bool good = open_all(&load, epoll_fd) && measure(&load, epoll_fd);
+    if (good && o.hold) {
+        hold();
+    }
     for (size_t i = 0; i < o.connections; i++) {
         session_close(load.sessions[i]);
     }
+    SSL_CTX_free(o.work.tls);
     return good ? 0 : 1;
 }

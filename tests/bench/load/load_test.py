@@ -249,7 +249,7 @@ def connections_are_made_one_by_one():
     generate(1, "--protocol", "http2", code=2)
     generate(1, "another-word", code=2)
     generate(1, rate=0, code=2)
-    generate(1, connections=4097, code=2)
+    generate(1, connections=16385, code=2)
 
 
 def large_messages_are_whole_both_ways():
@@ -270,12 +270,28 @@ def large_messages_are_whole_both_ways():
     generate(1, body_bytes=(1 << 20) + 1, code=2)
 
 
+def a_file_is_the_body_as_it_is():
+    seen = []
+
+    def answer(_, body):
+        seen.append(body)
+        return http1_answer(body)
+    with tempfile.TemporaryDirectory() as directory, http1_server(answer) as server:
+        path = pathlib.Path(directory) / "body"
+        path.write_bytes(b"\0any bytes\n")
+        got = generate(server.port, "--protocol", "http1", "--body-file", str(path), rate=40)
+        assert got["answers"] == 20 and set(seen) == {b"\0any bytes\n"}, (got, seen[:1])
+        path.write_bytes(bytes((1 << 20) + 1))
+        generate(1, "--body-file", str(path), code=2)
+    generate(1, "--body-file", "/nonexistent", code=2)
+
+
 def main():
     for check in (echoes_are_answers_at_the_rate, wrong_answers_are_errors,
                   what_is_no_answer_ends_the_run, wrong_grpc_statuses_are_errors,
                   silence_is_counted, latency_counts_from_when_a_request_was_due,
                   a_slow_server_is_behind, connections_are_made_one_by_one,
-                  large_messages_are_whole_both_ways):
+                  large_messages_are_whole_both_ways, a_file_is_the_body_as_it_is):
         start = time.monotonic()
         check()
         print("%s: %.1f s" % (check.__name__, time.monotonic() - start), flush=True)

@@ -16,7 +16,8 @@ static void usage(void)
                   "usage: load --port P --path PATH [--host H] [--protocol grpc|http1] [--rate N]\n"
                   "            [--connections N] [--streams N] [--warmup-ms N] [--duration-ms N]\n"
                   "            [--await-ms N] [--body-bytes N] [--header 'name: value']…\n"
-                  "            [--no-echo]\n");
+                  "            [--body-file FILE] [--no-echo] [--hold]\n"
+                  "            [--tls-ca FILE [--tls-cert FILE --tls-key FILE]]\n");
     exit(2);
 }
 
@@ -40,7 +41,9 @@ enum { NUMBER_COUNT = sizeof(numbers) / sizeof(numbers[0]) };
 
 /* Values of getopt_long() for what is no number; those of 'numbers' are their indices. */
 enum { OPTION_HOST = NUMBER_COUNT, OPTION_PORT, OPTION_PATH, OPTION_PROTOCOL, OPTION_HEADER };
-enum { OPTION_NO_ECHO = OPTION_HEADER + 1, OPTION_COUNT };
+enum { OPTION_TLS_CA = OPTION_HEADER + 1, OPTION_TLS_CERT, OPTION_TLS_KEY };
+enum { OPTION_BODY_FILE = OPTION_TLS_KEY + 1 };
+enum { OPTION_NO_ECHO = OPTION_BODY_FILE + 1, OPTION_HOLD, OPTION_COUNT };
 
 static void set_number(struct options *o, const struct number *row, const char *text)
 {
@@ -94,6 +97,21 @@ static void take(struct options *o, int option, char *value)
     case OPTION_HEADER:
         add_header(o, value);
         break;
+    case OPTION_TLS_CA:
+        o->tls.ca = value;
+        break;
+    case OPTION_TLS_CERT:
+        o->tls.cert = value;
+        break;
+    case OPTION_TLS_KEY:
+        o->tls.key = value;
+        break;
+    case OPTION_BODY_FILE:
+        o->body_file = value;
+        break;
+    case OPTION_HOLD:
+        o->hold = true;
+        break;
     case OPTION_NO_ECHO:
         o->work.expect_echo = false;
         break;
@@ -120,24 +138,55 @@ static size_t add_prefix(uint8_t *to, size_t payload)
     return at;
 }
 
+/* A certificate comes with its key, and where there is a CA. */
+static void check_tls(const struct wire_files *tls)
+{
+    if ((tls->cert == NULL) != (tls->key == NULL) || (tls->cert != NULL && tls->ca == NULL)) {
+        usage();
+    }
+}
+
+/* The whole of a file, which has at most BODY_MAX bytes. */
+static size_t read_body(const char *path, uint8_t *to)
+{
+    FILE *file = fopen(path, "rb");
+    size_t size = file == NULL ? 0 : fread(to, 1, BODY_MAX, file);
+    bool whole = file != NULL && fgetc(file) == EOF && ferror(file) == 0;
+    if (file != NULL) {
+        (void)fclose(file);
+    }
+    if (!whole) {
+        (void)fprintf(stderr, "load: %s cannot be read, or has more than %d bytes\n", path,
+                      BODY_MAX);
+        exit(2);
+    }
+    return size;
+}
+
 static void make_body(struct options *o)
 {
     static uint8_t body[BODY_MAX + PREFIX_MAX];
+    o->work.body = body;
+    if (o->body_file != NULL) {
+        o->work.body_bytes = read_body(o->body_file, body);
+        return;
+    }
     size_t at = o->work.protocol == LOAD_GRPC ? add_prefix(body, o->body_bytes) : 0;
     for (size_t i = 0; i < o->body_bytes; i++) {
         body[at++] = (uint8_t)('a' + i % 26);
     }
-    o->work.body = body;
     o->work.body_bytes = at;
 }
 
 void options_read(int argc, char **argv, struct options *out)
 {
-    static const char *const words[] = {"host", "port", "path", "protocol", "header", "no-echo"};
+    static const char *const words[] = {"host",      "port",    "path",     "protocol",
+                                        "header",    "tls-ca",  "tls-cert", "tls-key",
+                                        "body-file", "no-echo", "hold"};
     struct option flags[OPTION_COUNT + 1] = {0};
     for (int i = 0; i < OPTION_COUNT; i++) {
         flags[i].name = i < NUMBER_COUNT ? numbers[i].name : words[i - NUMBER_COUNT];
-        flags[i].has_arg = i == OPTION_NO_ECHO ? no_argument : required_argument;
+        flags[i].has_arg = i >= OPTION_NO_ECHO ? no_argument : required_argument;
         flags[i].val = i;
     }
     *out = (struct options){.host = "127.0.0.1",
@@ -156,6 +205,7 @@ void options_read(int argc, char **argv, struct options *out)
     if (out->port == NULL || out->work.path == NULL || optind != argc) {
         usage();
     }
+    check_tls(&out->tls);
     make_body(out);
     (void)snprintf(out->authority, sizeof(out->authority), "%s:%s", out->host, out->port);
     out->work.authority = out->authority;

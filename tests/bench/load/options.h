@@ -12,7 +12,7 @@
 
 #include "tests/bench/load/session.h"
 
-enum { CONNECTIONS_MAX = 4096, OPTION_HEADERS_MAX = 16 };
+enum { CONNECTIONS_MAX = 16384, OPTION_HEADERS_MAX = 16 };
 
 struct options {
     const char *host;
@@ -26,6 +26,9 @@ struct options {
     uint64_t body_bytes;
     const char *headers[2 * OPTION_HEADERS_MAX + 1]; /* name, value, …, NULL. */
     size_t header_count;
+    const char *body_file; /* what is sent as it is, gRPC's prefixes with it; NULL: made. */
+    struct wire_files tls; /* without a CA: in clear. */
+    bool hold;             /* when all is told, connections stay until SIGTERM. */
     char authority[300];
     struct load_work work; /* points into this struct: it stays where it is. */
 };

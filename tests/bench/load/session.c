@@ -42,7 +42,7 @@ struct session {
     struct exchange *exchanges; /* 'streams' of them. */
     struct exchange *free;
     size_t free_count;
-    int fd;
+    struct wire wire;
     uint8_t *output;
     size_t output_from; /* what lies before it was sent. */
     size_t output_size; /* end of what is to be sent. */
@@ -158,7 +158,7 @@ static void start_h2(struct session *s)
     CHECK(nghttp2_submit_settings(s->h2, NGHTTP2_FLAG_NONE, settings, 2) == 0);
     CHECK(nghttp2_session_set_local_window_size(s->h2, NGHTTP2_FLAG_NONE, 0, WINDOW) == 0);
     add_field(s, ":method", "POST");
-    add_field(s, ":scheme", "http");
+    add_field(s, ":scheme", s->work->tls == NULL ? "http" : "https");
     add_field(s, ":path", s->work->path);
     add_field(s, ":authority", s->work->authority);
     add_field(s, "content-type", "application/grpc");
@@ -301,8 +301,7 @@ static int dial(const char *host, const char *port)
     int fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
     int one = 1;
     if (fd >= 0 && (connect(fd, found->ai_addr, found->ai_addrlen) != 0 ||
-                    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)) != 0 ||
-                    fcntl(fd, F_SETFL, O_NONBLOCK) != 0)) {
+                    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)) != 0)) {
         (void)close(fd);
         fd = -1;
     }
@@ -318,13 +317,18 @@ struct session *session_open(const char *host, const char *port, const struct lo
         (void)fprintf(stderr, "load: no connection to %s:%s: %s\n", host, port, strerror(errno));
         return NULL;
     }
+    struct wire wire = {0};
+    if (!wire_connect(&wire, fd, work->tls) || fcntl(fd, F_SETFL, O_NONBLOCK) != 0) {
+        wire_close(&wire);
+        return NULL;
+    }
     struct session *s = calloc(1, sizeof(*s));
     CHECK(s != NULL);
     size_t count = work->protocol == LOAD_HTTP1 ? 1 : streams;
     *s = (struct session){.work = work,
                           .done = done,
                           .ctx = ctx,
-                          .fd = fd,
+                          .wire = wire,
                           .exchanges = calloc(count, sizeof(struct exchange)),
                           .output = malloc(OUTPUT_BYTES),
                           .input = malloc(INPUT_BYTES)};
@@ -346,7 +350,7 @@ void session_close(struct session *s)
         return;
     }
     nghttp2_session_del(s->h2);
-    (void)close(s->fd);
+    wire_close(&s->wire);
     free(s->exchanges);
     free(s->output);
     free(s->input);
@@ -356,7 +360,7 @@ void session_close(struct session *s)
 
 int session_fd(const struct session *s)
 {
-    return s->fd;
+    return s->wire.fd;
 }
 
 size_t session_room(const struct session *s)
@@ -409,7 +413,7 @@ static bool send_output(struct session *s, bool *out_blocked)
     *out_blocked = false;
     while (s->output_from < s->output_size) {
         ssize_t n =
-            send(s->fd, s->output + s->output_from, s->output_size - s->output_from, MSG_NOSIGNAL);
+            wire_send(&s->wire, s->output + s->output_from, s->output_size - s->output_from);
         if (n < 0 && errno == EAGAIN) {
             *out_blocked = true;
             return true;
@@ -443,25 +447,33 @@ bool session_flush(struct session *s)
     }
 }
 
-bool session_read(struct session *s)
+/* Takes so many bytes more, which lie in the input behind what is kept. */
+static bool take(struct session *s, size_t more)
 {
-    size_t have = s->h1_kept; /* of a head that is not whole. */
-    ssize_t n = recv(s->fd, s->input + have, INPUT_BYTES - have, 0);
-    if (n < 0) {
-        return errno == EAGAIN;
-    }
-    if (n == 0) {
-        return false;
-    }
     if (s->h2 != NULL) {
-        return nghttp2_session_mem_recv(s->h2, s->input, (size_t)n) == n;
+        return nghttp2_session_mem_recv(s->h2, s->input, more) == (ssize_t)more;
     }
     size_t used = 0;
-    size_t size = have + (size_t)n;
+    size_t size = s->h1_kept + more;
     bool good = take_h1(s, slice_of(s->input, size), &used);
     s->h1_kept = size - used;
     (void)memmove(s->input, s->input + used, s->h1_kept);
     return good;
+}
+
+bool session_read(struct session *s)
+{
+    do {
+        size_t have = s->h1_kept; /* of a head that is not whole. */
+        ssize_t n = wire_recv(&s->wire, s->input + have, INPUT_BYTES - have);
+        if (n < 0) {
+            return errno == EAGAIN;
+        }
+        if (n == 0 || !take(s, (size_t)n)) {
+            return false;
+        }
+    } while (wire_pending(&s->wire));
+    return true;
 }
 
 bool session_wants_write(const struct session *s)

@@ -13,6 +13,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "tests/bench/load/wire.h"
+
 enum load_protocol { LOAD_GRPC, LOAD_HTTP1 };
 
 /* What every request is; the same for all. */
@@ -24,6 +26,7 @@ struct load_work {
     const uint8_t *body;        /* gRPC: with its prefix. */
     size_t body_bytes;
     bool expect_echo; /* the answer's body must be the request's. */
+    SSL_CTX *tls;     /* borrowed; NULL: in clear. */
 };
 
 struct session;
