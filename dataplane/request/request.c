@@ -12,6 +12,7 @@
 
 #include "common/base/check.h"
 #include "common/base/clock.h"
+#include "common/base/hash.h"
 #include "common/base/limits.h"
 #include "common/context/context.h"
 #include "common/context/timeout.h"
@@ -111,7 +112,8 @@ static bool is_shed(struct dp_request *rq)
     struct net_loop *loop = rq->pool->loop;
     uint64_t delay_ns = net_loop_lag_ns(loop);
     dp_request_metrics_waited(rq->pool->metrics, delay_ns);
-    return dp_overload_sheds(&rq->pool->overload, net_loop_now_ns(loop), delay_ns, rq->draw,
+    uint64_t draw = hash_mix(rq->draw + 1); /* who is shed is none of where the others go. */
+    return dp_overload_sheds(&rq->pool->overload, net_loop_now_ns(loop), delay_ns, draw,
                              &rq->retry_ns);
 }
 

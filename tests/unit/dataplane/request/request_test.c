@@ -49,6 +49,7 @@ static struct {
     enum err_code code; /* of the request that ended last. */
     uint64_t retry_ns;  /* of that. */
     struct dp_verdict verdict;
+    uint64_t draw; /* of that. */
 } w;
 
 static void step(const char *name)
@@ -145,6 +146,7 @@ static void front_ended(struct dp_request *rq)
     w.code = rq->err.code;
     w.retry_ns = rq->retry_ns;
     w.verdict = rq->verdict;
+    w.draw = rq->draw;
 }
 
 static const struct dp_front front = {.name = "test", .refuse = front_refuse, .ended = front_ended};
@@ -341,6 +343,25 @@ static void a_worker_that_cannot_keep_up_sheds(void **state)
     w.forward = ANSWERS_INSIDE;
     assert_null(run(&(struct ask){0}));
     assert_int_equal(w.code, E_OK);
+}
+
+/* By what a request drew its target is chosen, too: of those that pass all targets have calls. */
+static void who_is_shed_is_none_of_where_others_go(void **state)
+{
+    (void)state;
+    enum { REQUESTS = 400, PARTS = 4 };
+    unsigned passed[PARTS] = {0};
+    adopt(/* allows: */ true);
+    w.forward = ANSWERS_INSIDE;
+    w.pool.overload =
+        (struct dp_overload){.target_ns = 1, .until_ns = UINT64_MAX, .shed_permille = 500};
+    for (unsigned i = 0; i < REQUESTS; i++) {
+        assert_null(run(&(struct ask){0}));
+        passed[w.draw % 1000 / (1000 / PARTS)] += w.code != E_OVERLOADED;
+    }
+    for (size_t i = 0; i < PARTS; i++) { /* 50 of each, and a deviation of 7. */
+        assert_true(passed[i] > 15);
+    }
 }
 
 static void the_lane_ends_what_waits(void **state)
@@ -673,6 +694,7 @@ int main(void)
         EACH(what_is_no_request_is_refused_by_the_same_door),
         EACH(a_limit_refuses_with_the_time_to_wait),
         EACH(a_worker_that_cannot_keep_up_sheds),
+        EACH(who_is_shed_is_none_of_where_others_go),
         EACH(the_lane_ends_what_waits),
         EACH(a_caller_that_leaves_is_not_answered),
         EACH(a_deadline_aborts_and_is_disarmed),
