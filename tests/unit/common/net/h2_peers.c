@@ -140,15 +140,15 @@ static void answer_early(struct h2_stream *s)
     finish_ok(s);
 }
 
-/* A section that ends the answer and has more fields than anybody takes. */
-static void answer_large(struct h2_stream *s)
+/* A section that has more fields than anybody takes. */
+static void answer_large(struct h2_stream *s, bool end)
 {
     static struct h2_field fields[LARGE_FIELDS];
     fields[0] = h2_field_static(H2_TOKEN_STATUS, SLICE_LIT("200"));
     for (size_t i = 1; i < LARGE_FIELDS; i++) {
         fields[i] = h2_field_named(SLICE_LIT("x-one"), SLICE_LIT("of many"));
     }
-    assert_true(err_ok(h2_stream_respond(s, fields, LARGE_FIELDS, /* end= */ true)));
+    assert_true(err_ok(h2_stream_respond(s, fields, LARGE_FIELDS, end)));
 }
 
 static void server_request(struct h2_conn *c, struct h2_stream *s, const struct h2_fields *fields,
@@ -170,7 +170,10 @@ static void server_request(struct h2_conn *c, struct h2_stream *s, const struct 
     } else if (strcmp(v->path, "/early") == 0) {
         answer_early(s);
     } else if (strcmp(v->path, "/large") == 0) {
-        answer_large(s);
+        answer_large(s, /* end= */ true);
+    } else if (strcmp(v->path, "/large-head") == 0) {
+        answer_large(s, /* end= */ false);
+        assert_true(err_ok(h2_stream_send(s, SLICE_LIT("body"), /* end= */ true)));
     } else if (strcmp(v->path, "/echo") == 0) {
         begin(s);
     }

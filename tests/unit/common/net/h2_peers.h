@@ -5,9 +5,9 @@
  *            answers once when the request ended, "/many" answers with PEERS_MANY messages,
  *            "/refuse" is refused by grpc_refuse(), "/hang" never answers, "/early" answers
  *            whole before the request ended, "/sink" takes no byte and gives no window back,
- *            "/large" answers with a trailers-only section that is over the bounds.
- * Ownership  peers_free() ends everything.
- * Threads    one test's thread.
+ *            "/large" answers with a trailers-only section that is over the bounds, "/large-head"
+ * with such a head and a body behind it. Ownership  peers_free() ends everything. Threads    one
+ * test's thread.
  */
 #pragma once
 
