@@ -244,6 +244,7 @@ struct finding {
 static void note_source(void *ctx, const struct dp_issuer *issuer)
 {
     struct finding *finding = ctx;
+    CHECK(finding != NULL);
     if (slice_eq(issuer->id, slice_str(finding->id))) {
         memcpy(finding->source, issuer->source, DIGEST_SIZE);
     }
