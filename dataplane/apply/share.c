@@ -85,13 +85,13 @@ void dp_share_give_up(struct dp_apply *a)
 {
     uint64_t now_ns = clock_mono_ns();
     struct demand d = {.run = a->share.order.run, .at_ms = now_ns / NS_PER_MS};
-    if (a->share.given_up || a->share.order.said_ms == 0) {
-        return; /* nothing was asked for. */
+    if (a->share.given_up) {
+        return;
     }
     a->share.given_up = true;
     dp_budget_give_up(now_ns);
-    if (dp_feed_connected(&a->feed)) {
-        d.at_ms += d.at_ms == a->share.order.said_ms; /* behind the last word. */
+    if (a->share.order.said_ms != 0 && dp_feed_connected(&a->feed)) { /* else nobody knows. */
+        d.at_ms += d.at_ms == a->share.order.said_ms;                 /* behind the last word. */
         send(a, &d);
     }
 }
