@@ -109,8 +109,9 @@ void h2_conn_drain(struct h2_conn *c)
         return;
     }
     c->drain = H2_DRAIN_NOTICED;
-    h2_out_goaway(c, INT32_MAX, H2_NO_ERROR);
+    /* Some clients take nothing behind a GOAWAY; they read both at once. */
     h2_out_ping(c, no_data, /* ack= */ false);
+    h2_out_goaway(c, INT32_MAX, H2_NO_ERROR);
     net_timer_arm(c->env->loop, &c->closing, H2_DRAIN_NOTICE_MS);
 }
 

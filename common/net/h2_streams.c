@@ -1,5 +1,5 @@
-/* A connection's streams by their number. Numbers rise by two, so that half of one is as good as a
- * hash: the streams that are open lie side by side. */
+/* A connection's streams by their number. They are spread: numbers that rise would fill slots side by
+ * side, and each removal would look at all of them. */
 #include "common/base/check.h"
 #include "common/net/h2_impl.h"
 
@@ -7,7 +7,7 @@ enum { FIRST_CAPACITY = 8 };
 
 static uint32_t home_of(const struct h2_streams *t, uint32_t id)
 {
-    return (id >> 1) & (t->capacity - 1);
+    return (id * UINT32_C(0x9e3779b1) >> 16) & (t->capacity - 1); /* Knuth's multiplier. */
 }
 
 struct h2_stream *h2_streams_find(const struct h2_streams *t, uint32_t id)

@@ -1,10 +1,14 @@
 /* HPACK's Huffman code. It is canonical: the lengths say all (RFC 7541, appendix B). */
+#include <endian.h>
+#include <string.h>
+
 #include "common/net/hpack.h"
 
 enum { SYMBOLS = 257, EOS = 256, LENGTH_MAX = 30, PADDING_MAX = 7 };
 
-/* Codes up to this length are found by one look-up: all of printable text but a few. */
-enum { SHORT_BITS = 10 };
+/* Codes up to this length are found by one look-up, all of printable text but a few; and two of
+ * them at once where both fit: digits, and most letters. */
+enum { SHORT_BITS = 11 };
 
 static const uint8_t lengths[SYMBOLS] = {
     13, 23, 28, 28, 28, 28, 28, 28, 28, 24, 30, 28, 28, 30, 28, 28, 28, 28, 28, 28, 28, 28, //
@@ -22,8 +26,9 @@ static const uint8_t lengths[SYMBOLS] = {
 };
 
 struct short_code {
-    uint8_t symbol;
-    uint8_t length; /* 0: a longer one. */
+    uint8_t symbols[2];
+    uint8_t length; /* of all of them; 0: a longer one. */
+    uint8_t count;
 };
 
 /* Filled before main() runs; read only from then on. */
@@ -31,6 +36,22 @@ static struct short_code short_codes[1 << SHORT_BITS];
 static uint16_t by_code[SYMBOLS];            /* symbols in the order of their codes. */
 static uint32_t first_code[LENGTH_MAX + 2];  /* of a length, with that many bits. */
 static uint16_t first_index[LENGTH_MAX + 2]; /* of its symbol in 'by_code'. */
+
+/* Behind a code that is short enough there is room for another one. */
+static void add_seconds(void)
+{
+    static struct short_code alone[1 << SHORT_BITS];
+    memcpy(alone, short_codes, sizeof(alone));
+    for (uint32_t i = 0; i < 1U << SHORT_BITS; i++) {
+        struct short_code first = alone[i];
+        struct short_code second = alone[(i << first.length) & ((1U << SHORT_BITS) - 1)];
+        if (first.count == 1 && second.count == 1 && first.length + second.length <= SHORT_BITS) {
+            short_codes[i].symbols[1] = second.symbols[0];
+            short_codes[i].length = (uint8_t)(first.length + second.length);
+            short_codes[i].count = 2;
+        }
+    }
+}
 
 __attribute__((constructor)) static void fill_codes(void)
 {
@@ -48,13 +69,15 @@ __attribute__((constructor)) static void fill_codes(void)
             if (length <= SHORT_BITS) {
                 uint32_t low = code << (SHORT_BITS - length);
                 for (uint32_t i = 0; i < 1U << (SHORT_BITS - length); i++) {
-                    short_codes[low + i] = (struct short_code){(uint8_t)symbol, length};
+                    short_codes[low + i] = (struct short_code){
+                        .symbols = {(uint8_t)symbol}, .length = length, .count = 1};
                 }
             }
             code++;
         }
     }
     first_index[LENGTH_MAX + 1] = index;
+    add_seconds();
 }
 
 /* A code of more than SHORT_BITS at the top of 'bits'; its length, or 0 when there is none. */
@@ -77,32 +100,70 @@ static bool is_padding(uint64_t bits, unsigned have)
     return have <= PADDING_MAX && (have == 0 || bits >> (64 - have) == (1U << have) - 1);
 }
 
+/* The next eight bytes, or what is left of them, with the first at the top. */
+static uint64_t load(const uint8_t *at, size_t left)
+{
+    uint64_t bits = 0;
+    if (left >= sizeof(bits)) {
+        memcpy(&bits, at, sizeof(bits));
+        return be64toh(bits);
+    }
+    for (size_t i = 0; i < left; i++) {
+        bits |= (uint64_t)at[i] << (56 - 8 * i);
+    }
+    return bits;
+}
+
+/* One code or two at the top of 'bits', of which 'have' are there: how many were taken, or 0 when
+ * no whole code is left. */
+static unsigned take_codes(uint64_t bits, unsigned have, uint8_t **to, bool *out_end)
+{
+    const struct short_code *found = &short_codes[bits >> (64 - SHORT_BITS)];
+    if (found->count == 2 && found->length <= have) {
+        (*to)[0] = found->symbols[0];
+        (*to)[1] = found->symbols[1];
+        *to += 2;
+        return found->length;
+    }
+    uint16_t symbol = found->symbols[0];
+    unsigned length = found->count == 0 ? find_long(bits, &symbol) : lengths[symbol];
+    if (length == 0 || length > have) {
+        return 0;
+    }
+    *out_end = symbol == EOS;
+    *(*to)++ = (uint8_t)symbol;
+    return length;
+}
+
 bool hpack_huffman_decode(struct slice coded, uint8_t *out, size_t *out_size)
 {
+    uint8_t *to = out;
+    bool end = false;
     uint64_t bits = 0; /* the next ones, at the top. */
     unsigned have = 0;
     size_t at = 0;
-    uint8_t *to = out;
     for (;;) { /* ends: each round takes bits, or returns. */
-        while (have <= 56 && at < coded.size) {
-            bits |= (uint64_t)coded.ptr[at++] << (56 - have);
-            have += 8;
+        if (have <= LENGTH_MAX && at < coded.size) {
+            /* Whole bytes that fit behind what is there. */
+            size_t more = (64 - have) / 8;
+            more = more < coded.size - at ? more : coded.size - at;
+            uint64_t fresh = load(coded.ptr + at, coded.size - at);
+            bits |= fresh >> have;
+            have += (unsigned)(8 * more);
+            at += more;
+            if (have < 64) {
+                bits &= ~(UINT64_MAX >> have);
+            }
         }
-        struct short_code found = short_codes[bits >> (64 - SHORT_BITS)];
-        unsigned length = found.length;
-        uint16_t symbol = found.symbol;
-        if (length == 0) {
-            length = find_long(bits, &symbol);
-        }
-        if (length == 0 || length > have) {
+        unsigned taken = take_codes(bits, have, &to, &end);
+        if (taken == 0) {
             break;
         }
-        if (symbol == EOS) {
+        if (end) {
             return false;
         }
-        *to++ = (uint8_t)symbol;
-        bits <<= length;
-        have -= length;
+        bits <<= taken;
+        have -= taken;
     }
     *out_size = (size_t)(to - out);
     return is_padding(bits, have);

@@ -134,7 +134,7 @@ class Fleet(unittest.TestCase):
             trilane.wait_until(lambda: "event=taken-over" in node.log(), what="the new process")
             pid = int(re.search(r"event=handed-over pid=(\d+)", trilane.wait_until(
                 lambda: "event=handed-over" in node.log() and node.log(), what="its number"))[1])
-            self.addCleanup(self.end, pid)
+            self.addCleanup(self.replace, node, pid)
             trilane.wait_until(lambda: self.shared(node) >= 1, what="shares of the new one")
             strange = self.event("replayed") + self.event("dropped")
             demands = self.event("demands")
@@ -146,11 +146,12 @@ class Fleet(unittest.TestCase):
             self.assertEqual(node.wait(), 0)
         self.follow(node)
 
-    @staticmethod
-    def end(pid):
-        """It is nobody's child."""
+    def replace(self, node, pid):
+        """The new process is nobody's child; the node is one for the tests behind this again."""
         os.kill(pid, signal.SIGTERM)
         trilane.wait_until(lambda: not pathlib.Path("/proc/%d" % pid).exists(), what="its end")
+        node.start()
+        trilane.wait_until(lambda: node.version() >= 1, what="the node to serve")
 
     def refusal(self, stub):
         try:

@@ -98,19 +98,14 @@ class Idle:
         self.closed.set()
 
     def _read(self):
-        """Until GOAWAY by what it says; this library takes no frame behind it."""
-        kept = b""
         try:
-            while data := self.sock.recv(65536):
-                kept += data
-                while not self.goaway.is_set() and len(kept) >= 9:
-                    size = 9 + int.from_bytes(kept[:3], "big")
-                    if len(kept) < size:
-                        break
-                    for event in self.h2.receive_data(kept[:size]):
-                        if isinstance(event, h2.events.ConnectionTerminated):
-                            self.goaway.set()
-                    kept = kept[size:]
+            while True:
+                data = self.sock.recv(65536)
+                if not data:
+                    break
+                for event in self.h2.receive_data(data):
+                    if isinstance(event, h2.events.ConnectionTerminated):
+                        self.goaway.set()
                 self.sock.sendall(self.h2.data_to_send())
         except (OSError, ssl.SSLError):
             pass
