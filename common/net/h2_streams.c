@@ -1,5 +1,5 @@
-/* A connection's streams by their number. They are spread: numbers that rise would fill slots side by
- * side, and each removal would look at all of them. */
+/* A connection's streams by their number. They are spread: numbers that rise would fill slots side
+ * by side, and each removal would look at all of them. */
 #include "common/base/check.h"
 #include "common/net/h2_impl.h"
 

@@ -172,12 +172,13 @@ class Fleet(unittest.TestCase):
         epoch = self.cp.told()["leader"]["epoch"]
         with echo.channel(node) as channel:
             stub = echo.stubs.EchoStub(channel)
+            trilane.wait_until(lambda: self.refusal(stub) is None, what="shares")
             before = self.refused(stub, node)
             with contextlib.closing(sqlite3.connect(self.cp.data / "store.db", timeout=60)) as db:
                 db.execute("BEGIN IMMEDIATE")  # nobody renews the row.
+                trilane.wait_until(lambda: not self.cp.leads(), what="the lead to be lost")
                 trilane.wait_until(lambda: self.refused(stub, node) > before,
                                    what="the shares to be over")
-                self.assertFalse(self.cp.leads())
             trilane.wait_until(self.cp.leads, what="a leader")
             self.assertEqual(self.cp.told()["leader"]["epoch"], epoch)
             sent = series(self.cp.url, *SENT)
