@@ -14,7 +14,8 @@ import bench
 import operator_rounds as rounds_of
 from operator_rounds import Load, ROUNDS
 
-LOADS = (Load("10000", 10000), Load("30000", 30000))
+PUNCTUAL = ("--punctual",)  # what a burst waits for would be taken for the program's.
+LOADS = (Load("10000", 10000, flags=PUNCTUAL), Load("30000", 30000, flags=PUNCTUAL))
 DIRECT = "direct"  # no program at all.
 PROXIES = ("trilane", "haproxy")
 FIELDS = ("p50_us", "p99_us", "p999_us")

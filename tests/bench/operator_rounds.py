@@ -45,6 +45,7 @@ class Load(NamedTuple):
     connections: int = 8
     streams: int = 32  # of each.
     requests: int = 0  # of a saturated run.
+    flags: tuple = ()  # of the generator, besides.
 
 
 class Program(NamedTuple):
@@ -168,7 +169,7 @@ class Rounds:
             got = bench.load(program.port, load.rate, PATH, SECONDS, headers=(TOKEN, TRACE),
                              watch=[program.pid], helpers=self.helpers,
                              body_bytes=load.body_bytes, connections=load.connections,
-                             streams=load.streams)
+                             streams=load.streams, flags=load.flags)
         if got:
             got["round"] = number
         self.results[name].setdefault(load.name, []).append(got)

@@ -16,7 +16,7 @@ static void usage(void)
                   "usage: load --port P --path PATH [--host H] [--protocol grpc|http1] [--rate N]\n"
                   "            [--connections N] [--streams N] [--warmup-ms N] [--duration-ms N]\n"
                   "            [--await-ms N] [--body-bytes N] [--header 'name: value']…\n"
-                  "            [--body-file FILE] [--no-echo] [--hold]\n"
+                  "            [--body-file FILE] [--no-echo] [--hold] [--punctual]\n"
                   "            [--tls-ca FILE [--tls-cert FILE --tls-key FILE]]\n");
     exit(2);
 }
@@ -43,7 +43,7 @@ enum { NUMBER_COUNT = sizeof(numbers) / sizeof(numbers[0]) };
 enum { OPTION_HOST = NUMBER_COUNT, OPTION_PORT, OPTION_PATH, OPTION_PROTOCOL, OPTION_HEADER };
 enum { OPTION_TLS_CA = OPTION_HEADER + 1, OPTION_TLS_CERT, OPTION_TLS_KEY };
 enum { OPTION_BODY_FILE = OPTION_TLS_KEY + 1 };
-enum { OPTION_NO_ECHO = OPTION_BODY_FILE + 1, OPTION_HOLD, OPTION_COUNT };
+enum { OPTION_NO_ECHO = OPTION_BODY_FILE + 1, OPTION_HOLD, OPTION_PUNCTUAL, OPTION_COUNT };
 
 static void set_number(struct options *o, const struct number *row, const char *text)
 {
@@ -115,6 +115,9 @@ static void take(struct options *o, int option, char *value)
     case OPTION_NO_ECHO:
         o->work.expect_echo = false;
         break;
+    case OPTION_PUNCTUAL:
+        o->punctual = true;
+        break;
     default:
         usage();
     }
@@ -182,7 +185,7 @@ void options_read(int argc, char **argv, struct options *out)
 {
     static const char *const words[] = {"host",      "port",    "path",     "protocol",
                                         "header",    "tls-ca",  "tls-cert", "tls-key",
-                                        "body-file", "no-echo", "hold"};
+                                        "body-file", "no-echo", "hold",     "punctual"};
     struct option flags[OPTION_COUNT + 1] = {0};
     for (int i = 0; i < OPTION_COUNT; i++) {
         flags[i].name = i < NUMBER_COUNT ? numbers[i].name : words[i - NUMBER_COUNT];

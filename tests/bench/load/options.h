@@ -7,6 +7,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -24,6 +25,7 @@ struct options {
     uint64_t duration_ms;
     uint64_t await_ms; /* after the measured time answers are awaited so long. */
     uint64_t body_bytes;
+    bool punctual; /* wakes for each request that is due, and not for those of a while. */
     const char *headers[2 * OPTION_HEADERS_MAX + 1]; /* name, value, …, NULL. */
     size_t header_count;
     const char *body_file; /* what is sent as it is, gRPC's prefixes with it; NULL: made. */
