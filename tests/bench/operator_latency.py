@@ -20,6 +20,7 @@ DIRECT = "direct"  # no program at all.
 PROXIES = ("trilane", "haproxy")
 FIELDS = ("p50_us", "p99_us", "p999_us")
 GOAL = 0.7  # of what HAProxy adds, at p50 and p99.
+NO_SHARE = 100  # in the place of a share, when we do not sustain a load, or neither does.
 
 
 def added(rounds, name, load, field):
@@ -35,17 +36,19 @@ def added_at(rounds, name, load):
     return {field: bench.spread(each) for field, each in values.items() if each}
 
 
+def share_of(mine, other, field):
+    """What we add to a percentile for each part that HAProxy adds; 0 when it cannot keep up."""
+    if not mine:
+        return NO_SHARE
+    # An addition below a microsecond is one that was not seen.
+    return mine[field]["median"] / max(other[field]["median"], 1) if other else 0
+
+
 def goals_of(ours, theirs):
     """The share of HAProxy's addition that is ours, for each load and percentile."""
-    goals = {}
-    for load in LOADS:
-        mine, other = ours[load.name], theirs[load.name]
-        for field in FIELDS[:2]:
-            if mine and other:
-                # An addition below a microsecond is one that was not seen.
-                share = mine[field]["median"] / max(other[field]["median"], 1)
-                goals["%s.%s_of_haproxy" % (load.name, field)] = (share, GOAL, "<=")
-    return goals
+    return {"%s.%s_of_haproxy" % (load.name, field):
+            (share_of(ours[load.name], theirs[load.name], field), GOAL, "<=")
+            for load in LOADS for field in FIELDS[:2]}
 
 
 def print_added(rows):
