@@ -14,7 +14,7 @@
 #include "common/net/conn_impl.h"
 
 enum {
-    READS_PER_TURN = 4,      /* full buffers that one connection may bring a turn. */
+    READS_PER_TURN = 2,      /* full buffers that one connection may bring a turn. */
     FLUSH_MS = 10000,        /* net_conn_close(): for the peer to take what is queued. */
     LINGER_MS = 1000,        /* ... and then for its FIN. */
     DISCARD_BYTES = 1 << 20, /* ... and what it may still send meanwhile. */

@@ -35,7 +35,7 @@ struct net_conn;
 enum { NET_CHUNK_BYTES = 16384 };
 
 /* Most that one readable() call brings. */
-enum { NET_READ_BYTES = 65536 };
+enum { NET_READ_BYTES = 131072 };
 
 /* Each may be NULL: then nothing is done, but for eof, where the connection is closed. */
 struct net_conn_handler {
