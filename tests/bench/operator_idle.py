@@ -29,10 +29,17 @@ MODES = ("clear", "tls")
 GOALS = {"clear": 0.5, "tls": 0.7}  # of what nghttpx takes.
 SETTLED_BYTES = 64 << 10  # memory that changes by less in a step is at rest.
 CONFIGS = {"nghttpx": "nghttpx.conf", "haproxy": "haproxy.cfg", "nginx": "nginx.conf"}
-# What makes room for so many in the files of the peers, and what is TLS in them.
-ROOM = {"nghttpx": (), "haproxy": (("maxconn 4096",
-                     "maxconn %d\n    no strict-limits" % (CONNECTIONS + 100)),),
-        "nginx": (("worker_connections 4096", "worker_connections 16384"),)}
+# What makes room for so many in the files of the peers, and time: the first waits for the last.
+# Then what is TLS in them.
+ROOM = {
+    "nghttpx": (("workers=1", "workers=1\nfrontend-http2-read-timeout=600s\n"
+                 "frontend-keep-alive-timeout=600s"),),
+    "haproxy": (("maxconn 4096", "maxconn %d\n    no strict-limits" % (CONNECTIONS + 100)),
+                ("timeout client 60s", "timeout client 600s"),
+                ("timeout http-keep-alive 60s", "timeout http-keep-alive 600s")),
+    "nginx": (("worker_connections 4096", "worker_connections 16384"),
+              ("tcp_nodelay on;", "tcp_nodelay on;\n    keepalive_timeout 600s;\n"
+               "    client_header_timeout 600s;"))}
 SECURE = {
     "nghttpx": (("frontend=127.0.0.1,PORT;no-tls", "frontend=127.0.0.1,PORT\n"
                  "private-key-file=KEY\ncertificate-file=CERT\n"
@@ -163,19 +170,19 @@ class Callers:
         self.popen.stdout.close()
 
 
-def one(program, mode, tls):
+def one(name, program, mode, tls):
     """A round of one program: what an idle connection takes."""
     with contextlib.ExitStack() as stack:
         port, pid = program.start(stack, mode)
         warm = bench.load(port, 200, PATH, 0.5, 0.1, headers=(TOKEN, TRACE), flags=tls)
-        assert warm and warm["errors"] == 0, (mode, warm)
+        assert warm and warm["errors"] == 0, (name, mode, warm)
         before = settled_bytes(pid)
         callers = Callers(port, tls)
         stack.callback(callers.end)
         answers = callers.answers()
         after = settled_bytes(pid)
         open_now = established(port)
-        assert answers == CONNECTIONS and open_now == CONNECTIONS, (answers, open_now)
+        assert answers == open_now == CONNECTIONS, (name, mode, answers, open_now)
         return {"bytes": (after - before) / CONNECTIONS, "before_bytes": before,
                 "after_bytes": after, "answers": answers, "connections": open_now}
 
@@ -223,7 +230,7 @@ def main():
         results = {mode: {name: [] for name in programs} for mode in MODES}
         for number in range(ROUNDS):
             for mode, name in bench.shuffled((mode, name) for mode in MODES for name in programs):
-                results[mode][name].append(one(programs[name], mode, tls[mode]))
+                results[mode][name].append(one(name, programs[name], mode, tls[mode]))
             print("round %d of %d done" % (number + 1, ROUNDS), flush=True)
         report(results)
 

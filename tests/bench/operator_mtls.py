@@ -20,7 +20,7 @@ from operator_rounds import Load, Program, ROUNDS, SECONDS
 
 RATES = (Load("10000", rate=10000), Load("20000", rate=20000))
 LAST = Load("5000", rate=5000)  # for a peer that sustains none of them.
-FULL, RESUMED = (Load(name, requests=int(500 * SECONDS)) for name in ("full", "resumed"))
+FULL, RESUMED = (Load(name, requests=int(150 * SECONDS)) for name in ("full", "resumed"))
 PEERS = ("nghttpx", "haproxy")
 CONFIGS = {"nghttpx": "nghttpx-mtls.conf", "haproxy": "haproxy-mtls.cfg"}
 GOAL = 1.5  # times the CPU of a node, of HAProxy.

@@ -32,6 +32,9 @@
 
 enum { STEP_NS = 200000, SPARE_FILES = 64, HOLD_STEP_MS = 50 };
 
+/* While connections are made, those that are there are looked at each so many. */
+enum { LOOK_EVERY = 16 };
+
 struct load {
     const struct options *o;
     struct session *sessions[CONNECTIONS_MAX];
@@ -144,18 +147,17 @@ static bool flush_touched(struct load *load, int epoll_fd)
 }
 
 /* How long nothing has to be sent. Else requests go in small bursts, which costs less. */
-static struct timespec step_of(const struct load *load, uint64_t now_ns)
+static long step_of(const struct load *load, uint64_t now_ns)
 {
     uint64_t due = due_ns(load, load->sent);
     uint64_t wait_ns = due > now_ns ? due - now_ns : STEP_NS; /* what is late waits for room. */
-    bool soon = load->o->punctual && wait_ns < STEP_NS;
-    return (struct timespec){.tv_nsec = soon ? (long)wait_ns : STEP_NS};
+    return load->o->punctual && wait_ns < STEP_NS ? (long)wait_ns : STEP_NS;
 }
 
-static bool read_ready(struct load *load, int epoll_fd, uint64_t now_ns)
+static bool read_ready(struct load *load, int epoll_fd, long wait_ns)
 {
     struct epoll_event events[256];
-    const struct timespec step = step_of(load, now_ns);
+    const struct timespec step = {.tv_nsec = wait_ns};
     int count = epoll_pwait2(epoll_fd, events, 256, &step, /* sigmask: */ NULL);
     CHECK(count >= 0 || errno == EINTR);
     for (int i = 0; i < count; i++) {
@@ -196,7 +198,7 @@ static bool run(struct load *load, int epoll_fd)
             return true;
         }
         if (!send_due(load, now_ns) || !flush_touched(load, epoll_fd) ||
-            !read_ready(load, epoll_fd, now_ns)) {
+            !read_ready(load, epoll_fd, step_of(load, now_ns))) {
             load->lost_connections++;
             return false;
         }
@@ -220,8 +222,27 @@ static bool allow_files(uint64_t connections)
     return true;
 }
 
-/* One after the other, each established before the next: no burst that a backlog would drop. Each
- * says its preface at once: a server waits so long, and no longer, for that. */
+/* Adds a connection to those that are served. */
+static void add_session(struct load *load, int epoll_fd, size_t index, struct session *s)
+{
+    load->sessions[index] = s;
+    touch(load, index);
+    struct epoll_event event = {.data.u64 = index, .events = EPOLLIN};
+    CHECK(epoll_ctl(epoll_fd, EPOLL_CTL_ADD, session_fd(s), &event) == 0);
+}
+
+/* After connection 'index' was made: says what is to be said, and now and then looks who answers.
+ */
+static bool tend(struct load *load, int epoll_fd, size_t index)
+{
+    bool look = index % LOOK_EVERY == 0;
+    return flush_touched(load, epoll_fd) &&
+           (!look ||
+            (read_ready(load, epoll_fd, /* wait_ns= */ 0) && flush_touched(load, epoll_fd)));
+}
+
+/* One after the other, each established before the next: no burst that a backlog would drop.
+ * Meanwhile each says its preface and acknowledges SETTINGS: a server waits so long for these. */
 static bool open_all(struct load *load, int epoll_fd)
 {
     const struct options *o = load->o;
@@ -231,16 +252,14 @@ static bool open_all(struct load *load, int epoll_fd)
     }
     for (size_t i = 0; i < o->connections; i++) {
         struct session *s = session_open(o->host, o->port, &o->work, o->streams, done, load);
-        if (s == NULL || !session_flush(s)) {
-            session_close(s);
+        if (s != NULL) {
+            add_session(load, epoll_fd, i, s);
+        }
+        if (s == NULL || !tend(load, epoll_fd, i)) {
             (void)fprintf(stderr, "load: %zu of %" PRIu64 " connections were made\n", i,
                           o->connections);
             return false;
         }
-        load->sessions[i] = s;
-        touch(load, i);
-        struct epoll_event event = {.data.u64 = i, .events = EPOLLIN};
-        CHECK(epoll_ctl(epoll_fd, EPOLL_CTL_ADD, session_fd(s), &event) == 0);
     }
     return true;
 }

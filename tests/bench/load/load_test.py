@@ -260,6 +260,25 @@ def a_punctual_one_waits_for_no_burst():
     assert p50[("--punctual",)] + 20 < p50[()], p50
 
 
+def settings_are_acknowledged_while_others_are_made():
+    """The first connection's acknowledgement does not wait for the last connection."""
+    accepted, acknowledged = [], []
+
+    def serve(each):
+        accepted.append(each)
+        conn = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
+        conn.initiate_connection()
+        each.sendall(conn.data_to_send())
+        while data := each.recv(65536):
+            for event in conn.receive_data(data):
+                if isinstance(event, h2.events.SettingsAcknowledged):
+                    acknowledged.append(len(accepted))
+            each.sendall(conn.data_to_send())
+    with Server(serve) as server:
+        generate(server.port, connections=400, rate=1, await_ms=0)
+    assert acknowledged[0] < 200, acknowledged[:3]
+
+
 def large_messages_are_whole_both_ways():
     """A MiB is more than a frame, a window, a socket and one look at either of them hold."""
     with echo_program() as (port, _):
@@ -299,6 +318,7 @@ def main():
                   what_is_no_answer_ends_the_run, wrong_grpc_statuses_are_errors,
                   silence_is_counted, latency_counts_from_when_a_request_was_due,
                   a_slow_server_is_behind, connections_are_made_one_by_one,
+                  settings_are_acknowledged_while_others_are_made,
                   a_punctual_one_waits_for_no_burst, large_messages_are_whole_both_ways,
                   a_file_is_the_body_as_it_is):
         start = time.monotonic()
