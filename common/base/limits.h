@@ -104,6 +104,8 @@
     X(mirror_after_ms, 10000, 1, 3600000, "ms",                                                    \
       "a copy of a call to a shadow, from the end of the call")                                    \
     X(upstream_idle_ms, 60000, 100, 3600000, "ms", "an upstream connection without a request")     \
+    X(upstream_max_age_ms, 0, 0, 604800000, "ms",                                                  \
+      "an upstream connection that is so old, +-10 %, takes no more requests; 0: never")           \
     X(decision_cache_entries, 8192, 16, 1 << 22, "decisions", "decision cache of a worker")        \
     X(decision_ttl_ms, 60000, 0, 3600000, "ms", "how long a decision is reused")                   \
     X(token_entries, 4096, 16, 1 << 20, "tokens",                                                  \

@@ -122,6 +122,7 @@ struct h2_counters {
     uint64_t pings_unanswered;   /* client connections given up before reuse. */
     uint64_t handshake_timeouts; /* no SETTINGS within limits.handshake_timeout_ms. */
     uint64_t idle_timeouts;
+    uint64_t connections_aged; /* a pool's, told to end because of their age. */
 };
 
 /* ---- what a worker's connections share ---- */

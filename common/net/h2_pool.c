@@ -10,9 +10,11 @@
 
 #include "common/base/buf.h"
 #include "common/base/check.h"
+#include "common/base/ids.h"
 #include "common/base/limits.h"
 #include "common/base/map.h"
 #include "common/net/conn.h"
+#include "common/net/h2_impl.h"
 #include "common/net/loop.h"
 
 struct h2_link {
@@ -22,10 +24,12 @@ struct h2_link {
     struct h2_link *all_next; /* of all pools. */
     struct h2_link *all_prev;
     struct net_timer idle;
+    struct net_timer age; /* armed from when it opened until it is old. */
     uint64_t used_ms; /* when it last got a request. */
     bool opened;
     bool served; /* it got a request since it opened. */
     bool judged; /* its peer does not stand any more: it ends when 'idle' runs. */
+    bool aged;   /* it takes no requests any more. */
 };
 
 struct h2_pool {
@@ -165,6 +169,49 @@ static bool link_stands(const struct h2_link *link)
     return pools->judge == NULL || pools->judge(pools->judge_ctx, h2_conn_net(link->conn));
 }
 
+/* ---- growing old ---- */
+
+static uint64_t connections_max(const struct h2_pool *pool)
+{
+    uint64_t max = pool->target.connections_max;
+    return max == 0 || max > limits.upstream_connections ? limits.upstream_connections : max;
+}
+
+/* Spread over a fifth, so that those that opened together do not open anew together. */
+static uint64_t age_max_ms(const struct h2_pool *pool)
+{
+    uint64_t draw = 0;
+    uint64_t tenth = pool->target.max_age_ms / 10;
+    ids_quick(&draw, sizeof(draw));
+    return pool->target.max_age_ms - tenth + draw % (2 * tenth + 1);
+}
+
+/* The next one opens beside those that are old, so that nobody waits for the end of their requests;
+ * of these there are at most as many as of the others, however long the requests last. */
+static void too_old(struct net_timer *timer, void *ctx)
+{
+    struct h2_link *link = ctx;
+    struct h2_pool *pool = link->pool;
+    if (pool->stats.aged >= connections_max(pool) && h2_conn_streams(link->conn) > 0) {
+        net_timer_arm(pool->pools->loop, timer, age_max_ms(pool));
+        return;
+    }
+    link->aged = true;
+    pool->stats.aged++;
+    pool->pools->env->counters.connections_aged++;
+    h2_conn_drain(link->conn);
+    serve_soon(pool);
+}
+
+static void start_ageing(struct h2_link *link)
+{
+    if (link->pool->target.max_age_ms != 0) {
+        net_timer_arm(link->pool->pools->loop, &link->age, age_max_ms(link->pool));
+    }
+}
+
+/* ---- what a link's connection says ---- */
+
 static void link_ready(struct h2_conn *conn)
 {
     struct h2_link *link = h2_conn_user(conn);
@@ -178,6 +225,7 @@ static void link_ready(struct h2_conn *conn)
     link->opened = true;
     pool->stats.connecting--;
     pool->pools->open++;
+    start_ageing(link);
     if (pool->closing) {
         h2_conn_drain(conn);
     }
@@ -198,6 +246,7 @@ static void link_remove(struct h2_link *link)
     }
     *at = link->next;
     link->pool->stats.connections--;
+    link->pool->stats.aged -= link->aged ? 1 : 0;
     struct h2_pools *pools = link->pool->pools;
     pools->look = pools->look == link ? link->all_next : pools->look;
     *(link->all_prev == NULL ? &pools->all : &link->all_prev->all_next) = link->all_next;
@@ -234,6 +283,7 @@ static void link_closed(struct h2_conn *conn, struct err why)
     }
     link_remove(link);
     net_timer_cancel(pool->pools->loop, &link->idle);
+    net_timer_cancel(pool->pools->loop, &link->age);
     free(link);
     if (failed && !pool->closing) {
         pool->stats.connect_failed++;
@@ -304,6 +354,7 @@ static struct err link_new(struct h2_pool *pool)
     pool->stats.connecting++;
     pool->stats.opened++;
     net_timer_init(&link->idle, link_idle, link);
+    net_timer_init(&link->age, too_old, link);
     net_timer_arm(pool->pools->loop, &link->idle, limits.upstream_idle_ms);
     return OK;
 }
@@ -354,18 +405,12 @@ static size_t links_probing(const struct h2_pool *pool)
     return count;
 }
 
-static uint64_t connections_max(const struct h2_pool *pool)
-{
-    uint64_t max = pool->target.connections_max;
-    return max == 0 || max > limits.upstream_connections ? limits.upstream_connections : max;
-}
-
 /* Opens the next connection, when those that connect or are asked cannot hold all who wait. */
 static struct err connect_more(struct h2_pool *pool)
 {
     uint64_t coming = pool->stats.connecting + links_probing(pool);
     if (pool->stats.pending <= coming * limits.upstream_streams ||
-        pool->stats.connections >= connections_max(pool)) {
+        pool->stats.connections - pool->stats.aged >= connections_max(pool)) {
         return OK;
     }
     return link_new(pool);
@@ -519,6 +564,7 @@ static struct err key_make(const struct h2_target *target, struct buf *key)
     TRY(buf_add(key, slice_of(&target->tls, sizeof(struct net_tls *))));
     TRY(buf_add(key, slice_of(&target->connect_timeout_ms, sizeof(target->connect_timeout_ms))));
     TRY(buf_add(key, slice_of(&target->connections_max, sizeof(target->connections_max))));
+    TRY(buf_add(key, slice_of(&target->max_age_ms, sizeof(target->max_age_ms))));
     TRY(key_add_sized(key, target->server_name));
     return key_add_sized(key, target->spiffe_id);
 }
@@ -552,6 +598,7 @@ static struct err pool_new(struct h2_pools *pools, const struct h2_target *targe
     pool->target.spiffe_id = slice_owned(target->spiffe_id);
     pool->target.connect_timeout_ms = target->connect_timeout_ms;
     pool->target.connections_max = target->connections_max;
+    pool->target.max_age_ms = target->max_age_ms;
     net_hook_init(&pool->hook, NET_HOOK_WORK, serve, pool);
     pools->count++;
     *out = pool;

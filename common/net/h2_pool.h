@@ -38,6 +38,8 @@ struct h2_target {
     struct slice spiffe_id;      /* who the peer must be; copied. */
     uint64_t connect_timeout_ms; /* zero: limits.connect_timeout_ms. */
     uint64_t connections_max;    /* zero, or above it: limits.upstream_connections. */
+    uint64_t max_age_ms;         /* a connection so old, a tenth more or less, takes no requests any
+                                    more and ends with the last that it has; zero: never. */
 };
 
 /*
@@ -66,6 +68,7 @@ struct h2_pool_stats {
     uint64_t pending_expired; /* ever. */
     uint64_t pending_refused; /* ever: the line was full. */
     uint64_t probes;          /* ever: PINGs before reuse. */
+    uint64_t aged;            /* now: past their age, with requests that go on. */
 };
 
 MUST_CHECK struct err h2_pools_new(struct h2_env *env, struct net_loop *loop,

@@ -24,6 +24,7 @@ struct err cp_compile_transport(struct cp_compiler *c)
         cp_needs(c, CAPABILITY_UPSTREAM_TLS, part.upstream_tls != 0);
         part.upstream_sni = cp_str(p->upstream_server_name.text);
         part.upstream_spiffe = cp_str(p->upstream_spiffe.text);
+        part.upstream_max_age_ms = (uint32_t)p->upstream_max_age_ms;
         TRY(cp_emit(c, CP_PART_TRANSPORT, p->meta.id, &part.base, p->meta.at));
     }
     return OK;

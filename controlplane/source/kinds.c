@@ -646,6 +646,14 @@ static const struct cp_field upstream_fields[] = {
      .form = CP_FORM_SPIFFE,
      .offset = offsetof(struct cp_transport_profile, upstream_spiffe),
      .help = "SPIFFE id that the upstream must prove, instead of a name."},
+    {.name = "maxAge",
+     .type = CP_TYPE_DURATION,
+     .min = 100,
+     .max = 7ULL * 24 * 3600 * 1000,
+     .offset = offsetof(struct cp_transport_profile, upstream_max_age_ms),
+     .help = "A connection that is so old, a tenth more or less, takes no more requests; it ends "
+             "with the last that it has, and the next request opens another. Without it: the "
+             "node's upstream-max-age-ms."},
 };
 static const struct cp_shape upstream_shape = {SHAPE(upstream_fields, struct cp_transport_profile)};
 
@@ -693,7 +701,7 @@ static const struct cp_field transport_fields[] = {
      .type = CP_TYPE_OBJECT,
      .shape = &upstream_shape,
      .flat = true,
-     .help = "Security of connections to the service."},
+     .help = "Connections to the service."},
 };
 
 /* ---- Egress ---- */

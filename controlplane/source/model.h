@@ -483,6 +483,7 @@ struct cp_transport_profile {
     uint64_t upstream_tls; /* 0 none, 1 tls, 2 mtls. */
     struct cp_text upstream_server_name;
     struct cp_text upstream_spiffe;
+    uint64_t upstream_max_age_ms; /* 0: the node's. */
 };
 
 struct cp_egress {

@@ -101,6 +101,7 @@ void dp_model_init_tables(struct dp_model *model)
     model->usual_transport = (struct dp_transport){
         .timeout_ms = (uint32_t)limits.deadline_default_ms,
         .connect_timeout_ms = (uint32_t)limits.connect_timeout_ms,
+        .upstream_max_age_ms = (uint32_t)limits.upstream_max_age_ms,
         .request_message_bytes = (uint32_t)limits.request_body_bytes,
         .response_message_bytes = (uint32_t)limits.request_body_bytes,
     };

@@ -108,6 +108,7 @@ struct dp_transport {
     uint32_t request_message_bytes;  /* never zero. */
     uint32_t response_message_bytes; /* never zero. */
     uint32_t upstream_tls;           /* 0 cleartext, 1 TLS, 2 mTLS with the node's certificate. */
+    uint32_t upstream_max_age_ms;    /* of a connection; zero: none. */
     struct slice upstream_sni;
     struct slice upstream_spiffe;
 };

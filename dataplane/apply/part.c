@@ -320,6 +320,8 @@ static struct err decode_transport(struct dp_part *part, const struct dp_environ
         .connect_timeout_ms = m->connect_timeout_ms == 0 ? (uint32_t)limits.connect_timeout_ms
                                                          : m->connect_timeout_ms,
         .idle_timeout_ms = m->idle_timeout_ms,
+        .upstream_max_age_ms = m->upstream_max_age_ms == 0 ? (uint32_t)limits.upstream_max_age_ms
+                                                           : m->upstream_max_age_ms,
         .request_message_bytes = or_limit(m->request_message_bytes, limits.request_body_bytes),
         .response_message_bytes = or_limit(m->response_message_bytes, limits.request_body_bytes),
         .upstream_tls = m->upstream_tls,

@@ -32,8 +32,8 @@ static MUST_CHECK struct err key_of(const struct op_set *set, const struct dp_en
                                     struct buf *out)
 {
     const struct op_security *security = &set->security;
-    TRY(buf_addf(out, "%u|%u|%u|%u|", security->tls, security->connect_timeout_ms,
-                 set->breakers.connections, from->port));
+    TRY(buf_addf(out, "%u|%u|%u|%u|%u|", security->tls, security->connect_timeout_ms,
+                 security->max_age_ms, set->breakers.connections, from->port));
     TRY(buf_add(out, from->address));
     TRY(buf_add_str(out, "|"));
     TRY(buf_add(out, security->sni));
@@ -67,6 +67,7 @@ static struct op_endpoint *endpoint_new(struct op_set *set, const struct dp_endp
     e->port = from->port;
     e->security = security->tls;
     e->connect_timeout_ms = security->connect_timeout_ms;
+    e->max_age_ms = security->max_age_ms;
     e->connections_max = connections_max(set);
     e->server_name = slice_dup(name);
     e->spiffe_id = slice_dup(security->spiffe);
@@ -133,7 +134,8 @@ static MUST_CHECK struct err open_pool(struct op_endpoint *e, struct net_addr ad
                                .server_name = slice_str(e->server_name),
                                .spiffe_id = slice_str(e->spiffe_id),
                                .connect_timeout_ms = e->connect_timeout_ms,
-                               .connections_max = e->connections_max};
+                               .connections_max = e->connections_max,
+                               .max_age_ms = e->max_age_ms};
     if (e->security != 0 && target.tls == NULL) {
         return FAIL(E_UPSTREAM_CONNECT); /* the node was given no certificates. */
     }

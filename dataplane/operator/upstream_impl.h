@@ -78,6 +78,7 @@ struct op_endpoint {
     uint16_t port;
     uint32_t security; /* dp_transport.upstream_tls. */
     uint32_t connect_timeout_ms;
+    uint32_t max_age_ms;      /* of its connections; zero: none. */
     uint32_t connections_max; /* zero: as many as limits allow. */
     char *server_name;        /* owned. */
     char *spiffe_id;          /* owned. */
@@ -108,6 +109,7 @@ struct op_endpoint {
 struct op_security {
     uint32_t tls;
     uint32_t connect_timeout_ms;
+    uint32_t max_age_ms; /* zero: none. */
     struct slice sni;
     struct slice spiffe;
 };

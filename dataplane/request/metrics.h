@@ -133,6 +133,9 @@ struct dp_verdict;
     X(CONNECTIONS_AGED, "trilane_connections_aged_total", COUNTER, 0, 0,                           \
       "Callers' connections told to leave because they reached connection-max-age-ms.", NULL,      \
       NULL, NULL)                                                                                  \
+    X(UPSTREAM_AGED, "trilane_upstream_connections_aged_total", COUNTER, 0, 0,                     \
+      "Connections to upstreams that take no more requests because they reached their age.", NULL, \
+      NULL, NULL)                                                                                  \
     X(HEADERS_TOO_LARGE, "trilane_headers_too_large_total", COUNTER, 0, 0,                         \
       "Requests with too many or too large headers.", NULL, NULL, NULL)                            \
     X(SNAPSHOT_VERSION, "trilane_snapshot_version", GAUGE, 0, 0,                                   \

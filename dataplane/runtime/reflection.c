@@ -71,7 +71,7 @@ static struct err forward(struct dp_request *rq)
     TRY(arena_calloc(&rq->arena, 1, sizeof(struct reflection), &memory));
     struct reflection *r = memory;
     r->rq = rq;
-    r->held = BUF_MAX((size_t)limits.stream_window_bytes);
+    r->held = BUF_MAX((size_t)limits.stream_buffer_bytes);
     r->out = BUF_MAX(ANSWER_MAX + GRPC_PREFIX_BYTES);
     r->listing.asked = BUF_MAX(REQUEST_MAX);
     r->ended = h2_stream_received_end(rq->stream);

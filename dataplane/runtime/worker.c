@@ -272,6 +272,8 @@ static void count_h2(struct dp_worker *w)
                 (int64_t)(now->headers_too_large - w->counted.headers_too_large));
     metrics_add(w->shard, metrics_plain(w->config->metrics, DP_METRIC_STREAMS_UNREAD),
                 (int64_t)(now->streams_unread - w->counted.streams_unread));
+    metrics_add(w->shard, metrics_plain(w->config->metrics, DP_METRIC_UPSTREAM_AGED),
+                (int64_t)(now->connections_aged - w->counted.connections_aged));
     w->counted = *now;
 }
 

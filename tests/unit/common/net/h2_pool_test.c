@@ -260,6 +260,68 @@ static void unused_connections_go(void **state)
     limits.upstream_idle_ms = before;
 }
 
+/* A world whose pool's connections grow old, one of them at a time. */
+static void world_init_ageing(struct world *w, uint64_t max_age_ms)
+{
+    world_init(w);
+    h2_pool_unref(w->pool);
+    struct h2_target target = {
+        .addr = w->p.addr, .connections_max = 1, .max_age_ms = max_age_ms};
+    assert_true(err_ok(h2_pools_get(w->pools, &target, &w->pool)));
+}
+
+static void wait_for_aged(struct world *w, uint64_t count)
+{
+    while (h2_env_counters(w->p.env)->connections_aged < count) {
+        peers_run(&w->p, 1);
+    }
+}
+
+/* What an old connection has goes on; what comes finds another one, at once, though one is all that
+ * the target allows; the old one ends with its last request. */
+static void old_connections_take_no_more_and_end_in_good_order(void **state)
+{
+    (void)state;
+    struct world *w = &world;
+    world_init_ageing(w, 40);
+    assert_true(err_ok(request_start(w, 0, "/hang", PEERS_WAIT_MS)));
+    peers_wait(&w->p, &w->requests[0].answered);
+    wait_for_aged(w, 1);
+    assert_false(w->requests[0].call.closed);
+    assert_true(err_ok(request_start(w, 1, "/unary", PEERS_WAIT_MS)));
+    assert_false(w->requests[1].started); /* there is no connection for it yet. */
+    peers_wait(&w->p, &w->requests[1].call.closed);
+    assert_int_equal(w->requests[1].call.grpc_status, 0);
+    assert_false(w->requests[0].call.closed);
+    h2_stream_reset(w->requests[0].call.stream, H2_CANCEL);
+    peers_wait(&w->p, &w->p.server_closed_once);
+    assert_true(err_ok(w->p.server_why));
+    assert_int_equal(stats_of(w).connect_failed, 0);
+    world_free(w);
+}
+
+/* Requests that never end hold as many old connections as new ones, and no more. */
+static void as_many_are_old_as_may_be_new(void **state)
+{
+    (void)state;
+    struct world *w = &world;
+    world_init_ageing(w, 20);
+    for (size_t i = 0; i < 2; i++) {
+        assert_true(err_ok(request_start(w, i, "/hang", PEERS_WAIT_MS)));
+        peers_wait(&w->p, &w->requests[i].answered);
+        assert_int_equal(w->requests[i].why.code, E_OK);
+        wait_for_aged(w, 1);
+    }
+    bool never = false;
+    (void)net_loop_run_until(w->p.loop, &never, 100); /* five ages of the second one. */
+    assert_int_equal(stats_of(w).connections, 2);
+    assert_int_equal(stats_of(w).aged, 1);
+    h2_stream_reset(w->requests[0].call.stream, H2_CANCEL);
+    wait_for_aged(w, 2);
+    assert_false(w->requests[1].call.closed);
+    world_free(w);
+}
+
 static void targets_that_differ_share_nothing(void **state)
 {
     (void)state;
@@ -396,6 +458,8 @@ int main(void)
         cmocka_unit_test(goaway_moves_new_requests_to_another_connection),
         cmocka_unit_test(silent_connection_is_asked_and_replaced),
         cmocka_unit_test(unused_connections_go),
+        cmocka_unit_test(old_connections_take_no_more_and_end_in_good_order),
+        cmocka_unit_test(as_many_are_old_as_may_be_new),
         cmocka_unit_test(targets_that_differ_share_nothing),
         cmocka_unit_test(dropped_pool_drains_its_calls),
         cmocka_unit_test(a_peer_is_asked_about_when_it_opens_and_again),
