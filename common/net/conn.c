@@ -145,7 +145,7 @@ struct err net_conn_accept(struct net_loop *loop, int *fd, const struct net_conn
     socket_tune(conn->fd);
     conn_read_addresses(conn);
     if (o->tls != NULL) {
-        struct err failed = net_conn_tls_init(conn, o->tls, /* client= */ NULL);
+        struct err failed = net_conn_tls_init(conn, o->tls, &o->terms, /* client= */ NULL);
         if (!err_ok(failed)) {
             conn_bury(conn);
             return failed;
@@ -175,7 +175,7 @@ struct err net_dial(struct net_loop *loop, const struct net_dial_options *o, str
     socket_tune(conn->fd);
     if (o->tls != NULL) {
         struct net_conn_tls_expect expect = {o->server_name, o->spiffe_id, o->http1_only};
-        struct err failed = net_conn_tls_init(conn, o->tls, &expect);
+        struct err failed = net_conn_tls_init(conn, o->tls, &o->terms, &expect);
         if (!err_ok(failed)) {
             conn_bury(conn);
             return failed;

@@ -62,6 +62,7 @@ struct net_loop *net_conn_loop(const struct net_conn *conn);
 
 struct net_conn_accept_options {
     struct net_tls *tls;                    /* NULL: clear. */
+    struct net_tls_terms terms;             /* of TLS alone. */
     const struct net_conn_handler *handler; /* kept; static as a rule. */
     void *ctx;
 };
@@ -76,12 +77,13 @@ MUST_CHECK struct err net_conn_accept(struct net_loop *loop, int *fd,
 
 struct net_dial_options {
     const struct net_addr *addr;
-    uint64_t timeout_ms;      /* connecting and shaking hands; 0: limits.connect_timeout_ms. */
-    struct net_tls *tls;      /* NULL: clear. */
-    struct slice server_name; /* SNI, and the name that the certificate must carry (a DNS name or
-                                 an IP literal) unless 'spiffe_id' is set. Copied. */
-    struct slice spiffe_id;   /* the peer must be exactly this X.509-SVID. Copied. */
-    bool http1_only;          /* ALPN offers http/1.1 alone, whatever the context says. */
+    uint64_t timeout_ms;        /* connecting and shaking hands; 0: limits.connect_timeout_ms. */
+    struct net_tls *tls;        /* NULL: clear. */
+    struct slice server_name;   /* SNI, and the name that the certificate must carry (a DNS name or
+                                   an IP literal) unless 'spiffe_id' is set. Copied. */
+    struct slice spiffe_id;     /* the peer must be exactly this X.509-SVID. Copied. */
+    bool http1_only;            /* ALPN offers http/1.1 alone, whatever the context says. */
+    struct net_tls_terms terms; /* the versions. */
     const struct net_conn_handler *handler;
     void *ctx;
 };
@@ -156,6 +158,9 @@ const struct net_identity *net_conn_identity(const struct net_conn *conn);
  * whether its CAs still vouch for it. How old it is by now is not asked; nobody has no certificate
  * to ask about. Costs about as much as a handshake's share of it. */
 bool net_conn_peer_trusted(const struct net_conn *conn, const struct net_tls *tls);
+
+/* Whether an open connection under TLS is what is demanded; one in clear is not asked. */
+bool net_conn_meets(const struct net_conn *conn, const struct net_tls_terms *terms);
 
 struct net_conn_stats {
     uint64_t bytes_in; /* as the handler sees them: clear text. */

@@ -30,10 +30,11 @@ struct net_chunks {
 struct net_conn_tls {
     SSL *ssl; /* NULL: in clear. */
     struct net_tls *context;
-    struct slice input;            /* what the socket gave and OpenSSL has not taken; borrowed. */
-    struct net_chunks sealed;      /* records that wait for the socket. */
-    char *spiffe_id;               /* the peer must be this; NULL: anybody. */
-    bool refuse_others;            /* ALPN must have chosen h2. */
+    struct slice input;       /* what the socket gave and OpenSSL has not taken; borrowed. */
+    struct net_chunks sealed; /* records that wait for the socket. */
+    char *spiffe_id;          /* the peer must be this; NULL: anybody. */
+    bool refuse_others;       /* ALPN must have chosen h2. */
+    struct net_tls_terms terms;
     bool said_goodbye;             /* close_notify is sealed. */
     struct net_identity *identity; /* NULL: none given. */
     uint8_t *stash;                /* clear text that came while reading was paused; NULL: none. */
@@ -103,6 +104,7 @@ struct net_conn_tls_expect {
     bool http1_only;
 };
 MUST_CHECK struct err net_conn_tls_init(struct net_conn *conn, struct net_tls *tls,
+                                        const struct net_tls_terms *terms,
                                         const struct net_conn_tls_expect *client);
 void net_conn_tls_free(struct net_conn *conn);
 /* Goes on with the handshake; opens the connection when it is done. */

@@ -128,10 +128,42 @@ static struct err expect_peer(struct net_conn *conn, const struct net_conn_tls_e
     return by_spiffe ? OK : FAIL(E_USAGE);
 }
 
+static int protocol_of(enum net_tls_version version)
+{
+    switch (version) {
+    case NET_TLS_ANY:
+        return 0; /* the context's; of the highest: OpenSSL's. */
+    case NET_TLS_1_2:
+        return TLS1_2_VERSION;
+    case NET_TLS_1_3:
+        return TLS1_3_VERSION;
+    }
+    return 0;
+}
+
+/* Who has no certificate is told so by an alert of the handshake, where the version has one. */
+static struct err demand(SSL *ssl, const struct net_tls_terms *terms)
+{
+    if (terms->version_min != NET_TLS_ANY &&
+        SSL_set_min_proto_version(ssl, protocol_of(terms->version_min)) != 1) {
+        return FAIL(E_CRYPTO);
+    }
+    if (terms->version_max != NET_TLS_ANY &&
+        SSL_set_max_proto_version(ssl, protocol_of(terms->version_max)) != 1) {
+        return FAIL(E_CRYPTO);
+    }
+    if (terms->client_cert) {
+        SSL_set_verify(ssl, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
+    }
+    return OK;
+}
+
 struct err net_conn_tls_init(struct net_conn *conn, struct net_tls *tls,
+                             const struct net_tls_terms *terms,
                              const struct net_conn_tls_expect *client)
 {
     CHECK(tls->server == (client == NULL));
+    CHECK(client == NULL || !terms->client_cert);
     CHECK(pthread_once(&bio_once, bio_method_make) == 0);
     conn->tls.context = net_tls_ref(tls);
     conn->tls.refuse_others = tls->h2_only;
@@ -143,6 +175,8 @@ struct err net_conn_tls_init(struct net_conn *conn, struct net_tls *tls,
     BIO_set_data(bio, conn);
     BIO_set_init(bio, 1);
     SSL_set_bio(conn->tls.ssl, bio, bio); /* takes the BIO. */
+    conn->tls.terms = *terms;
+    TRY(demand(conn->tls.ssl, terms));
     if (client == NULL) {
         SSL_set_accept_state(conn->tls.ssl);
         return OK;
@@ -185,6 +219,18 @@ struct slice net_conn_alpn(const struct net_conn *conn)
 const struct net_identity *net_conn_identity(const struct net_conn *conn)
 {
     return conn->tls.identity;
+}
+
+bool net_conn_meets(const struct net_conn *conn, const struct net_tls_terms *terms)
+{
+    if (conn->tls.ssl == NULL) {
+        return true;
+    }
+    int version = SSL_version(conn->tls.ssl);
+    int least = protocol_of(terms->version_min);
+    int most = protocol_of(terms->version_max);
+    return version >= least && (most == 0 || version <= most) &&
+           (!terms->client_cert || conn->tls.identity != NULL);
 }
 
 static bool chain_holds(X509_STORE_CTX *verify, const struct net_conn_tls *by, X509 *cert,
@@ -276,6 +322,9 @@ static struct err tls_judge_peer(struct net_conn *conn)
     if (tls->spiffe_id != NULL &&
         (tls->identity == NULL || !slice_eq(tls->identity->spiffe_id, slice_str(tls->spiffe_id)))) {
         return FAIL(E_UNAUTHENTICATED);
+    }
+    if (!net_conn_meets(conn, &tls->terms)) {
+        return FAIL(E_UNAUTHENTICATED); /* a session of before, which shows no certificate. */
     }
     if (tls->refuse_others && !slice_eq(net_conn_alpn(conn), SLICE_LIT("h2"))) {
         return FAIL(E_UNSUPPORTED);

@@ -25,7 +25,7 @@ struct h2_link {
     struct h2_link *all_prev;
     struct net_timer idle;
     struct net_timer age; /* armed from when it opened until it is old. */
-    uint64_t used_ms; /* when it last got a request. */
+    uint64_t used_ms;     /* when it last got a request. */
     bool opened;
     bool served; /* it got a request since it opened. */
     bool judged; /* its peer does not stand any more: it ends when 'idle' runs. */
@@ -326,7 +326,8 @@ static struct err link_dial(struct h2_pool *pool, struct h2_link *link)
                                             .timeout_ms = pool->target.connect_timeout_ms,
                                             .tls = pool->target.tls,
                                             .server_name = pool->target.server_name,
-                                            .spiffe_id = pool->target.spiffe_id},
+                                            .spiffe_id = pool->target.spiffe_id,
+                                            .terms = pool->target.terms},
                  &net));
     return h2_client_new(pool->pools->env, &net, &link_events, link, &link->conn);
 }
@@ -561,7 +562,10 @@ static struct err key_add_addr(struct buf *key, const struct net_addr *addr)
 static struct err key_make(const struct h2_target *target, struct buf *key)
 {
     TRY(key_add_addr(key, &target->addr));
+    const uint8_t versions[] = {(uint8_t)target->terms.version_min,
+                                (uint8_t)target->terms.version_max};
     TRY(buf_add(key, slice_of(&target->tls, sizeof(struct net_tls *))));
+    TRY(buf_add(key, slice_of(versions, sizeof(versions))));
     TRY(buf_add(key, slice_of(&target->connect_timeout_ms, sizeof(target->connect_timeout_ms))));
     TRY(buf_add(key, slice_of(&target->connections_max, sizeof(target->connections_max))));
     TRY(buf_add(key, slice_of(&target->max_age_ms, sizeof(target->max_age_ms))));
@@ -599,6 +603,7 @@ static struct err pool_new(struct h2_pools *pools, const struct h2_target *targe
     pool->target.connect_timeout_ms = target->connect_timeout_ms;
     pool->target.connections_max = target->connections_max;
     pool->target.max_age_ms = target->max_age_ms;
+    pool->target.terms = target->terms;
     net_hook_init(&pool->hook, NET_HOOK_WORK, serve, pool);
     pools->count++;
     *out = pool;

@@ -36,6 +36,7 @@ struct h2_target {
     struct net_tls *tls;         /* NULL: cleartext. The pool holds a reference. */
     struct slice server_name;    /* SNI and the name to verify; copied. */
     struct slice spiffe_id;      /* who the peer must be; copied. */
+    struct net_tls_terms terms;  /* the versions. */
     uint64_t connect_timeout_ms; /* zero: limits.connect_timeout_ms. */
     uint64_t connections_max;    /* zero, or above it: limits.upstream_connections. */
     uint64_t max_age_ms;         /* a connection so old, a tenth more or less, takes no requests any

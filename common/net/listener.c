@@ -58,7 +58,7 @@ void net_listen_resume(int fd)
 
 void net_listener_adopt(struct net_listener *l, int fd)
 {
-    struct net_conn_accept_options o = {.tls = l->options.tls};
+    struct net_conn_accept_options o = {.tls = l->options.tls, .terms = l->options.terms};
     struct net_conn *conn = NULL;
     if (!err_ok(net_conn_accept(l->loop, &fd, &o, &conn))) {
         l->stats.failed++;
@@ -142,6 +142,11 @@ void net_listener_set_tls(struct net_listener *l, struct net_tls *tls)
     struct net_tls *old = l->options.tls;
     l->options.tls = tls == NULL ? NULL : net_tls_ref(tls);
     net_tls_unref(old);
+}
+
+void net_listener_set_terms(struct net_listener *l, const struct net_tls_terms *terms)
+{
+    l->options.terms = *terms;
 }
 
 void net_listener_stop(struct net_listener *l)

@@ -37,6 +37,7 @@ void net_listen_resume(int fd);
 struct net_listener_options {
     int fd;              /* listening, non-blocking, borrowed. */
     struct net_tls *tls; /* NULL: clear; a reference is taken. */
+    struct net_tls_terms terms;
     /*
      * A new connection: set its handler with net_conn_set_handler(), or abort it; opened()
      * comes after.
@@ -64,6 +65,9 @@ void net_listener_adopt(struct net_listener *l, int fd);
 
 /* New connections get this context from now on (a reload). A reference is taken. */
 void net_listener_set_tls(struct net_listener *l, struct net_tls *tls);
+
+/* New connections must be this from now on. */
+void net_listener_set_terms(struct net_listener *l, const struct net_tls_terms *terms);
 
 /* Stops and starts accepting; drain stops it. */
 void net_listener_stop(struct net_listener *l);

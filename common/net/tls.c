@@ -228,6 +228,11 @@ bool net_tls_same_trust(const struct net_tls *a, const struct net_tls *b)
     return memcmp(a->trust_digest, b->trust_digest, sizeof(a->trust_digest)) == 0;
 }
 
+bool net_tls_verifies(const struct net_tls *tls)
+{
+    return tls->trust != NULL;
+}
+
 /* ---- contexts ---- */
 
 static void set_common(SSL_CTX *context)

@@ -28,6 +28,20 @@ enum net_tls_client_cert {
     NET_TLS_CLIENT_CERT_REQUIRED, /* no handshake without one. */
 };
 
+/* Versions of the protocol that somebody can ask for. */
+enum net_tls_version {
+    NET_TLS_ANY,     /* whichever both sides have: 1.2 at least, always. */
+    NET_TLS_1_2 = 2, /* RFC 5246. */
+    NET_TLS_1_3 = 3, /* RFC 8446. */
+};
+
+/* What one connection must be, beyond what its context asks for. Zeroed: nothing. */
+struct net_tls_terms {
+    enum net_tls_version version_min;
+    enum net_tls_version version_max; /* not below the least. */
+    bool client_cert;                 /* of a server: nobody without a certificate that verifies. */
+};
+
 struct net_tls_options {
     const char *cert_file;                /* PEM chain, leaf first; client: NULL for none. */
     const char *key_file;                 /* PEM; NULL when it is in cert_file or there is none. */
@@ -81,6 +95,9 @@ void net_tls_unref(struct net_tls *tls);
 
 /* Whether two contexts verify peers against the same CAs, bound to the same domains. */
 bool net_tls_same_trust(const struct net_tls *a, const struct net_tls *b);
+
+/* Whether it has CAs to verify a peer's certificate against. */
+bool net_tls_verifies(const struct net_tls *tls);
 
 /* Longest SPIFFE id (SPIFFE ID 2.3), and most SANs of one kind that are looked at. */
 enum { NET_SPIFFE_MAX = 2048, NET_IDENTITY_NAMES_MAX = 32 };

@@ -136,6 +136,16 @@ static inline char *cp_transport_id(const struct cp_ref *ref)
     return cp_str(ref->to == NULL ? (struct slice){0} : ref->to->id);
 }
 
+/* Versions of TLS as a part says them, of the choices of a profile: 0 when none was taken away. */
+static inline uint32_t cp_tls_least(uint64_t choice)
+{
+    return choice == 1 ? 3 : 0;
+}
+static inline uint32_t cp_tls_most(uint64_t choice)
+{
+    return choice == 1 ? 2 : 0;
+}
+
 /* Texts as protobuf-c wants a repeated string. */
 MUST_CHECK struct err cp_strings(struct cp_compiler *c, const struct cp_texts *texts,
                                  size_t *out_count, char ***out);

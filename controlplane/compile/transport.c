@@ -22,6 +22,9 @@ struct err cp_compile_transport(struct cp_compiler *c)
         part.response_message_bytes = (uint32_t)p->response_message_bytes;
         part.upstream_tls = (uint32_t)p->upstream_tls;
         cp_needs(c, CAPABILITY_UPSTREAM_TLS, part.upstream_tls != 0);
+        part.upstream_tls_min = cp_tls_least(p->upstream_tls_min);
+        part.upstream_tls_max = cp_tls_most(p->upstream_tls_max);
+        cp_needs(c, CAPABILITY_TLS_TERMS, part.upstream_tls_min + part.upstream_tls_max != 0);
         part.upstream_sni = cp_str(p->upstream_server_name.text);
         part.upstream_spiffe = cp_str(p->upstream_spiffe.text);
         part.upstream_max_age_ms = (uint32_t)p->upstream_max_age_ms;

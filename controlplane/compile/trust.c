@@ -38,6 +38,22 @@ static MUST_CHECK struct err make_bundles(struct cp_compiler *c,
     return OK;
 }
 
+/* What callers' connections must be. */
+static void demand(struct cp_compiler *c, const struct cp_environment *environment,
+                   Trilane__Parts__V1__EnvironmentPart *part)
+{
+    const struct cp_transport_profile *profile =
+        (const struct cp_transport_profile *)environment->transport.to;
+    if (profile == NULL) {
+        return;
+    }
+    part->listener_tls = (uint32_t)profile->listener_tls;
+    part->listener_tls_min = cp_tls_least(profile->listener_tls_min);
+    part->listener_tls_max = cp_tls_most(profile->listener_tls_max);
+    cp_needs(c, CAPABILITY_TLS_TERMS,
+             part->listener_tls + part->listener_tls_min + part->listener_tls_max != 0);
+}
+
 /* An environment with more than one trust domain has no former form: cp_compiled_format_least(). */
 static MUST_CHECK struct err compile_environment(struct cp_compiler *c,
                                                  const struct cp_environment *environment)
@@ -56,6 +72,7 @@ static MUST_CHECK struct err compile_environment(struct cp_compiler *c,
     part.guard_miss_percent = (uint32_t)environment->guard_miss_percent;
     part.guard_decision_us = (uint32_t)environment->guard_decision_us;
     part.guard_hold_ms = guarded ? environment->guard_hold_ms : 0;
+    demand(c, environment, &part);
     cp_needs(c, CAPABILITY_POLICY_GUARDRAILS, guarded);
     cp_needs(c, CAPABILITY_FRESHNESS_MAX, part.freshness_max_ms > 0);
     cp_needs(c, CAPABILITY_TRUST_DOMAINS, part.n_trust_domains > 0);

@@ -595,23 +595,6 @@ static MUST_CHECK struct err check_policies(struct checking *c)
     return OK;
 }
 
-static MUST_CHECK struct err check_profiles(struct checking *c)
-{
-    const struct cp_resources *all = &c->model->of[CP_KIND_TRANSPORT_PROFILE];
-    for (size_t i = 0; i < all->count; i++) {
-        const struct cp_transport_profile *p = (const struct cp_transport_profile *)all->items[i];
-        if (p->timeout_max_ms > 0 && p->timeout_max_ms < p->timeout_ms) {
-            auto_buf struct buf least = BUF_MAX(64);
-            TRY(cp_number_text(&least, CP_TYPE_DURATION, p->timeout_ms));
-            struct cp_diag *diag = cp_diags_add(c->diags, CP_DIAG_OUT_OF_BOUND, p->timeout_max_at,
-                                                "timeoutMax is below the timeout, which is %.*s",
-                                                SLICE_ARG(buf_slice(&least)));
-            cp_diag_expect(c->diags, diag, "%.*s or more", SLICE_ARG(buf_slice(&least)));
-        }
-    }
-    return OK;
-}
-
 /* Of a limit: what it says that its kind has no use for. */
 static void check_limit(struct checking *c, const struct cp_rate_limit *limit)
 {
@@ -778,7 +761,7 @@ static MUST_CHECK struct err check_all(struct checking *c, struct map *seen)
     TRY(check_services(c, seen));
     TRY(check_service_descriptors(c));
     TRY(check_policies(c));
-    TRY(check_profiles(c));
+    TRY(cp_check_transport(c->model, c->diags));
     TRY(cp_check_issuers(c->model, c->diags));
     TRY(check_limits(c));
     return check_topics(c);

@@ -38,6 +38,9 @@ MUST_CHECK struct err cp_check_model(struct cp_model *model, struct cp_diags *di
 /* Rules of a Service's balance, outlierDetection and circuitBreakers. E_NO_MEMORY. */
 MUST_CHECK struct err cp_check_balance(struct cp_diags *diags, const struct cp_service *service);
 
+/* TransportProfiles, and who names them. E_NO_MEMORY. */
+MUST_CHECK struct err cp_check_transport(const struct cp_model *model, struct cp_diags *diags);
+
 /* The part of it that is about Issuers. */
 MUST_CHECK struct err cp_check_issuers(struct cp_model *model, struct cp_diags *diags);
 

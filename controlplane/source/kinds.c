@@ -152,6 +152,12 @@ static const struct cp_field environment_fields[] = {
      .shape = &bus_shape,
      .flat = true,
      .help = "The event bus."},
+    {.name = "transport",
+     .type = CP_TYPE_REF,
+     .ref = CP_KIND_TRANSPORT_PROFILE,
+     .offset = offsetof(struct cp_environment, transport),
+     .help = "The platform's profile whose listener says what connections of callers to the ports "
+             "of all lanes must be. Open ones that are not end after the swap."},
     {.name = "freshnessMax",
      .type = CP_TYPE_DURATION,
      .min = 1000,
@@ -627,83 +633,6 @@ static const struct cp_field rate_limit_fields[] = {
              "limits of a target."},
 };
 
-/* ---- TransportProfile ---- */
-
-static const struct cp_field upstream_fields[] = {
-    {.name = "tls",
-     .type = CP_TYPE_CHOICE,
-     .choices = "none|tls|mtls",
-     .dflt = "none",
-     .offset = offsetof(struct cp_transport_profile, upstream_tls),
-     .help = "none: cleartext HTTP/2; tls; mtls: with the node's certificate."},
-    {.name = "serverName",
-     .type = CP_TYPE_TEXT,
-     .form = CP_FORM_ADDRESS,
-     .offset = offsetof(struct cp_transport_profile, upstream_server_name),
-     .help = "Name to verify. Without it: the endpoint's."},
-    {.name = "spiffe",
-     .type = CP_TYPE_TEXT,
-     .form = CP_FORM_SPIFFE,
-     .offset = offsetof(struct cp_transport_profile, upstream_spiffe),
-     .help = "SPIFFE id that the upstream must prove, instead of a name."},
-    {.name = "maxAge",
-     .type = CP_TYPE_DURATION,
-     .min = 100,
-     .max = 7ULL * 24 * 3600 * 1000,
-     .offset = offsetof(struct cp_transport_profile, upstream_max_age_ms),
-     .help = "A connection that is so old, a tenth more or less, takes no more requests; it ends "
-             "with the last that it has, and the next request opens another. Without it: the "
-             "node's upstream-max-age-ms."},
-};
-static const struct cp_shape upstream_shape = {SHAPE(upstream_fields, struct cp_transport_profile)};
-
-static const struct cp_field transport_fields[] = {
-    {.name = "timeout",
-     .type = CP_TYPE_DURATION,
-     .dflt = "15s",
-     .min = 1,
-     .max = 3600000,
-     .offset = offsetof(struct cp_transport_profile, timeout_ms),
-     .help = "Deadline of a call that brings none."},
-    {.name = "timeoutMax",
-     .type = CP_TYPE_DURATION,
-     .min = 1,
-     .max = 86400000,
-     .offset = offsetof(struct cp_transport_profile, timeout_max_ms),
-     .place = offsetof(struct cp_transport_profile, timeout_max_at),
-     .help = "A longer deadline is cut to this. Without it: none is cut."},
-    {.name = "connectTimeout",
-     .type = CP_TYPE_DURATION,
-     .dflt = "2s",
-     .min = 10,
-     .max = 60000,
-     .offset = offsetof(struct cp_transport_profile, connect_timeout_ms),
-     .help = "Time for a new connection."},
-    {.name = "idleTimeout",
-     .type = CP_TYPE_DURATION,
-     .min = 1,
-     .max = 86400000,
-     .offset = offsetof(struct cp_transport_profile, idle_timeout_ms),
-     .help = "A stream without a byte for this long ends. Without it: it may be silent."},
-    {.name = "requestMessage",
-     .type = CP_TYPE_SIZE,
-     .min = 1,
-     .max = 1ULL << 30,
-     .offset = offsetof(struct cp_transport_profile, request_message_bytes),
-     .help = "Bound of one message of a request. Without it: the node's."},
-    {.name = "responseMessage",
-     .type = CP_TYPE_SIZE,
-     .min = 1,
-     .max = 1ULL << 30,
-     .offset = offsetof(struct cp_transport_profile, response_message_bytes),
-     .help = "Bound of one message of an answer. Without it: the node's."},
-    {.name = "upstream",
-     .type = CP_TYPE_OBJECT,
-     .shape = &upstream_shape,
-     .flat = true,
-     .help = "Connections to the service."},
-};
-
 /* ---- Egress ---- */
 
 static const struct cp_field egress_fields[] = {
@@ -903,13 +832,6 @@ static const struct cp_kind_row rate_limit_row = {
                "burst: 20\n",
     .spec = {SHAPE(rate_limit_fields, struct cp_rate_limit), .one_of = "rate|quota|concurrency"}};
 
-static const struct cp_kind_row transport_profile_row = {
-    .name = "TransportProfile",
-    .help = "Deadlines, bounds and security of calls.",
-    .tenancy = CP_TENANT_OPTIONAL,
-    .example = "timeout: 2s\nrequestMessage: 64KiB\n",
-    .spec = {SHAPE(transport_fields, struct cp_transport_profile)}};
-
 static const struct cp_kind_row egress_row = {
     .name = "Egress",
     .help = "Destinations outside that services of a tenant may fetch.",
@@ -943,7 +865,7 @@ static const struct cp_kind_row *const kind_rows[CP_KIND_COUNT] = {
     [CP_KIND_ROUTE] = &route_row,
     [CP_KIND_POLICY] = &policy_row,
     [CP_KIND_RATE_LIMIT] = &rate_limit_row,
-    [CP_KIND_TRANSPORT_PROFILE] = &transport_profile_row,
+    [CP_KIND_TRANSPORT_PROFILE] = &cp_transport_profile_row,
     [CP_KIND_EGRESS] = &egress_row,
     [CP_KIND_TOPIC] = &topic_row,
     [CP_KIND_REVOCATION] = &revocation_row,

@@ -13,3 +13,4 @@
 
 extern const struct cp_kind_row cp_service_row;
 extern const struct cp_kind_row cp_issuer_row;
+extern const struct cp_kind_row cp_transport_profile_row;

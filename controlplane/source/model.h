@@ -112,6 +112,7 @@ struct cp_environment {
     struct cp_text trust_domain;
     struct cp_texts trust_domains; /* beside that one. */
     struct cp_trust_bundles trust_bundles;
+    struct cp_ref transport; /* whose 'listener' holds for callers' connections. */
     uint64_t partitions;
     uint64_t freshness_max_ms;   /* 0: none. */
     uint64_t queue_delay_ms;     /* 0: no load is shed. */
@@ -480,7 +481,17 @@ struct cp_transport_profile {
     uint64_t idle_timeout_ms;
     uint64_t request_message_bytes;
     uint64_t response_message_bytes;
-    uint64_t upstream_tls; /* 0 none, 1 tls, 2 mtls. */
+    uint64_t upstream_tls;             /* 0 none, 1 tls, 2 mtls. */
+    uint64_t upstream_tls_min;         /* 0 TLSv1.2, 1 TLSv1.3. */
+    struct cp_pos upstream_tls_min_at; /* line 0: not given; so the others. */
+    uint64_t upstream_tls_max;         /* 0 TLSv1.3, 1 TLSv1.2. */
+    struct cp_pos upstream_tls_max_at;
+    uint64_t listener_tls; /* 0 any, 1 tls, 2 mtls. */
+    struct cp_pos listener_tls_at;
+    uint64_t listener_tls_min; /* as of the upstream. */
+    struct cp_pos listener_tls_min_at;
+    uint64_t listener_tls_max;
+    struct cp_pos listener_tls_max_at;
     struct cp_text upstream_server_name;
     struct cp_text upstream_spiffe;
     uint64_t upstream_max_age_ms; /* 0: the node's. */

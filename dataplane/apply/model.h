@@ -22,13 +22,13 @@
 #include "common/base/err.h"
 #include "common/base/ids.h"
 #include "common/base/slice.h"
+#include "common/net/tls.h"
 #include "common/proto/schema.h"
 #include "dataplane/request/guard.h"
 
 struct dp_model;
 struct jose_keys;
 struct net_identity;
-struct net_tls_bundle;
 
 /* What may be asked for: a policy and limits stand on it. Every target has one, in every model. */
 struct dp_target {
@@ -109,6 +109,7 @@ struct dp_transport {
     uint32_t response_message_bytes; /* never zero. */
     uint32_t upstream_tls;           /* 0 cleartext, 1 TLS, 2 mTLS with the node's certificate. */
     uint32_t upstream_max_age_ms;    /* of a connection; zero: none. */
+    struct net_tls_terms upstream_terms; /* the versions. */
     struct slice upstream_sni;
     struct slice upstream_spiffe;
 };
@@ -335,9 +336,11 @@ struct dp_environment {
     size_t bundle_count;
     uint8_t bundles_digest[DIGEST_SIZE]; /* of all of them; zero: there are none. */
     bool strict;
-    uint32_t partitions;       /* never zero. */
-    uint64_t freshness_max_ms; /* zero: none. */
-    uint32_t queue_delay_ms;   /* above it a worker sheds load; zero: it never does. */
+    bool tls_only;              /* callers' connections are under TLS, strict or not, */
+    struct net_tls_terms terms; /* and this. */
+    uint32_t partitions;        /* never zero. */
+    uint64_t freshness_max_ms;  /* zero: none. */
+    uint32_t queue_delay_ms;    /* above it a worker sheds load; zero: it never does. */
     struct dp_guardrails guardrails;
 };
 

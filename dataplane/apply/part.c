@@ -76,6 +76,18 @@ static struct err decode_bundles(struct dp_part *part)
     return OK;
 }
 
+static bool decode_versions(uint32_t least, uint32_t most, struct net_tls_terms *out)
+{
+    bool known = (least == 0 || least == NET_TLS_1_2 || least == NET_TLS_1_3) &&
+                 (most == 0 || most == NET_TLS_1_2 || most == NET_TLS_1_3) &&
+                 (most == 0 || least <= most);
+    if (known) {
+        out->version_min = (enum net_tls_version)least;
+        out->version_max = (enum net_tls_version)most;
+    }
+    return known;
+}
+
 static struct err decode_environment(struct dp_part *part, const struct dp_environment *environment)
 {
     (void)environment;
@@ -87,6 +99,10 @@ static struct err decode_environment(struct dp_part *part, const struct dp_envir
         m->guard_hold_ms > DP_GUARD_HOLD_MAX_MS) {
         return FAIL(E_PART_MALFORMED);
     }
+    struct net_tls_terms terms = {.client_cert = m->listener_tls == 2};
+    if (m->listener_tls > 2 || !decode_versions(m->listener_tls_min, m->listener_tls_max, &terms)) {
+        return FAIL(E_PART_MALFORMED);
+    }
     struct slice *domains = NULL;
     TRY(dp_decode_strings(&part->arena, m->trust_domains, m->n_trust_domains, &domains));
     part->as.environment = (struct dp_environment){
@@ -95,6 +111,8 @@ static struct err decode_environment(struct dp_part *part, const struct dp_envir
         .trust_domains = domains,
         .trust_domain_count = m->n_trust_domains,
         .strict = m->security == 1,
+        .tls_only = m->security == 1 || m->listener_tls != 0,
+        .terms = terms,
         .partitions = m->partitions,
         .freshness_max_ms = m->freshness_max_ms,
         .queue_delay_ms = m->queue_delay_ms,
@@ -310,7 +328,9 @@ static struct err decode_transport(struct dp_part *part, const struct dp_environ
 {
     (void)environment;
     const Trilane__Parts__V1__Transport *m = (const void *)part->message;
-    if (!slice_eq(part->key, slice_str(m->id)) || m->upstream_tls > 2) {
+    struct net_tls_terms terms = {.client_cert = false};
+    if (!slice_eq(part->key, slice_str(m->id)) || m->upstream_tls > 2 ||
+        !decode_versions(m->upstream_tls_min, m->upstream_tls_max, &terms)) {
         return FAIL(E_PART_MALFORMED);
     }
     part->as.transport = (struct dp_transport){
@@ -325,6 +345,7 @@ static struct err decode_transport(struct dp_part *part, const struct dp_environ
         .request_message_bytes = or_limit(m->request_message_bytes, limits.request_body_bytes),
         .response_message_bytes = or_limit(m->response_message_bytes, limits.request_body_bytes),
         .upstream_tls = m->upstream_tls,
+        .upstream_terms = terms,
         .upstream_sni = slice_str(m->upstream_sni),
         .upstream_spiffe = slice_str(m->upstream_spiffe),
     };

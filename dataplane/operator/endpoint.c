@@ -32,7 +32,8 @@ static MUST_CHECK struct err key_of(const struct op_set *set, const struct dp_en
                                     struct buf *out)
 {
     const struct op_security *security = &set->security;
-    TRY(buf_addf(out, "%u|%u|%u|%u|%u|", security->tls, security->connect_timeout_ms,
+    TRY(buf_addf(out, "%u|%u|%u|%u|%u|%u|%u|", security->tls, (unsigned)security->terms.version_min,
+                 (unsigned)security->terms.version_max, security->connect_timeout_ms,
                  security->max_age_ms, set->breakers.connections, from->port));
     TRY(buf_add(out, from->address));
     TRY(buf_add_str(out, "|"));
@@ -68,6 +69,7 @@ static struct op_endpoint *endpoint_new(struct op_set *set, const struct dp_endp
     e->security = security->tls;
     e->connect_timeout_ms = security->connect_timeout_ms;
     e->max_age_ms = security->max_age_ms;
+    e->terms = security->terms;
     e->connections_max = connections_max(set);
     e->server_name = slice_dup(name);
     e->spiffe_id = slice_dup(security->spiffe);
@@ -135,7 +137,8 @@ static MUST_CHECK struct err open_pool(struct op_endpoint *e, struct net_addr ad
                                .spiffe_id = slice_str(e->spiffe_id),
                                .connect_timeout_ms = e->connect_timeout_ms,
                                .connections_max = e->connections_max,
-                               .max_age_ms = e->max_age_ms};
+                               .max_age_ms = e->max_age_ms,
+                               .terms = e->terms};
     if (e->security != 0 && target.tls == NULL) {
         return FAIL(E_UPSTREAM_CONNECT); /* the node was given no certificates. */
     }

@@ -210,6 +210,8 @@ static bool is_of(const struct op_set *set, const struct op_question *q)
            security->tls == q->transport->upstream_tls &&
            security->connect_timeout_ms == q->transport->connect_timeout_ms &&
            security->max_age_ms == q->transport->upstream_max_age_ms &&
+           security->terms.version_min == q->transport->upstream_terms.version_min &&
+           security->terms.version_max == q->transport->upstream_terms.version_max &&
            slice_eq(security->sni, q->transport->upstream_sni) &&
            slice_eq(security->spiffe, q->transport->upstream_spiffe);
 }
@@ -282,6 +284,7 @@ static MUST_CHECK struct err renew(struct op_set *set, const struct op_question 
     set->security = (struct op_security){.tls = transport->upstream_tls,
                                          .connect_timeout_ms = transport->connect_timeout_ms,
                                          .max_age_ms = transport->upstream_max_age_ms,
+                                         .terms = transport->upstream_terms,
                                          .sni = own(transport->upstream_sni),
                                          .spiffe = own(transport->upstream_spiffe)};
     (void)memcpy(set->print, q->cluster->print, sizeof(set->print));

@@ -78,10 +78,11 @@ struct op_endpoint {
     uint16_t port;
     uint32_t security; /* dp_transport.upstream_tls. */
     uint32_t connect_timeout_ms;
-    uint32_t max_age_ms;      /* of its connections; zero: none. */
-    uint32_t connections_max; /* zero: as many as limits allow. */
-    char *server_name;        /* owned. */
-    char *spiffe_id;          /* owned. */
+    uint32_t max_age_ms;        /* of its connections; zero: none. */
+    struct net_tls_terms terms; /* the versions. */
+    uint32_t connections_max;   /* zero: as many as limits allow. */
+    char *server_name;          /* owned. */
+    char *spiffe_id;            /* owned. */
     char text[NET_ADDR_TEXT_MAX];
     struct h2_pool *pool; /* NULL until the address is known. */
     struct net_addr addr;
@@ -109,7 +110,8 @@ struct op_endpoint {
 struct op_security {
     uint32_t tls;
     uint32_t connect_timeout_ms;
-    uint32_t max_age_ms; /* zero: none. */
+    uint32_t max_age_ms;        /* zero: none. */
+    struct net_tls_terms terms; /* the versions. */
     struct slice sni;
     struct slice spiffe;
 };

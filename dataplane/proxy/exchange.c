@@ -168,6 +168,7 @@ static struct err dial(struct px_exchange *x, const struct net_addr *addr)
         options.server_name =
             ours && transport->upstream_sni.size > 0 ? transport->upstream_sni : x->to.host;
         options.spiffe_id = ours ? transport->upstream_spiffe : (struct slice){0};
+        options.terms = transport->upstream_terms;
         if (options.tls == NULL) {
             return FAIL(E_EGRESS_UNTRUSTED);
         }

@@ -40,6 +40,10 @@ static struct err judge(const struct dp_worker *w, const struct dp_caller_conn *
         !dp_model_trusts_domain(model, peer->spiffe.trust_domain)) {
         return FAIL(E_UNAUTHENTICATED);
     }
+    if (model != NULL && net_conn_is_open(conn) &&
+        !net_conn_meets(conn, &dp_model_environment(model)->terms)) {
+        return FAIL(E_UNAUTHENTICATED);
+    }
     return w->peers.trust && is_distrusted(w, c, conn) ? FAIL(E_UNAUTHENTICATED) : OK;
 }
 
@@ -52,13 +56,13 @@ static void end(struct dp_worker *w, struct dp_caller_conn *c, struct err why)
     dp_caller_conn_end(c, why);
 }
 
-/* A strict environment takes no cleartext: who came by a port without TLS is let go. */
+/* Where no cleartext is taken, who came by a port without TLS is let go. */
 static void look_at(struct dp_worker *w, struct dp_caller_conn *c)
 {
     struct err why = c->ending ? OK : judge(w, c);
     if (!err_ok(why)) {
         end(w, c, why);
-    } else if (w->strict && !dp_port_is_tls(c->port->id)) {
+    } else if (w->tls_only && !dp_port_is_tls(c->port->id)) {
         dp_caller_conn_drain(c);
     }
 }

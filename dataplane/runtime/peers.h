@@ -6,7 +6,7 @@
  *            swaps in a row leave nobody out. Requests and streams are decided by themselves
  *            (dp_request_pool_adopt()); here it is the connection that ends: GOAWAY, or
  *            "connection: close", and what is left of it a second later. One without TLS is let go
- *            in good order once the environment is strict.
+ *            in good order once the environment takes none.
  * Ownership  part of its worker.
  * Threads    the worker's.
  * Errors     IDENTITY_REVOKED: certificate or identity was revoked. UNAUTHENTICATED: the trust

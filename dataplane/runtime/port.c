@@ -131,9 +131,20 @@ static void start_http1(struct dp_caller_conn *c, struct slice first)
     }
 }
 
+/* A handshake may have begun before the model that is in force. */
+static bool is_what_is_demanded(const struct dp_worker *w, const struct net_conn *conn)
+{
+    const struct dp_model *model = dp_request_pool_model(&w->pool);
+    return model == NULL || net_conn_meets(conn, &dp_model_environment(model)->terms);
+}
+
 static void opened(struct net_conn *conn, void *ctx)
 {
     struct dp_caller_conn *c = ctx;
+    if (!is_what_is_demanded(c->port->worker, conn)) {
+        net_conn_abort(conn, FAIL(E_UNAUTHENTICATED));
+        return;
+    }
     struct slice alpn = net_conn_alpn(conn);
     struct slice none = {0};
     if (slice_eq(alpn, SLICE_LIT("h2"))) {

@@ -39,8 +39,8 @@ struct dp_port {
     struct dp_worker *worker;
     enum dp_port_id id;
     struct net_listener *listener; /* NULL: this port is not open. */
-    bool closed;                   /* takes nobody: the environment is strict, or a drain. */
-    uint64_t adopted;              /* the source of the socket that becomes a connection now. */
+    bool closed;      /* takes nobody: the environment takes no cleartext, or a drain. */
+    uint64_t adopted; /* the source of the socket that becomes a connection now. */
 };
 
 static inline bool dp_port_is_tls(enum dp_port_id id)

@@ -379,23 +379,39 @@ static void tick(struct net_timer *timer, void *ctx)
 
 /* ---- models ---- */
 
-/* A strict environment takes no cleartext: its ports are closed until a model allows it again. Who
+/* Where the environment takes no cleartext, its ports are closed until a model allows it again. Who
  * came by them is let go as connections are looked over. The others are closed only until the first
  * model, where they wait for one. */
-static void open_or_close_ports(struct dp_worker *w, bool strict)
+static void open_or_close_ports(struct dp_worker *w, bool tls_only)
 {
     for (size_t i = 0; i < DP_PORT_COUNT; i++) {
         struct dp_port *port = &w->ports[i];
         if (w->draining) {
             continue;
         }
-        if (strict && !dp_port_is_tls(port->id)) {
+        if (tls_only && !dp_port_is_tls(port->id)) {
             dp_port_close(port);
         } else {
             dp_port_reopen(port);
         }
     }
-    w->strict = strict;
+    w->tls_only = tls_only;
+}
+
+/* What connections of callers must be from now on; those that are open are looked over. */
+static void demand(struct dp_worker *w, const struct net_tls_terms *terms)
+{
+    for (size_t i = 0; i < DP_PORT_COUNT; i++) {
+        if (w->ports[i].listener != NULL) {
+            net_listener_set_terms(w->ports[i].listener, terms);
+        }
+    }
+    if (terms->client_cert && w->index == 0 &&
+        (w->tls.server == NULL || !net_tls_verifies(w->tls.server))) {
+        LOG(LOG_ERROR, "runtime", "callers-unverifiable",
+            LOG_STR("text", "callers must prove themselves, and nothing here can verify them"),
+            LOG_STR("fix", "give the node tls-cert, tls-key and tls-ca"));
+    }
 }
 
 /* Connections are looked over, to callers and to upstreams. */
@@ -419,10 +435,11 @@ static void model_arrived(struct net_task *task, void *ctx)
         return;
     }
     uint64_t version = dp_model_version(model);
-    bool strict = dp_model_environment(model)->strict;
+    const struct dp_environment *environment = dp_model_environment(model);
     dp_request_pool_adopt(&w->pool, model);
     look_at_freshness(w);
-    open_or_close_ports(w, strict);
+    demand(w, &environment->terms);
+    open_or_close_ports(w, environment->tls_only);
     look_at_peers(w, /* trust= */ false);
     dp_health_changed(w);
     dp_mailbox_adopted(&w->mailbox, version);

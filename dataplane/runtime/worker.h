@@ -118,7 +118,7 @@ struct dp_worker {
     bool running;       /* the thread was started. */
     bool pool_ready;    /* 'pool' is to be freed. */
     bool mailbox_ready; /* 'mailbox' is to be freed. */
-    bool strict;        /* the model in force takes no cleartext. */
+    bool tls_only;      /* the model in force takes no cleartext. */
     bool draining;
     bool drained_told; /* config->drained() was called. */
 };

@@ -265,8 +265,7 @@ static void world_init_ageing(struct world *w, uint64_t max_age_ms)
 {
     world_init(w);
     h2_pool_unref(w->pool);
-    struct h2_target target = {
-        .addr = w->p.addr, .connections_max = 1, .max_age_ms = max_age_ms};
+    struct h2_target target = {.addr = w->p.addr, .connections_max = 1, .max_age_ms = max_age_ms};
     assert_true(err_ok(h2_pools_get(w->pools, &target, &w->pool)));
 }
 
@@ -334,16 +333,23 @@ static void targets_that_differ_share_nothing(void **state)
     id.spiffe_id = SLICE_LIT("a.example"); /* the same bytes in another place. */
     struct h2_target port = base;
     net_addr_set_port(&port.addr, (uint16_t)(net_addr_port(&base.addr) ^ 1));
-    const struct h2_target *targets[] = {&base, &named, &id, &port};
-    struct h2_pool *pools[4];
-    for (size_t i = 0; i < 4; i++) {
+    struct h2_target newest = base;
+    newest.terms.version_min = NET_TLS_1_3;
+    struct h2_target oldest = base;
+    oldest.terms.version_max = NET_TLS_1_2;
+    struct h2_target ageing = base;
+    ageing.max_age_ms = 1000;
+    const struct h2_target *targets[] = {&base, &named, &id, &port, &newest, &oldest, &ageing};
+    enum { COUNT = sizeof(targets) / sizeof(targets[0]) };
+    struct h2_pool *pools[COUNT];
+    for (size_t i = 0; i < COUNT; i++) {
         assert_true(err_ok(h2_pools_get(w->pools, targets[i], &pools[i])));
         for (size_t k = 0; k < i; k++) {
             assert_ptr_not_equal(pools[i], pools[k]);
         }
     }
     assert_ptr_equal(pools[0], w->pool);
-    for (size_t i = 0; i < 4; i++) {
+    for (size_t i = 0; i < COUNT; i++) {
         h2_pool_unref(pools[i]);
     }
     world_free(w);

@@ -376,6 +376,90 @@ static void a_reload_leaves_open_connections_alone(void **state)
     pair_free(&p);
 }
 
+/* Dials by these versions. */
+static void pair_dial_by(struct pair *p, const struct net_tls_terms *terms, const char *client_cert)
+{
+    struct net_tls *tls = client_tls(client_cert, false);
+    struct net_dial_options o = {.addr = &p->addr,
+                                 .tls = tls,
+                                 .server_name = SLICE_LIT("server.test"),
+                                 .terms = *terms,
+                                 .timeout_ms = WAIT_MS,
+                                 .handler = &side_handler,
+                                 .ctx = &p->client};
+    assert_int_equal(net_dial(p->loop, &o, &p->client.conn).code, E_OK);
+    net_tls_unref(tls);
+}
+
+static void versions_are_what_both_demand(void **state)
+{
+    (void)state;
+    static const struct {
+        struct net_tls_terms server;
+        struct net_tls_terms client;
+        enum net_tls_version is; /* NET_TLS_ANY: there is no connection. */
+    } rows[] = {
+        {{0}, {0}, NET_TLS_1_3},
+        {{.version_min = NET_TLS_1_3}, {0}, NET_TLS_1_3},
+        {{.version_min = NET_TLS_1_3}, {.version_max = NET_TLS_1_2}, NET_TLS_ANY},
+        {{.version_min = NET_TLS_1_2}, {.version_max = NET_TLS_1_2}, NET_TLS_1_2},
+        {{.version_max = NET_TLS_1_2}, {0}, NET_TLS_1_2},
+        {{.version_max = NET_TLS_1_2}, {.version_min = NET_TLS_1_3}, NET_TLS_ANY},
+        {{.version_max = NET_TLS_1_3}, {.version_min = NET_TLS_1_3}, NET_TLS_1_3},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct pair p;
+        pair_init(&p, server_tls(NET_TLS_CLIENT_CERT_NONE, false));
+        net_listener_set_terms(p.listener, &rows[i].server);
+        pair_dial_by(&p, &rows[i].client, NULL);
+        if (rows[i].is == NET_TLS_ANY) {
+            wait_for(&p, &p.client.closed);
+            wait_for(&p, &p.server.closed);
+            assert_false(p.client.opened || p.server.opened);
+        } else {
+            wait_for(&p, &p.client.opened);
+            wait_for(&p, &p.server.opened);
+            const struct net_tls_terms newest = {.version_min = NET_TLS_1_3};
+            const struct net_tls_terms oldest = {.version_max = NET_TLS_1_2};
+            bool new = rows[i].is == NET_TLS_1_3;
+            assert_int_equal(net_conn_meets(p.server.conn, &newest), new);
+            assert_int_equal(net_conn_meets(p.client.conn, &newest), new);
+            assert_int_equal(net_conn_meets(p.server.conn, &oldest), !new);
+        }
+        pair_free(&p);
+    }
+}
+
+/* Whatever the context asks for; and what is open already can be asked. */
+static void a_certificate_can_be_demanded(void **state)
+{
+    (void)state;
+    const struct net_tls_terms mutual = {.client_cert = true};
+    const struct net_tls_terms none = {.client_cert = false};
+    struct pair p;
+    pair_open(&p, NET_TLS_CLIENT_CERT_OPTIONAL, NULL);
+    assert_true(net_conn_meets(p.server.conn, &none));
+    assert_false(net_conn_meets(p.server.conn, &mutual));
+    net_conn_abort(p.client.conn, FAIL(E_CLOSED));
+    wait_for(&p, &p.client.closed);
+    wait_for(&p, &p.server.closed);
+    net_listener_set_terms(p.listener, &mutual);
+    p.client = (struct side){0};
+    p.server = (struct side){0};
+    pair_dial_by(&p, &none, NULL);
+    wait_for(&p, &p.server.closed);
+    assert_int_equal(p.server.why.code, E_UNAUTHENTICATED);
+    assert_false(p.server.opened);
+    wait_for(&p, &p.client.closed);
+    p.client = (struct side){0};
+    p.server = (struct side){0};
+    pair_dial_by(&p, &none, client_pem.path);
+    wait_for(&p, &p.server.opened);
+    assert_string_equal(p.server.spiffe, "spiffe://test/ns/client");
+    assert_true(net_conn_meets(p.server.conn, &mutual));
+    pair_free(&p);
+}
+
 /* A bare socket towards the pair's listener. */
 static int raw_dial(const struct pair *p)
 {
@@ -830,6 +914,8 @@ int main(void)
         cmocka_unit_test(a_dial_must_say_whom_it_means),
         cmocka_unit_test(clients_are_judged_as_asked),
         cmocka_unit_test(a_reload_leaves_open_connections_alone),
+        cmocka_unit_test(versions_are_what_both_demand),
+        cmocka_unit_test(a_certificate_can_be_demanded),
         cmocka_unit_test(silence_and_noise_are_ended),
         cmocka_unit_test(contexts_refuse_what_is_not_whole),
         cmocka_unit_test(trust_is_read_once_and_shared),

@@ -489,6 +489,15 @@ static void capabilities_are_those_that_are_used(void **state)
     assert_int_equal(
         capabilities_of(DOC("TransportProfile", "name: t") "spec: {upstream: {tls: tls}}\n"),
         CAPABILITY_UPSTREAM_TLS);
+    /* The age of connections is passed over by who does not know it. */
+    assert_int_equal(capabilities_of(PROFILE("upstream: {maxAge: 5m}")), CAPABILITY_NONE);
+    assert_int_equal(capabilities_of(PROFILE("upstream: {tls: tls, tlsMin: TLSv1.2}")),
+                     CAPABILITY_UPSTREAM_TLS);
+    assert_int_equal(capabilities_of(PROFILE("upstream: {tls: tls, tlsMin: TLSv1.3}")),
+                     CAPABILITY_UPSTREAM_TLS | CAPABILITY_TLS_TERMS);
+    assert_int_equal(capabilities_of(PROFILE("upstream: {tls: tls, tlsMax: TLSv1.2}")),
+                     CAPABILITY_UPSTREAM_TLS | CAPABILITY_TLS_TERMS);
+    assert_int_equal(capabilities_of(PROFILE("listener: {tls: mtls}")), CAPABILITY_NONE);
     struct fixture f;
     fixture_init(&f);
     fixture_add(&f, "e.yaml",
@@ -503,6 +512,14 @@ static void capabilities_are_those_that_are_used(void **state)
                                                  " guardrails: {overload: {queueDelay: 20ms}}}\n");
     fixture_compile(&f);
     assert_int_equal(cp_compiled_capabilities(f.compiled), CAPABILITY_SHEDDING);
+    fixture_free(&f);
+    fixture_init(&f);
+    fixture_add(
+        &f, "e.yaml",
+        DOC("Environment", "name: test") "spec: {security: dev, trustDomain: test.example,"
+                                         " transport: t}\n" PROFILE("listener: {tls: mtls}"));
+    fixture_compile(&f);
+    assert_int_equal(cp_compiled_capabilities(f.compiled), CAPABILITY_TLS_TERMS);
     fixture_free(&f);
 }
 

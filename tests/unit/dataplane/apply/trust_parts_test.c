@@ -1,5 +1,5 @@
-/* Proves that an Issuer, and the CAs of a trust domain, are taken only when they are whole: a node
- * refuses the snapshot that has another one. */
+/* Proves that an Issuer, the CAs of a trust domain, and what is demanded of connections are taken
+ * only when they are whole: a node refuses the snapshot that has another one. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -54,24 +54,32 @@ static void note_source(void *ctx, const struct dp_issuer *issuer)
 }
 
 /* What becomes of the sample with this part in it; *out_issuers: how many Issuers it then has. */
-static enum err_code build(const char *key, const ProtobufCMessage *message, bool *out_issuers)
+static enum err_code build_in(uint32_t stream, const char *key, const ProtobufCMessage *message,
+                              bool *out_issuers)
 {
     struct content *c = content_sample(1);
-    content_put(c, STREAM_TRUST, key, message);
+    content_put(c, stream, key, message);
     struct version *v = version_new(&publisher, c, ++version, NULL);
     struct snap_set *set = version_set(&publisher, v, NULL);
     struct dp_build_report report;
     struct dp_model *model = NULL;
     struct err e = dp_model_build(bin, set, NULL, &model, &report);
-    *out_issuers = err_ok(e) && dp_model_has_issuers(model);
-    if (*out_issuers) {
-        dp_model_each_issuer(model, note_source, NULL);
+    if (out_issuers != NULL) {
+        *out_issuers = err_ok(e) && dp_model_has_issuers(model);
+        if (*out_issuers) {
+            dp_model_each_issuer(model, note_source, NULL);
+        }
     }
     dp_model_unref(model);
     snap_set_unref(set);
     version_free(v);
     content_free(c);
     return e.code;
+}
+
+static enum err_code build(const char *key, const ProtobufCMessage *message, bool *out_issuers)
+{
+    return build_in(STREAM_TRUST, key, message, out_issuers);
 }
 
 /* ---- an Issuer ---- */
@@ -306,6 +314,53 @@ static void cas_of_trust_domains(void **state)
     assert_int_equal(with_bundles("trilane.test", NULL, "no certificate"), E_PART_MALFORMED);
 }
 
+/* ---- what is demanded of connections ---- */
+
+static enum err_code with_listener(uint32_t tls, uint32_t least, uint32_t most)
+{
+    bool found = false;
+    part_environment m;
+    trilane__parts__v1__environment_part__init(&m);
+    m.name = publisher_text(PUBLISHER_ENVIRONMENT);
+    m.trust_domain = publisher_text("trilane.test");
+    m.partitions = 16;
+    m.listener_tls = tls;
+    m.listener_tls_min = least;
+    m.listener_tls_max = most;
+    return build("environment", &m.base, &found);
+}
+
+static enum err_code with_upstream(uint32_t tls, uint32_t least, uint32_t most)
+{
+    Trilane__Parts__V1__Transport m;
+    trilane__parts__v1__transport__init(&m);
+    m.id = publisher_text("other");
+    m.upstream_tls = tls;
+    m.upstream_tls_min = least;
+    m.upstream_tls_max = most;
+    return build_in(STREAM_TRANSPORT, "other", &m.base, NULL);
+}
+
+static void demands_of_connections(void **state)
+{
+    (void)state;
+    enum err_code (*const with[])(uint32_t, uint32_t, uint32_t) = {with_listener, with_upstream};
+    for (size_t i = 0; i < 2; i++) {
+        assert_int_equal(with[i](0, 0, 0), E_OK);
+        assert_int_equal(with[i](2, 3, 3), E_OK);
+        assert_int_equal(with[i](1, 2, 3), E_OK);
+        assert_int_equal(with[i](1, 2, 2), E_OK);
+        assert_int_equal(with[i](1, 3, 0), E_OK);
+        assert_int_equal(with[i](1, 0, 2), E_OK);
+        assert_int_equal(with[i](3, 0, 0), E_PART_MALFORMED);
+        assert_int_equal(with[i](1, 3, 2), E_PART_MALFORMED);
+        assert_int_equal(with[i](1, 1, 0), E_PART_MALFORMED);
+        assert_int_equal(with[i](1, 4, 0), E_PART_MALFORMED);
+        assert_int_equal(with[i](1, 0, 1), E_PART_MALFORMED);
+        assert_int_equal(with[i](1, 0, 4), E_PART_MALFORMED);
+    }
+}
+
 int main(void)
 {
     ids_init();
@@ -314,6 +369,7 @@ int main(void)
         cmocka_unit_test(issuers_that_are_taken),
         cmocka_unit_test(where_keys_come_from),
         cmocka_unit_test(cas_of_trust_domains),
+        cmocka_unit_test(demands_of_connections),
     };
     return cmocka_run_group_tests_name("trust_parts", tests, set_up, tear_down);
 }

@@ -1,0 +1,128 @@
+/* check_transport: what TransportProfiles demand, and of whom it can be demanded. See check.h. */
+#include "common/base/scope.h"
+#include "controlplane/source/check.h"
+#include "controlplane/source/decode_scalar.h"
+
+static const struct cp_transport_profile *profile_of(const struct cp_ref *ref)
+{
+    return (const struct cp_transport_profile *)ref->to;
+}
+
+static MUST_CHECK struct err check_timeouts(struct cp_diags *diags,
+                                            const struct cp_transport_profile *p)
+{
+    if (p->timeout_max_ms == 0 || p->timeout_max_ms >= p->timeout_ms) {
+        return OK;
+    }
+    auto_buf struct buf least = BUF_MAX(64);
+    TRY(cp_number_text(&least, CP_TYPE_DURATION, p->timeout_ms));
+    struct cp_diag *diag = cp_diags_add(diags, CP_DIAG_OUT_OF_BOUND, p->timeout_max_at,
+                                        "timeoutMax is below the timeout, which is %.*s",
+                                        SLICE_ARG(buf_slice(&least)));
+    cp_diag_expect(diags, diag, "%.*s or more", SLICE_ARG(buf_slice(&least)));
+    return OK;
+}
+
+/* ---- versions ---- */
+
+/* There are two: the least is 1.3 and the highest 1.2. */
+static void check_order(struct cp_diags *diags, uint64_t least, uint64_t most, struct cp_pos at)
+{
+    if (least != 0 && most != 0) {
+        struct cp_diag *diag = cp_diags_add(diags, CP_DIAG_OUT_OF_BOUND, at,
+                                            "tlsMin is TLSv1.3, which is above tlsMax");
+        cp_diag_expect(diags, diag, "a tlsMax of TLSv1.3, or a tlsMin of TLSv1.2");
+    }
+}
+
+static void check_versions(struct cp_diags *diags, const struct cp_transport_profile *p)
+{
+    check_order(diags, p->upstream_tls_min, p->upstream_tls_max, p->upstream_tls_min_at);
+    check_order(diags, p->listener_tls_min, p->listener_tls_max, p->listener_tls_min_at);
+    struct cp_pos at =
+        p->upstream_tls_min_at.line > 0 ? p->upstream_tls_min_at : p->upstream_tls_max_at;
+    if (p->upstream_tls == 0 && at.line > 0) {
+        struct cp_diag *diag =
+            cp_diags_add(diags, CP_DIAG_CHOICE, at, "a version of TLS beside cleartext");
+        cp_diag_expect(diags, diag, "tls: tls or mtls beside it");
+    }
+}
+
+/* ---- listeners ---- */
+
+static bool asks_callers(const struct cp_transport_profile *p)
+{
+    return p->listener_tls + p->listener_tls_min + p->listener_tls_max != 0;
+}
+
+/*
+ * Ports take callers of all services. What a profile asks of callers would be passed over where a
+ * Service, a Route or an Egress names it: it is refused instead, unless the Environment asks it.
+ */
+static void check_use(struct cp_diags *diags, const struct cp_transport_profile *asked,
+                      const struct cp_ref *ref)
+{
+    const struct cp_transport_profile *p = profile_of(ref);
+    if (p == NULL || p == asked || !asks_callers(p)) {
+        return;
+    }
+    struct cp_diag *diag = cp_diags_add(
+        diags, CP_DIAG_CHOICE, ref->at,
+        "TransportProfile \"%.*s\" has a listener, which only the Environment can ask of "
+        "callers",
+        SLICE_ARG(ref->text));
+    cp_diag_expect(diags, diag,
+                   "a profile without listener, or the one that spec.transport of the "
+                   "Environment names");
+}
+
+static void check_uses(const struct cp_model *model, struct cp_diags *diags,
+                       const struct cp_transport_profile *asked)
+{
+    const struct cp_resources *all = &model->of[CP_KIND_SERVICE];
+    for (size_t i = 0; i < all->count; i++) {
+        check_use(diags, asked, &((const struct cp_service *)all->items[i])->transport);
+    }
+    all = &model->of[CP_KIND_ROUTE];
+    for (size_t i = 0; i < all->count; i++) {
+        check_use(diags, asked, &((const struct cp_route *)all->items[i])->transport);
+    }
+    all = &model->of[CP_KIND_EGRESS];
+    for (size_t i = 0; i < all->count; i++) {
+        check_use(diags, asked, &((const struct cp_egress *)all->items[i])->transport);
+    }
+}
+
+/* What a tenant writes does not open or close the ports of all. */
+static void check_owner(struct cp_diags *diags, const struct cp_ref *ref)
+{
+    if (ref->to == NULL || slice_eq(ref->to->tenant.text, SLICE_LIT("-"))) {
+        return;
+    }
+    struct cp_diag *diag = cp_diags_add(diags, CP_DIAG_REFERENCE_FOREIGN, ref->at,
+                                        "TransportProfile \"%.*s\" belongs to tenant \"%.*s\"",
+                                        SLICE_ARG(ref->text), SLICE_ARG(ref->to->tenant.text));
+    cp_diag_expect(diags, diag, "one of the platform, without metadata.tenant");
+}
+
+struct err cp_check_transport(const struct cp_model *model, struct cp_diags *diags)
+{
+    const struct cp_resources *profiles = &model->of[CP_KIND_TRANSPORT_PROFILE];
+    for (size_t i = 0; i < profiles->count; i++) {
+        const struct cp_transport_profile *p =
+            (const struct cp_transport_profile *)profiles->items[i];
+        TRY(check_timeouts(diags, p));
+        check_versions(diags, p);
+    }
+    const struct cp_resources *environments = &model->of[CP_KIND_ENVIRONMENT];
+    if (environments->count != 1) {
+        return OK; /* that was refused: what it would ask nobody knows. */
+    }
+    const struct cp_environment *environment =
+        (const struct cp_environment *)environments->items[0];
+    check_owner(diags, &environment->transport);
+    if (environment->transport.to != NULL || environment->transport.text.size == 0) {
+        check_uses(model, diags, profile_of(&environment->transport));
+    }
+    return OK;
+}
