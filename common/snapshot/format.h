@@ -184,6 +184,13 @@ enum {
     STATUS_HEALTH_MAX = 32,
 };
 
+/* Places of the numbers of a status's health. A node of a release before says fewer, or none; what
+ * a newer one says behind them is passed over. */
+enum status_health {
+    STATUS_HEALTH_DEGRADED, /* services of which an endpoint misses its SLA. */
+    STATUS_HEALTH_COUNT,
+};
+
 /* number, name: what a node says of itself. */
 #define SNAP_STATE_LIST(X)                                                                         \
     X(0, NONE)     /* it has no snapshot. */                                                       \

@@ -28,7 +28,7 @@ struct status {
     int64_t at_ms;
     uint32_t format; /* highest snapshot format that the node speaks. */
     uint32_t health_count;
-    uint32_t health[STATUS_HEALTH_MAX]; /* numbers that the fleet page names. */
+    uint32_t health[STATUS_HEALTH_MAX]; /* by enum status_health. */
     uint64_t count;                     /* grows with each status of this node. */
     uint64_t capabilities;
 };

@@ -37,6 +37,15 @@ json_t *cp_json_record(const struct cp_record *record)
         record->message, "signers", record->signers, "with_trust", record->with_trust);
 }
 
+/* "well" or "degraded"; empty: it does not say. */
+static const char *health_of(const struct status *status)
+{
+    if (status->health_count <= STATUS_HEALTH_DEGRADED) {
+        return "";
+    }
+    return cp_fleet_degraded(status) > 0 ? "degraded" : "well";
+}
+
 json_t *cp_json_node(const struct cp_fleet_node *node)
 {
     if (!node->verified) { /* nothing that it says is repeated. */
@@ -45,14 +54,15 @@ json_t *cp_json_node(const struct cp_fleet_node *node)
     }
     const struct status *status = &node->status;
     return json_pack(
-        "{s:s, s:b, s:b, s:o, s:o, s:s, s:s, s:s, s:o, s:o, s:o, s:I, s:o, s:o}", "node", node->id,
-        "verified", 1, "live", node->live, "age_ms", number(node->age_ms), "version",
+        "{s:s, s:b, s:b, s:o, s:o, s:s, s:s, s:s, s:o, s:o, s:o, s:I, s:o, s:o, s:s, s:o}", "node",
+        node->id, "verified", 1, "live", node->live, "age_ms", number(node->age_ms), "version",
         number(status->version), "state", snap_state_name((uint32_t)status->state), "code",
         status->code == E_OK ? "" : err_name(status->code), "object", status->object, "epoch",
         number(status->epoch), "sequence", number(status->sequence), "content_prefix",
         hex_of(status->content_prefix, sizeof(status->content_prefix)), "at_ms",
         (json_int_t)status->at_ms, "capabilities", number(status->capabilities), "format",
-        number(status->format));
+        number(status->format), "health", health_of(status), "degraded",
+        number(cp_fleet_degraded(status)));
 }
 
 json_t *cp_json_leader(const struct cp_leader_status *status)

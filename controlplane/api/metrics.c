@@ -89,6 +89,8 @@ static struct err fleet_metrics(const struct cp_api_options *o, struct buf *out)
     TRY(gauge(out, "trilane_nodes_live", "verified nodes that were heard of lately", tally.live));
     TRY(gauge(out, "trilane_nodes_refusing", "live nodes that refuse what the head names",
               tally.refusing));
+    TRY(gauge(out, "trilane_nodes_degraded", "live nodes with services that miss their SLA",
+              tally.degraded));
     return OK;
 }
 

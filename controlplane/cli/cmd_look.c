@@ -153,6 +153,12 @@ static void node_reason(const json_t *node)
     }
 }
 
+/* Services of a live one miss their SLA: it serves, and no command can mend it. */
+static bool is_degraded(const json_t *node)
+{
+    return json_is_true(json_object_get(node, "live")) && cli_int(node, "degraded") > 0;
+}
+
 static void node_line(const json_t *node)
 {
     char age[CLI_AGE_SIZE];
@@ -166,6 +172,10 @@ static void node_line(const json_t *node)
     (void)printf("%-24s %-8s %-10s %6s  ", cli_text(node, "node"), version, state,
                  cli_age(cli_int(node, "age_ms"), age));
     node_reason(node);
+    if (is_degraded(node)) {
+        (void)printf("%sdegraded: services that miss their SLA: %" JSON_INTEGER_FORMAT,
+                     cli_text(node, "code")[0] == '\0' ? "" : "; ", cli_int(node, "degraded"));
+    }
     (void)printf("\n");
 }
 
@@ -249,12 +259,15 @@ static void status_table(const json_t *value)
     size_t count = json_array_size(nodes);
     size_t live = 0;
     size_t refusing = 0;
+    size_t degraded = 0;
     leader_lines(value);
     for (size_t i = 0; i < count; i++) {
         live += json_is_true(json_object_get(json_array_get(nodes, i), "live"));
         refusing += refuses(json_array_get(nodes, i));
+        degraded += is_degraded(json_array_get(nodes, i));
     }
-    (void)printf("%zu nodes, %zu live, %zu refusing\n", count, live, refusing);
+    (void)printf("%zu nodes, %zu live, %zu refusing, %zu degraded\n", count, live, refusing,
+                 degraded);
     if (count > 0) {
         (void)printf("\n%-24s %-8s %-10s %6s  %s\n", "NODE", "VERSION", "STATE", "AGE", "REASON");
     }

@@ -90,11 +90,20 @@ void cp_fleet_refresh(struct cp_fleet *fleet);
 MUST_CHECK struct err cp_fleet_list(struct cp_fleet *fleet, struct cp_fleet_node **out,
                                     size_t *out_count);
 
+/* Services that miss their SLA, as the node says; 0 as well of one that says nothing of it, as
+ * those of a release before. */
+static inline uint32_t cp_fleet_degraded(const struct status *status)
+{
+    return status->health_count > STATUS_HEALTH_DEGRADED ? status->health[STATUS_HEALTH_DEGRADED]
+                                                         : 0;
+}
+
 /* How many there are, for who needs no more than that: nothing is copied. */
 struct cp_fleet_tally {
     uint64_t heard;    /* nodes that were heard of. */
     uint64_t live;     /* of these. */
     uint64_t refusing; /* live ones that refuse what the head names. */
+    uint64_t degraded; /* live ones that say of a service that it misses its SLA. */
 };
 void cp_fleet_tally(struct cp_fleet *fleet, struct cp_fleet_tally *out);
 

@@ -587,6 +587,7 @@ void cp_roll_tally(struct cp_roll *roll, const struct cp_roll_now *now, struct c
         out->heard += entry->seen_ns != 0;
         out->live += live;
         out->refusing += live && entry->node.status.state == SNAP_REFUSED;
+        out->degraded += live && cp_fleet_degraded(&entry->node.status) > 0;
     }
     lock_drop(&roll->shared.lock);
 }

@@ -24,6 +24,7 @@
 struct bus;
 struct dp_admin;
 struct dp_apply;
+struct dp_degraded;
 struct dp_refusals;
 struct dp_renewal;
 struct metrics;
@@ -37,8 +38,9 @@ struct dp_admin_config {
     struct slice node;
     struct slice labels; /* "name=value,…". */
     struct dp_apply *apply;
-    struct dp_renewal *renewal; /* NULL: the node did not join. */
-    struct bus *bus;            /* NULL: none. */
+    struct dp_renewal *renewal;   /* NULL: the node did not join. */
+    struct dp_degraded *degraded; /* services that miss their SLA; NULL: nobody knows. */
+    struct bus *bus;              /* NULL: none. */
     struct metrics *metrics;
     struct metrics_shard *shard; /* the admin thread's own. */
     size_t worker_count;

@@ -1,6 +1,8 @@
 /* dump: see dump.h. */
 #include "dataplane/admin/dump.h"
 
+#include "common/base/arena.h"
+#include "common/base/check.h"
 #include "common/base/ids.h"
 #include "common/base/limits.h"
 #include "common/base/log.h"
@@ -10,7 +12,10 @@
 #include "dataplane/admin/admin.h"
 #include "dataplane/apply/apply.h"
 #include "dataplane/join/renewal.h"
+#include "dataplane/request/degraded.h"
 #include "dataplane/request/metrics.h"
+
+enum { DEGRADED_BLOCK = 4 << 10, DEGRADED_BYTES = DP_DEGRADED_MAX * 512 };
 
 static json_t *text(struct slice s)
 {
@@ -39,6 +44,25 @@ static bool has_tenant(const struct dp_admin_config *c, struct slice tenant)
     return found;
 }
 
+/* ["acme/orders", …]: services that miss their SLA. */
+static json_t *degraded(const struct dp_admin_config *c)
+{
+    const struct slice prefix = SLICE_LIT("service/");
+    auto_arena struct arena arena;
+    arena_init(&arena, DEGRADED_BLOCK, DEGRADED_BYTES);
+    json_t *list = json_array();
+    const struct slice *names = NULL;
+    size_t count = 0;
+    if (c->degraded == NULL || !err_ok(dp_degraded_list(c->degraded, &arena, &names, &count))) {
+        return list;
+    }
+    for (size_t i = 0; i < count; i++) {
+        CHECK(slice_starts(names[i], prefix));
+        (void)json_array_append_new(list, text(slice_from(names[i], prefix.size)));
+    }
+    return list;
+}
+
 json_t *dp_dump_ready(const struct dp_admin_config *c, const struct slice *tenant, bool *out_ready)
 {
     struct dp_apply_status s;
@@ -62,6 +86,7 @@ json_t *dp_dump_ready(const struct dp_admin_config *c, const struct slice *tenan
     set(answer, "reasons", reasons);
     set(answer, "state", json_string(snap_state_name(s.state)));
     set(answer, "version", number(s.version));
+    set(answer, "degraded", degraded(c));
     return answer;
 }
 
@@ -183,6 +208,7 @@ json_t *dp_dump_node(const struct dp_admin_config *c)
     set(o, "state", json_string(snap_state_name(s.state)));
     set(o, "code", json_string(s.code == E_OK ? "" : err_name(s.code)));
     set(o, "object", json_string(s.object));
+    set(o, "degraded", degraded(c));
     set(o, "snapshot", snapshot(&s));
     set(json_object_get(o, "snapshot"), "turn_us", turns(c, DP_METRIC_SNAPSHOT_TURN));
     set(json_object_get(o, "snapshot"), "turn_cpu_us", turns(c, DP_METRIC_SNAPSHOT_TURN_CPU));

@@ -40,6 +40,8 @@
     X(persist, "append to the pack, sync, write the floor: the commit")                            \
     X(swap, "hand the model to every worker")
 
+struct dp_degraded;
+
 /* The workers, as the apply thread sees them. */
 struct dp_apply_workers {
     /* Has every worker adopt the model; each takes references of its own. */
@@ -65,6 +67,7 @@ struct dp_apply_config {
     struct bus *bus;            /* NULL: serve what is on disk, for good. */
     const char *bucket_api;     /* where the snapshot bucket is read; NULL: KV_API. */
     struct dp_apply_workers workers;
+    const struct dp_degraded *degraded; /* services that miss their SLA; NULL: nobody knows. */
     struct metrics *metrics;
     struct metrics_shard *shard; /* the apply thread's own. */
 };

@@ -111,6 +111,7 @@ struct dp_apply {
     struct err root_refused; /* why the last asking led to none, when it was there. */
     uint64_t report_ns;      /* the next heartbeat. */
     uint64_t report_rest_ns; /* no status before, whatever changes. */
+    uint32_t degraded;       /* services that miss their SLA, as it was looked at last. */
     bool report_due;         /* something changed. */
     uint64_t report_count;
     struct {

@@ -155,6 +155,16 @@ const struct dp_cluster *dp_model_cluster(const struct dp_model *model, struct s
     return part == NULL ? NULL : &part->as.cluster;
 }
 
+bool dp_cluster_serves(const struct dp_cluster *cluster, struct slice grpc_service)
+{
+    for (size_t i = 0; i < cluster->grpc_service_count; i++) {
+        if (slice_eq(cluster->grpc_services[i], grpc_service)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 const struct dp_method_policy *dp_cluster_method(const struct dp_cluster *cluster,
                                                  struct slice path)
 {

@@ -422,6 +422,9 @@ const struct dp_cors *dp_model_cors(const struct dp_model *model, struct slice h
 /* The cluster by id "service/<tenant>/<name>". */
 const struct dp_cluster *dp_model_cluster(const struct dp_model *model, struct slice id);
 
+/* Whether it registers this full gRPC service name. */
+bool dp_cluster_serves(const struct dp_cluster *cluster, struct slice grpc_service);
+
 /* How a method of the cluster is tried more than once; NULL: it is not. */
 const struct dp_method_policy *dp_cluster_method(const struct dp_cluster *cluster,
                                                  struct slice path);

@@ -9,6 +9,7 @@
 #include "common/base/limits.h"
 #include "common/base/log.h"
 #include "dataplane/apply/apply_impl.h"
+#include "dataplane/request/degraded.h"
 #include "dataplane/request/metrics.h"
 
 #define NS_PER_MS UINT64_C(1000000)
@@ -136,9 +137,25 @@ static void log_change(struct dp_apply *a, enum snap_state state, uint64_t versi
         LOG_U64("parts", a->standing.parts), LOG_U64("built", a->standing.parts_built));
 }
 
+/* Services that came to miss their SLA, or hold it again, are news. */
+static void look_at_degraded(struct dp_apply *a)
+{
+    uint32_t now = a->config.degraded == NULL ? 0 : dp_degraded_count(a->config.degraded);
+    if (now == a->degraded) {
+        return;
+    }
+    LOG(now > a->degraded ? LOG_WARN : LOG_INFO, "apply", "health",
+        LOG_STR("health", now == 0 ? "well" : "degraded"), LOG_U64("services", now));
+    metrics_set(a->config.shard, metrics_plain(a->config.metrics, DP_METRIC_SERVICES_DEGRADED),
+                (int64_t)now);
+    a->degraded = now;
+    a->report_due = true;
+}
+
 void dp_standing_update(struct dp_apply *a)
 {
     look_at_workers(a);
+    look_at_degraded(a);
     a->standing.root_version = a->judge.root.version;
     a->standing.epoch = a->judge.epoch;
     a->standing.sequence = a->judge.sequence;
@@ -205,6 +222,8 @@ static void fill_status(struct dp_apply *a, struct status *out)
         .code = s->code,
         .at_ms = now_ms,
         .format = SNAPSHOT_FORMAT,
+        .health_count = STATUS_HEALTH_COUNT,
+        .health = {[STATUS_HEALTH_DEGRADED] = a->degraded},
         .count = a->report_count,
         .capabilities = CAPABILITIES_HERE,
     };

@@ -120,6 +120,7 @@ static void stop_timers(struct op_set *set)
 void op_set_free(struct op_set *set)
 {
     stop_timers(set);
+    op_sla_end(set);
     while (set->all != NULL) {
         struct op_endpoint *e = set->all;
         set->all = e->next;
@@ -197,6 +198,8 @@ static MUST_CHECK struct err fill(struct op_set *set, const struct dp_cluster *c
     }
     if (set->filled < set->count) {
         net_timer_arm(set->ups->host->loop, &set->fill_timer, 1);
+    } else {
+        op_sla_filled(set);
     }
     return OK;
 }
@@ -344,6 +347,7 @@ void op_set_empty(struct op_set *set)
         set->emptied = true;
         begin_edition(set, /* slots: */ NULL, 0);
         stop_timers(set);
+        op_sla_end(set);
     }
 }
 

@@ -5,6 +5,7 @@
 #include "common/base/log.h"
 #include "common/net/loop.h"
 #include "dataplane/operator/upstream_impl.h"
+#include "dataplane/request/degraded.h"
 #include "dataplane/request/metrics.h"
 
 enum {
@@ -12,6 +13,25 @@ enum {
     LEAST_SHARE = OP_WHOLE_SHARE / 8,
     ROUNDS_OF_DOUBT = 6, /* with too few answers, until the endpoint is asked for more. */
 };
+
+/*
+ * Tells the node that an endpoint of the service is degraded, or that none is. What finds no room
+ * among the node's is told again when the set is judged next.
+ */
+static void tell(struct op_set *set)
+{
+    struct dp_degraded *node = set->ups->host->degraded;
+    bool is = set->degraded > 0;
+    if (node == NULL || is == set->says_degraded) {
+        return;
+    }
+    if (is) {
+        set->says_degraded = err_ok(dp_degraded_add(node, set->cluster));
+    } else {
+        dp_degraded_remove(node, set->cluster);
+        set->says_degraded = false;
+    }
+}
 
 static void degraded_moved(struct op_set *set, int by)
 {
@@ -49,6 +69,7 @@ static void take_half(struct op_endpoint *e)
     struct op_pace *pace = &e->pace;
     if (pace->share == 0) {
         degraded_moved(e->set, 1);
+        tell(e->set);
         say(e, "endpoint-degraded");
         pace->share = OP_WHOLE_SHARE;
     }
@@ -65,6 +86,7 @@ static void give_back(struct op_endpoint *e)
     if (pace->share >= OP_WHOLE_SHARE) {
         pace->share = 0;
         degraded_moved(e->set, -1);
+        tell(e->set);
         say(e, "endpoint-in-time");
     }
 }
@@ -103,6 +125,7 @@ void op_sla_judge(struct net_timer *timer, void *ctx)
     if (set->pace_at >= set->count) {
         set->pace_at = 0;
         next_ms = set->sla.interval_ms;
+        tell(set);
     }
     net_timer_arm(set->ups->host->loop, timer, next_ms);
 }
@@ -116,6 +139,7 @@ void op_sla_begin(struct op_set *set)
     metrics_set(dp_request_metrics_shard(set->ups->host->metrics), set->metrics.degraded_now, 0);
     if (set->sla.latency_ms == 0) {
         net_timer_cancel(set->ups->host->loop, &set->pace_timer);
+        tell(set);
     } else {
         net_timer_arm(set->ups->host->loop, &set->pace_timer, set->sla.interval_ms);
     }
@@ -129,4 +153,15 @@ void op_sla_joined(struct op_endpoint *e)
     if (e->pace.share != 0) {
         degraded_moved(e->set, 1);
     }
+}
+
+void op_sla_filled(struct op_set *set)
+{
+    tell(set);
+}
+
+void op_sla_end(struct op_set *set)
+{
+    set->degraded = 0;
+    tell(set);
 }

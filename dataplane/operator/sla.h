@@ -30,3 +30,9 @@ void op_sla_joined(struct op_endpoint *e);
 
 /* net_timer_fn of a set's pace_timer. */
 void op_sla_judge(struct net_timer *timer, void *ctx);
+
+/* All slots are filled: who is degraded is known. */
+void op_sla_filled(struct op_set *set);
+
+/* The set goes. */
+void op_sla_end(struct op_set *set);

@@ -162,6 +162,7 @@ struct op_set {
     struct net_timer pace_timer;   /* armed while latencies are judged. */
     size_t pace_at;                /* the next slot of that. */
     size_t degraded;               /* endpoints in slots that have less than their share. */
+    bool says_degraded;            /* the host's 'degraded' was told so. */
     uint64_t calls;                /* that had a turn. */
     uint64_t used_ns;              /* when somebody picked last. */
     uint32_t active;               /* attempts under way. */

@@ -15,6 +15,7 @@
 
 struct board;
 struct bus;
+struct dp_degraded;
 struct dp_request;
 struct dp_request_metrics;
 struct dp_request_pool;
@@ -41,6 +42,8 @@ struct dp_lane_host {
     const struct net_addr *listens;         /* where this node itself listens. */
     size_t listen_count;
     struct board *board; /* of the health of endpoints, which workers share; NULL: none. */
+    struct dp_degraded
+        *degraded;       /* services that miss their SLA, of all workers; NULL: nobody asks. */
     size_t worker_count; /* that have each a part of what bounds the node; zero: one. */
 };
 

@@ -111,6 +111,8 @@ struct dp_verdict;
     X(UPSTREAM_ENDPOINTS_OUT, "trilane_upstream_endpoints_out", GAUGE, 512, 0,                     \
       "Endpoints that get no calls, or fewer than their share, summed over workers.", "cluster",   \
       "why", NULL)                                                                                 \
+    X(SERVICES_DEGRADED, "trilane_services_degraded", GAUGE, 0, 0,                                 \
+      "Services of which an endpoint misses its SLA, as some worker finds.", NULL, NULL, NULL)     \
     X(UPSTREAM_PROBES, "trilane_upstream_health_checks_total", COUNTER, 512, 0,                    \
       "Probes of endpoints, by what came of them.", "cluster", "outcome", NULL)                    \
     X(UPSTREAM_PANICS, "trilane_upstream_panic_picks_total", COUNTER, 256, 0,                      \

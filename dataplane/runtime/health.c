@@ -23,6 +23,11 @@ typedef Grpc__Health__V1__HealthCheckResponse__ServingStatus serving;
 /* A request is a service's name; and Watch calls that one worker holds. */
 enum { REQUEST_MAX = 1024, MEMORY_MAX = 16 << 10, WATCHES_MAX = 4096 };
 
+struct answer {
+    serving status;
+    bool degraded; /* it serves, and misses its SLA. */
+};
+
 struct dp_health_watch {
     struct dp_worker *worker;
     struct h2_stream *stream;
@@ -30,7 +35,8 @@ struct dp_health_watch {
     bool watch;                   /* Watch, not Check. */
     bool asked;                   /* the request came; 'service' holds what it asks for. */
     char *service;                /* owned. */
-    serving said;                 /* what Watch answered last. */
+    serving said;                 /* what Watch answered last, */
+    bool said_degraded;           /* and this. */
     struct dp_health_watch *next; /* in the worker's list. */
     struct dp_health_watch *prev;
 };
@@ -46,6 +52,27 @@ static serving status_of(const struct dp_worker *w, struct slice service)
     bool known = service.size == 0 || slice_eq(service, SLICE_LIT("trilane.bus.v1.Bus")) ||
                  dp_model_has_grpc_service(model, service);
     return known ? SERVING : UNKNOWN_SERVICE;
+}
+
+/* Whether an endpoint of a service misses its SLA; of the node's own name: of any. */
+static bool is_degraded(const struct dp_worker *w, struct slice service)
+{
+    const struct dp_model *model = dp_request_pool_model(&w->pool);
+    for (size_t i = 0; model != NULL && i < w->degraded.count; i++) {
+        const struct dp_cluster *cluster = dp_model_cluster(model, w->degraded.at[i]);
+        if (cluster != NULL && (service.size == 0 || dp_cluster_serves(cluster, service))) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static struct answer state_of(const struct dp_health_watch *h)
+{
+    struct slice service = slice_str(h->service);
+    struct answer a = {.status = status_of(h->worker, service)};
+    a.degraded = a.status == SERVING && is_degraded(h->worker, service);
+    return a;
 }
 
 /* ---- answers ---- */
@@ -70,19 +97,22 @@ static void refuse(struct h2_stream *s, struct err why)
     grpc_refuse(s, &refusal);
 }
 
-static struct err respond(struct dp_health_watch *h)
+/* The field of the message is for programs, the header for who looks at a call. */
+static struct err respond(struct dp_health_watch *h, struct answer state)
 {
     const struct h2_field fields[] = {
         h2_field_static(H2_TOKEN_STATUS, SLICE_LIT("200")),
         h2_field_static(H2_TOKEN_CONTENT_TYPE, SLICE_LIT("application/grpc")),
+        h2_field_named(SLICE_LIT("x-trilane-health"), SLICE_LIT("degraded")),
     };
-    return h2_stream_respond(h->stream, fields, 2, /* end= */ false);
+    return h2_stream_respond(h->stream, fields, state.degraded ? 3 : 2, /* end= */ false);
 }
 
-static struct err send_status(struct dp_health_watch *h, serving status)
+static struct err send_status(struct dp_health_watch *h, struct answer state)
 {
     Grpc__Health__V1__HealthCheckResponse answer = GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__INIT;
-    answer.status = status;
+    answer.status = state.status;
+    answer.degraded = state.degraded;
     auto_buf struct buf body = BUF_MAX(REQUEST_MAX);
     TRY(proto_encode(&answer.base, &body));
     uint8_t prefix[GRPC_PREFIX_BYTES];
@@ -93,29 +123,30 @@ static struct err send_status(struct dp_health_watch *h, serving status)
     return h2_stream_send(h->stream, buf_slice(&message), /* end= */ false);
 }
 
-static struct err answer_check(struct dp_health_watch *h, serving status)
+static struct err answer_check(struct dp_health_watch *h, struct answer state)
 {
-    TRY(respond(h));
-    TRY(send_status(h, status));
+    TRY(respond(h, state));
+    TRY(send_status(h, state));
     const struct h2_field trailer = h2_field_static(H2_TOKEN_GRPC_STATUS, SLICE_LIT("0"));
     return h2_stream_trailers(h->stream, &trailer, 1);
 }
 
-static struct err answer_watch(struct dp_health_watch *h, serving status)
+static struct err answer_watch(struct dp_health_watch *h, struct answer state)
 {
-    TRY(respond(h));
-    h->said = status;
-    return send_status(h, status);
+    TRY(respond(h, state));
+    h->said = state.status;
+    h->said_degraded = state.degraded;
+    return send_status(h, state);
 }
 
 static void answer(struct dp_health_watch *h)
 {
-    serving status = status_of(h->worker, slice_str(h->service));
-    if (!h->watch && status == UNKNOWN_SERVICE) {
+    struct answer state = state_of(h);
+    if (!h->watch && state.status == UNKNOWN_SERVICE) {
         answer_status(h, E_NOT_FOUND);
         return;
     }
-    struct err e = h->watch ? answer_watch(h, status) : answer_check(h, status);
+    struct err e = h->watch ? answer_watch(h, state) : answer_check(h, state);
     if (!err_ok(e)) {
         h2_stream_reset(h->stream, H2_INTERNAL_ERROR);
     }
@@ -204,10 +235,11 @@ void dp_health_request(struct dp_worker *w, struct h2_stream *s, const struct h2
 
 static void tell(struct dp_health_watch *h)
 {
-    serving status = status_of(h->worker, slice_str(h->service));
-    if (status != h->said) {
-        h->said = status;
-        if (!err_ok(send_status(h, status))) {
+    struct answer state = state_of(h);
+    if (state.status != h->said || state.degraded != h->said_degraded) {
+        h->said = state.status;
+        h->said_degraded = state.degraded;
+        if (!err_ok(send_status(h, state))) {
             h2_stream_reset(h->stream, H2_INTERNAL_ERROR);
         }
     }

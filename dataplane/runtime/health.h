@@ -3,6 +3,7 @@
  *
  * Shape      Check answers once; Watch answers at once and with each change, until the caller or
  *            the node ends it. "" is the node; a service is SERVING when the snapshot registers it.
+ *            One that misses its SLA is SERVING all the same, with 'degraded' in the message.
  * Threads    the worker's.
  * Errors     NOT_FOUND for a Check of a service that nobody registers; NO_ROUTE for other methods.
  * Source     grpc/grpc, doc/health-checking.md.
@@ -21,5 +22,5 @@ struct h2_stream;
 void dp_health_request(struct dp_worker *w, struct h2_stream *s, const struct h2_fields *fields,
                        bool end);
 
-/* The model changed, or the node drains: tells those that watch. */
+/* The model, or who is degraded, changed, or the node drains: tells those that watch. */
 void dp_health_changed(struct dp_worker *w);

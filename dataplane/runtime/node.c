@@ -24,6 +24,7 @@
 #include "dataplane/issuers/keeper.h"
 #include "dataplane/join/renewal.h"
 #include "dataplane/request/access.h"
+#include "dataplane/request/degraded.h"
 #include "dataplane/request/limit.h"
 #include "dataplane/request/metrics.h"
 #include "dataplane/request/quota.h"
@@ -45,6 +46,7 @@ struct dp_node {
     struct dp_access_writer *access;
     struct dp_spread *spread;
     struct board *board; /* of the health of endpoints. */
+    struct dp_degraded *degraded;
     struct bus *bus;
     struct dp_worker *workers;
     size_t worker_count; /* of these, how many were made. */
@@ -204,6 +206,7 @@ static struct err open_shared(struct dp_node *n, struct buf *message)
     TRY(metrics_new(dp_metric_families, DP_METRIC_COUNT, o->workers + 4, &n->metrics));
     TRY(dp_limit_table_new((size_t)limits.rate_cells, &n->limits));
     TRY(board_new((size_t)limits.health_cells, &n->board));
+    TRY(dp_degraded_new(&n->degraded));
     const struct dp_spread_bounds bounds = {
         .connections = (size_t)limits.connections,
         .per_source = (size_t)limits.connections_per_address,
@@ -237,6 +240,7 @@ static struct err open_workers(struct dp_node *n, const struct dp_lane *const *l
     n->worker_config.pin = o->pin_workers;
     n->worker_config.limits = n->limits;
     n->worker_config.board = n->board;
+    n->worker_config.degraded = n->degraded;
     n->worker_config.access = n->access;
     n->worker_config.spread = n->spread;
     n->worker_config.metrics = n->metrics;
@@ -289,6 +293,7 @@ static struct err start_apply(struct dp_node *n)
         .bus = n->bus,
         .bucket_api = o->nats_bucket_api,
         .workers = {.swap = swap, .fresh = fresh, .served = served, .ctx = n},
+        .degraded = n->degraded,
         .metrics = n->metrics,
         .shard = metrics_shard(n->metrics, o->workers),
     };
@@ -344,6 +349,7 @@ static struct err start_admin(struct dp_node *n, struct buf *message)
         .node = slice_str(o->node),
         .apply = n->apply,
         .renewal = n->renewal,
+        .degraded = n->degraded,
         .labels = slice_str(o->label_text),
         .bus = n->bus,
         .metrics = n->metrics,
@@ -506,6 +512,7 @@ static void stop(struct dp_node *n)
     dp_quota_close(n->quota);
     dp_limit_table_free(n->limits);
     board_free(n->board);
+    dp_degraded_free(n->degraded);
     metrics_free(n->metrics);
     for (size_t i = 0; i < DP_PORT_COUNT; i++) {
         if (n->worker_config.port_fds[i] >= 0) {

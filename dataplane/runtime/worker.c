@@ -15,12 +15,16 @@
 #include "common/net/listener.h"
 #include "common/net/tls.h"
 #include "dataplane/request/access.h"
+#include "dataplane/request/degraded.h"
 #include "dataplane/request/metrics.h"
 #include "dataplane/runtime/health.h"
 #include "dataplane/runtime/spread.h"
 
 /* How often lines of the access log are handed over and gauges are set. */
 enum { TICK_MS = 100 };
+
+/* Names of services that miss their SLA. */
+enum { DEGRADED_BLOCK = 1 << 10, DEGRADED_MAX_BYTES = DP_DEGRADED_MAX * 512 };
 
 static void tick(struct net_timer *timer, void *ctx);
 static void model_arrived(struct net_task *task, void *ctx);
@@ -105,6 +109,7 @@ static struct err init_lanes(struct dp_worker *w)
         .listens = w->config->listens,
         .listen_count = w->config->listen_count,
         .board = w->config->board,
+        .degraded = w->config->degraded,
         .worker_count = w->config->worker_count,
     };
     use_tls(w);
@@ -128,6 +133,7 @@ struct err dp_worker_init(struct dp_worker *w, const struct dp_worker_config *co
     };
     *tls = (struct dp_worker_tls){0};
     lock_init(&w->reload.lock);
+    arena_init(&w->degraded.arena, DEGRADED_BLOCK, DEGRADED_MAX_BYTES);
     TRY(init_loop(w));
     TRY(init_pool(w));
     TRY(init_lanes(w));
@@ -181,6 +187,7 @@ void dp_worker_free(struct dp_worker *w)
     dp_worker_tls_unref(&w->reload.tls);
     lock_drop(&w->reload.lock);
     lock_free(&w->reload.lock);
+    arena_free(&w->degraded.arena);
     *w = (struct dp_worker){0};
 }
 
@@ -351,6 +358,22 @@ static void look_at_freshness(struct dp_worker *w)
     dp_request_pool_set_stale(&w->pool, stale);
 }
 
+/* What any worker found: who watches the health of a service hears of it. */
+static void look_at_degraded(struct dp_worker *w)
+{
+    struct dp_degraded *node = w->config->degraded;
+    uint32_t edition = node == NULL ? w->degraded.edition : dp_degraded_edition(node);
+    if (edition == w->degraded.edition) {
+        return;
+    }
+    w->degraded.count = 0;
+    arena_reset(&w->degraded.arena);
+    if (err_ok(dp_degraded_list(node, &w->degraded.arena, &w->degraded.at, &w->degraded.count))) {
+        w->degraded.edition = edition; /* else: again with the next tick. */
+        dp_health_changed(w);
+    }
+}
+
 static void take_keys(struct dp_worker *w)
 {
     struct dp_issuer_keys *keys = dp_keys_mail_take(&w->keys_mail);
@@ -371,6 +394,7 @@ static void tick(struct net_timer *timer, void *ctx)
     count_h2(w);
     count_rests(w);
     look_at_guard(w);
+    look_at_degraded(w);
     look_at_freshness(w);
     /* The last requests end after their connections: tunnels, and calls that were aborted. */
     dp_worker_caller_gone(w);

@@ -32,6 +32,7 @@
 #include "dataplane/runtime/port.h"
 
 struct board;
+struct dp_degraded;
 struct bus;
 struct dp_access_writer;
 struct dp_health_watch;
@@ -55,8 +56,9 @@ struct dp_worker_config {
     struct dp_limit_table *limits;
     struct dp_access_writer *access;
     struct metrics *metrics;
-    struct dp_spread *spread; /* of as many workers. */
-    struct board *board;      /* of the health of endpoints; NULL: each worker has its own. */
+    struct dp_spread *spread;     /* of as many workers. */
+    struct board *board;          /* of the health of endpoints; NULL: each worker has its own. */
+    struct dp_degraded *degraded; /* services that miss their SLA; NULL: nobody asks. */
     uint32_t bus_replicas;
     struct bus *bus; /* NULL: none. */
     struct slice environment;
@@ -96,6 +98,12 @@ struct dp_worker {
     struct dp_caller_conn *callers;
     size_t caller_count;
     struct dp_peers peers;
+    struct {
+        struct arena arena;
+        const struct slice *at; /* "service/<tenant>/<name>", in the arena. */
+        size_t count;
+        uint32_t edition;            /* of the node's, that this was copied from. */
+    } degraded;                      /* services that miss their SLA, as of the last tick. */
     struct dp_health_watch *watches; /* open calls of grpc.health.v1. */
     size_t watch_count;
     struct net_hook tell;                       /* queued by an adopted model: config->adopted(). */

@@ -1,8 +1,10 @@
 """Which endpoint calls go to: by hash, by order, around those that fail, within circuit breakers."""
 
 import concurrent.futures
+import json
 import queue
 import socket
+import threading
 import time
 import unittest
 
@@ -195,6 +197,78 @@ class Balanced(routing_test.OnePlatform):
         self.assertLess(degraded()[0], 16)
         late.echo.delay = 0
         trilane.wait_until(lambda: degraded()[1] == 0, what="the late one to have its share")
+
+    @staticmethod
+    def question(name):
+        return b"\x0a" + bytes([len(name)]) + name if name else b""
+
+    def check(self, name):
+        """What the node answers of a service: (message, x-trilane-health)."""
+        with echo.channel(self.node) as channel:
+            call = channel.unary_unary("/grpc.health.v1.Health/Check",
+                                       response_deserializer=lambda b: b)
+            message, done = call.with_call(self.question(name), timeout=60)
+            return message, dict(done.initial_metadata()).get("x-trilane-health")
+
+    def watch(self, name):
+        channel = echo.channel(self.node)
+        self.addCleanup(channel.close)
+        call = channel.unary_stream("/grpc.health.v1.Health/Watch",
+                                    response_deserializer=lambda b: b)
+        stream = call(self.question(name))
+        self.addCleanup(stream.cancel)
+        return stream
+
+    def heard(self):
+        """The node as the control plane has it."""
+        nodes = self.cp.json("status")["nodes"]
+        return next(n for n in nodes if n["node"] == "node-1")
+
+    def test_the_health_of_a_late_service(self):
+        """Degraded to all who ask, in its node's word as well, and well again."""
+        well, degraded = b"\x08\x01", b"\x08\x01\xc0\x3e\x01"
+        server, other = self.server("late"), self.server("other")
+        server.echo.delay = 0.6
+        self.publish_echo([server], "sla: {latency: 500ms, interval: 200ms, requestVolume: 2}",
+                          extra=routing_test.service(
+                              "other", other.port, services="grpcServices: [test.Other]"))
+        name = b"trilane.test.v1.Echo"
+        watched, node, unhurt = self.watch(name), self.watch(b""), self.watch(b"test.Other")
+        self.assertEqual((next(watched), next(node), next(unhurt)), (well, well, well))
+        trilane.wait_until(lambda: self.heard()["health"] == "well", what="the node's word")
+        stop = threading.Event()
+        self.addCleanup(stop.set)
+        stub = self.stub()
+
+        def load():
+            while not stop.is_set():
+                self.say(stub=stub)
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            for _ in range(8):
+                pool.submit(load)
+            try:
+                self.assertEqual((next(watched), next(node)), (degraded, degraded))
+                self.assertEqual(self.check(name), (degraded, "degraded"))
+                self.assertEqual(self.check(b""), (degraded, "degraded"))
+                self.assertEqual(self.check(b"test.Other"), (well, None))
+                self.assertEqual(self.node.dump()["degraded"], ["acme/echo"])
+                status, _, body = trilane.http("GET", self.node.admin + "/ready")
+                self.assertEqual((status, json.loads(body)["degraded"]), (200, ["acme/echo"]))
+                trilane.wait_until(lambda: self.heard()["health"] == "degraded",
+                                   what="the node's word")
+                self.assertEqual((self.heard()["degraded"], self.heard()["code"]), (1, ""))
+                self.assertEqual(self.cp.metric("trilane_nodes_degraded"), 1)
+                self.assertEqual(self.node.metric("trilane_services_degraded"), 1)
+                table = self.cp("status")
+                self.assertIn("1 degraded", table)
+                self.assertIn("services that miss their SLA: 1", table)
+                server.echo.delay = 0
+                self.assertEqual((next(watched), next(node)), (well, well))
+            finally:
+                stop.set()
+        trilane.wait_until(lambda: self.heard()["health"] == "well", what="the node's word")
+        self.assertEqual(self.node.dump()["degraded"], [])
+        self.assertEqual(self.check(name), (well, None))
 
     # ---- circuit breakers ----
 

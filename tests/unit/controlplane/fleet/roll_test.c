@@ -126,6 +126,47 @@ static struct cp_fleet_node listed(const char *id)
     return found;
 }
 
+/* ---- health ---- */
+
+static void offer_health(uint64_t count, uint32_t numbers, uint32_t degraded)
+{
+    struct status s = {.version = count,
+                       .node = "node-0",
+                       .state = SNAP_GOOD,
+                       .at_ms = now.wall_ms,
+                       .format = 1,
+                       .health_count = numbers,
+                       .count = count};
+    for (uint32_t i = 0; i < numbers; i++) {
+        s.health[i] = i == STATUS_HEALTH_DEGRADED ? degraded : 77;
+    }
+    struct buf bytes = BUF_MAX(4096);
+    assert_int_equal(status_seal(&s, environment, &pairs[0], &bytes).code, E_OK);
+    cp_roll_offer(roll, SLICE_LIT("node-0"), buf_slice(&bytes), &now);
+    buf_free(&bytes);
+    pass_ms(2000);
+}
+
+/* A node of the release before says no numbers, one of the next says more of them. */
+static void health_is_what_is_known_of_it(void **state)
+{
+    (void)state;
+    enrol(0, false);
+    static const struct {
+        uint32_t numbers;
+        uint32_t degraded;
+        uint64_t counted;
+    } rows[] = {{0, 0, 0}, {1, 0, 0}, {1, 2, 1}, {3, 5, 1}, {STATUS_HEALTH_MAX, 0, 0}, {0, 0, 0}};
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        offer_health(10 + i, rows[i].numbers, rows[i].degraded);
+        struct cp_fleet_node node = listed("node-0");
+        assert_true(node.verified && node.live);
+        assert_int_equal(node.status.version, 10 + i);
+        assert_int_equal(cp_fleet_degraded(&node.status), rows[i].degraded);
+        assert_int_equal(tally().degraded, rows[i].counted);
+    }
+}
+
 /* ---- whose ---- */
 
 static void a_status_is_the_enrolled_keys(void **state)
@@ -580,6 +621,7 @@ int main(void)
         CHECK(err_ok(key_pair_new(KEY_ROLE_NODE, slice_str(name), &pairs[i])));
     }
     const struct CMUnitTest tests[] = {
+        TEST(health_is_what_is_known_of_it),
         TEST(a_status_is_the_enrolled_keys),
         TEST(a_key_file_enrols_by_hand),
         TEST(a_row_alone_is_believed_in_nothing),

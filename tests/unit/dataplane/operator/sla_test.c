@@ -1,5 +1,7 @@
 /* Proves that an endpoint that answers too late has a smaller share, that the share follows what it
  * does, and that it always has some, and so a way back. */
+#include "dataplane/request/degraded.h"
+
 #include "tests/unit/dataplane/operator/upstream_world.h"
 
 enum { LATENCY_MS = 3, INTERVAL_MS = 10000, REQUESTS = 20 };
@@ -108,6 +110,66 @@ static void what_counts_as_late(void **state)
     assert_int_equal(silent->pace.share, OP_WHOLE_SHARE / 2);
 }
 
+/* The node hears of the service, not of its endpoints: from the first that is late to the last that
+ * is not, over swaps, and no more when nobody asks or the service is gone. */
+static void the_node_hears_of_the_service(void **state)
+{
+    struct world *w = *state;
+    struct dp_degraded *node = NULL;
+    assert_int_equal(dp_degraded_new(&node).code, E_OK);
+    w->host.degraded = node;
+    Trilane__Parts__V1__Sla sla = median();
+    world_publish(w, &(struct plan){.count = 2, .sla = &sla});
+    struct op_endpoint *first = world_endpoint(w, 0);
+    struct op_endpoint *second = world_endpoint(w, 1);
+    answers(first, REQUESTS, 5000);
+    answers(second, REQUESTS, 5000);
+    assert_int_equal(dp_degraded_count(node), 0);
+    world_pass(w, INTERVAL_MS + 1);
+    assert_int_equal(degraded(w), 2);
+    assert_int_equal(dp_degraded_count(node), 1);
+    uint32_t edition = dp_degraded_edition(node);
+    answers(first, REQUESTS, 500);
+    answers(second, REQUESTS, 5000);
+    world_pass(w, INTERVAL_MS + 1);
+    assert_int_equal(degraded(w), 1);
+    world_publish(w, &(struct plan){.count = 3, .sla = &sla});
+    (void)world_pick(w, 0);
+    assert_int_equal(dp_degraded_edition(node), edition); /* nothing else was said meanwhile. */
+    for (size_t i = 0; i < 2; i++) {
+        answers(second, REQUESTS, 500);
+        world_pass(w, INTERVAL_MS + 1);
+    }
+    assert_int_equal(dp_degraded_count(node), 0);
+    answers(second, REQUESTS, 5000);
+    world_pass(w, INTERVAL_MS + 1);
+    assert_int_equal(dp_degraded_count(node), 1);
+    world_publish(w, &(struct plan){.count = 3});
+    (void)world_pick(w, 0);
+    assert_int_equal(dp_degraded_count(node), 0);
+    w->host.degraded = NULL;
+    dp_degraded_free(node);
+}
+
+/* Who leaves takes it along. */
+static void an_endpoint_that_left_is_not_late(void **state)
+{
+    struct world *w = *state;
+    struct dp_degraded *node = NULL;
+    assert_int_equal(dp_degraded_new(&node).code, E_OK);
+    w->host.degraded = node;
+    Trilane__Parts__V1__Sla sla = median();
+    world_publish(w, &(struct plan){.count = 2, .sla = &sla});
+    answers(world_endpoint(w, 1), REQUESTS, 5000);
+    world_pass(w, INTERVAL_MS + 1);
+    assert_int_equal(dp_degraded_count(node), 1);
+    world_publish(w, &(struct plan){.count = 1, .sla = &sla});
+    (void)world_pick(w, 0);
+    assert_int_equal(dp_degraded_count(node), 0);
+    w->host.degraded = NULL;
+    dp_degraded_free(node);
+}
+
 /* Over a swap that changes the cluster, and back to nothing when nobody asks any more. */
 static void swaps_keep_the_share(void **state)
 {
@@ -150,6 +212,8 @@ int main(void)
         WORLD_TEST(what_counts_as_late),
         WORLD_TEST(swaps_keep_the_share),
         WORLD_TEST(a_hurry_of_the_caller_is_not_late),
+        WORLD_TEST(the_node_hears_of_the_service),
+        WORLD_TEST(an_endpoint_that_left_is_not_late),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
