@@ -410,12 +410,20 @@ static MUST_CHECK struct err skip_value(const struct reading *r, ProtobufCWireTy
     return FAIL(r->rules->malformed); /* groups, and what is no type. */
 }
 
-static MUST_CHECK struct err read_ignorable(struct reading *r, struct slice *rest,
-                                            ProtobufCMessageUnknownField *out)
+/* One that is known has its place before those that are not. */
+static bool is_ignorable(const ProtobufCMessageDescriptor *type, uint32_t number)
+{
+    return number >= PROTO_IGNORABLE_FIELD &&
+           protobuf_c_message_descriptor_get_field(type, number) == NULL;
+}
+
+static MUST_CHECK struct err read_ignorable(struct reading *r,
+                                            const ProtobufCMessageDescriptor *type,
+                                            struct slice *rest, ProtobufCMessageUnknownField *out)
 {
     struct slice value = {0};
     TRY(read_tag(r, rest, &out->tag, &out->wire_type));
-    if (out->tag < PROTO_IGNORABLE_FIELD) {
+    if (!is_ignorable(type, out->tag)) {
         return FAIL(r->rules->malformed); /* behind a higher one. */
     }
     value = *rest;
@@ -441,7 +449,7 @@ static MUST_CHECK struct err read_ignorables(struct reading *r, struct slice res
     }
     TRY(take(r, count, sizeof(*m->unknown_fields), (void **)&m->unknown_fields));
     for (size_t i = 0; i < count; i++) {
-        TRY(read_ignorable(r, &rest, &m->unknown_fields[i]));
+        TRY(read_ignorable(r, m->descriptor, &rest, &m->unknown_fields[i]));
     }
     m->n_unknown_fields = (unsigned)count;
     return OK;
@@ -471,7 +479,7 @@ static struct err read_message(struct reading *r, const ProtobufCMessageDescript
             TRY(read_field(r, &type->fields[next++], tag, &rest, depth, m));
             continue;
         }
-        if (number >= PROTO_IGNORABLE_FIELD && next == type->n_fields) {
+        if (is_ignorable(type, number) && next == type->n_fields) {
             TRY(read_ignorables(r, tag, m));
             break;
         }

@@ -116,6 +116,26 @@ static void only_the_canonical_form(void **state)
     expect(BYTES(0x00), E_PART_MALFORMED);                 /* field zero. */
 }
 
+static enum err_code decode_revocation(struct slice bytes)
+{
+    const struct proto_rules rules = {
+        .memory_max = 4096, .malformed = E_PART_MALFORMED, .unknown = E_CAPABILITY_MISSING};
+    auto_proto ProtobufCMessage *m = NULL;
+    return proto_decode(&trilane__parts__v1__revocation__descriptor, bytes, &rules, &m).code;
+}
+
+/* A known field above 100 is no field that may be passed over, wherever it stands. */
+static void known_fields_above_a_hundred(void **state)
+{
+    (void)state;
+    assert_int_equal(decode_revocation(BYTES(0xa0, 0x06, 1)), E_OK);                /* 100 */
+    assert_int_equal(decode_revocation(BYTES(0xa0, 0x06, 1, 0xa8, 0x06, 1)), E_OK); /* 100, 101 */
+    assert_int_equal(decode_revocation(BYTES(0xa8, 0x06, 1, 0xa0, 0x06, 1)),        /* 101, 100 */
+                     E_PART_MALFORMED);
+    assert_int_equal(decode_revocation(BYTES(0xa0, 0x06, 1, 0xa0, 0x06, 2)), E_PART_MALFORMED);
+    assert_int_equal(decode_revocation(BYTES(0xa2, 0x06, 0)), E_PART_MALFORMED); /* no number. */
+}
+
 /* Many empty messages, two bytes each: the heap that they would take is what is capped. */
 static void memory_is_capped(void **state)
 {
@@ -288,11 +308,20 @@ static bool reference_field(const ProtobufCMessage *m, const ProtobufCFieldDescr
     return true;
 }
 
+/* protobuf-c keeps an unknown number as it came, however long it is written. */
+static bool reference_unknown_number(const ProtobufCMessageUnknownField *f)
+{
+    bool minimal = f->len == 1 || f->data[f->len - 1] != 0;
+    return minimal && (f->len < 10 || f->data[9] <= 1);
+}
+
 static bool reference_judges(const ProtobufCMessage *m)
 {
     for (unsigned i = 0; i < m->n_unknown_fields; i++) {
         uint32_t tag = m->unknown_fields[i].tag; /* protobuf-c reads some that there cannot be. */
-        if (tag < PROTO_IGNORABLE_FIELD || tag > FIELD_NUMBER_MAX) {
+        if (tag < PROTO_IGNORABLE_FIELD || tag > FIELD_NUMBER_MAX ||
+            (m->unknown_fields[i].wire_type == PROTOBUF_C_WIRE_TYPE_VARINT &&
+             !reference_unknown_number(&m->unknown_fields[i]))) {
             return false;
         }
     }
@@ -331,6 +360,7 @@ static const ProtobufCMessageDescriptor *const types[] = {
     &trilane__parts__v1__schema__descriptor,
     &trilane__parts__v1__topic_part__descriptor,
     &trilane__parts__v1__position__descriptor,
+    &trilane__parts__v1__revocation__descriptor,
     &trilane__snapshot__v1__root__descriptor,
     &trilane__snapshot__v1__manifest__descriptor,
     &trilane__snapshot__v1__head__descriptor,
@@ -381,6 +411,7 @@ int main(void)
         cmocka_unit_test(every_length_but_the_right_ones_is_refused),
         cmocka_unit_test(unknown_fields),
         cmocka_unit_test(only_the_canonical_form),
+        cmocka_unit_test(known_fields_above_a_hundred),
         cmocka_unit_test(memory_is_capped),
         cmocka_unit_test(each_allocation_may_fail),
         cmocka_unit_test(takes_what_protobuf_c_gives_back),
