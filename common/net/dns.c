@@ -29,6 +29,7 @@ struct net_dns {
     struct dns_socket *sockets;
     struct net_dns_query *queries;
     size_t query_count;
+    int64_t ttl_s; /* of the answer that is told now. */
 };
 
 struct net_dns_query {
@@ -42,6 +43,7 @@ struct net_dns_query {
     bool in_ares;         /* c-ares has yet to call back. */
     uint16_t port;
     struct err how;
+    int64_t ttl_s;
     size_t count;
     struct net_addr addrs[ADDRS_MAX];
 };
@@ -187,6 +189,7 @@ static void query_tell(struct net_dns_query *q, struct err how)
 {
     net_dns_fn *fn = q->fn;
     q->fn = NULL;
+    q->dns->ttl_s = q->ttl_s;
     if (fn != NULL) {
         fn(q->ctx, how, q->addrs, err_ok(how) ? q->count : 0);
     }
@@ -243,6 +246,8 @@ static void query_take(struct net_dns_query *q, const struct ares_addrinfo_node 
         }
     }
     q->addrs[q->count++] = a;
+    bool less = q->ttl_s == NET_DNS_TTL_UNSAID || node->ai_ttl < q->ttl_s;
+    q->ttl_s = less ? node->ai_ttl : q->ttl_s;
 }
 
 static void on_answer(void *ctx, int status, int timeouts, struct ares_addrinfo *found)
@@ -260,6 +265,11 @@ static void on_answer(void *ctx, int status, int timeouts, struct ares_addrinfo 
     }
     ares_freeaddrinfo(found);
     net_hook_queue(q->dns->loop, &q->hook);
+}
+
+int64_t net_dns_ttl_s(const struct net_dns *dns)
+{
+    return dns->ttl_s;
 }
 
 /* Labels of letters, digits, '-' and '_', with a dot between; one at the end is allowed. */
@@ -291,6 +301,7 @@ static struct net_dns_query *query_new(struct net_dns *dns)
         return NULL;
     }
     q->dns = dns;
+    q->ttl_s = NET_DNS_TTL_UNSAID;
     net_timer_init(&q->timer, on_query_timer, q);
     net_hook_init(&q->hook, NET_HOOK_WORK, on_query_hook, q);
     q->next = dns->queries;

@@ -22,7 +22,8 @@
 struct net_dns;
 struct net_dns_query;
 
-/* Up to limits.dns_addresses addresses, each with the port that was given. */
+/* Up to limits.dns_addresses addresses, each with the port that was given; the best first (RFC
+ * 6724). */
 typedef void net_dns_fn(void *ctx, struct err how, const struct net_addr *addrs, size_t count);
 
 /* 'servers': "127.0.0.1:5353,…" instead of the system's; NULL as a rule. */
@@ -35,6 +36,12 @@ MUST_CHECK struct err net_dns_new(struct net_loop *loop, const char *servers, st
  */
 MUST_CHECK struct err net_dns_resolve(struct net_dns *dns, struct slice host, uint16_t port,
                                       net_dns_fn *fn, void *ctx, struct net_dns_query **out);
+
+enum { NET_DNS_TTL_UNSAID = -1 };
+
+/* Inside of a callback: for how many seconds its addresses hold, the least of all their records;
+ * NET_DNS_TTL_UNSAID: nobody said, as of literals. What the hosts file has holds for no time. */
+int64_t net_dns_ttl_s(const struct net_dns *dns);
 
 /* The callback will not come. Only for a query whose callback has not come. */
 void net_dns_cancel(struct net_dns_query *query);

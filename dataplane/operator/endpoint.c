@@ -16,7 +16,9 @@
 
 enum {
     KEY_MAX = NET_SPIFFE_MAX + 1024, /* two host names and some numbers besides. */
-    RESOLVE_AGE_MS = 30000,
+    TTL_LEAST_S = 1,  /* names are asked for no oftener, */
+    TTL_MOST_S = 300, /* and no more seldom. */
+    TTL_UNSAID_S = 30,
     FAILED_FIRST_MS = 1000,
     FAILED_MAX_MS = 30000,
 };
@@ -107,7 +109,7 @@ void op_endpoint_free(struct op_endpoint *e)
     if (e->query != NULL) {
         net_dns_cancel(e->query);
     }
-    h2_pool_unref(e->pool);
+    op_addresses_free(&e->addresses);
     free(e->host);
     free(e->server_name);
     free(e->spiffe_id);
@@ -120,34 +122,45 @@ struct slice op_endpoint_text(const struct op_endpoint *endpoint)
     return slice_str(endpoint->text);
 }
 
-/* ---- its pool ---- */
+/* ---- its connections ---- */
 
-/* What the endpoint's connections are secured by now; a SIGHUP changes it. NULL: nothing. */
-static struct net_tls *tls_of(const struct op_endpoint *e)
+struct net_tls *op_endpoint_tls(const struct op_endpoint *e)
 {
     const struct dp_lane_host *host = e->ups->host;
     return e->security == 0 ? NULL : e->security == 1 ? host->tls : host->mtls;
 }
 
-static MUST_CHECK struct err open_pool(struct op_endpoint *e, struct net_addr addr)
+/* What the log calls it: by the address of the connection. */
+static void name_by(struct op_endpoint *e, const struct h2_pool *pool)
 {
-    struct h2_target target = {.addr = addr,
-                               .tls = tls_of(e),
-                               .server_name = slice_str(e->server_name),
-                               .spiffe_id = slice_str(e->spiffe_id),
-                               .connect_timeout_ms = e->connect_timeout_ms,
-                               .connections_max = e->connections_max,
-                               .max_age_ms = e->max_age_ms,
-                               .terms = e->terms};
-    if (e->security != 0 && target.tls == NULL) {
-        return FAIL(E_UPSTREAM_CONNECT); /* the node was given no certificates. */
+    const struct op_address *a = op_addresses_of(e, pool);
+    if (a != NULL) {
+        (void)net_addr_text(&a->addr, e->text);
     }
-    struct h2_pool *before = e->pool;
-    TRY(h2_pools_get(e->ups->pools, &target, &e->pool));
-    e->addr = addr;
-    (void)net_addr_text(&addr, e->text);
-    h2_pool_unref(before); /* last: who waits there hears of it, and comes here again. */
-    return OK;
+}
+
+/*
+ * Asks an address for a connection, and another one when that says at once that there is none.
+ * *out NULL: the wait is in an address' line.
+ */
+static MUST_CHECK struct err ask(struct op_endpoint *e, struct op_wait *wait, struct h2_conn **out)
+{
+    uint64_t now_ns = net_loop_now_ns(loop_of(e));
+    struct err err = FAIL(E_UPSTREAM_CONNECT);
+    uint64_t left_ms = wait->until_ns <= now_ns ? 0 : (wait->until_ns - now_ns + 999999) / 1000000;
+    while (err.code == E_UPSTREAM_CONNECT && wait->asked_count < e->addresses.count) {
+        struct op_address *a = op_addresses_next(e);
+        wait->asked = a->pool;
+        wait->asked_count++;
+        err = h2_pool_acquire(a->pool, &wait->pool_wait, left_ms, out);
+        if (err_ok(err) && *out != NULL) {
+            op_address_report(a, /* reached: */ true, now_ns);
+            name_by(e, a->pool);
+        } else if (err.code == E_UPSTREAM_CONNECT) {
+            op_address_report(a, /* reached: */ false, now_ns);
+        }
+    }
+    return err;
 }
 
 /* ---- the line of those who wait for its address ---- */
@@ -200,15 +213,11 @@ static void wait_let_go(struct op_endpoint *e)
 static void serve_wait(struct op_endpoint *e, struct op_wait *wait, struct err why)
 {
     struct h2_conn *conn = NULL;
-    uint64_t now_ns = net_loop_now_ns(loop_of(e));
     struct err err = why;
-    if (err_ok(err) && wait->until_ns <= now_ns) {
+    if (err_ok(err) && wait->until_ns <= net_loop_now_ns(loop_of(e))) {
         err = FAIL(E_DEADLINE_EXCEEDED);
     }
-    if (err_ok(err)) {
-        err = h2_pool_acquire(e->pool, &wait->pool_wait, (wait->until_ns - now_ns) / 1000000 + 1,
-                              &conn);
-    }
+    err = err_ok(err) ? ask(e, wait, &conn) : err;
     if (!err_ok(err) || conn != NULL) {
         wait_let_go(wait_end(wait));
         wait->ready(wait, conn, err);
@@ -234,40 +243,50 @@ static void serve_line(struct op_endpoint *e, struct err why)
 
 /* ---- its address ---- */
 
+/* When an answer is asked for again: as it says, within bounds. */
+static uint64_t answer_ends_ns(const struct op_endpoint *e)
+{
+    int64_t ttl_s = net_dns_ttl_s(e->ups->host->dns);
+    ttl_s = ttl_s == NET_DNS_TTL_UNSAID ? TTL_UNSAID_S
+            : ttl_s < TTL_LEAST_S       ? TTL_LEAST_S
+            : ttl_s > TTL_MOST_S        ? TTL_MOST_S
+                                        : ttl_s;
+    return net_loop_now_ns(loop_of(e)) + (uint64_t)ttl_s * UINT64_C(1000000000);
+}
+
 static void resolved(void *ctx, struct err how, const struct net_addr *addrs, size_t count)
 {
     struct op_endpoint *e = ctx;
     e->query = NULL;
+    e->resolve_ns = net_loop_now_ns(loop_of(e)) + TTL_LEAST_S * UINT64_C(1000000000);
     if (err_ok(how) && count > 0) {
-        e->resolved_ns = net_loop_now_ns(loop_of(e));
-        if (e->pool == NULL || !net_addr_eq(&e->addr, &addrs[0])) {
-            how = open_pool(e, addrs[0]);
-        }
+        e->resolve_ns = answer_ends_ns(e);
+        how = op_addresses_set(e, addrs, count);
     }
     if (!err_ok(how)) {
-        LOG(LOG_WARN, "operator", "endpoint-not-resolved", LOG_STR("endpoint", e->text),
+        LOG(LOG_WARN, "operator", "endpoint-not-resolved", LOG_STR("endpoint", e->host),
             LOG_ERR(how));
     }
-    /* An address that was good before is better than none. */
-    serve_line(e, e->pool != NULL ? OK : FAIL(E_UPSTREAM_CONNECT));
+    /* Addresses that were good before are better than none. */
+    serve_line(e, e->addresses.count > 0 ? OK : FAIL(E_UPSTREAM_CONNECT));
 }
 
-/* Starts a look-up when the address is not known, or was known for long; renews the pool when the
- * node has new certificates. */
+/* Starts a look-up when the addresses are not known, or were for as long as they hold; renews the
+ * pools when the node has new certificates. */
 static MUST_CHECK struct err refresh(struct op_endpoint *e)
 {
-    if (e->pool != NULL && h2_pool_target(e->pool)->tls != tls_of(e)) {
-        TRY(open_pool(e, e->addr));
+    if (e->addresses.count > 0 &&
+        h2_pool_target(e->addresses.at[0].pool)->tls != op_endpoint_tls(e)) {
+        TRY(op_addresses_renew(e));
     }
-    uint64_t now_ns = net_loop_now_ns(loop_of(e));
-    if (e->query != NULL || e->resolved_ns == UINT64_MAX ||
-        (e->resolved_ns != 0 && now_ns - e->resolved_ns < RESOLVE_AGE_MS * 1000000ULL)) {
+    bool due = e->addresses.count == 0 || net_loop_now_ns(loop_of(e)) >= e->resolve_ns;
+    if (e->query != NULL || !due) {
         return OK;
     }
     struct net_addr addr;
     if (err_ok(net_addr_from_ip(slice_str(e->host), e->port, &addr))) {
-        TRY(open_pool(e, addr));
-        e->resolved_ns = UINT64_MAX;
+        TRY(op_addresses_set(e, &addr, 1));
+        e->resolve_ns = UINT64_MAX;
         return OK;
     }
     return net_dns_resolve(e->ups->host->dns, slice_str(e->host), e->port, resolved, e, &e->query);
@@ -275,10 +294,32 @@ static MUST_CHECK struct err refresh(struct op_endpoint *e)
 
 /* ---- waits ---- */
 
+/* An address that has no connection leaves the wait to the next one. */
+static bool goes_on(struct op_endpoint *e, struct op_wait *wait, struct h2_conn **conn,
+                    struct err *why)
+{
+    struct op_address *a = op_addresses_of(e, wait->asked);
+    if (a != NULL && (err_ok(*why) || why->code == E_UPSTREAM_CONNECT)) {
+        op_address_report(a, err_ok(*why), net_loop_now_ns(loop_of(e)));
+    }
+    if (why->code != E_UPSTREAM_CONNECT) {
+        return false;
+    }
+    struct err err = ask(e, wait, conn);
+    *why = err_ok(err) ? OK : *why;
+    return err_ok(err) && *conn == NULL;
+}
+
 static void pool_ready(struct h2_pool_wait *pool_wait, struct h2_conn *conn, struct err why)
 {
     struct op_wait *wait = pool_wait->ctx;
-    struct op_endpoint *e = wait_end(wait);
+    struct op_endpoint *e = wait->endpoint;
+    CHECK(e != NULL);
+    if (goes_on(e, wait, &conn, &why)) {
+        return;
+    }
+    CHECK(wait_end(wait) == e);
+    name_by(e, wait->asked);
     wait->ready(wait, conn, why);
     wait_let_go(e);
 }
@@ -289,10 +330,13 @@ struct err op_wait_start(struct op_wait *wait, struct op_endpoint *endpoint, uin
     CHECK(wait->endpoint == NULL);
     *out = NULL;
     wait->pool_wait = (struct h2_pool_wait){.ready = pool_ready, .ctx = wait};
+    wait->until_ns = net_loop_now_ns(loop_of(endpoint)) + timeout_ms * 1000000;
+    wait->asked = NULL;
+    wait->asked_count = 0;
     TRY(refresh(endpoint));
     bool full = !wait->apart && op_breaker_is_open(endpoint->set, OP_BREAKER_PENDING);
-    if (endpoint->pool != NULL) {
-        TRY(h2_pool_acquire(endpoint->pool, &wait->pool_wait, timeout_ms, out));
+    if (endpoint->addresses.count > 0) {
+        TRY(ask(endpoint, wait, out));
         if (*out != NULL) {
             return OK;
         }
@@ -303,8 +347,7 @@ struct err op_wait_start(struct op_wait *wait, struct op_endpoint *endpoint, uin
     if (full) {
         return op_breaker_refuse(endpoint->set, OP_BREAKER_PENDING);
     }
-    if (endpoint->pool == NULL) {
-        wait->until_ns = net_loop_now_ns(loop_of(endpoint)) + timeout_ms * 1000000;
+    if (endpoint->addresses.count == 0) {
         line_add(endpoint, wait);
     }
     wait_begin(wait, endpoint);

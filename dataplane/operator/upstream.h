@@ -64,6 +64,8 @@ struct op_wait {
     struct op_wait *next;         /* in the endpoint's line while its name is looked up. */
     struct op_wait **at;          /* what points to it there; NULL: it is in no such line. */
     uint64_t until_ns;
+    const struct h2_pool *asked; /* of the address that it waits at, or that gave the connection. */
+    size_t asked_count;          /* addresses that were asked. */
     struct h2_pool_wait pool_wait;
 };
 

@@ -21,6 +21,7 @@
 #include "common/net/h2_pool.h"
 #include "common/net/timer.h"
 #include "common/telemetry/metrics.h"
+#include "dataplane/operator/addresses.h"
 #include "dataplane/operator/breaker.h"
 #include "dataplane/operator/health.h"
 #include "dataplane/operator/outlier.h"
@@ -84,14 +85,13 @@ struct op_endpoint {
     char *server_name;          /* owned. */
     char *spiffe_id;            /* owned. */
     char text[NET_ADDR_TEXT_MAX];
-    struct h2_pool *pool; /* NULL until the address is known. */
-    struct net_addr addr;
-    struct net_dns_query *query; /* NULL: no look-up is under way. */
-    struct op_wait *line;        /* waits for the look-up. */
-    uint64_t resolved_ns;        /* 0: never; a literal: UINT64_MAX. */
-    uint64_t failed_until_ns;    /* left alone until then. */
-    uint32_t failed_ms;          /* for how long the next time. */
-    size_t refs;                 /* waits and attempts. */
+    struct op_addresses addresses; /* none until they are known. */
+    struct net_dns_query *query;   /* NULL: no look-up is under way. */
+    struct op_wait *line;          /* waits for the look-up. */
+    uint64_t resolve_ns;           /* when it is looked up again; a literal: UINT64_MAX. */
+    uint64_t failed_until_ns;      /* left alone until then. */
+    uint32_t failed_ms;            /* for how long the next time. */
+    size_t refs;                   /* waits and attempts. */
     uint32_t weight;
     uint32_t level;     /* of the cluster, that its slot is in. */
     uint32_t active;    /* attempts under way. */
@@ -203,6 +203,9 @@ struct op_upstreams {
 /* An endpoint of the set, not in a slot yet. E_NO_MEMORY, E_TOO_LARGE. */
 MUST_CHECK struct err op_endpoint_get(struct op_set *set, const struct dp_endpoint *from,
                                       struct op_endpoint **out);
+
+/* What the endpoint's connections are secured by now; a SIGHUP changes it. NULL: nothing. */
+struct net_tls *op_endpoint_tls(const struct op_endpoint *e);
 
 /* Nobody waits for it, no attempt is under way at it, and it is in no slot and no list. */
 void op_endpoint_free(struct op_endpoint *e);

@@ -212,7 +212,8 @@ class Names:
     """A name server on loopback: A and AAAA by name. A list of lists answers one after another,
     and the last for ever."""
 
-    def __init__(self, names):
+    def __init__(self, names, ttl=0):
+        self.ttl = ttl
         self.names = {name: list(answers) for name, answers in names.items()}
         self.asked = []
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -253,7 +254,7 @@ class Names:
         self.asked.append((name, kind))
         found = self._addresses(name, kind)
         flags = 0x8180 if found is not None else 0x8183
-        records = b"".join(b"\xc0\x0c" + struct.pack(">HHIH", kind, 1, 0, len(a)) + a
+        records = b"".join(b"\xc0\x0c" + struct.pack(">HHIH", kind, 1, self.ttl, len(a)) + a
                            for a in found or [])
         return (query[:2] + struct.pack(">HHHHH", flags, 1, len(found or []), 0, 0) +
                 query[12:at + 5] + records)

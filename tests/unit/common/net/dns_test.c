@@ -34,6 +34,8 @@ struct result {
     struct err how;
     struct net_addr addrs[ADDRS_KEPT];
     size_t count;
+    const struct net_dns *dns; /* NULL: how long it holds is not asked. */
+    int64_t ttl_s;
 };
 
 static void on_result(void *ctx, struct err how, const struct net_addr *addrs, size_t count)
@@ -45,6 +47,7 @@ static void on_result(void *ctx, struct err how, const struct net_addr *addrs, s
     r->how = how;
     r->count = count;
     memcpy(r->addrs, addrs, count * sizeof(*addrs));
+    r->ttl_s = r->dns == NULL ? 0 : net_dns_ttl_s(r->dns);
 }
 
 /* "two.example.test", as a question has it. */
@@ -77,6 +80,7 @@ static size_t answer(struct name_server *s, uint8_t *m, size_t size)
         const uint8_t record[] = {0xc0, 12, 0, TYPE_A, 0, 1, 0, 0, 0, 9, 0, 4, 10, 0, 0, 0};
         memcpy(m + end, record, sizeof(record));
         m[end + 15] = (uint8_t)(i + 1);
+        m[end + 9] = (uint8_t)(9 - i % 8); /* each holds for a second less than the one before. */
         end += sizeof(record);
     }
     return end;
@@ -131,7 +135,7 @@ static void rig_free(struct rig *r)
 
 static struct result resolve(struct rig *r, const char *host)
 {
-    struct result result = {0};
+    struct result result = {.dns = r->dns};
     assert_int_equal(net_dns_resolve(r->dns, slice_str(host), 80, on_result, &result, NULL).code,
                      E_OK);
     assert_false(result.told);
@@ -156,6 +160,7 @@ static void literals_ask_nobody(void **state)
     expect_addr(&four, 0, "192.0.2.7:80");
     struct result six = resolve(&r, "2001:db8::1");
     expect_addr(&six, 0, "[2001:db8::1]:80");
+    assert_int_equal(six.ttl_s, NET_DNS_TTL_UNSAID);
     assert_int_equal(r.server.questions, 0);
     rig_free(&r);
 }
@@ -170,8 +175,10 @@ static void names_are_asked_for(void **state)
     assert_int_equal(found.count, 2);
     assert_int_equal(net_addr_port(&found.addrs[0]), 80);
     assert_int_equal(r.server.types, 1 | 2);
+    assert_int_equal(found.ttl_s, 8); /* of 9 and 8. */
     struct result local = resolve(&r, "localhost");
     assert_int_equal(local.how.code, E_OK);
+    assert_int_equal(local.ttl_s, 0); /* the hosts file is read with every question. */
     /* Nothing was asked for it: the hosts file, or its meaning by RFC 6761. */
     assert_int_equal(r.server.questions, r.server.of_two);
     rig_free(&r);
