@@ -2,6 +2,7 @@
 #include "tests/policy/plain.h"
 
 #include <fnmatch.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -76,20 +77,108 @@ static bool wins(const struct plain_rule *rules, int rule, int best)
            (rules[rule].deny == rules[best].deny && strcmp(rules[rule].id, rules[best].id) < 0);
 }
 
+/* What is decided by the rules so far. */
+struct deciding {
+    int rule;
+    int all; /* were the shadows none. */
+};
+
+static void try_rule(const struct plain_rule *rules, int i, const struct plain_request *q,
+                     struct deciding *d)
+{
+    if (plain_fits(&rules[i], q)) {
+        d->rule = !rules[i].shadow && wins(rules, i, d->rule) ? i : d->rule;
+        d->all = wins(rules, i, d->all) ? i : d->all;
+    }
+}
+
+static struct plain_verdict verdict_of(const struct plain_rule *rules, const struct deciding *d)
+{
+    bool allowed = d->rule >= 0 && !rules[d->rule].deny;
+    bool would = d->all >= 0 && !rules[d->all].deny;
+    return (struct plain_verdict){.rule = d->rule, .shadow = allowed != would ? d->all : -1};
+}
+
 struct plain_verdict plain_decide(const struct plain_rule *rules, int count,
                                   const struct plain_request *q)
 {
-    struct plain_verdict verdict = {.rule = -1, .shadow = -1};
-    int all = -1; /* were the shadows none. */
+    struct deciding d = {.rule = -1, .all = -1};
     for (int i = 0; i < count; i++) {
-        if (!plain_fits(&rules[i], q)) {
-            continue;
-        }
-        verdict.rule = !rules[i].shadow && wins(rules, i, verdict.rule) ? i : verdict.rule;
-        all = wins(rules, i, all) ? i : all;
+        try_rule(rules, i, q, &d);
     }
-    bool allowed = verdict.rule >= 0 && !rules[verdict.rule].deny;
-    bool would = all >= 0 && !rules[all].deny;
-    verdict.shadow = allowed != would ? all : -1;
-    return verdict;
+    return verdict_of(rules, &d);
+}
+
+/* ---- by caller ---- */
+
+/* The list of a caller's service; of -1 that of rules that need not be about a named one. */
+static int list_of(int services, int tenant, int service)
+{
+    return service < 0 ? 2 * services : 2 * service + tenant;
+}
+
+/* The lists that a rule is in, each once. */
+static int lists_of(int services, const struct plain_rule *rule, int out[PLAIN_CALLERS])
+{
+    int count = 0;
+    for (int i = 0; i < rule->caller_count; i++) {
+        const struct plain_caller *c = &rule->callers[i];
+        int list = list_of(services, c->service_tenant, c->service);
+        bool known = false;
+        for (int k = 0; k < count; k++) {
+            known = known || out[k] == list;
+        }
+        if (!known) {
+            out[count++] = list;
+        }
+    }
+    if (count == 0) {
+        out[count++] = list_of(services, 0, -1);
+    }
+    return count;
+}
+
+void plain_index_init(const struct plain_world *world, const struct plain_rule *rules, int count,
+                      struct plain_index *out)
+{
+    int lists = 2 * world->services + 1;
+    int of[PLAIN_CALLERS];
+    *out = (struct plain_index){.rules = rules, .services = world->services};
+    out->starts = calloc((size_t)lists + 2, sizeof(int));
+    out->lists = calloc((size_t)count * PLAIN_CALLERS + 1, sizeof(int));
+    assert_non_null(out->starts);
+    assert_non_null(out->lists);
+    for (int i = 0; i < count; i++) {
+        for (int k = lists_of(world->services, &rules[i], of) - 1; k >= 0; k--) {
+            out->starts[of[k] + 2]++;
+        }
+    }
+    for (int i = 2; i < lists + 2; i++) {
+        out->starts[i] += out->starts[i - 1];
+    }
+    for (int i = 0; i < count; i++) {
+        for (int k = lists_of(world->services, &rules[i], of) - 1; k >= 0; k--) {
+            out->lists[out->starts[of[k] + 1]++] = i;
+        }
+    }
+}
+
+void plain_index_free(struct plain_index *index)
+{
+    free(index->starts);
+    free(index->lists);
+}
+
+struct plain_verdict plain_index_decide(const struct plain_index *index,
+                                        const struct plain_request *q)
+{
+    struct deciding d = {.rule = -1, .all = -1};
+    const int lists[] = {list_of(index->services, q->tenant, q->service),
+                         list_of(index->services, 0, -1)};
+    for (int l = 0; l < 2; l++) {
+        for (int i = index->starts[lists[l]]; i < index->starts[lists[l] + 1]; i++) {
+            try_rule(index->rules, index->lists[i], q, &d);
+        }
+    }
+    return verdict_of(index->rules, &d);
 }

@@ -151,5 +151,21 @@ void plain_yaml(const struct plain_world *world, const struct plain_rule *rules,
 /* ---- plain.c ---- */
 
 bool plain_fits(const struct plain_rule *rule, const struct plain_request *q);
+
+/* The rules by the callers that they name, so that of many rules few are tried for a request. */
+struct plain_index {
+    const struct plain_rule *rules;
+    int *lists;  /* indexes of rules: of each caller, then of those that name none. */
+    int *starts; /* where the list of a caller begins, and the next one's. */
+    int services;
+};
+
+void plain_index_init(const struct plain_world *world, const struct plain_rule *rules, int count,
+                      struct plain_index *out);
+void plain_index_free(struct plain_index *index);
+/* As plain_decide() of all rules. */
+struct plain_verdict plain_index_decide(const struct plain_index *index,
+                                        const struct plain_request *q);
+
 struct plain_verdict plain_decide(const struct plain_rule *rules, int count,
                                   const struct plain_request *q);
