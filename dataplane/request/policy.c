@@ -5,12 +5,12 @@
  * apply are gone, tests are shared, every path ends in a verdict. What is left is to follow
  * references. They lead to higher indexes only, which dp_policy_build() checks, so a walk ends
  * after at most node_count steps. Most targets have one graph; of several the verdicts are judged
- * as the rules are: deny wins, then the smallest rule.
+ * as the rules are: deny wins, then the smallest rule. A value is looked up when the first node
+ * asks for it, and is a number for all nodes of all graphs of the decision.
  */
 #include "dataplane/request/policy.h"
 
 #include "common/base/check.h"
-#include "common/base/map.h"
 #include "common/base/text.h"
 #include "dataplane/apply/model.h"
 #include "dataplane/request/policy_impl.h"
@@ -70,12 +70,14 @@ bool policy_schedule_holds(const struct policy_schedule *schedule, int64_t wall_
     return false;
 }
 
+/* ---- values ---- */
+
 /* The value of an attribute; false when there is none, which matches no edge and no glob. */
-static bool attribute_value(const struct dp_policy_target *t, const struct policy_node *node,
+static bool attribute_value(const struct dp_policy_target *t, const struct policy_column *column,
                             const struct dp_policy_query *query, struct slice *out)
 {
     const struct dp_caller *caller = query->caller;
-    switch (node->attribute) {
+    switch (column->attribute) {
     case TRILANE__PARTS__V1__ATTRIBUTE__ATTRIBUTE_VERB:
         *out = dp_verb_name(query->verb);
         return true;
@@ -92,87 +94,199 @@ static bool attribute_value(const struct dp_policy_target *t, const struct polic
         *out = caller->domain;
         return true;
     case TRILANE__PARTS__V1__ATTRIBUTE__ATTRIBUTE_TRAIT:
-        return dp_caller_trait(caller, node->name, out);
+        return dp_caller_trait(caller, column->name, out);
     case TRILANE__PARTS__V1__ATTRIBUTE__ATTRIBUTE_HEADER:
-        return query->header != NULL && query->header(query->ctx, node->name, out);
+        return query->header != NULL && query->header(query->ctx, column->name, out);
     case TRILANE__PARTS__V1__ATTRIBUTE__ATTRIBUTE_LANE:
         *out = query->lane;
         return true;
     case TRILANE__PARTS__V1__ATTRIBUTE__ATTRIBUTE_SCHEDULE:
         *out = SLICE_LIT("in");
-        return policy_schedule_holds(&t->schedules[node->schedule], query->wall_ms);
+        return policy_schedule_holds(&t->schedules[column->schedule], query->wall_ms);
     default:
         CHECK(false); /* dp_policy_build() let no other in. */
         return false;
     }
 }
 
+/* What is known of a column's value. */
+struct answer {
+    struct slice text;
+    uint32_t record; /* of the text among the column's values; 0: none. */
+    uint32_t front;  /* number of the longest that it begins with. */
+    bool there;
+    bool has_record; /* it was looked up. */
+    bool has_front;
+};
+
+/* A decision on its way. */
+struct asking {
+    const struct dp_policy_target *target;
+    const struct dp_policy_query *query;
+    uint32_t known; /* bit (1 << column) of each whose answer is kept. */
+    struct answer kept[DP_POLICY_KEPT];
+    struct answer other; /* of the column that was asked last, of those that are not kept. */
+};
+
+static struct answer *find_answer(struct asking *asking, uint32_t column)
+{
+    const struct dp_policy_target *t = asking->target;
+    bool keeps = column < DP_POLICY_KEPT;
+    struct answer *answer = keeps ? &asking->kept[column] : &asking->other;
+    if (keeps && (asking->known >> column & 1) != 0) {
+        return answer;
+    }
+    answer->has_record = false;
+    answer->has_front = false;
+    answer->there = attribute_value(t, &t->columns[column], asking->query, &answer->text);
+    asking->known |= keeps ? 1U << column : 0;
+    return answer;
+}
+
+static void look_up(const struct dp_policy_target *t, uint32_t column, struct answer *answer,
+                    uint64_t hash)
+{
+    answer->record = policy_find_text(t, t->columns[column].values, answer->text, hash);
+    answer->has_record = true;
+}
+
+/*
+ * Looks up who calls what, before several graphs ask for it: the tables of many rules lie outside
+ * of a core's nearest cache, and so are waited for at once.
+ */
+static void look_up_early(struct asking *asking)
+{
+    const struct dp_policy_target *t = asking->target;
+    const uint32_t columns[] = {POLICY_COLUMN_CALLER, POLICY_COLUMN_METHOD};
+    struct answer *answers[2];
+    uint64_t hashes[2];
+    for (size_t i = 0; i < 2; i++) {
+        struct policy_table table = t->columns[columns[i]].values;
+        answers[i] = find_answer(asking, columns[i]);
+        hashes[i] = policy_hash(answers[i]->text);
+        __builtin_prefetch(&t->places[table.first + (hashes[i] & table.mask)]);
+    }
+    for (size_t i = 0; i < 2; i++) {
+        look_up(t, columns[i], answers[i], hashes[i]);
+    }
+}
+
+/* ---- graphs ---- */
+
+/* Where a number leads, by the places of its hash; 0: no edge has it. */
+static uint32_t find_place(const struct dp_policy_target *t, const struct policy_node *node,
+                           uint32_t number)
+{
+    const struct policy_edge *edges = &t->edges[node->first];
+    uint32_t mask = UINT32_MAX >> node->second;
+    for (uint32_t at = policy_edge_place(node, number);; at++) { /* ends: half are free. */
+        const struct policy_edge *edge = &edges[at & mask];
+        if (edge->number == number || edge->number == 0) {
+            return edge->to; /* 0, when it is free. */
+        }
+    }
+}
+
+/* Where a number leads; 0, which no edge leads to: none has it. */
 static uint32_t find_edge(const struct dp_policy_target *t, const struct policy_node *node,
-                          struct slice value)
+                          uint32_t number)
 {
-    const struct policy_edge *edges = &t->edges[node->first_edge];
-    uint64_t hash = map_hash(value);
-    for (uint64_t at = hash;; at++) { /* ends: half of the places are free. */
-        uint64_t place = t->places[node->first_place + (at & node->place_mask)];
-        if (place == 0) {
-            return node->otherwise;
-        }
-        const struct policy_edge *edge = &edges[(uint32_t)place - 1];
-        if (place >> 32 == hash >> 32 && slice_eq(edge->value, value)) {
-            return edge->to;
+    if (node->kind == POLICY_DENSE) {
+        uint32_t at = number - t->dense[node->first]; /* a lesser one wraps around. */
+        return at < node->second ? t->dense[node->first + 1 + at] : 0;
+    }
+    if (node->kind == POLICY_MANY) {
+        return find_place(t, node, number);
+    }
+    const struct policy_edge *edges = &t->edges[node->first];
+    for (uint32_t i = 0; i < node->second; i++) {
+        if (edges[i].number == number) {
+            return edges[i].to;
         }
     }
+    return 0;
 }
 
-/* How many edges have a value that is not greater. */
-static uint32_t count_up_to(const struct policy_edge *edges, uint32_t count, struct slice value)
+/* By the longest front that the node names. */
+static uint32_t follow_front(const struct dp_policy_target *t, const struct policy_node *node,
+                             struct answer *answer)
 {
-    uint32_t low = 0;
-    uint32_t high = count;
-    while (low < high) {
-        uint32_t middle = low + (high - low) / 2;
-        if (slice_cmp(edges[middle].value, value) <= 0) {
-            low = middle + 1;
-        } else {
-            high = middle;
-        }
+    const struct policy_column *column = &t->columns[node->column];
+    if (!answer->has_front) {
+        bool known = answer->has_record && answer->record != 0;
+        answer->front = known ? t->texts[answer->record + POLICY_RECORD_FRONT]
+                              : policy_find_front(t, column, answer->text);
+        answer->has_front = true;
     }
-    return low;
+    uint32_t front = answer->front;
+    while (front != 0) { /* ends: a front's parent has a lower number. */
+        uint32_t to = find_edge(t, node, front);
+        if (to != 0) {
+            return to;
+        }
+        front = t->parents[column->first_front + front - 1];
+    }
+    return node->otherwise;
 }
 
-static uint32_t follow_edge(const struct dp_policy_target *t, const struct policy_node *node,
-                            struct slice value)
+/* By the value of the node's column. Where one node asks for one value, comparing them is less than
+ * looking the value up. */
+static uint32_t follow_value(const struct dp_policy_target *t, const struct policy_node *node,
+                             struct answer *answer)
 {
-    const struct policy_edge *edges = &t->edges[node->first_edge];
-    if (node->place_mask != 0) {
-        return find_edge(t, node, value);
+    if (!answer->has_record) {
+        if (node->kind == POLICY_ONE && !t->several) {
+            return slice_eq(policy_record_text(t->texts + node->first), answer->text)
+                       ? node->second
+                       : node->otherwise;
+        }
+        look_up(t, node->column, answer, policy_hash(answer->text));
     }
-    uint32_t edge = count_up_to(edges, node->edge_count, value);
-    if (!node->prefixes) {
-        bool found = edge > 0 && slice_eq(edges[edge - 1].value, value);
-        return found ? edges[edge - 1].to : node->otherwise;
+    if (answer->record == 0) {
+        return node->otherwise;
     }
-    /* All prefixes of the value are among those that the greatest one up to it begins with. */
-    while (edge > 0 && !slice_starts(value, edges[edge - 1].value)) {
-        edge = edges[edge - 1].parent;
+    if (node->kind == POLICY_ONE) {
+        return node->first == answer->record ? node->second : node->otherwise;
     }
-    return edge > 0 ? edges[edge - 1].to : node->otherwise;
+    uint32_t to = find_edge(t, node, t->texts[answer->record + POLICY_RECORD_NUMBER]);
+    return to != 0 ? to : node->otherwise;
+}
+
+static uint32_t follow(struct asking *asking, const struct policy_node *node)
+{
+    const struct dp_policy_target *t = asking->target;
+    struct answer *answer = find_answer(asking, node->column);
+    bool fits = false;
+    if (!answer->there) {
+        return node->otherwise;
+    }
+    switch ((enum policy_kind)node->kind) {
+    case POLICY_ONE:
+        return follow_value(t, node, answer);
+    case POLICY_FEW:
+    case POLICY_MANY:
+    case POLICY_DENSE:
+        return node->fronts ? follow_front(t, node, answer) : follow_value(t, node, answer);
+    case POLICY_ANY:
+        fits = true;
+        break;
+    case POLICY_FRONT:
+        fits = slice_starts(answer->text, policy_record_text(t->texts + node->first));
+        break;
+    case POLICY_GLOB:
+        fits = text_glob(policy_record_text(t->texts + node->first), answer->text);
+        break;
+    }
+    return fits ? node->second : node->otherwise;
 }
 
 /* The verdict of one graph. */
-static uint32_t walk(const struct dp_policy_target *target, uint32_t root,
-                     const struct dp_policy_query *query)
+static uint32_t walk(struct asking *asking, uint32_t root)
 {
+    const struct dp_policy_target *target = asking->target;
     uint32_t at = root;
     while (at < target->node_count) {
-        const struct policy_node *node = &target->nodes[at];
-        struct slice value = {0};
-        uint32_t next = node->otherwise;
-        if (attribute_value(target, node, query, &value)) {
-            next = node->edge_count > 0           ? follow_edge(target, node, value)
-                   : text_glob(node->glob, value) ? node->matched
-                                                  : node->otherwise;
-        }
+        uint32_t next = follow(asking, &target->nodes[at]);
         CHECK(next > at);
         at = next;
     }
@@ -180,21 +294,25 @@ static uint32_t walk(const struct dp_policy_target *target, uint32_t root,
 }
 
 /* The verdict that wins: 'best' or that of one of the graphs. 0: no rule held. */
-static uint32_t judge(const struct dp_policy_target *target, const struct policy_roots *roots,
-                      const struct dp_policy_query *query, uint32_t best)
+static uint32_t judge(struct asking *asking, const struct policy_roots *roots, uint32_t best)
 {
+    const uint8_t *allows = asking->target->allows;
     for (size_t i = 0; i < roots->count; i++) {
-        uint32_t found = walk(target, roots->items[i], query);
+        uint32_t found = walk(asking, roots->items[i]);
         if (found == 0 || best == 0) {
             best = found == 0 ? best : found;
             continue;
         }
-        bool wins = target->verdicts[found].allow == target->verdicts[best].allow
-                        ? found < best
-                        : !target->verdicts[found].allow;
+        bool wins = allows[found] == allows[best] ? found < best : allows[found] == 0;
         best = wins ? found : best;
     }
     return best;
+}
+
+static struct slice rule_of(const struct dp_policy_target *target, uint32_t verdict)
+{
+    uint32_t from = target->rules[verdict];
+    return slice_of(target->text + from, target->rules[verdict + 1] - from);
 }
 
 struct dp_verdict dp_policy_decide(const struct dp_policy_target *target,
@@ -204,18 +322,24 @@ struct dp_verdict dp_policy_decide(const struct dp_policy_target *target,
     if (target == NULL) {
         return (struct dp_verdict){.allow = false};
     }
-    if (query->fast && target->fast.count > 0) {
-        struct dp_verdict fast = target->verdicts[judge(target, &target->fast, query, 0)];
-        fast.fast = true;
-        return fast;
+    struct asking asking; /* what it keeps is not read before it is known. */
+    asking.target = target;
+    asking.query = query;
+    asking.known = 0;
+    if (target->several) {
+        look_up_early(&asking);
     }
-    uint32_t best = judge(target, &target->decides, query, 0);
-    struct dp_verdict verdict = target->verdicts[best];
-    if (target->shadow.count > 0) {
-        uint32_t other = judge(target, &target->shadow, query, best);
-        if (target->verdicts[other].allow != verdict.allow) {
-            verdict.shadow = target->verdicts[other].rule;
+    bool fast = query->fast && target->fast.count > 0;
+    uint32_t best = judge(&asking, fast ? &target->fast : &target->decides, 0);
+    struct slice shadow = {0};
+    if (target->shadow.count > 0 && !fast) {
+        uint32_t other = judge(&asking, &target->shadow, best);
+        if (target->allows[other] != target->allows[best]) {
+            shadow = rule_of(target, other);
         }
     }
-    return verdict;
+    return (struct dp_verdict){.allow = target->allows[best] != 0,
+                               .fast = fast,
+                               .rule = rule_of(target, best),
+                               .shadow = shadow};
 }

@@ -2,13 +2,15 @@
  * policy_build: a PolicyTarget part, checked and laid out for walking.
  *
  * What is checked here the walk need not ask: references lead to higher indexes, edges are in
- * order, what a node reads is declared. Values of a node with many edges are found by hash.
+ * order, what a node reads is declared. What edges compare with becomes numbers
+ * (policy_values.c), and nodes are laid out small, since those of many rules must stay in a core's
+ * cache.
  */
 #include <stdlib.h>
 #include <string.h>
 
 #include "common/base/check.h"
-#include "common/base/map.h"
+#include "common/base/scope.h"
 #include "common/proto/strict.h"
 #include "common/snapshot/format.h"
 #include "dataplane/request/policy_impl.h"
@@ -44,12 +46,6 @@ static size_t text_size(const part_target *part)
 {
     size_t size = strlen(part->target) + names_size(part->trait_names, part->n_trait_names) +
                   names_size(part->header_names, part->n_header_names);
-    for (size_t i = 0; i < part->n_nodes; i++) {
-        size += strlen(part->nodes[i]->name) + strlen(part->nodes[i]->glob);
-        for (size_t k = 0; k < part->nodes[i]->n_edges; k++) {
-            size += strlen(part->nodes[i]->edges[k]->value);
-        }
-    }
     for (size_t i = 0; i < part->n_verdicts; i++) {
         size += strlen(part->verdicts[i]->rule);
     }
@@ -176,78 +172,269 @@ static MUST_CHECK struct err check_part(const part_target *part)
     return OK;
 }
 
-/* ---- nodes ---- */
+/* ---- columns ---- */
 
-/* What an edge's prefix begins with: the nearest one before it, or what that begins with. */
-static void find_parents(struct policy_edge *edges, size_t count)
+/* The attributes of the columns that have no name. */
+static const Trilane__Parts__V1__Attribute nameless[POLICY_COLUMN_NAMELESS] = {
+    [POLICY_COLUMN_VERB] = TRILANE__PARTS__V1__ATTRIBUTE__ATTRIBUTE_VERB,
+    [POLICY_COLUMN_LANE] = TRILANE__PARTS__V1__ATTRIBUTE__ATTRIBUTE_LANE,
+    [POLICY_COLUMN_TENANT] = TRILANE__PARTS__V1__ATTRIBUTE__ATTRIBUTE_CALLER_TENANT,
+    [POLICY_COLUMN_CALLER] = TRILANE__PARTS__V1__ATTRIBUTE__ATTRIBUTE_CALLER,
+    [POLICY_COLUMN_DOMAIN] = TRILANE__PARTS__V1__ATTRIBUTE__ATTRIBUTE_CALLER_TRUST_DOMAIN,
+    [POLICY_COLUMN_METHOD] = TRILANE__PARTS__V1__ATTRIBUTE__ATTRIBUTE_METHOD,
+};
+
+_Static_assert(POLICY_COLUMN_NAMELESS + 3 * DP_POLICY_NAMES_MAX <= UINT16_MAX,
+               "a column's index fits");
+
+static size_t column_count(const part_target *part)
 {
-    for (uint32_t i = 1; i < count; i++) {
-        uint32_t parent = i; /* 1 + the edge before. */
-        while (parent != 0 && !slice_starts(edges[i].value, edges[parent - 1].value)) {
-            parent = edges[parent - 1].parent;
-        }
-        edges[i].parent = parent;
-    }
+    return POLICY_COLUMN_NAMELESS + part->n_trait_names + part->n_header_names + part->n_schedules;
 }
 
-/* Places of a table of that many edges: at most half of them are taken. */
-static size_t place_count(const part_node *node)
+static size_t place_of(char *const *names, size_t count, const char *name)
 {
-    size_t count = 2;
-    if (node->prefixes != 0 || node->n_edges < DP_POLICY_PLACES_LEAST) {
-        return 0;
+    for (size_t i = 0; i < count; i++) {
+        if (strcmp(names[i], name) == 0) {
+            return i;
+        }
     }
-    while (count < 2 * node->n_edges) {
-        count *= 2;
-    }
+    CHECK(false); /* is_declared() has found it. */
     return count;
 }
 
-static void fill_places(struct dp_policy_target *t, const struct policy_node *node)
+static uint16_t column_of(const part_target *part, const part_node *node)
 {
-    for (uint32_t i = 0; i < node->edge_count; i++) {
-        uint64_t hash = map_hash(t->edges[node->first_edge + i].value);
-        uint64_t at = hash;
-        while (t->places[node->first_place + (at & node->place_mask)] != 0) {
-            at++;
-        }
-        t->places[node->first_place + (at & node->place_mask)] = hash >> 32 << 32 | (i + 1);
+    uint64_t schedule = 0;
+    size_t headers = POLICY_COLUMN_NAMELESS + part->n_trait_names;
+    if (node->attribute == TRILANE__PARTS__V1__ATTRIBUTE__ATTRIBUTE_TRAIT) {
+        return (uint16_t)(POLICY_COLUMN_NAMELESS +
+                          place_of(part->trait_names, part->n_trait_names, node->name));
+    }
+    if (node->attribute == TRILANE__PARTS__V1__ATTRIBUTE__ATTRIBUTE_HEADER) {
+        return (uint16_t)(headers + place_of(part->header_names, part->n_header_names, node->name));
+    }
+    if (node->attribute == TRILANE__PARTS__V1__ATTRIBUTE__ATTRIBUTE_SCHEDULE) {
+        CHECK(slice_to_u64(slice_str(node->name), &schedule) && schedule < part->n_schedules);
+        return (uint16_t)(headers + part->n_header_names + schedule);
+    }
+    size_t at = 0;
+    while (nameless[at] != node->attribute) {
+        at++;
+        CHECK(at < POLICY_COLUMN_NAMELESS);
+    }
+    return (uint16_t)at;
+}
+
+/* The columns, without their tables. The names of traits and headers are kept before. */
+static void make_columns(struct dp_policy_target *t)
+{
+    struct policy_column *at = t->columns;
+    for (size_t i = 0; i < POLICY_COLUMN_NAMELESS; i++) {
+        *at++ = (struct policy_column){.attribute = (uint8_t)nameless[i]};
+    }
+    for (size_t i = 0; i < t->trait_count; i++) {
+        *at++ = (struct policy_column){.attribute = TRILANE__PARTS__V1__ATTRIBUTE__ATTRIBUTE_TRAIT,
+                                       .name = t->traits[i]};
+    }
+    for (size_t i = 0; i < t->header_count; i++) {
+        *at++ = (struct policy_column){.attribute = TRILANE__PARTS__V1__ATTRIBUTE__ATTRIBUTE_HEADER,
+                                       .name = t->headers[i]};
+    }
+    for (uint32_t i = 0; i < t->schedule_count; i++) {
+        *at++ = (struct policy_column){
+            .attribute = TRILANE__PARTS__V1__ATTRIBUTE__ATTRIBUTE_SCHEDULE, .schedule = i};
     }
 }
 
-static void copy_nodes(struct dp_policy_target *t, const part_target *part)
+/* ---- nodes ---- */
+
+/* How a node's edges are laid out, of which 'numbers' are. */
+static enum policy_kind kind_of(const part_node *node, const struct policy_number *numbers)
 {
-    size_t edge = 0;
-    size_t place = 0;
+    enum { DENSE_FACTOR = 4 };
+    if (node->n_edges == 0) {
+        struct slice glob = slice_str(node->glob);
+        bool front = slice_find(glob, '*') == glob.size - 1 && slice_find(glob, '?') == glob.size;
+        return glob.size == 1 && front ? POLICY_ANY : front ? POLICY_FRONT : POLICY_GLOB;
+    }
+    if (node->n_edges == 1) {
+        return node->prefixes != 0 ? POLICY_FRONT : POLICY_ONE;
+    }
+    if (node->n_edges < DP_POLICY_MANY) {
+        return POLICY_FEW;
+    }
+    size_t range = (size_t)numbers[node->n_edges - 1].number - numbers[0].number + 1;
+    return range <= DENSE_FACTOR * node->n_edges ? POLICY_DENSE : POLICY_MANY;
+}
+
+/* The text of a node that tries one front or glob; of a front without its star. */
+static struct slice tried_by(const part_node *node, enum policy_kind kind)
+{
+    struct slice text = slice_str(node->n_edges > 0 ? node->edges[0]->value : node->glob);
+    return kind == POLICY_FRONT && node->n_edges == 0 ? slice_head(text, text.size - 1) : text;
+}
+
+/* How much of the arrays is taken. */
+struct laying {
+    uint32_t edges;
+    uint32_t dense;
+};
+
+static void lay_few(struct dp_policy_target *t, struct policy_node *node, const part_node *from,
+                    const struct policy_number *numbers, struct laying *used)
+{
+    node->first = used->edges;
+    node->second = (uint32_t)from->n_edges;
+    for (size_t i = 0; i < from->n_edges; i++) {
+        t->edges[used->edges++] =
+            (struct policy_edge){.number = numbers[i].number, .to = from->edges[i]->to};
+    }
+}
+
+static void lay_many(struct dp_policy_target *t, struct policy_node *node, const part_node *from,
+                     const struct policy_number *numbers, struct laying *used)
+{
+    struct policy_edge *edges = &t->edges[used->edges];
+    size_t places = policy_places(from->n_edges);
+    node->first = used->edges;
+    node->second = 32;
+    for (size_t i = 1; i < places; i *= 2) {
+        node->second--;
+    }
+    for (size_t i = 0; i < from->n_edges; i++) {
+        size_t at = policy_edge_place(node, numbers[i].number);
+        while (edges[at].number != 0) {
+            at = at + 1 == places ? 0 : at + 1;
+        }
+        edges[at] = (struct policy_edge){.number = numbers[i].number, .to = from->edges[i]->to};
+    }
+    used->edges += (uint32_t)places;
+}
+
+static void lay_dense(struct dp_policy_target *t, struct policy_node *node, const part_node *from,
+                      const struct policy_number *numbers, struct laying *used)
+{
+    uint32_t least = numbers[0].number;
+    node->first = used->dense;
+    node->second = numbers[from->n_edges - 1].number - least + 1;
+    t->dense[used->dense++] = least;
+    for (size_t i = 0; i < from->n_edges; i++) {
+        t->dense[used->dense + numbers[i].number - least] = from->edges[i]->to;
+    }
+    used->dense += node->second;
+}
+
+static void lay_node(struct dp_policy_target *t, struct policy_node *node, const part_node *from,
+                     const struct policy_number *numbers, struct laying *used)
+{
+    enum policy_kind kind = (enum policy_kind)node->kind;
+    switch (kind) {
+    case POLICY_ANY:
+        node->second = from->matched;
+        return;
+    case POLICY_ONE:
+        node->first = numbers[0].record;
+        node->second = from->edges[0]->to;
+        return;
+    case POLICY_FEW:
+        lay_few(t, node, from, numbers, used);
+        return;
+    case POLICY_MANY:
+        lay_many(t, node, from, numbers, used);
+        return;
+    case POLICY_DENSE:
+        lay_dense(t, node, from, numbers, used);
+        return;
+    case POLICY_FRONT:
+    case POLICY_GLOB:
+        node->first = policy_add_record(t, /* number= */ 0, tried_by(from, kind));
+        node->second = from->n_edges > 0 ? from->edges[0]->to : from->matched;
+        return;
+    }
+}
+
+static MUST_CHECK struct err allocate_nodes(struct dp_policy_target *t, const part_target *part,
+                                            const struct policy_number *numbers)
+{
+    size_t edges = 0;
+    size_t dense = 0;
+    for (size_t i = 0; i < part->n_nodes; i++) {
+        size_t count = part->nodes[i]->n_edges;
+        enum policy_kind kind = kind_of(part->nodes[i], numbers);
+        edges += kind == POLICY_FEW ? count : kind == POLICY_MANY ? policy_places(count) : 0;
+        dense +=
+            kind == POLICY_DENSE ? (size_t)numbers[count - 1].number - numbers[0].number + 2 : 0;
+        numbers += count;
+    }
+    if (edges > UINT32_MAX || dense > UINT32_MAX) {
+        return FAIL(E_NO_MEMORY);
+    }
+    t->nodes = calloc(part->n_nodes + 1, sizeof(*t->nodes));
+    t->edges = calloc(edges + 1, sizeof(*t->edges));
+    t->dense = calloc(dense + 1, sizeof(*t->dense));
+    return t->nodes != NULL && t->edges != NULL && t->dense != NULL ? OK : FAIL(E_NO_MEMORY);
+}
+
+/* 'numbers' of all edges, in the order of the nodes. */
+static MUST_CHECK struct err lay_nodes(struct dp_policy_target *t, const part_target *part,
+                                       const struct policy_number *numbers)
+{
+    struct laying used = {0};
+    TRY(allocate_nodes(t, part, numbers));
     for (size_t i = 0; i < part->n_nodes; i++) {
         const part_node *from = part->nodes[i];
-        size_t places = place_count(from);
-        uint64_t schedule = 0;
-        struct policy_node *node = &t->nodes[i];
-        *node = (struct policy_node){.attribute = (uint8_t)from->attribute,
-                                     .name = keep(t, from->name),
-                                     .glob = keep(t, from->glob),
-                                     .matched = from->matched,
-                                     .otherwise = from->otherwise,
-                                     .first_edge = (uint32_t)edge,
-                                     .edge_count = (uint32_t)from->n_edges,
-                                     .first_place = (uint32_t)place,
-                                     .place_mask = places == 0 ? 0 : (uint32_t)places - 1,
-                                     .prefixes = from->prefixes != 0};
-        if (slice_to_u64(node->name, &schedule)) {
-            node->schedule = (uint32_t)schedule; /* of another attribute nobody looks at it. */
-        }
-        for (size_t k = 0; k < from->n_edges; k++) {
-            t->edges[edge++] = (struct policy_edge){.value = keep(t, from->edges[k]->value),
-                                                    .to = from->edges[k]->to};
-        }
-        if (node->prefixes) {
-            find_parents(&t->edges[node->first_edge], node->edge_count);
-        } else if (places > 0) {
-            fill_places(t, node);
-        }
-        place += places;
+        t->nodes[i] = (struct policy_node){.otherwise = from->otherwise,
+                                           .column = column_of(part, from),
+                                           .kind = (uint8_t)kind_of(from, numbers),
+                                           .fronts = from->prefixes != 0};
+        lay_node(t, &t->nodes[i], from, numbers, &used);
+        numbers += from->n_edges;
     }
+    return OK;
+}
+
+/* What the edges say, but of nodes that try one front; and the words of what is tried. */
+static void name_texts(const part_target *part, struct policy_naming *out, size_t *out_count,
+                       size_t *out_spare)
+{
+    uint32_t edge = 0;
+    for (size_t i = 0; i < part->n_nodes; i++) {
+        const part_node *node = part->nodes[i];
+        uint16_t column = column_of(part, node);
+        bool tries = node->n_edges == 0 || (node->n_edges == 1 && node->prefixes != 0);
+        if (tries) {
+            *out_spare +=
+                policy_record_words(strlen(node->n_edges > 0 ? node->edges[0]->value : node->glob));
+        }
+        for (size_t k = 0; k < node->n_edges; k++, edge++) {
+            if (!tries) {
+                out[(*out_count)++] =
+                    (struct policy_naming){.text = slice_str(node->edges[k]->value),
+                                           .edge = edge,
+                                           .column = column,
+                                           .front = node->prefixes != 0};
+            }
+        }
+    }
+}
+
+static MUST_CHECK struct err make_nodes(struct dp_policy_target *t, const part_target *part)
+{
+    size_t edges = 0;
+    size_t count = 0;
+    size_t spare = 0;
+    for (size_t i = 0; i < part->n_nodes; i++) {
+        edges += part->nodes[i]->n_edges;
+    }
+    auto_free struct policy_naming *namings = calloc(edges + 1, sizeof(*namings));
+    auto_free struct policy_number *numbers = calloc(edges + 1, sizeof(*numbers));
+    if (namings == NULL || numbers == NULL || edges > UINT32_MAX / 2) {
+        return FAIL(E_NO_MEMORY);
+    }
+    name_texts(part, namings, &count, &spare);
+    TRY(policy_number_values(t, namings, count, spare, numbers));
+    return lay_nodes(t, part, numbers);
 }
 
 /* ---- the rest ---- */
@@ -272,6 +459,7 @@ static void copy_all_roots(struct dp_policy_target *t, const part_target *part)
     t->decides = copy_roots(&at, &part->root, part->more_roots, part->n_more_roots);
     t->shadow = copy_roots(&at, /* first= */ NULL, part->shadow_roots, part->n_shadow_roots);
     t->fast = copy_roots(&at, /* first= */ NULL, part->fast_roots, part->n_fast_roots);
+    t->several = t->decides.count + t->shadow.count > 1;
 }
 
 static void copy_schedules(struct dp_policy_target *t, const part_target *part)
@@ -292,32 +480,25 @@ static void copy_schedules(struct dp_policy_target *t, const part_target *part)
 
 static MUST_CHECK struct err allocate(const part_target *part, struct dp_policy_target *t)
 {
-    size_t edges = 0;
-    size_t places = 0;
     size_t spans = 0;
-    for (size_t i = 0; i < part->n_nodes; i++) {
-        edges += part->nodes[i]->n_edges;
-        places += place_count(part->nodes[i]);
-    }
     for (size_t i = 0; i < part->n_schedules; i++) {
         spans += part->schedules[i]->n_from;
     }
     size_t roots = 1 + part->n_more_roots + part->n_shadow_roots + part->n_fast_roots;
     t->text_size = text_size(part);
     t->text = malloc(t->text_size + 1);
-    t->nodes = calloc(part->n_nodes + 1, sizeof(*t->nodes));
-    t->edges = calloc(edges + 1, sizeof(*t->edges));
-    t->places = calloc(places + 1, sizeof(*t->places));
+    t->columns = calloc(column_count(part), sizeof(*t->columns));
     t->references = calloc(roots, sizeof(*t->references));
     t->spans = calloc(spans + 1, sizeof(*t->spans));
     t->schedules = calloc(part->n_schedules + 1, sizeof(*t->schedules));
-    t->verdicts = calloc(part->n_verdicts, sizeof(*t->verdicts));
+    t->rules = calloc(part->n_verdicts + 1, sizeof(*t->rules));
+    t->allows = calloc(part->n_verdicts, sizeof(*t->allows));
     t->traits = calloc(part->n_trait_names + 1, sizeof(*t->traits));
     t->headers = calloc(part->n_header_names + 1, sizeof(*t->headers));
-    bool all = t->text != NULL && t->nodes != NULL && t->edges != NULL && t->places != NULL &&
-               t->references != NULL && t->spans != NULL && t->schedules != NULL &&
-               t->verdicts != NULL && t->traits != NULL && t->headers != NULL;
-    return all && edges < UINT32_MAX / 4 ? OK : FAIL(E_NO_MEMORY);
+    bool all = t->text != NULL && t->columns != NULL && t->references != NULL && t->spans != NULL &&
+               t->schedules != NULL && t->rules != NULL && t->allows != NULL && t->traits != NULL &&
+               t->headers != NULL;
+    return all && t->text_size < UINT32_MAX ? OK : FAIL(E_NO_MEMORY);
 }
 
 static MUST_CHECK struct err copy_part(const part_target *part, struct dp_policy_target *t)
@@ -326,20 +507,22 @@ static MUST_CHECK struct err copy_part(const part_target *part, struct dp_policy
     t->id = keep(t, part->target);
     t->attributes = part->attributes;
     t->node_count = (uint32_t)part->n_nodes;
-    copy_nodes(t, part);
-    copy_all_roots(t, part);
-    copy_schedules(t, part);
-    for (size_t i = 0; i < part->n_verdicts; i++) {
-        t->verdicts[i] = (struct dp_verdict){.allow = part->verdicts[i]->allow != 0,
-                                             .rule = keep(t, part->verdicts[i]->rule)};
-    }
     for (size_t i = 0; i < part->n_trait_names; i++) {
         t->traits[t->trait_count++] = keep(t, part->trait_names[i]);
     }
     for (size_t i = 0; i < part->n_header_names; i++) {
         t->headers[t->header_count++] = keep(t, part->header_names[i]);
     }
-    return OK;
+    for (size_t i = 0; i < part->n_verdicts; i++) {
+        t->allows[i] = part->verdicts[i]->allow != 0;
+        t->rules[i] = (uint32_t)t->text_used;
+        (void)keep(t, part->verdicts[i]->rule);
+    }
+    t->rules[part->n_verdicts] = (uint32_t)t->text_used;
+    copy_all_roots(t, part);
+    copy_schedules(t, part);
+    make_columns(t);
+    return make_nodes(t, part);
 }
 
 struct err dp_policy_build(struct slice part, struct dp_policy_target **out)
@@ -369,13 +552,19 @@ void dp_policy_free(struct dp_policy_target *target)
         return;
     }
     free(target->text);
+    free(target->columns);
     free(target->nodes);
     free(target->edges);
+    free(target->dense);
     free(target->places);
+    free(target->texts);
+    free(target->lengths);
+    free(target->parents);
+    free(target->rules);
+    free(target->allows);
     free(target->references);
     free(target->spans);
     free(target->schedules);
-    free(target->verdicts);
     free(target->traits);
     free(target->headers);
     free(target);
