@@ -225,21 +225,44 @@ static MUST_CHECK struct err make_groups(struct cp_compiler *c, struct map *by_t
     return OK;
 }
 
-static MUST_CHECK struct err add_policies(struct cp_compiler *c, const struct map *by_target)
+static MUST_CHECK struct err add_policy(struct group *group, const struct cp_policy *policy)
+{
+    TRY(array_room(&group->policies, group->count, &group->capacity, sizeof(*group->policies)));
+    group->policies[group->count++] = policy;
+    return OK;
+}
+
+/* Of a glob: to each group that it fits. */
+static MUST_CHECK struct err add_to_all(struct group *groups, size_t count,
+                                        const struct cp_policy *policy)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (cp_policy_is_about(policy, groups[i].target)) {
+            TRY(add_policy(&groups[i], policy));
+        }
+    }
+    return OK;
+}
+
+static MUST_CHECK struct err add_policies(struct cp_compiler *c, const struct map *by_target,
+                                          struct group *groups, size_t count)
 {
     const struct cp_resources *policies = &c->model->of[CP_KIND_POLICY];
     for (size_t i = 0; i < policies->count; i++) {
         const struct cp_policy *policy = (const struct cp_policy *)policies->items[i];
         const struct cp_meta *target = cp_target_of(&policy->target);
         struct slice id = {0};
-        if (policy->meta.apart || target == NULL) {
+        if (policy->meta.apart) {
+            continue;
+        }
+        if (target == NULL) {
+            TRY(add_to_all(groups, count, policy));
             continue;
         }
         TRY(cp_target_id(c->arena, target, &id));
         struct group *group = map_get(by_target, id);
         CHECK(group != NULL);
-        TRY(array_room(&group->policies, group->count, &group->capacity, sizeof(*group->policies)));
-        group->policies[group->count++] = policy;
+        TRY(add_policy(group, policy));
     }
     return OK;
 }
@@ -260,7 +283,7 @@ struct err cp_compile_authorisation(struct cp_compiler *c)
     size_t count = 0;
     struct err e = make_groups(c, &by_target, &groups, &count);
     if (err_ok(e)) {
-        e = add_policies(c, &by_target);
+        e = add_policies(c, &by_target, groups, count);
     }
     if (err_ok(e)) {
         e = compile_groups(c, groups, count);

@@ -7,6 +7,7 @@
 #include "common/base/array.h"
 #include "common/base/check.h"
 #include "common/base/limits.h"
+#include "common/base/text.h"
 #include "common/snapshot/format.h"
 #include "controlplane/compile/compiler.h"
 #include "controlplane/source/source.h"
@@ -79,13 +80,61 @@ const struct cp_meta *cp_target_of(const struct cp_target *target)
     return to != NULL ? to : target->egress.to;
 }
 
+/* The glob that a target is, and of which kind of resources; empty: it is none. */
+static struct slice glob_of(const struct cp_target *target, enum cp_kind *out_kind)
+{
+    const struct cp_ref *ref = target->service.text.size > 0 ? &target->service
+                               : target->topic.text.size > 0 ? &target->topic
+                                                             : &target->egress;
+    *out_kind = ref == &target->service ? CP_KIND_SERVICE
+                : ref == &target->topic ? CP_KIND_TOPIC
+                                        : CP_KIND_EGRESS;
+    return text_is_glob(ref->text) ? ref->text : (struct slice){0};
+}
+
+bool cp_policy_is_about(const struct cp_policy *policy, const struct cp_meta *target)
+{
+    enum cp_kind kind = CP_KIND_COUNT;
+    struct slice glob = glob_of(&policy->target, &kind);
+    struct slice own = policy->meta.tenant.text;
+    if (glob.size == 0) {
+        return cp_target_of(&policy->target) == target;
+    }
+    if (kind != target->kind) {
+        return false;
+    }
+    if (slice_find(glob, '/') < glob.size) { /* with a tenant that it may speak of: check.c. */
+        return text_glob(glob, target->key);
+    }
+    return (slice_eq(own, SLICE_LIT("-")) || slice_eq(own, target->tenant.text)) &&
+           text_glob(glob, kind == CP_KIND_TOPIC ? target->key : target->name.text);
+}
+
+static const char *front_of(enum cp_kind kind)
+{
+    return kind == CP_KIND_SERVICE ? "service/" : kind == CP_KIND_TOPIC ? "topic/" : "egress/";
+}
+
 struct err cp_target_id(struct arena *arena, const struct cp_meta *target, struct slice *out)
 {
-    const char *front = target->kind == CP_KIND_SERVICE ? "service/"
-                        : target->kind == CP_KIND_TOPIC ? "topic/"
-                                                        : "egress/";
-    const struct slice pieces[] = {slice_str(front), target->key};
+    const struct slice pieces[] = {slice_str(front_of(target->kind)), target->key};
     return arena_join(arena, pieces, 2, out);
+}
+
+struct err cp_policy_target_id(struct arena *arena, const struct cp_policy *policy,
+                               struct slice *out)
+{
+    enum cp_kind kind = CP_KIND_COUNT;
+    struct slice glob = glob_of(&policy->target, &kind);
+    struct slice own = policy->meta.tenant.text;
+    if (glob.size == 0) {
+        return cp_target_id(arena, cp_target_of(&policy->target), out);
+    }
+    bool whole =
+        kind == CP_KIND_TOPIC || slice_eq(own, SLICE_LIT("-")) || slice_find(glob, '/') < glob.size;
+    const struct slice pieces[] = {slice_str(front_of(kind)), whole ? (struct slice){0} : own,
+                                   whole ? (struct slice){0} : SLICE_LIT("/"), glob};
+    return arena_join(arena, pieces, 4, out);
 }
 
 struct err cp_strings(struct cp_compiler *c, const struct cp_texts *texts, size_t *out_count,

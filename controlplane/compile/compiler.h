@@ -121,8 +121,15 @@ static inline char *cp_str(struct slice text)
 /* "service/acme/orders", "topic/Greeting.v1", "egress/acme/outside". */
 MUST_CHECK struct err cp_target_id(struct arena *arena, const struct cp_meta *target,
                                    struct slice *out);
-/* The resource that a policy or limit is about; NULL: one with errors names none that exists. */
+/* The resource that a policy or limit is about; NULL: it names none that exists, which is an error,
+ * or is a glob. */
 const struct cp_meta *cp_target_of(const struct cp_target *target);
+/* Whether a policy is about a resource: by its name, or since its glob fits. */
+bool cp_policy_is_about(const struct cp_policy *policy, const struct cp_meta *target);
+/* As cp_target_id() of what a policy is about; of a glob "service/acme/orders-*", in a policy of
+ * the platform "service/orders-*". */
+MUST_CHECK struct err cp_policy_target_id(struct arena *arena, const struct cp_policy *policy,
+                                          struct slice *out);
 
 /* Whether nothing is wrong with a resource, so that it can be compiled. */
 static inline bool cp_is_whole(const struct cp_meta *meta)

@@ -105,7 +105,7 @@ static struct err feed_field(struct buf *out, const struct cp_field *field, cons
         return feed_text(out, ((const struct cp_text *)at)->text);
     case CP_TYPE_REF:
         return feed_text(out, ((const struct cp_ref *)at)->to == NULL
-                                  ? (struct slice){0}
+                                  ? ((const struct cp_ref *)at)->text /* a glob, or none. */
                                   : ((const struct cp_ref *)at)->to->key);
     case CP_TYPE_TEXTS:
     case CP_TYPE_PORTS:
@@ -220,7 +220,7 @@ static MUST_CHECK struct err target_of(struct taking *t, const struct cp_meta *m
     case CP_KIND_TOPIC:
         return cp_target_id(t->arena, meta, out);
     case CP_KIND_POLICY:
-        return cp_target_id(t->arena, cp_target_of(&((const struct cp_policy *)meta)->target), out);
+        return cp_policy_target_id(t->arena, (const struct cp_policy *)meta, out);
     case CP_KIND_RATE_LIMIT:
         return cp_target_id(t->arena, cp_target_of(&((const struct cp_rate_limit *)meta)->target),
                             out);

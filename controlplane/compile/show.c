@@ -41,7 +41,7 @@ static MUST_CHECK struct err show(struct buf *out, const struct cp_field *field,
     case CP_TYPE_TEXT:
         return buf_add(out, ((const struct cp_text *)at)->text);
     case CP_TYPE_REF:
-        return ref->to == NULL ? OK : buf_add(out, ref->to->key);
+        return buf_add(out, ref->to == NULL ? ref->text : ref->to->key); /* none: a glob. */
     case CP_TYPE_TEXTS:
     case CP_TYPE_PORTS:
         return show_texts(out, at);

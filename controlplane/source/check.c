@@ -7,6 +7,7 @@
 #include "common/base/check.h"
 #include "common/base/map.h"
 #include "common/base/scope.h"
+#include "common/base/text.h"
 #include "common/net/cert.h"
 #include "common/snapshot/format.h"
 #include "controlplane/source/check_rule.h"
@@ -223,11 +224,32 @@ static void refuse_dangling(struct checking *c, enum cp_kind kind, const struct 
     cp_diag_nearest(c->diags, diag, nearest);
 }
 
+/* A glob over another tenant's: of which a tenant's policy says nothing. */
+static void check_glob(struct checking *c, struct cp_meta *owner, const struct cp_ref *ref)
+{
+    struct slice own = owner->tenant.text;
+    size_t slash = slice_find(ref->text, '/');
+    struct slice tenant = slice_head(ref->text, slash);
+    if (slash == ref->text.size || own.size == 0 || slice_eq(own, SLICE_LIT("-")) ||
+        slice_eq(tenant, own)) {
+        return;
+    }
+    struct cp_diag *diag = cp_diags_add(c->diags, CP_DIAG_REFERENCE_FOREIGN, ref->at,
+                                        "\"%.*s\" reaches beyond tenant \"%.*s\"",
+                                        SLICE_ARG(ref->text), SLICE_ARG(own));
+    cp_diag_expect(c->diags, diag, "a glob of names alone, or \"%.*s/…\"", SLICE_ARG(own));
+    owner->faulty = true;
+}
+
 static MUST_CHECK struct err resolve(struct checking *c, const struct cp_field *field,
                                      struct cp_meta *owner, struct cp_ref *ref)
 {
     ref->to = NULL;
     if (ref->text.size == 0) {
+        return OK;
+    }
+    if (field->globs && text_is_glob(ref->text)) {
+        check_glob(c, owner, ref);
         return OK;
     }
     const struct cp_meta *to = lookup(c, field->ref, owner->tenant.text, ref->text);

@@ -373,7 +373,7 @@ static MUST_CHECK struct err decode_ref(struct cp_decode *d, const struct cp_fie
 {
     struct cp_field as_text = *field;
     as_text.type = CP_TYPE_TEXT;
-    as_text.form = field->ref == CP_KIND_TOPIC ? CP_FORM_TYPE_MAJOR : CP_FORM_REFERENCE;
+    as_text.form = cp_ref_form(field);
     struct cp_text text = {0};
     TRY(cp_decode_text(d, &as_text, node, &text));
     out->text = text.text;

@@ -114,7 +114,7 @@ static json_t *type_schema(const struct cp_field *field)
     case CP_TYPE_FLAGS:
         return list_schema(field, choice_schema(field->choices));
     case CP_TYPE_REF:
-        return form_schema(field->ref == CP_KIND_TOPIC ? CP_FORM_TYPE_MAJOR : CP_FORM_REFERENCE);
+        return form_schema(cp_ref_form(field));
     case CP_TYPE_PAIRS:
         return pairs_schema(field);
     case CP_TYPE_OBJECT:
@@ -307,8 +307,9 @@ static MUST_CHECK struct err add_type(struct buf *out, const struct cp_field *fi
         TRY(buf_add_str(out, field->type == CP_TYPE_FLAGS ? "list: " : ""));
         return add_choices(out, field->choices);
     case CP_TYPE_REF:
-        return buf_addf(out, "reference to a %s%s", cp_kind_at(field->ref)->name,
-                        field->ref == CP_KIND_TOPIC ? ", by type" : "");
+        return buf_addf(out, "reference to a %s%s%s", cp_kind_at(field->ref)->name,
+                        field->ref == CP_KIND_TOPIC ? ", by type" : "",
+                        field->globs ? ", or a glob" : "");
     case CP_TYPE_PAIRS:
         return buf_add_str(out, "mapping of keys to text");
     case CP_TYPE_OBJECT:

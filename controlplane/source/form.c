@@ -142,6 +142,8 @@ static bool fits_besides(enum cp_form form, struct slice text)
     case CP_FORM_NAME:
     case CP_FORM_KEY:
     case CP_FORM_REFERENCE:
+    case CP_FORM_REFERENCE_GLOB:
+    case CP_FORM_TYPE_GLOB:
     case CP_FORM_TYPE_MAJOR:
     case CP_FORM_DOMAIN:
     case CP_FORM_PROTO_NAME:

@@ -400,6 +400,30 @@ static const struct cp_field target_fields[] = {
 static const struct cp_shape target_shape = {SHAPE(target_fields, struct cp_target),
                                              .one_of = "service|topic|egress"};
 
+static const struct cp_field protected_fields[] = {
+    {.name = "service",
+     .type = CP_TYPE_REF,
+     .ref = CP_KIND_SERVICE,
+     .globs = true,
+     .offset = offsetof(struct cp_target, service),
+     .help = "Calls to this service, or to each that fits a glob: \"orders-*\", \"acme/*\", "
+             "\"*\"; quoted, since YAML reads a bare * as an alias."},
+    {.name = "topic",
+     .type = CP_TYPE_REF,
+     .ref = CP_KIND_TOPIC,
+     .globs = true,
+     .offset = offsetof(struct cp_target, topic),
+     .help = "Events of this type, or of each that fits a glob: Greeting.v1, \"Greeting.*\"."},
+    {.name = "egress",
+     .type = CP_TYPE_REF,
+     .ref = CP_KIND_EGRESS,
+     .globs = true,
+     .offset = offsetof(struct cp_target, egress),
+     .help = "Fetches through this Egress, or through each that fits a glob."},
+};
+static const struct cp_shape protected_shape = {SHAPE(protected_fields, struct cp_target),
+                                                .one_of = "service|topic|egress"};
+
 static const struct cp_field caller_fields[] = {
     {.name = "service",
      .type = CP_TYPE_REF,
@@ -542,11 +566,13 @@ static const struct cp_shape rule_shape = {SHAPE(rule_fields, struct cp_rule)};
 static const struct cp_field policy_fields[] = {
     {.name = "target",
      .type = CP_TYPE_OBJECT,
-     .shape = &target_shape,
+     .shape = &protected_shape,
      .required = true,
      .offset = offsetof(struct cp_policy, target),
      .help = "What the rules protect. A tenant's policy protects what is the tenant's; on a Topic "
-             "of the platform it speaks of the tenant's own callers alone."},
+             "of the platform it speaks of the tenant's own callers alone. A glob without a "
+             "slash is of names of the policy's own tenant, and in a policy of the platform of all "
+             "tenants'."},
     {.name = "rules",
      .type = CP_TYPE_OBJECTS,
      .shape = &rule_shape,
@@ -876,6 +902,14 @@ const struct cp_form_row *cp_form_at(enum cp_form form)
 {
     CHECK(form > CP_FORM_NONE && form < CP_FORM_COUNT);
     return &form_rows[form];
+}
+
+enum cp_form cp_ref_form(const struct cp_field *field)
+{
+    if (field->ref == CP_KIND_TOPIC) {
+        return field->globs ? CP_FORM_TYPE_GLOB : CP_FORM_TYPE_MAJOR;
+    }
+    return field->globs ? CP_FORM_REFERENCE_GLOB : CP_FORM_REFERENCE;
 }
 
 const struct cp_kind_row *cp_kind_at(enum cp_kind kind)

@@ -39,6 +39,10 @@ enum cp_type {
     X(VALUE, 256, "^[^\n\r\t]*$", "text of one line, at most 256 bytes")                           \
     X(REFERENCE, 127, "^([a-z0-9-]+/)?[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$",                        \
       "a name, or tenant/name")                                                                    \
+    X(REFERENCE_GLOB, 127, "^([a-z0-9*?-]+/)?[a-z0-9*?-]+$",                                       \
+      "a name, tenant/name, or a glob of either: * any text, ? one character")                     \
+    X(TYPE_GLOB, 80, "^[A-Za-z0-9.*?]+$",                                                          \
+      "a type, or a glob of types: Greeting.v1, Greeting.*; * any text, ? one character")          \
     X(TYPE_MAJOR, 80, "^[A-Za-z][A-Za-z0-9]*\\.v[1-9][0-9]{0,5}$", "a type: Greeting.v1")          \
     X(DOMAIN, 253, "^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$", "a trust domain: prod.example.com")        \
     X(HOST_ANY, 253, "^([*]|([*][.])?[a-z0-9]([a-z0-9.-]*[a-z0-9])?|[0-9a-f:]*:[0-9a-f:.]*)$",     \
@@ -103,6 +107,10 @@ struct cp_form_row {
 const struct cp_form_row *cp_form_at(enum cp_form form);
 
 struct cp_shape;
+struct cp_field;
+
+/* The form of a reference. */
+enum cp_form cp_ref_form(const struct cp_field *field);
 
 struct cp_field {
     const char *name;
@@ -119,6 +127,7 @@ struct cp_field {
     enum cp_kind ref;
     bool required;
     bool foreign; /* a reference that may lead into another tenant. */
+    bool globs;   /* a reference that may be a glob, over all whose name fits. */
     bool tenant;  /* names a tenant, which some resource must have. */
     bool flat;
 };

@@ -375,7 +375,7 @@ struct cp_route {
     struct cp_cors cors;
 };
 
-/* What a policy or a limit is about: exactly one of the three. */
+/* What a policy or a limit is about: exactly one of the three. That of a policy may be a glob. */
 struct cp_target {
     struct cp_pos at;
     bool faulty;

@@ -16,6 +16,7 @@
 #include "dataplane/apply/model.h"
 #include "dataplane/request/policy.h"
 
+#include "tests/policy/asked.h"
 #include "tests/policy/plain.h"
 #include "tests/support/cmocka.h"
 #include "tests/support/counts.h"
@@ -80,47 +81,6 @@ static void deciding_free(struct deciding *d)
     dp_policy_cache_free(d->cache);
 }
 
-/* ---- a request as a node has it ---- */
-
-static bool find_header(const void *ctx, struct slice name, struct slice *out)
-{
-    const struct plain_request *q = ctx;
-    for (int i = 0; i < PLAIN_NAMES; i++) {
-        if (slice_eq(name, slice_str(plain_headers[i])) && q->headers[i] >= 0) {
-            *out = slice_str(plain_values[q->headers[i]]);
-            return true;
-        }
-    }
-    return false;
-}
-
-struct asked {
-    struct dp_caller caller;
-    struct dp_trait traits[PLAIN_NAMES];
-    struct dp_policy_query query;
-};
-
-static void ask(const struct plain_request *q, struct asked *out)
-{
-    *out = (struct asked){.caller = {.id = slice_str(q->caller),
-                                     .domain = slice_str(plain_domains[q->domain]),
-                                     .tenant = slice_str(plain_tenants[q->tenant]),
-                                     .traits = out->traits}};
-    for (int i = 0; i < PLAIN_NAMES; i++) {
-        if (q->traits[i] >= 0) {
-            out->traits[out->caller.trait_count++] = (struct dp_trait){
-                slice_str(plain_traits[i]), slice_str(plain_values[q->traits[i]])};
-        }
-    }
-    out->query = (struct dp_policy_query){.verb = (enum dp_verb)q->verb,
-                                          .lane = slice_str(plain_lanes[q->lane]),
-                                          .method = slice_str(q->method),
-                                          .caller = &out->caller,
-                                          .header = find_header,
-                                          .ctx = q,
-                                          .wall_ms = q->wall_ms};
-}
-
 /* ---- one against the other ---- */
 
 static void explain(const struct plain_rule *rules, int count, const struct plain_request *q,
@@ -142,27 +102,18 @@ static void explain(const struct plain_rule *rules, int count, const struct plai
              text);
 }
 
-static bool agrees(const struct plain_rule *rules, const struct dp_verdict *got,
-                   struct plain_verdict want)
-{
-    bool allow = want.rule >= 0 && !rules[want.rule].deny;
-    return got->allow == allow &&
-           slice_eq(got->rule, slice_str(want.rule < 0 ? NULL : rules[want.rule].id)) &&
-           slice_eq(got->shadow, slice_str(want.shadow < 0 ? NULL : rules[want.shadow].id));
-}
-
 static void compare_with(struct deciding *d, const struct plain_rule *rules, int count,
                          const struct plain_request *q, struct plain_verdict want)
 {
     struct asked asked;
-    ask(q, &asked);
+    asked_init(q, &asked);
     struct dp_verdict plain = dp_policy_decide(d->target, &asked.query);
-    if (!agrees(rules, &plain, want)) {
+    if (!asked_agrees(rules, &plain, want)) {
         explain(rules, count, q, "without the cache", &plain, want);
     }
     for (int i = 0; i < 2; i++) { /* the second time it may be there. */
         struct dp_verdict cached = dp_policy_cache_decide(d->cache, d->target, &asked.query, 1);
-        if (!agrees(rules, &cached, want)) {
+        if (!asked_agrees(rules, &cached, want)) {
             explain(rules, count, q, "with the cache", &cached, want);
         }
     }
@@ -386,7 +337,7 @@ static void the_fast_path_is_a_subset(void **state)
             struct plain_request q;
             struct asked asked;
             plain_random_request(&guarded, &q);
-            ask(&q, &asked);
+            asked_init(&q, &asked);
             compare(&d, rules, count, &q);
             struct plain_verdict want = plain_decide(rules, count, &q);
             bool allow = want.rule >= 0 && !rules[want.rule].deny;
@@ -424,7 +375,7 @@ static void the_cache_keeps_no_answer_of_the_fast_path(void **state)
     q.headers[0] = 0;
     (void)snprintf(q.method, sizeof(q.method), "/p1.S/Get");
     compile_rules(&guarded, rules, 2, &d);
-    ask(&q, &asked);
+    asked_init(&q, &asked);
     asked.query.fast = true;
     for (int i = 0; i < 2; i++) {
         struct dp_verdict verdict = dp_policy_cache_decide(d.cache, d.target, &asked.query, 1);
@@ -438,7 +389,7 @@ static void the_cache_keeps_no_answer_of_the_fast_path(void **state)
     struct dp_verdict verdict = dp_policy_cache_decide(d.cache, d.target, &asked.query, 1);
     assert_true(verdict.allow && verdict.cached && !verdict.fast);
     (void)snprintf(q.method, sizeof(q.method), "/p0.S/Get");
-    ask(&q, &asked);
+    asked_init(&q, &asked);
     asked.query.fast = true;
     verdict = dp_policy_cache_decide(d.cache, d.target, &asked.query, 1);
     assert_true(verdict.allow && verdict.fast);

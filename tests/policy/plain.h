@@ -148,6 +148,9 @@ int plain_condition_value(const struct plain_condition *c, const struct plain_re
 void plain_yaml(const struct plain_world *world, const struct plain_rule *rules, int count,
                 struct buf *out);
 
+/* The rules alone, as items of a list. */
+void plain_rules_yaml(const struct plain_rule *rules, int count, struct buf *out);
+
 /* ---- plain.c ---- */
 
 bool plain_fits(const struct plain_rule *rule, const struct plain_request *q);

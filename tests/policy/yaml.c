@@ -140,6 +140,13 @@ static void add_rule(struct buf *out, const struct plain_rule *r)
     add_times(out, r);
 }
 
+void plain_rules_yaml(const struct plain_rule *rules, int count, struct buf *out)
+{
+    for (int i = 0; i < count; i++) {
+        add_rule(out, &rules[i]);
+    }
+}
+
 void plain_yaml(const struct plain_world *world, const struct plain_rule *rules, int count,
                 struct buf *out)
 {
@@ -160,7 +167,5 @@ void plain_yaml(const struct plain_world *world, const struct plain_rule *rules,
     }
     ADD(out, "---\napiVersion: trilane.dev/v1\nkind: Policy\nmetadata: {name: p, tenant: acme}\n"
              "spec:\n  target: {service: orders}\n  rules:\n");
-    for (int i = 0; i < count; i++) {
-        add_rule(out, &rules[i]);
-    }
+    plain_rules_yaml(rules, count, out);
 }

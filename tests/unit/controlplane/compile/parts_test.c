@@ -289,6 +289,34 @@ static void a_changed_rule_reaches_one_part(void **state)
     fixture_free(&after);
 }
 
+#define POLICY_OF(target, rules)                                                                   \
+    DOC("Policy", "name: p, tenant: acme")                                                         \
+    "spec:\n  target: {service: \"" target "\"}\n  rules:\n" rules
+
+/* A plan shows the glob, and which targets it comes to reach. */
+static void a_glob_reaches_all_that_fit(void **state)
+{
+    (void)state;
+    struct fixture before;
+    struct fixture after;
+    struct cp_diff diff;
+    auto_buf struct buf text = BUF_MAX(4096);
+    make(&before, POLICY_OF("o*", RULE_A));
+    make(&after, POLICY_OF("*", RULE_A));
+    assert_true(err_ok(cp_diff_make(before.compiled, after.compiled, &diff)));
+    assert_int_equal(diff.parts_changed, 1);
+    assert_true(err_ok(cp_diff_text(&diff, &text)));
+    const char wanted[] = "~ Policy acme/p changed: target\n"
+                          "0 to add, 1 to change, 0 to remove; targets reached: 1\n"
+                          "  service/acme/next\n";
+    if (!slice_eq(buf_slice(&text), slice_str(wanted))) {
+        fail_msg("%.*s", SLICE_ARG(buf_slice(&text)));
+    }
+    cp_diff_free(&diff);
+    fixture_free(&before);
+    fixture_free(&after);
+}
+
 static void changes_name_their_fields(void **state)
 {
     (void)state;
@@ -578,6 +606,7 @@ int main(void)
         cmocka_unit_test(a_schema_numbers_what_the_payload_reaches),
         cmocka_unit_test(a_schema_may_recur),
         cmocka_unit_test(a_changed_rule_reaches_one_part),
+        cmocka_unit_test(a_glob_reaches_all_that_fit),
         cmocka_unit_test(changes_name_their_fields),
         cmocka_unit_test(changes_show_both_values),
         cmocka_unit_test(a_tenant_speaks_for_itself_on_a_shared_topic),

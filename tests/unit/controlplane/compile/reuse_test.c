@@ -120,12 +120,16 @@ static void add_rule(struct buf *out, const struct resource *r, unsigned k)
 
 static void add_policy(struct buf *out, const struct resource *r)
 {
-    unsigned target = detail(r, 0, SERVICES + TOPICS);
+    static const char *const globs[] = {"*", "r?", "r1*"};
+    enum { GLOBS = sizeof(globs) / sizeof(globs[0]) };
+    unsigned target = detail(r, 0, SERVICES + TOPICS + GLOBS);
     add_head(out, r, "Policy");
     if (target < SERVICES) {
         ADD(out, "  target: {service: r%u}\n  rules:\n", target);
+    } else if (target < SERVICES + GLOBS) {
+        ADD(out, "  target: {service: \"%s\"}\n  rules:\n", globs[target - SERVICES]);
     } else {
-        ADD(out, "  target: {topic: T%u.v1}\n  rules:\n", FIRST_TOPIC + target - SERVICES);
+        ADD(out, "  target: {topic: T%u.v1}\n  rules:\n", FIRST_TOPIC + target - SERVICES - GLOBS);
     }
     for (unsigned k = 0; k < 1 + detail(r, 1, 4); k++) {
         add_rule(out, r, k);
