@@ -24,8 +24,8 @@ static void refuse_size(struct targeting *t, struct slice target, struct cp_pos 
                      "the %zu rules about %.*s make too large graphs", t->count, SLICE_ARG(target));
     cp_diag_expect(
         t->c->diags, diag,
-        "at most %llu nodes, %d graphs and %d traits, headers and schedules; fewer globs "
-        "help most",
+        "at most %llu nodes, %d graphs and %d traits, headers, comparisons and schedules; "
+        "fewer globs help most",
         (unsigned long long)limits.policy_nodes, DAG_ROOTS_MAX, DAG_SLOTS_MAX - SLOT_FIXED);
 }
 

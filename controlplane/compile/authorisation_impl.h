@@ -13,7 +13,8 @@
 
 #include "trilane/parts/v1/parts.pb-c.h"
 
-/* Slots of a graph: the fixed ones, then traits, then headers, each by name, then schedules. */
+/* Slots of a graph: the fixed ones, then traits, then headers, each by name, then comparisons, then
+ * schedules. */
 enum slot {
     SLOT_VERB,
     SLOT_LANE,
@@ -26,6 +27,10 @@ enum slot {
 
 /* What a schedule's slot has for a value while it holds; else it has none. */
 #define SCHEDULE_IN SLICE_LIT("in")
+
+/* What a comparison's slot has while the number is in its range; else another one, or none where
+ * there is no number. */
+#define COMPARISON_IN SLICE_LIT("in")
 
 /* One rule of the target, with whose it is. */
 struct ruling {
@@ -44,6 +49,8 @@ struct targeting {
     size_t count;
     struct dag_values traits; /* names that the rules ask for. */
     struct dag_values headers;
+    const struct cp_cel_test **comparisons; /* tests of a measure; of equal ones one. */
+    size_t comparison_count;
     struct cp_schedule *schedules; /* each once. */
     size_t schedule_count;
     struct dag_clause *clauses;
@@ -67,7 +74,8 @@ static inline uint32_t targeting_slot(const struct targeting *t, enum slot slot)
 
 static inline uint32_t targeting_slots(const struct targeting *t)
 {
-    return (uint32_t)(SLOT_FIXED + t->traits.count + t->headers.count + t->schedule_count);
+    return (uint32_t)(SLOT_FIXED + t->traits.count + t->headers.count + t->comparison_count +
+                      t->schedule_count);
 }
 
 /* Parses conditions, and collects names and schedules: before all else. */

@@ -56,8 +56,9 @@ static void count_names(const struct targeting *t, size_t *out_traits, size_t *o
         }
         EACH_TEST(&t->rulings[i], test)
         {
-            *out_traits += test->attribute == CP_CEL_TRAIT;
-            *out_headers += test->attribute == CP_CEL_HEADER;
+            bool itself = test->measure == CP_CEL_ITSELF;
+            *out_traits += itself && test->attribute == CP_CEL_TRAIT;
+            *out_headers += itself && test->attribute == CP_CEL_HEADER;
         }
     }
 }
@@ -76,6 +77,9 @@ static void add_names(struct targeting *t, const struct ruling *ruling)
     }
     EACH_TEST(ruling, test)
     {
+        if (test->measure != CP_CEL_ITSELF) {
+            continue; /* a comparison is a slot of its own. */
+        }
         if (test->attribute == CP_CEL_TRAIT) {
             t->traits.items[t->traits.count++] = test->name;
         } else if (test->attribute == CP_CEL_HEADER) {
@@ -129,52 +133,85 @@ static MUST_CHECK struct err parse_conditions(struct targeting *t)
     return OK;
 }
 
-/* What tells schedules apart: their spans and instants. */
-static MUST_CHECK struct err schedule_key(struct targeting *t, const struct cp_schedule *s,
-                                          struct slice *out)
+static bool same_schedule(const struct cp_schedule *a, const struct cp_schedule *b)
 {
-    const struct slice pieces[] = {slice_of(s->spans, s->count * sizeof(s->spans[0])),
-                                   slice_of(&s->not_before_ms, sizeof(s->not_before_ms)),
-                                   slice_of(&s->not_after_ms, sizeof(s->not_after_ms))};
-    return arena_join(t->work, pieces, 3, out);
+    return a->count == b->count && a->not_before_ms == b->not_before_ms &&
+           a->not_after_ms == b->not_after_ms &&
+           memcmp(a->spans, b->spans, a->count * sizeof(a->spans[0])) == 0;
 }
 
-static MUST_CHECK struct err add_schedule(struct targeting *t, struct map *known,
-                                          struct ruling *ruling)
+/* The index of a schedule among those of the target; their count: it is not there. */
+static uint32_t schedule_index(const struct targeting *t, const struct cp_schedule *schedule)
 {
-    struct cp_schedule schedule;
-    struct slice key = {0};
-    cp_rule_schedule(ruling->rule, &schedule);
-    TRY(schedule_key(t, &schedule, &key));
-    const uint32_t *before = map_get(known, key);
-    if (before == NULL) {
-        uint32_t *index = NULL;
-        TRY(arena_alloc(t->work, sizeof(*index), (void **)&index));
-        *index = (uint32_t)t->schedule_count;
-        TRY(map_put(known, key, index, /* out_old= */ NULL));
-        t->schedules[t->schedule_count++] = schedule;
-        before = index;
+    uint32_t at = 0;
+    while (at < t->schedule_count && !same_schedule(&t->schedules[at], schedule)) {
+        at++;
     }
-    ruling->schedule = *before;
+    return at;
+}
+
+static MUST_CHECK struct err add_schedule(struct targeting *t, const struct cp_schedule *schedule)
+{
+    if (schedule_index(t, schedule) < t->schedule_count) {
+        return OK;
+    }
+    if (t->schedule_count == DAG_SLOTS_MAX) {
+        return FAIL(E_TOO_LARGE);
+    }
+    t->schedules[t->schedule_count++] = *schedule;
     return OK;
 }
 
+static bool same_comparison(const struct cp_cel_test *a, const struct cp_cel_test *b)
+{
+    return a->attribute == b->attribute && a->measure == b->measure && a->least == b->least &&
+           a->most == b->most && slice_eq(a->name, b->name);
+}
+
+/* As schedule_index(). */
+static uint32_t comparison_index(const struct targeting *t, const struct cp_cel_test *test)
+{
+    uint32_t at = 0;
+    while (at < t->comparison_count && !same_comparison(t->comparisons[at], test)) {
+        at++;
+    }
+    return at;
+}
+
+static MUST_CHECK struct err collect_test(struct targeting *t, const struct cp_cel_test *test)
+{
+    if (test->attribute == CP_CEL_TIME) {
+        return add_schedule(t, test->schedule);
+    }
+    if (test->measure == CP_CEL_ITSELF || comparison_index(t, test) < t->comparison_count) {
+        return OK;
+    }
+    if (t->comparison_count == DAG_SLOTS_MAX) {
+        return FAIL(E_TOO_LARGE);
+    }
+    t->comparisons[t->comparison_count++] = test;
+    return OK;
+}
+
+/* Each once; more than there are slots is too much, whatever else is asked. */
 static MUST_CHECK struct err collect_schedules(struct targeting *t)
 {
-    size_t most = 0;
-    struct map known = {0};
-    struct err e = OK;
+    struct cp_schedule schedule;
+    TRY(arena_calloc(t->work, DAG_SLOTS_MAX, sizeof(schedule), (void **)&t->schedules));
+    TRY(arena_calloc(t->work, DAG_SLOTS_MAX, sizeof(*t->comparisons), (void **)&t->comparisons));
     for (size_t i = 0; i < t->count; i++) {
-        most += cp_rule_has_schedule(t->rulings[i].rule);
-    }
-    TRY(arena_calloc(t->work, most + 1, sizeof(struct cp_schedule), (void **)&t->schedules));
-    for (size_t i = 0; most > 0 && i < t->count && err_ok(e); i++) {
-        if (cp_rule_has_schedule(t->rulings[i].rule)) {
-            e = add_schedule(t, &known, &t->rulings[i]);
+        struct ruling *ruling = &t->rulings[i];
+        if (cp_rule_has_schedule(ruling->rule)) {
+            cp_rule_schedule(ruling->rule, &schedule);
+            TRY(add_schedule(t, &schedule));
+            ruling->schedule = schedule_index(t, &schedule);
+        }
+        EACH_TEST(ruling, test)
+        {
+            TRY(collect_test(t, test));
         }
     }
-    map_free(&known);
-    return e;
+    return OK;
 }
 
 /* ---- terms ---- */
@@ -300,8 +337,17 @@ static MUST_CHECK struct err add_caller(struct building *b, const struct cp_call
     return OK;
 }
 
+/* The slot of a schedule. */
+static uint32_t schedule_slot(const struct targeting *t, uint32_t schedule)
+{
+    return targeting_slots(t) - (uint32_t)t->schedule_count + schedule;
+}
+
 static uint32_t test_slot(const struct targeting *t, const struct cp_cel_test *test)
 {
+    if (test->measure != CP_CEL_ITSELF) {
+        return schedule_slot(t, 0) - (uint32_t)t->comparison_count + comparison_index(t, test);
+    }
     switch (test->attribute) {
     case CP_CEL_CALLER:
         return targeting_slot(t, SLOT_CALLER);
@@ -319,6 +365,8 @@ static uint32_t test_slot(const struct targeting *t, const struct cp_cel_test *t
         return SLOT_FIXED + name_index(&t->traits, test->name);
     case CP_CEL_HEADER:
         return (uint32_t)(SLOT_FIXED + t->traits.count) + name_index(&t->headers, test->name);
+    case CP_CEL_TIME:
+        return schedule_slot(t, schedule_index(t, test->schedule));
     }
     return SLOT_FIXED;
 }
@@ -326,8 +374,13 @@ static uint32_t test_slot(const struct targeting *t, const struct cp_cel_test *t
 static MUST_CHECK struct err add_test(struct building *b, const struct cp_cel_test *test, bool deny)
 {
     struct dag_term *term = NULL;
-    bool may_lack = test->attribute == CP_CEL_TRAIT || test->attribute == CP_CEL_HEADER;
-    TRY(add_term(b, test_slot(b->t, test), test->exact_count, test->glob_count, &term));
+    bool may_lack = test->attribute == CP_CEL_TRAIT || test->attribute == CP_CEL_HEADER ||
+                    test->measure == CP_CEL_INT;
+    TRY(add_term(b, test_slot(b->t, test), test->exact_count + 1, test->glob_count, &term));
+    if (test->measure != CP_CEL_ITSELF || test->attribute == CP_CEL_TIME) {
+        term->exact.items[term->exact.count++] =
+            test->attribute == CP_CEL_TIME ? SCHEDULE_IN : COMPARISON_IN;
+    }
     for (size_t i = 0; i < test->exact_count; i++) {
         term->exact.items[term->exact.count++] = test->exact[i];
     }
@@ -400,8 +453,7 @@ static MUST_CHECK struct err make_clause(struct targeting *t, uint32_t index,
     TRY(add_texts(&b, targeting_slot(t, SLOT_METHOD), rule->methods.items, rule->methods.count));
     TRY(add_headers(&b, &rule->headers));
     if (cp_rule_has_schedule(rule)) {
-        TRY(add_value(&b, targeting_slots(t) - (uint32_t)t->schedule_count + ruling->schedule,
-                      SCHEDULE_IN));
+        TRY(add_value(&b, schedule_slot(t, ruling->schedule), SCHEDULE_IN));
     }
     for (size_t i = 0; i < condition->count; i++) {
         TRY(add_test(&b, condition->tests[i], rule->effect == 1));

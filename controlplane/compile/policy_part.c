@@ -9,8 +9,9 @@
 struct packing {
     const struct targeting *t;
     const struct dag *dag;
-    uint32_t *verdicts;  /* of rule + 1 (0: default deny): its place among the verdicts. */
-    uint32_t *schedules; /* of each that is read: its place among those of the part. */
+    uint32_t *verdicts;    /* of rule + 1 (0: default deny): its place among the verdicts. */
+    uint32_t *comparisons; /* of each that is read: its place among those of the part. */
+    uint32_t *schedules;   /* likewise. */
     Trilane__Parts__V1__PolicyTarget *part;
 };
 
@@ -21,8 +22,7 @@ static uint32_t pack_ref(const struct packing *p, uint32_t ref)
     return ref >= DAG_VERDICT ? count + p->verdicts[ref - DAG_VERDICT] : count - 1 - ref;
 }
 
-static MUST_CHECK struct err schedule_name(const struct targeting *t, size_t index,
-                                           struct slice *out)
+static MUST_CHECK struct err index_name(const struct targeting *t, size_t index, struct slice *out)
 {
     return arena_printf(t->work, out, "%zu", index);
 }
@@ -47,8 +47,9 @@ static Trilane__Parts__V1__Attribute slot_attribute(const struct targeting *t, u
     }
     slot -= SLOT_FIXED;
     bool trait = slot < t->traits.count;
-    if (slot >= t->traits.count + t->headers.count) {
-        return ATTRIBUTE(SCHEDULE);
+    size_t names = t->traits.count + t->headers.count;
+    if (slot >= names) {
+        return slot >= names + t->comparison_count ? ATTRIBUTE(SCHEDULE) : ATTRIBUTE(COMPARISON);
     }
     *out_name = trait ? t->traits.items[slot] : t->headers.items[slot - t->traits.count];
     return trait ? ATTRIBUTE(TRAIT) : ATTRIBUTE(HEADER);
@@ -62,9 +63,12 @@ static MUST_CHECK struct err pack_node(struct packing *p, const struct dag_node 
     TRY(arena_calloc(p->t->work, 1, sizeof(*packed), (void **)&packed));
     trilane__parts__v1__policy_node__init(packed);
     packed->attribute = slot_attribute(p->t, node->slot, &name);
-    if (packed->attribute == ATTRIBUTE(SCHEDULE)) {
-        size_t first = SLOT_FIXED + p->t->traits.count + p->t->headers.count;
-        TRY(schedule_name(p->t, p->schedules[node->slot - first], &name));
+    size_t first = SLOT_FIXED + p->t->traits.count + p->t->headers.count;
+    if (packed->attribute == ATTRIBUTE(COMPARISON)) {
+        TRY(index_name(p->t, p->comparisons[node->slot - first], &name));
+    } else if (packed->attribute == ATTRIBUTE(SCHEDULE)) {
+        first += p->t->comparison_count;
+        TRY(index_name(p->t, p->schedules[node->slot - first], &name));
     }
     packed->name = cp_str(name);
     packed->prefixes = node->prefixes;
@@ -168,13 +172,53 @@ static MUST_CHECK struct err pack_schedules(struct packing *p, const uint8_t *re
     return OK;
 }
 
-/* Which attributes, traits, headers and schedules the graphs read. */
+static MUST_CHECK struct err pack_comparison(struct packing *p, const struct cp_cel_test *test)
+{
+    static const Trilane__Parts__V1__Attribute attributes[] = {
+        [CP_CEL_CALLER] = ATTRIBUTE(CALLER),
+        [CP_CEL_TENANT] = ATTRIBUTE(CALLER_TENANT),
+        [CP_CEL_DOMAIN] = ATTRIBUTE(CALLER_TRUST_DOMAIN),
+        [CP_CEL_TRAIT] = ATTRIBUTE(TRAIT),
+        [CP_CEL_METHOD] = ATTRIBUTE(METHOD),
+        [CP_CEL_HEADER] = ATTRIBUTE(HEADER),
+    };
+    Trilane__Parts__V1__Comparison *packed = NULL;
+    CHECK(test->attribute <= CP_CEL_HEADER); /* cel_order.c takes no other. */
+    TRY(arena_calloc(p->t->work, 1, sizeof(*packed), (void **)&packed));
+    trilane__parts__v1__comparison__init(packed);
+    packed->attribute = attributes[test->attribute];
+    packed->name = cp_str(test->name);
+    packed->measure = test->measure == CP_CEL_INT ? TRILANE__PARTS__V1__MEASURE__MEASURE_INT
+                                                  : TRILANE__PARTS__V1__MEASURE__MEASURE_SIZE;
+    packed->least = test->least;
+    packed->most = test->most;
+    p->part->comparisons[p->part->n_comparisons++] = packed;
+    return OK;
+}
+
+/* The comparisons that the graphs read, of all that the rules have. */
+static MUST_CHECK struct err pack_comparisons(struct packing *p, const uint8_t *read)
+{
+    const struct targeting *t = p->t;
+    TRY(arena_calloc(t->work, t->comparison_count + 1, sizeof(uint32_t), (void **)&p->comparisons));
+    TRY(arena_calloc(t->work, t->comparison_count + 1, sizeof(*p->part->comparisons),
+                     (void **)&p->part->comparisons));
+    for (size_t i = 0; i < t->comparison_count; i++) {
+        if (read[i] != 0) {
+            p->comparisons[i] = (uint32_t)p->part->n_comparisons;
+            TRY(pack_comparison(p, t->comparisons[i]));
+        }
+    }
+    return OK;
+}
+
+/* Which attributes, traits, headers, comparisons and schedules the graphs read. */
 static MUST_CHECK struct err pack_reads(struct packing *p)
 {
     const struct targeting *t = p->t;
     Trilane__Parts__V1__PolicyTarget *part = p->part;
     size_t names = t->traits.count + t->headers.count;
-    size_t slots = names + t->schedule_count;
+    size_t slots = names + t->comparison_count + t->schedule_count;
     uint8_t *read = NULL;
     TRY(arena_calloc(t->work, slots + 1, 1, (void **)&read));
     TRY(arena_calloc(t->work, names + 1, sizeof(char *), (void **)&part->trait_names));
@@ -195,7 +239,8 @@ static MUST_CHECK struct err pack_reads(struct packing *p)
                 cp_str(t->headers.items[i - t->traits.count]);
         }
     }
-    return pack_schedules(p, read + names);
+    TRY(pack_comparisons(p, read + names));
+    return pack_schedules(p, read + names + t->comparison_count);
 }
 
 static bool has_prefixes(const struct dag *dag)
@@ -240,5 +285,6 @@ struct err cp_policy_part(struct targeting *t, const struct dag *dag,
     cp_needs(t->c, CAPABILITY_POLICY_GRAPHS, part->n_more_roots > 0 || has_prefixes(dag));
     cp_needs(t->c, CAPABILITY_POLICY_SHADOW, part->n_shadow_roots > 0);
     cp_needs(t->c, CAPABILITY_POLICY_SCHEDULES, part->n_schedules > 0);
+    cp_needs(t->c, CAPABILITY_POLICY_COMPARISONS, part->n_comparisons > 0);
     return OK;
 }

@@ -8,201 +8,24 @@
 #include "controlplane/source/cel_impl.h"
 #include "controlplane/source/form.h"
 
-/* ---- tokens ---- */
-
-enum token {
-    TOKEN_END,
-    TOKEN_WORD,
-    TOKEN_TEXT,
-    TOKEN_AND,
-    TOKEN_OR,
-    TOKEN_NOT,
-    TOKEN_EQUAL,
-    TOKEN_UNEQUAL,
-    TOKEN_IN,
-    TOKEN_DOT,
-    TOKEN_COMMA,
-    TOKEN_OPEN,
-    TOKEN_CLOSE,
-    TOKEN_LIST_OPEN,
-    TOKEN_LIST_CLOSE,
-    TOKEN_OTHER, /* no token of the subset. */
-};
-
-struct parsing {
-    struct slice text;
-    struct arena *arena;
-    size_t at;    /* behind the token. */
-    size_t begin; /* of the token. */
-    enum token token;
-    struct slice value; /* of a word, or of a text without its quotes and escapes. */
-    size_t depth;
-    size_t node_count;
-    struct cp_cel_fault fault;
-    struct err memory; /* what there was none for: the condition may be right. */
-};
-
-/* Says what is wrong, once; always false. */
-static bool fault_at(struct parsing *p, size_t at, const char *message, const char *expected)
-{
-    if (p->fault.message == NULL) {
-        p->fault = (struct cp_cel_fault){.at = at, .message = message, .expected = expected};
-    }
-    return false;
-}
-
-static bool fault(struct parsing *p, const char *message, const char *expected)
-{
-    return fault_at(p, p->begin, message, expected);
-}
-
-static bool too_large(struct parsing *p, const char *message, const char *expected)
-{
-    (void)fault(p, message, expected);
-    p->fault.too_large = true;
-    return false;
-}
-
-/* Whether an allocation was made; the parse ends with one that was not. */
-static bool has_room(struct parsing *p, struct err allocated)
-{
-    p->memory = err_ok(p->memory) ? allocated : p->memory;
-    return err_ok(allocated);
-}
-
-static bool is_space(uint8_t c)
-{
-    return c == ' ' || c == '\t' || c == '\n' || c == '\r';
-}
-
-static bool is_word(uint8_t c)
-{
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
-}
-
-/* The character behind a backslash. */
-static bool read_escape(struct parsing *p, uint8_t *out)
-{
-    uint8_t c = p->at < p->text.size ? p->text.ptr[p->at] : 0;
-    if (c != '\\' && c != '\'' && c != '"') {
-        return fault_at(p, p->at - 1, "an escape that is not taken", "\\\\, \\' or \\\"");
-    }
-    p->at++;
-    *out = c;
-    return true;
-}
-
-/* The text between two quotes, without its escapes. False: it does not end, or escapes wrongly. */
-static bool read_text(struct parsing *p, uint8_t quote)
-{
-    uint8_t *bytes = NULL;
-    size_t size = 0;
-    if (!has_room(p, arena_alloc(p->arena, p->text.size - p->at + 1, (void **)&bytes))) {
-        return false;
-    }
-    while (p->at < p->text.size && p->text.ptr[p->at] != quote) {
-        uint8_t c = p->text.ptr[p->at++];
-        if (c == '\\' && !read_escape(p, &c)) {
-            return false;
-        }
-        if (c < 0x20 || c == 0x7f) {
-            return fault_at(p, p->at - 1, "a control character in a text", /* expected= */ NULL);
-        }
-        bytes[size++] = c;
-    }
-    if (p->at == p->text.size) {
-        return fault(p, "a text without its closing quote", /* expected= */ NULL);
-    }
-    p->at++;
-    bytes[size] = '\0';
-    p->token = TOKEN_TEXT;
-    p->value = slice_of(bytes, size);
-    return size <= CP_CEL_TEXT_MAX || too_large(p, "a text is too long", "at most 256 bytes");
-}
-
-static bool read_word(struct parsing *p)
-{
-    while (p->at < p->text.size && is_word(p->text.ptr[p->at])) {
-        p->at++;
-    }
-    p->value = slice_of(p->text.ptr + p->begin, p->at - p->begin);
-    p->token = slice_eq(p->value, SLICE_LIT("in")) ? TOKEN_IN : TOKEN_WORD;
-    return true;
-}
-
-static bool read_sign(struct parsing *p)
-{
-    static const struct {
-        const char *sign;
-        enum token token;
-    } signs[] = {
-        /* the longer first. */
-        {"&&", TOKEN_AND},  {"||", TOKEN_OR},       {"==", TOKEN_EQUAL},     {"!=", TOKEN_UNEQUAL},
-        {"!", TOKEN_NOT},   {".", TOKEN_DOT},       {",", TOKEN_COMMA},      {"(", TOKEN_OPEN},
-        {")", TOKEN_CLOSE}, {"[", TOKEN_LIST_OPEN}, {"]", TOKEN_LIST_CLOSE},
-    };
-    struct slice rest = slice_from(p->text, p->begin);
-    for (size_t i = 0; i < sizeof(signs) / sizeof(signs[0]); i++) {
-        if (slice_starts(rest, slice_str(signs[i].sign))) {
-            p->token = signs[i].token;
-            p->at = p->begin + strlen(signs[i].sign);
-            return true;
-        }
-    }
-    p->token = TOKEN_OTHER;
-    p->at = p->begin + 1;
-    uint8_t c = rest.ptr[0];
-    if (c == '<' || c == '>') {
-        return fault(p, "texts have no order here", "== or !=, or in and a list");
-    }
-    if (c == '=' || c == '&' || c == '|') {
-        return fault(p, "an operator that is not taken", "==, && or ||");
-    }
-    return fault(p, "a character that begins nothing", "an attribute, a text, !, && or ||");
-}
-
-/* Moves on to the next token. False: a fault was said. */
-static bool next(struct parsing *p)
-{
-    while (p->at < p->text.size && is_space(p->text.ptr[p->at])) {
-        p->at++;
-    }
-    p->begin = p->at;
-    if (p->at == p->text.size) {
-        p->token = TOKEN_END;
-        return true;
-    }
-    uint8_t c = p->text.ptr[p->at];
-    if (c == '"' || c == '\'') {
-        p->at++;
-        return read_text(p, c);
-    }
-    return is_word(c) ? read_word(p) : read_sign(p);
-}
-
-static bool take(struct parsing *p, enum token token, const char *message, const char *expected)
-{
-    return p->token == token ? next(p) : fault(p, message, expected);
-}
-
 /* ---- nodes ---- */
 
-static bool node_new(struct parsing *p, enum cel_op op, struct cel_node **out)
+bool cel_node_new(struct cel_parsing *p, enum cel_op op, struct cel_node **out)
 {
     if (++p->node_count > CP_CEL_NODES_MAX) {
-        return too_large(p, "the condition says too much", "at most 256 tests and operators");
+        return cel_too_large(p, "the condition says too much", "at most 256 tests and operators");
     }
-    if (!has_room(p, arena_calloc(p->arena, 1, sizeof(struct cel_node), (void **)out))) {
-        return false;
+    if (!err_ok(arena_calloc(p->arena, 1, sizeof(struct cel_node), (void **)out))) {
+        return cel_no_memory(p);
     }
     (*out)->op = op;
     return true;
 }
 
-static bool pair_new(struct parsing *p, enum cel_op op, struct cel_node *left,
+static bool pair_new(struct cel_parsing *p, enum cel_op op, struct cel_node *left,
                      struct cel_node *right, struct cel_node **out)
 {
-    if (!node_new(p, op, out)) {
+    if (!cel_node_new(p, op, out)) {
         return false;
     }
     (*out)->left = left;
@@ -212,43 +35,28 @@ static bool pair_new(struct parsing *p, enum cel_op op, struct cel_node *left,
 
 /* ---- attributes ---- */
 
-/* An attribute as it is written; FORM_MAP: all of it, for "in". */
-enum form {
-    FORM_PLAIN,
-    FORM_CALLER_SERVICE,  /* of CP_CEL_CALLER, behind the slash. */
-    FORM_REQUEST_SERVICE, /* of CP_CEL_METHOD in the operator lane, between the slashes. */
-    FORM_TYPE,            /* CP_CEL_METHOD in the canonical lane. */
-    FORM_MAP,
-};
-
-struct attribute {
-    enum cp_cel_attribute is;
-    enum form form;
-    struct slice name; /* of a trait or header. */
-    size_t begin;
-};
-
 static const struct {
     const char *object; /* NULL: none. */
     const char *name;
     enum cp_cel_attribute is;
-    enum form form;
+    enum cel_form form;
 } attributes[] = {
-    {"caller", "id", CP_CEL_CALLER, FORM_PLAIN},
-    {"caller", "tenant", CP_CEL_TENANT, FORM_PLAIN},
-    {"caller", "service", CP_CEL_CALLER, FORM_CALLER_SERVICE},
-    {"caller", "trustDomain", CP_CEL_DOMAIN, FORM_PLAIN},
-    {"caller", "traits", CP_CEL_TRAIT, FORM_MAP},
-    {"request", "method", CP_CEL_METHOD, FORM_PLAIN},
-    {"request", "service", CP_CEL_METHOD, FORM_REQUEST_SERVICE},
-    {"request", "headers", CP_CEL_HEADER, FORM_MAP},
-    {NULL, "lane", CP_CEL_LANE, FORM_PLAIN},
-    {NULL, "verb", CP_CEL_VERB, FORM_PLAIN},
-    {NULL, "type", CP_CEL_METHOD, FORM_TYPE},
+    {"caller", "id", CP_CEL_CALLER, CEL_FORM_PLAIN},
+    {"caller", "tenant", CP_CEL_TENANT, CEL_FORM_PLAIN},
+    {"caller", "service", CP_CEL_CALLER, CEL_FORM_CALLER_SERVICE},
+    {"caller", "trustDomain", CP_CEL_DOMAIN, CEL_FORM_PLAIN},
+    {"caller", "traits", CP_CEL_TRAIT, CEL_FORM_MAP},
+    {"request", "method", CP_CEL_METHOD, CEL_FORM_PLAIN},
+    {"request", "service", CP_CEL_METHOD, CEL_FORM_REQUEST_SERVICE},
+    {"request", "headers", CP_CEL_HEADER, CEL_FORM_MAP},
+    {"request", "time", CP_CEL_TIME, CEL_FORM_TIME},
+    {NULL, "lane", CP_CEL_LANE, CEL_FORM_PLAIN},
+    {NULL, "verb", CP_CEL_VERB, CEL_FORM_PLAIN},
+    {NULL, "type", CP_CEL_METHOD, CEL_FORM_TYPE},
 };
 
-static bool find_attribute(struct parsing *p, struct slice object, struct slice name,
-                           struct attribute *out)
+static bool find_attribute(struct cel_parsing *p, struct slice object, struct slice name,
+                           struct cel_attribute *out)
 {
     for (size_t i = 0; i < sizeof(attributes) / sizeof(attributes[0]); i++) {
         struct slice of =
@@ -259,9 +67,10 @@ static bool find_attribute(struct parsing *p, struct slice object, struct slice 
             return true;
         }
     }
-    return fault_at(p, out->begin, "an attribute that is not known",
-                    "caller.id, caller.tenant, caller.service, caller.trustDomain, caller.traits, "
-                    "request.method, request.service, request.headers, lane, verb or type");
+    return cel_fault_at(
+        p, out->begin, "an attribute that is not known",
+        "caller.id, caller.tenant, caller.service, caller.trustDomain, caller.traits, "
+        "request.method, request.service, request.headers, request.time, lane, verb or type");
 }
 
 static bool fits_header(struct slice name)
@@ -278,64 +87,66 @@ static bool fits_header(struct slice name)
 }
 
 /* The name of a trait or header, as a text or behind a dot. */
-static bool check_name(struct parsing *p, size_t at, const struct attribute *a, struct slice name)
+static bool check_name(struct cel_parsing *p, size_t at, const struct cel_attribute *a,
+                       struct slice name)
 {
     if (a->is == CP_CEL_HEADER && !fits_header(name)) {
-        return fault_at(p, at, "not the name of a header", "a header's name in lower case");
+        return cel_fault_at(p, at, "not the name of a header", "a header's name in lower case");
     }
-    return name.size > 0 || fault_at(p, at, "an empty name", /* expected= */ NULL);
+    return name.size > 0 || cel_fault_at(p, at, "an empty name", /* expected= */ NULL);
 }
 
 /* "['x']" or ".x" behind a map, if there. */
-static bool parse_member(struct parsing *p, struct attribute *a)
+static bool parse_member(struct cel_parsing *p, struct cel_attribute *a)
 {
-    bool in_brackets = p->token == TOKEN_LIST_OPEN;
-    if (!in_brackets && p->token != TOKEN_DOT) {
+    bool in_brackets = p->token == CEL_TOKEN_LIST_OPEN;
+    if (!in_brackets && p->token != CEL_TOKEN_DOT) {
         return true;
     }
-    if (!next(p)) {
+    if (!cel_next(p)) {
         return false;
     }
-    if (p->token != (in_brackets ? TOKEN_TEXT : TOKEN_WORD)) {
-        return fault(p, "no name of a trait or header", in_brackets ? "['x-name']" : ".name");
+    if (p->token != (in_brackets ? CEL_TOKEN_TEXT : CEL_TOKEN_WORD)) {
+        return cel_fault(p, "no name of a trait or header", in_brackets ? "['x-name']" : ".name");
     }
-    if (!has_room(p, arena_dup(p->arena, p->value, &a->name))) {
+    if (!err_ok(arena_dup(p->arena, p->value, &a->name))) {
+        return cel_no_memory(p);
+    }
+    a->form = CEL_FORM_PLAIN;
+    if (!check_name(p, p->begin, a, a->name) || !cel_next(p)) {
         return false;
     }
-    a->form = FORM_PLAIN;
-    if (!check_name(p, p->begin, a, a->name) || !next(p)) {
-        return false;
-    }
-    return !in_brackets || take(p, TOKEN_LIST_CLOSE, "a bracket is not closed", "]");
+    return !in_brackets || cel_take(p, CEL_TOKEN_LIST_CLOSE, "a bracket is not closed", "]");
 }
 
 /* At a word that is none of true and false. */
-static bool parse_attribute(struct parsing *p, struct attribute *out)
+bool cel_parse_attribute(struct cel_parsing *p, struct cel_attribute *out)
 {
     struct slice object = {0};
     struct slice name = p->value;
-    *out = (struct attribute){.begin = p->begin};
-    if (!next(p)) {
+    *out = (struct cel_attribute){.begin = p->begin};
+    if (!cel_next(p)) {
         return false;
     }
     bool is_object = slice_eq(name, SLICE_LIT("caller")) || slice_eq(name, SLICE_LIT("request"));
     if (is_object) {
-        if (!take(p, TOKEN_DOT, "an object is no value", "a member: caller.id, request.method")) {
+        if (!cel_take(p, CEL_TOKEN_DOT, "an object is no value",
+                      "a member: caller.id, request.method")) {
             return false;
         }
-        if (p->token != TOKEN_WORD) {
-            return fault(p, "no name behind the dot", "a member: caller.id, request.method");
+        if (p->token != CEL_TOKEN_WORD) {
+            return cel_fault(p, "no name behind the dot", "a member: caller.id, request.method");
         }
         object = name;
         name = p->value;
-        if (!next(p)) {
+        if (!cel_next(p)) {
             return false;
         }
     }
     if (!find_attribute(p, object, name, out)) {
         return false;
     }
-    return out->form != FORM_MAP || parse_member(p, out);
+    return out->form != CEL_FORM_MAP || parse_member(p, out);
 }
 
 /* ---- tests ---- */
@@ -344,14 +155,14 @@ enum how { HOW_EXACT, HOW_STARTS, HOW_ENDS, HOW_CONTAINS };
 
 /* What a test of an attribute's form is as a glob of the whole attribute: by form, by how. */
 static const char *const globs_of[][4] = {
-    [FORM_PLAIN] = {NULL, "%*", "*%", "*%*"},
-    [FORM_CALLER_SERVICE] = {"*/%", "*/%*", "*/*%", "*/*%*"},
-    [FORM_REQUEST_SERVICE] = {"/%/*", "/%*", "/*%/*", "/*%*/*"},
-    [FORM_TYPE] = {NULL, "%*", "*%", "*%*"},
+    [CEL_FORM_PLAIN] = {NULL, "%*", "*%", "*%*"},
+    [CEL_FORM_CALLER_SERVICE] = {"*/%", "*/%*", "*/*%", "*/*%*"},
+    [CEL_FORM_REQUEST_SERVICE] = {"/%/*", "/%*", "/*%/*", "/*%*/*"},
+    [CEL_FORM_TYPE] = {NULL, "%*", "*%", "*%*"},
 };
 
-static bool check_text(struct parsing *p, size_t at, const struct attribute *a, enum how how,
-                       struct slice text)
+static bool check_text(struct cel_parsing *p, size_t at, const struct cel_attribute *a,
+                       enum how how, struct slice text)
 {
     static const struct {
         enum cp_cel_attribute of;
@@ -363,30 +174,37 @@ static bool check_text(struct parsing *p, size_t at, const struct attribute *a, 
     };
     bool glob = globs_of[a->form][how] != NULL;
     if (text.size == 0) {
-        return fault_at(p, at, "an empty text", "a text that says something");
+        return cel_fault_at(p, at, "an empty text", "a text that says something");
     }
     if (glob && text_is_glob(text)) {
-        return fault_at(p, at, "a text with * or ? in it", "a text without * and ?");
+        return cel_fault_at(p, at, "a text with * or ? in it", "a text without * and ?");
     }
-    if (glob && a->form != FORM_PLAIN && slice_find(text, '/') < text.size) {
-        return fault_at(p, at, "a name with a slash", "the name alone");
+    if (glob && a->form != CEL_FORM_PLAIN && slice_find(text, '/') < text.size) {
+        return cel_fault_at(p, at, "a name with a slash", "the name alone");
     }
     for (size_t i = 0; i < 2 && how == HOW_EXACT; i++) {
         char wanted[CP_CEL_TEXT_MAX + 3] = "|";
         (void)memcpy(wanted + 1, text.ptr, text.size);
         wanted[text.size + 1] = '|';
         if (a->is == choices[i].of && strstr(choices[i].names, wanted) == NULL) {
-            return fault_at(p, at, "a value that there is not", choices[i].expected);
+            return cel_fault_at(p, at, "a value that there is not", choices[i].expected);
         }
     }
     return true;
 }
 
-static bool make_glob(struct parsing *p, const char *pattern, struct slice text, struct slice *out)
+static bool make_glob(struct cel_parsing *p, const char *pattern, struct slice text,
+                      struct slice *out)
 {
     size_t front = strcspn(pattern, "%");
     const struct slice pieces[] = {slice_of(pattern, front), text, slice_str(pattern + front + 1)};
-    return has_room(p, arena_join(p->arena, pieces, 3, out));
+    return err_ok(arena_join(p->arena, pieces, 3, out)) || cel_no_memory(p);
+}
+
+/* Headers that carry credentials: a condition may ask whether they are there, not what they say. */
+bool cel_is_secret(const struct cel_attribute *a)
+{
+    return a->is == CP_CEL_HEADER && cp_secret_header(a->name);
 }
 
 /* The texts that an attribute is compared with. */
@@ -397,14 +215,16 @@ struct texts {
 };
 
 /* The lane in which an attribute of this form has a value; empty otherwise. */
-static const char *lane_of(enum form form)
+static const char *lane_of(enum cel_form form)
 {
-    return form == FORM_REQUEST_SERVICE ? "operator" : form == FORM_TYPE ? "canonical" : NULL;
+    return form == CEL_FORM_REQUEST_SERVICE ? "operator"
+           : form == CEL_FORM_TYPE          ? "canonical"
+                                            : NULL;
 }
 
-static bool test_new(struct parsing *p, const struct attribute *a, struct cel_node **out)
+bool cel_test_new(struct cel_parsing *p, const struct cel_attribute *a, struct cel_node **out)
 {
-    if (!node_new(p, CEL_TEST, out)) {
+    if (!cel_node_new(p, CEL_TEST, out)) {
         return false;
     }
     (*out)->test.attribute = a->is;
@@ -413,39 +233,38 @@ static bool test_new(struct parsing *p, const struct attribute *a, struct cel_no
 }
 
 /* "lane == L && 'test'": outside of its lane such an attribute is empty. */
-static bool in_lane(struct parsing *p, const char *lane, struct cel_node *test,
+static bool in_lane(struct cel_parsing *p, const char *lane, struct cel_node *test,
                     struct cel_node **out)
 {
-    const struct attribute of = {.is = CP_CEL_LANE};
+    const struct cel_attribute of = {.is = CP_CEL_LANE};
     struct cel_node *node = NULL;
-    if (!test_new(p, &of, &node)) {
+    if (!cel_test_new(p, &of, &node)) {
         return false;
     }
-    if (!has_room(p, arena_calloc(p->arena, 1, sizeof(struct slice), (void **)&node->test.exact))) {
-        return false;
+    if (!err_ok(arena_calloc(p->arena, 1, sizeof(struct slice), (void **)&node->test.exact))) {
+        return cel_no_memory(p);
     }
     node->test.exact[node->test.exact_count++] = slice_str(lane);
     return pair_new(p, CEL_AND, node, test, out);
 }
 
-static bool make_test(struct parsing *p, const struct attribute *a, enum how how,
+static bool make_test(struct cel_parsing *p, const struct cel_attribute *a, enum how how,
                       const struct texts *texts, struct cel_node **out)
 {
     struct cel_node *node = NULL;
     const char *pattern = globs_of[a->form][how];
-    if (a->is == CP_CEL_HEADER && cp_secret_header(a->name)) {
-        (void)fault_at(p, texts->at, "a secret in clear",
-                       "'authorization' in request.headers: whether it is there");
+    if (cel_is_secret(a)) {
+        (void)cel_fault_at(p, texts->at, "a secret in clear",
+                           "'authorization' in request.headers: whether it is there");
         p->fault.secret = true;
         return false;
     }
-    if (!test_new(p, a, &node)) {
+    if (!cel_test_new(p, a, &node)) {
         return false;
     }
     struct slice *values = NULL;
-    if (!has_room(
-            p, arena_calloc(p->arena, texts->count + 1, sizeof(struct slice), (void **)&values))) {
-        return false;
+    if (!err_ok(arena_calloc(p->arena, texts->count + 1, sizeof(struct slice), (void **)&values))) {
+        return cel_no_memory(p);
     }
     for (size_t i = 0; i < texts->count; i++) {
         values[i] = texts->items[i];
@@ -463,119 +282,130 @@ static bool make_test(struct parsing *p, const struct attribute *a, enum how how
 /* ---- relations ---- */
 
 /* At the text behind "==" and the like, or in a list. */
-static bool take_text(struct parsing *p, struct texts *texts)
+static bool take_text(struct cel_parsing *p, struct texts *texts)
 {
-    if (p->token != TOKEN_TEXT) {
-        return fault(p, "no text where one belongs", "a text in quotes");
+    if (p->token != CEL_TOKEN_TEXT) {
+        return cel_fault(p, "no text where one belongs", "a text in quotes");
     }
     if (texts->count >= CP_CEL_LIST_MAX) {
-        return too_large(p, "a list is too long", "at most 256 texts");
+        return cel_too_large(p, "a list is too long", "at most 256 texts");
     }
     if (texts->count == 0) {
         texts->at = p->begin;
-        if (!has_room(p, arena_calloc(p->arena, CP_CEL_LIST_MAX, sizeof(struct slice),
-                                      (void **)&texts->items))) {
-            return false;
+        if (!err_ok(arena_calloc(p->arena, CP_CEL_LIST_MAX, sizeof(struct slice),
+                                 (void **)&texts->items))) {
+            return cel_no_memory(p);
         }
     }
     texts->items[texts->count++] = p->value;
-    return next(p);
+    return cel_next(p);
 }
 
-static bool take_list(struct parsing *p, struct texts *texts)
+static bool take_list(struct cel_parsing *p, struct texts *texts)
 {
-    if (!take(p, TOKEN_LIST_OPEN, "no list behind in", "['a', 'b']")) {
+    if (!cel_take(p, CEL_TOKEN_LIST_OPEN, "no list behind in", "['a', 'b']")) {
         return false;
     }
     texts->at = p->begin;
-    while (p->token != TOKEN_LIST_CLOSE) {
+    while (p->token != CEL_TOKEN_LIST_CLOSE) {
         if (!take_text(p, texts)) {
             return false;
         }
-        if (p->token != TOKEN_LIST_CLOSE &&
-            !take(p, TOKEN_COMMA, "a list is not closed", ", or ]")) {
+        if (p->token != CEL_TOKEN_LIST_CLOSE &&
+            !cel_take(p, CEL_TOKEN_COMMA, "a list is not closed", ", or ]")) {
             return false;
         }
     }
-    return next(p);
+    return cel_next(p);
 }
 
 /* ".startsWith('x')", at the dot. */
-static bool parse_call(struct parsing *p, const struct attribute *a, struct cel_node **out)
+static bool parse_call(struct cel_parsing *p, const struct cel_attribute *a, struct cel_node **out)
 {
     static const struct {
         const char *name;
         enum how how;
     } calls[] = {{"startsWith", HOW_STARTS}, {"endsWith", HOW_ENDS}, {"contains", HOW_CONTAINS}};
     struct texts texts = {0};
-    if (!next(p)) {
+    if (!cel_next(p)) {
         return false;
     }
     size_t call = 0;
     while (call < 3 && !slice_eq(p->value, slice_str(calls[call].name))) {
         call++;
     }
-    if (p->token != TOKEN_WORD || call == 3) {
-        return fault(p, "a method that there is not", "startsWith, endsWith or contains");
+    if (p->token == CEL_TOKEN_WORD && slice_eq(p->value, SLICE_LIT("size"))) {
+        return cel_next(p) && cel_parse_size(p, a, out);
     }
-    return next(p) && take(p, TOKEN_OPEN, "a method without its argument", "('…')") &&
-           take_text(p, &texts) && take(p, TOKEN_CLOSE, "a parenthesis is not closed", ")") &&
+    if (p->token != CEL_TOKEN_WORD || call == 3) {
+        return cel_fault(p, "a method that there is not", "startsWith, endsWith, contains or size");
+    }
+    return cel_next(p) && cel_take(p, CEL_TOKEN_OPEN, "a method without its argument", "('…')") &&
+           take_text(p, &texts) &&
+           cel_take(p, CEL_TOKEN_CLOSE, "a parenthesis is not closed", ")") &&
            make_test(p, a, calls[call].how, &texts, out);
 }
 
-static bool negate(struct parsing *p, struct cel_node *node, struct cel_node **out)
+bool cel_negate(struct cel_parsing *p, struct cel_node *node, struct cel_node **out)
 {
     return pair_new(p, CEL_NOT, node, /* right= */ NULL, out);
 }
 
-static bool parse_relation_of(struct parsing *p, const struct attribute *a, struct cel_node **out)
+static bool parse_relation_of(struct cel_parsing *p, const struct cel_attribute *a,
+                              struct cel_node **out)
 {
     struct texts texts = {0};
-    enum token how = p->token;
-    if (a->form == FORM_MAP) {
-        return fault_at(p, a->begin, "a map is no value",
-                        "request.headers['x-name'], or 'x-name' in request.headers");
+    enum cel_token how = p->token;
+    if (a->form == CEL_FORM_MAP) {
+        return cel_fault_at(p, a->begin, "a map is no value",
+                            "request.headers['x-name'], or 'x-name' in request.headers");
     }
-    if (how == TOKEN_DOT) {
+    if (a->form == CEL_FORM_TIME) {
+        return cel_parse_time(p, a, out);
+    }
+    if (how == CEL_TOKEN_DOT) {
         return parse_call(p, a, out);
     }
-    if (how == TOKEN_IN) {
-        return next(p) && take_list(p, &texts) && make_test(p, a, HOW_EXACT, &texts, out);
+    if (how == CEL_TOKEN_IN) {
+        return cel_next(p) && take_list(p, &texts) && make_test(p, a, HOW_EXACT, &texts, out);
     }
-    if (how != TOKEN_EQUAL && how != TOKEN_UNEQUAL) {
-        return fault(p, "an attribute that is not compared", "==, !=, in or a method");
+    if (how >= CEL_TOKEN_LESS && how <= CEL_TOKEN_AT_LEAST) {
+        return cel_fault(p, "texts have no order here", "== or !=; int(…) and size(…) have one");
+    }
+    if (how != CEL_TOKEN_EQUAL && how != CEL_TOKEN_UNEQUAL) {
+        return cel_fault(p, "an attribute that is not compared", "==, !=, in or a method");
     }
     struct cel_node *node = NULL;
-    if (!next(p) || !take_text(p, &texts) || !make_test(p, a, HOW_EXACT, &texts, &node)) {
+    if (!cel_next(p) || !take_text(p, &texts) || !make_test(p, a, HOW_EXACT, &texts, &node)) {
         return false;
     }
     *out = node;
-    return how == TOKEN_EQUAL || negate(p, node, out);
+    return how == CEL_TOKEN_EQUAL || cel_negate(p, node, out);
 }
 
 /* "'x' in request.headers". */
-static bool parse_presence(struct parsing *p, const struct texts *name, struct cel_node **out)
+static bool parse_presence(struct cel_parsing *p, const struct texts *name, struct cel_node **out)
 {
-    struct attribute a = {0};
-    if (!next(p)) {
+    struct cel_attribute a = {0};
+    if (!cel_next(p)) {
         return false;
     }
-    if (p->token != TOKEN_WORD) {
-        return fault(p, "no map behind in", "request.headers or caller.traits");
+    if (p->token != CEL_TOKEN_WORD) {
+        return cel_fault(p, "no map behind in", "request.headers or caller.traits");
     }
-    if (!parse_attribute(p, &a)) {
+    if (!cel_parse_attribute(p, &a)) {
         return false;
     }
-    if (a.form != FORM_MAP) {
-        return fault_at(p, a.begin, "in asks a map here", "request.headers or caller.traits");
+    if (a.form != CEL_FORM_MAP) {
+        return cel_fault_at(p, a.begin, "in asks a map here", "request.headers or caller.traits");
     }
     a.name = name->items[0];
-    if (!check_name(p, name->at, &a, a.name) || !test_new(p, &a, out)) {
+    if (!check_name(p, name->at, &a, a.name) || !cel_test_new(p, &a, out)) {
         return false;
     }
     struct cp_cel_test *test = &(*out)->test;
-    if (!has_room(p, arena_calloc(p->arena, 1, sizeof(struct slice), (void **)&test->globs))) {
-        return false;
+    if (!err_ok(arena_calloc(p->arena, 1, sizeof(struct slice), (void **)&test->globs))) {
+        return cel_no_memory(p);
     }
     test->globs[test->glob_count++] = SLICE_LIT("*");
     test->presence = true;
@@ -583,70 +413,74 @@ static bool parse_presence(struct parsing *p, const struct texts *name, struct c
 }
 
 /* "'x' == caller.id" and "'x' in …", at the text. */
-static bool parse_text_first(struct parsing *p, struct cel_node **out)
+static bool parse_text_first(struct cel_parsing *p, struct cel_node **out)
 {
     struct texts texts = {0};
-    struct attribute a = {0};
+    struct cel_attribute a = {0};
     struct cel_node *node = NULL;
     if (!take_text(p, &texts)) {
         return false;
     }
-    enum token how = p->token;
-    if (how == TOKEN_IN) {
+    enum cel_token how = p->token;
+    if (how == CEL_TOKEN_IN) {
         return parse_presence(p, &texts, out);
     }
-    if (how != TOKEN_EQUAL && how != TOKEN_UNEQUAL) {
-        return fault(p, "a text that is not compared", "==, != or in");
+    if (how != CEL_TOKEN_EQUAL && how != CEL_TOKEN_UNEQUAL) {
+        return cel_fault(p, "a text that is not compared", "==, != or in");
     }
-    if (!next(p)) {
+    if (!cel_next(p)) {
         return false;
     }
-    if (p->token != TOKEN_WORD) {
-        return fault(p, "no attribute to compare the text with", "caller.id, lane, …");
+    if (p->token != CEL_TOKEN_WORD) {
+        return cel_fault(p, "no attribute to compare the text with", "caller.id, lane, …");
     }
-    if (!parse_attribute(p, &a)) {
+    if (!cel_parse_attribute(p, &a)) {
         return false;
     }
-    if (a.form == FORM_MAP) {
-        return fault_at(p, a.begin, "a map is no value", "request.headers['x-name']");
+    if (a.form == CEL_FORM_MAP || a.form == CEL_FORM_TIME) {
+        return cel_fault_at(p, a.begin, "no text to compare with", "request.headers['x-name']");
     }
     if (!make_test(p, &a, HOW_EXACT, &texts, &node)) {
         return false;
     }
     *out = node;
-    return how == TOKEN_EQUAL || negate(p, node, out);
+    return how == CEL_TOKEN_EQUAL || cel_negate(p, node, out);
 }
 
-static bool parse_or(struct parsing *p, struct cel_node **out);
+static bool parse_or(struct cel_parsing *p, struct cel_node **out);
 
-static bool parse_relation(struct parsing *p, struct cel_node **out)
+static bool parse_relation(struct cel_parsing *p, struct cel_node **out)
 {
-    struct attribute a = {0};
-    if (p->token == TOKEN_TEXT) {
+    struct cel_attribute a = {0};
+    if (p->token == CEL_TOKEN_TEXT) {
         return parse_text_first(p, out);
     }
-    if (p->token == TOKEN_OPEN) {
-        return next(p) && parse_or(p, out) &&
-               take(p, TOKEN_CLOSE, "a parenthesis is not closed", "), && or ||");
+    if (cel_begins_order(p)) {
+        return cel_parse_order(p, out);
     }
-    bool yes = p->token == TOKEN_WORD && slice_eq(p->value, SLICE_LIT("true"));
-    bool no = p->token == TOKEN_WORD && slice_eq(p->value, SLICE_LIT("false"));
+    if (p->token == CEL_TOKEN_OPEN) {
+        return cel_next(p) && parse_or(p, out) &&
+               cel_take(p, CEL_TOKEN_CLOSE, "a parenthesis is not closed", "), && or ||");
+    }
+    bool yes = p->token == CEL_TOKEN_WORD && slice_eq(p->value, SLICE_LIT("true"));
+    bool no = p->token == CEL_TOKEN_WORD && slice_eq(p->value, SLICE_LIT("false"));
     if (yes || no) {
-        return node_new(p, yes ? CEL_TRUE : CEL_FALSE, out) && next(p);
+        return cel_node_new(p, yes ? CEL_TRUE : CEL_FALSE, out) && cel_next(p);
     }
-    if (p->token != TOKEN_WORD) {
-        return fault(p, p->token == TOKEN_END ? "the condition ends too early" : "no value here",
-                     "an attribute, a text, ! or (");
+    if (p->token != CEL_TOKEN_WORD) {
+        return cel_fault(
+            p, p->token == CEL_TOKEN_END ? "the condition ends too early" : "no value here",
+            "an attribute, a text, ! or (");
     }
-    return parse_attribute(p, &a) && parse_relation_of(p, &a, out);
+    return cel_parse_attribute(p, &a) && parse_relation_of(p, &a, out);
 }
 
-static bool parse_not(struct parsing *p, struct cel_node **out)
+static bool parse_not(struct cel_parsing *p, struct cel_node **out)
 {
     bool negated = false;
-    while (p->token == TOKEN_NOT) {
+    while (p->token == CEL_TOKEN_NOT) {
         negated = !negated;
-        if (!next(p)) {
+        if (!cel_next(p)) {
             return false;
         }
     }
@@ -655,17 +489,17 @@ static bool parse_not(struct parsing *p, struct cel_node **out)
         return false;
     }
     *out = node;
-    return !negated || negate(p, node, out);
+    return !negated || cel_negate(p, node, out);
 }
 
-static bool parse_and(struct parsing *p, struct cel_node **out)
+static bool parse_and(struct cel_parsing *p, struct cel_node **out)
 {
     if (!parse_not(p, out)) {
         return false;
     }
-    while (p->token == TOKEN_AND) {
+    while (p->token == CEL_TOKEN_AND) {
         struct cel_node *right = NULL;
-        if (!next(p) || !parse_not(p, &right) || !pair_new(p, CEL_AND, *out, right, out)) {
+        if (!cel_next(p) || !parse_not(p, &right) || !pair_new(p, CEL_AND, *out, right, out)) {
             return false;
         }
     }
@@ -673,17 +507,17 @@ static bool parse_and(struct parsing *p, struct cel_node **out)
 }
 
 /* Recursion ends at CP_CEL_DEPTH_MAX parentheses. */
-static bool parse_or(struct parsing *p, struct cel_node **out)
+static bool parse_or(struct cel_parsing *p, struct cel_node **out)
 {
     if (++p->depth > CP_CEL_DEPTH_MAX) {
-        return too_large(p, "parentheses nest too deeply", "at most 32");
+        return cel_too_large(p, "parentheses nest too deeply", "at most 32");
     }
     if (!parse_and(p, out)) {
         return false;
     }
-    while (p->token == TOKEN_OR) {
+    while (p->token == CEL_TOKEN_OR) {
         struct cel_node *right = NULL;
-        if (!next(p) || !parse_and(p, &right) || !pair_new(p, CEL_OR, *out, right, out)) {
+        if (!cel_next(p) || !parse_and(p, &right) || !pair_new(p, CEL_OR, *out, right, out)) {
             return false;
         }
     }
@@ -694,15 +528,17 @@ static bool parse_or(struct parsing *p, struct cel_node **out)
 struct err cp_cel_parse(struct slice text, struct arena *arena, struct cp_cel *out,
                         struct cp_cel_fault *out_fault)
 {
-    struct parsing p = {.text = text, .arena = arena};
+    struct cel_parsing p = {.text = text, .arena = arena};
     struct cel_node *root = NULL;
     *out_fault = (struct cp_cel_fault){0};
     if (text.size > CP_CEL_BYTES_MAX) {
-        (void)too_large(&p, "the condition is too long", "at most 4096 bytes");
-    } else if (next(&p) && parse_or(&p, &root) && p.token != TOKEN_END) {
-        (void)fault(&p, "something behind the end of the condition", "&& or ||");
+        (void)cel_too_large(&p, "the condition is too long", "at most 4096 bytes");
+    } else if (cel_next(&p) && parse_or(&p, &root) && p.token != CEL_TOKEN_END) {
+        (void)cel_fault(&p, "something behind the end of the condition", "&& or ||");
     }
-    TRY(p.memory);
+    if (p.no_memory) {
+        return FAIL(E_NO_MEMORY);
+    }
     if (p.fault.message != NULL) {
         *out_fault = p.fault;
         return OK;

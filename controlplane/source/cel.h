@@ -5,6 +5,15 @@
  *     and      = not { "&&" not }
  *     not      = { "!" } relation
  *     relation = value [ ("==" | "!=") value | "in" (list | map) | "." method "(" text ")" ]
+ *              | number order integer | integer order number
+ *              | "request.time" before instant | instant before "request.time"
+ *     order    = before | "==" | "!="
+ *     before   = "<" | "<=" | ">" | ">="
+ *     number   = ("int" | "size") "(" attribute ")" | attribute "." "size" "(" ")"
+ *              | "request.time" "." ("getHours" | "getDayOfWeek") "(" [ offset ] ")"
+ *     integer  = [ "-" ] digits, of 64 bits
+ *     instant  = "timestamp" "(" text ")", in UTC, of whole seconds
+ *     offset   = text: "+01:00"
  *     value    = text | "true" | "false" | attribute | "(" or ")"
  *     list     = "[" [ text { "," text } ] "]"
  *     map      = "request.headers" | "caller.traits"
@@ -23,17 +32,19 @@
  *            value of a header or trait that is not there is an error, which && and || take over
  *            as CEL says (false && error is false). A rule whose condition ends in an error does
  *            not allow, and does deny.
- * Source     the CEL specification, cel-spec/doc/langdef.md; without arithmetic, ordering, regular
- *            expressions, macros and functions: what is left costs no more than its tests.
+ * Source     the CEL specification, cel-spec/doc/langdef.md; without arithmetic, an order of texts,
+ *            regular expressions and macros: what is left costs no more than its tests.
  */
 #pragma once
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "common/base/arena.h"
 #include "common/base/err.h"
 #include "common/base/slice.h"
+#include "controlplane/source/schedule.h"
 
 enum {
     CP_CEL_BYTES_MAX = 4096,
@@ -54,11 +65,20 @@ enum cp_cel_attribute {
     CP_CEL_HEADER,
     CP_CEL_LANE,
     CP_CEL_VERB,
+    CP_CEL_TIME, /* of no request: whether 'schedule' holds. */
+};
+
+/* What of a value is compared. */
+enum cp_cel_measure {
+    CP_CEL_ITSELF,
+    CP_CEL_SIZE, /* its number of characters. */
+    CP_CEL_INT,  /* the integer that it says; an error when it says none. */
 };
 
 /*
- * Holds when the value is one of 'exact' or fits one of 'globs'; with 'negate' when not. Each text
- * has a NUL behind it.
+ * Holds when the value is one of 'exact' or fits one of 'globs'; of a measure, when it is one of
+ * those from 'least' to 'most'; of CP_CEL_TIME, while 'schedule' holds; with 'negate' when not.
+ * Each text has a NUL behind it.
  */
 struct cp_cel_test {
     enum cp_cel_attribute attribute;
@@ -69,6 +89,10 @@ struct cp_cel_test {
     size_t exact_count;
     struct slice *globs;
     size_t glob_count;
+    enum cp_cel_measure measure;
+    int64_t least;
+    int64_t most;
+    const struct cp_schedule *schedule;
 };
 
 struct cp_cel_all {

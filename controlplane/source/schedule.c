@@ -23,7 +23,7 @@ static uint32_t clock_minutes(struct slice text)
 }
 
 /* Of "+01:00"; "Z" and nothing are none. */
-static int32_t offset_minutes(struct slice text)
+int32_t cp_offset_minutes(struct slice text)
 {
     if (text.size < 6) {
         return 0;
@@ -67,12 +67,12 @@ static void add_span(struct cp_schedule *s, uint32_t from, uint32_t to)
     s->spans[s->count++] = (struct cp_span){from, to};
 }
 
-/* A window on one day, from Monday; past the end of the week it goes on at its beginning. */
-static void add_window(struct cp_schedule *s, const struct cp_window *window, uint32_t day)
+/* Minutes that begin on one day, from Monday; past the end of the week they go on at its beginning.
+ */
+static void add_minutes(struct cp_schedule *s, uint32_t day, const struct cp_daily *daily)
 {
-    uint32_t from = clock_minutes(window->from.text);
-    uint32_t length = cp_window_minutes(window);
-    int32_t start = (int32_t)(day * DAY_MINUTES + from) - offset_minutes(window->offset.text);
+    uint32_t length = daily->to - daily->from;
+    int32_t start = (int32_t)(day * DAY_MINUTES + daily->from) - daily->offset;
     uint32_t at = (uint32_t)(start + CP_WEEK_MINUTES) % CP_WEEK_MINUTES;
     if (at + length > CP_WEEK_MINUTES) {
         add_span(s, 0, at + length - CP_WEEK_MINUTES);
@@ -81,6 +81,15 @@ static void add_window(struct cp_schedule *s, const struct cp_window *window, ui
     if (length > 0) { /* else it was refused. */
         add_span(s, at, at + length);
     }
+}
+
+static void add_window(struct cp_schedule *s, const struct cp_window *window, uint32_t day)
+{
+    uint32_t from = clock_minutes(window->from.text);
+    struct cp_daily daily = {.from = from,
+                             .to = from + cp_window_minutes(window),
+                             .offset = cp_offset_minutes(window->offset.text)};
+    add_minutes(s, day, &daily);
 }
 
 static int span_order(const void *x, const void *y)
@@ -116,6 +125,17 @@ uint32_t cp_window_minutes(const struct cp_window *window)
     uint32_t from = clock_minutes(window->from.text);
     uint32_t to = clock_minutes(window->to.text);
     return to == from ? 0 : to > from ? to - from : to + DAY_MINUTES - from;
+}
+
+void cp_daily_schedule(const struct cp_daily *daily, struct cp_schedule *out)
+{
+    *out = (struct cp_schedule){0};
+    for (uint32_t day = 0; day < 7; day++) {
+        if ((daily->days >> day & 1) != 0) {
+            add_minutes(out, day, daily);
+        }
+    }
+    join_spans(out);
 }
 
 bool cp_rule_has_schedule(const struct cp_rule *rule)

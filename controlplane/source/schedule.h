@@ -44,5 +44,19 @@ uint32_t cp_window_minutes(const struct cp_window *window);
 bool cp_rule_has_schedule(const struct cp_rule *rule);
 void cp_rule_schedule(const struct cp_rule *rule, struct cp_schedule *out);
 
+/* Some minutes of some days. */
+struct cp_daily {
+    uint32_t days;  /* bits from Monday. */
+    uint32_t from;  /* minute of the day. */
+    uint32_t to;    /* greater; at most 24 * 60. */
+    int32_t offset; /* minutes from UTC. */
+};
+
+/* The schedule of those minutes; all of the week has no span, as none has that holds always. */
+void cp_daily_schedule(const struct cp_daily *daily, struct cp_schedule *out);
+
+/* Minutes of an offset that has its form; of "Z" and nothing: 0. */
+int32_t cp_offset_minutes(struct slice text);
+
 /* Milliseconds of an instant; false: there is no such day or time. */
 bool cp_instant_ms(struct slice text, uint64_t *out);

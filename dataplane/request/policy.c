@@ -72,41 +72,20 @@ bool policy_schedule_holds(const struct policy_schedule *schedule, int64_t wall_
 
 /* ---- values ---- */
 
-/* The value of an attribute; false when there is none, which matches no edge and no glob. */
-static bool attribute_value(const struct dp_policy_target *t, const struct policy_column *column,
-                            const struct dp_policy_query *query, struct slice *out)
+/* The value of a column; false when there is none, which matches no edge and no glob. */
+static bool column_value(const struct dp_policy_target *t, const struct policy_column *column,
+                         const struct dp_policy_query *query, struct slice *out)
 {
-    const struct dp_caller *caller = query->caller;
-    switch (column->attribute) {
-    case TRILANE__PARTS__V1__ATTRIBUTE__ATTRIBUTE_VERB:
-        *out = dp_verb_name(query->verb);
-        return true;
-    case TRILANE__PARTS__V1__ATTRIBUTE__ATTRIBUTE_METHOD:
-        *out = query->method;
-        return true;
-    case TRILANE__PARTS__V1__ATTRIBUTE__ATTRIBUTE_CALLER:
-        *out = caller->id;
-        return true;
-    case TRILANE__PARTS__V1__ATTRIBUTE__ATTRIBUTE_CALLER_TENANT:
-        *out = caller->tenant;
-        return true;
-    case TRILANE__PARTS__V1__ATTRIBUTE__ATTRIBUTE_CALLER_TRUST_DOMAIN:
-        *out = caller->domain;
-        return true;
-    case TRILANE__PARTS__V1__ATTRIBUTE__ATTRIBUTE_TRAIT:
-        return dp_caller_trait(caller, column->name, out);
-    case TRILANE__PARTS__V1__ATTRIBUTE__ATTRIBUTE_HEADER:
-        return query->header != NULL && query->header(query->ctx, column->name, out);
-    case TRILANE__PARTS__V1__ATTRIBUTE__ATTRIBUTE_LANE:
-        *out = query->lane;
-        return true;
-    case TRILANE__PARTS__V1__ATTRIBUTE__ATTRIBUTE_SCHEDULE:
+    if (column->attribute == TRILANE__PARTS__V1__ATTRIBUTE__ATTRIBUTE_SCHEDULE) {
         *out = SLICE_LIT("in");
-        return policy_schedule_holds(&t->schedules[column->schedule], query->wall_ms);
-    default:
-        CHECK(false); /* dp_policy_build() let no other in. */
-        return false;
+        return policy_schedule_holds(&t->schedules[column->index], query->wall_ms);
     }
+    if (column->attribute == TRILANE__PARTS__V1__ATTRIBUTE__ATTRIBUTE_COMPARISON) {
+        enum policy_compared compared = policy_compare(&t->comparisons[column->index], query);
+        *out = compared == POLICY_IN ? SLICE_LIT("in") : SLICE_LIT("out");
+        return compared != POLICY_NO_NUMBER;
+    }
+    return policy_value(query, column->attribute, column->name, out);
 }
 
 /* What is known of a column's value. */
@@ -138,7 +117,7 @@ static struct answer *find_answer(struct asking *asking, uint32_t column)
     }
     answer->has_record = false;
     answer->has_front = false;
-    answer->there = attribute_value(t, &t->columns[column], asking->query, &answer->text);
+    answer->there = column_value(t, &t->columns[column], asking->query, &answer->text);
     asking->known |= keeps ? 1U << column : 0;
     return answer;
 }

@@ -46,6 +46,9 @@ static size_t text_size(const part_target *part)
 {
     size_t size = strlen(part->target) + names_size(part->trait_names, part->n_trait_names) +
                   names_size(part->header_names, part->n_header_names);
+    for (size_t i = 0; i < part->n_comparisons; i++) {
+        size += strlen(part->comparisons[i]->name);
+    }
     for (size_t i = 0; i < part->n_verdicts; i++) {
         size += strlen(part->verdicts[i]->rule);
     }
@@ -57,7 +60,7 @@ static size_t text_size(const part_target *part)
 static bool attribute_is_known(int attribute)
 {
     return attribute > TRILANE__PARTS__V1__ATTRIBUTE__ATTRIBUTE_NONE &&
-           attribute <= TRILANE__PARTS__V1__ATTRIBUTE__ATTRIBUTE_SCHEDULE;
+           attribute <= TRILANE__PARTS__V1__ATTRIBUTE__ATTRIBUTE_COMPARISON;
 }
 
 static bool is_listed(char *const *names, size_t count, const char *name)
@@ -73,7 +76,7 @@ static bool is_listed(char *const *names, size_t count, const char *name)
 /* An attribute that a graph reads but does not declare would be missing from the cache's key. */
 static bool is_declared(const part_target *part, const part_node *node)
 {
-    uint64_t schedule = 0;
+    uint64_t index = 0;
     if ((part->attributes & (1U << (unsigned)node->attribute)) == 0) {
         return false;
     }
@@ -84,7 +87,10 @@ static bool is_declared(const part_target *part, const part_node *node)
         return is_listed(part->header_names, part->n_header_names, node->name);
     }
     if (node->attribute == TRILANE__PARTS__V1__ATTRIBUTE__ATTRIBUTE_SCHEDULE) {
-        return slice_to_u64(slice_str(node->name), &schedule) && schedule < part->n_schedules;
+        return slice_to_u64(slice_str(node->name), &index) && index < part->n_schedules;
+    }
+    if (node->attribute == TRILANE__PARTS__V1__ATTRIBUTE__ATTRIBUTE_COMPARISON) {
+        return slice_to_u64(slice_str(node->name), &index) && index < part->n_comparisons;
     }
     return true;
 }
@@ -152,12 +158,28 @@ static MUST_CHECK struct err check_schedule(const Trilane__Parts__V1__Schedule *
     return OK;
 }
 
+/* Of a value of the request, by a measure that is known. */
+static MUST_CHECK struct err check_comparison(const Trilane__Parts__V1__Comparison *comparison)
+{
+    const uint32_t measured = 1U << TRILANE__PARTS__V1__ATTRIBUTE__ATTRIBUTE_METHOD |
+                              1U << TRILANE__PARTS__V1__ATTRIBUTE__ATTRIBUTE_CALLER |
+                              1U << TRILANE__PARTS__V1__ATTRIBUTE__ATTRIBUTE_CALLER_TENANT |
+                              1U << TRILANE__PARTS__V1__ATTRIBUTE__ATTRIBUTE_CALLER_TRUST_DOMAIN |
+                              1U << TRILANE__PARTS__V1__ATTRIBUTE__ATTRIBUTE_TRAIT |
+                              1U << TRILANE__PARTS__V1__ATTRIBUTE__ATTRIBUTE_HEADER;
+    bool known = attribute_is_known((int)comparison->attribute) &&
+                 (measured >> (unsigned)comparison->attribute & 1) != 0 &&
+                 (comparison->measure == TRILANE__PARTS__V1__MEASURE__MEASURE_SIZE ||
+                  comparison->measure == TRILANE__PARTS__V1__MEASURE__MEASURE_INT);
+    return known && comparison->least <= comparison->most ? OK : FAIL(E_PART_MALFORMED);
+}
+
 static MUST_CHECK struct err check_part(const part_target *part)
 {
     if (part->n_verdicts == 0 || part->target[0] == '\0' ||
         part->root >= part->n_nodes + part->n_verdicts || part->n_nodes > UINT32_MAX / 2 ||
         part->n_trait_names > DP_POLICY_NAMES_MAX || part->n_header_names > DP_POLICY_NAMES_MAX ||
-        part->n_schedules > DP_POLICY_NAMES_MAX) {
+        part->n_schedules > DP_POLICY_NAMES_MAX || part->n_comparisons > DP_POLICY_NAMES_MAX) {
         return FAIL(E_PART_MALFORMED);
     }
     TRY(check_roots(part, part->more_roots, part->n_more_roots));
@@ -165,6 +187,9 @@ static MUST_CHECK struct err check_part(const part_target *part)
     TRY(check_roots(part, part->fast_roots, part->n_fast_roots));
     for (size_t i = 0; i < part->n_schedules; i++) {
         TRY(check_schedule(part->schedules[i]));
+    }
+    for (size_t i = 0; i < part->n_comparisons; i++) {
+        TRY(check_comparison(part->comparisons[i]));
     }
     for (size_t i = 0; i < part->n_nodes; i++) {
         TRY(check_node(part, i));
@@ -184,12 +209,13 @@ static const Trilane__Parts__V1__Attribute nameless[POLICY_COLUMN_NAMELESS] = {
     [POLICY_COLUMN_METHOD] = TRILANE__PARTS__V1__ATTRIBUTE__ATTRIBUTE_METHOD,
 };
 
-_Static_assert(POLICY_COLUMN_NAMELESS + 3 * DP_POLICY_NAMES_MAX <= UINT16_MAX,
+_Static_assert(POLICY_COLUMN_NAMELESS + 4 * DP_POLICY_NAMES_MAX <= UINT16_MAX,
                "a column's index fits");
 
 static size_t column_count(const part_target *part)
 {
-    return POLICY_COLUMN_NAMELESS + part->n_trait_names + part->n_header_names + part->n_schedules;
+    return POLICY_COLUMN_NAMELESS + part->n_trait_names + part->n_header_names +
+           part->n_comparisons + part->n_schedules;
 }
 
 static size_t place_of(char *const *names, size_t count, const char *name)
@@ -205,7 +231,7 @@ static size_t place_of(char *const *names, size_t count, const char *name)
 
 static uint16_t column_of(const part_target *part, const part_node *node)
 {
-    uint64_t schedule = 0;
+    uint64_t index = 0;
     size_t headers = POLICY_COLUMN_NAMELESS + part->n_trait_names;
     if (node->attribute == TRILANE__PARTS__V1__ATTRIBUTE__ATTRIBUTE_TRAIT) {
         return (uint16_t)(POLICY_COLUMN_NAMELESS +
@@ -215,8 +241,12 @@ static uint16_t column_of(const part_target *part, const part_node *node)
         return (uint16_t)(headers + place_of(part->header_names, part->n_header_names, node->name));
     }
     if (node->attribute == TRILANE__PARTS__V1__ATTRIBUTE__ATTRIBUTE_SCHEDULE) {
-        CHECK(slice_to_u64(slice_str(node->name), &schedule) && schedule < part->n_schedules);
-        return (uint16_t)(headers + part->n_header_names + schedule);
+        CHECK(slice_to_u64(slice_str(node->name), &index) && index < part->n_schedules);
+        return (uint16_t)(headers + part->n_header_names + part->n_comparisons + index);
+    }
+    if (node->attribute == TRILANE__PARTS__V1__ATTRIBUTE__ATTRIBUTE_COMPARISON) {
+        CHECK(slice_to_u64(slice_str(node->name), &index) && index < part->n_comparisons);
+        return (uint16_t)(headers + part->n_header_names + index);
     }
     size_t at = 0;
     while (nameless[at] != node->attribute) {
@@ -241,9 +271,13 @@ static void make_columns(struct dp_policy_target *t)
         *at++ = (struct policy_column){.attribute = TRILANE__PARTS__V1__ATTRIBUTE__ATTRIBUTE_HEADER,
                                        .name = t->headers[i]};
     }
+    for (uint32_t i = 0; i < t->comparison_count; i++) {
+        *at++ = (struct policy_column){
+            .attribute = TRILANE__PARTS__V1__ATTRIBUTE__ATTRIBUTE_COMPARISON, .index = i};
+    }
     for (uint32_t i = 0; i < t->schedule_count; i++) {
         *at++ = (struct policy_column){
-            .attribute = TRILANE__PARTS__V1__ATTRIBUTE__ATTRIBUTE_SCHEDULE, .schedule = i};
+            .attribute = TRILANE__PARTS__V1__ATTRIBUTE__ATTRIBUTE_SCHEDULE, .index = i};
     }
 }
 
@@ -478,6 +512,19 @@ static void copy_schedules(struct dp_policy_target *t, const part_target *part)
     }
 }
 
+static void copy_comparisons(struct dp_policy_target *t, const part_target *part)
+{
+    for (size_t i = 0; i < part->n_comparisons; i++) {
+        const Trilane__Parts__V1__Comparison *from = part->comparisons[i];
+        t->comparisons[t->comparison_count++] =
+            (struct policy_comparison){.name = keep(t, from->name),
+                                       .least = from->least,
+                                       .most = from->most,
+                                       .attribute = (uint8_t)from->attribute,
+                                       .measure = (uint8_t)from->measure};
+    }
+}
+
 static MUST_CHECK struct err allocate(const part_target *part, struct dp_policy_target *t)
 {
     size_t spans = 0;
@@ -491,13 +538,14 @@ static MUST_CHECK struct err allocate(const part_target *part, struct dp_policy_
     t->references = calloc(roots, sizeof(*t->references));
     t->spans = calloc(spans + 1, sizeof(*t->spans));
     t->schedules = calloc(part->n_schedules + 1, sizeof(*t->schedules));
+    t->comparisons = calloc(part->n_comparisons + 1, sizeof(*t->comparisons));
     t->rules = calloc(part->n_verdicts + 1, sizeof(*t->rules));
     t->allows = calloc(part->n_verdicts, sizeof(*t->allows));
     t->traits = calloc(part->n_trait_names + 1, sizeof(*t->traits));
     t->headers = calloc(part->n_header_names + 1, sizeof(*t->headers));
     bool all = t->text != NULL && t->columns != NULL && t->references != NULL && t->spans != NULL &&
-               t->schedules != NULL && t->rules != NULL && t->allows != NULL && t->traits != NULL &&
-               t->headers != NULL;
+               t->schedules != NULL && t->comparisons != NULL && t->rules != NULL &&
+               t->allows != NULL && t->traits != NULL && t->headers != NULL;
     return all && t->text_size < UINT32_MAX ? OK : FAIL(E_NO_MEMORY);
 }
 
@@ -520,6 +568,7 @@ static MUST_CHECK struct err copy_part(const part_target *part, struct dp_policy
     }
     t->rules[part->n_verdicts] = (uint32_t)t->text_used;
     copy_all_roots(t, part);
+    copy_comparisons(t, part);
     copy_schedules(t, part);
     make_columns(t);
     return make_nodes(t, part);
@@ -565,6 +614,7 @@ void dp_policy_free(struct dp_policy_target *target)
     free(target->references);
     free(target->spans);
     free(target->schedules);
+    free(target->comparisons);
     free(target->traits);
     free(target->headers);
     free(target);

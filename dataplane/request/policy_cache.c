@@ -3,8 +3,9 @@
  *
  * A key is the target and exactly the attributes that its rules read, each with its length, so
  * that two requests which the rules cannot tell apart share an entry, and no others do. Of a
- * schedule the key has whether it holds now: no entry outlives it, whatever the clock does. A key
- * that is longer than an entry holds is not cached.
+ * schedule the key has whether it holds now: no entry outlives it, whatever the clock does; of a
+ * comparison whether the number is in its range. A key that is longer than an entry holds is not
+ * cached.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -100,6 +101,16 @@ static void add_headers(struct key *key, const struct dp_policy_target *target,
     }
 }
 
+/* Of the value only what the rules make of it. */
+static void add_comparisons(struct key *key, const struct dp_policy_target *target,
+                            const struct dp_policy_query *query)
+{
+    for (size_t i = 0; i < target->comparison_count; i++) {
+        uint8_t compared = (uint8_t)policy_compare(&target->comparisons[i], query);
+        add(key, slice_of(&compared, 1));
+    }
+}
+
 static void add_schedules(struct key *key, const struct dp_policy_target *target,
                           const struct dp_policy_query *query)
 {
@@ -127,6 +138,7 @@ static bool make_key(const struct dp_policy_target *target, const struct dp_poli
     }
     add_caller(key, target, query->caller);
     add_headers(key, target, query);
+    add_comparisons(key, target, query);
     add_schedules(key, target, query);
     return key->size <= KEY_MAX;
 }

@@ -12,7 +12,7 @@
 #include "dataplane/request/policy.h"
 
 enum {
-    DP_POLICY_NAMES_MAX = 256, /* of traits, headers and schedules, each. */
+    DP_POLICY_NAMES_MAX = 256, /* of traits, headers, comparisons and schedules, each. */
     DP_POLICY_ROOTS_MAX = 1024,
     /* From this many edges on a node is looked up by hash; fewer lie in one line of the cache. */
     DP_POLICY_MANY = 9,
@@ -32,6 +32,17 @@ struct policy_schedule {
     uint64_t not_before_ms; /* 0: none. */
     uint64_t not_after_ms;  /* 0: none. */
 };
+
+/* A number of an attribute's value, and a range that it may be in. */
+struct policy_comparison {
+    struct slice name; /* of a trait or header. */
+    int64_t least;
+    int64_t most;
+    uint8_t attribute; /* trilane.parts.v1.Attribute. */
+    uint8_t measure;   /* trilane.parts.v1.Measure. */
+};
+
+enum policy_compared { POLICY_NO_NUMBER, POLICY_OUT, POLICY_IN };
 
 /* Graphs whose verdicts are judged together. */
 struct policy_roots {
@@ -65,11 +76,12 @@ struct policy_column {
     uint32_t first_length; /* the lengths of the fronts, ascending. */
     uint32_t length_count;
     uint32_t first_front; /* of 'parents'. */
-    uint32_t schedule;    /* index. */
+    uint32_t index;       /* of a comparison or schedule. */
     uint8_t attribute;    /* trilane.parts.v1.Attribute. */
 };
 
-/* The columns that have no name; behind them traits, headers and schedules, in that order. */
+/* The columns that have no name; behind them traits, headers, comparisons and schedules, in that
+ * order. */
 enum policy_fixed_column {
     POLICY_COLUMN_VERB,
     POLICY_COLUMN_LANE,
@@ -135,6 +147,7 @@ struct dp_policy_target {
     uint32_t *references; /* of all roots. */
     struct policy_span *spans;
     struct policy_schedule *schedules;
+    struct policy_comparison *comparisons;
     struct slice *traits; /* names that the graphs read. */
     struct slice *headers;
     uint8_t *text; /* of names and rules. */
@@ -144,6 +157,7 @@ struct dp_policy_target {
     size_t text_words_used;
     size_t trait_count;
     size_t header_count;
+    size_t comparison_count;
     size_t schedule_count;
     bool several; /* a decision walks more than one graph. */
     struct policy_roots decides;
@@ -155,6 +169,14 @@ struct dp_policy_target {
 
 /* Whether a schedule holds at that time. */
 bool policy_schedule_holds(const struct policy_schedule *schedule, int64_t wall_ms);
+
+/* ---- policy_compare.c ---- */
+
+/* The value of an attribute that is none of COMPARISON and SCHEDULE; false when there is none. */
+bool policy_value(const struct dp_policy_query *query, uint8_t attribute, struct slice name,
+                  struct slice *out);
+enum policy_compared policy_compare(const struct policy_comparison *comparison,
+                                    const struct dp_policy_query *query);
 
 /* The place of a many-edged node where the search for a number begins. */
 static inline uint32_t policy_edge_place(const struct policy_node *node, uint32_t number)

@@ -19,6 +19,20 @@ static void check_texts(const struct slice *texts, size_t count)
     }
 }
 
+/* A range is one, of a value that has numbers; a schedule says something. */
+static void check_order(const struct cp_cel_test *test)
+{
+    if (test->attribute == CP_CEL_TIME) {
+        CHECK(test->schedule->count > 0 || test->schedule->not_after_ms > 0);
+        CHECK(test->schedule->count <= CP_SPANS_MAX);
+    }
+    if (test->measure != CP_CEL_ITSELF) {
+        CHECK(test->attribute <= CP_CEL_HEADER);
+        CHECK(test->least <= test->most);
+        CHECK(test->exact_count + test->glob_count == 0);
+    }
+}
+
 static void check_normal(const struct cp_cel *cel)
 {
     CHECK(cel->count <= CP_CEL_ANY_MAX);
@@ -29,6 +43,7 @@ static void check_normal(const struct cp_cel *cel)
             check_texts(test->exact, test->exact_count);
             check_texts(test->globs, test->glob_count);
             check_texts(&test->name, test->name.size > 0 ? 1 : 0);
+            check_order(test);
         }
     }
 }

@@ -1,6 +1,8 @@
 /* condition: expressions of CEL, as text and by their meaning. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "tests/policy/plain.h"
 #include "tests/support/cmocka.h"
@@ -71,7 +73,7 @@ static void random_value(const struct plain_world *world, int attribute, char ou
         text = plain_chance(70) ? "User.v1" : "GET";
         break;
     default:
-        text = plain_values[plain_below(4)];
+        text = plain_values[plain_below(PLAIN_VALUES)];
         break;
     }
     (void)snprintf(out, PLAIN_TEXT, "%s", text);
@@ -87,10 +89,38 @@ static void cut(enum plain_how how, char text[PLAIN_TEXT])
     text[end - front] = '\0';
 }
 
+/* A comparison by order; its bound is near to what requests have. */
+static void random_order(struct plain_node *node)
+{
+    node->order = (enum plain_order)plain_below(PLAIN_ORDERS);
+    node->turned = plain_chance(30);
+    node->how = (enum plain_how)(PLAIN_SIZE + plain_below(5));
+    node->offset = plain_chance(50) ? 0 : (plain_below(57) - 28) * 30;
+    node->number = plain_below(node->how == PLAIN_DAY ? 9 : 26) - 1;
+    if (node->how == PLAIN_INT) {
+        node->number = plain_chance(10) ? INT64_MIN : plain_below(40) - 20;
+    }
+    if (node->how == PLAIN_INSTANT) {
+        node->number = plain_random_time() / 1000;
+        node->order = (enum plain_order)plain_below(PLAIN_EQ);
+    }
+    /* None of service, lane, verb and type, of which only parts are texts. */
+    bool part = node->attribute == CALLER_SERVICE ||
+                (node->attribute >= SERVICE && node->attribute <= TYPE);
+    node->attribute = part ? METHOD : node->attribute;
+}
+
 static void random_leaf(const struct plain_world *world, struct plain_node *node)
 {
     *node = (struct plain_node){.op = PLAIN_LEAF, .attribute = plain_below(ATTRIBUTES)};
-    node->how = (enum plain_how)plain_below(node->attribute >= TRAIT ? 7 : 6);
+    if (plain_chance(25)) {
+        random_order(node);
+        return;
+    }
+    node->how = (enum plain_how)plain_below(PLAIN_CONTAINS + 1);
+    if (node->attribute >= TRAIT && plain_chance(15)) {
+        node->how = PLAIN_PRESENT;
+    }
     for (int i = 0; i < 2; i++) {
         random_value(world, node->attribute, node->texts[i]);
         if (node->how >= PLAIN_STARTS && node->how <= PLAIN_CONTAINS) {
@@ -124,6 +154,59 @@ void plain_random_condition(const struct plain_world *world, struct plain_condit
     }
 }
 
+static void zone_text(const struct plain_node *node, struct buf *out)
+{
+    int minutes = abs(node->offset);
+    if (node->offset != 0) {
+        ADD(out, "'%c%02d:%02d'", node->offset < 0 ? '-' : '+', minutes / 60, minutes % 60);
+    }
+}
+
+static void measure_text(const struct plain_node *node, struct buf *out)
+{
+    const char *name = names[node->attribute];
+    if (node->how == PLAIN_SIZE) {
+        ADD(out, node->number % 2 == 0 ? "size(%s)" : "%s.size()", name);
+    } else if (node->how == PLAIN_INT) {
+        ADD(out, "int(%s)", name);
+    } else if (node->how == PLAIN_INSTANT) {
+        ADD(out, "request.time");
+    } else {
+        ADD(out, "request.time.%s(", node->how == PLAIN_HOURS ? "getHours" : "getDayOfWeek");
+        zone_text(node, out);
+        ADD(out, ")");
+    }
+}
+
+static void bound_text(const struct plain_node *node, struct buf *out)
+{
+    struct tm tm;
+    char text[32];
+    time_t seconds = (time_t)node->number;
+    if (node->how != PLAIN_INSTANT) {
+        ADD(out, "%lld", (long long)node->number);
+        return;
+    }
+    assert_non_null(gmtime_r(&seconds, &tm));
+    assert_true(strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", &tm) == 20);
+    ADD(out, "timestamp('%s')", text);
+}
+
+static void order_text(const struct plain_node *node, struct buf *out)
+{
+    static const char *const orders[PLAIN_ORDERS] = {"<", "<=", ">", ">=", "==", "!="};
+    static const char *const turned[PLAIN_ORDERS] = {">", ">=", "<", "<=", "==", "!="};
+    if (node->turned) {
+        bound_text(node, out);
+        ADD(out, " %s ", turned[node->order]);
+        measure_text(node, out);
+        return;
+    }
+    measure_text(node, out);
+    ADD(out, " %s ", orders[node->order]);
+    bound_text(node, out);
+}
+
 static void leaf_text(const struct plain_node *node, struct buf *out)
 {
     static const char *const maps[] = {"caller.traits", "request.headers"};
@@ -147,6 +230,13 @@ static void leaf_text(const struct plain_node *node, struct buf *out)
         return;
     case PLAIN_CONTAINS:
         ADD(out, "%s.contains('%s')", name, a);
+        return;
+    case PLAIN_SIZE:
+    case PLAIN_INT:
+    case PLAIN_HOURS:
+    case PLAIN_DAY:
+    case PLAIN_INSTANT:
+        order_text(node, out);
         return;
     case PLAIN_PRESENT: {
         bool header = node->attribute >= HEADER;
@@ -218,9 +308,43 @@ static const char *value_of(int attribute, const struct plain_request *q, char o
     return value < 0 ? NULL : plain_values[value];
 }
 
+static int order_value(enum plain_order order, int64_t a, int64_t b)
+{
+    const bool values[PLAIN_ORDERS] = {a<b, a <= b, a> b, a >= b, a == b, a != b};
+    return values[order];
+}
+
+/* Of the wall clock, by the calendar. */
+static int clock_value(const struct plain_node *node, const struct plain_request *q)
+{
+    struct tm tm;
+    time_t local = (time_t)(q->wall_ms / 1000 + (int64_t)node->offset * 60);
+    assert_non_null(gmtime_r(&local, &tm));
+    return order_value(node->order, node->how == PLAIN_HOURS ? tm.tm_hour : tm.tm_wday,
+                       node->number);
+}
+
+/* Of a value that is there. */
+static int number_value(const struct plain_node *node, const char *value)
+{
+    char *end = NULL;
+    long long number = 0;
+    if (node->how == PLAIN_SIZE) {
+        return order_value(node->order, (int64_t)strlen(value), node->number);
+    }
+    number = strtoll(value, &end, 10);
+    return end == value || *end != '\0' ? -1 : order_value(node->order, number, node->number);
+}
+
 static int leaf_value(const struct plain_node *node, const struct plain_request *q)
 {
     char room[PLAIN_TEXT];
+    if (node->how == PLAIN_HOURS || node->how == PLAIN_DAY) {
+        return clock_value(node, q);
+    }
+    if (node->how == PLAIN_INSTANT) {
+        return order_value(node->order, q->wall_ms, 1000 * node->number);
+    }
     const char *value = value_of(node->attribute, q, room);
     const char *text = node->texts[0];
     if (node->how == PLAIN_PRESENT) {
@@ -244,6 +368,12 @@ static int leaf_value(const struct plain_node *node, const struct plain_request 
         return size >= length && strcmp(value + size - length, text) == 0;
     case PLAIN_CONTAINS:
         return strstr(value, text) != NULL;
+    case PLAIN_SIZE:
+    case PLAIN_INT:
+        return number_value(node, value);
+    case PLAIN_HOURS:
+    case PLAIN_DAY:
+    case PLAIN_INSTANT:
     case PLAIN_PRESENT:
         break;
     }

@@ -18,6 +18,7 @@ enum {
     PLAIN_NAMES = 2, /* of traits, and of headers. */
     PLAIN_NODES = 24,
     PLAIN_TEXT = 48,
+    PLAIN_VALUES = 7,
 };
 
 /* How much there is to choose from. */
@@ -66,8 +67,15 @@ enum plain_how {
     PLAIN_STARTS,
     PLAIN_ENDS,
     PLAIN_CONTAINS,
+    PLAIN_SIZE,    /* of the attribute, by 'order' to 'number'. */
+    PLAIN_INT,     /* likewise the integer that it says. */
+    PLAIN_HOURS,   /* of the wall clock, in the zone of 'offset'. */
+    PLAIN_DAY,     /* of the week, likewise; 0 is Sunday. */
+    PLAIN_INSTANT, /* the wall clock, to 'number' seconds since 1970. */
     PLAIN_PRESENT
 };
+
+enum plain_order { PLAIN_LT, PLAIN_LE, PLAIN_GT, PLAIN_GE, PLAIN_EQ, PLAIN_NE, PLAIN_ORDERS };
 
 struct plain_node {
     enum plain_op op;
@@ -76,6 +84,10 @@ struct plain_node {
     int attribute; /* plain_attributes. */
     enum plain_how how;
     char texts[2][PLAIN_TEXT]; /* PLAIN_IN has both. */
+    enum plain_order order;
+    bool turned; /* the number is written first. */
+    int64_t number;
+    int offset; /* minutes from UTC. */
 };
 
 struct plain_condition {
@@ -122,7 +134,7 @@ extern const char *const plain_tenants[2];
 extern const char *const plain_domains[2];
 extern const char *const plain_traits[PLAIN_NAMES];
 extern const char *const plain_headers[PLAIN_NAMES];
-extern const char *const plain_values[4];
+extern const char *const plain_values[PLAIN_VALUES];
 
 /* ---- random.c ---- */
 

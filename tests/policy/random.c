@@ -10,7 +10,7 @@ const char *const plain_tenants[2] = {"acme", "globex"};
 const char *const plain_domains[2] = {"test.example", "other.example"};
 const char *const plain_traits[PLAIN_NAMES] = {"team", "tier"};
 const char *const plain_headers[PLAIN_NAMES] = {"x-a", "x-b"};
-const char *const plain_values[4] = {"one", "two", "twofold", "t/x"};
+const char *const plain_values[PLAIN_VALUES] = {"one", "two", "twofold", "t/x", "7", "-12", "007"};
 
 static uint64_t state;
 
@@ -81,7 +81,7 @@ static void random_caller(const struct plain_world *world, struct plain_caller *
     c->tenant = plain_chance(50) ? plain_below(2) : -1;
     c->domain = plain_chance(20) ? plain_below(2) : -1;
     for (int i = 0; i < PLAIN_NAMES; i++) {
-        c->traits[i] = plain_chance(30) ? plain_below(4) : -1;
+        c->traits[i] = plain_chance(30) ? plain_below(PLAIN_VALUES) : -1;
     }
     if (c->tenant < 0 && c->domain < 0 && c->traits[0] < 0 && c->traits[1] < 0) {
         (void)snprintf(c->id, sizeof(c->id), plain_chance(50) ? "%s/s%d*" : "%s/*%d",
@@ -147,7 +147,9 @@ void plain_random_rule(const struct plain_world *world, int index, struct plain_
     }
     random_methods(world, r);
     for (int i = 0; i < PLAIN_NAMES; i++) {
-        r->headers[i] = !plain_chance(world->headers) ? -1 : plain_chance(30) ? 99 : plain_below(4);
+        r->headers[i] = !plain_chance(world->headers) ? -1
+                        : plain_chance(30)            ? 99
+                                                      : plain_below(PLAIN_VALUES);
     }
     if (plain_chance(world->conditions)) {
         plain_random_condition(world, &r->condition);
@@ -166,8 +168,8 @@ void plain_random_request(const struct plain_world *world, struct plain_request 
                                 .domain = plain_below(2),
                                 .wall_ms = plain_random_time()};
     for (int i = 0; i < PLAIN_NAMES; i++) {
-        q->traits[i] = plain_below(5) - 1;
-        q->headers[i] = plain_below(5) - 1;
+        q->traits[i] = plain_below(PLAIN_VALUES + 1) - 1;
+        q->headers[i] = plain_below(PLAIN_VALUES + 1) - 1;
     }
     (void)snprintf(q->caller, sizeof(q->caller), "%s/s%d", plain_tenants[q->tenant], q->service);
     random_method(world, q->method);

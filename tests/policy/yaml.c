@@ -42,7 +42,7 @@ static void add_caller(struct buf *out, const struct plain_caller *c)
     ADD(out, "traits: {");
     for (int i = 0; i < PLAIN_NAMES; i++) {
         if (c->traits[i] >= 0) {
-            ADD(out, "%s: %s, ", plain_traits[i], plain_values[c->traits[i]]);
+            ADD(out, "%s: \"%s\", ", plain_traits[i], plain_values[c->traits[i]]);
         }
     }
     ADD(out, "}}\n");
@@ -105,7 +105,7 @@ static void add_headers(struct buf *out, const struct plain_rule *r)
         if (r->headers[i] == 99) {
             ADD(out, "        - {name: %s, present: true}\n", plain_headers[i]);
         } else if (r->headers[i] >= 0) {
-            ADD(out, "        - {name: %s, value: %s}\n", plain_headers[i],
+            ADD(out, "        - {name: %s, value: \"%s\"}\n", plain_headers[i],
                 plain_values[r->headers[i]]);
         }
     }

@@ -514,6 +514,10 @@ static void capabilities_are_those_that_are_used(void **state)
                      CAPABILITY_HEADER_CONDITIONS);
     assert_int_equal(capabilities_of(RULE_OF(", callers: [{traits: {tier: gold}}]")),
                      CAPABILITY_TRAIT_CONDITIONS);
+    assert_int_equal(capabilities_of(RULE_OF(", condition: \"int(caller.traits.a) < 3\"")),
+                     CAPABILITY_POLICY_COMPARISONS);
+    assert_int_equal(capabilities_of(RULE_OF(", condition: \"request.time.getHours() < 3\"")),
+                     CAPABILITY_POLICY_SCHEDULES);
     assert_int_equal(
         capabilities_of(DOC("TransportProfile", "name: t") "spec: {upstream: {tls: tls}}\n"),
         CAPABILITY_UPSTREAM_TLS);
