@@ -350,7 +350,13 @@ static bool parse_behind(struct cel_parsing *p, const struct measured *m, struct
 {
     enum cel_token order = CEL_TOKEN_END;
     struct bound bound;
-    return take_order(p, &order) && take_bound(p, &bound) && make_order(p, m, order, &bound, out);
+    if (!take_order(p, &order)) {
+        return false;
+    }
+    if (m->of == OF_TIME && !is_word(p, "timestamp")) {
+        return cel_fault(p, "no instant where one belongs", "timestamp('2026-01-31T12:00:00Z')");
+    }
+    return take_bound(p, &bound) && make_order(p, m, order, &bound, out);
 }
 
 bool cel_begins_order(const struct cel_parsing *p)
