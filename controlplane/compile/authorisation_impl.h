@@ -25,12 +25,12 @@ enum slot {
     SLOT_FIXED,
 };
 
-/* What a schedule's slot has for a value while it holds; else it has none. */
-#define SCHEDULE_IN SLICE_LIT("in")
-
-/* What a comparison's slot has while the number is in its range; else another one, or none where
- * there is no number. */
-#define COMPARISON_IN SLICE_LIT("in")
+/*
+ * What a schedule's slot has for a value while it holds, and a comparison's while the number is in
+ * its range. Else a schedule has none, and a comparison another one, or none where there is no
+ * number.
+ */
+#define SLOT_IN SLICE_LIT("in")
 
 /* One rule of the target, with whose it is. */
 struct ruling {

@@ -378,8 +378,7 @@ static MUST_CHECK struct err add_test(struct building *b, const struct cp_cel_te
                     test->measure == CP_CEL_INT;
     TRY(add_term(b, test_slot(b->t, test), test->exact_count + 1, test->glob_count, &term));
     if (test->measure != CP_CEL_ITSELF || test->attribute == CP_CEL_TIME) {
-        term->exact.items[term->exact.count++] =
-            test->attribute == CP_CEL_TIME ? SCHEDULE_IN : COMPARISON_IN;
+        term->exact.items[term->exact.count++] = SLOT_IN;
     }
     for (size_t i = 0; i < test->exact_count; i++) {
         term->exact.items[term->exact.count++] = test->exact[i];
@@ -453,7 +452,7 @@ static MUST_CHECK struct err make_clause(struct targeting *t, uint32_t index,
     TRY(add_texts(&b, targeting_slot(t, SLOT_METHOD), rule->methods.items, rule->methods.count));
     TRY(add_headers(&b, &rule->headers));
     if (cp_rule_has_schedule(rule)) {
-        TRY(add_value(&b, schedule_slot(t, ruling->schedule), SCHEDULE_IN));
+        TRY(add_value(&b, schedule_slot(t, ruling->schedule), SLOT_IN));
     }
     for (size_t i = 0; i < condition->count; i++) {
         TRY(add_test(&b, condition->tests[i], rule->effect == 1));

@@ -51,12 +51,35 @@ struct cel_parsing {
 };
 
 /* Notes that an allocation failed; always false. */
-bool cel_no_memory(struct cel_parsing *p);
+static inline bool cel_no_memory(struct cel_parsing *p)
+{
+    p->no_memory = true;
+    return false;
+}
 
-/* Say what is wrong, once: at a byte, at the token, or as too much of what can be said. */
-bool cel_fault_at(struct cel_parsing *p, size_t at, const char *message, const char *expected);
-bool cel_fault(struct cel_parsing *p, const char *message, const char *expected);
-bool cel_too_large(struct cel_parsing *p, const char *message, const char *expected);
+/* Says what is wrong, once, with its place in the text; always false. */
+static inline bool cel_fault_at(struct cel_parsing *p, size_t at, const char *message,
+                                const char *expected)
+{
+    if (p->fault.message == NULL) {
+        p->fault = (struct cp_cel_fault){.at = at, .message = message, .expected = expected};
+    }
+    return false;
+}
+
+/* As cel_fault_at(), of the token. */
+static inline bool cel_fault(struct cel_parsing *p, const char *message, const char *expected)
+{
+    return cel_fault_at(p, p->begin, message, expected);
+}
+
+/* As cel_fault(), of too much of what can be said. */
+static inline bool cel_too_large(struct cel_parsing *p, const char *message, const char *expected)
+{
+    (void)cel_fault(p, message, expected);
+    p->fault.too_large = true;
+    return false;
+}
 
 /* Moves on to the next token. */
 bool cel_next(struct cel_parsing *p);

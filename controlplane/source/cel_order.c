@@ -369,7 +369,7 @@ bool cel_begins_order(const struct cel_parsing *p)
 bool cel_parse_order(struct cel_parsing *p, struct cel_node **out)
 {
     enum cel_token order = CEL_TOKEN_END;
-    struct measured m;
+    struct measured m = {0};
     struct bound bound;
     if (is_word(p, "int") || is_word(p, "size")) {
         return take_function(p, &m) && parse_behind(p, &m, out);
@@ -380,12 +380,12 @@ bool cel_parse_order(struct cel_parsing *p, struct cel_node **out)
 
 bool cel_parse_size(struct cel_parsing *p, const struct cel_attribute *a, struct cel_node **out)
 {
-    struct measured m;
+    struct measured m = {0};
     return take_behind(p, a, &m) && parse_behind(p, &m, out);
 }
 
 bool cel_parse_time(struct cel_parsing *p, const struct cel_attribute *a, struct cel_node **out)
 {
-    struct measured m;
+    struct measured m = {0};
     return take_behind(p, a, &m) && parse_behind(p, &m, out);
 }

@@ -3,33 +3,6 @@
 
 #include "controlplane/source/cel_impl.h"
 
-/* Says what is wrong, once; always false. */
-bool cel_fault_at(struct cel_parsing *p, size_t at, const char *message, const char *expected)
-{
-    if (p->fault.message == NULL) {
-        p->fault = (struct cp_cel_fault){.at = at, .message = message, .expected = expected};
-    }
-    return false;
-}
-
-bool cel_no_memory(struct cel_parsing *p)
-{
-    p->no_memory = true;
-    return false;
-}
-
-bool cel_fault(struct cel_parsing *p, const char *message, const char *expected)
-{
-    return cel_fault_at(p, p->begin, message, expected);
-}
-
-bool cel_too_large(struct cel_parsing *p, const char *message, const char *expected)
-{
-    (void)cel_fault(p, message, expected);
-    p->fault.too_large = true;
-    return false;
-}
-
 static bool is_space(uint8_t c)
 {
     return c == ' ' || c == '\t' || c == '\n' || c == '\r';

@@ -19,9 +19,10 @@
 struct run {
     struct policy_column *column;
     bool fronts;
-    const struct slice *texts; /* ascending. */
-    uint32_t *parents;         /* of fronts. */
-    uint32_t *records;         /* of values. */
+    uint32_t first;      /* index of its first text among those of all runs. */
+    struct slice *texts; /* ascending. */
+    uint32_t *parents;   /* of fronts. */
+    uint32_t *records;   /* of values. */
     uint32_t count;
     uint32_t length_count;
 };
@@ -88,24 +89,20 @@ static void find_parents(struct run *run)
 }
 
 /*
- * The run that begins with the first of the namings; returns how many they are. 'texts' are free
- * from 'used' on; of each number the record is the text's index among them, until it has one.
+ * The texts of the run that begins with the first of the namings; returns how many these are. Of a
+ * number the record is the text's index among those of all runs, until it has one.
  */
-static size_t take_run(struct dp_policy_target *t, const struct policy_naming *namings,
-                       size_t count, struct slice *texts, size_t used, struct run *out,
+static size_t take_run(struct run *run, const struct policy_naming *namings, size_t count,
                        struct policy_number *out_numbers)
 {
     size_t at = 0;
-    *out = (struct run){.column = &t->columns[namings[0].column],
-                        .fronts = namings[0].front,
-                        .texts = texts + used};
     while (at < count && namings[at].column == namings[0].column &&
            namings[at].front == namings[0].front) {
-        if (out->count == 0 || !slice_eq(out->texts[out->count - 1], namings[at].text)) {
-            texts[used + out->count++] = namings[at].text;
+        if (run->count == 0 || !slice_eq(run->texts[run->count - 1], namings[at].text)) {
+            run->texts[run->count++] = namings[at].text;
         }
         out_numbers[namings[at].edge] =
-            (struct policy_number){.number = out->count, .record = (uint32_t)used + out->count - 1};
+            (struct policy_number){.number = run->count, .record = run->first + run->count - 1};
         at++;
     }
     return at;
@@ -318,9 +315,13 @@ static MUST_CHECK struct err number_values(struct filling *f, const struct scrat
     }
     for (size_t at = 0; at < count;) {
         struct run *run = &with->runs[runs++];
-        at += take_run(f->t, namings + at, count - at, with->texts, texts, run, out_numbers);
-        run->parents = with->parents + texts;
-        run->records = with->records + texts;
+        *run = (struct run){.column = &f->t->columns[namings[at].column],
+                            .fronts = namings[at].front,
+                            .first = (uint32_t)texts,
+                            .texts = with->texts + texts,
+                            .parents = with->parents + texts,
+                            .records = with->records + texts};
+        at += take_run(run, namings + at, count - at, out_numbers);
         texts += run->count;
         if (run->fronts) {
             find_parents(run);
