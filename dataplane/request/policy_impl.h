@@ -11,6 +11,8 @@
 
 #include "dataplane/request/policy.h"
 
+#include "trilane/parts/v1/parts.pb-c.h"
+
 enum {
     DP_POLICY_NAMES_MAX = 256, /* of traits, headers, comparisons and schedules, each. */
     DP_POLICY_ROOTS_MAX = 1024,
@@ -169,6 +171,11 @@ struct dp_policy_target {
 
 /* Whether a schedule holds at that time. */
 bool policy_schedule_holds(const struct policy_schedule *schedule, int64_t wall_ms);
+
+/* ---- policy_check.c ---- */
+
+/* PART_MALFORMED for what could not be walked safely. */
+MUST_CHECK struct err policy_check_part(const Trilane__Parts__V1__PolicyTarget *part);
 
 /* ---- policy_compare.c ---- */
 
