@@ -17,12 +17,12 @@
 #include "common/net/h2_impl.h"
 #include "common/net/loop.h"
 
-struct h2_link {
+struct pool_link {
     struct h2_pool *pool;
     struct h2_conn *conn;
-    struct h2_link *next;     /* oldest first: the older are filled first, the newer idle out. */
-    struct h2_link *all_next; /* of all pools. */
-    struct h2_link *all_prev;
+    struct pool_link *next;     /* oldest first: the older are filled first, the newer idle out. */
+    struct pool_link *all_next; /* of all pools. */
+    struct pool_link *all_prev;
     struct net_timer idle;
     struct net_timer age; /* armed from when it opened until it is old. */
     uint64_t used_ms;     /* when it last got a request. */
@@ -36,7 +36,7 @@ struct h2_pool {
     struct h2_pools *pools;
     struct h2_target target;
     struct slice key; /* owned: what the map of pools finds it by. */
-    struct h2_link *links;
+    struct pool_link *links;
     struct h2_pool_wait *first; /* who waits, in order. */
     struct h2_pool_wait *last;
     struct net_hook hook; /* serves who waits. */
@@ -51,11 +51,11 @@ struct h2_pools {
     struct map by_key;
     h2_pool_judge_fn *judge; /* NULL: every peer is fine. */
     void *judge_ctx;
-    struct h2_link *all;  /* newest first. */
-    struct h2_link *look; /* the next to be asked of. */
-    size_t count;         /* pools alive, those that drain counted. */
-    size_t open;          /* connections. */
-    bool freed;           /* goes with its last pool. */
+    struct pool_link *all;  /* newest first. */
+    struct pool_link *look; /* the next to be asked of. */
+    size_t count;           /* pools alive, those that drain counted. */
+    size_t open;            /* connections. */
+    bool freed;             /* goes with its last pool. */
 };
 
 static uint64_t now_ms(const struct h2_pool *pool)
@@ -149,7 +149,7 @@ static void pool_close(struct h2_pool *pool)
     pool->closing = true;
     (void)map_remove(&pool->pools->by_key, pool->key);
     fail_waiting(pool, FAIL(E_DRAINING));
-    for (struct h2_link *link = pool->links; link != NULL; link = link->next) {
+    for (struct pool_link *link = pool->links; link != NULL; link = link->next) {
         h2_conn_drain(link->conn);
     }
 }
@@ -163,7 +163,7 @@ static void serve_soon(struct h2_pool *pool)
     }
 }
 
-static bool link_stands(const struct h2_link *link)
+static bool link_stands(const struct pool_link *link)
 {
     const struct h2_pools *pools = link->pool->pools;
     return pools->judge == NULL || pools->judge(pools->judge_ctx, h2_conn_net(link->conn));
@@ -190,7 +190,7 @@ static uint64_t age_max_ms(const struct h2_pool *pool)
  * of these there are at most as many as of the others, however long the requests last. */
 static void too_old(struct net_timer *timer, void *ctx)
 {
-    struct h2_link *link = ctx;
+    struct pool_link *link = ctx;
     struct h2_pool *pool = link->pool;
     if (pool->stats.aged >= connections_max(pool) && h2_conn_streams(link->conn) > 0) {
         net_timer_arm(pool->pools->loop, timer, age_max_ms(pool));
@@ -203,7 +203,7 @@ static void too_old(struct net_timer *timer, void *ctx)
     serve_soon(pool);
 }
 
-static void start_ageing(struct h2_link *link)
+static void start_ageing(struct pool_link *link)
 {
     if (link->pool->target.max_age_ms != 0) {
         net_timer_arm(link->pool->pools->loop, &link->age, age_max_ms(link->pool));
@@ -214,7 +214,7 @@ static void start_ageing(struct h2_link *link)
 
 static void link_ready(struct h2_conn *conn)
 {
-    struct h2_link *link = h2_conn_user(conn);
+    struct pool_link *link = h2_conn_user(conn);
     struct h2_pool *pool = link->pool;
     CHECK(!link->opened);
     CHECK(pool->stats.connecting > 0);
@@ -234,13 +234,13 @@ static void link_ready(struct h2_conn *conn)
 
 static void link_changed(struct h2_conn *conn)
 {
-    struct h2_link *link = h2_conn_user(conn);
+    struct pool_link *link = h2_conn_user(conn);
     serve_soon(link->pool);
 }
 
-static void link_remove(struct h2_link *link)
+static void link_remove(struct pool_link *link)
 {
-    struct h2_link **at = &link->pool->links;
+    struct pool_link **at = &link->pool->links;
     while (*at != link) {
         at = &(*at)->next;
     }
@@ -255,7 +255,7 @@ static void link_remove(struct h2_link *link)
     }
 }
 
-static void link_list(struct h2_link *link)
+static void link_list(struct pool_link *link)
 {
     struct h2_pools *pools = link->pool->pools;
     link->all_next = pools->all;
@@ -272,7 +272,7 @@ static void link_list(struct h2_link *link)
 static void link_closed(struct h2_conn *conn, struct err why)
 {
     (void)why;
-    struct h2_link *link = h2_conn_user(conn);
+    struct pool_link *link = h2_conn_user(conn);
     struct h2_pool *pool = h2_pool_ref(link->pool); /* whoever is failed may give up the last. */
     bool failed = !link->opened || (!link->served && pool->first != NULL);
     if (link->opened) {
@@ -301,7 +301,7 @@ static const struct h2_conn_events link_events = {
 /* Armed anew when it runs, not with each request. */
 static void link_idle(struct net_timer *timer, void *ctx)
 {
-    struct h2_link *link = ctx;
+    struct pool_link *link = ctx;
     struct net_loop *loop = link->pool->pools->loop;
     if (link->judged) {
         h2_conn_close(link->conn, H2_CANCEL, FAIL(E_UNAUTHENTICATED));
@@ -318,7 +318,7 @@ static void link_idle(struct net_timer *timer, void *ctx)
     h2_conn_drain(link->conn);
 }
 
-static struct err link_dial(struct h2_pool *pool, struct h2_link *link)
+static struct err link_dial(struct h2_pool *pool, struct pool_link *link)
 {
     struct net_conn *net = NULL;
     TRY(net_dial(pool->pools->loop,
@@ -334,7 +334,7 @@ static struct err link_dial(struct h2_pool *pool, struct h2_link *link)
 
 static struct err link_new(struct h2_pool *pool)
 {
-    struct h2_link *link = calloc(1, sizeof(*link));
+    struct pool_link *link = calloc(1, sizeof(*link));
     if (link == NULL) {
         return FAIL(E_NO_MEMORY);
     }
@@ -345,7 +345,7 @@ static struct err link_new(struct h2_pool *pool)
         free(link);
         return e;
     }
-    struct h2_link **at = &pool->links;
+    struct pool_link **at = &pool->links;
     while (*at != NULL) {
         at = &(*at)->next;
     }
@@ -363,7 +363,7 @@ static struct err link_new(struct h2_pool *pool)
 /* ---- picking ---- */
 
 /* Silence is no proof of life: such a link is asked first, and has no room until it answered. */
-static bool link_is_fresh(struct h2_pool *pool, struct h2_link *link, uint64_t now)
+static bool link_is_fresh(struct h2_pool *pool, struct pool_link *link, uint64_t now)
 {
     if (now - h2_conn_heard_ms(link->conn) < limits.upstream_probe_after_ms) {
         return true;
@@ -374,11 +374,11 @@ static bool link_is_fresh(struct h2_pool *pool, struct h2_link *link, uint64_t n
 }
 
 /* The oldest that is less than half full, so that few are in use; else the least loaded. */
-static struct h2_link *pick(struct h2_pool *pool)
+static struct pool_link *pick(struct h2_pool *pool)
 {
     uint64_t now = now_ms(pool);
-    struct h2_link *best = NULL;
-    for (struct h2_link *link = pool->links; link != NULL; link = link->next) {
+    struct pool_link *best = NULL;
+    for (struct pool_link *link = pool->links; link != NULL; link = link->next) {
         if (!link->opened || h2_conn_room(link->conn) == 0 || !link_is_fresh(pool, link, now)) {
             continue;
         }
@@ -400,7 +400,7 @@ static struct h2_link *pick(struct h2_pool *pool)
 static size_t links_probing(const struct h2_pool *pool)
 {
     size_t count = 0;
-    for (const struct h2_link *link = pool->links; link != NULL; link = link->next) {
+    for (const struct pool_link *link = pool->links; link != NULL; link = link->next) {
         count += h2_conn_probing(link->conn) ? 1 : 0;
     }
     return count;
@@ -422,7 +422,7 @@ static void serve(struct net_hook *hook, void *ctx)
     (void)hook;
     struct h2_pool *pool = h2_pool_ref(ctx); /* who waits may let go of the last other one. */
     while (pool->first != NULL) {            /* each turn takes one off the line. */
-        struct h2_link *link = pick(pool);
+        struct pool_link *link = pick(pool);
         if (link == NULL) {
             break;
         }
@@ -444,7 +444,7 @@ struct err h2_pool_acquire(struct h2_pool *pool, struct h2_pool_wait *wait, uint
     if (pool->closing) {
         return FAIL(E_DRAINING);
     }
-    struct h2_link *link = pool->first == NULL ? pick(pool) : NULL;
+    struct pool_link *link = pool->first == NULL ? pick(pool) : NULL;
     if (link != NULL) {
         *out = link->conn;
         return OK;
@@ -487,7 +487,7 @@ void h2_pools_look_begin(struct h2_pools *pools)
 bool h2_pools_look(struct h2_pools *pools, size_t max)
 {
     for (size_t i = 0; i < max && pools->look != NULL; i++) {
-        struct h2_link *link = pools->look;
+        struct pool_link *link = pools->look;
         pools->look = link->all_next;
         if (!link->opened || link->judged || link_stands(link)) {
             continue;
@@ -525,7 +525,7 @@ void h2_pools_free(struct h2_pools *pools)
          at = 0, e = map_next(&pools->by_key, &at)) {
         struct h2_pool *pool = e->value;
         pool_close(pool); /* takes it out of the map. */
-        for (struct h2_link *link = pool->links; link != NULL; link = link->next) {
+        for (struct pool_link *link = pool->links; link != NULL; link = link->next) {
             h2_conn_close(link->conn, H2_CANCEL, FAIL(E_DRAINING));
         }
         pool_maybe_free(pool);
@@ -646,7 +646,7 @@ void h2_pool_unref(struct h2_pool *pool)
 void h2_pool_stats(const struct h2_pool *pool, struct h2_pool_stats *out)
 {
     *out = pool->stats;
-    for (const struct h2_link *link = pool->links; link != NULL; link = link->next) {
+    for (const struct pool_link *link = pool->links; link != NULL; link = link->next) {
         out->streams += h2_conn_streams(link->conn);
     }
 }

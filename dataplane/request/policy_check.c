@@ -5,6 +5,7 @@
  */
 #include <string.h>
 
+#include "common/snapshot/format.h"
 #include "dataplane/request/policy_impl.h"
 
 #include "trilane/parts/v1/parts.pb-c.h"

@@ -113,7 +113,7 @@ static void random_order(struct plain_node *node)
 static void random_leaf(const struct plain_world *world, struct plain_node *node)
 {
     *node = (struct plain_node){.op = PLAIN_LEAF, .attribute = plain_below(ATTRIBUTES)};
-    if (plain_chance(25)) {
+    if (plain_chance(world->orders)) {
         random_order(node);
         return;
     }

@@ -32,6 +32,7 @@ struct plain_world {
     int shadows;
     int denies;
     int globs;    /* of the methods. */
+    int orders;   /* percent of the tests of conditions that compare by order. */
     bool precise; /* each rule names a caller's service and a method. */
     bool guarded; /* the environment has guardrails. */
 };

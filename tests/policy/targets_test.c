@@ -29,6 +29,7 @@ static uint64_t seed;
 static const struct plain_world world = {.services = 4,
                                          .packages = 4,
                                          .conditions = 20,
+                                         .orders = 25,
                                          .headers = 10,
                                          .windows = 5,
                                          .shadows = 10,

@@ -71,6 +71,7 @@ static const char *attribute(const Trilane__Parts__V1__PolicyNode *node,
         which = q->headers[index_of(node->name, plain_headers, PLAIN_NAMES)];
         return which < 0 ? NULL : plain_values[which];
     case TRILANE__PARTS__V1__ATTRIBUTE__ATTRIBUTE_SCHEDULE:
+    case TRILANE__PARTS__V1__ATTRIBUTE__ATTRIBUTE_COMPARISON:
     case TRILANE__PARTS__V1__ATTRIBUTE__ATTRIBUTE_NONE:
     case _TRILANE__PARTS__V1__ATTRIBUTE_IS_INT_SIZE:
         break;
