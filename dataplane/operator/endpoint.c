@@ -16,8 +16,8 @@
 
 enum {
     KEY_MAX = NET_SPIFFE_MAX + 1024, /* two host names and some numbers besides. */
-    TTL_LEAST_S = 1,  /* names are asked for no oftener, */
-    TTL_MOST_S = 300, /* and no more seldom. */
+    TTL_LEAST_S = 1,                 /* names are asked for no oftener, */
+    TTL_MOST_S = 300,                /* and no more seldom. */
     TTL_UNSAID_S = 30,
     FAILED_FIRST_MS = 1000,
     FAILED_MAX_MS = 30000,

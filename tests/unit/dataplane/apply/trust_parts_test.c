@@ -365,10 +365,8 @@ int main(void)
 {
     ids_init();
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(issuers_that_are_refused),
-        cmocka_unit_test(issuers_that_are_taken),
-        cmocka_unit_test(where_keys_come_from),
-        cmocka_unit_test(cas_of_trust_domains),
+        cmocka_unit_test(issuers_that_are_refused), cmocka_unit_test(issuers_that_are_taken),
+        cmocka_unit_test(where_keys_come_from),     cmocka_unit_test(cas_of_trust_domains),
         cmocka_unit_test(demands_of_connections),
     };
     return cmocka_run_group_tests_name("trust_parts", tests, set_up, tear_down);
