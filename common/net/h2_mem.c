@@ -1,4 +1,4 @@
-/* Size-class free lists under nghttp2 and our own streams. */
+/* Size-class free lists under streams, their bodies and tables of header fields. */
 #include "common/net/h2_mem.h"
 
 #include <stdlib.h>

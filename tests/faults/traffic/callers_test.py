@@ -340,7 +340,8 @@ class Callers(unittest.TestCase):
         trilane.wait_until(lambda: self.refuses(node, "listen") and self.refuses(node, "listen-tls"),
                            what="closed ports")
         turn("while it drains")
-        self.assertEqual(trilane.http("GET", node.admin + "/ready")[0], 503)
+        trilane.wait_until(lambda: trilane.http("GET", node.admin + "/ready")[0] == 503,
+                           what="the word that it is not ready")
         with self.assertRaises(grpc.RpcError) as caught:
             next(call)
         self.assertEqual(caught.exception.code(), grpc.StatusCode.UNAVAILABLE)

@@ -155,10 +155,15 @@ class Removed(unittest.TestCase):
                             "a publication that nobody asked for")
         self.assertEqual(self.revoked(record["version"]), {"certificate/" + serial})
         self.assertEqual(len(record["signers"].split(",")), 2, record)
-        audit = [e["outcome"] for e in self.t.wait_leader().api("GET", "/api/v1/audit")[1]["entries"]
-                 if e["action"] == "publish-removal" and e["actor"] == "trilane-cp"]
+        wait_until(lambda: "OK" in self.outcomes(), 30, "its entry, which is written behind it")
+        audit = self.outcomes()
         self.assertEqual(audit.count("OK"), 1, audit)
         self.assertLessEqual(set(audit), {"OK", "COSIGNERS_MISSING"})  # its cosigner just starts.
+
+    def outcomes(self):
+        """What the leader's own publications of removals came to."""
+        return [e["outcome"] for e in self.t.wait_leader().api("GET", "/api/v1/audit")[1]["entries"]
+                if e["action"] == "publish-removal" and e["actor"] == "trilane-cp"]
 
     def removal_of(self, author):
         newest = self.newest()
