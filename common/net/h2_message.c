@@ -135,7 +135,7 @@ static bool check_pseudo(struct h2_check *c, enum h2_token token, struct slice v
     case H2_TOKEN_SCHEME:
         return value.size > 0 && (classes[value.ptr[0]] & LETTER) != 0 && all_of(value, SCHEME);
     case H2_TOKEN_AUTHORITY:
-        return all_of(value, AUTHORITY);
+        return value.size > 0 && all_of(value, AUTHORITY); /* section 8.3.1. */
     default:
         return is_status(value);
     }
@@ -158,10 +158,11 @@ static bool is_of_connection(struct slice name)
     }
 }
 
+/* Behind the body it would say another length than the one that was kept to. */
 static bool check_length(struct h2_check *c, struct slice value)
 {
     if (c->kind == H2_SECTION_TRAILERS) {
-        return true;
+        return false;
     }
     bool first = c->content_length == H2_LENGTH_NONE;
     return first && slice_to_u64(value, &c->content_length) && c->content_length <= INT64_MAX;
@@ -183,7 +184,8 @@ bool h2_check_field(struct h2_check *c, enum h2_token token, struct slice name, 
     case H2_TOKEN_HOST: {
         bool first = (c->seen & BIT(HOST)) == 0;
         c->seen |= BIT(HOST);
-        return c->kind != H2_SECTION_REQUEST || (first && all_of(value, AUTHORITY));
+        return c->kind != H2_SECTION_REQUEST ||
+               (first && value.size > 0 && all_of(value, AUTHORITY));
     }
     default:
         return true;

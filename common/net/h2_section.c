@@ -212,10 +212,11 @@ static bool is_interim(const struct h2_stream *s)
     return status.size == 3 && status.ptr[0] == '1';
 }
 
-/* Interim answers are left out (RFC 9110, section 15.2). */
+/* Interim answers are left out (RFC 9110, section 15.2); there is none that changes the protocol
+ * (RFC 9113, section 8.6). */
 static void on_interim(struct h2_stream *s, bool end)
 {
-    if (end) {
+    if (end || is_status(s, "101")) {
         h2_stream_break(s, H2_PROTOCOL_ERROR);
         return;
     }
@@ -250,7 +251,8 @@ static void on_trailers(struct h2_conn *c, struct h2_stream *s)
     }
 }
 
-/* Whether content-length says nothing about the body: there is none (RFC 9110, section 8.6). */
+/* Whether there is no body, whatever content-length says (RFC 9110, section 6.4.1): who passes one
+ * on over HTTP/1 would say it as the next answer. */
 static bool has_no_body(const struct h2_stream *s)
 {
     return s->head_request || is_status(s, "304") || is_status(s, "204");
@@ -264,8 +266,8 @@ static void on_first(struct h2_conn *c, struct h2_stream *s, const struct sink *
         on_interim(s, end);
         return;
     }
-    if (!c->server && s->length_left != H2_LENGTH_NONE && has_no_body(s)) {
-        s->length_left = H2_LENGTH_NONE;
+    if (!c->server && has_no_body(s)) {
+        s->length_left = 0;
     }
     if (end && s->length_left != H2_LENGTH_NONE && s->length_left > 0) {
         h2_stream_break(s, H2_PROTOCOL_ERROR);

@@ -617,9 +617,12 @@ static void broken_fields_reset_the_stream_alone(void **state)
 {
     (void)state;
     static const char *const fields[][2] = {
-        {"connection", "close"}, {"transfer-encoding", "chunked"},
-        {"te", "gzip"},          {":path", "/again"},
-        {":unknown", "x"},
+        {"connection", "close"},  {"transfer-encoding", "chunked"},
+        {"te", "gzip"},           {":path", "/again"},
+        {":unknown", "x"},        {"host", ""},
+        {"X-Upper", "x"},         {"x-line", "a\r\nb"},
+        {"x-blank", " x"},        {"x name", "x"},
+        {"content-length", "+1"},
     };
     struct world w;
     world_open(&w);

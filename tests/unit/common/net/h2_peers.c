@@ -196,10 +196,18 @@ static void server_closed(struct h2_conn *c, struct err why)
 static const struct h2_conn_events server_events = {.request = server_request,
                                                     .closed = server_closed};
 
+static const struct net_conn_handler raw_handler;
+
 static void accepted(struct net_conn *conn, void *ctx)
 {
     struct peers *p = ctx;
     p->accepted++;
+    if (p->serves != NULL) {
+        p->serves->conn = conn;
+        net_conn_set_handler(conn, &raw_handler, p->serves);
+        p->serves = NULL;
+        return;
+    }
     if (p->mute) {
         p->raw_server = conn;
         return;
@@ -447,7 +455,7 @@ static void raw_readable(struct net_conn *conn, void *ctx, struct slice bytes)
     (void)conn;
     struct raw *r = ctx;
     assert_true(err_ok(buf_add(&r->in, bytes)));
-    while (r->in.size - r->parsed >= 9) {
+    while (r->in.size >= r->parsed + 9) {
         const uint8_t *at = r->in.ptr + r->parsed;
         size_t size = (size_t)at[0] << 16 | (size_t)at[1] << 8 | at[2];
         if (r->in.size - r->parsed < 9 + size) {
@@ -474,6 +482,13 @@ void raw_open(struct peers *p, struct raw *r)
     *r = (struct raw){.peers = p, .in = BUF_MAX(PEERS_BODY_MAX)};
     struct net_dial_options o = {.addr = &p->addr, .handler = &raw_handler, .ctx = r};
     assert_true(err_ok(net_dial(p->loop, &o, &r->conn)));
+}
+
+void raw_serve(struct peers *p, struct raw *r)
+{
+    enum { PREFACE = 24 };
+    *r = (struct raw){.peers = p, .in = BUF_MAX(PEERS_BODY_MAX), .parsed = PREFACE};
+    p->serves = r;
 }
 
 void raw_free(struct raw *r)

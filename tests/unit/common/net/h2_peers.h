@@ -6,8 +6,9 @@
  *            "/refuse" is refused by grpc_refuse(), "/hang" never answers, "/early" answers
  *            whole before the request ended, "/sink" takes no byte and gives no window back,
  *            "/large" answers with a trailers-only section that is over the bounds, "/large-head"
- * with such a head and a body behind it. Ownership  peers_free() ends everything. Threads    one
- * test's thread.
+ *            with such a head and a body behind it.
+ * Ownership  peers_free() ends everything.
+ * Threads    one test's thread.
  */
 #pragma once
 
@@ -41,6 +42,7 @@ struct peers {
     bool server_closed_once;
     bool mute; /* accepted connections stay raw: nobody speaks HTTP/2 on them. */
     struct net_conn *raw_server;
+    struct raw *serves; /* takes the next of these. */
     uint64_t passed_ms; /* by peers_pass(). */
 };
 
@@ -96,11 +98,11 @@ void call_free(struct call *call);
 
 extern const struct h2_stream_events call_events;
 
-/* A plain TCP client for bytes that no decent client sends. */
+/* A plain TCP client, or server, for bytes that no decent one sends. */
 struct raw {
     struct peers *peers;
     struct net_conn *conn;
-    struct buf in; /* what the server sent. */
+    struct buf in; /* what the peer sent. */
     bool closed;
     bool goaway; /* a GOAWAY came. */
     uint32_t goaway_code;
@@ -119,6 +121,9 @@ struct raw {
 };
 
 void raw_open(struct peers *p, struct raw *r);
+
+/* Takes the next connection that is accepted; the client's preface is passed over. */
+void raw_serve(struct peers *p, struct raw *r);
 void raw_free(struct raw *r);
 void raw_send(struct raw *r, struct slice bytes);
 
