@@ -181,9 +181,9 @@ void h2_conn_drain(struct h2_conn *c);
 /* Ends at once with GOAWAY of this code: open streams hear 'reset', then 'closed'. */
 void h2_conn_close(struct h2_conn *c, enum h2_code code, struct err why);
 
-/* Client: opens an exchange, which the caller attaches itself to at once. 'fields' starts with the
- * pseudo header fields. With 'end' it has no body. E_OVERLOADED when h2_conn_room() is zero,
- * E_CLOSED. */
+/* Client: opens an exchange, which the caller attaches itself to at once. 'fields' starts with
+ * ":method" and the other pseudo header fields. With 'end' it has no body. E_OVERLOADED when
+ * h2_conn_room() is zero, E_CLOSED. */
 MUST_CHECK struct err h2_conn_request(struct h2_conn *c, const struct h2_field *fields,
                                       size_t count, bool end, struct h2_stream **out);
 

@@ -20,7 +20,8 @@ static const uint8_t no_data[8] = {0};
 static void finish_streams(struct h2_conn *c, uint32_t code)
 {
     while (c->streams != NULL) { /* each turn takes one out of the list. */
-        h2_stream_finish(c->streams, code);
+        struct h2_stream *s = c->streams;
+        h2_stream_finish(s, s->over ? s->over_code : code);
     }
 }
 
@@ -56,11 +57,18 @@ static void close_net(struct h2_conn *c)
 
 static void abort_net(struct h2_conn *c, struct err why)
 {
+    c->end_code = c->ending ? c->end_code : H2_CANCEL;
     c->ending = true;
     if (!c->ended) {
         c->ended = true;
         net_conn_abort(c->net, why);
     }
+}
+
+/* What a GOAWAY says: never more than the one before (RFC 9113, section 6.8). */
+static uint32_t last_id(const struct h2_conn *c)
+{
+    return c->newest_id < c->last_id ? c->newest_id : c->last_id;
 }
 
 void h2_conn_close(struct h2_conn *c, enum h2_code code, struct err why)
@@ -72,7 +80,7 @@ void h2_conn_close(struct h2_conn *c, enum h2_code code, struct err why)
     c->end_code = code;
     c->why = why;
     c->env->counters.protocol_errors += code != H2_NO_ERROR && !c->flooded ? 1 : 0;
-    h2_out_goaway(c, c->newest_id, code);
+    h2_out_goaway(c, last_id(c), code);
 }
 
 void h2_conn_flooded(struct h2_conn *c, enum net_flood kind)
@@ -95,7 +103,8 @@ static void drain_finally(struct h2_conn *c)
     c->drain = H2_DRAIN_FINAL;
     net_timer_cancel(c->env->loop, &c->closing);
     c->goaway_sent = true;
-    h2_out_goaway(c, c->newest_id, H2_NO_ERROR);
+    c->last_id = c->newest_id;
+    h2_out_goaway(c, c->last_id, H2_NO_ERROR);
 }
 
 void h2_conn_drain(struct h2_conn *c)
@@ -201,6 +210,9 @@ static void on_turn_end(struct net_hook *hook, void *ctx)
         return;
     }
     if (!h2_send(c)) {
+        if (net_conn_closing(c->net)) {
+            return; /* it broke by itself, and says why. */
+        }
         c->why = err_ok(c->why) ? FAIL(E_IO) : c->why;
         abort_net(c, c->why);
         return;
@@ -302,6 +314,7 @@ static void init_parts(struct h2_conn *c)
     c->pending = BUF_MAX(PENDING_MAX);
     c->heard_ms = now_ms;
     c->preface_left = c->server ? H2_PREFACE_BYTES : 0;
+    c->last_id = INT32_MAX;
     h2_window_init(&c->window, limits.connection_window_bytes);
     c->send_window = H2_WINDOW_DEFAULT;
     c->peer_window = H2_WINDOW_DEFAULT;

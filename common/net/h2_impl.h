@@ -208,6 +208,7 @@ struct h2_conn {
     bool section_ends;         /* the section's HEADERS had END_STREAM. */
     uint32_t section_id;       /* whose section it is. */
     uint32_t newest_id;        /* server: the highest stream of the peer's HEADERS. */
+    uint32_t last_id;          /* server: of those that are served, once a GOAWAY said so. */
     size_t section_size;       /* bytes on the wire of the last header section. */
     unsigned section_pieces;   /* CONTINUATION frames of it. */
     uint64_t cut_ms;           /* when what the input ended in was begun; 0: it ended in nothing. */

@@ -262,6 +262,7 @@ struct err h2_conn_request(struct h2_conn *c, const struct h2_field *fields, siz
 {
     CHECK(!c->server);
     CHECK(count > 0);
+    CHECK(fields[0].token == H2_TOKEN_METHOD);
     if (c->ending || c->ended || c->goaway_received) {
         return FAIL(E_CLOSED);
     }
@@ -277,6 +278,9 @@ struct err h2_conn_request(struct h2_conn *c, const struct h2_field *fields, siz
         return FAIL(E_TOO_LARGE);
     }
     c->next_id += 2;
+    if (c->next_id == INT32_MAX) {
+        h2_conn_drain(c); /* it has no number more: whoever has it opens another. */
+    }
     s->head_request = slice_eq(fields[0].value, SLICE_LIT("HEAD"));
     s->responded = true;
     *out = s;

@@ -713,6 +713,36 @@ static void idle_connection_is_drained(void **state)
     world_free(&w);
 }
 
+/* What a GOAWAY said stays true in the next one: requests behind it are sent again elsewhere. */
+static void the_last_id_never_rises(void **state)
+{
+    (void)state;
+    struct world w;
+    world_open(&w);
+    request_add(&w.out, 1, "/hang", true, nothing);
+    world_send(&w);
+    while (w.p.requests == 0) {
+        peers_run(&w.p, 1);
+    }
+    h2_conn_drain(w.p.server);
+    frame_add(&w.out, 6, 1, 0, slice_of("\0\0\0\0\0\0\0\0", 8)); /* answers the PING. */
+    world_send(&w);
+    while (w.r.goaways < 2) {
+        peers_run(&w.p, 1);
+    }
+    assert_int_equal(w.r.goaway_last, 1);
+    request_add(&w.out, 3, "/unary", true, nothing); /* was on its way. */
+    ping(&w.out);
+    world_send(&w);
+    peers_wait(&w.p, &w.r.ping_acked);
+    assert_int_equal(w.p.requests, 1);
+    frame_add(&w.out, 0, 0, 0, nothing);
+    expect_end(&w, PROTOCOL);
+    assert_int_equal(w.r.goaways, 3);
+    assert_int_equal(w.r.goaway_last, 1);
+    world_free(&w);
+}
+
 /* ---- streams ---- */
 
 static void excess_streams_are_refused_after_the_ack_too(void **state)
@@ -847,6 +877,7 @@ int main(void)
         cmocka_unit_test(no_preface_ends_the_connection),
         cmocka_unit_test(silence_ends_the_connection),
         cmocka_unit_test(idle_connection_is_drained),
+        cmocka_unit_test(the_last_id_never_rises),
         cmocka_unit_test(excess_streams_are_refused_after_the_ack_too),
         cmocka_unit_test(window_that_never_opens_holds_the_answer),
         cmocka_unit_test(splits_make_no_difference),

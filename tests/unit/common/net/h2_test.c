@@ -243,6 +243,57 @@ static void lost_connection_ends_its_streams_once(void **state)
     peers_free(&p);
 }
 
+/* Though output was on its way when it broke. */
+static void a_connection_that_breaks_says_why(void **state)
+{
+    (void)state;
+    struct peers p;
+    struct client c;
+    struct call call;
+    peers_init(&p);
+    client_open(&p, &c);
+    assert_true(err_ok(call_start(&c, &call, "/sink", NULL, 0, false)));
+    while (p.requests == 0) {
+        peers_run(&p, 1);
+    }
+    assert_true(err_ok(h2_stream_send(call.stream, zeros(limits.stream_buffer_bytes), false)));
+    assert_true(h2_stream_queued(call.stream) > 0);
+    net_conn_abort(h2_conn_net(c.conn), FAIL(E_CRYPTO));
+    peers_wait(&p, &c.closed);
+    assert_int_equal(c.why.code, E_CRYPTO);
+    assert_true(call.was_reset && call.closed);
+    call_free(&call);
+    peers_free(&p);
+}
+
+/* A connection that has no number for a request more ends, so that its pool opens another. */
+static void the_last_number_of_a_stream_ends_the_connection(void **state)
+{
+    (void)state;
+    struct peers p;
+    struct client c;
+    struct call calls[3];
+    peers_init(&p);
+    client_open(&p, &c);
+    c.conn->next_id = INT32_MAX - 4;
+    assert_int_equal(h2_conn_room(c.conn), 2);
+    for (int i = 0; i < 2; i++) {
+        assert_true(err_ok(call_start(&c, &calls[i], "/echo", NULL, 0, false)));
+        assert_int_equal(h2_stream_id(calls[i].stream), INT32_MAX - 4 + 2 * i);
+    }
+    assert_int_equal(h2_conn_room(c.conn), 0);
+    assert_int_equal(call_start(&c, &calls[2], "/echo", NULL, 0, false).code, E_OVERLOADED);
+    for (int i = 0; i < 2; i++) {
+        assert_true(err_ok(h2_stream_send(calls[i].stream, SLICE_LIT("last"), true)));
+        peers_wait(&p, &calls[i].closed);
+        assert_int_equal(calls[i].grpc_status, 0);
+        call_free(&calls[i]);
+    }
+    peers_wait(&p, &c.closed);
+    assert_true(err_ok(c.why));
+    peers_free(&p);
+}
+
 static void refused_dial_leaves_requests_unprocessed(void **state)
 {
     (void)state;
@@ -332,9 +383,14 @@ static void stale_connection_is_found_by_a_probe(void **state)
         peers_run(&p, 1);
     }
     assert_int_not_equal(h2_conn_room(c.conn), 0);
+    struct call open;
+    assert_true(err_ok(call_start(&c, &open, "/hang", NULL, 0, true)));
     net_conn_pause(h2_conn_net(p.server)); /* it answers no more. */
     h2_conn_probe(c.conn, 20);
     peers_wait(&p, &c.closed);
+    assert_true(open.was_reset && open.closed);
+    assert_int_equal(open.reset.code, H2_CANCEL);
+    call_free(&open);
     assert_int_equal(c.why.code, E_TIMEOUT);
     assert_int_equal(h2_env_counters(p.env)->pings_unanswered, 1);
     call_free(&call);
@@ -631,6 +687,8 @@ int main(void)
         cmocka_unit_test(early_answer_is_whole_and_stops_the_request),
         cmocka_unit_test(reset_by_the_client_reaches_the_server),
         cmocka_unit_test(lost_connection_ends_its_streams_once),
+        cmocka_unit_test(a_connection_that_breaks_says_why),
+        cmocka_unit_test(the_last_number_of_a_stream_ends_the_connection),
         cmocka_unit_test(refused_dial_leaves_requests_unprocessed),
         cmocka_unit_test(server_drains_without_losing_a_call),
         cmocka_unit_test(idle_connections_drain_too),
