@@ -4,7 +4,7 @@
 
 static const enum h2_code fine = H2_NO_ERROR;
 
-/* Entries of one SETTINGS: each of them may change the window of every stream. */
+/* Entries of one SETTINGS. */
 enum { SETTINGS_MAX = 32 };
 
 /* Answers that wait for a peer that asks and does not read. */
@@ -22,12 +22,13 @@ static bool may_answer(struct h2_conn *c)
 
 /* ---- SETTINGS ---- */
 
+/* Every stream's window changes by as much as that of a new one (section 6.9.2). */
 static enum h2_code set_initial_window(struct h2_conn *c, uint32_t value)
 {
-    if (value > H2_WINDOW_MAX) {
-        return H2_FLOW_CONTROL_ERROR;
-    }
     int64_t change = (int64_t)value - c->peer_window;
+    if (change == 0 || !h2_watch_charge_streams(c)) {
+        return fine;
+    }
     c->peer_window = (int32_t)value;
     for (struct h2_stream *s = c->streams; s != NULL; s = s->next) {
         if (s->send_window + change > H2_WINDOW_MAX) {
@@ -39,8 +40,10 @@ static enum h2_code set_initial_window(struct h2_conn *c, uint32_t value)
     return fine;
 }
 
-/* Unknown ones are ignored (section 6.5.2). */
-static enum h2_code apply_setting(struct h2_conn *c, uint16_t id, uint32_t value)
+/* Unknown ones are ignored (section 6.5.2). Of several windows the last one counts: that walks over
+ * the streams once. */
+static enum h2_code apply_setting(struct h2_conn *c, uint16_t id, uint32_t value,
+                                  uint32_t *out_window)
 {
     switch (id) {
     case H2_SETTING_HEADER_TABLE_SIZE:
@@ -52,7 +55,8 @@ static enum h2_code apply_setting(struct h2_conn *c, uint16_t id, uint32_t value
         c->peer_streams = value;
         return fine;
     case H2_SETTING_INITIAL_WINDOW_SIZE:
-        return set_initial_window(c, value);
+        *out_window = value;
+        return value > H2_WINDOW_MAX ? H2_FLOW_CONTROL_ERROR : fine;
     case H2_SETTING_MAX_FRAME_SIZE: /* ours are never larger than the least of it. */
         return value < H2_FRAME_BYTES || value >= 1 << 24 ? H2_PROTOCOL_ERROR : fine;
     default:
@@ -80,12 +84,17 @@ static enum h2_code on_settings(struct h2_conn *c, struct slice p)
     if (!c->settings_received) {
         c->peer_streams = UINT32_MAX; /* unless it says so. */
     }
+    uint32_t window = (uint32_t)c->peer_window;
     for (; p.size > 0; p = slice_from(p, H2_SETTING_BYTES)) {
         enum h2_code code =
-            apply_setting(c, (uint16_t)(p.ptr[0] << 8 | p.ptr[1]), h2_read_u32(p.ptr + 2));
+            apply_setting(c, (uint16_t)(p.ptr[0] << 8 | p.ptr[1]), h2_read_u32(p.ptr + 2), &window);
         if (code != fine) {
             return code;
         }
+    }
+    enum h2_code code = set_initial_window(c, window);
+    if (code != fine) {
+        return code;
     }
     c->settings_received = true;
     if (may_answer(c)) {

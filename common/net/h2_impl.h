@@ -350,6 +350,9 @@ bool h2_watch_frame(struct h2_conn *c);
 /* Charges a header section of that size that nobody wants; false when it is one too many. */
 bool h2_watch_charge_section(struct h2_conn *c, size_t size, uint64_t charges);
 
+/* Charges a walk over all streams; false when it is one too many, and the connection ends. */
+bool h2_watch_charge_streams(struct h2_conn *c);
+
 /* Counts a stream that the peer reset or made us reset; false when that is a flood. */
 bool h2_watch_charge_reset(struct h2_conn *c);
 

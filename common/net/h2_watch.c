@@ -12,6 +12,9 @@
 /* Bytes of a header section that is looked at in vain, for one charge more. */
 enum { SECTION_CHARGE_BYTES = 4096 };
 
+/* Streams that are looked at for the price of one frame. */
+enum { STREAMS_A_CHARGE = 16 };
+
 /* A header section takes less on the wire than what it is counted as, by which it is bounded; this
  * many times the bound is no mistake any more. */
 enum { SECTION_BOUNDS = 2 };
@@ -47,13 +50,18 @@ bool h2_watch_charge_reset(struct h2_conn *c)
     return false;
 }
 
-static bool charge_control(struct h2_conn *c)
+static bool charge_control(struct h2_conn *c, uint64_t charges)
 {
-    if (h2_guard_charge(&c->control, h2_now_ms(c), /* charges= */ 1)) {
+    if (h2_guard_charge(&c->control, h2_now_ms(c), charges)) {
         return true;
     }
     h2_conn_flooded(c, NET_FLOOD_CONTROL);
     return false;
+}
+
+bool h2_watch_charge_streams(struct h2_conn *c)
+{
+    return charge_control(c, c->stream_count / STREAMS_A_CHARGE);
 }
 
 /* The pieces of a section together: they are bounded as they come, and a client's bytes, too. */
@@ -90,12 +98,13 @@ bool h2_watch_frame(struct h2_conn *c)
         return add_to_section(c, size);
     case H2_DATA:
         if (!is_much_data(head)) {
-            return charge_control(c);
+            return charge_control(c, /* charges= */ 1);
         }
         h2_guard_earn(&c->control, H2_WORK_EARNS);
         return true;
     default:
-        return charge_control(c); /* PING, SETTINGS, WINDOW_UPDATE, RST, PRIORITY, unknown. */
+        /* PING, SETTINGS, WINDOW_UPDATE, RST, PRIORITY, unknown. */
+        return charge_control(c, /* charges= */ 1);
     }
 }
 

@@ -100,7 +100,42 @@ static void settings_flood_ends_the_connection(void **state)
     world_free(&w);
 }
 
-/* Each entry may change the window of every stream. */
+/* Each changes the window of every stream: that costs more than the frame, and once a frame. */
+static void windows_of_many_streams_have_their_price(void **state)
+{
+    (void)state;
+    enum { STREAMS = 200, PRICE = 1 + STREAMS / 16 };
+    static uint8_t entries[32 * 6];
+    uint64_t before = limits.control_frames_per_second;
+    limits.control_frames_per_second = 2 * PRICE + PRICE / 2;
+    struct world w;
+    world_open(&w);
+    for (uint32_t i = 0; i < STREAMS; i++) {
+        request_add(&w.out, 2 * i + 1, "/hang", true, nothing);
+    }
+    frame_add(&w.out, 4, 0, 0, slice_of("\0\4\0\0\xff\xff", 6)); /* what it is: no walk. */
+    for (size_t i = 0; i < 32; i++) {
+        entries[6 * i + 1] = 4;
+        entries[6 * i + 5] = (uint8_t)i;
+    }
+    frame_add(&w.out, 4, 0, 0, slice_of(entries, sizeof(entries)));
+    request_add(&w.out, 1001, "/unary", true, nothing);
+    world_send(&w);
+    while (w.r.headers < 1) {
+        peers_run(&w.p, 1);
+    }
+    assert_false(w.r.goaway);
+    assert_int_equal(w.p.requests, STREAMS + 1);
+    for (uint8_t i = 0; i < 3; i++) {
+        entries[5] = i;
+        frame_add(&w.out, 4, 0, 0, slice_of(entries, 6));
+    }
+    expect_end(&w, CALM);
+    assert_int_equal(net_flood_count(w.p.loop, NET_FLOOD_CONTROL), 1);
+    world_free(&w);
+    limits.control_frames_per_second = before;
+}
+
 static void a_settings_frame_of_many_entries_ends_the_connection(void **state)
 {
     (void)state;
@@ -847,6 +882,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ping_flood_ends_the_connection),
         cmocka_unit_test(settings_flood_ends_the_connection),
+        cmocka_unit_test(windows_of_many_streams_have_their_price),
         cmocka_unit_test(a_settings_frame_of_many_entries_ends_the_connection),
         cmocka_unit_test(answers_that_nobody_reads_are_bounded),
         cmocka_unit_test(empty_data_flood_ends_the_connection),
