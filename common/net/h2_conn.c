@@ -305,6 +305,7 @@ static void init_parts(struct h2_conn *c)
     net_timer_init(&c->unread, h2_watch_unread_timer, c);
     h2_guard_init(&c->control, limits.control_frames_per_second, now_ms);
     h2_guard_init(&c->resets, limits.resets_per_second, now_ms);
+    c->by_id.key = c->env->streams_key;
     h2_link_init(&c->due);
     h2_link_init(&c->ready);
     hpack_decoder_init(&c->decoder, &c->env->mem);

@@ -1,5 +1,6 @@
 /* What the HTTP/2 connections of one worker share. */
 #include <stdlib.h>
+#include <sys/random.h>
 
 #include "common/base/check.h"
 #include "common/net/h2_impl.h"
@@ -11,6 +12,8 @@ struct err h2_env_new(struct net_loop *loop, struct h2_env **out)
     if (env == NULL) {
         return FAIL(E_NO_MEMORY);
     }
+    CHECK(getrandom(&env->streams_key, sizeof(env->streams_key), 0) == sizeof(env->streams_key));
+    env->streams_key |= 1;
     env->loop = loop;
     h2_window_bounds(env);
     *out = env;

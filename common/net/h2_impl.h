@@ -102,6 +102,7 @@ struct h2_env {
     uint8_t *scratch; /* where coded header strings are decoded to; owned. */
     size_t scratch_size;
     size_t connections; /* open now. */
+    uint32_t streams_key;
 };
 
 /* Fields that wait until the body before them is framed, with all their bytes: one block. */
@@ -168,6 +169,8 @@ enum h2_drain { H2_DRAIN_NO, H2_DRAIN_NOTICED, H2_DRAIN_FINAL };
 /* Streams by their number: open addressing, at most half full. */
 struct h2_streams {
     struct h2_stream **at; /* NULL while there was none. */
+    uint32_t key;          /* odd; of the worker's connections. */
+    uint32_t bits;         /* of the capacity. */
     uint32_t capacity;     /* a power of two. */
     uint32_t count;
 };

@@ -1,13 +1,14 @@
-/* A connection's streams by their number. They are spread: numbers that rise would fill slots side
- * by side, and each removal would look at all of them. */
+/* A connection's streams by their number, which the peer picks: it does not know the key, and
+ * cannot have them all begin their search at one place. */
 #include "common/base/check.h"
 #include "common/net/h2_impl.h"
 
-enum { FIRST_CAPACITY = 8 };
+enum { FIRST_BITS = 3 };
 
+/* The top bits of a product with an odd number spread any row of them. */
 static uint32_t home_of(const struct h2_streams *t, uint32_t id)
 {
-    return (id * UINT32_C(0x9e3779b1) >> 16) & (t->capacity - 1); /* Knuth's multiplier. */
+    return (id >> 1) * t->key >> (32 - t->bits);
 }
 
 struct h2_stream *h2_streams_find(const struct h2_streams *t, uint32_t id)
@@ -39,13 +40,15 @@ static bool grow(struct h2_conn *c)
 {
     struct h2_streams *t = &c->by_id;
     struct h2_streams old = *t;
-    uint32_t capacity = old.capacity == 0 ? FIRST_CAPACITY : 2 * old.capacity;
+    uint32_t bits = old.capacity == 0 ? FIRST_BITS : old.bits + 1;
+    uint32_t capacity = UINT32_C(1) << bits;
     struct h2_stream **at = h2_mem_calloc(&c->env->mem, capacity, sizeof(struct h2_stream *));
     if (at == NULL) {
         return false;
     }
     t->at = at;
     t->capacity = capacity;
+    t->bits = bits;
     for (uint32_t i = 0; i < old.capacity; i++) {
         if (old.at[i] != NULL) {
             put(t, old.at[i]);

@@ -651,6 +651,90 @@ static void early_flood_of_streams_is_refused_not_fatal(void **state)
     limits.streams_per_connection = before;
 }
 
+/* ---- streams by their number ---- */
+
+enum { FOUND = 256 };
+
+static struct h2_stream *stream_of(struct h2_conn *c, uint32_t id)
+{
+    struct h2_stream *s = calloc(1, sizeof(*s));
+    assert_non_null(s);
+    s->id = (int32_t)id;
+    assert_true(h2_streams_add(c, s));
+    return s;
+}
+
+static void streams_are_found_by_their_number(void **state)
+{
+    (void)state;
+    struct peers p;
+    peers_init(&p);
+    static struct h2_conn c;
+    c = (struct h2_conn){.env = p.env, .by_id.key = p.env->streams_key};
+    struct h2_stream *at[FOUND] = {0};
+    unsigned seed = 7;
+    assert_null(h2_streams_find(&c.by_id, 1));
+    for (uint32_t step = 0; step < 20000; step++) { /* some stay long, and some a step. */
+        seed = seed * 1103515245 + 12345;
+        size_t i = (seed >> 16) % FOUND;
+        if (at[i] != NULL) {
+            h2_streams_remove(&c.by_id, (uint32_t)at[i]->id);
+            assert_null(h2_streams_find(&c.by_id, (uint32_t)at[i]->id));
+            free(at[i]);
+            at[i] = NULL;
+        } else {
+            at[i] = stream_of(&c, 2 * step + 1);
+        }
+        if (step % 100 == 0) {
+            for (size_t k = 0; k < FOUND; k++) {
+                if (at[k] != NULL) {
+                    assert_ptr_equal(h2_streams_find(&c.by_id, (uint32_t)at[k]->id), at[k]);
+                }
+            }
+            assert_null(h2_streams_find(&c.by_id, 2 * step + 3));
+        }
+    }
+    for (size_t i = 0; i < FOUND; i++) {
+        if (at[i] != NULL) {
+            at[i]->over = true; /* it is not found any more, and still in its place. */
+            assert_null(h2_streams_find(&c.by_id, (uint32_t)at[i]->id));
+            h2_streams_remove(&c.by_id, (uint32_t)at[i]->id);
+            free(at[i]);
+        }
+    }
+    assert_int_equal(c.by_id.count, 0);
+    h2_mem_free(&p.env->mem, c.by_id.at);
+    peers_free(&p);
+}
+
+/* Streams whose numbers are so far from each other that they would all begin at one place. */
+static void far_numbers_do_not_crowd(void **state)
+{
+    (void)state;
+    struct peers p;
+    peers_init(&p);
+    for (uint32_t far = 2; far <= 1 << 20; far *= 2) {
+        static struct h2_conn c;
+        struct h2_stream *at[FOUND];
+        c = (struct h2_conn){.env = p.env, .by_id.key = UINT32_C(0x9e3779b1)};
+        for (uint32_t i = 0; i < FOUND; i++) {
+            at[i] = stream_of(&c, i * far + 1);
+        }
+        unsigned row = 0;
+        for (uint32_t i = 0; i < c.by_id.capacity; i++) {
+            row = c.by_id.at[i] == NULL ? 0 : row + 1;
+            assert_true(row < 64);
+        }
+        for (uint32_t i = 0; i < FOUND; i++) {
+            assert_ptr_equal(h2_streams_find(&c.by_id, i * far + 1), at[i]);
+            h2_streams_remove(&c.by_id, i * far + 1);
+            free(at[i]);
+        }
+        h2_mem_free(&p.env->mem, c.by_id.at);
+    }
+    peers_free(&p);
+}
+
 static void preface_is_told_from_http1(void **state)
 {
     (void)state;
@@ -702,6 +786,8 @@ int main(void)
         cmocka_unit_test(reader_that_never_reads_bounds_the_answer),
         cmocka_unit_test(client_obeys_the_number_of_streams),
         cmocka_unit_test(early_flood_of_streams_is_refused_not_fatal),
+        cmocka_unit_test(streams_are_found_by_their_number),
+        cmocka_unit_test(far_numbers_do_not_crowd),
         cmocka_unit_test(preface_is_told_from_http1),
         cmocka_unit_test(tokens_find_their_names),
     };
