@@ -65,8 +65,10 @@ enum { H2_SETTING_BYTES = 6 };
 /* Room for fields, and for their bytes, that a stream has before it takes more. */
 enum { H2_FIELDS_INLINE = 20, H2_BYTES_INLINE = 512 };
 
-/* Output that must be free before a frame is made: a full frame and its head, twice. */
-enum { H2_OUTPUT_RESERVE = 2 * (H2_FRAME_BYTES + 9) };
+/* Output that must be free before a frame is made: a full one, its head, and more. It is free in
+ * the least limits.output_buffer_bytes when that has drained to its half, or nothing would ever be.
+ */
+enum { H2_OUTPUT_RESERVE = 2 * H2_FRAME_BYTES };
 
 /* Thousandths of a control frame that one frame of useful work earns, and of a reset that one whole
  * answer does: who hedges cancels some of what it asks for. */

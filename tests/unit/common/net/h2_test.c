@@ -515,6 +515,34 @@ static void sender_is_bounded_by_its_queue(void **state)
     peers_free(&p);
 }
 
+/* The least output is drained at its half: then a frame has to fit, or the wait is for ever. */
+static void a_frame_fits_when_the_output_has_drained(void **state)
+{
+    (void)state;
+    enum { LEAST = 64 << 10 }; /* of limits.output_buffer_bytes. */
+    struct peers p;
+    struct client c;
+    struct call call;
+    peers_init(&p);
+    uint16_t port = 0;
+    int fd = test_deaf_port(&port); /* what is written stays. */
+    struct net_addr listening = p.addr;
+    net_addr_set_port(&p.addr, port);
+    client_open(&p, &c);
+    p.addr = listening;
+    assert_true(err_ok(call_start(&c, &call, "/sink", NULL, 0, false)));
+    struct net_conn *net = h2_conn_net(c.conn);
+    net_conn_set_output_max(net, LEAST);
+    assert_true(err_ok(net_conn_write(net, zeros(LEAST / 2 - net_conn_output(net)))));
+    assert_true(err_ok(h2_stream_send(call.stream, zeros(1000), false)));
+    assert_int_equal(h2_stream_queued(call.stream), 1000);
+    peers_wait(&p, &c.closed);
+    assert_int_equal(call.sent, 1000);
+    call_free(&call);
+    (void)close(fd);
+    peers_free(&p);
+}
+
 /* Though all of it left at once: who sends as much as there is room for may have more. */
 static void who_fills_the_queue_hears_when_there_is_room(void **state)
 {
@@ -781,6 +809,7 @@ int main(void)
         cmocka_unit_test(header_sections_are_bounded_by_bytes),
         cmocka_unit_test(an_answer_over_the_bounds_is_a_reset),
         cmocka_unit_test(sender_is_bounded_by_its_queue),
+        cmocka_unit_test(a_frame_fits_when_the_output_has_drained),
         cmocka_unit_test(who_fills_the_queue_hears_when_there_is_room),
         cmocka_unit_test(windows_grow_with_use),
         cmocka_unit_test(reader_that_never_reads_bounds_the_answer),
