@@ -94,7 +94,7 @@ struct h2_conn_events {
      * first of it. NULL: it is answered with HEADERS_TOO_LARGE alone. */
     void (*too_large)(struct h2_conn *c, struct h2_stream *s, const struct h2_fields *fields);
     /* Server: a request was reset with REFUSED_STREAM, and its fields not kept: OVERLOADED past
-     * limits.streams_per_connection, E_NO_MEMORY. */
+     * limits.streams_per_connection, or when the client reads no answers; E_NO_MEMORY. */
     void (*refused)(struct h2_conn *c, struct err why);
     /* Client: connected, and under TLS agreed on h2: requests leave with the preface. */
     void (*ready)(struct h2_conn *c);
@@ -114,7 +114,7 @@ struct h2_counters {
     uint64_t streams_closed;
     uint64_t resets_received;
     uint64_t resets_sent;
-    uint64_t streams_refused;   /* over the advertised number of streams, or draining. */
+    uint64_t streams_refused;   /* over the advertised number of streams, or unread. */
     uint64_t headers_too_large; /* header sections over the bounds. */
     uint64_t streams_unread;    /* reset: the rest of a whole answer was not read. */
     uint64_t protocol_errors;   /* connections closed by a connection error. */

@@ -318,13 +318,16 @@ static void on_section(struct h2_conn *c, const struct sink *sink, size_t size)
     h2_recv_ended(s);
 }
 
+/* Heads of answers that a client does not read, though it goes on asking. */
+enum { UNREAD_MAX_BYTES = 1 << 20 };
+
 /* A new stream for the request; NULL: it is refused, or comes behind our last word. */
 static struct h2_stream *open_stream(struct h2_conn *c, struct err *out_refused)
 {
     if (c->goaway_sent) {
         return NULL;
     }
-    if (c->stream_count >= limits.streams_per_connection) {
+    if (c->stream_count >= limits.streams_per_connection || c->pending.size > UNREAD_MAX_BYTES) {
         *out_refused = FAIL(E_OVERLOADED);
         return NULL;
     }

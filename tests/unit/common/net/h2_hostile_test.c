@@ -5,6 +5,7 @@
 
 #include "common/base/limits.h"
 #include "common/net/flood.h"
+#include "common/net/h2_impl.h"
 
 #include "tests/support/cmocka.h"
 #include "tests/unit/common/net/h2_peers.h"
@@ -176,6 +177,32 @@ static void answers_that_nobody_reads_are_bounded(void **state)
     assert_int_equal(net_flood_count(w.p.loop, NET_FLOOD_CONTROL), 1);
     world_free(&w);
     limits.control_frames_per_second = before;
+}
+
+/* Nor are answers that are whole kept without bound: who does not read them is refused more. */
+static void requests_of_who_reads_nothing_are_bounded(void **state)
+{
+    (void)state;
+    enum { MIB = 1 << 20 };
+    struct world w;
+    world_open(&w);
+    expect_alive(&w, 1);
+    net_conn_pause(w.r.conn);
+    uint32_t id = 3;
+    while (w.p.server_closed == 0) {
+        for (int k = 0; k < 500; k++, id += 2) {
+            request_add(&w.out, id, "/refuse", true, nothing);
+        }
+        world_send(&w);
+        while (net_conn_output(w.r.conn) > 0 && w.p.server_closed == 0) {
+            peers_run(&w.p, 1);
+        }
+        assert_true(w.p.server == NULL || w.p.server->pending.size < MIB + (MIB >> 2));
+    }
+    assert_int_equal(net_flood_count(w.p.loop, NET_FLOOD_RESET), 1);
+    net_conn_resume(w.r.conn);
+    peers_wait(&w.p, &w.r.closed);
+    world_free(&w);
 }
 
 static void empty_data_flood_ends_the_connection(void **state)
@@ -885,6 +912,7 @@ int main(void)
         cmocka_unit_test(windows_of_many_streams_have_their_price),
         cmocka_unit_test(a_settings_frame_of_many_entries_ends_the_connection),
         cmocka_unit_test(answers_that_nobody_reads_are_bounded),
+        cmocka_unit_test(requests_of_who_reads_nothing_are_bounded),
         cmocka_unit_test(empty_data_flood_ends_the_connection),
         cmocka_unit_test(little_data_flood_ends_the_connection),
         cmocka_unit_test(window_of_one_flood_ends_the_connection),
