@@ -19,7 +19,7 @@ enum { STREAMS_A_CHARGE = 16 };
  * many times the bound is no mistake any more. */
 enum { SECTION_BOUNDS = 2 };
 
-/* CONTINUATION frames of a section: two are enough for the largest one. */
+/* CONTINUATION frames of a section, beside those that the largest one needs. */
 enum { SECTION_PIECES = 8 };
 
 /* ---- what a frame costs ---- */
@@ -69,7 +69,8 @@ static bool add_to_section(struct h2_conn *c, size_t size)
 {
     c->section_size += size;
     bool large = c->server && c->section_size > SECTION_BOUNDS * limits.request_header_bytes;
-    if (!large && c->section_pieces <= SECTION_PIECES) {
+    uint64_t pieces = SECTION_PIECES + limits.request_header_bytes / H2_FRAME_BYTES;
+    if (!large && c->section_pieces <= pieces) {
         return true;
     }
     h2_conn_flooded(c, large ? NET_FLOOD_HEADERS : NET_FLOOD_CONTINUATION);

@@ -151,6 +151,14 @@ static void answer_large(struct h2_stream *s, bool end)
     assert_true(err_ok(h2_stream_respond(s, fields, LARGE_FIELDS, end)));
 }
 
+static void answer_mirror(struct h2_stream *s, const struct h2_fields *fields)
+{
+    struct h2_field answer[] = {h2_field_static(H2_TOKEN_STATUS, SLICE_LIT("200")),
+                                fields->at[fields->count - 1]};
+    assert_true(err_ok(h2_stream_respond(s, answer, 2, /* end= */ false)));
+    assert_true(err_ok(h2_stream_trailers(s, answer + 1, 1)));
+}
+
 static void server_request(struct h2_conn *c, struct h2_stream *s, const struct h2_fields *fields,
                            bool end)
 {
@@ -169,6 +177,8 @@ static void server_request(struct h2_conn *c, struct h2_stream *s, const struct 
                            .code = E_POLICY_DENIED, .rule = SLICE_LIT("rule-7"), .version = 42});
     } else if (strcmp(v->path, "/early") == 0) {
         answer_early(s);
+    } else if (strcmp(v->path, "/mirror") == 0) {
+        answer_mirror(s, fields);
     } else if (strcmp(v->path, "/large") == 0) {
         answer_large(s, /* end= */ true);
     } else if (strcmp(v->path, "/large-head") == 0) {
@@ -314,6 +324,7 @@ static void call_headers(struct h2_stream *s, const struct h2_fields *fields, bo
 {
     struct call *call = h2_stream_user(s);
     call->headers = true;
+    call->last_field = fields->at[fields->count - 1].value.size;
     copy_value(call->status, sizeof(call->status), h2_fields_value(fields, H2_TOKEN_STATUS));
     if (end) {
         call->trailers_only = true;

@@ -6,7 +6,7 @@
  *            "/refuse" is refused by grpc_refuse(), "/hang" never answers, "/early" answers
  *            whole before the request ended, "/sink" takes no byte and gives no window back,
  *            "/large" answers with a trailers-only section that is over the bounds, "/large-head"
- *            with such a head and a body behind it.
+ *            with such a head and a body behind it, "/mirror" answers with the last field asked.
  * Ownership  peers_free() ends everything.
  * Threads    one test's thread.
  */
@@ -74,6 +74,7 @@ struct call {
     bool writable;
     struct h2_reset reset;
     size_t sent;
+    size_t last_field; /* size of the last value of the head. */
 };
 
 void peers_init(struct peers *p);

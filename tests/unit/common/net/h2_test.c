@@ -457,6 +457,36 @@ static void header_sections_are_bounded_by_bytes(void **state)
     peers_free(&p);
 }
 
+/* Sections of many frames, there and back, for who allows them. */
+static void large_sections_pass_both_ways(void **state)
+{
+    (void)state;
+    enum { LARGE = 600 << 10 };
+    uint64_t before = limits.request_header_bytes;
+    limits.request_header_bytes = 1 << 20;
+    const size_t sizes[] = {100, H2_FRAME_BYTES - 200, H2_FRAME_BYTES, 40000, LARGE};
+    struct peers p;
+    struct client c;
+    struct call call;
+    peers_init(&p);
+    client_open(&p, &c);
+    char *text = malloc(LARGE);
+    assert_non_null(text);
+    memset(text, 'a', LARGE);
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+        struct h2_field field = h2_field_named(SLICE_LIT("x-large"), slice_of(text, sizes[i]));
+        assert_true(err_ok(call_start(&c, &call, "/mirror", &field, 1, true)));
+        peers_wait(&p, &call.closed);
+        assert_int_equal(call.last_field, sizes[i]);
+        assert_true(call.trailers && !call.was_reset);
+        call_free(&call);
+    }
+    assert_int_equal(p.accepted, 1);
+    free(text);
+    peers_free(&p);
+    limits.request_header_bytes = before;
+}
+
 /* Its request is whole: nghttp2 closes the stream as soon as the section is there. */
 static void an_answer_over_the_bounds_is_a_reset(void **state)
 {
@@ -807,6 +837,7 @@ int main(void)
         cmocka_unit_test(stale_connection_is_found_by_a_probe),
         cmocka_unit_test(header_sections_are_bounded_by_fields),
         cmocka_unit_test(header_sections_are_bounded_by_bytes),
+        cmocka_unit_test(large_sections_pass_both_ways),
         cmocka_unit_test(an_answer_over_the_bounds_is_a_reset),
         cmocka_unit_test(sender_is_bounded_by_its_queue),
         cmocka_unit_test(a_frame_fits_when_the_output_has_drained),
