@@ -146,8 +146,10 @@ static uint32_t name_index(const struct hpack_encoder *e, const struct h2_field 
         return 0;
     }
     uint32_t index = hpack_static_of(f->token);
-    if (index == 0 && is_there(&e->table, e->names[f->token])) {
-        index = index_of(&e->table, e->names[f->token] - 1);
+    uint32_t slot = e->names[f->token];
+    if (index == 0 && is_there(&e->table, slot) &&
+        hpack_table_entry(&e->table, slot - 1)->token == f->token) { /* numbers wrap. */
+        index = index_of(&e->table, slot - 1);
     }
     return index;
 }

@@ -303,6 +303,78 @@ static void tables_stay_the_same(void **state)
     world_free(w);
 }
 
+/* A peer that keeps no table is sent literals, and numbers of the static table alone. */
+static void a_peer_without_a_table_gets_no_entries(void **state)
+{
+    (void)state;
+    struct world *w = world_new();
+    const struct h2_field fields[] = {
+        h2_field_static(H2_TOKEN_METHOD, SLICE_LIT("POST")),
+        h2_field_of(H2_TOKEN_TRACEPARENT, SLICE_LIT("00-4bf9-00f0-01")),
+        h2_field_named(SLICE_LIT("x-own"), SLICE_LIT("value")),
+    };
+    size_t size = 0;
+    hpack_encoder_limit(&w->encoder, 0);
+    expect_round(w, fields, 3, &size);
+    size_t again = 0;
+    expect_round(w, fields, 3, &again);
+    assert_int_equal(size, again + 1); /* the first one says so. */
+    assert_int_equal(w->encoder.table.added, 0);
+    assert_null(w->encoder.table.entries);
+    hpack_encoder_limit(&w->encoder, UINT32_MAX); /* we use what everybody has. */
+    expect_round(w, fields, 3, &size);
+    assert_int_equal(w->encoder.table.added, 2);
+    assert_int_equal(w->decoder.table.max, HPACK_TABLE_BYTES);
+    expect_round(w, fields, 3, &again);
+    assert_true(again < size);
+    world_free(w);
+}
+
+/* Entries are counted in 32 bits: a connection that lives long goes round. */
+static void numbers_of_entries_wrap(void **state)
+{
+    (void)state;
+    struct world *w = world_new();
+    struct hpack_table *tables[] = {&w->encoder.table, &w->decoder.table};
+    for (int i = 0; i < 2; i++) {
+        tables[i]->added = tables[i]->evicted = UINT32_MAX - 300;
+        tables[i]->base = UINT32_MAX - 3000;
+    }
+    char value[16];
+    unsigned numbers = 0;
+    for (int i = 0; i < 600; i++) {
+        int size = snprintf(value, sizeof(value), "%d", i / 2);
+        const struct h2_field fields[] = {
+            h2_field_named(SLICE_LIT("x-own"), slice_of(value, (size_t)size)),
+            h2_field_of(H2_TOKEN_X_TENANT_ID, slice_of(value, (size_t)size)),
+        };
+        size_t bytes = 0;
+        expect_round(w, fields, 2, &bytes);
+        numbers += bytes == 2 ? 1 : 0;
+    }
+    assert_true(numbers > 280); /* two of them may be after one slot. */
+    assert_true(w->encoder.table.added < 1000);
+    world_free(w);
+}
+
+/* What was once the number of a name is another's when they went round. */
+static void a_name_is_not_taken_for_another(void **state)
+{
+    (void)state;
+    struct world *w = world_new();
+    const struct h2_field trace = h2_field_of(H2_TOKEN_TRACEPARENT, SLICE_LIT("00-4bf9-00f0-01"));
+    const struct h2_field own = h2_field_named(SLICE_LIT("x-own"), SLICE_LIT("value"));
+    size_t size = 0;
+    expect_round(w, &trace, 1, &size);
+    assert_int_equal(w->encoder.names[H2_TOKEN_TRACEPARENT], 1);
+    hpack_encoder_limit(&w->encoder, 0);
+    hpack_encoder_limit(&w->encoder, HPACK_TABLE_BYTES);
+    w->encoder.table.added = w->encoder.table.evicted = 0; /* as after 2^32 of them. */
+    expect_round(w, &own, 1, &size);
+    expect_round(w, &trace, 1, &size);
+    world_free(w);
+}
+
 /* ---- messages ---- */
 
 static void values_have_no_control_bytes(void **state)
@@ -333,6 +405,9 @@ int main(void)
         cmocka_unit_test(what_repeats_is_a_number),
         cmocka_unit_test(secrets_are_never_indexed_at_any_hop),
         cmocka_unit_test(tables_stay_the_same),
+        cmocka_unit_test(a_peer_without_a_table_gets_no_entries),
+        cmocka_unit_test(numbers_of_entries_wrap),
+        cmocka_unit_test(a_name_is_not_taken_for_another),
         cmocka_unit_test(values_have_no_control_bytes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
