@@ -729,6 +729,111 @@ static void wrong_frames_end_the_connection(void **state)
     }
 }
 
+/* What a client must not say in the head of a request, and what costs the stream alone. */
+static void wrong_headers_end_the_connection(void **state)
+{
+    (void)state;
+    const struct {
+        uint8_t flags;
+        uint32_t id;
+        struct slice payload;
+        uint32_t code;
+    } cases[] = {
+        {4, 0, SLICE_LIT("\x83"), PROTOCOL},
+        {4, 2, SLICE_LIT("\x83"), PROTOCOL},                  /* a server's number. */
+        {4 | 8, 1, nothing, PROTOCOL},                        /* no length of padding. */
+        {4 | 8, 1, SLICE_LIT("\1"), PROTOCOL},                /* more than there is. */
+        {4 | 0x20, 1, SLICE_LIT("\0\0\0\1\1\x83"), PROTOCOL}, /* depends on itself. */
+        {4, 1, SLICE_LIT("\x82\x20"), 9},                     /* COMPRESSION_ERROR. */
+        {4, 1, SLICE_LIT("\xbe"), 9},                         /* no such entry. */
+        {4 | 8, 1, SLICE_LIT("\1\x83\0"), 0},                 /* malformed, but whole. */
+        {4 | 0x20, 1, SLICE_LIT("\0\0\0\0\1\x83"), 0},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct world w;
+        world_open(&w);
+        frame_add(&w.out, 1, cases[i].flags, cases[i].id, cases[i].payload);
+        if (cases[i].code != 0) {
+            expect_end(&w, cases[i].code);
+        } else {
+            expect_alive(&w, 3);
+            assert_int_equal(w.r.reset_code, PROTOCOL);
+            assert_int_equal(w.r.resets, 1);
+        }
+        world_free(&w);
+    }
+}
+
+/* More than the server allowed, of a stream or of all together. */
+static void more_than_a_window_is_refused(void **state)
+{
+    (void)state;
+    enum { FRAME = 16384, FLOW_CONTROL = 3 };
+    static uint8_t bytes[FRAME];
+    for (uint32_t streams = 1; streams <= 8; streams += 7) {
+        uint64_t window =
+            streams == 1 ? limits.stream_window_bytes : limits.connection_window_bytes;
+        uint64_t held_before = limits.connection_held_bytes;
+        limits.connection_held_bytes = 64 << 10; /* what is held is not given back. */
+        struct world w;
+        world_open(&w);
+        for (uint32_t i = 0; i < streams; i++) {
+            request_add(&w.out, 2 * i + 1, "/sink", false, nothing);
+        }
+        for (uint64_t sent = 0; sent < window; sent += FRAME) {
+            frame_add(&w.out, 0, 0, (uint32_t)(2 * (sent / FRAME % streams) + 1),
+                      slice_of(bytes, FRAME));
+            world_send(&w);
+            while (net_conn_output(w.r.conn) > 0) {
+                peers_run(&w.p, 1);
+            }
+        }
+        ping(&w.out);
+        world_send(&w);
+        peers_wait(&w.p, &w.r.ping_acked);
+        assert_false(w.r.goaway || w.r.got_reset);
+        if (streams == 1) {
+            frame_add(&w.out, 0, 0, 1, SLICE_LIT("x"));
+            world_send(&w);
+            peers_wait(&w.p, &w.r.got_reset);
+            assert_int_equal(w.r.reset_code, FLOW_CONTROL);
+            expect_alive(&w, 101);
+        } else { /* what was given back of the first 64 KiB, and more. */
+            for (uint32_t i = 0; i < 5; i++) {
+                frame_add(&w.out, 0, 0, 2 * i + 1, slice_of(bytes, FRAME));
+            }
+            expect_end(&w, FLOW_CONTROL);
+        }
+        world_free(&w);
+        limits.connection_held_bytes = held_before;
+    }
+}
+
+/* Bytes of streams that are over are nobody's: their window is given back. */
+static void bodies_of_no_stream_leave_the_window_open(void **state)
+{
+    (void)state;
+    enum { FRAME = 16384 };
+    static uint8_t bytes[FRAME];
+    struct world w;
+    world_open(&w);
+    request_add(&w.out, 1, "/early", false, nothing);
+    world_send(&w);
+    peers_wait(&w.p, &w.r.got_reset);
+    for (uint64_t sent = 0; sent < 3 * limits.connection_window_max_bytes;) {
+        for (int i = 0; i < 16; i++, sent += FRAME) {
+            frame_add(&w.out, 0, 0, 1, slice_of(bytes, FRAME));
+        }
+        w.r.ping_acked = false;
+        ping(&w.out);
+        world_send(&w);
+        peers_wait(&w.p, &w.r.ping_acked);
+    }
+    expect_alive(&w, 3);
+    assert_int_equal(w.p.server_bytes, 0);
+    world_free(&w);
+}
+
 static void no_preface_ends_the_connection(void **state)
 {
     (void)state;
@@ -938,6 +1043,9 @@ int main(void)
         cmocka_unit_test(body_longer_or_shorter_than_declared_resets_the_stream),
         cmocka_unit_test(broken_fields_reset_the_stream_alone),
         cmocka_unit_test(wrong_frames_end_the_connection),
+        cmocka_unit_test(wrong_headers_end_the_connection),
+        cmocka_unit_test(more_than_a_window_is_refused),
+        cmocka_unit_test(bodies_of_no_stream_leave_the_window_open),
         cmocka_unit_test(no_preface_ends_the_connection),
         cmocka_unit_test(silence_ends_the_connection),
         cmocka_unit_test(idle_connection_is_drained),

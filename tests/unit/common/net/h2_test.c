@@ -545,6 +545,88 @@ static void sender_is_bounded_by_its_queue(void **state)
     peers_free(&p);
 }
 
+static const struct h2_queue *shared(struct peers *p, struct h2_queue *q, size_t size)
+{
+    h2_queue_init(q, p->env);
+    for (size_t left = size; left > 0;) {
+        uint8_t piece[5003];
+        size_t has = left < sizeof(piece) ? left : sizeof(piece);
+        for (size_t i = 0; i < has; i++) {
+            piece[i] = (uint8_t)((size - left + i) * 31 >> 3);
+        }
+        assert_true(h2_queue_add(q, slice_of(piece, has)));
+        left -= has;
+    }
+    return q;
+}
+
+/* What several calls send by reference keeps to each one's window, and to the order. */
+static void shared_bytes_wait_for_windows(void **state)
+{
+    (void)state;
+    enum { ALL = 700000, SKIP = 12345 };
+    struct peers p;
+    struct client c;
+    struct call calls[3];
+    struct h2_queue q;
+    peers_init(&p);
+    client_open(&p, &c);
+    (void)shared(&p, &q, ALL);
+    for (size_t i = 0; i < 3; i++) {
+        assert_true(err_ok(call_start(&c, &calls[i], "/echo", NULL, 0, false)));
+        assert_true(err_ok(h2_stream_send(calls[i].stream, SLICE_LIT("first"), false)));
+        assert_true(err_ok(h2_stream_send_shared(calls[i].stream, &q, i * SKIP, false)));
+        assert_int_equal(h2_stream_send_shared(calls[i].stream, &q, 0, false).code, E_QUEUE_FULL);
+        assert_true(err_ok(h2_stream_send_shared(calls[i].stream, &q, ALL, true))); /* the end. */
+    }
+    h2_queue_clear(&q);
+    for (size_t i = 0; i < 3; i++) {
+        peers_wait(&p, &calls[i].closed);
+        assert_int_equal(calls[i].body.size, 5 + ALL - i * SKIP);
+        for (size_t k = i * SKIP; k < ALL; k++) {
+            if (calls[i].body.ptr[5 + k - i * SKIP] != (uint8_t)(k * 31 >> 3)) {
+                fail_msg("call %zu: byte %zu differs", i, k);
+            }
+        }
+        call_free(&calls[i]);
+    }
+    peers_free(&p);
+}
+
+/* Peers that are full: the end of a message waits for room, too, and then comes. */
+static void an_end_waits_for_room(void **state)
+{
+    (void)state;
+    struct peers p;
+    struct client c;
+    struct call calls[3];
+    peers_init(&p);
+    client_open(&p, &c);
+    for (size_t i = 0; i < 3; i++) {
+        assert_true(err_ok(call_start(&c, &calls[i], "/echo", NULL, 0, false)));
+        peers_wait(&p, &calls[i].headers);
+    }
+    struct net_conn *net = h2_conn_net(c.conn);
+    net_conn_set_output_max(net, 1000); /* no room for a frame. */
+    assert_true(err_ok(h2_stream_send(calls[0].stream, (struct slice){NULL, 0}, true)));
+    assert_true(err_ok(h2_stream_send(calls[1].stream, zeros(3), false)));
+    assert_true(err_ok(h2_stream_send(calls[2].stream, zeros(3), true)));
+    assert_int_equal(h2_stream_send(calls[0].stream, zeros(3), true).code, E_CLOSED);
+    assert_true(h2_stream_sent_end(calls[0].stream));
+    net_conn_set_output_max(net, limits.output_buffer_bytes);
+    peers_wait(&p, &calls[0].closed);
+    peers_wait(&p, &calls[2].closed);
+    assert_int_equal(calls[0].grpc_status, 0);
+    assert_int_equal(calls[0].body.size, 0);
+    assert_int_equal(calls[2].body.size, 3);
+    h2_stream_reset(calls[1].stream, H2_CANCEL);
+    peers_wait(&p, &calls[1].closed);
+    for (size_t i = 0; i < 3; i++) {
+        call_free(&calls[i]);
+    }
+    peers_free(&p);
+}
+
 /* The least output is drained at its half: then a frame has to fit, or the wait is for ever. */
 static void a_frame_fits_when_the_output_has_drained(void **state)
 {
@@ -616,6 +698,46 @@ static void windows_grow_with_use(void **state)
     assert_true(h2_window_take(&w, 350));
     assert_int_equal(h2_window_consume(&w, 350, 350), 350);
     assert_int_equal(w.size, 350);
+}
+
+static void windows_of_a_connection_grow_with_use(void **state)
+{
+    (void)state;
+    enum { TOTAL = 6 << 20 };
+    struct peers p;
+    struct client c;
+    struct call call;
+    peers_init(&p);
+    client_open(&p, &c);
+    assert_true(err_ok(call_start(&c, &call, "/echo", NULL, 0, false)));
+    peers_run(&p, 5);
+    struct h2_stream *s = call.stream;
+    assert_int_equal(s->window.size, limits.stream_window_bytes);
+    int32_t conn_size = c.conn->window.size;
+    size_t given = 0;
+    while (given < TOTAL) {
+        if (err_ok(h2_stream_send(s, zeros(10000), false))) {
+            given += 10000;
+        } else {
+            call.writable = false;
+            peers_wait(&p, &call.writable);
+        }
+    }
+    while (call.body.size < given) {
+        peers_run(&p, 1);
+    }
+    assert_int_equal(s->window.size, limits.stream_window_max_bytes);
+    assert_true(c.conn->window.size > conn_size);
+    assert_true(c.conn->window.size <= (int32_t)limits.connection_window_max_bytes);
+    assert_int_equal(s->window.left + (int32_t)s->window.owed, s->window.size);
+    assert_int_equal(s->held, 0);
+    /* The peer's books say the same: it was given what we think it has. */
+    peers_run(&p, 5);
+    assert_int_equal(p.server->send_window, c.conn->window.left);
+    h2_stream_reset(s, H2_CANCEL);
+    peers_wait(&p, &call.closed);
+    call_free(&call);
+    peers_free(&p);
 }
 
 static void reader_that_never_reads_bounds_the_answer(void **state)
@@ -843,6 +965,9 @@ int main(void)
         cmocka_unit_test(a_frame_fits_when_the_output_has_drained),
         cmocka_unit_test(who_fills_the_queue_hears_when_there_is_room),
         cmocka_unit_test(windows_grow_with_use),
+        cmocka_unit_test(shared_bytes_wait_for_windows),
+        cmocka_unit_test(an_end_waits_for_room),
+        cmocka_unit_test(windows_of_a_connection_grow_with_use),
         cmocka_unit_test(reader_that_never_reads_bounds_the_answer),
         cmocka_unit_test(client_obeys_the_number_of_streams),
         cmocka_unit_test(early_flood_of_streams_is_refused_not_fatal),
