@@ -31,7 +31,6 @@ struct h2_mem {
 /* Contents are undefined. */
 void *h2_mem_alloc(struct h2_mem *mem, size_t size);
 void *h2_mem_calloc(struct h2_mem *mem, size_t count, size_t size);
-void *h2_mem_realloc(struct h2_mem *mem, void *ptr, size_t size);
 
 /* Accepts NULL. */
 void h2_mem_free(struct h2_mem *mem, void *ptr);

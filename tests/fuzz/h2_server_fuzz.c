@@ -85,8 +85,9 @@ static void drain(int fd)
     }
 }
 
+/* A client that reads nothing has us keep what we answer. */
 static void feed(struct net_loop *loop, const struct run *run, int fd, struct slice bytes,
-                 size_t step)
+                 size_t step, bool deaf)
 {
     for (size_t at = 0; at < bytes.size && !run->conn_closed; at += step) {
         struct slice piece = slice_head(slice_from(bytes, at), step);
@@ -94,8 +95,19 @@ static void feed(struct net_loop *loop, const struct run *run, int fd, struct sl
             return;
         }
         net_loop_turn(loop);
-        drain(fd);
+        if (!deaf) {
+            drain(fd);
+        }
     }
+}
+
+/* The output has room for a frame and little more. */
+static void make_narrow(struct h2_conn *conn, int fd)
+{
+    enum { SOCKET = 4608, OUTPUT = 34000 };
+    int size = SOCKET;
+    (void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
+    net_conn_set_output_max(h2_conn_net(conn), OUTPUT);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -111,6 +123,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     CHECK(err_ok(h2_env_new(loop, &env)));
     struct net_conn_accept_options o = {.tls = NULL};
     struct net_conn *net = NULL;
+    int ours = fds[0];
+    bool deaf = size > 0 && data[0] % 4 >= 2;
     CHECK(err_ok(net_conn_accept(loop, &fds[0], &o, &net)));
     struct run run = {0};
     struct h2_conn *conn = NULL;
@@ -119,8 +133,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                              ? SLICE_LIT("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0")
                              : (struct slice){NULL, 0};
     CHECK(err_ok(h2_server_new(env, &net, early, &conn_events, &run, &conn)));
+    if (deaf && !run.conn_closed) {
+        make_narrow(conn, ours);
+    }
     if (size > 1) {
-        feed(loop, &run, fds[1], slice_of(data + 1, size - 1), 1 + (size_t)data[0] * 17);
+        feed(loop, &run, fds[1], slice_of(data + 1, size - 1), 1 + (size_t)data[0] * 17, deaf);
+    }
+    for (int i = 0; deaf && i < 8; i++) { /* it reads some of it after all. */
+        drain(fds[1]);
+        net_loop_turn(loop);
     }
     (void)close(fds[1]);
     net_loop_turn(loop);

@@ -487,7 +487,7 @@ static void large_sections_pass_both_ways(void **state)
     limits.request_header_bytes = before;
 }
 
-/* Its request is whole: nghttp2 closes the stream as soon as the section is there. */
+/* Whether its request is whole, or goes on. */
 static void an_answer_over_the_bounds_is_a_reset(void **state)
 {
     (void)state;
