@@ -232,7 +232,13 @@ void peers_init(struct peers *p)
     assert_true(err_ok(net_loop_new(&p->loop)));
     assert_true(err_ok(h2_env_new(p->loop, &p->env)));
     assert_true(err_ok(net_listen(SLICE_LIT("127.0.0.1:0"), &p->fd, &p->addr)));
-    struct net_listener_options o = {.fd = p->fd, .accepted = accepted, .ctx = p};
+    peers_serve_tls(p, /* tls= */ NULL);
+}
+
+void peers_serve_tls(struct peers *p, struct net_tls *tls)
+{
+    net_listener_free(p->listener);
+    struct net_listener_options o = {.fd = p->fd, .tls = tls, .accepted = accepted, .ctx = p};
     assert_true(err_ok(net_listener_new(p->loop, &o, &p->listener)));
 }
 
@@ -300,7 +306,9 @@ void client_open(struct peers *p, struct client *c)
 {
     *c = (struct client){.peers = p};
     struct net_conn *net = NULL;
-    assert_true(err_ok(net_dial(p->loop, &(struct net_dial_options){.addr = &p->addr}, &net)));
+    struct net_dial_options o = {
+        .addr = &p->addr, .tls = p->client_tls, .server_name = SLICE_LIT("server.test")};
+    assert_true(err_ok(net_dial(p->loop, &o, &net)));
     assert_true(err_ok(h2_client_new(p->env, &net, &client_events, c, &c->conn)));
 }
 

@@ -42,11 +42,12 @@ struct peers {
     bool server_closed_once;
     bool mute; /* accepted connections stay raw: nobody speaks HTTP/2 on them. */
     struct net_conn *raw_server;
-    struct raw *serves; /* takes the next of these. */
-    uint64_t passed_ms; /* by peers_pass(). */
+    struct raw *serves;         /* takes the next of these. */
+    struct net_tls *client_tls; /* of clients of ours; NULL: in clear. Borrowed. */
+    uint64_t passed_ms;         /* by peers_pass(). */
 };
 
-/* A client's connection. */
+/* A client's connection; under TLS it asks for "server.test". */
 struct client {
     struct peers *peers;
     struct h2_conn *conn; /* NULL once closed. */
@@ -79,6 +80,9 @@ struct call {
 
 void peers_init(struct peers *p);
 void peers_free(struct peers *p);
+
+/* The server is asked under TLS from now on. */
+void peers_serve_tls(struct peers *p, struct net_tls *tls);
 
 /* Runs turns until *done, or fails the test. */
 void peers_wait(struct peers *p, const bool *done);
