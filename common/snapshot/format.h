@@ -140,7 +140,8 @@ enum { SCHEDULE_SPANS_MAX = 128 }; /* of one schedule of a policy. */
     X(23, ISSUER_DISCOVERY, "an issuer says where its keys are")                                   \
     X(24, REVOKED_SUBJECTS, "subjects of issuers are revoked")                                     \
     X(25, TLS_TERMS, "a profile terms a version of TLS, or TLS or certificates of callers")        \
-    X(26, POLICY_COMPARISONS, "a policy compares numbers by order")
+    X(26, POLICY_COMPARISONS, "a policy compares numbers by order")                                \
+    X(27, LIMIT_SHARED_KEYS, "a limit of the whole fleet is counted by key")
 
 #define CAPABILITY_ENUM_(bit, name, text) CAPABILITY_##name = 1 << (bit),
 enum snap_capability { CAPABILITY_NONE = 0, CAPABILITY_LIST(CAPABILITY_ENUM_) };

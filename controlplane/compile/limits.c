@@ -46,6 +46,8 @@ static MUST_CHECK struct err make_limit(struct cp_compiler *c, const struct cp_r
     made->window = (Trilane__Parts__V1__LimitWindow)(limit->quota >> CP_QUOTA_BITS);
     made->shared = limit->scope == 1;
     cp_needs(c, CAPABILITY_LIMIT_SHARED, made->shared);
+    cp_needs(c, CAPABILITY_LIMIT_SHARED_KEYS,
+             made->shared && (made->by != 0 || made->n_headers > 0));
     bool by_service = (limit->by & (1U << CP_BY_SERVICE)) != 0;
     cp_needs(c, CAPABILITY_LIMIT_KEYS, made->by != 0);
     cp_needs(c, CAPABILITY_LIMIT_VALUES,

@@ -634,12 +634,11 @@ static void check_limit(struct checking *c, const struct cp_rate_limit *limit)
         cp_diag_expect(c->diags, diag, "at most %llu, or a faster rate",
                        (unsigned long long)(LIMIT_BUDGET_MAX_NS / limit->period_ns));
     }
-    if (limit->scope == 1 &&
-        (limit->period_ns == 0 || limit->by != 0 || limit->by_headers.count > 0)) {
+    if (limit->scope == 1 && limit->period_ns == 0) {
         struct cp_diag *diag =
             cp_diags_add(c->diags, CP_DIAG_CHOICE, limit->scope_at, "scope: global beside %s",
-                         limit->period_ns == 0 ? "no rate" : "by or byHeaders");
-        cp_diag_expect(c->diags, diag, "a rate that is one for all");
+                         limit->quota > 0 ? "a quota" : "concurrency");
+        cp_diag_expect(c->diags, diag, "a rate: what else there is each node counts by itself");
     }
     if (limit->concurrency > 0 && limit->target.topic.text.size > 0) {
         struct cp_diag *diag =

@@ -641,8 +641,9 @@ static const struct cp_field rate_limit_fields[] = {
      .dflt = "node",
      .offset = offsetof(struct cp_rate_limit, scope),
      .place = offsetof(struct cp_rate_limit, scope_at),
-     .help = "node: each node has the whole rate. global: all nodes together have it, each a part "
-             "by what it is asked for; without by and byHeaders."},
+     .help =
+         "node: each node has the whole of it. global, of a rate alone: all nodes together have "
+         "it, each a part by what it is asked for, of each key by itself."},
     {.name = "quota",
      .type = CP_TYPE_QUOTA,
      .offset = offsetof(struct cp_rate_limit, quota),

@@ -46,6 +46,13 @@ static enum dp_share_outcome judge(struct dp_apply *a, struct slice bytes, uint6
     return dp_share_judge(&a->share.order, &heads, out, now_ns / NS_PER_MS);
 }
 
+/* The next demand comes soon. */
+static void hurry(struct dp_apply *a)
+{
+    uint64_t soon_ns = a->share.said_ns + DEMAND_REST_MS * NS_PER_MS;
+    a->share.due_ns = soon_ns < a->share.due_ns ? soon_ns : a->share.due_ns;
+}
+
 static void take(struct dp_apply *a, struct slice bytes, uint64_t now_ns)
 {
     struct shares s;
@@ -55,9 +62,7 @@ static void take(struct dp_apply *a, struct slice bytes, uint64_t now_ns)
         return;
     }
     if (dp_budget_share(&s, a->share.order.until_ms * NS_PER_MS, now_ns)) {
-        /* Who waits for what we gave up has it then. */
-        uint64_t soon_ns = a->share.said_ns + DEMAND_REST_MS * NS_PER_MS;
-        a->share.due_ns = soon_ns < a->share.due_ns ? soon_ns : a->share.due_ns;
+        hurry(a); /* who waits for what we gave up has it then. */
     }
 }
 
@@ -99,6 +104,9 @@ void dp_share_give_up(struct dp_apply *a)
 static void speak(struct dp_apply *a, uint64_t now_ns)
 {
     struct demand d = {.run = a->share.order.run, .at_ms = now_ns / NS_PER_MS};
+    if (dp_budget_is_news()) {
+        hurry(a);
+    }
     if (a->config.key == NULL || !dp_feed_connected(&a->feed) || now_ns < a->share.due_ns) {
         return;
     }

@@ -5,70 +5,42 @@
  * count: odd, or another one behind than before, and it is read again. Its one writer has the
  * table's lock.
  */
-#include "dataplane/request/budget.h"
-
 #include <pthread.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 
 #include "common/base/check.h"
 #include "common/base/clock.h"
-
-#define NS_PER_S UINT64_C(1000000000)
+#include "dataplane/request/budget_impl.h"
 
 /* The two clocks are read one after the other. */
 #define SLEPT_MORE_NS (NS_PER_S / 10)
 
-/* How the clock goes since a moment. */
-struct state {
-    uint64_t base_ns;  /* of the monotonic clock, */
-    uint64_t clock_ns; /* of the budget's then, */
-    uint64_t ahead_ns; /* and how far ahead requests might be taken. */
-    uint64_t until_ns; /* behind that the clock goes as of an equal part. */
-    uint32_t share;
-    uint32_t nodes;
-};
-
-struct dp_budget {
-    uint64_t id; /* under the table's lock, and the next ones. */
-    size_t holders;
-    uint64_t counted;    /* of 'asked', that were said. */
-    uint64_t counted_ns; /* when. */
-    _Atomic uint64_t period_ns;
-    _Atomic uint64_t burst_ns;
-    _Atomic uint64_t asked;
-    _Atomic uint64_t tat_ns; /* by the budget's clock. */
-    _Atomic uint64_t count;  /* of writes of what follows; odd: one is under way. */
-    _Atomic uint64_t base_ns;
-    _Atomic uint64_t clock_ns;
-    _Atomic uint64_t ahead_ns;
-    _Atomic uint64_t until_ns;
-    _Atomic uint32_t share;
-    _Atomic uint32_t nodes;
-};
+/* What a rate is told of: a few requests in a moment are none. */
+#define LEAST_NS (NS_PER_S / 4)
 
 /* Of the process: a node has one. */
 static struct dp_budget table[SHARE_BUDGETS_MAX];
 static uint64_t table_slept_ns;
+static uint64_t table_said_ns; /* the last demand. */
 static pthread_mutex_t table_lock = PTHREAD_MUTEX_INITIALIZER;
 
-static void take_table(void)
+void dp_budget_lock(void)
 {
     CHECK(pthread_mutex_lock(&table_lock) == 0);
 }
 
-static void give_table(void)
+void dp_budget_unlock(void)
 {
     CHECK(pthread_mutex_unlock(&table_lock) == 0);
 }
 
 /* ---- the clock ---- */
 
-static struct state read_state(const struct dp_budget *b)
+struct dp_budget_state dp_budget_get_state(const struct dp_budget *b)
 {
     for (;;) { /* ends: a writer is there a few times a second. */
         uint64_t count = atomic_load_explicit(&b->count, memory_order_acquire);
-        struct state s = {
+        struct dp_budget_state s = {
             .base_ns = atomic_load_explicit(&b->base_ns, memory_order_acquire),
             .clock_ns = atomic_load_explicit(&b->clock_ns, memory_order_acquire),
             .ahead_ns = atomic_load_explicit(&b->ahead_ns, memory_order_acquire),
@@ -82,7 +54,7 @@ static struct state read_state(const struct dp_budget *b)
     }
 }
 
-static void write_state(struct dp_budget *b, const struct state *s)
+void dp_budget_set_state(struct dp_budget *b, const struct dp_budget_state *s)
 {
     atomic_fetch_add_explicit(&b->count, 1, memory_order_seq_cst);
     atomic_store_explicit(&b->base_ns, s->base_ns, memory_order_release);
@@ -95,7 +67,7 @@ static void write_state(struct dp_budget *b, const struct state *s)
 }
 
 /* A part of some time, without more bits than there are. */
-static uint64_t part_of(uint64_t ns, uint32_t share)
+uint64_t dp_budget_part(uint64_t ns, uint32_t share)
 {
     return ns / SHARE_WHOLE * share + ns % SHARE_WHOLE * share / SHARE_WHOLE;
 }
@@ -105,24 +77,24 @@ static uint64_t between(uint64_t from, uint64_t to)
     return to > from ? to - from : 0;
 }
 
-static uint32_t equal_of(const struct state *s)
+static uint32_t equal_of(const struct dp_budget_state *s)
 {
     return s->nodes == 0 ? 0 : SHARE_WHOLE / s->nodes;
 }
 
 void dp_budget_look(const struct dp_budget *budget, uint64_t now_ns, struct dp_budget_view *out)
 {
-    struct state s = read_state(budget);
+    struct dp_budget_state s = dp_budget_get_state(budget);
     uint64_t burst_ns = atomic_load_explicit(&budget->burst_ns, memory_order_relaxed);
     bool holds = now_ns < s.until_ns;
     uint64_t held_to = holds ? now_ns : s.until_ns;
     uint64_t behind = held_to > s.base_ns ? held_to : s.base_ns;
-    uint64_t went = part_of(between(s.base_ns, held_to), s.share) +
-                    part_of(holds ? 0 : between(behind, now_ns), equal_of(&s));
+    uint64_t went = dp_budget_part(between(s.base_ns, held_to), s.share) +
+                    dp_budget_part(holds ? 0 : between(behind, now_ns), equal_of(&s));
     out->share = holds ? s.share : 0;
     out->equal = equal_of(&s);
     out->now_ns = s.clock_ns + went;
-    uint64_t whole = part_of(burst_ns, holds ? s.share : out->equal);
+    uint64_t whole = dp_budget_part(burst_ns, holds ? s.share : out->equal);
     out->ahead_ns = s.ahead_ns + went < whole ? s.ahead_ns + went : whole;
 }
 
@@ -178,10 +150,22 @@ void dp_budget_return(struct dp_budget *budget)
                                                     memory_order_relaxed, memory_order_relaxed));
 }
 
-uint64_t dp_budget_left(const struct dp_budget *budget, const struct dp_budget_view *view)
+uint64_t dp_budget_left(const struct dp_budget *budget, const struct dp_budget_view *view,
+                        uint32_t share)
 {
     uint64_t tat_ns = atomic_load_explicit(&budget->tat_ns, memory_order_relaxed);
-    return between(tat_ns, view->now_ns + view->ahead_ns);
+    uint64_t period_ns = atomic_load_explicit(&budget->period_ns, memory_order_relaxed);
+    uint64_t burst_ns = atomic_load_explicit(&budget->burst_ns, memory_order_relaxed);
+    uint64_t part_ns = dp_budget_part(burst_ns, share);
+    uint64_t whole_ns = part_ns > period_ns ? part_ns : period_ns;
+    uint64_t left_ns = between(tat_ns, view->now_ns + view->ahead_ns);
+    return left_ns >= whole_ns ? burst_ns
+                               : (uint64_t)((double)left_ns / (double)whole_ns * (double)burst_ns);
+}
+
+void dp_budget_charge(struct dp_budget *budget, uint64_t ns)
+{
+    atomic_fetch_add_explicit(&budget->tat_ns, ns, memory_order_relaxed);
 }
 
 void dp_budget_ask(struct dp_budget *budget)
@@ -202,7 +186,7 @@ static struct dp_budget *find(uint64_t id)
 }
 
 /* Nothing is lost with it: it was never used, or what was taken has filled again. */
-static bool is_full(const struct dp_budget *b, uint64_t now_ns)
+bool dp_budget_is_full(const struct dp_budget *b, uint64_t now_ns)
 {
     struct dp_budget_view view;
     dp_budget_look(b, now_ns, &view);
@@ -215,7 +199,7 @@ static struct dp_budget *find_free(uint64_t now_ns)
 {
     struct dp_budget *found = NULL;
     for (size_t i = 0; i < SHARE_BUDGETS_MAX; i++) {
-        if (table[i].holders == 0 && is_full(&table[i], now_ns)) {
+        if (table[i].holders == 0 && dp_budget_is_full(&table[i], now_ns)) {
             return &table[i];
         }
         found = found == NULL && table[i].holders == 0 ? &table[i] : found;
@@ -227,24 +211,27 @@ struct err dp_budget_hold(struct slice limit_id, uint64_t period_ns, uint64_t bu
                           struct dp_budget **out)
 {
     uint64_t id = share_budget(limit_id);
-    take_table();
+    dp_budget_lock();
     struct dp_budget *b = find(id);
     b = b != NULL ? b : find_free(clock_mono_ns());
     if (b == NULL) {
-        give_table();
+        dp_budget_unlock();
         return FAIL(E_TOO_LARGE);
     }
     if (b->id != id) {
+        dp_budget_keys_forget(b);
         b->id = id;
+        b->from_ns = table_said_ns + 1; /* that said nothing of it. */
         b->counted = atomic_load_explicit(&b->asked, memory_order_relaxed);
         b->counted_ns = 0;
         atomic_store_explicit(&b->tat_ns, 0, memory_order_relaxed);
-        write_state(b, &(struct state){.base_ns = 0});
+        dp_budget_set_state(b, &(struct dp_budget_state){.base_ns = 0});
     }
     b->holders++;
     atomic_store_explicit(&b->period_ns, period_ns, memory_order_relaxed);
     atomic_store_explicit(&b->burst_ns, burst_ns, memory_order_relaxed);
-    give_table();
+    dp_budget_keys_follow(b);
+    dp_budget_unlock();
     *out = b;
     return OK;
 }
@@ -252,10 +239,10 @@ struct err dp_budget_hold(struct slice limit_id, uint64_t period_ns, uint64_t bu
 void dp_budget_drop(struct dp_budget *budget)
 {
     if (budget != NULL) {
-        take_table();
+        dp_budget_lock();
         CHECK(budget->holders > 0);
         budget->holders--;
-        give_table();
+        dp_budget_unlock();
     }
 }
 
@@ -278,86 +265,148 @@ static int demand_cmp(const void *x, const void *y)
     return a->budget < b->budget ? -1 : a->budget > b->budget;
 }
 
+uint32_t dp_budget_say(struct dp_budget *b, uint64_t now_ns)
+{
+    uint64_t asked = atomic_load_explicit(&b->asked, memory_order_relaxed);
+    uint64_t period_ns = atomic_load_explicit(&b->period_ns, memory_order_relaxed);
+    uint64_t went_ns = b->counted_ns == 0 ? NS_PER_S : between(b->counted_ns, now_ns);
+    uint64_t ns = went_ns > LEAST_NS ? went_ns : LEAST_NS;
+    uint64_t since = asked - b->counted;
+    b->counted = asked;
+    b->counted_ns = now_ns;
+    return parts_of(since, period_ns, ns);
+}
+
 void dp_budget_demand(uint64_t now_ns, struct demand *d)
 {
     d->count = 0;
-    take_table();
+    dp_budget_lock();
+    table_said_ns = now_ns;
     for (size_t i = 0; i < SHARE_BUDGETS_MAX; i++) {
         struct dp_budget *b = &table[i];
+        struct dp_budget_view view;
         if (b->holders == 0) {
+            dp_budget_end(b, now_ns);
+            continue;
+        }
+        dp_budget_look(b, now_ns, &view);
+        d->of[d->count++] = (struct demand_of){b->id, dp_budget_say(b, now_ns), view.share};
+    }
+    dp_budget_keys_demand(now_ns, d);
+    dp_budget_unlock();
+    qsort(d->of, d->count, sizeof(d->of[0]), demand_cmp);
+}
+
+/* ---- shares ---- */
+
+void dp_budget_set_share(struct dp_budget *b, uint32_t share, uint32_t nodes, uint64_t until_ns,
+                         uint64_t now_ns)
+{
+    struct dp_budget_view view;
+    dp_budget_look(b, now_ns, &view);
+    dp_budget_set_state(b, &(struct dp_budget_state){.base_ns = now_ns,
+                                                     .clock_ns = view.now_ns,
+                                                     .ahead_ns = view.ahead_ns,
+                                                     .until_ns = until_ns,
+                                                     .share = share,
+                                                     .nodes = nodes});
+}
+
+const struct share_of *dp_budget_named(const struct dp_budget *b, const struct shares *shares)
+{
+    uint32_t low = 0;
+    uint32_t high = shares->count;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        if (shares->of[middle].budget < b->id) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    bool named = low < shares->count && shares->of[low].budget == b->id;
+    return named && shares->at_ms >= b->from_ns / NS_PER_MS + (b->from_ns % NS_PER_MS > 0)
+               ? &shares->of[low]
+               : NULL;
+}
+
+bool dp_budget_fell(uint32_t before, uint32_t share)
+{
+    return before > share && before - share > SHARE_WHOLE / 50;
+}
+
+static bool share_limits(const struct shares *shares, uint64_t until_ns, uint64_t now_ns)
+{
+    bool fell = false;
+    for (size_t i = 0; i < SHARE_BUDGETS_MAX; i++) {
+        struct dp_budget *b = &table[i];
+        const struct share_of *of = b->holders == 0 ? NULL : dp_budget_named(b, shares);
+        if (of == NULL) {
             continue;
         }
         struct dp_budget_view view;
         dp_budget_look(b, now_ns, &view);
-        uint64_t asked = atomic_load_explicit(&b->asked, memory_order_relaxed);
-        uint64_t period_ns = atomic_load_explicit(&b->period_ns, memory_order_relaxed);
-        uint64_t ns = b->counted_ns == 0 ? NS_PER_S : between(b->counted_ns, now_ns);
-        d->of[d->count++] =
-            (struct demand_of){b->id, parts_of(asked - b->counted, period_ns, ns), view.share};
-        b->counted = asked;
-        b->counted_ns = now_ns;
+        fell = fell || dp_budget_fell(view.share, of->share);
+        dp_budget_set_share(b, of->share, shares->nodes, until_ns, now_ns);
     }
-    give_table();
-    qsort(d->of, d->count, sizeof(d->of[0]), demand_cmp);
-}
-
-/* From now on the clock goes by another share; it goes on from where it is. */
-static void set_share(struct dp_budget *b, uint32_t share, uint32_t nodes, uint64_t until_ns,
-                      uint64_t now_ns)
-{
-    struct dp_budget_view view;
-    dp_budget_look(b, now_ns, &view);
-    write_state(b, &(struct state){.base_ns = now_ns,
-                                   .clock_ns = view.now_ns,
-                                   .ahead_ns = view.ahead_ns,
-                                   .until_ns = until_ns,
-                                   .share = share,
-                                   .nodes = nodes});
+    return fell;
 }
 
 bool dp_budget_share(const struct shares *shares, uint64_t until_ns, uint64_t now_ns)
 {
-    bool changed = false;
-    take_table();
-    for (uint32_t i = 0; i < shares->count; i++) {
-        struct dp_budget *b = find(shares->of[i].budget);
-        if (b == NULL || b->holders == 0) {
-            continue;
-        }
-        struct dp_budget_view view;
-        dp_budget_look(b, now_ns, &view);
-        changed = changed || view.share != shares->of[i].share;
-        set_share(b, shares->of[i].share, shares->nodes, until_ns, now_ns);
+    dp_budget_lock();
+    bool fell = share_limits(shares, until_ns, now_ns);
+    fell = dp_budget_keys_share(shares, until_ns, now_ns) || fell;
+    dp_budget_unlock();
+    return fell;
+}
+
+void dp_budget_end(struct dp_budget *b, uint64_t now_ns)
+{
+    struct dp_budget_state s = dp_budget_get_state(b);
+    b->given = 0;
+    b->from_ns = now_ns;
+    if (s.base_ns > 0) {
+        dp_budget_set_share(b, /* share= */ 0, s.nodes, /* until_ns= */ now_ns, now_ns);
     }
-    give_table();
-    return changed;
 }
 
 /* From now on all go by their equal parts: what was taken stays taken. */
 static void end_all(uint64_t now_ns)
 {
     for (size_t i = 0; i < SHARE_BUDGETS_MAX; i++) {
-        struct dp_budget *b = &table[i];
-        struct state s = read_state(b);
-        if (s.base_ns > 0) {
-            set_share(b, /* share= */ 0, s.nodes, /* until_ns= */ now_ns, now_ns);
-        }
+        dp_budget_end(&table[i], now_ns);
     }
+    dp_budget_keys_end(now_ns);
 }
 
 void dp_budget_slept(uint64_t slept_ns, uint64_t now_ns)
 {
-    take_table();
+    dp_budget_lock();
     if (slept_ns > table_slept_ns + SLEPT_MORE_NS) {
         end_all(now_ns);
     }
     table_slept_ns = slept_ns;
-    give_table();
+    dp_budget_unlock();
 }
 
 void dp_budget_give_up(uint64_t now_ns)
 {
-    take_table();
+    dp_budget_lock();
     end_all(now_ns);
-    give_table();
+    dp_budget_unlock();
+}
+
+uint32_t dp_budget_limits(void)
+{
+    uint32_t count = 0;
+    for (size_t i = 0; i < SHARE_BUDGETS_MAX; i++) {
+        count += table[i].holders > 0;
+    }
+    return count;
+}
+
+bool dp_budget_is_limit(uint64_t id)
+{
+    return find(id) != NULL;
 }

@@ -6,10 +6,16 @@
  *            thread says what was asked, and brings shares. A bucket (GCRA, as of a limit) runs by
  *            a clock of its own, which goes as fast as the share is large: so what was taken stays
  *            taken whatever the share becomes, and a larger share brings no burst with it.
+ *            Of a limit that counts by keys the entry says what each key has on this node without
+ *            a word about it: DP_BUDGET_BASE of the whole, split by the limit's share. A key that
+ *            is asked for more has an entry of its own, by which the rest is split. These are
+ *            bounded as well, and half of them are for keys that callers do not make up.
  * Units      parts per million of the budget; *_ns nanoseconds of the monotonic clock.
  * Ownership  dp_budget_hold() gives an entry that dp_budget_drop() gives back.
- * Threads    asking and looking: any worker, without a lock. The rest: any thread, under a lock.
+ * Threads    asking, looking and finding: any worker, without a lock. The rest: any thread, under a
+ *            lock.
  * Errors     E_TOO_LARGE: there are more than SHARE_BUDGETS_MAX.
+ * Source     docs/decisions/0178-keys-of-the-fleet.md.
  */
 #pragma once
 
@@ -22,6 +28,10 @@
 #include "common/snapshot/share.h"
 
 struct dp_budget;
+
+/* Of each key's budget, for all nodes together, however little is asked there: so nodes that have
+ * said nothing of a key pass something of it, and all of them no more than this. */
+enum { DP_BUDGET_BASE = SHARE_WHOLE / 20 };
 
 /* What a limit asks of its budget: the time of one request at the whole rate, and of a burst. */
 MUST_CHECK struct err dp_budget_hold(struct slice limit_id, uint64_t period_ns, uint64_t burst_ns,
@@ -50,14 +60,56 @@ bool dp_budget_take(struct dp_budget *budget, const struct dp_budget_view *view,
                     uint64_t *retry_ns);
 void dp_budget_return(struct dp_budget *budget);
 
-/* What is left of the burst behind the last one taken, of 'budget' as the limit has it. */
-uint64_t dp_budget_left(const struct dp_budget *budget, const struct dp_budget_view *view);
+/* What is left of what the node may take at once, as such a part of the limit's whole burst. */
+uint64_t dp_budget_left(const struct dp_budget *budget, const struct dp_budget_view *view,
+                        uint32_t share);
 
-/* What was asked since the last call, and what is in force: fills d->of and d->count. */
+/* ---- keys ---- */
+
+/* A key of a limit that is counted by keys. */
+struct dp_budget_key {
+    uint64_t own; /* a hash of this node; never zero. */
+    uint64_t id;  /* what stands for it in the fleet, */
+    bool made_up; /* and whether callers made some of it up. */
+};
+
+/* What each key of a limit has on a node that has so much of the limit. */
+uint32_t dp_budget_base(uint32_t share);
+
+/* The entry of a key; NULL: it has none, and has what each key has. An entry that nobody asked for
+ * in a while becomes another key's. */
+struct dp_budget *dp_budget_of_key(uint64_t own);
+
+/* Whether a key might have an entry, so that it is worth to make out its id; else it is counted
+ * with those that found no room. */
+bool dp_budget_has_place(bool made_up);
+
+/*
+ * Makes an entry for a key of a limit that is held, which is said soon. It has what each key has
+ * until a share comes, from a full bucket. False: it has one already, or there is no room.
+ */
+bool dp_budget_add_key(struct dp_budget *limit, const struct dp_budget_key *key, uint64_t now_ns);
+
+/* A part of some time, without more bits than there are. */
+uint64_t dp_budget_part(uint64_t ns, uint32_t share);
+
+/* What was taken elsewhere already: so much time at the whole rate. */
+void dp_budget_charge(struct dp_budget *budget, uint64_t ns);
+
+/* How often a key found no room, since start. */
+uint64_t dp_budget_crowded(void);
+
+/* Whether there is a key that was never said; then there is none until the next one comes. */
+bool dp_budget_is_news(void);
+
+/* ---- the apply thread's ---- */
+
+/* What was asked since the last call, and what is in force: fills d->of and d->count. What is not
+ * said has no share any more. */
 void dp_budget_demand(uint64_t now_ns, struct demand *d);
 
 /* Takes shares into force until a moment; budgets that they do not name keep what they have.
- * Whether some share is another one now. */
+ * Whether some share fell, so that others wait for a word of it. */
 bool dp_budget_share(const struct shares *shares, uint64_t until_ns, uint64_t now_ns);
 
 /*

@@ -27,8 +27,7 @@ enum {
     MS_PER_HOUR = 3600000,
     CONCURRENCY_RETRY_MS = 100, /* nobody knows when one of those in flight ends. */
     DISK_RETRY_MS = 50,
-    TRIES = 8,       /* of a cell that others take each time. */
-    VALUE_MAX = 256, /* bytes by which the values of a header differ. */
+    TRIES = 8, /* of a cell that others take each time. */
 };
 
 struct err dp_limit_table_new(size_t cells, struct dp_limit_table **out)
@@ -72,7 +71,7 @@ uint64_t dp_limit_table_crowded(const struct dp_limit_table *table)
     for (size_t i = 0; i < DP_LIMIT_KIND_COUNT; i++) {
         crowded += table->cells[i] == NULL ? 0 : dp_cells_crowded(table->cells[i]);
     }
-    return crowded;
+    return crowded + dp_budget_crowded();
 }
 
 /* ---- which limits, and by which keys ---- */
@@ -82,9 +81,13 @@ struct taking {
     const struct dp_limit *limit;
     struct dp_cell_key key;
     struct dp_cell_place place;
+    uint64_t cost;   /* of one request, as of the limit, or of what each key has of a shared one; */
+    uint64_t budget; /* and of how many at once. */
     uint64_t window_ms;         /* QUOTA: until its window ends. */
-    struct dp_budget_view view; /* of a shared one, */
-    uint32_t share;             /* and the part of it that is this node's. */
+    struct dp_budget *own;      /* where a shared one counts; NULL: in a cell, */
+    struct dp_budget_view view; /* what the node has of it, */
+    uint32_t share;             /* and what it goes by. */
+    bool is_fast; /* of a shared one in a cell: the one before has not filled again. */
 };
 
 /* When a request asks. */
@@ -103,87 +106,12 @@ static bool matches(const struct dp_limit *limit, struct slice method)
     return limit->method_count == 0;
 }
 
-/* "/package.Service" of "/package.Service/Method"; empty where a method has no service. */
-static struct slice service_of(struct slice method)
-{
-    size_t end = method.size;
-    while (end > 0 && method.ptr[end - 1] != '/') {
-        end--;
-    }
-    return slice_head(method, end == 0 ? 0 : end - 1);
-}
-
-enum { WORDS_MAX = 5 + DP_LIMIT_HEADERS_MAX };
-
-/* What a key is made of: a hash each, so that no value runs into the next one. */
-struct words {
-    uint64_t seed;
-    uint64_t of[WORDS_MAX];
-    size_t count;
-};
-
-static void add(struct words *words, struct slice value)
-{
-    words->of[words->count++] = map_hash_seeded(value, words->seed);
-}
-
-static uint64_t hash_of(const struct words *words)
-{
-    struct slice all = slice_of((const uint8_t *)words->of, words->count * sizeof(words->of[0]));
-    uint64_t hash = map_hash_seeded(all, words->seed);
-    return hash == 0 ? 1 : hash;
-}
-
-/* The values of the headers that a limit counts by; false: *out_missing is not there. */
-static bool add_headers(const struct dp_limit *limit, const struct dp_limit_query *query,
-                        struct words *words, struct slice *out_missing)
-{
-    bool whole = true;
-    for (size_t i = 0; i < limit->header_count; i++) {
-        struct slice value = {0};
-        struct slice name = slice_str(limit->headers[i]);
-        if (query->header != NULL && query->header(query->ctx, name, &value)) {
-            add(words, slice_head(value, VALUE_MAX));
-        } else {
-            words->of[words->count++] = 0; /* those without it are one. */
-            *out_missing = whole ? name : *out_missing;
-            whole = false;
-        }
-    }
-    return whole;
-}
-
 /* Whether a request that the limit cannot tell from others is refused, counted or let pass. */
 static uint32_t unknown_of(const struct dp_limit *limit, const struct dp_limit_query *query)
 {
     uint32_t closed = TRILANE__PARTS__V1__LIMIT_UNKNOWN__LIMIT_UNKNOWN_CLOSED;
     uint32_t local = TRILANE__PARTS__V1__LIMIT_UNKNOWN__LIMIT_UNKNOWN_LOCAL;
     return limit->on_unknown != 0 ? limit->on_unknown : query->safe ? local : closed;
-}
-
-/* What callers do not make up comes first: by it alone they are counted when there is no room. */
-static bool make_key(uint64_t seed, const struct dp_limit *limit,
-                     const struct dp_limit_query *query, struct dp_cell_key *out,
-                     struct slice *out_missing)
-{
-    struct words words = {.seed = seed};
-    add(&words, limit->id);
-    if ((limit->by & DP_LIMIT_BY(CALLER)) != 0) {
-        add(&words, query->caller->id);
-    }
-    if ((limit->by & DP_LIMIT_BY(TENANT)) != 0) {
-        add(&words, query->caller->tenant);
-    }
-    out->shared = hash_of(&words);
-    if ((limit->by & DP_LIMIT_BY(SERVICE)) != 0) {
-        add(&words, service_of(query->method));
-    }
-    if ((limit->by & DP_LIMIT_BY(METHOD)) != 0) {
-        add(&words, query->method);
-    }
-    bool whole = add_headers(limit, query, &words, out_missing);
-    out->own = hash_of(&words);
-    return whole;
 }
 
 /* What an empty cell says now. */
@@ -217,9 +145,9 @@ static void begin(const struct dp_limit_table *table, struct taking *t, const st
 static uint64_t most_of(const struct taking *t, uint64_t now_ns, uint64_t value)
 {
     uint64_t window = value >> DP_QUOTA_COUNT_BITS << DP_QUOTA_COUNT_BITS;
-    return t->limit->budget + (t->limit->kind == DP_LIMIT_OF_RATE    ? now_ns
-                               : t->limit->kind == DP_LIMIT_OF_QUOTA ? window
-                                                                     : 0);
+    return t->budget + (t->limit->kind == DP_LIMIT_OF_RATE    ? now_ns
+                        : t->limit->kind == DP_LIMIT_OF_QUOTA ? window
+                                                              : 0);
 }
 
 /* The value of a cell after one request more; false: there is no budget for it, as *out says. */
@@ -231,7 +159,7 @@ static bool next(const struct taking *t, uint64_t now_ns, uint64_t value, uint64
                                              [DP_LIMIT_OF_QUOTA] = DP_LIMIT_QUOTA};
     uint64_t base = value > t->key.start ? value : t->key.start;
     uint64_t most = most_of(t, now_ns, base);
-    *out_next = base + t->limit->cost;
+    *out_next = base + t->cost;
     if (*out_next <= most) {
         return true;
     }
@@ -292,6 +220,16 @@ static bool has_room(struct dp_limit_table *table, struct taking *t, uint64_t no
     return true; /* whoever takes it finds out. */
 }
 
+static void note_count(struct dp_limit_table *table, struct taking *t, uint64_t now_ns,
+                       uint64_t value)
+{
+    if (t->limit->shared != NULL) {
+        t->is_fast = value > now_ns + t->cost;
+    } else {
+        dp_limit_note_left(table, t->limit, left_of(t, now_ns, value), now_ns);
+    }
+}
+
 /* Counts one in the cell, wherever that is by now. */
 static bool count(struct dp_limit_table *table, struct taking *t, uint64_t now_ns,
                   struct dp_limit_refusal *out)
@@ -308,7 +246,7 @@ static bool count(struct dp_limit_table *table, struct taking *t, uint64_t now_n
             outcome = dp_cell_change(&t->place, &value, then);
         }
         if (outcome == DP_CELL_DONE) {
-            dp_limit_note_left(table, t->limit, left_of(t, now_ns, then), now_ns);
+            note_count(table, t, now_ns, then);
             return true;
         }
         if (!find_place(table, t, out)) {
@@ -349,9 +287,12 @@ static MUST_CHECK struct err judge_key(struct dp_limit_table *table, struct taki
                                        const struct dp_limit_query *query, bool *out_counts,
                                        struct dp_limit_refusal *out)
 {
+    struct dp_limit_words words;
     struct slice missing = {0};
+    bool whole = dp_limit_find_words(t->limit, query, &words, &missing);
+    dp_limit_key_of(&words, table->seed, &t->key);
     *out_counts = true;
-    if (make_key(table->seed, t->limit, query, &t->key, &missing)) {
+    if (whole) {
         return OK;
     }
     uint32_t unknown = unknown_of(t->limit, query);
@@ -365,23 +306,27 @@ static MUST_CHECK struct err judge_key(struct dp_limit_table *table, struct taki
     return OK;
 }
 
+/* ---- budgets of the fleet ---- */
+
 enum { SHARE_RETRY_MS = 1000 };
 
-static bool has_shared_room(const struct taking *t, struct dp_limit_refusal *out)
+/* The time of one request by a part of the rate. */
+static uint64_t cost_of(const struct dp_limit *limit, uint32_t share)
 {
-    out->why = DP_LIMIT_RATE;
-    return dp_budget_has_room(t->limit->shared, &t->view, t->share, &out->retry_ns);
+    uint64_t whole = 0;
+    if (!__builtin_mul_overflow(limit->cost, SHARE_WHOLE, &whole)) {
+        return whole / share;
+    }
+    bool fits = !__builtin_mul_overflow(limit->cost / share, SHARE_WHOLE, &whole);
+    return fits && whole < LIMIT_BUDGET_MAX_NS ? whole : LIMIT_BUDGET_MAX_NS;
 }
 
-static bool count_shared(struct dp_limit_table *table, const struct taking *t, uint64_t now_ns,
-                         struct dp_limit_refusal *out)
+/* A key without a share of its own counts in a cell, by what each key has. A share holds one
+ * request at least. */
+static void count_by_base(struct taking *t)
 {
-    out->why = DP_LIMIT_RATE;
-    if (!dp_budget_take(t->limit->shared, &t->view, t->share, &out->retry_ns)) {
-        return false;
-    }
-    dp_limit_note_left(table, t->limit, dp_budget_left(t->limit->shared, &t->view), now_ns);
-    return true;
+    t->cost = cost_of(t->limit, t->share);
+    t->budget = t->limit->budget > t->cost ? t->limit->budget : t->cost;
 }
 
 /* What the node may take of the fleet's budget: its share, or what the limit says in its place. */
@@ -389,10 +334,14 @@ static MUST_CHECK struct err judge_share(struct dp_limit_table *table, struct ta
                                          const struct dp_limit_query *query, bool *out_counts,
                                          struct dp_limit_refusal *out)
 {
-    dp_budget_ask(t->limit->shared);
-    dp_budget_look(t->limit->shared, query->now_ns, &t->view);
-    t->share = t->view.share;
-    uint32_t unknown = unknown_of(t->limit, query);
+    const struct dp_limit *limit = t->limit;
+    t->own = limit->keyed ? dp_budget_of_key(t->key.own) : limit->shared;
+    if (t->own != NULL) {
+        dp_budget_ask(t->own);
+    }
+    dp_budget_look(t->own != NULL ? t->own : limit->shared, query->now_ns, &t->view);
+    t->share = t->own != NULL ? t->view.share : dp_budget_base(t->view.share);
+    uint32_t unknown = unknown_of(limit, query);
     if (t->share == 0 && unknown == TRILANE__PARTS__V1__LIMIT_UNKNOWN__LIMIT_UNKNOWN_OPEN) {
         *out_counts = false;
         return OK;
@@ -405,7 +354,81 @@ static MUST_CHECK struct err judge_share(struct dp_limit_table *table, struct ta
         out->retry_ns = SHARE_RETRY_MS * NS_PER_MS;
         return refuse(table, t, query->now_ns, out);
     }
+    if (t->own == NULL) {
+        count_by_base(t);
+    }
     return OK;
+}
+
+/* What its cell has counted goes to a key's own budget; a cell that others count in, too, stays as
+ * it is. */
+static void move_count(struct dp_limit_table *table, const struct taking *t, uint64_t now_ns,
+                       struct dp_budget *own)
+{
+    struct dp_cell_place place = {0};
+    uint64_t value = 0;
+    bool found = dp_cells_seek(table->cells[DP_LIMIT_OF_RATE], &t->key, &place) &&
+                 place.key == t->key.own && dp_cell_read(&place, &value);
+    enum dp_cell_outcome outcome = found ? DP_CELL_AGAIN : DP_CELL_LOST;
+    while (outcome == DP_CELL_AGAIN && value > now_ns) { /* ends: each turn some worker succeeds. */
+        outcome = dp_cell_change(&place, &value, now_ns);
+    }
+    uint64_t ahead_ns = outcome == DP_CELL_LOST ? t->cost : value > now_ns ? value - now_ns : 0;
+    dp_budget_charge(own, dp_budget_part(ahead_ns, t->share));
+}
+
+/* A key that is asked for faster than by what each key has is worth a share of its own. */
+static void want_share(struct dp_limit_table *table, const struct taking *t,
+                       const struct dp_limit_query *query)
+{
+    bool made_up = t->key.own != t->key.shared;
+    struct dp_limit_words words;
+    struct slice missing = {0};
+    if (t->limit->shared == NULL || t->own != NULL || t->view.share == 0 ||
+        !dp_budget_has_place(made_up)) {
+        return;
+    }
+    (void)dp_limit_find_words(t->limit, query, &words, &missing);
+    const struct dp_budget_key key = {
+        .own = t->key.own, .id = dp_limit_fleet_id(&words), .made_up = made_up};
+    if (dp_budget_add_key(t->limit->shared, &key, query->now_ns)) {
+        struct dp_budget *own = dp_budget_of_key(key.own);
+        if (own != NULL) {
+            move_count(table, t, query->now_ns, own);
+        }
+    }
+}
+
+/* ---- all limits ---- */
+
+static bool has_room_of(struct dp_limit_table *table, struct taking *t, uint64_t now_ns,
+                        struct dp_limit_refusal *out)
+{
+    out->why = DP_LIMIT_RATE;
+    if (t->own != NULL) {
+        return dp_budget_has_room(t->own, &t->view, t->share, &out->retry_ns);
+    }
+    bool room = has_room(table, t, now_ns, out);
+    if (!room && t->limit->shared != NULL) { /* it may have a share by then. */
+        uint64_t soon_ns = SHARE_RETRY_MS * NS_PER_MS;
+        soon_ns = soon_ns > t->limit->cost ? soon_ns : t->limit->cost;
+        out->retry_ns = out->retry_ns < soon_ns ? out->retry_ns : soon_ns;
+    }
+    return room;
+}
+
+static bool count_of(struct dp_limit_table *table, struct taking *t, uint64_t now_ns,
+                     struct dp_limit_refusal *out)
+{
+    out->why = DP_LIMIT_RATE;
+    if (t->own == NULL) {
+        return count(table, t, now_ns, out);
+    }
+    if (!dp_budget_take(t->own, &t->view, t->share, &out->retry_ns)) {
+        return false;
+    }
+    dp_limit_note_left(table, t->limit, dp_budget_left(t->own, &t->view, t->share), now_ns);
+    return true;
 }
 
 /* The limits that a request must pass; an error when it is refused by looking at them. */
@@ -420,8 +443,9 @@ static MUST_CHECK struct err look(struct dp_limit_table *table,
     for (size_t i = 0; i < target->limit_count; i++) {
         struct taking *t = &takings[n];
         bool counts = false;
-        t->limit = &target->limits[i];
-        t->share = 0;
+        *t = (struct taking){.limit = &target->limits[i],
+                             .cost = target->limits[i].cost,
+                             .budget = target->limits[i].budget};
         if (!matches(t->limit, query->method)) {
             continue;
         }
@@ -433,8 +457,8 @@ static MUST_CHECK struct err look(struct dp_limit_table *table,
             continue;
         }
         begin(table, t, &now);
-        if (!(t->limit->shared != NULL ? has_shared_room(t, out)
-                                       : has_room(table, t, now.mono_ns, out))) {
+        if (!has_room_of(table, t, now.mono_ns, out)) {
+            want_share(table, t, query);
             return refuse(table, t, now.mono_ns, out);
         }
         n++;
@@ -455,10 +479,10 @@ static void give_back(struct dp_limit_table *table, const struct taking *takings
 {
     for (size_t i = 0; i < count; i++) {
         const struct taking *t = &takings[i];
-        if (t->limit->shared != NULL) {
-            dp_budget_return(t->limit->shared);
+        if (t->own != NULL) {
+            dp_budget_return(t->own);
         } else {
-            uncount(table->cells[t->limit->kind], &t->key, t->place, t->limit->cost);
+            uncount(table->cells[t->limit->kind], &t->key, t->place, t->cost);
         }
     }
 }
@@ -476,14 +500,18 @@ struct err dp_limit_take(struct dp_limit_table *table, const struct dp_limit_tar
     TRY(look(table, target, query, takings, &n, out));
     for (size_t i = 0; i < n; i++) {
         struct taking *t = &takings[i];
-        if (!(t->limit->shared != NULL ? count_shared(table, t, query->now_ns, out)
-                                       : count(table, t, query->now_ns, out))) {
+        if (!count_of(table, t, query->now_ns, out)) {
             give_back(table, takings, i);
             held->count = 0;
             return refuse(table, t, query->now_ns, out);
         }
         if (t->limit->kind == DP_LIMIT_OF_CONCURRENCY) {
             hold(held, t);
+        }
+    }
+    for (size_t i = 0; i < n; i++) {
+        if (takings[i].is_fast) {
+            want_share(table, &takings[i], query);
         }
     }
     return OK;

@@ -35,6 +35,7 @@ struct dp_limit {
     uint64_t cost;             /* of one request: RATE: its period; else one. */
     uint64_t budget;           /* RATE: burst * period; else: requests. */
     struct dp_budget *shared;  /* RATE of the whole fleet; NULL: of this node. */
+    bool keyed;                /* it counts by more than its own name. */
     enum dp_quota_unit window; /* QUOTA. */
     uint32_t reserve;          /* QUOTA: what may be counted before the disk has it. */
 };
@@ -69,3 +70,30 @@ struct dp_limit_table {
 /* Notes what is left of a budget: of 'whole', 'left'. */
 void dp_limit_note_left(struct dp_limit_table *table, const struct dp_limit *limit, uint64_t left,
                         uint64_t now_ns);
+
+/* ---- what a limit counts by ---- */
+
+enum { DP_LIMIT_WORDS_MAX = 5 + DP_LIMIT_HEADERS_MAX };
+
+struct dp_limit_word {
+    struct slice value; /* borrowed of limit and query. */
+    bool found;         /* the request has it. */
+};
+
+/* What a key is made of; what callers do not make up comes first: by it alone they are counted when
+ * there is no room. */
+struct dp_limit_words {
+    struct dp_limit_word of[DP_LIMIT_WORDS_MAX];
+    size_t count;
+    size_t true_count; /* that callers do not make up. */
+};
+
+/* False: the request has no header *out_missing that the limit counts by. */
+bool dp_limit_find_words(const struct dp_limit *limit, const struct dp_limit_query *query,
+                         struct dp_limit_words *out, struct slice *out_missing);
+
+/* The key of words among this node's. */
+void dp_limit_key_of(const struct dp_limit_words *words, uint64_t seed, struct dp_cell_key *out);
+
+/* What stands for them in the fleet. */
+uint64_t dp_limit_fleet_id(const struct dp_limit_words *words);

@@ -49,8 +49,7 @@ static MUST_CHECK struct err copy_limit(const part_limit *from, struct dp_limit 
     uint32_t known =
         DP_LIMIT_BY(CALLER) | DP_LIMIT_BY(TENANT) | DP_LIMIT_BY(METHOD) | DP_LIMIT_BY(SERVICE);
     int measures = (from->period_ns != 0) + (from->concurrency != 0) + (from->quota != 0);
-    bool shared_else =
-        from->shared && (from->period_ns == 0 || from->by != 0 || from->n_headers > 0);
+    bool shared_else = from->shared && from->period_ns == 0;
     if (from->id[0] == '\0' || measures != 1 || shared_else || (from->by & ~known) != 0 ||
         from->n_headers > DP_LIMIT_HEADERS_MAX ||
         from->on_unknown > TRILANE__PARTS__V1__LIMIT_UNKNOWN__LIMIT_UNKNOWN_LOCAL) {
@@ -68,6 +67,7 @@ static MUST_CHECK struct err copy_limit(const part_limit *from, struct dp_limit 
                             .headers = from->headers,
                             .header_count = from->n_headers,
                             .by = from->by,
+                            .keyed = from->by != 0 || from->n_headers > 0,
                             .on_unknown = from->on_unknown,
                             .kind = DP_LIMIT_OF_CONCURRENCY,
                             .cost = 1,

@@ -51,8 +51,9 @@ def series(base, name, labels):
 class Callers:
     """Two that call one node as fast as it answers; when each call passed."""
 
-    def __init__(self, node):
+    def __init__(self, node, key=None):
         self.node = node
+        self.metadata = echo.token("web") + ((("x-key", key),) if key else ())
         self.passed = []
         self.codes = set()
         self.ended = threading.Event()
@@ -73,7 +74,7 @@ class Callers:
             stub = echo.stubs.EchoStub(channel)
             while not self.ended.is_set():
                 try:
-                    stub.Say(pb.Words(text="x"), timeout=60, metadata=echo.token("web"))
+                    stub.Say(pb.Words(text="x"), timeout=60, metadata=self.metadata)
                     self.passed.append(time.monotonic())
                 except grpc.RpcError as error:
                     self.codes.add(dict(error.trailing_metadata() or ()).get("x-trilane-code"))

@@ -501,6 +501,13 @@ static void capabilities_are_those_that_are_used(void **state)
     assert_int_equal(capabilities_of(LIMIT(", by: [service]")),
                      CAPABILITY_LIMIT_KEYS | CAPABILITY_LIMIT_VALUES);
     assert_int_equal(capabilities_of(LIMIT(", byHeaders: [x-a]")), CAPABILITY_LIMIT_VALUES);
+    assert_int_equal(capabilities_of(LIMIT(", scope: global")), CAPABILITY_LIMIT_SHARED);
+    assert_int_equal(capabilities_of(LIMIT(", scope: global, by: [tenant]")),
+                     CAPABILITY_LIMIT_SHARED | CAPABILITY_LIMIT_SHARED_KEYS |
+                         CAPABILITY_LIMIT_KEYS);
+    assert_int_equal(capabilities_of(LIMIT(", scope: global, byHeaders: [x-a]")),
+                     CAPABILITY_LIMIT_SHARED | CAPABILITY_LIMIT_SHARED_KEYS |
+                         CAPABILITY_LIMIT_VALUES);
     assert_int_equal(
         capabilities_of(SERVICE DOC(
             "RateLimit", "name: l, tenant: acme") "spec: {target: {service: s}, concurrency: 5}\n"),
