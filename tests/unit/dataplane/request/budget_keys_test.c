@@ -245,6 +245,21 @@ static void keys_come_and_go(void **state)
     assert_int_equal(pass("a", 1000, DP_LIMIT_RATE), BURST / 20);
 }
 
+/* However long nobody asks: what was taken has to fill again before a key is as new. */
+static void a_key_that_is_not_full_stays(void **state)
+{
+    (void)state;
+    begin(0);
+    share_all(SHARE_WHOLE / 100, 0); /* each key has one in twenty seconds. */
+    assert_int_equal(pass("a", 1000, DP_LIMIT_RATE), 1);
+    share_all(SHARE_WHOLE / 100, 0);
+    w.now_ns += 15000 * MS;
+    assert_int_equal(say().count, 2);
+    assert_int_equal(pass("a", 1000, DP_LIMIT_RATE), 0);
+    w.now_ns += 6000 * MS;
+    assert_int_equal(pass("a", 1000, DP_LIMIT_RATE), 1);
+}
+
 /* Made-up keys have half of the places; the others find theirs. */
 static void keys_are_bounded(void **state)
 {
@@ -371,6 +386,7 @@ int main(void)
         TEST(a_swap_refills_nothing),
         TEST(an_answer_to_what_was_not_said),
         TEST(keys_come_and_go),
+        TEST(a_key_that_is_not_full_stays),
         TEST(keys_are_bounded),
         TEST(what_is_not_said_has_no_share),
         TEST(a_limit_goes),
