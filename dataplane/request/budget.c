@@ -45,6 +45,7 @@ struct dp_budget_state dp_budget_get_state(const struct dp_budget *b)
             .clock_ns = atomic_load_explicit(&b->clock_ns, memory_order_acquire),
             .ahead_ns = atomic_load_explicit(&b->ahead_ns, memory_order_acquire),
             .until_ns = atomic_load_explicit(&b->until_ns, memory_order_acquire),
+            .extra_ns = atomic_load_explicit(&b->extra_ns, memory_order_acquire),
             .share = atomic_load_explicit(&b->share, memory_order_acquire),
             .nodes = atomic_load_explicit(&b->nodes, memory_order_acquire),
         };
@@ -61,6 +62,7 @@ void dp_budget_set_state(struct dp_budget *b, const struct dp_budget_state *s)
     atomic_store_explicit(&b->clock_ns, s->clock_ns, memory_order_release);
     atomic_store_explicit(&b->ahead_ns, s->ahead_ns, memory_order_release);
     atomic_store_explicit(&b->until_ns, s->until_ns, memory_order_release);
+    atomic_store_explicit(&b->extra_ns, s->extra_ns, memory_order_release);
     atomic_store_explicit(&b->share, s->share, memory_order_release);
     atomic_store_explicit(&b->nodes, s->nodes, memory_order_release);
     atomic_fetch_add_explicit(&b->count, 1, memory_order_seq_cst);
@@ -94,7 +96,8 @@ void dp_budget_look(const struct dp_budget *budget, uint64_t now_ns, struct dp_b
     out->share = holds ? s.share : 0;
     out->equal = equal_of(&s);
     out->now_ns = s.clock_ns + went;
-    uint64_t whole = dp_budget_part(burst_ns, holds ? s.share : out->equal);
+    uint64_t whole =
+        dp_budget_part(burst_ns, holds ? s.share : out->equal) + (holds ? s.extra_ns : 0);
     out->ahead_ns = s.ahead_ns + went < whole ? s.ahead_ns + went : whole;
 }
 
@@ -299,17 +302,15 @@ void dp_budget_demand(uint64_t now_ns, struct demand *d)
 
 /* ---- shares ---- */
 
-void dp_budget_set_share(struct dp_budget *b, uint32_t share, uint32_t nodes, uint64_t until_ns,
-                         uint64_t now_ns)
+void dp_budget_go_by(struct dp_budget *b, const struct dp_budget_state *to, uint64_t now_ns)
 {
     struct dp_budget_view view;
+    struct dp_budget_state s = *to;
     dp_budget_look(b, now_ns, &view);
-    dp_budget_set_state(b, &(struct dp_budget_state){.base_ns = now_ns,
-                                                     .clock_ns = view.now_ns,
-                                                     .ahead_ns = view.ahead_ns,
-                                                     .until_ns = until_ns,
-                                                     .share = share,
-                                                     .nodes = nodes});
+    s.base_ns = now_ns;
+    s.clock_ns = view.now_ns;
+    s.ahead_ns = view.ahead_ns;
+    dp_budget_set_state(b, &s);
 }
 
 const struct share_of *dp_budget_named(const struct dp_budget *b, const struct shares *shares)
@@ -347,7 +348,9 @@ static bool share_limits(const struct shares *shares, uint64_t until_ns, uint64_
         struct dp_budget_view view;
         dp_budget_look(b, now_ns, &view);
         fell = fell || dp_budget_fell(view.share, of->share);
-        dp_budget_set_share(b, of->share, shares->nodes, until_ns, now_ns);
+        const struct dp_budget_state to = {
+            .until_ns = until_ns, .share = of->share, .nodes = shares->nodes};
+        dp_budget_go_by(b, &to, now_ns);
     }
     return fell;
 }
@@ -367,7 +370,8 @@ void dp_budget_end(struct dp_budget *b, uint64_t now_ns)
     b->given = 0;
     b->from_ns = now_ns;
     if (s.base_ns > 0) {
-        dp_budget_set_share(b, /* share= */ 0, s.nodes, /* until_ns= */ now_ns, now_ns);
+        const struct dp_budget_state to = {.until_ns = now_ns, .nodes = s.nodes};
+        dp_budget_go_by(b, &to, now_ns);
     }
 }
 

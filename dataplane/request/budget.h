@@ -33,6 +33,10 @@ struct dp_budget;
  * said nothing of a key pass something of it, and all of them no more than this. */
 enum { DP_BUDGET_BASE = SHARE_WHOLE / 20 };
 
+/* How much more of that there is at once than of the burst: what eight seconds give. By all nodes
+ * together that is 4 % of what a key may in ten seconds. */
+#define DP_BUDGET_EXTRA_NS UINT64_C(8000000000)
+
 /* What a limit asks of its budget: the time of one request at the whole rate, and of a burst. */
 MUST_CHECK struct err dp_budget_hold(struct slice limit_id, uint64_t period_ns, uint64_t burst_ns,
                                      struct dp_budget **out);

@@ -28,6 +28,7 @@ struct dp_budget {
     _Atomic uint64_t clock_ns;
     _Atomic uint64_t ahead_ns;
     _Atomic uint64_t until_ns;
+    _Atomic uint64_t extra_ns;
     _Atomic uint32_t share;
     _Atomic uint32_t nodes;
 };
@@ -38,6 +39,7 @@ struct dp_budget_state {
     uint64_t clock_ns; /* of the budget's then, */
     uint64_t ahead_ns; /* and how far ahead requests might be taken. */
     uint64_t until_ns; /* behind that the clock goes as of an equal part. */
+    uint64_t extra_ns; /* until then: how much further ahead than the share's part of the burst. */
     uint32_t share;
     uint32_t nodes;
 };
@@ -51,9 +53,9 @@ void dp_budget_unlock(void);
 struct dp_budget_state dp_budget_get_state(const struct dp_budget *budget);
 void dp_budget_set_state(struct dp_budget *budget, const struct dp_budget_state *state);
 
-/* From now on the clock goes by another share; it goes on from where it is. */
-void dp_budget_set_share(struct dp_budget *budget, uint32_t share, uint32_t nodes,
-                         uint64_t until_ns, uint64_t now_ns);
+/* From now on the clock goes by the share of 'to', which says until when, how much there is beyond
+ * the burst, and how many nodes there are; it goes on from where it is. */
+void dp_budget_go_by(struct dp_budget *budget, const struct dp_budget_state *to, uint64_t now_ns);
 
 /* Nothing is lost with it: it was never used, or what was taken has filled again. */
 bool dp_budget_is_full(const struct dp_budget *budget, uint64_t now_ns);

@@ -113,10 +113,21 @@ static uint32_t base_of(const struct dp_budget_state *limit, uint64_t now_ns)
     return now_ns < limit->until_ns ? dp_budget_base(limit->share) : 0;
 }
 
+/* What a key has beside what it is given. */
+static struct dp_budget_state base_state(const struct dp_budget *limit, uint64_t now_ns)
+{
+    struct dp_budget_state s = dp_budget_get_state(limit);
+    uint32_t base = base_of(&s, now_ns);
+    return (struct dp_budget_state){.until_ns = s.until_ns,
+                                    .extra_ns = dp_budget_part(DP_BUDGET_EXTRA_NS, base),
+                                    .share = base,
+                                    .nodes = s.nodes};
+}
+
 static void begin(struct dp_budget *b, struct dp_budget *limit, const struct dp_budget_key *key,
                   uint64_t now_ns)
 {
-    struct dp_budget_state s = dp_budget_get_state(limit);
+    struct dp_budget_state s = base_state(limit, now_ns);
     b->id = key->id;
     b->limit = limit;
     b->made_up = key->made_up;
@@ -132,12 +143,9 @@ static void begin(struct dp_budget *b, struct dp_budget *limit, const struct dp_
                           atomic_load_explicit(&limit->period_ns, memory_order_relaxed),
                           memory_order_relaxed);
     atomic_store_explicit(&b->tat_ns, 0, memory_order_relaxed);
-    uint32_t base = base_of(&s, now_ns);
-    dp_budget_set_state(b, &(struct dp_budget_state){.base_ns = now_ns,
-                                                     .ahead_ns = dp_budget_part(burst_ns, base),
-                                                     .until_ns = s.until_ns,
-                                                     .share = base,
-                                                     .nodes = s.nodes});
+    s.base_ns = now_ns;
+    s.ahead_ns = dp_budget_part(burst_ns, s.share) + s.extra_ns;
+    dp_budget_set_state(b, &s);
 }
 
 bool dp_budget_add_key(struct dp_budget *limit, const struct dp_budget_key *key, uint64_t now_ns)
@@ -211,10 +219,10 @@ static int candidate_cmp(const void *x, const void *y)
 /* What was not said has what each key has; and what is on its way comes too late. */
 static void take_back(struct dp_budget *b, uint64_t now_ns)
 {
-    struct dp_budget_state s = dp_budget_get_state(b->limit);
+    struct dp_budget_state s = base_state(b->limit, now_ns);
     b->given = 0;
     b->from_ns = now_ns;
-    dp_budget_set_share(b, base_of(&s, now_ns), s.nodes, s.until_ns, now_ns);
+    dp_budget_go_by(b, &s, now_ns);
 }
 
 static bool may_go(const struct dp_budget *b, uint64_t now_ns)
@@ -235,15 +243,15 @@ static uint32_t list(uint64_t now_ns, struct candidate *out)
         }
         struct dp_budget_state s = dp_budget_get_state(b->limit);
         uint32_t asked = dp_budget_say(b, now_ns);
-        asked = asked > b->asked_before / 2 + asked / 2 ? asked : b->asked_before / 2 + asked / 2;
-        b->asked_before = asked;
         b->needed_ns = asked > base_of(&s, now_ns) ? now_ns : b->needed_ns;
+        uint32_t between = b->asked_before / 2 + asked / 2; /* a moment without is no shift yet. */
+        b->asked_before = asked > between ? asked : between;
         if (may_go(b, now_ns)) {
             forget(i);
         } else if (b->limit->holders == 0) {
             take_back(b, now_ns);
         } else {
-            out[count++] = (struct candidate){b, asked};
+            out[count++] = (struct candidate){b, b->asked_before};
         }
     }
     return count;
@@ -282,7 +290,7 @@ bool dp_budget_keys_share(const struct shares *shares, uint64_t until_ns, uint64
             continue;
         }
         const struct share_of *of = dp_budget_named(b, shares);
-        struct dp_budget_state s = dp_budget_get_state(b->limit);
+        struct dp_budget_state s = base_state(b->limit, now_ns);
         if (of == NULL && b->given > 0) {
             continue; /* it has that until it is over. */
         }
@@ -290,8 +298,10 @@ bool dp_budget_keys_share(const struct shares *shares, uint64_t until_ns, uint64
         uint64_t part = (uint64_t)given * (SHARE_WHOLE - DP_BUDGET_BASE) / SHARE_WHOLE;
         fell = fell || dp_budget_fell(b->given, given);
         b->given = given;
-        dp_budget_set_share(b, (uint32_t)part + base_of(&s, now_ns), shares->nodes, until_ns,
-                            now_ns);
+        s.share += (uint32_t)part;
+        s.until_ns = until_ns;
+        s.nodes = shares->nodes;
+        dp_budget_go_by(b, &s, now_ns);
     }
     return fell;
 }

@@ -325,8 +325,9 @@ static uint64_t cost_of(const struct dp_limit *limit, uint32_t share)
  * request at least. */
 static void count_by_base(struct taking *t)
 {
+    uint64_t budget = t->limit->budget + (t->view.share > 0 ? DP_BUDGET_EXTRA_NS : 0);
     t->cost = cost_of(t->limit, t->share);
-    t->budget = t->limit->budget > t->cost ? t->limit->budget : t->cost;
+    t->budget = budget > t->cost ? budget : t->cost;
 }
 
 /* What the node may take of the fleet's budget: its share, or what the limit says in its place. */

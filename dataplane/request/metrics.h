@@ -66,7 +66,7 @@ struct dp_verdict;
       "Shares of the fleet's budgets that came, by what became of them.", "outcome", NULL, NULL)   \
     X(LIMIT_CROWDED, "trilane_limit_crowded_total", COUNTER, 0, 0,                                 \
       "Keys of limits that found no cell of their own and were counted with others: raise "        \
-      "rate-cells.",                                                                               \
+      "rate-cells; or, of the fleet's limits, no share of their own.",                             \
       NULL, NULL, NULL)                                                                            \
     X(DECISION_TIME, "trilane_policy_decision_seconds", HISTOGRAM, 0, 0.000000001,                 \
       "What a policy decision takes, cached or not; of one in 256.", NULL, NULL, NULL)             \
