@@ -451,7 +451,7 @@ static MUST_CHECK struct err look(struct dp_limit_table *table,
             continue;
         }
         TRY(judge_key(table, t, query, &counts, out));
-        if (t->limit->shared != NULL) {
+        if (counts && t->limit->shared != NULL) {
             TRY(judge_share(table, t, query, &counts, out));
         }
         if (!counts) {
