@@ -58,6 +58,9 @@ struct cp_split {
     uint64_t past_ns;    /* and those of processes that others follow. */
     struct place *places;
     size_t place_capacity;
+    struct node **followers; /* of the turn: nodes of which another process may hold something. */
+    size_t follower_capacity;
+    size_t follower_count;
 };
 
 struct err cp_split_new(struct cp_split **out)
@@ -88,6 +91,7 @@ void cp_split_free(struct cp_split *split)
     if (split != NULL) {
         forget_all(split);
         free(split->places);
+        free(split->followers);
         free(split);
     }
 }
@@ -342,33 +346,48 @@ static struct err list_places(struct cp_split *split, uint64_t now_ns, size_t *o
     return OK;
 }
 
+static struct err list_followers(struct cp_split *split, uint64_t now_ns)
+{
+    split->follower_count = 0;
+    if (now_ns >= split->past_ns) {
+        return OK;
+    }
+    if (split->by_id.count > split->follower_capacity) {
+        size_t count = split->by_id.count;
+        struct node **followers = realloc(split->followers, count * sizeof(struct node *));
+        if (followers == NULL) {
+            return FAIL(E_NO_MEMORY);
+        }
+        split->followers = followers;
+        split->follower_capacity = count;
+    }
+    size_t at = 0;
+    const struct map_entry *found = NULL;
+    while ((found = map_next(&split->by_id, &at)) != NULL) {
+        if (has_past(found->value, now_ns)) {
+            split->followers[split->follower_count++] = found->value;
+        }
+    }
+    return OK;
+}
+
 /* A tenth more than what was asked, so that what grows finds room; and something always. */
 static void set_wants(struct place *places, size_t count)
 {
-    size_t first = 0;
-    while (first < count) {
-        size_t end = first;
-        while (end < count && places[end].budget == places[first].budget) {
-            end++;
-        }
-        uint32_t least = (uint32_t)(CP_SPLIT_FLOOR / (end - first));
-        for (size_t i = first; i < end; i++) {
-            uint32_t want = places[i].part->asked + places[i].part->asked / 10;
-            places[i].want = want > least ? want : least;
-        }
-        first = end;
+    uint32_t least = (uint32_t)(CP_SPLIT_FLOOR / count);
+    for (size_t i = 0; i < count; i++) {
+        uint32_t want = places[i].part->asked + places[i].part->asked / 10;
+        places[i].want = want > least ? want : least;
     }
 }
 
 /* What may be in force of a budget by processes that others follow. */
-static uint64_t past_of(const struct cp_split *split, uint64_t budget, uint64_t now_ns)
+static uint64_t past_of(const struct cp_split *split, uint64_t budget)
 {
     uint64_t held = 0;
-    size_t at = 0;
-    const struct map_entry *found = NULL;
-    while (now_ns < split->past_ns && (found = map_next(&split->by_id, &at)) != NULL) {
-        const struct node *node = found->value;
-        held += has_past(node, now_ns) ? held_of(node->past.parts, node->past.count, budget) : 0;
+    for (size_t i = 0; i < split->follower_count; i++) {
+        const struct past *past = &split->followers[i]->past;
+        held += held_of(past->parts, past->count, budget);
     }
     return held;
 }
@@ -380,17 +399,17 @@ static void split_all(const struct cp_split *split, size_t count, uint64_t now_n
         return;
     }
     qsort(places, count, sizeof(*places), place_cmp); /* by budget: nobody wants anything yet. */
-    set_wants(places, count);
-    qsort(places, count, sizeof(*places), place_cmp);
     size_t first = 0;
     while (first < count) {
         size_t end = first;
         while (end < count && places[end].budget == places[first].budget) {
             end++;
         }
+        set_wants(places + first, end - first);
+        qsort(places + first, end - first, sizeof(*places), place_cmp);
         fill(places + first, end - first);
         give(places + first, end - first, now_ns >= split->unknown_ns,
-             past_of(split, places[first].budget, now_ns));
+             past_of(split, places[first].budget));
         first = end;
     }
 }
@@ -417,6 +436,7 @@ struct err cp_split_turn(struct cp_split *split, uint64_t now_ns, cp_split_send_
 {
     size_t count = 0;
     TRY(list_places(split, now_ns, &count));
+    TRY(list_followers(split, now_ns));
     split_all(split, count, now_ns);
     size_t live = cp_split_nodes(split, now_ns);
     size_t at = 0;

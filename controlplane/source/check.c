@@ -638,7 +638,8 @@ static void check_limit(struct checking *c, const struct cp_rate_limit *limit)
         struct cp_diag *diag =
             cp_diags_add(c->diags, CP_DIAG_CHOICE, limit->scope_at, "scope: global beside %s",
                          limit->quota > 0 ? "a quota" : "concurrency");
-        cp_diag_expect(c->diags, diag, "a rate: what else there is each node counts by itself");
+        cp_diag_expect(c->diags, diag,
+                       "a rate; quotas and what is in flight are counted by each node");
     }
     if (limit->concurrency > 0 && limit->target.topic.text.size > 0) {
         struct cp_diag *diag =
