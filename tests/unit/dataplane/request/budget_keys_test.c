@@ -37,6 +37,8 @@ static struct {
     uint64_t now_ns;
 } w = {.now_ns = 24 * HOUR_NS};
 
+static uint32_t on_unknown; /* of the limits that are built. */
+
 static struct dp_limit_target *build(uint32_t by, uint32_t burst)
 {
     char target_id[] = "service/acme/x";
@@ -52,6 +54,7 @@ static struct dp_limit_target *build(uint32_t by, uint32_t burst)
     limit.headers = headers;
     limit.n_headers = by == 0;
     limit.shared = true;
+    limit.on_unknown = (Trilane__Parts__V1__LimitUnknown)on_unknown;
     part_target target;
     trilane__parts__v1__limit_target__init(&target);
     target.target = target_id;
@@ -77,6 +80,7 @@ static int end(void **state)
 {
     struct demand d;
     (void)state;
+    on_unknown = 0;
     dp_limit_free(w.target);
     dp_limit_table_free(w.table);
     w.now_ns += HOUR_NS;
@@ -170,6 +174,24 @@ static void who_needs_none_is_not_said(void **state)
     assert_true(dp_budget_is_news());
     assert_false(dp_budget_is_news());
     assert_int_equal(say().count, 2);
+}
+
+/* Without a share each key has what its limit says: an equal part, or as much as it likes. */
+static void without_a_share_the_limit_says(void **state)
+{
+    (void)state;
+    on_unknown = TRILANE__PARTS__V1__LIMIT_UNKNOWN__LIMIT_UNKNOWN_LOCAL;
+    begin(0);
+    assert_int_equal(pass("a", 1, DP_LIMIT_SHARE), 0); /* of how many nodes, nobody knows. */
+    share_all(SHARE_WHOLE / 4, 0);
+    (void)pass("a", 1000, DP_LIMIT_RATE);
+    w.now_ns += 2 * HOUR_NS;
+    assert_int_equal(pass("a", 1000, DP_LIMIT_RATE), BURST / 4); /* with an entry, */
+    assert_int_equal(pass("b", 1000, DP_LIMIT_RATE), BURST / 4); /* and without. */
+    dp_limit_free(w.target);
+    on_unknown = TRILANE__PARTS__V1__LIMIT_UNKNOWN__LIMIT_UNKNOWN_OPEN;
+    w.target = build(0, BURST);
+    assert_int_equal(pass("a", 1000, DP_LIMIT_RATE), 1000);
 }
 
 static void a_share_of_its_own(void **state)
@@ -434,6 +456,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(each_key_has_something_anyway),
         TEST(who_needs_none_is_not_said),
+        TEST(without_a_share_the_limit_says),
         TEST(a_share_of_its_own),
         TEST(a_swap_refills_nothing),
         TEST(an_answer_to_what_was_not_said),
