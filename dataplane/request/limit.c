@@ -87,7 +87,7 @@ struct taking {
     struct dp_budget *own;      /* where a shared one counts; NULL: in a cell, */
     struct dp_budget_view view; /* what the node has of it, */
     uint32_t share;             /* and what it goes by. */
-    bool is_fast; /* of a shared one in a cell: the one before has not filled again. */
+    bool is_fast; /* of a shared one in a cell: half of what it has at once is used. */
 };
 
 /* When a request asks. */
@@ -224,7 +224,7 @@ static void note_count(struct dp_limit_table *table, struct taking *t, uint64_t 
                        uint64_t value)
 {
     if (t->limit->shared != NULL) {
-        t->is_fast = value > now_ns + t->cost;
+        t->is_fast = value > now_ns + (t->budget / 2 > t->cost ? t->budget / 2 : t->cost);
     } else {
         dp_limit_note_left(table, t->limit, left_of(t, now_ns, value), now_ns);
     }
@@ -378,7 +378,7 @@ static void move_count(struct dp_limit_table *table, const struct taking *t, uin
     dp_budget_charge(own, dp_budget_part(ahead_ns, t->share));
 }
 
-/* A key that is asked for faster than by what each key has is worth a share of its own. */
+/* A key that is asked for more than each key has is worth a share of its own. */
 static void want_share(struct dp_limit_table *table, const struct taking *t,
                        const struct dp_limit_query *query)
 {

@@ -23,9 +23,10 @@ typedef Trilane__Parts__V1__Limit part_limit;
 
 enum {
     PERIOD_MS = 10,
-    BURST = 200, /* a hundred a second, and two hundred at once. */
-    MORE = 40,   /* of a budget, that a key may have beyond the burst; */
-    ALL = 50,    /* of a budget, that each key has of the whole limit's share at once. */
+    BURST = 200,          /* a hundred a second, and two hundred at once. */
+    MORE = 40,            /* of a budget, that a key may have beyond the burst; */
+    ALL = 50,             /* of a budget, that each key has of the whole limit's share at once. */
+    ENOUGH = ALL / 2 + 1, /* to be worth a share. */
     CALLER = 1U << TRILANE__PARTS__V1__LIMIT_KEY__LIMIT_KEY_CALLER,
 };
 
@@ -170,7 +171,9 @@ static void who_needs_none_is_not_said(void **state)
     }
     assert_int_equal(say().count, 1);
     assert_false(dp_budget_is_news());
-    assert_int_equal(pass("b", 2, DP_LIMIT_RATE), 2);
+    assert_int_equal(pass("b", ALL / 2, DP_LIMIT_RATE), ALL / 2); /* half of what it has at once. */
+    assert_false(dp_budget_is_news());
+    assert_int_equal(pass("b", 1, DP_LIMIT_RATE), 1);
     assert_true(dp_budget_is_news());
     assert_false(dp_budget_is_news());
     assert_int_equal(say().count, 2);
@@ -295,7 +298,7 @@ static void keys_are_bounded(void **state)
     for (int i = 0; i < MANY; i++) {
         char key[16];
         (void)snprintf(key, sizeof(key), "made-up-%d", i);
-        assert_int_equal(pass(key, 2, DP_LIMIT_RATE), 2);
+        assert_int_equal(pass(key, ENOUGH, DP_LIMIT_RATE), ENOUGH);
     }
     struct demand d = say();
     assert_in_range(d.count, SHARE_BUDGETS_MAX / 2 - 8, SHARE_BUDGETS_MAX / 2);
@@ -308,16 +311,16 @@ static void keys_are_bounded(void **state)
     for (int i = 0; i < MANY; i++) {
         char key[16];
         (void)snprintf(key, sizeof(key), "true-%d", i);
-        assert_int_equal(pass(key, 2, DP_LIMIT_RATE), 2);
+        assert_int_equal(pass(key, ENOUGH, DP_LIMIT_RATE), ENOUGH);
     }
     d = say();
     assert_in_range(d.count, SHARE_BUDGETS_MAX - 16, SHARE_BUDGETS_MAX);
     for (uint32_t i = 1; i < d.count; i++) { /* as it can be said. */
         assert_true(d.of[i].budget > d.of[i - 1].budget);
     }
-    w.now_ns += 1000 * MS; /* who finds no room, finds that of those that are at rest by now. */
+    w.now_ns += 3000 * MS; /* who finds no room, finds that of those that are full by now. */
     (void)say();
-    w.now_ns += 1000 * MS;
+    w.now_ns += 3000 * MS;
     (void)say();
     assert_true(dp_budget_has_place(/* made_up= */ false));
     dp_limit_free(made_up);
@@ -335,7 +338,7 @@ static void what_is_not_said_has_no_share(void **state)
     for (unsigned i = 0; i < MANY; i++) {
         char key[16];
         (void)snprintf(key, sizeof(key), "key-%u", i);
-        (void)pass(key, 2, DP_LIMIT_RATE);
+        (void)pass(key, ENOUGH, DP_LIMIT_RATE);
     }
     share_all(SHARE_WHOLE, SHARE_WHOLE);
     assert_int_equal(say().count, MANY + 1);
