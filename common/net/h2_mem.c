@@ -1,4 +1,4 @@
-/* Size-class free lists under streams, their bodies and tables of header fields. */
+/* Size-class free lists. */
 #include "common/net/h2_mem.h"
 
 #include <stdlib.h>
@@ -107,19 +107,6 @@ void h2_mem_free(struct h2_mem *mem, void *ptr)
 size_t h2_mem_size(const void *ptr)
 {
     return ((const struct h2_mem_block *)ptr - 1)->u.size - sizeof(struct h2_mem_block);
-}
-
-void *h2_mem_realloc(struct h2_mem *mem, void *ptr, size_t size)
-{
-    if (ptr != NULL && h2_mem_size(ptr) >= size) {
-        return ptr;
-    }
-    void *moved = h2_mem_alloc(mem, size);
-    if (moved != NULL && ptr != NULL) {
-        memcpy(moved, ptr, h2_mem_size(ptr));
-        h2_mem_free(mem, ptr);
-    }
-    return moved;
 }
 
 void h2_mem_clear(struct h2_mem *mem)
