@@ -154,16 +154,15 @@ static uint64_t most_of(const struct taking *t, uint64_t now_ns, uint64_t value)
 static bool next(const struct taking *t, uint64_t now_ns, uint64_t value, uint64_t *out_next,
                  struct dp_limit_refusal *out)
 {
-    static const enum dp_limit_why whys[] = {[DP_LIMIT_OF_RATE] = DP_LIMIT_RATE,
-                                             [DP_LIMIT_OF_CONCURRENCY] = DP_LIMIT_CONCURRENCY,
-                                             [DP_LIMIT_OF_QUOTA] = DP_LIMIT_QUOTA};
     uint64_t base = value > t->key.start ? value : t->key.start;
     uint64_t most = most_of(t, now_ns, base);
     *out_next = base + t->cost;
     if (*out_next <= most) {
         return true;
     }
-    out->why = whys[t->limit->kind];
+    out->why = t->limit->kind == DP_LIMIT_OF_RATE    ? DP_LIMIT_RATE
+               : t->limit->kind == DP_LIMIT_OF_QUOTA ? DP_LIMIT_QUOTA
+                                                     : DP_LIMIT_CONCURRENCY;
     out->retry_ns = t->limit->kind == DP_LIMIT_OF_RATE    ? *out_next - most
                     : t->limit->kind == DP_LIMIT_OF_QUOTA ? t->window_ms * NS_PER_MS
                                                           : CONCURRENCY_RETRY_MS * NS_PER_MS;
