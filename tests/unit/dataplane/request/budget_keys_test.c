@@ -84,6 +84,8 @@ static int end(void **state)
     on_unknown = 0;
     dp_limit_free(w.target);
     dp_limit_table_free(w.table);
+    w.target = NULL;
+    w.table = NULL;
     w.now_ns += HOUR_NS;
     dp_budget_demand(w.now_ns, &d); /* what is full is forgotten. */
     return d.count == 0 ? 0 : -1;
