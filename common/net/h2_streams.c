@@ -1,14 +1,16 @@
-/* A connection's streams by their number, which the peer picks: it does not know the key, and
- * cannot have them all begin their search at one place. */
+/* A connection's streams by their number. They are spread: numbers that rise would fill slots side
+ * by side, and each removal would look at all of them. The peer picks the numbers, and does not
+ * know the key: it cannot have them all begin their search at one place. */
 #include "common/base/check.h"
 #include "common/net/h2_impl.h"
 
 enum { FIRST_BITS = 3 };
 
-/* The top bits of a product with an odd number spread any row of them. */
 static uint32_t home_of(const struct h2_streams *t, uint32_t id)
 {
-    return (id >> 1) * t->key >> (32 - t->bits);
+    uint32_t hash = (id >> 1) * t->key;
+    hash = (hash ^ hash >> 15) * UINT32_C(0x9e3779b1); /* Knuth's multiplier: top bits of all. */
+    return hash >> (32 - t->bits);
 }
 
 struct h2_stream *h2_streams_find(const struct h2_streams *t, uint32_t id)
