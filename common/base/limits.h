@@ -46,6 +46,8 @@
     X(workers, 0, 0, 256, "threads", "workers of a node; 0 is one a core")                         \
     X(turn_pause_us, 0, 0, 2000, "us",                                                             \
       "least time between two turns of a worker with work: CPU saved for latency; 0: none")        \
+    X(busy_pause_us, 200, 0, 2000, "us",                                                           \
+      "what a worker that is busy for three fifths of its time leaves between two turns at most")  \
     X(connections, 20000, 16, 1000000, "connections", "callers' connections of a node")            \
     X(connections_per_address, 0, 0, 1000000, "connections",                                       \
       "callers' connections from one address, or /64 of IPv6; 0: any number; NAT is one address")  \

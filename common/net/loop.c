@@ -2,6 +2,7 @@
 #include "common/net/loop.h"
 
 #include <stdlib.h>
+#include <sys/prctl.h>
 #include <time.h>
 
 #include "common/base/check.h"
@@ -13,6 +14,12 @@
 enum { HOOK_ROUNDS_MAX = 64 };
 
 #define NS_PER_S UINT64_C(1000000000)
+
+/* How often a loop is asked how busy it is, from when on it is that and from when on no more, and
+ * by how much its pause changes then. */
+enum { JUDGE_NS = 5000000, BUSY_PERCENT = 60, CALM_PERCENT = 40, PAUSE_STEP_NS = 25000 };
+
+enum { TIMER_SLACK_NS = 1000 };
 
 static struct net_task tasks_closed;
 #define TASKS_CLOSED (&tasks_closed)
@@ -84,6 +91,12 @@ void net_loop_set_pause(struct net_loop *loop, uint64_t us)
     loop->pause_ns = us * 1000;
 }
 
+void net_loop_set_busy_pause(struct net_loop *loop, uint64_t us)
+{
+    loop->busy_pause_max_ns = us * 1000;
+    loop->busy_pause_ns = 0;
+}
+
 /* Runs what was posted, oldest first; 'leave' becomes the new content of the list. */
 static void loop_run_tasks(struct net_loop *loop, struct net_task *leave)
 {
@@ -118,6 +131,10 @@ static void loop_begin(struct net_loop *loop)
 void net_loop_run(struct net_loop *loop)
 {
     loop_begin(loop);
+    if (loop->busy_pause_max_ns > 0) {
+        /* Else the kernel may add 50 us to a pause. Refused: it does. */
+        (void)prctl(PR_SET_TIMERSLACK, TIMER_SLACK_NS, 0, 0, 0);
+    }
     if (!atomic_exchange(&loop->shared.stop, false)) {
         (void)uv_run(&loop->uv, UV_RUN_DEFAULT);
         atomic_store(&loop->shared.stop, false);
@@ -215,6 +232,7 @@ static void loop_rest(struct net_loop *loop)
     loop->busy_ns =
         loop->woke && loop->slept_ns > loop->woke_ns ? loop->slept_ns - loop->woke_ns : 0;
     loop->woke = false;
+    loop->awake_ns += loop->busy_ns;
 }
 
 void net_hook_init(struct net_hook *hook, enum net_hook_phase phase, net_hook_fn *fn, void *ctx)
@@ -323,15 +341,37 @@ static void loop_plan_sleep(struct net_loop *loop)
     CHECK(uv_timer_start(&loop->sleep, on_sleep_end, wait_ms, 0) == 0);
 }
 
+/* Moves the pause of a busy loop by a step, as busy as it was since it was last asked. */
+static void judge_load(struct net_loop *loop)
+{
+    uint64_t passed_ns = loop->slept_ns - loop->judged_ns;
+    if (passed_ns < JUDGE_NS) {
+        return;
+    }
+    uint64_t percent = loop->awake_ns * 100 / passed_ns;
+    uint64_t pause_ns = loop->busy_pause_ns;
+    if (percent > BUSY_PERCENT) {
+        pause_ns += PAUSE_STEP_NS;
+        loop->busy_pause_ns =
+            pause_ns < loop->busy_pause_max_ns ? pause_ns : loop->busy_pause_max_ns;
+    } else if (percent < CALM_PERCENT) {
+        loop->busy_pause_ns = pause_ns < PAUSE_STEP_NS ? 0 : pause_ns - PAUSE_STEP_NS;
+    }
+    loop->judged_ns = loop->slept_ns;
+    loop->awake_ns = 0;
+}
+
 /* Sleeps away what is left of the pause when the turn that ends had work. */
 static void loop_pause(struct net_loop *loop)
 {
     uint64_t work = loop->stats.reads + loop->stats.tasks;
+    judge_load(loop);
     if (work == loop->work_seen) {
         return;
     }
     loop->work_seen = work;
-    uint64_t until_ns = loop->turn_start_ns + loop->pause_ns;
+    uint64_t pause_ns = loop->pause_ns > loop->busy_pause_ns ? loop->pause_ns : loop->busy_pause_ns;
+    uint64_t until_ns = loop->turn_start_ns + pause_ns;
     loop->turn_start_ns = clock_mono_ns();
     if (loop->turn_start_ns < until_ns) {
         const struct timespec until = {.tv_sec = (time_t)(until_ns / NS_PER_S),
@@ -353,7 +393,7 @@ static void on_prepare(uv_prepare_t *prepare)
         CHECK(uv_idle_start(&loop->idle, on_idle) == 0);
     } else {
         (void)uv_idle_stop(&loop->idle);
-        if (loop->pause_ns > 0) {
+        if (loop->pause_ns > 0 || loop->busy_pause_max_ns > 0) {
             loop_pause(loop);
         }
     }

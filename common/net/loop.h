@@ -72,6 +72,13 @@ MUST_CHECK struct err net_loop_new(struct net_loop **out);
  */
 void net_loop_set_pause(struct net_loop *loop, uint64_t us);
 
+/*
+ * Has a loop that is busy do the same by itself, up to 'us' microseconds: the more of its time goes
+ * into turns, the longer they lie apart, as network cards moderate their interrupts. A loop that is
+ * awake for less than two fifths of its time waits for nothing. 0, the default: never.
+ */
+void net_loop_set_busy_pause(struct net_loop *loop, uint64_t us);
+
 /* Runs until net_loop_stop(). Every task accepted so far has run when it returns. May be called
  * again. */
 void net_loop_run(struct net_loop *loop);

@@ -49,16 +49,20 @@ struct net_loop {
     size_t users; /* listeners and resolvers that must be freed before the loop. */
     struct net_loop_stats stats;
     struct net_floods floods;
-    uint64_t pause_ns;      /* between two turns that have work; 0: none. */
-    uint64_t turn_start_ns; /* of the last one that waited, or could have. */
-    uint64_t woke_ns;       /* when the turn that runs began, by its first look at the clock. */
-    uint64_t slept_ns;      /* when the turn before ended; the loop slept from then on. */
-    uint64_t busy_ns;       /* how long that turn was. */
-    uint64_t lag_ns;        /* see net_loop_lag_ns(). */
-    bool woke;              /* woke_ns is of the turn that runs. */
-    uint64_t work_seen;     /* 'reads' and 'tasks' of 'stats' at the end of the turn before. */
-    uint8_t *read_buffer;   /* NET_READ_BYTES: what the socket gave. */
-    uint8_t *clear_buffer;  /* NET_READ_BYTES: what TLS made of it. */
+    uint64_t pause_ns;          /* between two turns that have work; 0: none. */
+    uint64_t busy_pause_max_ns; /* what a busy loop waits at most; 0: nothing. */
+    uint64_t busy_pause_ns;     /* what it waits now. */
+    uint64_t awake_ns;          /* of its turns since 'judged_ns'. */
+    uint64_t judged_ns;         /* when it was last asked how busy it is. */
+    uint64_t turn_start_ns;     /* of the last one that waited, or could have. */
+    uint64_t woke_ns;           /* when the turn that runs began, by its first look at the clock. */
+    uint64_t slept_ns;          /* when the turn before ended; the loop slept from then on. */
+    uint64_t busy_ns;           /* how long that turn was. */
+    uint64_t lag_ns;            /* see net_loop_lag_ns(). */
+    bool woke;                  /* woke_ns is of the turn that runs. */
+    uint64_t work_seen;         /* 'reads' and 'tasks' of 'stats' at the end of the turn before. */
+    uint8_t *read_buffer;       /* NET_READ_BYTES: what the socket gave. */
+    uint8_t *clear_buffer;      /* NET_READ_BYTES: what TLS made of it. */
     struct net_chunk *free_chunks;
     size_t free_chunk_count;
     struct {

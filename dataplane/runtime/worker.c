@@ -50,6 +50,7 @@ static struct err init_loop(struct dp_worker *w)
 {
     TRY(net_loop_new(&w->loop));
     net_loop_set_pause(w->loop, limits.turn_pause_us);
+    net_loop_set_busy_pause(w->loop, limits.busy_pause_us);
     TRY(h2_env_new(w->loop, &w->h2));
     TRY(net_dns_new(w->loop, w->config->dns_servers, &w->dns));
     dp_mailbox_init(&w->mailbox, w->loop, model_arrived, w);

@@ -44,6 +44,13 @@ def start(stack, process, port):
     return process.popen.pid
 
 
+def preloadable(directory, library):
+    """The library by a name without spaces, which LD_PRELOAD would part."""
+    link = pathlib.Path(directory) / library.name
+    link.symlink_to(library)
+    return link
+
+
 def fill(source, target, **values):
     """Copies a template with its UPPER-CASE words replaced."""
     text = source.read_text()

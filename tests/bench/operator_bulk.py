@@ -70,9 +70,10 @@ def count_copies(stack, directory, upstream):
     """{program: {size: copies}} of programs of their own, which count."""
     files = {name: directory / ("copies-of-%s" % name) for name in COUNTED}
     before = {}
+    library = bench.preloadable(directory, trilane.BUILD / "libbench-copies.so")
     for name, file in files.items():
         file.write_bytes(bytes(8))
-        before[name] = ("env", "LD_PRELOAD=%s" % (trilane.BUILD / "libbench-copies.so"),
+        before[name] = ("env", "LD_PRELOAD=%s" % library,
                         "BENCH_COPIES=%s" % file)
     programs = rounds_of.start_nodes(stack, directory, upstream,
                                      {"trilane": (WINDOWS, before["trilane"])})

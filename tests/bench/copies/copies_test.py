@@ -4,10 +4,15 @@ import os
 import pathlib
 import struct
 import subprocess
+import sys
 import tempfile
 import unittest
 
 import trilane
+
+sys.path.insert(0, str(trilane.SOURCE / "tests" / "bench"))
+
+import bench  # noqa: E402
 
 LIBRARY = trilane.BUILD / "libbench-copies.so"
 SIZE = 1 << 20
@@ -28,12 +33,13 @@ sys.exit(0 if times == 0 or room[16 + apart:16 + apart + size] == what else 3)
 class Copies(unittest.TestCase):
     def copied(self, times, apart=0):
         """Bytes that the program copies in all, when it makes so many copies."""
-        with tempfile.TemporaryDirectory() as directory:
+        with tempfile.TemporaryDirectory(dir="/tmp") as directory:
             file = pathlib.Path(directory) / "count"
             file.write_bytes(bytes(8))
+            library = bench.preloadable(directory, LIBRARY)
             done = subprocess.run(
                 ["/usr/bin/python3", "-I", "-S", "-c", PROGRAM, str(times), str(apart)],
-                env=dict(os.environ, LD_PRELOAD=str(LIBRARY), BENCH_COPIES=str(file)),
+                env=dict(os.environ, LD_PRELOAD=str(library), BENCH_COPIES=str(file)),
                 check=False, capture_output=True, text=True, timeout=60)
             self.assertEqual((done.returncode, done.stderr), (0, ""))
             return struct.unpack("=Q", file.read_bytes())[0]

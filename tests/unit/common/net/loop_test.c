@@ -9,6 +9,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/limits.h"
+#include "common/net/loop_impl.h"
 #include "common/net/timer.h"
 
 #include "tests/support/cmocka.h"
@@ -103,6 +104,56 @@ static void turns_with_work_are_a_pause_apart(void **state)
     net_loop_run(relay.loop);
     assert_true(clock_mono_ns() - start_ns >= UINT64_C(1000) * PAUSE_US * (TURNS - 2));
     net_loop_free(relay.loop);
+}
+
+/* A loop that is kept busy, and one that is not. */
+struct load {
+    struct net_loop *loop;
+    uint64_t until_ns;
+};
+
+/* Works for a moment, and has itself called again, until the loop pauses. */
+static void work_on(struct net_task *task, void *ctx)
+{
+    enum { WORK_NS = 200000 };
+    struct load *load = ctx;
+    uint64_t start_ns = net_loop_now_ns(load->loop); /* a turn begins with a look at the clock. */
+    while (clock_mono_ns() - start_ns < WORK_NS) {
+    }
+    if (load->loop->busy_pause_ns > 0 || clock_mono_ns() > load->until_ns) {
+        net_loop_stop(load->loop);
+    } else {
+        assert_int_equal(net_loop_post(load->loop, task).code, E_OK);
+    }
+}
+
+static void look_on(struct net_timer *timer, void *ctx)
+{
+    struct load *load = ctx;
+    if (load->loop->busy_pause_ns == 0 || clock_mono_ns() > load->until_ns) {
+        net_loop_stop(load->loop);
+    } else {
+        net_timer_arm(load->loop, timer, 7);
+    }
+}
+
+static void a_busy_loop_pauses_until_it_is_calm(void **state)
+{
+    (void)state;
+    const uint64_t patience_ns = UINT64_C(20000000000);
+    struct load load = {.until_ns = clock_mono_ns() + patience_ns};
+    struct net_task task = {.fn = work_on, .ctx = &load};
+    struct net_timer timer;
+    assert_int_equal(net_loop_new(&load.loop).code, E_OK);
+    net_loop_set_busy_pause(load.loop, 200);
+    assert_int_equal(net_loop_post(load.loop, &task).code, E_OK);
+    net_loop_run(load.loop);
+    assert_true(load.loop->busy_pause_ns > 0);
+    net_timer_init(&timer, look_on, &load);
+    net_timer_arm(load.loop, &timer, 7);
+    net_loop_run(load.loop);
+    assert_int_equal(load.loop->busy_pause_ns, 0);
+    net_loop_free(load.loop);
 }
 
 static void count_task(struct net_task *task, void *ctx)
@@ -318,6 +369,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(posts_of_threads_run_once_in_order),
         cmocka_unit_test(turns_with_work_are_a_pause_apart),
+        cmocka_unit_test(a_busy_loop_pauses_until_it_is_calm),
         cmocka_unit_test(posts_are_bounded_and_none_is_lost),
         cmocka_unit_test(an_ended_loop_takes_no_posts),
         cmocka_unit_test(hooks_run_by_phase_and_once),
