@@ -1,5 +1,5 @@
 /*
- * h2_impl: what the files of h2 share. Nobody else includes this.
+ * h2_impl: what the files of h2 share. Nobody but they and their tests includes this.
  *
  * Shape      h2_env.c: what connections share. h2_conn.c: a connection's life. Input: h2_recv.c
  *            cuts it into frames, h2_watch.c says what they cost, h2_section.c reads header
