@@ -1,6 +1,5 @@
 /* Input: from bytes to frames, whatever pieces they come in. Bodies are handed on as they come; of
  * other frames the payload is whole before it is looked at. */
-#include "common/base/check.h"
 #include "common/base/limits.h"
 #include "common/net/h2_impl.h"
 
