@@ -5,6 +5,9 @@
 
 #include "common/base/check.h"
 
+/* Decimal digits that the largest number of 64 bits has. */
+enum { U64_DIGITS = 20 };
+
 static uint8_t lower(uint8_t c)
 {
     return c >= 'A' && c <= 'Z' ? (uint8_t)(c + ('a' - 'A')) : c;
@@ -39,16 +42,14 @@ struct slice slice_trim(struct slice s)
 
 bool slice_to_u64(struct slice s, uint64_t *out)
 {
-    if (s.size == 0 || s.size > 20) {
+    if (s.size == 0 || s.size > U64_DIGITS) {
         return false;
     }
     uint64_t value = 0;
     for (size_t i = 0; i < s.size; i++) {
-        if (s.ptr[i] < '0' || s.ptr[i] > '9') {
-            return false;
-        }
-        uint64_t digit = (uint64_t)(s.ptr[i] - '0');
-        if (value > (UINT64_MAX - digit) / 10) {
+        uint8_t digit = (uint8_t)(s.ptr[i] - '0');
+        bool last = i == U64_DIGITS - 1; /* nothing before it can be too much. */
+        if (digit > 9 || (last && value > (UINT64_MAX - digit) / 10)) {
             return false;
         }
         value = value * 10 + digit;

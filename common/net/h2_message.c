@@ -40,12 +40,11 @@ __attribute__((constructor)) static void fill_classes(void)
 
 static bool all_of(struct slice s, uint8_t class)
 {
+    uint8_t common = class;
     for (size_t i = 0; i < s.size; i++) {
-        if ((classes[s.ptr[i]] & class) == 0) {
-            return false;
-        }
+        common &= classes[s.ptr[i]];
     }
-    return true;
+    return common != 0;
 }
 
 bool h2_name_is_valid(struct slice name)

@@ -91,10 +91,11 @@ uint8_t hpack_static_of(enum h2_token token);
 
 /* ---- Huffman coded strings (RFC 7541, appendix B) ---- */
 
-/* Bytes that 'size' coded bytes decode to at most: the shortest code has five bits. */
+/* Room that 'size' coded bytes decode in: the shortest code has five bits, and two symbols are
+ * written where one is meant. */
 static inline size_t hpack_huffman_bound(size_t size)
 {
-    return size * 8 / 5;
+    return size * 8 / 5 + 1;
 }
 
 /* Decodes into 'out', which has room for hpack_huffman_bound() bytes. False: a code that there is

@@ -100,71 +100,85 @@ static bool is_padding(uint64_t bits, unsigned have)
     return have <= PADDING_MAX && (have == 0 || bits >> (64 - have) == (1U << have) - 1);
 }
 
+/* A string on its way through. */
+struct decoding {
+    struct slice coded;
+    size_t at;     /* how many bytes of it were loaded. */
+    uint64_t bits; /* the next ones, at the top. What stands behind 'have' of them is right, too. */
+    unsigned have;
+    uint8_t *to;
+    bool end; /* EOS was found, which no string has. */
+};
+
 /* The next eight bytes, or what is left of them, with the first at the top. */
-static uint64_t load(const uint8_t *at, size_t left)
+static uint64_t peek(const struct decoding *d)
 {
     uint64_t bits = 0;
+    size_t left = d->coded.size - d->at;
     if (left >= sizeof(bits)) {
-        memcpy(&bits, at, sizeof(bits));
+        memcpy(&bits, d->coded.ptr + d->at, sizeof(bits));
         return be64toh(bits);
     }
+    if (left > 0 && d->coded.size >= sizeof(bits)) { /* those at the end, without the first. */
+        memcpy(&bits, d->coded.ptr + d->coded.size - sizeof(bits), sizeof(bits));
+        return be64toh(bits) << (8 * (sizeof(bits) - left));
+    }
     for (size_t i = 0; i < left; i++) {
-        bits |= (uint64_t)at[i] << (56 - 8 * i);
+        bits |= (uint64_t)d->coded.ptr[d->at + i] << (56 - 8 * i);
     }
     return bits;
 }
 
-/* One code or two at the top of 'bits', of which 'have' are there: how many were taken, or 0 when
- * no whole code is left. */
-static unsigned take_codes(uint64_t bits, unsigned have, uint8_t **to, bool *out_end)
+/* Whole bytes that fit behind what is there: more than the longest code, while there are so many.
+ */
+static void load(struct decoding *d)
 {
-    const struct short_code *found = &short_codes[bits >> (64 - SHORT_BITS)];
-    if (found->count == 2 && found->length <= have) {
-        (*to)[0] = found->symbols[0];
-        (*to)[1] = found->symbols[1];
-        *to += 2;
-        return found->length;
+    size_t left = d->coded.size - d->at;
+    size_t more = (63 - d->have) / 8;
+    more = more < left ? more : left;
+    d->bits |= peek(d) >> d->have;
+    d->have += (unsigned)(8 * more);
+    d->at += more;
+}
+
+/* Short codes while they are whole, by one or two; whether there were any. */
+static bool take_short(struct decoding *d)
+{
+    unsigned before = d->have;
+    const struct short_code *found = &short_codes[d->bits >> (64 - SHORT_BITS)];
+    while (found->count > 0 && found->length <= d->have) {
+        d->to[0] = found->symbols[0];
+        d->to[1] = found->symbols[1];
+        d->to += found->count;
+        d->bits <<= found->length;
+        d->have -= found->length;
+        found = &short_codes[d->bits >> (64 - SHORT_BITS)];
     }
+    return d->have < before;
+}
+
+/* One code; false: no whole one is left. */
+static bool take_one(struct decoding *d)
+{
+    const struct short_code *found = &short_codes[d->bits >> (64 - SHORT_BITS)];
     uint16_t symbol = found->symbols[0];
-    unsigned length = found->count == 0 ? find_long(bits, &symbol) : lengths[symbol];
-    if (length == 0 || length > have) {
-        return 0;
+    unsigned length = found->count > 0 ? lengths[symbol] : find_long(d->bits, &symbol);
+    if (length == 0 || length > d->have) {
+        return false;
     }
-    *out_end = symbol == EOS;
-    *(*to)++ = (uint8_t)symbol;
-    return length;
+    d->end = symbol == EOS;
+    *d->to++ = (uint8_t)symbol;
+    d->bits <<= length;
+    d->have -= length;
+    return true;
 }
 
 bool hpack_huffman_decode(struct slice coded, uint8_t *out, size_t *out_size)
 {
-    uint8_t *to = out;
-    bool end = false;
-    uint64_t bits = 0; /* the next ones, at the top. */
-    unsigned have = 0;
-    size_t at = 0;
-    for (;;) { /* ends: each round takes bits, or returns. */
-        if (have <= LENGTH_MAX && at < coded.size) {
-            /* Whole bytes that fit behind what is there. */
-            size_t more = (64 - have) / 8;
-            more = more < coded.size - at ? more : coded.size - at;
-            uint64_t fresh = load(coded.ptr + at, coded.size - at);
-            bits |= fresh >> have;
-            have += (unsigned)(8 * more);
-            at += more;
-            if (have < 64) {
-                bits &= ~(UINT64_MAX >> have);
-            }
-        }
-        unsigned taken = take_codes(bits, have, &to, &end);
-        if (taken == 0) {
-            break;
-        }
-        if (end) {
-            return false;
-        }
-        bits <<= taken;
-        have -= taken;
-    }
-    *out_size = (size_t)(to - out);
-    return is_padding(bits, have);
+    struct decoding d = {.coded = coded, .to = out};
+    do { /* ends: each round takes bits. */
+        load(&d);
+    } while (!d.end && (take_short(&d) || take_one(&d)));
+    *out_size = (size_t)(d.to - out);
+    return !d.end && is_padding(d.bits, d.have);
 }

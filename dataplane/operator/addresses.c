@@ -38,6 +38,7 @@ static MUST_CHECK struct err fill(struct op_endpoint *e, const struct net_addr *
         }
         TRY(open_pool(e, &addrs[i], &to->pool));
         to->addr = addrs[i];
+        (void)net_addr_text(&addrs[i], to->text);
         out->count++;
         const struct op_address *before = op_addresses_of(e, to->pool);
         if (before != NULL) {

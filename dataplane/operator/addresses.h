@@ -24,9 +24,10 @@ struct op_endpoint;
 
 struct op_address {
     struct net_addr addr;
-    struct h2_pool *pool;     /* a reference. */
-    uint64_t failed_until_ns; /* left alone until then, when there is another one. */
-    uint32_t failed_ms;       /* for how long the next time; zero: it did not fail. */
+    char text[NET_ADDR_TEXT_MAX]; /* what the log calls it. */
+    struct h2_pool *pool;         /* a reference. */
+    uint64_t failed_until_ns;     /* left alone until then, when there is another one. */
+    uint32_t failed_ms;           /* for how long the next time; zero: it did not fail. */
 };
 
 struct op_addresses {

@@ -2,6 +2,7 @@
  * See upstream.h. */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/base/buf.h"
 #include "common/base/check.h"
@@ -135,7 +136,7 @@ static void name_by(struct op_endpoint *e, const struct h2_pool *pool)
 {
     const struct op_address *a = op_addresses_of(e, pool);
     if (a != NULL) {
-        (void)net_addr_text(&a->addr, e->text);
+        memcpy(e->text, a->text, sizeof(e->text));
     }
 }
 

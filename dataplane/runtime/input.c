@@ -11,6 +11,19 @@
 #include "dataplane/request/request.h"
 #include "dataplane/runtime/port.h"
 
+enum { PORT_DIGITS = 5 };
+
+/* What stands in most names of hosts. Filled before main() runs, so that look-ups need no check. */
+static bool plain_bytes[256];
+
+__attribute__((constructor)) static void fill_plain_bytes(void)
+{
+    static const char all[] = "abcdefghijklmnopqrstuvwxyz0123456789-.";
+    for (size_t i = 0; i + 1 < sizeof(all); i++) {
+        plain_bytes[(uint8_t)all[i]] = true;
+    }
+}
+
 /* ---- what both protocols share ---- */
 
 /* What a look-up of a header stands on: it may have to say something of the request. */
@@ -46,6 +59,24 @@ static struct slice bearer(struct slice authorization)
         at++;
     }
     return at == 0 ? (struct slice){0} : slice_from(rest, at);
+}
+
+/* Whether it is a name in lower case, perhaps with a port, as nearly every one is; the others take
+ * the long way, by http1_is_authority() and find_host(), with the same outcome. */
+static bool is_plain_authority(struct slice authority, struct slice *out_host)
+{
+    size_t size = 0;
+    while (size < authority.size && plain_bytes[authority.ptr[size]]) {
+        size++;
+    }
+    *out_host = slice_head(authority, size);
+    if (size == 0 || authority.ptr[size - 1] == '.') {
+        return false;
+    }
+    uint64_t port = 0;
+    return size == authority.size ||
+           (authority.ptr[size] == ':' && authority.size - size - 1 <= PORT_DIGITS &&
+            slice_to_u64(slice_from(authority, size + 1), &port) && port <= UINT16_MAX);
 }
 
 /* Without the port and the root's dot, in lower case; names rarely have capitals, so most are not
@@ -190,7 +221,10 @@ struct err dp_input_h2(struct dp_request *rq, const struct h2_fields *f,
     if (is_ambiguous(f)) {
         return FAIL(E_CONTEXT_INVALID);
     }
-    struct slice authority = {0};
+    struct slice authority = h2_fields_value(f, H2_TOKEN_AUTHORITY);
+    if (h2_fields_get(f, H2_TOKEN_HOST) == NULL && is_plain_authority(authority, &rq->in.host)) {
+        return OK;
+    }
     TRY(find_authority(f, &authority));
     return find_host(rq, authority);
 }
