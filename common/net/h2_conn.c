@@ -183,9 +183,10 @@ static void on_timer(struct net_timer *timer, void *ctx)
     if (!c->server) {
         return; /* whoever pools it decides. */
     }
-    uint64_t silent_ms = h2_now_ms(c) - c->heard_ms;
-    if (c->stream_count > 0 || silent_ms < limits.idle_timeout_ms) {
-        uint64_t passed = c->stream_count > 0 ? 0 : silent_ms;
+    /* A PING keeps the network's state, and no connection that nobody asks anything on. */
+    uint64_t unused_ms = h2_now_ms(c) - c->used_ms;
+    if (c->stream_count > 0 || unused_ms < limits.idle_timeout_ms) {
+        uint64_t passed = c->stream_count > 0 ? 0 : unused_ms;
         net_timer_arm(c->env->loop, timer, limits.idle_timeout_ms - passed);
         return;
     }
@@ -314,6 +315,7 @@ static void init_parts(struct h2_conn *c)
     c->section_bytes = BUF_MAX(SECTION_MAX);
     c->pending = BUF_MAX(PENDING_MAX);
     c->heard_ms = now_ms;
+    c->used_ms = now_ms;
     c->preface_left = c->server ? H2_PREFACE_BYTES : 0;
     c->last_id = INT32_MAX;
     h2_window_init(&c->window, limits.connection_window_bytes);

@@ -196,6 +196,7 @@ struct h2_conn {
     size_t to_consume; /* bytes to give back to the connection's window. */
     size_t withheld;   /* bytes not given back because too much is held. */
     uint64_t heard_ms;
+    uint64_t used_ms; /* when the last of its streams ended. */
 
     /* Input. */
     struct hpack_decoder decoder;

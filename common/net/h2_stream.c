@@ -330,6 +330,7 @@ static void stream_free(struct h2_stream *s)
     h2_streams_remove(&c->by_id, (uint32_t)s->id);
     h2_fields_clear(c->env, &s->fields, s->inline_fields);
     list_remove(c, s);
+    c->used_ms = h2_now_ms(c);
     h2_mem_free(&c->env->mem, s);
 }
 

@@ -867,7 +867,12 @@ static void idle_connection_is_drained(void **state)
     struct world w;
     world_open(&w);
     expect_alive(&w, 1);
-    peers_pass(&w.p, limits.idle_timeout_ms);
+    peers_pass(&w.p, limits.idle_timeout_ms / 2);
+    ping(&w.out); /* is no request. */
+    world_send(&w);
+    peers_wait(&w.p, &w.r.ping_acked);
+    assert_int_equal(w.r.goaways, 0);
+    peers_pass(&w.p, limits.idle_timeout_ms / 2);
     while (w.r.goaways == 0) {
         peers_run(&w.p, 1);
     }
