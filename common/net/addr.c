@@ -151,14 +151,14 @@ bool net_addr_eq(const struct net_addr *a, const struct net_addr *b)
     return a->sa.v4.sin_addr.s_addr == b->sa.v4.sin_addr.s_addr;
 }
 
-uint64_t net_addr_source(const struct net_addr *peer)
+uint64_t net_addr_source(const struct net_addr *a)
 {
     static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff}; /* IPv4 in IPv6. */
     uint64_t source = 0;
-    if (peer->sa.any.sa_family == AF_INET) {
-        return UINT64_C(1) << 32 | ntohl(peer->sa.v4.sin_addr.s_addr);
+    if (a->sa.any.sa_family == AF_INET) {
+        return UINT64_C(1) << 32 | ntohl(a->sa.v4.sin_addr.s_addr);
     }
-    const uint8_t *bytes = peer->sa.v6.sin6_addr.s6_addr;
+    const uint8_t *bytes = a->sa.v6.sin6_addr.s6_addr;
     bool is_v4 = memcmp(bytes, mapped, sizeof(mapped)) == 0;
     size_t from = is_v4 ? sizeof(mapped) : 0;
     for (size_t i = from; i < from + (is_v4 ? 4 : 8); i++) {
