@@ -586,11 +586,14 @@ static struct err give_over(struct dp_node *n, int fd)
 }
 
 /* The other process is gone: what it was given is this one's again. */
-static struct err take_back(struct dp_node *n)
+static void take_back(struct dp_node *n)
 {
     dp_apply_take_back(n->apply);
     dp_issuers_take_disk(n->issuers);
-    return dp_quota_start(n->quota);
+    struct err e = dp_quota_start(n->quota);
+    if (!err_ok(e)) {
+        LOG(LOG_ERROR, "runtime", "quotas-not-written", LOG_ERR(e));
+    }
 }
 
 /* True when another process serves: what is left here is to let callers end. Else all is as
@@ -604,10 +607,7 @@ static bool hand_over(struct dp_node *n)
         e = give_over(n, fd);
         if (!err_ok(e)) {
             dp_handover_give_up(pid);
-            struct err back = take_back(n);
-            if (!err_ok(back)) {
-                LOG(LOG_ERROR, "runtime", "quotas-not-written", LOG_ERR(back));
-            }
+            take_back(n);
         }
     }
     LOG(err_ok(e) ? LOG_INFO : LOG_ERROR, "runtime", "handed-over", LOG_I64("pid", pid),
