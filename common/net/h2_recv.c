@@ -80,7 +80,7 @@ static void skip_padding(struct h2_conn *c, size_t size)
 
 static bool is_read(const struct h2_stream *s)
 {
-    return s != NULL && !s->over && !s->fields_refused;
+    return !s->over && !s->fields_refused;
 }
 
 /* Bytes that a stream holds until its owner gives them back. */
@@ -112,7 +112,7 @@ static bool count_body(struct h2_stream *s, size_t size, bool end)
 static void deliver(struct h2_conn *c, struct slice bytes, bool end)
 {
     struct h2_stream *s = c->body_of;
-    if (!is_read(s)) {
+    if (s == NULL || !is_read(s)) {
         drop_body(c, bytes.size);
         return;
     }
@@ -133,6 +133,15 @@ static void deliver(struct h2_conn *c, struct slice bytes, bool end)
 }
 
 /* A piece of a frame of DATA, and its end when nothing of it is left. */
+static void pass_body(struct h2_conn *c, struct slice body)
+{
+    bool end = c->left == 0 && (c->head[4] & H2_FLAG_END_STREAM) != 0;
+    if (body.size > 0 || end) {
+        deliver(c, body, end);
+    }
+}
+
+/* Takes bytes of a frame of DATA, of which some are left. */
 static void take_body(struct h2_conn *c, struct slice *bytes)
 {
     if (c->wants_padding) {
@@ -155,10 +164,7 @@ static void take_body(struct h2_conn *c, struct slice *bytes)
         c->left -= padding;
         c->padding -= padding;
     }
-    bool end = c->left == 0 && (c->head[4] & H2_FLAG_END_STREAM) != 0;
-    if (body.size > 0 || end) {
-        deliver(c, body, end);
-    }
+    pass_body(c, body);
 }
 
 /* ---- header sections: what stands around the block in a frame ---- */
@@ -255,8 +261,7 @@ static void begin_frame(struct h2_conn *c)
     if (c->head[3] == H2_DATA) {
         begin_body(c);
         if (c->left == 0 && !c->ending) {
-            struct slice nothing = {NULL, 0};
-            take_body(c, &nothing);
+            pass_body(c, (struct slice){NULL, 0});
         }
         return;
     }
