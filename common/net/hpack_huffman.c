@@ -57,20 +57,20 @@ __attribute__((constructor)) static void fill_codes(void)
 {
     uint32_t code = 0;
     uint16_t index = 0;
-    for (uint8_t length = 1; length <= LENGTH_MAX; length++) {
+    for (uint32_t length = 1; length <= LENGTH_MAX; length++) {
         code <<= 1;
         first_code[length] = code;
         first_index[length] = index;
-        for (uint16_t symbol = 0; symbol < SYMBOLS; symbol++) {
+        for (uint32_t symbol = 0; symbol < SYMBOLS; symbol++) {
             if (lengths[symbol] != length) {
                 continue;
             }
-            by_code[index++] = symbol;
+            by_code[index++] = (uint16_t)symbol;
             if (length <= SHORT_BITS) {
                 uint32_t low = code << (SHORT_BITS - length);
                 for (uint32_t i = 0; i < 1U << (SHORT_BITS - length); i++) {
                     short_codes[low + i] = (struct short_code){
-                        .symbols = {(uint8_t)symbol}, .length = length, .count = 1};
+                        .symbols = {(uint8_t)symbol}, .length = (uint8_t)length, .count = 1};
                 }
             }
             code++;

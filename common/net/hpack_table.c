@@ -175,7 +175,7 @@ static bool add_bytes(struct hpack_table *t, struct slice name, struct slice val
         if (bytes == NULL) {
             return false;
         }
-        if (live > 0) {
+        if (t->bytes != NULL) {
             memcpy(bytes, t->bytes + from, live);
         }
         old = t->bytes;
