@@ -107,6 +107,15 @@ struct asking {
     struct answer other; /* of the column that was asked last, of those that are not kept. */
 };
 
+/* Answers are not cleared: none is read before it is known. */
+static void begin(struct asking *asking, const struct dp_policy_target *target,
+                  const struct dp_policy_query *query)
+{
+    asking->target = target;
+    asking->query = query;
+    asking->known = 0;
+}
+
 static struct answer *find_answer(struct asking *asking, uint32_t column)
 {
     const struct dp_policy_target *t = asking->target;
@@ -301,10 +310,8 @@ struct dp_verdict dp_policy_decide(const struct dp_policy_target *target,
     if (target == NULL) {
         return (struct dp_verdict){.allow = false};
     }
-    struct asking asking; /* what it keeps is not read before it is known. */
-    asking.target = target;
-    asking.query = query;
-    asking.known = 0;
+    struct asking asking;
+    begin(&asking, target, query);
     if (target->several) {
         look_up_early(&asking);
     }
