@@ -409,7 +409,7 @@ static int node_value(const struct plain_node *node, const int *values,
 
 int plain_condition_value(const struct plain_condition *c, const struct plain_request *q)
 {
-    int values[PLAIN_NODES];
+    int values[PLAIN_NODES] = {0};
     for (int i = 0; i < c->count; i++) {
         values[i] = node_value(&c->nodes[i], values, q);
     }

@@ -316,6 +316,8 @@ static void cas_of_trust_domains(void **state)
 
 /* ---- what is demanded of connections ---- */
 
+typedef enum err_code with_tls_fn(uint32_t tls, uint32_t least, uint32_t most);
+
 static enum err_code with_listener(uint32_t tls, uint32_t least, uint32_t most)
 {
     bool found = false;
@@ -344,7 +346,7 @@ static enum err_code with_upstream(uint32_t tls, uint32_t least, uint32_t most)
 static void demands_of_connections(void **state)
 {
     (void)state;
-    enum err_code (*const with[])(uint32_t, uint32_t, uint32_t) = {with_listener, with_upstream};
+    with_tls_fn *const with[] = {with_listener, with_upstream};
     for (size_t i = 0; i < 2; i++) {
         assert_int_equal(with[i](0, 0, 0), E_OK);
         assert_int_equal(with[i](2, 3, 3), E_OK);
