@@ -50,7 +50,8 @@ static void add(struct list *l, struct slice name, struct slice value, bool neve
 
 static void read_ours(struct hpack_decoder *d, struct slice bytes, uint8_t *scratch, struct list *l)
 {
-    struct hpack_block block = {.at = bytes.ptr, .end = bytes.ptr + bytes.size, .scratch = scratch};
+    struct hpack_block block = {.at = bytes.ptr, .end = bytes.ptr + bytes.size};
+    block.scratch = scratch;
     l->count = 0;
     l->size = 0;
     for (;;) { /* ends with the block. */
