@@ -113,9 +113,9 @@ static void fill(part_issuer *m)
     m->traits = traits;
 }
 
-static void spoil(part_issuer *m, int how)
+/* What is demanded of its tokens. */
+static void spoil_tokens(part_issuer *m, int how)
 {
-    static uint8_t keys[] = "{\"keys\":[]}";
     static char long_issuer[600];
     switch (how) {
     case 0:
@@ -143,53 +143,68 @@ static void spoil(part_issuer *m, int how)
     case 7:
         m->algorithms = 1U << JOSE_ALG_COUNT;
         break;
-    case 8:
+    default:
         m->leeway_ms = 3600000;
         break;
-    case 9:
+    }
+}
+
+/* Where its keys come from. */
+static void spoil_keys(part_issuer *m, int how)
+{
+    static uint8_t keys[] = "{\"keys\":[]}";
+    switch (how) {
+    case 0:
         m->jwks_uri = publisher_text("http://id.test/keys");
         break;
-    case 10:
+    case 1:
         m->refresh_ms = 1;
         break;
-    case 11:
+    case 2:
         m->jwks_uri = publisher_text("");
         break;
-    case 12:
+    case 3:
         m->jwks =
             (ProtobufCBinaryData){.len = sizeof(keys) - 1, .data = keys}; /* beside the URL. */
         break;
-    case 13:
+    case 4:
         m->jwks_uri = publisher_text("");
         m->jwks = (ProtobufCBinaryData){.len = sizeof(keys) - 1, .data = keys};
         break;
-    case 14:
-        m->n_tenants = 0;
-        break;
-    case 15:
-        tenant.claim = publisher_text("org"); /* beside the tenant. */
-        break;
-    case 16:
-        tenant.tenant = publisher_text("");
-        break;
-    case 17:
-        m->subject_claim = publisher_text("");
-        break;
-    case 18:
-        m->n_traits = 2; /* one twice. */
-        break;
-    case 19:
+    case 5:
         m->discovery = true; /* beside the URL. */
         break;
-    case 20:
+    case 6:
         m->discovery = true;
         m->jwks_uri = publisher_text("");
         m->issuer = publisher_text("http://id.test/realms/a");
         break;
-    case 21:
+    default:
         m->discovery = true;
         m->jwks_uri = publisher_text("");
         m->issuer = publisher_text("https://id.test/realms/a?b");
+        break;
+    }
+}
+
+/* Who the callers are. */
+static void spoil_callers(part_issuer *m, int how)
+{
+    switch (how) {
+    case 0:
+        m->n_tenants = 0;
+        break;
+    case 1:
+        tenant.claim = publisher_text("org"); /* beside the tenant. */
+        break;
+    case 2:
+        tenant.tenant = publisher_text("");
+        break;
+    case 3:
+        m->subject_claim = publisher_text("");
+        break;
+    case 4:
+        m->n_traits = 2; /* one twice. */
         break;
     default:
         trait.claim = publisher_text("");
@@ -197,19 +212,31 @@ static void spoil(part_issuer *m, int how)
     }
 }
 
-enum { SPOILED = 23 };
+static const struct {
+    void (*spoil)(part_issuer *m, int how);
+    int count; /* of ways to. */
+} spoilers[] = {{spoil_tokens, 9}, {spoil_keys, 8}, {spoil_callers, 6}};
+
+static void is_refused_when_spoiled(size_t spoiler)
+{
+    bool found = false;
+    part_issuer m;
+    for (int how = 0; how < spoilers[spoiler].count; how++) {
+        fill(&m);
+        spoilers[spoiler].spoil(&m, how);
+        if (build("issuer/-/idp", &m.base, &found) != E_PART_MALFORMED) {
+            fail_msg("case %d of spoiler %zu is taken", how, spoiler);
+        }
+    }
+}
 
 static void issuers_that_are_refused(void **state)
 {
     (void)state;
     bool found = false;
     part_issuer m;
-    for (int how = 0; how < SPOILED; how++) {
-        fill(&m);
-        spoil(&m, how);
-        if (build("issuer/-/idp", &m.base, &found) != E_PART_MALFORMED) {
-            fail_msg("case %d is taken", how);
-        }
+    for (size_t i = 0; i < sizeof(spoilers) / sizeof(spoilers[0]); i++) {
+        is_refused_when_spoiled(i);
     }
     static const char *const keys[] = {"issuer/",   "issuer/idp",   "issuer//idp",
                                        "issuer/-/", "issuer/-/a/b", "issuer/-/a#b"};

@@ -463,92 +463,119 @@ static void schedules_follow_the_clock(void **state)
     name[0] = '0';
 }
 
-/* "in", "out", and no number: of a header that is looked at for nothing else. */
-static void numbers_are_in_their_range_or_out_of_it(void **state)
+/* ---- numbers ---- */
+
+/* A sample that compares header x-kind. In: r1; out: r2; no number: denied. */
+struct compared {
+    struct sample sample;
+    Trilane__Parts__V1__Comparison comparison;
+    Trilane__Parts__V1__Comparison *comparisons[1];
+    char index[2]; /* of the comparison. */
+};
+
+static void make_compared(struct compared *c)
 {
-    (void)state;
-    static char index[] = "0";
     static char in[] = "in";
     static char out[] = "out";
     static char kind[] = "x-kind";
-    Trilane__Parts__V1__Comparison comparison;
-    Trilane__Parts__V1__Comparison *comparisons[] = {&comparison};
-    struct sample s;
-    make(&s);
-    trilane__parts__v1__comparison__init(&comparison);
-    comparison.attribute = ATTRIBUTE(HEADER);
-    comparison.name = kind;
-    comparison.measure = TRILANE__PARTS__V1__MEASURE__MEASURE_INT;
-    comparison.least = -5;
-    comparison.most = INT64_MAX;
-    s.target.comparisons = comparisons;
-    s.target.n_comparisons = 1;
-    s.target.attributes |= 1U << ATTRIBUTE(COMPARISON);
-    for (size_t i = 0; i < 2; i++) { /* in: r1; out: r2; else denied. */
-        s.nodes[i].attribute = ATTRIBUTE(COMPARISON);
-        s.nodes[i].name = index;
-        s.edges[i].value = i == 0 ? in : out;
-        s.edges[i].to = i == 0 ? 5 : 6;
-        s.nodes[i].otherwise = i == 0 ? 1 : 4;
+    struct sample *s = &c->sample;
+    *c = (struct compared){.index = "0"};
+    make(s);
+    trilane__parts__v1__comparison__init(&c->comparison);
+    c->comparison.attribute = ATTRIBUTE(HEADER);
+    c->comparison.name = kind;
+    c->comparison.measure = TRILANE__PARTS__V1__MEASURE__MEASURE_INT;
+    c->comparison.least = -5;
+    c->comparison.most = INT64_MAX;
+    c->comparisons[0] = &c->comparison;
+    s->target.comparisons = c->comparisons;
+    s->target.n_comparisons = 1;
+    s->target.attributes |= 1U << ATTRIBUTE(COMPARISON);
+    for (size_t i = 0; i < 2; i++) {
+        s->nodes[i].attribute = ATTRIBUTE(COMPARISON);
+        s->nodes[i].name = c->index;
+        s->edges[i].value = i == 0 ? in : out;
+        s->edges[i].to = i == 0 ? 5 : 6;
+        s->nodes[i].otherwise = i == 0 ? 1 : 4;
     }
-    static const struct {
-        const char *value;
-        const char *rule; /* as an integer. */
-        const char *size; /* its size, of at most 3. */
-    } numbers[] = {{"-5", "acme/p/r1", "acme/p/r1"},
-                   {"-6", "acme/p/r2", "acme/p/r1"},
-                   {"0007", "acme/p/r1", "acme/p/r2"},
-                   {"9223372036854775807", "acme/p/r1", "acme/p/r2"},
-                   {"9223372036854775808", NULL, "acme/p/r2"},
-                   {"-9223372036854775808", "acme/p/r2", "acme/p/r2"},
-                   {"-9223372036854775809", NULL, "acme/p/r2"},
-                   {"", NULL, "acme/p/r1"},
-                   {"-", NULL, "acme/p/r1"},
-                   {"+1", NULL, "acme/p/r1"},
-                   {" 1", NULL, "acme/p/r1"},
-                   {"1/2", NULL, "acme/p/r1"},
-                   {"äöü", NULL, "acme/p/r1"},
-                   {"äöüx", NULL, "acme/p/r2"}};
-    for (int measure = 0; measure < 2; measure++) {
-        struct dp_policy_target *target = NULL;
-        struct dp_policy_cache *cache = NULL;
-        assert_int_equal(build(&s, &target).code, E_OK);
-        assert_int_equal(dp_policy_cache_new(16, 60000, &cache).code, E_OK);
-        for (size_t i = 0; i < 2 * sizeof(numbers) / sizeof(numbers[0]); i++) {
-            struct slice value = slice_str(numbers[i / 2].value);
-            struct dp_policy_query query = query_of(&poor, "/a.B/Get");
-            query.header = find_header;
-            query.ctx = &value;
-            const char *rule = measure == 0 ? numbers[i / 2].rule : numbers[i / 2].size;
-            struct dp_verdict verdict = i % 2 == 0
-                                            ? dp_policy_decide(target, &query)
-                                            : dp_policy_cache_decide(cache, target, &query, 1);
-            if (!slice_eq(verdict.rule, slice_str(rule))) {
-                fail_msg("%s: %.*s", numbers[i / 2].value, SLICE_ARG(verdict.rule));
-            }
+}
+
+static const struct {
+    const char *value;
+    const char *rule; /* as an integer, of at least -5. */
+    const char *size; /* its size, of at most 3. */
+} numbers[] = {{"-5", "acme/p/r1", "acme/p/r1"},
+               {"-6", "acme/p/r2", "acme/p/r1"},
+               {"0007", "acme/p/r1", "acme/p/r2"},
+               {"9223372036854775807", "acme/p/r1", "acme/p/r2"},
+               {"9223372036854775808", NULL, "acme/p/r2"},
+               {"-9223372036854775808", "acme/p/r2", "acme/p/r2"},
+               {"-9223372036854775809", NULL, "acme/p/r2"},
+               {"", NULL, "acme/p/r1"},
+               {"-", NULL, "acme/p/r1"},
+               {"+1", NULL, "acme/p/r1"},
+               {" 1", NULL, "acme/p/r1"},
+               {"1/2", NULL, "acme/p/r1"},
+               {"äöü", NULL, "acme/p/r1"},
+               {"äöüx", NULL, "acme/p/r2"}};
+
+/* With a cache and without. */
+static void decides_numbers(const struct sample *s, bool by_size)
+{
+    struct dp_policy_target *target = NULL;
+    struct dp_policy_cache *cache = NULL;
+    assert_int_equal(build(s, &target).code, E_OK);
+    assert_int_equal(dp_policy_cache_new(16, 60000, &cache).code, E_OK);
+    struct dp_policy_query query = query_of(&poor, "/a.B/Get");
+    query.header = find_header;
+    for (size_t i = 0; i < 2 * sizeof(numbers) / sizeof(numbers[0]); i++) {
+        struct slice value = slice_str(numbers[i / 2].value);
+        query.ctx = &value;
+        const char *rule = by_size ? numbers[i / 2].size : numbers[i / 2].rule;
+        struct dp_verdict verdict = i % 2 == 0 ? dp_policy_decide(target, &query)
+                                               : dp_policy_cache_decide(cache, target, &query, 1);
+        if (!slice_eq(verdict.rule, slice_str(rule))) {
+            fail_msg("%s: %.*s", numbers[i / 2].value, SLICE_ARG(verdict.rule));
         }
-        struct dp_policy_query query = query_of(&poor, "/a.B/Get"); /* no header at all */
-        assert_false(dp_policy_cache_decide(cache, target, &query, 1).allow);
-        dp_policy_cache_free(cache);
-        dp_policy_free(target);
-        comparison.measure = TRILANE__PARTS__V1__MEASURE__MEASURE_SIZE;
-        comparison.least = INT64_MIN;
-        comparison.most = 3;
     }
-    index[0] = '1'; /* there is none */
-    refuses(&s);
-    index[0] = '0';
-    comparison.least = 4; /* nothing is in it */
-    refuses(&s);
-    comparison.least = 3;
-    comparison.measure = TRILANE__PARTS__V1__MEASURE__MEASURE_NONE;
-    refuses(&s);
-    comparison.measure = TRILANE__PARTS__V1__MEASURE__MEASURE_INT;
-    comparison.attribute = ATTRIBUTE(COMPARISON);
-    refuses(&s);
-    comparison.attribute = ATTRIBUTE(HEADER);
-    s.target.attributes &= ~(1U << ATTRIBUTE(COMPARISON)); /* it is not declared. */
-    refuses(&s);
+    query = query_of(&poor, "/a.B/Get"); /* no header at all */
+    assert_false(dp_policy_cache_decide(cache, target, &query, 1).allow);
+    dp_policy_cache_free(cache);
+    dp_policy_free(target);
+}
+
+static void numbers_are_in_their_range_or_out_of_it(void **state)
+{
+    (void)state;
+    struct compared c;
+    make_compared(&c);
+    decides_numbers(&c.sample, /* by_size= */ false);
+    c.comparison.measure = TRILANE__PARTS__V1__MEASURE__MEASURE_SIZE;
+    c.comparison.least = INT64_MIN;
+    c.comparison.most = 3;
+    decides_numbers(&c.sample, /* by_size= */ true);
+}
+
+static void comparisons_that_are_refused(void **state)
+{
+    (void)state;
+    struct compared c;
+    make_compared(&c);
+    c.index[0] = '1'; /* there is none */
+    refuses(&c.sample);
+    make_compared(&c);
+    c.comparison.least = 4; /* nothing is in it */
+    c.comparison.most = 3;
+    refuses(&c.sample);
+    make_compared(&c);
+    c.comparison.measure = TRILANE__PARTS__V1__MEASURE__MEASURE_NONE;
+    refuses(&c.sample);
+    make_compared(&c);
+    c.comparison.attribute = ATTRIBUTE(COMPARISON);
+    refuses(&c.sample);
+    make_compared(&c);
+    c.sample.target.attributes &= ~(1U << ATTRIBUTE(COMPARISON)); /* it is not declared. */
+    refuses(&c.sample);
 }
 
 int main(void)
@@ -566,6 +593,7 @@ int main(void)
         cmocka_unit_test(prefixes_are_taken_by_the_longest),
         cmocka_unit_test(schedules_follow_the_clock),
         cmocka_unit_test(numbers_are_in_their_range_or_out_of_it),
+        cmocka_unit_test(comparisons_that_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
