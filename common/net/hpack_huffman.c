@@ -175,7 +175,8 @@ static bool take_one(struct decoding *d)
 
 bool hpack_huffman_decode(struct slice coded, uint8_t *out, size_t *out_size)
 {
-    struct decoding d = {.coded = coded, .to = out};
+    struct decoding d = {.coded = coded};
+    d.to = out;
     do { /* ends: each round takes bits. */
         load(&d);
     } while (!d.end && (take_short(&d) || take_one(&d)));
