@@ -248,6 +248,26 @@ static bool in_lane(struct cel_parsing *p, const char *lane, struct cel_node *te
     return pair_new(p, CEL_AND, node, test, out);
 }
 
+/*
+ * "!caller.id.contains('#') && 'test'": whom a token proves without a Service has an id that ends
+ * with a subject, "<tenant>/<Issuer>#<subject>", which may end like any Service's name. Its service
+ * is empty.
+ */
+static bool of_service(struct cel_parsing *p, struct cel_node *test, struct cel_node **out)
+{
+    const struct cel_attribute of = {.is = CP_CEL_CALLER};
+    struct cel_node *node = NULL;
+    if (!cel_test_new(p, &of, &node)) {
+        return false;
+    }
+    if (!err_ok(arena_calloc(p->arena, 1, sizeof(struct slice), (void **)&node->test.globs))) {
+        return cel_no_memory(p);
+    }
+    node->test.globs[node->test.glob_count++] = SLICE_LIT("*#*");
+    node->test.negate = true;
+    return pair_new(p, CEL_AND, node, test, out);
+}
+
 static bool make_test(struct cel_parsing *p, const struct cel_attribute *a, enum how how,
                       const struct texts *texts, struct cel_node **out)
 {
@@ -276,6 +296,9 @@ static bool make_test(struct cel_parsing *p, const struct cel_attribute *a, enum
     *(pattern == NULL ? &node->test.exact : &node->test.globs) = values;
     *(pattern == NULL ? &node->test.exact_count : &node->test.glob_count) = texts->count;
     *out = node;
+    if (a->form == CEL_FORM_CALLER_SERVICE) {
+        return of_service(p, node, out);
+    }
     return lane_of(a->form) == NULL || in_lane(p, lane_of(a->form), node, out);
 }
 

@@ -52,7 +52,7 @@ static void random_value(const struct plain_world *world, int attribute, char ou
         text = plain_tenants[q.tenant];
         break;
     case CALLER_SERVICE:
-        text = strchr(q.caller, '/') + 1;
+        text = strrchr(q.caller, '/') + 1;
         break;
     case CALLER_DOMAIN:
         text = plain_domains[q.domain];
@@ -284,7 +284,7 @@ static const char *value_of(int attribute, const struct plain_request *q, char o
     case CALLER_TENANT:
         return plain_tenants[q->tenant];
     case CALLER_SERVICE:
-        return strchr(q->caller, '/') + 1;
+        return strchr(q->caller, '#') != NULL ? out : strchr(q->caller, '/') + 1;
     case CALLER_DOMAIN:
         return plain_domains[q->domain];
     case METHOD:

@@ -171,6 +171,13 @@ void plain_random_request(const struct plain_world *world, struct plain_request 
         q->traits[i] = plain_below(PLAIN_VALUES + 1) - 1;
         q->headers[i] = plain_below(PLAIN_VALUES + 1) - 1;
     }
-    (void)snprintf(q->caller, sizeof(q->caller), "%s/s%d", plain_tenants[q->tenant], q->service);
+    if (plain_chance(10)) { /* of a token: no service, but a subject that ends like one's name. */
+        (void)snprintf(q->caller, sizeof(q->caller), "%s/idp#u/s%d", plain_tenants[q->tenant],
+                       q->service);
+        q->service = -1;
+    } else {
+        (void)snprintf(q->caller, sizeof(q->caller), "%s/s%d", plain_tenants[q->tenant],
+                       q->service);
+    }
     random_method(world, q->method);
 }
