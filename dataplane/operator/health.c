@@ -31,6 +31,7 @@ enum { STATE_UNKNOWN, STATE_WELL, STATE_UNWELL };
 
 struct op_probe {
     struct op_endpoint *endpoint;
+    uint64_t key;          /* of what is asked: a snapshot may bring another question. */
     struct op_probe *next; /* of the worker's. */
     struct op_probe *prev;
     struct op_wait wait;
@@ -205,11 +206,20 @@ static void probe_free(struct op_probe *probe)
     free(probe);
 }
 
+static bool is_still_asked(const struct op_probe *probe)
+{
+    return key_of(probe->endpoint) == probe->key;
+}
+
+/* What was asked before says nothing of what is asked now, which may be nothing. */
 static void verdict(struct op_probe *probe, bool well)
 {
     struct op_endpoint *e = probe->endpoint;
+    bool counts = is_still_asked(probe);
     probe_free(probe);
-    write_result(e, well);
+    if (counts) {
+        write_result(e, well);
+    }
 }
 
 static void too_long(struct net_timer *timer, void *ctx)
@@ -380,7 +390,9 @@ static void refused(struct op_probe *probe, struct err why)
 static void connected(struct op_wait *wait, struct h2_conn *conn, struct err why)
 {
     struct op_probe *probe = wait->ctx;
-    if (err_ok(why)) {
+    if (err_ok(why) && !is_still_asked(probe)) {
+        probe_free(probe);
+    } else if (err_ok(why)) {
         ask(probe, conn);
     } else {
         refused(probe, why);
@@ -395,6 +407,7 @@ static void probe_start(struct op_endpoint *e)
         return; /* another time. */
     }
     probe->endpoint = e;
+    probe->key = key_of(e);
     probe->wait = (struct op_wait){.ready = connected, .ctx = probe, .apart = true};
     probe->next = ups->probes;
     if (probe->next != NULL) {
