@@ -306,18 +306,36 @@ bool dp_cells_get(const struct dp_cells *cells, size_t index, uint64_t *out_key,
     return place.key != 0 && dp_cell_read(&place, out_value);
 }
 
+/* Better: the first one behind 'from', else the first one. */
+static bool is_better(size_t index, size_t found, size_t from)
+{
+    bool behind = index >= from;
+    return behind != (found >= from) ? behind : index < found;
+}
+
+/*
+ * A key has two sets, and a full table none to spare. Keys that come in the order of their cells
+ * find room all the same: each may lie where it lay, and lies no further, so that all behind it is
+ * free.
+ */
 struct err dp_cells_restore(struct dp_cells *cells, bool made_up, uint64_t key, uint64_t value,
-                            size_t *out_index)
+                            size_t from, size_t *out_index)
 {
     const struct region_cells *r = &cells->regions[made_up ? MADE_UP : SETTLED];
+    struct dp_cell_place found = {.cell = NULL, .key = key};
     for (size_t i = 0; i < CANDIDATES; i++) {
-        struct dp_cell *cell = candidate(r, key, i);
-        if (atomic_load_explicit(&cell->half.key, memory_order_relaxed) == 0) {
-            atomic_store_explicit(&cell->half.value, value, memory_order_relaxed);
-            atomic_store_explicit(&cell->half.key, key, memory_order_release);
-            *out_index = dp_cells_index(cells, &(struct dp_cell_place){.cell = cell, .key = key});
-            return OK;
+        const struct dp_cell_place place = {.cell = candidate(r, key, i), .key = key};
+        size_t index = dp_cells_index(cells, &place);
+        if (atomic_load_explicit(&place.cell->half.key, memory_order_relaxed) == 0 &&
+            (found.cell == NULL || is_better(index, *out_index, from))) {
+            found = place;
+            *out_index = index;
         }
     }
-    return FAIL(E_TOO_LARGE);
+    if (found.cell == NULL) {
+        return FAIL(E_TOO_LARGE);
+    }
+    atomic_store_explicit(&found.cell->half.value, value, memory_order_relaxed);
+    atomic_store_explicit(&found.cell->half.key, key, memory_order_release);
+    return OK;
 }

@@ -64,8 +64,9 @@ enum dp_cell_outcome dp_cell_change(const struct dp_cell_place *place, uint64_t 
 
 /*
  * All cells by an index, for keeping what they say over a restart. dp_cells_get(): false when the
- * cell is free or is changing hands. dp_cells_restore(): before any other thread counts; TOO_LARGE:
- * there is no room.
+ * cell is free or is changing hands. dp_cells_restore(): before any other thread counts, at 'from'
+ * or behind it where the key may be there; TOO_LARGE: there is no room. Keys that are restored in
+ * the order of their indexes, each from behind the one before, all find room in a table as large.
  */
 size_t dp_cells_count(const struct dp_cells *cells);
 size_t dp_cells_index(const struct dp_cells *cells, const struct dp_cell_place *place);
@@ -73,7 +74,7 @@ bool dp_cells_is_made_up(const struct dp_cells *cells, size_t index);
 bool dp_cells_get(const struct dp_cells *cells, size_t index, uint64_t *out_key,
                   uint64_t *out_value);
 MUST_CHECK struct err dp_cells_restore(struct dp_cells *cells, bool made_up, uint64_t key,
-                                       uint64_t value, size_t *out_index);
+                                       uint64_t value, size_t from, size_t *out_index);
 
 /* How often a key found no cell of its own, since start. */
 uint64_t dp_cells_crowded(const struct dp_cells *cells);

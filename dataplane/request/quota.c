@@ -262,15 +262,17 @@ static void *thread_main(void *ctx)
 
 /* ---- opening and closing ---- */
 
-/* Puts an entry into a cell; after a crash with what may have been counted behind it. */
-static struct err restore(struct dp_quota *q, const struct dp_quota_entry *entry, uint64_t now_hour)
+/* Puts an entry into a cell from *at on, and moves that on; after a crash with what may have been
+ * counted behind it. */
+static struct err restore(struct dp_quota *q, const struct dp_quota_entry *entry, size_t *at)
 {
     size_t index = 0;
-    if (entry->value >> DP_QUOTA_COUNT_BITS <= now_hour) {
+    if (entry->value >> DP_QUOTA_COUNT_BITS <= q->opened_hour) {
         return OK;
     }
     uint64_t value = entry->value + (q->crashed ? entry->reserve : 0);
-    TRY(dp_cells_restore(q->cells, entry->made_up, entry->key, value, &index));
+    TRY(dp_cells_restore(q->cells, entry->made_up, entry->key, value, *at, &index));
+    *at = index + 1;
     struct note *note = &q->notes[index];
     atomic_init(&note->key, entry->key);
     atomic_init(&note->value, entry->value);
@@ -292,8 +294,9 @@ static struct err take_over(struct dp_quota *q)
     q->seed = file.seed;
     q->crashed = !file.clean;
     q->opened_hour = hour_of(clock_wall_ms());
-    for (size_t i = 0; i < file.count; i++) {
-        TRY(restore(q, &file.entries[i], q->opened_hour));
+    size_t at = 0;
+    for (size_t i = 0; i < file.count; i++) { /* in the order of their cells, see gather(). */
+        TRY(restore(q, &file.entries[i], &at));
     }
     return OK;
 }

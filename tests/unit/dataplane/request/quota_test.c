@@ -242,6 +242,39 @@ static void an_orderly_end_loses_nothing(void **state)
     assert_int_equal(pass_patiently(&app, 100), 49);
 }
 
+/* Callers who count, until nobody else finds a cell; 'most' of them are asked. */
+static unsigned fill_table(unsigned most)
+{
+    unsigned count = 0;
+    for (unsigned i = 0; i < most; i++) {
+        char id[32];
+        enum dp_limit_why why = DP_LIMIT_RATE;
+        struct dp_caller caller = web;
+        caller.id = slice_of(id, (size_t)snprintf(id, sizeof(id), "acme/%u", i));
+        count += passes(&caller, &why) ? 1 : 0;
+    }
+    return count;
+}
+
+/* Whoever makes enough keys must not keep the node from starting again. */
+static void a_full_table_comes_back(void **state)
+{
+    (void)state;
+    at_quarter_past(0);
+    build(50, DP_QUOTA_MONTH);
+    for (int round = 0; round < 5; round++) { /* each with keys of its own. */
+        begin(w.directory);
+        assert_int_equal(fill_table(2000), CELLS / 2);
+        end();
+        begin(w.directory);
+        assert_int_equal(fill_table(2000), CELLS / 2);
+        end();
+        char path[300];
+        (void)snprintf(path, sizeof(path), "%s/quotas", w.directory);
+        assert_int_equal(unlink(path), 0);
+    }
+}
+
 static void a_crash_gives_nothing_back(void **state)
 {
     (void)state;
@@ -366,6 +399,7 @@ int main(void)
         EACH(an_hour_has_its_quota_once),
         EACH(what_the_disk_does_not_know_is_bounded),
         EACH(an_orderly_end_loses_nothing),
+        EACH(a_full_table_comes_back),
         EACH(a_crash_gives_nothing_back),
         EACH(who_leaves_the_file_and_who_takes_it_count_no_more_than_all),
         EACH(a_file_that_was_left_can_be_taken_back),
