@@ -289,7 +289,9 @@ static MUST_CHECK struct err judge_key(struct dp_limit_table *table, struct taki
     struct dp_limit_words words;
     struct slice missing = {0};
     bool whole = dp_limit_find_words(t->limit, query, &words, &missing);
-    dp_limit_key_of(&words, table->seed, &t->key);
+    /* Of another window a quota is another count: by its end alone a month's would be an hour's
+     * that a clock which went back had left. */
+    dp_limit_key_of(&words, table->seed + (uint64_t)t->limit->window, &t->key);
     *out_counts = true;
     if (whole) {
         return OK;

@@ -212,6 +212,20 @@ static void an_hour_has_its_quota_once(void **state)
     assert_int_equal(pass(&web, 20, DP_LIMIT_QUOTA), 7);
 }
 
+/* A snapshot that makes a quota of a month one of an hour is no clock that went back. */
+static void another_window_is_counted_by_itself(void **state)
+{
+    (void)state;
+    at_quarter_past(0);
+    begin(NULL);
+    build(30, DP_QUOTA_MONTH);
+    assert_int_equal(pass(&web, 25, DP_LIMIT_QUOTA), 25);
+    build(7, DP_QUOTA_HOUR);
+    assert_int_equal(pass(&web, 20, DP_LIMIT_QUOTA), 7);
+    build(30, DP_QUOTA_MONTH); /* and back: nothing was refilled. */
+    assert_int_equal(pass(&web, 20, DP_LIMIT_QUOTA), 5);
+}
+
 static void what_the_disk_does_not_know_is_bounded(void **state)
 {
     (void)state;
@@ -397,6 +411,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         EACH(windows_are_the_calendars),
         EACH(an_hour_has_its_quota_once),
+        EACH(another_window_is_counted_by_itself),
         EACH(what_the_disk_does_not_know_is_bounded),
         EACH(an_orderly_end_loses_nothing),
         EACH(a_full_table_comes_back),
