@@ -23,6 +23,9 @@
 
 #define NS_PER_MS UINT64_C(1000000)
 
+/* So far apart the clocks of two workers' turns are not. */
+#define LAG_NS (5000 * NS_PER_MS)
+
 enum {
     MS_PER_HOUR = 3600000,
     CONCURRENCY_RETRY_MS = 100, /* nobody knows when one of those in flight ends. */
@@ -203,6 +206,23 @@ static bool find_place(struct dp_limit_table *table, struct taking *t, struct dp
     return t->limit->kind != DP_LIMIT_OF_QUOTA || t->place.key != 0 || waits_for_disk(out);
 }
 
+/*
+ * The value of a cell. Of a bucket that took more than it holds now the rate was lower in a
+ * snapshot before: it is empty, and no emptier, or a rate that was raised would hold hours later. A
+ * cell that others count in, too, stays as it is, and so does what each key has of a shared limit,
+ * which changes with the node's share.
+ */
+static uint64_t forgive(const struct taking *t, uint64_t now_ns, uint64_t value)
+{
+    bool own = t->limit->kind == DP_LIMIT_OF_RATE && t->limit->shared == NULL && t->place.key != 0;
+    uint64_t most = most_of(t, now_ns, value);
+    if (!own || value <= most || value - most <= LAG_NS) {
+        return value;
+    }
+    (void)dp_cell_change(&t->place, &value, most); /* else some other worker was here. */
+    return most;
+}
+
 static bool has_room(struct dp_limit_table *table, struct taking *t, uint64_t now_ns,
                      struct dp_limit_refusal *out)
 {
@@ -213,6 +233,7 @@ static bool has_room(struct dp_limit_table *table, struct taking *t, uint64_t no
             return false;
         }
         if (dp_cell_read(&t->place, &value)) {
+            value = forgive(t, now_ns, value);
             return next(t, now_ns, value, &then, out) && is_kept(table, t, then, out);
         }
     }

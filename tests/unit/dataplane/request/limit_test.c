@@ -151,6 +151,33 @@ static void all_or_nothing(void **state)
     dp_limit_table_free(table);
 }
 
+/* A bucket that another snapshot makes smaller is empty, and not emptier than that. */
+static void a_larger_rate_holds_at_once(void **state)
+{
+    (void)state;
+    const uint64_t hour = UINT64_C(3600000) * MS;
+    struct dp_limit_table *table = new_table(1024);
+    struct dp_limit_target *slow = NULL;
+    struct dp_limit_target *quick = NULL;
+    part_limit seldom = limit_of(id_a, BY(CALLER), hour, 1);
+    part_limit often = limit_of(id_a, BY(CALLER), 10 * MS, 5);
+    assert_int_equal(build(&seldom, 1, &slow).code, E_OK);
+    assert_int_equal(build(&often, 1, &quick).code, E_OK);
+    assert_true(passes(table, slow, &web, "/x/Get", START));
+    assert_false(passes(table, slow, &web, "/x/Get", START));
+    struct dp_limit_refusal refusal = {0};
+    struct dp_limit_held held = {.count = 0};
+    struct dp_limit_query query = ask(&web, "/x/Get", START);
+    assert_int_equal(dp_limit_take(table, quick, &query, &held, &refusal).code, E_RATE_LIMITED);
+    assert_int_equal(refusal.retry_ns, 10 * MS);
+    assert_true(passes(table, quick, &web, "/x/Get", START + 10 * MS));
+    assert_false(passes(table, quick, &web, "/x/Get", START + 10 * MS));
+    assert_true(passes(table, quick, &web, "/x/Get", START + 20 * MS));
+    dp_limit_free(slow);
+    dp_limit_free(quick);
+    dp_limit_table_free(table);
+}
+
 static void methods_select(void **state)
 {
     (void)state;
@@ -551,6 +578,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(burst_then_rate),
         cmocka_unit_test(all_or_nothing),
+        cmocka_unit_test(a_larger_rate_holds_at_once),
         cmocka_unit_test(methods_select),
         cmocka_unit_test(headers_and_services_are_keys),
         cmocka_unit_test(full_buckets_are_reused),
