@@ -95,13 +95,24 @@ static enum op_pushback heed(struct op_retry *retry, const struct op_failure *fa
     return said;
 }
 
+/* gRPC A6: an upstream that says not to come again takes a token, whatever its status is. */
+static void note_unnamed(struct op_retry *retry, const struct op_failure *failure)
+{
+    uint64_t ignored_ms = 0;
+    if (!failure->ours && failure->status != GRPC_OK &&
+        op_pushback_read(failure->pushback, &ignored_ms) == OP_PUSHBACK_STOP) {
+        op_budget_note(retry->budget, /* succeeded= */ false);
+    }
+}
+
 bool op_retry_next(struct op_retry *retry, const struct op_failure *failure, uint64_t left_ms,
                    uint64_t *out_pause_ms)
 {
+    uint64_t pause_ms = 0;
     if (!op_retry_names(retry, failure)) {
+        note_unnamed(retry, failure);
         return false;
     }
-    uint64_t pause_ms = 0;
     op_budget_note(retry->budget, /* succeeded= */ false);
     enum op_pushback said = heed(retry, failure, &pause_ms);
     bool allowed = retry->safe || !failure->sent;

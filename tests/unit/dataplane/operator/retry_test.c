@@ -164,6 +164,33 @@ static void what_is_made_again(void **state)
     assert_int_equal(counted(DP_METRIC_ATTEMPTS_DENIED, "pushback"), 1);
 }
 
+/* gRPC A6: "or receives a pushback response indicating not to retry". */
+static void who_says_not_to_come_again_takes_a_token(void **state)
+{
+    (void)state;
+    struct h2_field stop = pushback("-1");
+    struct h2_field wait = pushback("40");
+    const struct {
+        struct op_failure failure;
+        uint32_t takes;
+    } cases[] = {
+        {{.status = GRPC_INTERNAL, .sent = true, .pushback = &stop}, 1000},
+        {{.status = GRPC_INTERNAL, .sent = true, .pushback = &wait}, 0},
+        {{.status = GRPC_INTERNAL, .sent = true}, 0},
+        {{.status = GRPC_OK, .sent = true, .pushback = &stop}, 0},
+        {{.status = GRPC_INTERNAL, .ours = true, .pushback = &stop}, 0},
+        {{.status = GRPC_UNAVAILABLE, .sent = true, .pushback = &stop}, 1000}, /* once. */
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        uint64_t pause_ms = 0;
+        open_call(&retrying, true);
+        w.budget->tokens = 10000;
+        assert_false(op_retry_next(&w.retry, &cases[i].failure, 5000, &pause_ms));
+        assert_int_equal(w.budget->tokens, 10000 - cases[i].takes);
+        op_retry_end(&w.retry);
+    }
+}
+
 static void attempts_have_a_bound(void **state)
 {
     (void)state;
@@ -410,6 +437,7 @@ int main(void)
         cmocka_unit_test(pushback_is_a_time_or_stops),
         cmocka_unit_test(backoff_grows_to_its_bound_and_jitters),
         CASE(what_is_made_again),
+        CASE(who_says_not_to_come_again_takes_a_token),
         CASE(attempts_have_a_bound),
         CASE(pushback_begins_the_pauses_anew),
         CASE(tokens_stop_a_storm),
