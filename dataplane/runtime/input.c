@@ -29,6 +29,7 @@ __attribute__((constructor)) static void fill_plain_bytes(void)
 /* What a look-up of a header stands on: it may have to say something of the request. */
 struct header_ctx {
     struct dp_request *rq;
+    struct slice cookie; /* what HTTP/2 brought in pieces; NULL: it was whole, or there is none. */
 };
 
 /* Field number 'i' of the request; false past the last. */
@@ -36,11 +37,12 @@ typedef bool field_fn(const struct dp_request *rq, size_t i, struct slice *name,
                       struct slice *value);
 
 static struct err set_header(struct dp_request *rq,
-                             bool (*header)(const void *, struct slice, struct slice *))
+                             bool (*header)(const void *, struct slice, struct slice *),
+                             struct slice cookie)
 {
     struct header_ctx *ctx = NULL;
     TRY(arena_calloc(&rq->arena, 1, sizeof(*ctx), (void **)&ctx));
-    ctx->rq = rq;
+    *ctx = (struct header_ctx){.rq = rq, .cookie = cookie};
     rq->in.header = header;
     rq->in.header_ctx = ctx;
     return OK;
@@ -168,12 +170,35 @@ static bool header_h2(const void *ctx, struct slice name, struct slice *out)
         return false;
     }
     enum h2_token token = h2_token_find(name);
+    if (token == H2_TOKEN_COOKIE && h2_fields_repeated(fields, token)) {
+        *out = ((const struct header_ctx *)ctx)->cookie;
+        return true;
+    }
     if (token != H2_TOKEN_OTHER && !h2_fields_repeated(fields, token)) {
         const struct h2_field *field = h2_fields_get(fields, token);
         *out = field == NULL ? (struct slice){0} : field->value;
         return field != NULL;
     }
     return find_field(ctx, name, field_h2, out);
+}
+
+/* A browser may cut its cookies into several fields, which are one all the same (RFC 9113, 8.2.3).
+ */
+static struct err join_cookies(struct dp_request *rq, const struct h2_fields *f, struct slice *out)
+{
+    struct slice *pieces = NULL;
+    size_t count = 0;
+    if (!h2_fields_repeated(f, H2_TOKEN_COOKIE)) {
+        return OK;
+    }
+    TRY(arena_calloc(&rq->arena, (size_t)2 * f->count, sizeof(*pieces), (void **)&pieces));
+    for (size_t i = 0; i < f->count; i++) {
+        if (f->at[i].token == H2_TOKEN_COOKIE) {
+            pieces[count++] = SLICE_LIT("; ");
+            pieces[count++] = f->at[i].value;
+        }
+    }
+    return arena_join(&rq->arena, pieces + 1, count - 1, out);
 }
 
 /* Fields that decide something and may not be there twice: two readers could take two. */
@@ -212,7 +237,9 @@ struct err dp_input_h2(struct dp_request *rq, const struct h2_fields *f,
     rq->in.tracestate = h2_fields_value(f, H2_TOKEN_TRACESTATE);
     rq->in.timeout = h2_fields_value(f, H2_TOKEN_GRPC_TIMEOUT);
     rq->in.timeout_ms = h2_fields_value(f, H2_TOKEN_X_REQUEST_TIMEOUT_MS);
-    TRY(set_header(rq, header_h2));
+    struct slice cookie = {0};
+    TRY(join_cookies(rq, f, &cookie));
+    TRY(set_header(rq, header_h2, cookie));
     if (!h2_fields_repeated(f, H2_TOKEN_TRACEPARENT)) {
         /* W3C: more than one is none. */
         rq->in.traceparent = h2_fields_value(f, H2_TOKEN_TRACEPARENT);
@@ -284,7 +311,7 @@ struct err dp_input_http1(struct dp_request *rq, const struct http1_head *head,
     if (two_parents) {
         rq->in.traceparent = (struct slice){0};
     }
-    TRY(set_header(rq, header_http1));
+    TRY(set_header(rq, header_http1, /* cookie= */ (struct slice){0}));
     split_path(rq, head->form == HTTP1_AUTHORITY ? SLICE_LIT("/") : head->path);
     return twice ? FAIL(E_CONTEXT_INVALID) : find_host(rq, head->authority);
 }

@@ -93,6 +93,7 @@ static struct err echo_route(struct dp_request *rq)
     struct slice value = {0};
     if (slice_eq(rq->in.path, SLICE_LIT("/acme.orders/Reads"))) { /* as a match by header would. */
         (void)rq->in.header(rq->in.header_ctx, SLICE_LIT("x-many"), &value);
+        (void)rq->in.header(rq->in.header_ctx, SLICE_LIT("cookie"), &value);
     }
     return slice_eq(rq->in.path, SLICE_LIT("/acme.orders/Nowhere")) ? FAIL(E_NO_ROUTE) : OK;
 }
@@ -100,15 +101,18 @@ static struct err echo_route(struct dp_request *rq)
 static struct err echo_forward(struct dp_request *rq)
 {
     struct slice value = {0};
+    struct slice cookie = {0};
     bool found = rq->in.header(rq->in.header_ctx, SLICE_LIT("x-many"), &value);
+    bool has_cookie = rq->in.header(rq->in.header_ctx, SLICE_LIT("cookie"), &cookie);
     const struct h2_field fields[] = {
         h2_field_static(H2_TOKEN_STATUS, SLICE_LIT("200")),
         h2_field_static(H2_TOKEN_CONTENT_TYPE, SLICE_LIT("application/grpc")),
         h2_field_static(H2_TOKEN_GRPC_STATUS, SLICE_LIT("0")),
         h2_field_named(SLICE_LIT("x-saw-host"), rq->in.host),
         h2_field_named(SLICE_LIT("x-saw-many"), found ? value : SLICE_LIT("none")),
+        h2_field_named(SLICE_LIT("x-saw-cookie"), has_cookie ? cookie : SLICE_LIT("none")),
     };
-    TRY(h2_stream_respond(rq->stream, fields, 5, /* end= */ true));
+    TRY(h2_stream_respond(rq->stream, fields, 6, /* end= */ true));
     rq->grpc_status = 0;
     dp_request_done(rq, OK);
     return OK;
@@ -264,6 +268,7 @@ struct call {
     char version[32];
     char saw_host[64];
     char saw_many[64];
+    char saw_cookie[64];
     uint8_t body[64];
     size_t body_size;
     bool closed;
@@ -288,6 +293,8 @@ static void take_fields(struct call *c, const struct h2_fields *f)
     const struct h2_field *many = h2_fields_find(f, SLICE_LIT("x-saw-many"));
     copy(c->saw_host, sizeof(c->saw_host), host == NULL ? (struct slice){0} : host->value);
     copy(c->saw_many, sizeof(c->saw_many), many == NULL ? (struct slice){0} : many->value);
+    const struct h2_field *cookie = h2_fields_find(f, SLICE_LIT("x-saw-cookie"));
+    copy(c->saw_cookie, sizeof(c->saw_cookie), cookie == NULL ? (struct slice){0} : cookie->value);
 }
 
 static void on_headers(struct h2_stream *s, const struct h2_fields *f, bool end)
@@ -329,13 +336,14 @@ struct ask {
     const char *token;        /* NULL: the token of web. */
     const char *tenant;       /* NULL: none; given twice when twice_tenant. */
     bool twice_tenant;
-    size_t many; /* how often x-many is there. */
+    size_t many;    /* how often x-many is there; */
+    size_t cookies; /* and how many pieces of a cookie. */
     struct slice message;
 };
 
 static struct h2_stream *start_call(const char *path, const struct ask *ask, struct call *call)
 {
-    struct h2_field fields[12 + 100];
+    struct h2_field fields[12 + 3 + 100];
     size_t n = 0;
     char bearer[64];
     (void)snprintf(bearer, sizeof(bearer), "Bearer %s",
@@ -357,6 +365,10 @@ static struct h2_stream *start_call(const char *path, const struct ask *ask, str
     }
     for (size_t i = 0; i < ask->many; i++) {
         fields[n++] = h2_field_named(SLICE_LIT("x-many"), SLICE_LIT("a"));
+    }
+    for (size_t i = 0; i < ask->cookies; i++) {
+        static const char *const pieces[] = {"a=1", "b=2", "c=3"};
+        fields[n++] = h2_field_of(H2_TOKEN_COOKIE, slice_str(pieces[i]));
     }
     struct h2_stream *s = NULL;
     *call = (struct call){0};
@@ -416,6 +428,19 @@ static void a_field_that_is_read_is_there_once(void **state)
     expect_refusal("/acme.orders/Reads", &(struct ask){.many = 100}, E_HEADER_REPEATED);
     call = call_of("/acme.orders/Get", &(struct ask){.many = 100});
     assert_string_equal(call.grpc_status, "0");
+}
+
+/* RFC 9113, 8.2.3: browsers cut them for the sake of HPACK. */
+static void pieces_of_a_cookie_are_one(void **state)
+{
+    (void)state;
+    static const char *const wanted[] = {"none", "a=1", "a=1; b=2", "a=1; b=2; c=3"};
+    serve_version(7, /* strict= */ false);
+    for (size_t i = 0; i < 4; i++) {
+        struct call call = call_of("/acme.orders/Reads", &(struct ask){.cookies = i});
+        assert_string_equal(call.grpc_status, "0");
+        assert_string_equal(call.saw_cookie, wanted[i]);
+    }
 }
 
 static void refusals_are_grpc(void **state)
@@ -700,21 +725,14 @@ int main(void)
 {
     ids_init();
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(grpc_paths),
-        CASE(not_ready_without_a_snapshot),
-        CASE(a_request_reaches_its_lane),
-        CASE(a_field_that_is_read_is_there_once),
-        CASE(refusals_are_grpc),
-        CASE(what_is_no_grpc_gets_a_status),
-        CASE(http1_is_told_that_it_is_the_wrong_version),
-        CASE(a_preface_in_pieces),
-        CASE(health_check),
-        CASE(health_watch_tells_changes),
-        CASE(others_are_woken_once_all_is_written),
-        CASE(a_worker_has_its_own_policy),
-        CASE(strict_closes_cleartext),
-        CASE(many_are_let_go_over_turns),
-        CASE(drain_lets_go_of_idle_connections),
+        cmocka_unit_test(grpc_paths),        CASE(not_ready_without_a_snapshot),
+        CASE(a_request_reaches_its_lane),    CASE(a_field_that_is_read_is_there_once),
+        CASE(pieces_of_a_cookie_are_one),    CASE(refusals_are_grpc),
+        CASE(what_is_no_grpc_gets_a_status), CASE(http1_is_told_that_it_is_the_wrong_version),
+        CASE(a_preface_in_pieces),           CASE(health_check),
+        CASE(health_watch_tells_changes),    CASE(others_are_woken_once_all_is_written),
+        CASE(a_worker_has_its_own_policy),   CASE(strict_closes_cleartext),
+        CASE(many_are_let_go_over_turns),    CASE(drain_lets_go_of_idle_connections),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
