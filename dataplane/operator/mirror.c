@@ -80,6 +80,7 @@ struct op_mirror {
     struct buf body; /* what came before there was a connection. */
     uint64_t began_ns;
     uint64_t asked_ns;
+    uint64_t first_ns; /* from then to the head of the shadow's answer; zero: there is none yet. */
     uint64_t until_ns; /* the call's deadline. */
     struct side caller;
     struct side copy;
@@ -220,6 +221,7 @@ static void release(struct op_mirror *m, enum op_end end)
         const struct op_outcome how = {.end = end,
                                        .grpc_status = m->copy.status,
                                        .took_ns = net_loop_now_ns(m->all->host->loop) - m->asked_ns,
+                                       .first_ns = m->first_ns,
                                        .hurried = m->hurried};
         m->asked = false;
         op_attempt_end(m->endpoint, &how);
@@ -261,10 +263,14 @@ static void drop(struct op_mirror *m)
     copy_over(m, OP_END_GIVEN_UP);
 }
 
+/* An endpoint has failed when nothing came by the deadline, and not when what comes behind the call
+ * is cut off. */
 static void timed_out(struct net_timer *timer, void *ctx)
 {
     (void)timer;
-    copy_over(ctx, OP_END_TIMEOUT);
+    struct op_mirror *m = ctx;
+    bool late = m->first_ns == 0 && net_loop_now_ns(m->all->host->loop) >= m->until_ns;
+    copy_over(m, late ? OP_END_TIMEOUT : OP_END_GIVEN_UP);
 }
 
 /* The call's deadline may be far, and nobody waits any more. */
@@ -513,8 +519,10 @@ static void shadow_answered(struct op_mirror *m, const struct h2_fields *fields)
 
 static void shadow_headers(struct h2_stream *s, const struct h2_fields *fields, bool end)
 {
+    struct op_mirror *m = h2_stream_user(s);
+    m->first_ns = net_loop_now_ns(m->all->host->loop) - m->asked_ns;
     if (end) {
-        shadow_answered(h2_stream_user(s), fields);
+        shadow_answered(m, fields);
     }
 }
 

@@ -33,9 +33,9 @@ class Mirror(unittest.TestCase):
         cls.node = cls.platform.node("node-1", workers=1, mirrored_calls=4).start()
 
     def publish(self, port, mirror="{service: shadow}", rule="effect: allow",
-                more=()):
+                more=(), spec=""):
         extra = service("own", [self.server.port])
-        shadow = service("shadow", [port, *more], proto="trilane.test.v1.Shadow")
+        shadow = service("shadow", [port, *more], spec, proto="trilane.test.v1.Shadow")
         extra += shadow.replace("effect: allow", rule)
         extra += """
 ---
@@ -155,6 +155,40 @@ spec:
                                    what="the end of the copy", step=0.01)
         self.assertNotIn("dropped", {k for k, count in self.counted(node).items() if count})
         node.stop()
+
+    def test_a_copy_that_is_cut_off_is_no_failure_of_the_shadow(self):
+        """The shadow may be a service like any other, whose endpoints its own callers need."""
+        silent = [raw_h2.Upstream({"Say": lambda exchange: None}) for _ in range(2)]
+        for upstream in silent:
+            self.addCleanup(upstream.stop)
+        self.publish(silent[0].port, more=[silent[1].port],
+                     spec="  outlierDetection: {consecutiveFailures: 1}\n")
+        node = self.platform.node("node-3", workers=1, mirrored_calls=1, mirror_after_ms=50).start()
+        with echo.channel(node) as channel:
+            call = channel.unary_unary(PATH)
+            for copies in range(1, 5):
+                call(b"hi", timeout=3600, metadata=echo.token("web") + (("x-key", "cut"),))
+                trilane.wait_until(lambda n=copies: self.counted(node).get("failed") == n,
+                                   what="the end of the copy", step=0.01)
+        self.assertEqual(node.metric("trilane_upstream_ejections_total"), 0)
+        node.stop()
+
+    def test_a_copys_latency_is_that_of_its_answers_head(self):
+        """As a call's: what a stream takes to its end is nobody's delay."""
+        def say(exchange):
+            exchange.send_headers(raw_h2.OK)
+            exchange.peer.flush()
+            time.sleep(0.6)
+            exchange.send(raw_h2.message(b"answer of own"))
+            exchange.send_headers(raw_h2.STATUS_OK, end=True)
+        slow = raw_h2.Upstream({"Say": say})
+        self.addCleanup(slow.stop)
+        self.publish(slow.port, spec="  sla: {latency: 300ms, interval: 200ms, requestVolume: 1}\n")
+        for _ in range(4):
+            before = self.counted()
+            self.say()
+            self.expect(before, same=1)
+        self.assertEqual(self.node.metric("trilane_upstream_endpoints_out"), 0)
 
     def test_who_cannot_be_reached_gets_no_more_copies(self):
         """One of two endpoints is not there: what it is asked for fails once, and again a second later."""
