@@ -230,13 +230,23 @@ struct err dp_budget_hold(struct slice limit_id, uint64_t period_ns, uint64_t bu
         atomic_store_explicit(&b->tat_ns, 0, memory_order_relaxed);
         dp_budget_set_state(b, &(struct dp_budget_state){.base_ns = 0});
     }
-    b->holders++;
-    atomic_store_explicit(&b->period_ns, period_ns, memory_order_relaxed);
-    atomic_store_explicit(&b->burst_ns, burst_ns, memory_order_relaxed);
-    dp_budget_keys_follow(b);
+    if (b->holders++ == 0) {
+        dp_budget_use(b, period_ns, burst_ns);
+        dp_budget_keys_follow(b);
+    }
     dp_budget_unlock();
     *out = b;
     return OK;
+}
+
+void dp_budget_use(struct dp_budget *budget, uint64_t period_ns, uint64_t burst_ns)
+{
+    if (atomic_load_explicit(&budget->period_ns, memory_order_relaxed) != period_ns) {
+        atomic_store_explicit(&budget->period_ns, period_ns, memory_order_relaxed);
+    }
+    if (atomic_load_explicit(&budget->burst_ns, memory_order_relaxed) != burst_ns) {
+        atomic_store_explicit(&budget->burst_ns, burst_ns, memory_order_relaxed);
+    }
 }
 
 void dp_budget_drop(struct dp_budget *budget)

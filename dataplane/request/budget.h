@@ -37,10 +37,15 @@ enum { DP_BUDGET_BASE = SHARE_WHOLE / 20 };
  * together that is 4 % of what a key may in ten seconds. */
 #define DP_BUDGET_EXTRA_NS UINT64_C(8000000000)
 
-/* What a limit asks of its budget: the time of one request at the whole rate, and of a burst. */
+/* What a limit asks of its budget: the time of one request at the whole rate, and of a burst. Where
+ * another model has them otherwise, that holds until dp_budget_use(): what is built may be refused.
+ */
 MUST_CHECK struct err dp_budget_hold(struct slice limit_id, uint64_t period_ns, uint64_t burst_ns,
                                      struct dp_budget **out);
 void dp_budget_drop(struct dp_budget *budget); /* NULL is fine. */
+
+/* What the model in force says of it, by a request. */
+void dp_budget_use(struct dp_budget *budget, uint64_t period_ns, uint64_t burst_ns);
 
 /* One request more. */
 void dp_budget_ask(struct dp_budget *budget);

@@ -359,6 +359,7 @@ static MUST_CHECK struct err judge_share(struct dp_limit_table *table, struct ta
 {
     const struct dp_limit *limit = t->limit;
     t->own = limit->keyed ? dp_budget_of_key(t->key.own) : limit->shared;
+    dp_budget_use(t->own != NULL ? t->own : limit->shared, limit->cost, limit->budget);
     if (t->own != NULL) {
         dp_budget_ask(t->own);
     }

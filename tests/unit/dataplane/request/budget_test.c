@@ -32,15 +32,16 @@ static struct {
     uint64_t start_ns; /* of a test: behind all that the ones before said. */
 } w = {.start_ns = DAY_NS};
 
-static struct err build(uint32_t on_unknown, uint32_t by)
+static struct err build_at(uint32_t on_unknown, uint32_t by, uint64_t period_ns, uint32_t burst,
+                           struct dp_limit_target **out)
 {
     char target_id[] = "service/acme/x";
     part_limit limit;
     part_limit *list[] = {&limit};
     trilane__parts__v1__limit__init(&limit);
     limit.id = limit_id;
-    limit.period_ns = PERIOD_MS * MS;
-    limit.burst = BURST;
+    limit.period_ns = period_ns;
+    limit.burst = burst;
     limit.by = by;
     limit.shared = true;
     limit.on_unknown = (Trilane__Parts__V1__LimitUnknown)on_unknown;
@@ -51,7 +52,12 @@ static struct err build(uint32_t on_unknown, uint32_t by)
     target.limits = list;
     auto_buf struct buf bytes = BUF_MAX(1 << 16);
     assert_int_equal(proto_encode(&target.base, &bytes).code, E_OK);
-    return dp_limit_build(buf_slice(&bytes), &w.target);
+    return dp_limit_build(buf_slice(&bytes), out);
+}
+
+static struct err build(uint32_t on_unknown, uint32_t by)
+{
+    return build_at(on_unknown, by, PERIOD_MS * MS, BURST, &w.target);
 }
 
 static void begin(uint32_t on_unknown)
@@ -111,6 +117,26 @@ static void a_share_holds_for_its_time(void **state)
 }
 
 /* What one gave away and got back again has filled at its rate meanwhile, and no faster. */
+/* A snapshot is built beside the one in force, and may be refused for what else it says. */
+static void a_snapshot_says_nothing_before_it_is_in_force(void **state)
+{
+    (void)state;
+    struct dp_limit_target *other = NULL;
+    begin(TRILANE__PARTS__V1__LIMIT_UNKNOWN__LIMIT_UNKNOWN_NONE);
+    give(SHARE_WHOLE, START + 60000 * MS, START);
+    assert_int_equal(pass(START + 2000 * MS, 1000, DP_LIMIT_RATE), BURST);
+    assert_int_equal(build_at(0, 0, MS, 10 * BURST, &other).code, E_OK);
+    assert_int_equal(pass(START + 3000 * MS, 1000, DP_LIMIT_RATE), BURST);
+    dp_limit_free(other); /* refused. */
+    assert_int_equal(pass(START + 4000 * MS, 1000, DP_LIMIT_RATE), BURST);
+    assert_int_equal(build_at(0, 0, MS, BURST, &other).code, E_OK);
+    dp_limit_free(w.target);
+    w.target = other; /* in force. */
+    assert_int_equal(pass(START + 5000 * MS, 1000, DP_LIMIT_RATE), BURST);
+    assert_int_equal(pass(START + 5010 * MS, 1000, DP_LIMIT_RATE), 10);
+    end();
+}
+
 static void moving_to_and_fro_makes_nothing(void **state)
 {
     (void)state;
@@ -280,6 +306,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_share_holds_for_its_time),
+        cmocka_unit_test(a_snapshot_says_nothing_before_it_is_in_force),
         cmocka_unit_test(moving_to_and_fro_makes_nothing),
         cmocka_unit_test(a_small_share_lets_one_pass_at_times),
         cmocka_unit_test(a_machine_that_slept_has_no_share),
