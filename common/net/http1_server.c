@@ -62,6 +62,10 @@ static void on_timer(struct net_timer *timer, void *ctx)
         return;
     case HTTP1_WAIT_HEAD:
     case HTTP1_WAIT_BODY:
+        if (s->exchange.paused) { /* it is us who do not read. */
+            server_wait(s);
+            return;
+        }
         net_flood(net_conn_loop(s->conn),
                   s->waits == HTTP1_WAIT_HEAD ? NET_FLOOD_SLOW_HEAD : NET_FLOOD_SLOW_BODY,
                   net_conn_peer(s->conn));

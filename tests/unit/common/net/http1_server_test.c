@@ -75,6 +75,10 @@ static void on_body(struct http1_exchange *x, void *ctx, struct slice bytes)
     struct rig *r = ctx;
     assert_ptr_equal(http1_exchange_user(x), r);
     assert_int_equal(buf_add(&r->streamed, bytes).code, E_OK);
+    if (is_path(x, "/paused") && r->waiting == NULL) {
+        http1_exchange_pause(x);
+        r->waiting = x;
+    }
 }
 
 static void send_more(struct http1_exchange *x, void *ctx)
@@ -409,6 +413,32 @@ static void slow_heads_time_out(void **state)
     limits.header_timeout_ms = before;
 }
 
+/* A body that nobody reads for as long is no slow one. */
+static void who_is_paused_is_not_slow(void **state)
+{
+    (void)state;
+    struct rig r;
+    uint64_t before = limits.idle_timeout_ms;
+    limits.idle_timeout_ms = 100;
+    rig_init(&r);
+    say(&r, "POST /paused HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nab");
+    assert_false(net_loop_run_until(r.loop, &r.peer_ended, 350));
+    assert_non_null(r.waiting);
+    http1_exchange_resume(r.waiting);
+    say(&r, "cd");
+    wait_reply(&r, HELLO);
+    assert_true(slice_eq(buf_slice(&r.streamed), SLICE_LIT("abcd")));
+    net_conn_close(r.peer);
+    assert_true(net_loop_run_until(r.loop, &r.server_closed, WAIT_MS));
+    rig_free(&r);
+    rig_init(&r);
+    say(&r, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nab");
+    assert_true(net_loop_run_until(r.loop, &r.peer_ended, WAIT_MS));
+    assert_true(slice_starts(buf_slice(&r.reply), SLICE_LIT("HTTP/1.1 408 Request Timeout\r\n")));
+    rig_free(&r);
+    limits.idle_timeout_ms = before;
+}
+
 static void silent_connections_are_closed(void **state)
 {
     (void)state;
@@ -520,6 +550,7 @@ int main(void)
         cmocka_unit_test(an_answer_that_falls_short_resets),
         cmocka_unit_test(bad_requests_are_answered_and_closed),
         cmocka_unit_test(slow_heads_time_out),
+        cmocka_unit_test(who_is_paused_is_not_slow),
         cmocka_unit_test(silent_connections_are_closed),
         cmocka_unit_test(callers_who_leave_are_told),
         cmocka_unit_test(a_half_closed_caller_still_gets_the_answer),
