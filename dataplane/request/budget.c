@@ -243,6 +243,7 @@ void dp_budget_use(struct dp_budget *budget, uint64_t period_ns, uint64_t burst_
 {
     if (atomic_load_explicit(&budget->period_ns, memory_order_relaxed) != period_ns) {
         atomic_store_explicit(&budget->period_ns, period_ns, memory_order_relaxed);
+        atomic_store_explicit(&budget->renewed, true, memory_order_relaxed);
     }
     if (atomic_load_explicit(&budget->burst_ns, memory_order_relaxed) != burst_ns) {
         atomic_store_explicit(&budget->burst_ns, burst_ns, memory_order_relaxed);
@@ -269,6 +270,23 @@ static uint32_t parts_of(uint64_t requests, uint64_t period_ns, uint64_t ns)
     double parts = (double)requests * (double)period_ns / (double)(ns > 0 ? ns : 1) * SHARE_WHOLE;
     double least = parts < 1.0 ? 1.0 : parts; /* something, and not nothing. */
     return least < 4.0 * SHARE_WHOLE ? (uint32_t)(least + 0.5) : 4 * SHARE_WHOLE;
+}
+
+/* Not at once: until all workers have a new snapshot two of them go by two rates. */
+void dp_budget_forgive(struct dp_budget *b, uint64_t now_ns)
+{
+    if (!atomic_exchange_explicit(&b->renewed, false, memory_order_relaxed)) {
+        return;
+    }
+    struct dp_budget_view view;
+    dp_budget_look(b, now_ns, &view);
+    uint64_t period_ns = atomic_load_explicit(&b->period_ns, memory_order_relaxed);
+    uint64_t most_ns = view.now_ns + (view.ahead_ns > period_ns ? view.ahead_ns : period_ns);
+    uint64_t tat_ns = atomic_load_explicit(&b->tat_ns, memory_order_relaxed);
+    while (tat_ns > most_ns && /* ends: each turn some worker's exchange succeeds. */
+           !atomic_compare_exchange_weak_explicit(&b->tat_ns, &tat_ns, most_ns,
+                                                  memory_order_relaxed, memory_order_relaxed)) {
+    }
 }
 
 static int demand_cmp(const void *x, const void *y)
@@ -302,6 +320,7 @@ void dp_budget_demand(uint64_t now_ns, struct demand *d)
             dp_budget_end(b, now_ns);
             continue;
         }
+        dp_budget_forgive(b, now_ns);
         dp_budget_look(b, now_ns, &view);
         d->of[d->count++] = (struct demand_of){b->id, dp_budget_say(b, now_ns), view.share};
     }

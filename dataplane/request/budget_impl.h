@@ -21,6 +21,7 @@ struct dp_budget {
     struct dp_budget *limit; /* of a key: its limit's; NULL: it is a limit's. */
     _Atomic uint64_t period_ns;
     _Atomic uint64_t burst_ns;
+    _Atomic bool renewed; /* the two are others than they were; until the next demand. */
     _Atomic uint64_t asked;
     _Atomic uint64_t tat_ns; /* by the budget's clock. */
     _Atomic uint64_t count;  /* of writes of what follows; odd: one is under way. */
@@ -68,6 +69,9 @@ const struct share_of *dp_budget_named(const struct dp_budget *budget, const str
 
 /* What it had may be another node's from now on; and so may what is on its way here. */
 void dp_budget_end(struct dp_budget *budget, uint64_t now_ns);
+
+/* Of one that is renewed: what was taken by a lower rate empties it, no more. */
+void dp_budget_forgive(struct dp_budget *budget, uint64_t now_ns);
 
 /* Whether a share fell by so much that others wait for it. */
 bool dp_budget_fell(uint32_t before, uint32_t share);

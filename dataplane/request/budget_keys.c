@@ -242,6 +242,7 @@ static uint32_t list(uint64_t now_ns, struct candidate *out)
             continue;
         }
         struct dp_budget_state s = dp_budget_get_state(b->limit);
+        dp_budget_forgive(b, now_ns);
         uint32_t asked = dp_budget_say(b, now_ns);
         b->needed_ns = asked > base_of(&s, now_ns) ? now_ns : b->needed_ns;
         uint32_t between = b->asked_before / 2 + asked / 2; /* a moment without is no shift yet. */

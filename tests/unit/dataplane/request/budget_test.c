@@ -137,6 +137,29 @@ static void a_snapshot_says_nothing_before_it_is_in_force(void **state)
     end();
 }
 
+/* What was taken by a lower rate empties the bucket of a higher one, and no more. */
+static void a_larger_rate_holds_soon(void **state)
+{
+    (void)state;
+    struct demand d;
+    struct dp_limit_target *quick = NULL;
+    begin(TRILANE__PARTS__V1__LIMIT_UNKNOWN__LIMIT_UNKNOWN_NONE);
+    dp_limit_free(w.target);
+    assert_int_equal(build_at(0, 0, 3600000 * MS, 1, &w.target).code, E_OK);
+    give(SHARE_WHOLE, START + 60000 * MS, START);
+    assert_int_equal(pass(START + 1, 10, DP_LIMIT_RATE), 1);
+    assert_int_equal(build_at(0, 0, MS, 10, &quick).code, E_OK);
+    dp_limit_free(w.target);
+    w.target = quick;
+    assert_int_equal(pass(START + 500 * MS, 100, DP_LIMIT_RATE), 0);
+    dp_budget_demand(START + 1000 * MS, &d);
+    assert_int_equal(pass(START + 1000 * MS, 100, DP_LIMIT_RATE), 0); /* nothing is refilled. */
+    assert_int_equal(pass(START + 1005 * MS, 100, DP_LIMIT_RATE), 5);
+    dp_budget_demand(START + 2000 * MS, &d);
+    assert_int_equal(pass(START + 2000 * MS, 100, DP_LIMIT_RATE), 10);
+    end();
+}
+
 static void moving_to_and_fro_makes_nothing(void **state)
 {
     (void)state;
@@ -307,6 +330,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_share_holds_for_its_time),
         cmocka_unit_test(a_snapshot_says_nothing_before_it_is_in_force),
+        cmocka_unit_test(a_larger_rate_holds_soon),
         cmocka_unit_test(moving_to_and_fro_makes_nothing),
         cmocka_unit_test(a_small_share_lets_one_pass_at_times),
         cmocka_unit_test(a_machine_that_slept_has_no_share),
