@@ -34,9 +34,37 @@ void op_attempt_init(struct op_attempt *attempt, struct op_call *call, uint32_t 
     attempt->wait.ctx = attempt;
 }
 
+static uint32_t try_timeout_ms(const struct op_attempt *a)
+{
+    const struct op_retry *retry = a->call->retry;
+    return retry == NULL ? 0 : retry->policy.try_timeout_ms;
+}
+
+static void timed_out(struct net_timer *timer, void *ctx)
+{
+    (void)timer;
+    struct op_attempt *a = ctx;
+    a->end = OP_END_TIMEOUT;
+    op_call_over(a, &(struct op_over){.why = FAIL(E_TIMEOUT), .timed_out = true});
+}
+
+/* Its time is its own: that for finding a connection, too. */
+static void begin(struct op_attempt *a)
+{
+    struct net_loop *loop = a->call->rq->pool->loop;
+    uint32_t ms = try_timeout_ms(a);
+    if (ms != 0) {
+        a->until_ns = net_loop_now_ns(loop) + ms * UINT64_C(1000000);
+        net_timer_init(&a->timer, timed_out, a);
+        net_timer_arm(loop, &a->timer, ms);
+        a->timed = true;
+    }
+    find_connection(a);
+}
+
 void op_attempt_start(struct op_attempt *attempt)
 {
-    find_connection(attempt);
+    begin(attempt);
 }
 
 static void over(struct op_attempt *a, struct err why)
@@ -137,28 +165,12 @@ static void connected(struct op_wait *wait, struct h2_conn *conn, struct err why
 
 /* ---- request: the head goes on, and what is kept ---- */
 
-static void timed_out(struct net_timer *timer, void *ctx)
-{
-    (void)timer;
-    struct op_attempt *a = ctx;
-    a->end = OP_END_TIMEOUT;
-    op_call_over(a, &(struct op_over){.why = FAIL(E_TIMEOUT), .timed_out = true});
-}
-
-static uint32_t try_timeout_ms(const struct op_attempt *a)
-{
-    const struct op_retry *retry = a->call->retry;
-    return retry == NULL ? 0 : retry->policy.try_timeout_ms;
-}
-
 /* What the upstream is told of the attempt. */
 static struct op_fields_try fields_try(const struct op_attempt *a)
 {
     const struct dp_request *rq = a->call->rq;
-    uint32_t ms = try_timeout_ms(a);
-    uint64_t until_ns = net_loop_now_ns(rq->pool->loop) + ms * UINT64_C(1000000);
     return (struct op_fields_try){
-        .until_ns = ms != 0 && until_ns < rq->deadline_ns ? until_ns : rq->deadline_ns,
+        .until_ns = a->timed && a->until_ns < rq->deadline_ns ? a->until_ns : rq->deadline_ns,
         .previous = a->number};
 }
 
@@ -213,11 +225,6 @@ static void send_request(struct op_attempt *a, struct h2_conn *conn)
     if (!err_ok(err)) {
         over(a, err);
         return;
-    }
-    if (try_timeout_ms(a) != 0) {
-        net_timer_init(&a->timer, timed_out, a);
-        net_timer_arm(loop, &a->timer, try_timeout_ms(a));
-        a->timed = true;
     }
     op_call_asked(a);
 }
@@ -347,7 +354,7 @@ static void replay(struct op_attempt *a, struct h2_reset why)
     call->replays++;
     call->refused_once = call->refused_once || !why.unsent;
     call->may_repeat = true;
-    find_connection(a);
+    begin(a);
 }
 
 static void upstream_reset(struct h2_stream *s, struct h2_reset why)

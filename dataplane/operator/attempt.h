@@ -28,6 +28,7 @@ struct op_attempt {
     struct h2_stream *upstream;   /* NULL until the request is sent, and once it is closed. */
     struct op_endpoint *endpoint; /* that is tried; held while 'asked'. */
     struct op_wait wait;
+    uint64_t until_ns; /* the end of its own time; valid while 'timed'. */
     uint64_t asked_ns;
     uint64_t first_ns;      /* from then to the head of its answer; zero: there is none yet. */
     size_t sent;            /* bytes of what the call keeps that left towards the upstream. */
@@ -36,7 +37,7 @@ struct op_attempt {
     int status;             /* of its answer. */
     bool asked;             /* the request was sent, and the endpoint hears of the end. */
     bool answers;           /* the head of an answer has come. */
-    bool timed;             /* 'timer' is initialised. */
+    bool timed;             /* it has a time of its own: 'timer' is initialised. */
     bool noted;             /* as a success. */
     bool hurried;           /* it has little time, through its caller or earlier ones. */
     struct net_timer timer; /* of perTryTimeout. */

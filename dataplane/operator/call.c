@@ -341,6 +341,7 @@ static bool hedged(struct op_call *call, struct op_attempt *a, const struct op_f
         return true;
     }
     if (!op_retry_names(retry, failure)) {
+        op_retry_unnamed(retry, failure);
         return false;
     }
     uint64_t wait_ms = 0;

@@ -95,8 +95,7 @@ static enum op_pushback heed(struct op_retry *retry, const struct op_failure *fa
     return said;
 }
 
-/* gRPC A6: an upstream that says not to come again takes a token, whatever its status is. */
-static void note_unnamed(struct op_retry *retry, const struct op_failure *failure)
+void op_retry_unnamed(struct op_retry *retry, const struct op_failure *failure)
 {
     uint64_t ignored_ms = 0;
     if (!failure->ours && failure->status != GRPC_OK &&
@@ -110,7 +109,7 @@ bool op_retry_next(struct op_retry *retry, const struct op_failure *failure, uin
 {
     uint64_t pause_ms = 0;
     if (!op_retry_names(retry, failure)) {
-        note_unnamed(retry, failure);
+        op_retry_unnamed(retry, failure);
         return false;
     }
     op_budget_note(retry->budget, /* succeeded= */ false);

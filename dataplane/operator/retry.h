@@ -66,6 +66,10 @@ void op_retry_end(struct op_retry *retry);
 /* Whether an attempt that ended so is one that the policy names. */
 bool op_retry_names(const struct op_retry *retry, const struct op_failure *failure);
 
+/* What one that it does not name costs: gRPC A6 has an upstream that says not to come again take a
+ * token, whatever its status is. */
+void op_retry_unnamed(struct op_retry *retry, const struct op_failure *failure);
+
 /*
  * An attempt failed that was the only one: charges the budget, and says whether another one is made
  * in *out_pause_ms. Not when that would be past the deadline: the answer at hand says more.

@@ -3,6 +3,7 @@
 import itertools
 import queue
 import signal
+import socket
 import time
 import unittest
 
@@ -88,6 +89,21 @@ spec:
   rules: [{name: all, effect: allow, callers: [{service: web}]}]
 """ % (name, proto or SERVICE, ", ".join("{address: 127.0.0.1, port: %d}" % p for p in ports),
        spec, name, name)
+
+
+def deaf_port(test):
+    """A port whose queue of connections is full, so that the kernel answers no SYN."""
+    listener = socket.socket()
+    test.addCleanup(listener.close)
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(0)
+    port = listener.getsockname()[1]
+    for _ in range(2):
+        waiting = socket.socket()
+        test.addCleanup(waiting.close)
+        waiting.setblocking(False)
+        waiting.connect_ex(("127.0.0.1", port))
+    return port
 
 
 class Call:
@@ -212,6 +228,15 @@ class Rules(OnePlatform):
         trilane.wait_until(lambda: self.metric(
             'trilane_attempts_total{target="service/acme/tried",kind="retry"}'), what="retries")
 
+    def test_waiting_for_a_connection_is_of_an_attempts_time(self):
+        """Who does not answer a SYN is passed over by perTryTimeout, long before connectTimeout."""
+        deaf = deaf_port(self)
+        spec = "  balance: {policy: pickFirst}\n" + METHODS + WIDE
+        both = service("tried", [deaf, self.servers[0].port], spec)
+        self.publish_for_now(both.replace("port: %d}" % deaf, "port: %d, weight: 10}" % deaf))
+        call = self.call("Slow", "0").wait()
+        self.assertEqual((call.code, [a.previous for a in self.attempts(call)]), ("OK", ["1"]))
+
     def test_a_stream_that_goes_on_gets_its_head(self):
         """Who waits for the head before it sends more must not wait for ever: this commits."""
         words = queue.Queue()
@@ -264,6 +289,18 @@ class Budgets(OnePlatform):
             self.assertEqual(self.call("Retry", "0").wait().code, "OK")
         call = self.call("Retry", "14 0").wait()
         self.assertEqual((call.code, len(self.attempts(call))), ("OK", 2))
+
+    def test_who_says_not_to_come_again_is_hedged_less(self):
+        """gRPC A6: such a pushback takes a token, whatever the status is."""
+        spec = METHODS + ("  retryBudget: {maxTokens: 4, tokenRatioPerMille: 1000,"
+                          " hedgesPerMille: 1000}\n")
+        self.publish_for_now(service("tried", [s.port for s in self.servers], spec))
+        for _ in range(3):
+            self.assertEqual(self.call("Hedge", "13p-1").wait().code, "INTERNAL")
+        call = self.call("Hedge", "14 0").wait()
+        self.assertEqual((call.code, len(self.attempts(call))), ("UNAVAILABLE", 1))
+        for _ in range(4):
+            self.assertEqual(self.call("Hedge", "0").wait().code, "OK")
 
     def test_few_are_made_again_at_once(self):
         spec = METHODS + "  retryBudget: {maxTokens: 1000, minConcurrent: 1, activePercent: 1}\n"
