@@ -46,13 +46,16 @@ struct err text_unhex(struct slice hex, uint8_t *out, size_t size)
         return FAIL(E_MALFORMED);
     }
     uint8_t seen = 0; /* the high bits of all values: set by a byte that is no digit. */
-    for (size_t i = 0; i < size; i++) {
-        uint8_t high = hex_values[hex.ptr[2 * i]];
-        uint8_t low = hex_values[hex.ptr[2 * i + 1]];
-        seen |= high | low;
-        out[i] = (uint8_t)(high << 4 | low);
+    for (size_t i = 0; i < hex.size; i++) {
+        seen |= hex_values[hex.ptr[i]];
     }
-    return seen > 15 ? FAIL(E_MALFORMED) : OK;
+    if (seen > 15) {
+        return FAIL(E_MALFORMED);
+    }
+    for (size_t i = 0; i < size; i++) {
+        out[i] = (uint8_t)(hex_values[hex.ptr[2 * i]] << 4 | hex_values[hex.ptr[2 * i + 1]]);
+    }
+    return OK;
 }
 
 /* The 24 bits of four characters; above them when one is none. */
