@@ -211,6 +211,7 @@ static void on_death(struct sim_process *process)
     struct node *n = (struct node *)process;
     n->apply = NULL;
     n->seen = NULL;
+    n->crashed = false;
     memset(n->workers, 0, sizeof(n->workers));
 }
 
@@ -337,9 +338,10 @@ static void check_numbers(struct node *n, const struct judge *j, const struct di
 static void check_model(struct node *n, const struct dp_apply *a, const struct disk_floor *floor)
 {
     if (a->model == NULL) {
-        bool crashed = a->standing.last_code == E_CRASHED_NODE ||
-                       refused_has(&floor->refused, floor->present.digest);
-        if (!a->standing.starting && n->high.committed && !crashed) {
+        /* What it refuses later, before there is another one, does not change why. */
+        n->crashed = n->crashed || a->standing.last_code == E_CRASHED_NODE ||
+                     refused_has(&floor->refused, floor->present.digest);
+        if (!a->standing.starting && n->high.committed && !n->crashed) {
             sim_fail("%s serves nothing: %s", n->name, err_name(a->standing.last_code));
         }
         return;

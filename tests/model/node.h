@@ -54,6 +54,7 @@ struct node {
     struct dp_apply *apply; /* NULL: not up yet. */
     struct node_worker workers[NODE_WORKERS];
     const struct dp_model *seen; /* the model that was looked at last. */
+    bool crashed;                /* it began without one, since that had killed it. */
 };
 
 /* Makes its key and its directory below 'directory'; its public key goes to 'keys'. */
