@@ -13,6 +13,7 @@
 
 #include "tests/model/content.h"
 #include "tests/model/database.h"
+#include "tests/model/nats.h"
 #include "tests/model/sim.h"
 #include "tests/model/world.h"
 
@@ -341,8 +342,17 @@ void ledger_signed(const struct cp_signer_request *request, const uint8_t key_id
 
 /* ---- heads ---- */
 
-/* The highest version that a head points at, if it is signed by a key of the newest root. */
-static uint64_t version_of(struct slice bytes)
+static bool has_manifest(const struct head_target *target)
+{
+    char key[SNAP_KEY_SIZE];
+    struct slice value;
+    snap_key_manifest(target->version, target->manifest_digest, key);
+    return nats_get(WORLD_SNAPSHOTS, slice_str(key), &value);
+}
+
+/* The highest version that a head points at, if it is signed by a key of the newest root; 'known':
+ * of those whose manifest is there. */
+static uint64_t version_of(struct slice bytes, bool known)
 {
     struct container c;
     struct container_signers signers;
@@ -353,16 +363,18 @@ static uint64_t version_of(struct slice bytes)
     uint64_t highest = 0;
     for (uint32_t i = 0; i < head.target_count && err_ok(e); i++) {
         uint64_t version = head.targets[i].version;
-        highest = version > highest ? version : highest;
+        bool counts = version > highest && (!known || has_manifest(&head.targets[i]));
+        highest = counts ? version : highest;
     }
     return highest;
 }
 
-/* While there is one root everybody knows every key. */
+/* While there is one root everybody knows every key. A head whose manifest somebody purged, and
+ * that a database from before knows nothing of, may be one that a stolen key made of nothing. */
 void ledger_pointed(struct slice before, struct slice head)
 {
-    uint64_t was = version_of(before);
-    uint64_t is = version_of(head);
+    uint64_t was = version_of(before, /* known= */ true);
+    uint64_t is = version_of(head, /* known= */ false);
     if (world.root_count == 1 && !ledger.head_key_leaked && is < was) {
         sim_fail("a head of version %llu takes the place of one of %llu", (unsigned long long)is,
                  (unsigned long long)was);
