@@ -1,9 +1,11 @@
-"""What a bench says of its goals: met at the bound, MISSED past it, on the screen and in its file."""
+"""What a bench says of its goals: met at the bound, MISSED past it, on the screen and in its file. And
+that ./run bench builds what benches run."""
 
 import contextlib
 import io
 import json
 import pathlib
+import re
 import sys
 import tempfile
 import unittest
@@ -45,6 +47,16 @@ class Goals(unittest.TestCase):
 
     def test_a_bench_without_goals_says_nothing_of_them(self):
         self.assertEqual(self.written(None), ([], {}))
+
+
+class Programs(unittest.TestCase):
+    def test_what_benches_run_is_built(self):
+        named = {name for file in bench.BENCH.glob("*.py")
+                 for name in re.findall(r'BUILD / "(bench-[a-z]+)"', file.read_text())}
+        told = re.search(r"\n    build release ([^|]*bench-[^|]*)\|\|",
+                         (trilane.SOURCE / "run").read_text()).group(1)
+        self.assertIn("bench-load", named)
+        self.assertEqual(named - set(told.split()), set())
 
 
 if __name__ == "__main__":
