@@ -140,23 +140,22 @@ static uint8_t static_field(const struct h2_field *f)
     return 0;
 }
 
-/* The newest entry with the field's name; NULL: it has gone, or the name has no token. */
-static const struct hpack_entry *newest_of_name(const struct hpack_encoder *e,
-                                                const struct h2_field *f)
+/* Whether the newest entry with the field's name is there, and its number; a name without a token
+ * has none. */
+static bool newest_of_name(const struct hpack_encoder *e, const struct h2_field *f, uint32_t *out)
 {
     uint32_t slot = e->names[f->token];
-    if (f->token == H2_TOKEN_OTHER || !is_there(&e->table, slot)) {
-        return NULL;
-    }
-    const struct hpack_entry *entry = hpack_table_entry(&e->table, slot - 1);
-    return entry->token == f->token ? entry : NULL; /* numbers wrap. */
+    *out = slot - 1;
+    return f->token != H2_TOKEN_OTHER && is_there(&e->table, slot) &&
+           hpack_table_entry(&e->table, *out)->token == f->token; /* numbers wrap. */
 }
 
 static uint32_t name_index(const struct hpack_encoder *e, const struct h2_field *f)
 {
     uint32_t index = hpack_static_of(f->token);
-    if (index == 0 && newest_of_name(e, f) != NULL) {
-        index = index_of(&e->table, e->names[f->token] - 1);
+    uint32_t newest = 0;
+    if (index == 0 && newest_of_name(e, f, &newest)) {
+        index = index_of(&e->table, newest);
     }
     return index;
 }
@@ -216,9 +215,10 @@ static uint8_t *put_field(struct hpack_encoder *e, uint8_t *to, const struct h2_
         return put_integer(to, 0x80, /* bits= */ 7, fixed);
     }
     /* Most of what a peer is told is what it was told the last time. */
-    const struct hpack_entry *newest = newest_of_name(e, f);
-    if (newest != NULL && slice_eq(hpack_entry_value(&e->table, newest), f->value)) {
-        return put_integer(to, 0x80, /* bits= */ 7, index_of(&e->table, e->names[f->token] - 1));
+    uint32_t newest = 0;
+    if (newest_of_name(e, f, &newest) &&
+        slice_eq(hpack_entry_value(&e->table, hpack_table_entry(&e->table, newest)), f->value)) {
+        return put_integer(to, 0x80, /* bits= */ 7, index_of(&e->table, newest));
     }
     uint32_t hash = hash_of(f);
     uint32_t slot = e->slots[hash % HPACK_SLOTS];

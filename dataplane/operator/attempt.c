@@ -49,22 +49,17 @@ static void timed_out(struct net_timer *timer, void *ctx)
 }
 
 /* Its time is its own: that for finding a connection, too. */
-static void begin(struct op_attempt *a)
-{
-    struct net_loop *loop = a->call->rq->pool->loop;
-    uint32_t ms = try_timeout_ms(a);
-    if (ms != 0) {
-        a->until_ns = net_loop_now_ns(loop) + ms * UINT64_C(1000000);
-        net_timer_init(&a->timer, timed_out, a);
-        net_timer_arm(loop, &a->timer, ms);
-        a->timed = true;
-    }
-    find_connection(a);
-}
-
 void op_attempt_start(struct op_attempt *attempt)
 {
-    begin(attempt);
+    struct net_loop *loop = attempt->call->rq->pool->loop;
+    uint32_t ms = try_timeout_ms(attempt);
+    if (ms != 0) {
+        attempt->until_ns = net_loop_now_ns(loop) + ms * UINT64_C(1000000);
+        net_timer_init(&attempt->timer, timed_out, attempt);
+        net_timer_arm(loop, &attempt->timer, ms);
+        attempt->timed = true;
+    }
+    find_connection(attempt);
 }
 
 static void over(struct op_attempt *a, struct err why)
@@ -354,7 +349,7 @@ static void replay(struct op_attempt *a, struct h2_reset why)
     call->replays++;
     call->refused_once = call->refused_once || !why.unsent;
     call->may_repeat = true;
-    begin(a);
+    op_attempt_start(a);
 }
 
 static void upstream_reset(struct h2_stream *s, struct h2_reset why)

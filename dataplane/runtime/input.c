@@ -248,8 +248,10 @@ struct err dp_input_h2(struct dp_request *rq, const struct h2_fields *f,
     if (is_ambiguous(f)) {
         return FAIL(E_CONTEXT_INVALID);
     }
+    struct slice host = {0};
     struct slice authority = h2_fields_value(f, H2_TOKEN_AUTHORITY);
-    if (h2_fields_get(f, H2_TOKEN_HOST) == NULL && is_plain_authority(authority, &rq->in.host)) {
+    if (h2_fields_get(f, H2_TOKEN_HOST) == NULL && is_plain_authority(authority, &host)) {
+        rq->in.host = host;
         return OK;
     }
     TRY(find_authority(f, &authority));

@@ -178,7 +178,7 @@ spec:
         def say(exchange):
             exchange.send_headers(raw_h2.OK)
             exchange.peer.flush()
-            time.sleep(0.6)
+            time.sleep(0.6)  # is the stream: longer than the SLA has for a head.
             exchange.send(raw_h2.message(b"answer of own"))
             exchange.send_headers(raw_h2.STATUS_OK, end=True)
         slow = raw_h2.Upstream({"Say": say})
