@@ -11,6 +11,7 @@
 #include "common/base/ids.h"
 #include "common/base/log.h"
 #include "common/base/settings.h"
+#include "common/base/version.h"
 #include "common/net/ask.h"
 #include "common/snapshot/format.h"
 #include "dataplane/admin/ask.h"

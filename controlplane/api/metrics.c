@@ -6,7 +6,11 @@
 #include "common/base/clock.h"
 #include "common/base/log.h"
 #include "common/base/text.h"
+#include "common/base/version.h"
+#include "common/telemetry/process.h"
 #include "controlplane/publish/shares.h"
+
+enum { US_PER_S = 1000000 };
 
 static struct err gauge(struct buf *out, const char *name, const char *help, uint64_t value)
 {
@@ -158,8 +162,31 @@ static struct err share_metrics(const struct cp_api_options *o, struct buf *out)
     return OK;
 }
 
+static struct err process_metrics(struct buf *out)
+{
+    struct process_usage usage;
+    process_usage(&usage);
+    TRY(buf_add_str(out, "# HELP trilane_build_info 1, of the program that runs\n"
+                         "# TYPE trilane_build_info gauge\n"
+                         "trilane_build_info{version=\"" TRILANE_VERSION
+                         "\",commit=\"" TRILANE_COMMIT "\"} 1\n"));
+    TRY(buf_addf(out,
+                 "# HELP process_cpu_seconds_total CPU of all threads\n"
+                 "# TYPE process_cpu_seconds_total counter\n"
+                 "process_cpu_seconds_total %" PRIu64 ".%06" PRIu64 "\n",
+                 usage.cpu_us / US_PER_S, usage.cpu_us % US_PER_S));
+    TRY(gauge(out, "process_resident_memory_bytes", "memory that is resident",
+              usage.resident_bytes));
+    TRY(gauge(out, "process_virtual_memory_bytes", "memory that is mapped", usage.virtual_bytes));
+    TRY(gauge(out, "process_open_fds", "open files and sockets", usage.open_files));
+    TRY(gauge(out, "process_max_fds", "how many there may be", usage.open_files_max));
+    return gauge(out, "process_start_time_seconds", "when the process began, since the epoch",
+                 usage.start_s);
+}
+
 struct err cp_metrics_render(const struct cp_api_options *o, uint64_t limited, struct buf *out)
 {
+    TRY(process_metrics(out));
     TRY(leader_metrics(o, out));
     TRY(trust_metrics(o, out));
     TRY(fleet_metrics(o, out));

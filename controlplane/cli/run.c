@@ -4,9 +4,9 @@
 
 #include "common/base/slice.h"
 #include "common/base/text.h"
+#include "common/base/version.h"
 #include "common/snapshot/format.h"
 #include "controlplane/cli/commands.h"
-#include "controlplane/cli/version.h"
 #include "controlplane/identity/certifier.h"
 #include "controlplane/signer/signer.h"
 

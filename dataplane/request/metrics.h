@@ -176,7 +176,20 @@ struct dp_verdict;
     X(CERT_RENEWALS, "trilane_certificate_renewals_total", COUNTER, 32, 0,                         \
       "Renewals of a joined node's certificate, by what came of them.", "outcome", NULL, NULL)     \
     X(LOG_DROPPED, "trilane_log_dropped_total", COUNTER, 4, 0, "Lines of log that were dropped.",  \
-      "log", NULL, NULL)
+      "log", NULL, NULL)                                                                           \
+    X(BUILD_INFO, "trilane_build_info", GAUGE, 1, 0, "1, of the program that runs.", "version",    \
+      "commit", NULL)                                                                              \
+    X(PROCESS_CPU, "process_cpu_seconds_total", COUNTER, 0, 0.000001, "CPU of all threads.", NULL, \
+      NULL, NULL)                                                                                  \
+    X(PROCESS_RESIDENT, "process_resident_memory_bytes", GAUGE, 0, 0, "Memory that is resident.",  \
+      NULL, NULL, NULL)                                                                            \
+    X(PROCESS_VIRTUAL, "process_virtual_memory_bytes", GAUGE, 0, 0, "Memory that is mapped.",      \
+      NULL, NULL, NULL)                                                                            \
+    X(PROCESS_FILES, "process_open_fds", GAUGE, 0, 0, "Open files and sockets.", NULL, NULL, NULL) \
+    X(PROCESS_FILES_MAX, "process_max_fds", GAUGE, 0, 0, "How many there may be.", NULL, NULL,     \
+      NULL)                                                                                        \
+    X(PROCESS_START, "process_start_time_seconds", GAUGE, 0, 0,                                    \
+      "When the process began, since the epoch.", NULL, NULL, NULL)
 
 enum dp_metric {
 #define X(id, name, kind, series, scale, help, ...) DP_METRIC_##id,

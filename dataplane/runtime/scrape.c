@@ -3,7 +3,9 @@
 
 #include "common/base/clock.h"
 #include "common/base/log.h"
+#include "common/base/version.h"
 #include "common/bus/bus.h"
+#include "common/telemetry/process.h"
 #include "dataplane/request/access.h"
 #include "dataplane/request/limit.h"
 #include "dataplane/request/metrics.h"
@@ -54,8 +56,29 @@ static void show_left(void *ctx, struct slice limit, uint32_t left_permille)
                 left_permille);
 }
 
+static void show(struct dp_scrape *s, enum dp_metric id, uint64_t value)
+{
+    metrics_set(s->parts.shard, metrics_plain(s->parts.metrics, id), (int64_t)value);
+}
+
+static void show_process(struct dp_scrape *s)
+{
+    const struct slice build[] = {SLICE_LIT(TRILANE_VERSION), SLICE_LIT(TRILANE_COMMIT)};
+    struct process_usage usage;
+    process_usage(&usage);
+    metrics_set(s->parts.shard, metrics_series(s->parts.metrics, DP_METRIC_BUILD_INFO, build), 1);
+    catch_up(s, metrics_plain(s->parts.metrics, DP_METRIC_PROCESS_CPU), &s->seen.cpu_us,
+             usage.cpu_us);
+    show(s, DP_METRIC_PROCESS_RESIDENT, usage.resident_bytes);
+    show(s, DP_METRIC_PROCESS_VIRTUAL, usage.virtual_bytes);
+    show(s, DP_METRIC_PROCESS_FILES, usage.open_files);
+    show(s, DP_METRIC_PROCESS_FILES_MAX, usage.open_files_max);
+    show(s, DP_METRIC_PROCESS_START, usage.start_s);
+}
+
 void dp_scrape_run(struct dp_scrape *s)
 {
+    show_process(s);
     show_certificate(s);
     struct slice log = SLICE_LIT("log");
     struct slice access = SLICE_LIT("access");

@@ -39,6 +39,7 @@ struct dp_scrape {
         uint64_t access_dropped;
         uint64_t crowded;
         uint64_t reconnects;
+        uint64_t cpu_us;
     } seen;
 };
 

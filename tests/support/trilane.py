@@ -27,6 +27,7 @@ import time
 import urllib.error
 import urllib.request
 
+BEGUN = time.time()  # no program of ours is older.
 SOURCE = pathlib.Path(os.environ.get("TRILANE_SOURCE_DIR",
                                      pathlib.Path(__file__).resolve().parents[2]))
 BUILD = pathlib.Path(os.environ.get("TRILANE_BUILD_DIR", SOURCE / "build" / "dev"))
@@ -641,6 +642,21 @@ class Node(Process):
 
     def metric(self, name):
         return _metric(self.admin, name)
+
+
+def look_at_process_metrics(test, program):
+    """What a node or control plane says of its process is what the kernel says."""
+    process = pathlib.Path("/proc/%d" % program.popen.pid)
+    files = len(list((process / "fd").iterdir()))
+    pages = int((process / "statm").read_text().split()[1])
+    resident = program.metric("process_resident_memory_bytes")
+    test.assertAlmostEqual(resident / (pages * os.sysconf("SC_PAGESIZE")), 1, delta=0.25)
+    test.assertAlmostEqual(program.metric("process_open_fds"), files, delta=16)  # sockets come and go.
+    start = program.metric("process_start_time_seconds")
+    test.assertTrue(BEGUN - 2 <= start <= time.time() + 2, (BEGUN, start))
+    before = program.metric("process_cpu_seconds_total")
+    wait_until(lambda: program.metric("process_cpu_seconds_total") > before, what="CPU to be used")
+    test.assertEqual(program.metric("trilane_build_info"), 1)
 
 
 def _metric(base, name):

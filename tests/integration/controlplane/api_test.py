@@ -118,6 +118,7 @@ class Api(unittest.TestCase):
             self.assertEqual(http("GET", self.cp.url + path)[0], 200)
         self.assertEqual(self.cp.metric("trilane_leader"), 1)
         self.assertEqual(self.cp.metric("trilane_bus_connected"), 1)
+        trilane.look_at_process_metrics(self, self.cp)
 
     def test_each_metric_stands_on_its_page(self):
         wait_until(lambda: self.cp.metric("trilane_bucket_objects") is not None, 60, "all of them")

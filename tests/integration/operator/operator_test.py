@@ -266,6 +266,9 @@ class OperatorLane(unittest.TestCase):
             trilane.wait_until(lambda p=part: p in trilane.http(
                 "GET", self.node.admin + "/metrics")[2].decode(), what=part)
 
+    def test_process_metrics(self):
+        trilane.look_at_process_metrics(self, self.node)
+
 
 class Failing(unittest.TestCase):
     """Upstreams that are not there, break off, or speak something else."""
