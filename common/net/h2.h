@@ -138,6 +138,9 @@ const struct h2_counters *h2_env_counters(const struct h2_env *env);
 /* Bytes that its connections and streams hold now. */
 size_t h2_env_memory(const struct h2_env *env);
 
+/* To be called ten times a second or so: of what a burst left, some goes back to the system. */
+void h2_env_give_back(struct h2_env *env);
+
 /* ---- connections ---- */
 
 /* True when 'bytes' can still become, or are, the client preface of HTTP/2 ("PRI * HTTP/2.0"). A

@@ -15,6 +15,7 @@ struct err h2_env_new(struct net_loop *loop, struct h2_env **out)
     CHECK(getrandom(&env->streams_key, sizeof(env->streams_key), 0) == sizeof(env->streams_key));
     env->streams_key |= 1;
     env->loop = loop;
+    h2_mem_init(&env->mem);
     h2_window_bounds(env);
     *out = env;
     return OK;
@@ -35,6 +36,11 @@ void h2_env_free(struct h2_env *env)
 const struct h2_counters *h2_env_counters(const struct h2_env *env)
 {
     return &env->counters;
+}
+
+void h2_env_give_back(struct h2_env *env)
+{
+    h2_mem_give_back(&env->mem);
 }
 
 size_t h2_env_memory(const struct h2_env *env)

@@ -394,6 +394,7 @@ static void tick(struct net_timer *timer, void *ctx)
     count_floods(w);
     count_h2(w);
     count_rests(w);
+    h2_env_give_back(w->h2);
     look_at_guard(w);
     look_at_degraded(w);
     look_at_freshness(w);
