@@ -98,7 +98,8 @@ struct h2_conn_events {
     void (*refused)(struct h2_conn *c, struct err why);
     /* Client: connected, and under TLS agreed on h2: requests leave with the preface. */
     void (*ready)(struct h2_conn *c);
-    /* Client: h2_conn_room() grew: a stream ended, or the peer allows more. */
+    /* Client: h2_conn_room() grew: a stream ended, its owners took bytes, or the peer allows more.
+     */
     void (*room)(struct h2_conn *c);
     /* Client: the peer sent GOAWAY; h2_conn_room() stays zero from now on. */
     void (*draining)(struct h2_conn *c);
@@ -164,9 +165,19 @@ void *h2_conn_user(const struct h2_conn *c);
 struct net_conn *h2_conn_net(const struct h2_conn *c);
 
 /* Open streams, and how many requests more the connection would take now (client side; zero while
- * it drains or is closing). */
+ * it drains or is closing, and while its streams hold more than limits.connection_held_bytes). */
 size_t h2_conn_streams(const struct h2_conn *c);
 size_t h2_conn_room(const struct h2_conn *c);
+
+/* Client: it will take no request any more: it drains or ends, or its peer said GOAWAY. */
+bool h2_conn_leaving(const struct h2_conn *c);
+
+/* Client: says how many requests at a time the peer takes, as long as it did not itself; at most
+ * 100, which is what is assumed. */
+void h2_conn_assume_streams(struct h2_conn *c, uint32_t count);
+
+/* Client: how many the peer said that it takes, in *out; false: it did not say anything yet. */
+bool h2_conn_peer_streams(const struct h2_conn *c, uint32_t *out);
 
 /* When the connection last received a byte, by the loop's clock. */
 uint64_t h2_conn_heard_ms(const struct h2_conn *c);

@@ -396,17 +396,37 @@ size_t h2_conn_streams(const struct h2_conn *c)
     return c->stream_count;
 }
 
+bool h2_conn_leaving(const struct h2_conn *c)
+{
+    return c->ending || c->ended || c->goaway_received || c->drain != H2_DRAIN_NO;
+}
+
 size_t h2_conn_room(const struct h2_conn *c)
 {
-    if (c->server || c->ending || c->ended || c->goaway_received || c->probing ||
-        c->drain != H2_DRAIN_NO) {
-        return 0;
+    if (c->server || c->probing || h2_conn_leaving(c) || c->withheld > 0) {
+        return 0; /* what is withheld holds up every answer of the connection. */
     }
     uint64_t most =
         c->peer_streams < limits.upstream_streams ? c->peer_streams : limits.upstream_streams;
     uint64_t numbers = ((uint64_t)INT32_MAX - (uint32_t)c->next_id) / 2; /* those left over. */
     most = most < c->stream_count + numbers ? most : c->stream_count + numbers;
     return c->stream_count >= most ? 0 : (size_t)most - c->stream_count;
+}
+
+void h2_conn_assume_streams(struct h2_conn *c, uint32_t count)
+{
+    CHECK(!c->server);
+    if (!c->settings_received && count < c->peer_streams) {
+        c->peer_streams = count;
+    }
+}
+
+bool h2_conn_peer_streams(const struct h2_conn *c, uint32_t *out)
+{
+    if (c->settings_received) {
+        *out = c->peer_streams;
+    }
+    return c->settings_received;
 }
 
 bool h2_conn_probing(const struct h2_conn *c)

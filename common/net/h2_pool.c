@@ -17,6 +17,9 @@
 #include "common/net/h2_impl.h"
 #include "common/net/loop.h"
 
+/* How long no connection is opened behind one that failed, where others are there. */
+enum { REST_MS = 1000 };
+
 struct pool_link {
     struct h2_pool *pool;
     struct h2_conn *conn;
@@ -29,7 +32,6 @@ struct pool_link {
     bool opened;
     bool served; /* it got a request since it opened. */
     bool judged; /* its peer does not stand any more: it ends when 'idle' runs. */
-    bool aged;   /* it takes no requests any more. */
 };
 
 struct h2_pool {
@@ -41,7 +43,9 @@ struct h2_pool {
     struct h2_pool_wait *last;
     struct net_hook hook; /* serves who waits. */
     size_t references;
-    struct h2_pool_stats stats; /* 'streams' is counted when asked for. */
+    struct h2_pool_stats stats; /* 'streams' and 'leaving' are counted when asked for. */
+    uint32_t peer_streams;      /* that the peer takes on a connection, as it said last. */
+    struct net_timer rest;      /* armed: no connection is opened beside those there are. */
     bool closing;
 };
 
@@ -133,6 +137,7 @@ static void pool_maybe_free(struct h2_pool *pool)
     }
     struct h2_pools *pools = pool->pools;
     net_hook_cancel(pools->loop, &pool->hook);
+    net_timer_cancel(pools->loop, &pool->rest);
     target_clear(&pool->target);
     slice_free(pool->key);
     free(pool);
@@ -169,7 +174,22 @@ static bool link_stands(const struct pool_link *link)
     return pools->judge == NULL || pools->judge(pools->judge_ctx, h2_conn_net(link->conn));
 }
 
-/* ---- growing old ---- */
+/* ---- connections that take no more ---- */
+
+static size_t links_leaving(const struct h2_pool *pool)
+{
+    size_t count = 0;
+    for (const struct pool_link *link = pool->links; link != NULL; link = link->next) {
+        count += h2_conn_leaving(link->conn) ? 1 : 0;
+    }
+    return count;
+}
+
+/* Whether those who wait have nothing left to hope for. */
+static bool is_forlorn(const struct h2_pool *pool)
+{
+    return links_leaving(pool) == pool->stats.connections;
+}
 
 static uint64_t connections_max(const struct h2_pool *pool)
 {
@@ -186,18 +206,30 @@ static uint64_t age_max_ms(const struct h2_pool *pool)
     return pool->target.max_age_ms - tenth + draw % (2 * tenth + 1);
 }
 
-/* The next one opens beside those that are old, so that nobody waits for the end of their requests;
- * of these there are at most as many as of the others, however long the requests last. */
+/* Whether one more may be opened: beside those that leave, so that nobody waits for the end of
+ * their requests. Of these as many count for nothing as there may be others, however long the
+ * requests last. */
+static bool may_open(const struct h2_pool *pool)
+{
+    uint64_t max = connections_max(pool);
+    uint64_t leaving = links_leaving(pool);
+    return pool->stats.connections - (leaving < max ? leaving : max) < max;
+}
+
+/* ---- growing old ---- */
+
+/* As many grow old as there may be others. */
 static void too_old(struct net_timer *timer, void *ctx)
 {
     struct pool_link *link = ctx;
     struct h2_pool *pool = link->pool;
-    if (pool->stats.aged >= connections_max(pool) && h2_conn_streams(link->conn) > 0) {
+    if (h2_conn_leaving(link->conn)) {
+        return;
+    }
+    if (links_leaving(pool) >= connections_max(pool) && h2_conn_streams(link->conn) > 0) {
         net_timer_arm(pool->pools->loop, timer, age_max_ms(pool));
         return;
     }
-    link->aged = true;
-    pool->stats.aged++;
     pool->pools->env->counters.connections_aged++;
     h2_conn_drain(link->conn);
     serve_soon(pool);
@@ -232,9 +264,12 @@ static void link_ready(struct h2_conn *conn)
     serve_soon(pool);
 }
 
+/* It has room again, or leaves. What it says of its streams holds for the next ones, too, until
+ * they have said so themselves: what would be one too many would only be refused. */
 static void link_changed(struct h2_conn *conn)
 {
     struct pool_link *link = h2_conn_user(conn);
+    (void)h2_conn_peer_streams(conn, &link->pool->peer_streams);
     serve_soon(link->pool);
 }
 
@@ -246,7 +281,6 @@ static void link_remove(struct pool_link *link)
     }
     *at = link->next;
     link->pool->stats.connections--;
-    link->pool->stats.aged -= link->aged ? 1 : 0;
     struct h2_pools *pools = link->pool->pools;
     pools->look = pools->look == link ? link->all_next : pools->look;
     *(link->all_prev == NULL ? &pools->all : &link->all_prev->all_next) = link->all_next;
@@ -265,9 +299,21 @@ static void link_list(struct pool_link *link)
     pools->all = link;
 }
 
+/* Asking for another connection at once would go round in circles, where there are some left. */
+static void rest(struct h2_pool *pool)
+{
+    net_timer_arm(pool->pools->loop, &pool->rest, REST_MS);
+}
+
+static void rest_is_over(struct net_timer *timer, void *ctx)
+{
+    (void)timer;
+    serve_soon(ctx);
+}
+
 /*
- * A connection that ended before it did anything is a failure to connect: asking for another at
- * once would go round in circles. Who waits is failed unless other links are left to hope for.
+ * A connection that ended before it did anything is a failure to connect. Who waits is failed
+ * unless other links are left to hope for.
  */
 static void link_closed(struct h2_conn *conn, struct err why)
 {
@@ -287,8 +333,10 @@ static void link_closed(struct h2_conn *conn, struct err why)
     free(link);
     if (failed && !pool->closing) {
         pool->stats.connect_failed++;
-        if (pool->links == NULL) {
+        if (is_forlorn(pool)) {
             fail_waiting(pool, FAIL(E_UPSTREAM_CONNECT));
+        } else {
+            rest(pool);
         }
     }
     serve_soon(pool);
@@ -329,7 +377,9 @@ static struct err link_dial(struct h2_pool *pool, struct pool_link *link)
                                             .spiffe_id = pool->target.spiffe_id,
                                             .terms = pool->target.terms},
                  &net));
-    return h2_client_new(pool->pools->env, &net, &link_events, link, &link->conn);
+    TRY(h2_client_new(pool->pools->env, &net, &link_events, link, &link->conn));
+    h2_conn_assume_streams(link->conn, pool->peer_streams);
+    return OK;
 }
 
 static struct err link_new(struct h2_pool *pool)
@@ -397,22 +447,26 @@ static struct pool_link *pick(struct h2_pool *pool)
     return best;
 }
 
-static size_t links_probing(const struct h2_pool *pool)
+/* How many requests those hold that may soon have room: they connect, or are asked. */
+static uint64_t room_coming(const struct h2_pool *pool)
 {
-    size_t count = 0;
+    uint64_t count = pool->stats.connecting;
     for (const struct pool_link *link = pool->links; link != NULL; link = link->next) {
-        count += h2_conn_probing(link->conn) ? 1 : 0;
+        count += h2_conn_probing(link->conn) && !h2_conn_leaving(link->conn) ? 1 : 0;
     }
-    return count;
+    uint64_t each = pool->peer_streams == 0 ? 1 : pool->peer_streams;
+    return count * (each < limits.upstream_streams ? each : limits.upstream_streams);
 }
 
 /* Opens the next connection, when those that connect or are asked cannot hold all who wait. */
 static struct err connect_more(struct h2_pool *pool)
 {
-    uint64_t coming = pool->stats.connecting + links_probing(pool);
-    if (pool->stats.pending <= coming * limits.upstream_streams ||
-        pool->stats.connections - pool->stats.aged >= connections_max(pool)) {
+    bool rests = net_timer_armed(&pool->rest) && !is_forlorn(pool);
+    if (rests || pool->stats.pending <= room_coming(pool) || !may_open(pool)) {
         return OK;
+    }
+    if (pool->peer_streams == 0) {
+        rest(pool); /* who takes nothing is not asked by many connections at once. */
     }
     return link_new(pool);
 }
@@ -430,7 +484,7 @@ static void serve(struct net_hook *hook, void *ctx)
         wait_remove(wait);
         wait->ready(wait, link->conn, OK);
     }
-    if (pool->first != NULL && !err_ok(connect_more(pool)) && pool->links == NULL) {
+    if (pool->first != NULL && !err_ok(connect_more(pool)) && is_forlorn(pool)) {
         fail_waiting(pool, FAIL(E_UPSTREAM_CONNECT));
     }
     h2_pool_unref(pool);
@@ -455,7 +509,7 @@ struct err h2_pool_acquire(struct h2_pool *pool, struct h2_pool_wait *wait, uint
     }
     wait_add(pool, wait, timeout_ms);
     struct err e = connect_more(pool);
-    if (!err_ok(e) && pool->links == NULL) {
+    if (!err_ok(e) && is_forlorn(pool)) {
         wait_remove(wait);
         return FAIL(e.code == E_NO_MEMORY ? E_NO_MEMORY : E_UPSTREAM_CONNECT);
     }
@@ -604,7 +658,9 @@ static struct err pool_new(struct h2_pools *pools, const struct h2_target *targe
     pool->target.connections_max = target->connections_max;
     pool->target.max_age_ms = target->max_age_ms;
     pool->target.terms = target->terms;
+    pool->peer_streams = UINT32_MAX;
     net_hook_init(&pool->hook, NET_HOOK_WORK, serve, pool);
+    net_timer_init(&pool->rest, rest_is_over, pool);
     pools->count++;
     *out = pool;
     return OK;
@@ -646,6 +702,7 @@ void h2_pool_unref(struct h2_pool *pool)
 void h2_pool_stats(const struct h2_pool *pool, struct h2_pool_stats *out)
 {
     *out = pool->stats;
+    out->leaving = links_leaving(pool);
     for (const struct pool_link *link = pool->links; link != NULL; link = link->next) {
         out->streams += h2_conn_streams(link->conn);
     }

@@ -69,7 +69,7 @@ struct h2_pool_stats {
     uint64_t pending_expired; /* ever. */
     uint64_t pending_refused; /* ever: the line was full. */
     uint64_t probes;          /* ever: PINGs before reuse. */
-    uint64_t aged;            /* now: past their age, with requests that go on. */
+    uint64_t leaving;         /* now: they take no more requests, and end with those they have. */
 };
 
 MUST_CHECK struct err h2_pools_new(struct h2_env *env, struct net_loop *loop,

@@ -268,6 +268,9 @@ static void stream_release(struct h2_stream *s, size_t bytes)
         size_t back = c->withheld;
         c->withheld = 0;
         h2_conn_release(c, back);
+        if (!c->server && c->events->room != NULL && !c->ending) {
+            c->events->room(c);
+        }
     }
 }
 

@@ -107,8 +107,8 @@ class Hostile(unittest.TestCase):
         cls.publish(cls.upstream.port)
 
     @classmethod
-    def publish(cls, port):
-        files = {"platform.yaml": echo.platform_yaml([port])}
+    def publish(cls, *ports):
+        files = {"platform.yaml": echo.platform_yaml(ports)}
         before = cls.node.version()
         cls.cp("publish", "-m", "test", cls.platform.write_policies(files))
         trilane.wait_until(lambda: cls.node.version() > before, what="the node to serve it")
@@ -181,6 +181,25 @@ class Hostile(unittest.TestCase):
             answer = self.caller.wait(stream)
             self.assertEqual((answer.status, answer.body), ("0", message(b"%d" % i)))
         self.assertGreater(self.other.ignored, 0)
+
+    def test_upstream_that_goes_away_and_listens_no_more(self):
+        """Calls go to the other endpoint, however long one goes on at the first."""
+        held = []
+        leaving = raw_h2.Upstream({"Fine": fine, "Hang": held.append})
+        self.addCleanup(leaving.stop)
+        self.publish(leaving.port)
+        self.addCleanup(self.publish, self.upstream.port)
+        stream = self.caller.start("/trilane.test.v1.Echo/Hang", echo.token("web"),
+                                   extra=(("grpc-timeout", "10M"),))
+        self.caller.send(stream, message(b"hi"), end=True)
+        trilane.wait_until(lambda: held, what="the call to arrive")
+        self.publish(leaving.port, self.upstream.port)
+        held[0].goaway(last=held[0].stream)
+        leaving.listener.shutdown(socket.SHUT_RDWR)
+        leaving.listener.close()
+        for _ in range(4):
+            self.assertEqual(self.call("Fine", extra=(("grpc-timeout", "20S"),)).status, "0")
+        self.assertFalse(self.caller.answers[stream].ended)
 
     def test_what_is_too_large_to_keep_is_not_sent_again(self):
         before = len(self.upstream.seen("RefuseAlways"))

@@ -3,6 +3,7 @@
 #include "common/net/h2_pool.h"
 
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "common/base/limits.h"
@@ -187,11 +188,20 @@ static void no_connection_fails_who_waits(void **state)
     world_free(w);
 }
 
-static void goaway_moves_new_requests_to_another_connection(void **state)
+/* A world whose pool has so many connections, which grow so old; zero: as many as limits allow, and
+ * any age. */
+static void world_init_bounded(struct world *w, uint64_t connections_max, uint64_t max_age_ms)
 {
-    (void)state;
-    struct world *w = &world;
     world_init(w);
+    h2_pool_unref(w->pool);
+    struct h2_target target = {
+        .addr = w->p.addr, .connections_max = connections_max, .max_age_ms = max_age_ms};
+    assert_true(err_ok(h2_pools_get(w->pools, &target, &w->pool)));
+}
+
+/* Requests 0 and 1 go by one connection, and 1 stays; the peer says GOAWAY. */
+static void have_peer_leave(struct world *w)
+{
     assert_true(err_ok(request_start(w, 0, "/unary", PEERS_WAIT_MS)));
     peers_wait(&w->p, &w->requests[0].call.closed);
     assert_true(err_ok(request_start(w, 1, "/hang", PEERS_WAIT_MS)));
@@ -202,6 +212,15 @@ static void goaway_moves_new_requests_to_another_connection(void **state)
     while (h2_env_counters(w->p.env)->goaways_received == 0) {
         peers_run(&w->p, 1);
     }
+}
+
+/* At once, though one connection is all that the target allows. */
+static void goaway_moves_new_requests_to_another_connection(void **state)
+{
+    (void)state;
+    struct world *w = &world;
+    world_init_bounded(w, /* connections_max= */ 1, /* max_age_ms= */ 0);
+    have_peer_leave(w);
     assert_true(err_ok(request_start(w, 2, "/unary", PEERS_WAIT_MS)));
     peers_wait(&w->p, &w->requests[2].call.closed);
     assert_int_equal(w->requests[2].call.grpc_status, 0);
@@ -210,6 +229,121 @@ static void goaway_moves_new_requests_to_another_connection(void **state)
     assert_int_equal(stats_of(w).connections, 2);
     world_free(w);
     assert_true(w->requests[1].call.closed);
+}
+
+static void stop_listening(struct world *w)
+{
+    net_listener_free(w->p.listener);
+    w->p.listener = NULL;
+    assert_int_equal(shutdown(w->p.fd, SHUT_RDWR), 0);
+}
+
+/* Who waits goes to another endpoint, and does not hope for a connection that takes nothing. */
+static void who_leaves_and_listens_no_more_has_no_connection(void **state)
+{
+    (void)state;
+    struct world *w = &world;
+    world_init(w);
+    have_peer_leave(w);
+    stop_listening(w);
+    assert_true(err_ok(request_start(w, 2, "/unary", PEERS_WAIT_MS)));
+    peers_wait(&w->p, &w->requests[2].answered);
+    assert_int_equal(w->requests[2].why.code, E_UPSTREAM_CONNECT);
+    assert_int_equal(stats_of(w).connect_failed, 1);
+    assert_false(w->requests[1].call.closed);
+    world_free(w);
+}
+
+/* Who waits for room on a connection that is full does not have another one tried all the time. */
+static void a_connection_that_fails_beside_another_is_tried_again_later(void **state)
+{
+    (void)state;
+    enum { REST_MS = 1000 };
+    uint64_t streams = limits.upstream_streams;
+    limits.upstream_streams = 1;
+    struct world *w = &world;
+    world_init(w);
+    assert_true(err_ok(request_start(w, 0, "/hang", PEERS_WAIT_MS)));
+    peers_wait(&w->p, &w->requests[0].answered);
+    stop_listening(w);
+    assert_true(err_ok(request_start(w, 1, "/unary", 10 * PEERS_WAIT_MS)));
+    while (stats_of(w).connect_failed == 0) {
+        peers_run(&w->p, 1);
+    }
+    peers_run(&w->p, 20);
+    assert_true(err_ok(request_start(w, 2, "/unary", 10 * PEERS_WAIT_MS)));
+    peers_run(&w->p, 20);
+    assert_int_equal(stats_of(w).opened, 2);
+    peers_pass(&w->p, REST_MS);
+    while (stats_of(w).connect_failed < 2) {
+        peers_run(&w->p, 1);
+    }
+    assert_false(w->requests[1].answered);
+    h2_stream_reset(w->requests[0].call.stream, H2_CANCEL);
+    for (size_t i = 1; i <= 2; i++) {
+        peers_wait(&w->p, &w->requests[i].call.closed);
+        assert_int_equal(w->requests[i].call.grpc_status, 0);
+    }
+    world_free(w);
+    limits.upstream_streams = streams;
+}
+
+/* What a peer said of its streams holds for the next connection before that has said so itself. */
+static void what_a_peer_takes_is_remembered(void **state)
+{
+    (void)state;
+    enum { TAKES = 2, COUNT = 9 };
+    uint64_t streams = limits.streams_per_connection;
+    limits.streams_per_connection = TAKES;
+    struct world *w = &world;
+    world_init(w);
+    assert_true(err_ok(request_start(w, COUNT, "/unary", PEERS_WAIT_MS)));
+    peers_wait(&w->p, &w->requests[COUNT].call.closed);
+    for (size_t i = 0; i < COUNT; i++) {
+        assert_true(err_ok(request_start(w, i, "/hang", PEERS_WAIT_MS)));
+    }
+    while (w->p.requests < COUNT + 1) {
+        peers_run(&w->p, 1);
+    }
+    assert_int_equal(h2_env_counters(w->p.env)->streams_refused, 0);
+    assert_int_equal(stats_of(w).streams, COUNT);
+    assert_int_equal(stats_of(w).connections, (COUNT + TAKES - 1) / TAKES);
+    world_free(w);
+    limits.streams_per_connection = streams;
+}
+
+/* Answers that nobody takes stop all those of their connection: who comes goes by another one. */
+static void a_connection_that_is_held_up_takes_no_more(void **state)
+{
+    (void)state;
+    const uint64_t before[] = {limits.connection_held_bytes, limits.connection_window_bytes,
+                               limits.connection_window_max_bytes};
+    limits.connection_held_bytes = 64 << 10;
+    limits.connection_window_bytes = 65535;
+    limits.connection_window_max_bytes = 65535;
+    struct world *w = &world;
+    world_init(w);
+    assert_true(err_ok(request_start(w, 0, "/unary", PEERS_WAIT_MS)));
+    peers_wait(&w->p, &w->requests[0].call.closed);
+    assert_true(err_ok(request_start(w, 1, "/many", PEERS_WAIT_MS)));
+    struct call *slow = &w->requests[1].call;
+    slow->hold = true;
+    while (h2_conn_room(h2_stream_conn(slow->stream)) > 0) {
+        peers_run(&w->p, 1);
+    }
+    assert_true(err_ok(request_start(w, 2, "/unary", PEERS_WAIT_MS)));
+    peers_wait(&w->p, &w->requests[2].call.closed);
+    assert_int_equal(w->requests[2].call.grpc_status, 0);
+    assert_int_equal(w->p.accepted, 2);
+    assert_false(slow->closed);
+    slow->hold = false;
+    h2_stream_consume(slow->stream, slow->body.size);
+    assert_true(h2_conn_room(h2_stream_conn(slow->stream)) > 0);
+    peers_wait(&w->p, &slow->closed);
+    world_free(w);
+    limits.connection_held_bytes = before[0];
+    limits.connection_window_bytes = before[1];
+    limits.connection_window_max_bytes = before[2];
 }
 
 static void silent_connection_is_asked_and_replaced(void **state)
@@ -260,15 +394,6 @@ static void unused_connections_go(void **state)
     limits.upstream_idle_ms = before;
 }
 
-/* A world whose pool's connections grow old, one of them at a time. */
-static void world_init_ageing(struct world *w, uint64_t max_age_ms)
-{
-    world_init(w);
-    h2_pool_unref(w->pool);
-    struct h2_target target = {.addr = w->p.addr, .connections_max = 1, .max_age_ms = max_age_ms};
-    assert_true(err_ok(h2_pools_get(w->pools, &target, &w->pool)));
-}
-
 static void wait_for_aged(struct world *w, uint64_t count)
 {
     while (h2_env_counters(w->p.env)->connections_aged < count) {
@@ -282,7 +407,7 @@ static void old_connections_take_no_more_and_end_in_good_order(void **state)
 {
     (void)state;
     struct world *w = &world;
-    world_init_ageing(w, 40);
+    world_init_bounded(w, /* connections_max= */ 1, 40);
     assert_true(err_ok(request_start(w, 0, "/hang", PEERS_WAIT_MS)));
     peers_wait(&w->p, &w->requests[0].answered);
     wait_for_aged(w, 1);
@@ -304,7 +429,7 @@ static void as_many_are_old_as_may_be_new(void **state)
 {
     (void)state;
     struct world *w = &world;
-    world_init_ageing(w, 20);
+    world_init_bounded(w, /* connections_max= */ 1, 20);
     for (size_t i = 0; i < 2; i++) {
         assert_true(err_ok(request_start(w, i, "/hang", PEERS_WAIT_MS)));
         peers_wait(&w->p, &w->requests[i].answered);
@@ -314,7 +439,7 @@ static void as_many_are_old_as_may_be_new(void **state)
     bool never = false;
     (void)net_loop_run_until(w->p.loop, &never, 100); /* five ages of the second one. */
     assert_int_equal(stats_of(w).connections, 2);
-    assert_int_equal(stats_of(w).aged, 1);
+    assert_int_equal(stats_of(w).leaving, 1);
     h2_stream_reset(w->requests[0].call.stream, H2_CANCEL);
     wait_for_aged(w, 2);
     assert_false(w->requests[1].call.closed);
@@ -462,6 +587,10 @@ int main(void)
         cmocka_unit_test(the_line_is_bounded_and_can_be_left),
         cmocka_unit_test(no_connection_fails_who_waits),
         cmocka_unit_test(goaway_moves_new_requests_to_another_connection),
+        cmocka_unit_test(who_leaves_and_listens_no_more_has_no_connection),
+        cmocka_unit_test(a_connection_that_fails_beside_another_is_tried_again_later),
+        cmocka_unit_test(what_a_peer_takes_is_remembered),
+        cmocka_unit_test(a_connection_that_is_held_up_takes_no_more),
         cmocka_unit_test(silent_connection_is_asked_and_replaced),
         cmocka_unit_test(unused_connections_go),
         cmocka_unit_test(old_connections_take_no_more_and_end_in_good_order),
