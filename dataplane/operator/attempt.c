@@ -254,11 +254,21 @@ static void answered(struct op_attempt *a, const struct h2_fields *fields, bool 
     op_call_over(a, &(struct op_over){.fields = fields, .trailers_only = trailers_only});
 }
 
+/* How long the upstream has had all that the caller sent: what that takes its time for is not the
+ * upstream's. Never zero. */
+static uint64_t since_fed_ns(const struct op_attempt *a)
+{
+    const struct op_call *call = a->call;
+    uint64_t from_ns = call->fed_ns > a->asked_ns ? call->fed_ns : a->asked_ns;
+    uint64_t ns = net_loop_now_ns(call->rq->pool->loop) - from_ns;
+    return ns == 0 ? 1 : ns;
+}
+
 static void upstream_headers(struct h2_stream *s, const struct h2_fields *fields, bool end)
 {
     struct op_attempt *a = h2_stream_user(s);
     op_call_heard(a->call);
-    a->first_ns = net_loop_now_ns(a->call->rq->pool->loop) - a->asked_ns;
+    a->first_ns = since_fed_ns(a);
     if (!is_grpc_answer(fields, end)) {
         say_what_came(a->call->rq, fields);
         a->end = OP_END_FAILED;
@@ -299,13 +309,26 @@ static void upstream_sent(struct h2_stream *s, size_t bytes)
 
 /* ---- reset, or sent once more ---- */
 
+/* An upstream that has taken all there is of a request, and waits for the rest, is not late. */
+static void note_starved(struct op_attempt *a, const struct h2_stream *upstream)
+{
+    a->starved = !a->call->caller_ended && h2_stream_queued(upstream) == 0;
+}
+
+/* What the endpoint hears of it: a caller ejects nobody by not going on. */
+static enum op_end told_end(const struct op_attempt *a)
+{
+    bool late = a->end == OP_END_TIMEOUT ||
+                (a->end == OP_END_ANSWERED && a->status == GRPC_DEADLINE_EXCEEDED);
+    return late && a->starved ? OP_END_GIVEN_UP : a->end;
+}
+
 static void release(struct op_attempt *a)
 {
     if (a->asked) {
-        const struct op_outcome how = {.end = a->end,
+        const struct op_outcome how = {.end = told_end(a),
                                        .grpc_status = a->status,
-                                       .took_ns =
-                                           net_loop_now_ns(a->call->rq->pool->loop) - a->asked_ns,
+                                       .took_ns = since_fed_ns(a),
                                        .first_ns = a->first_ns,
                                        .hurried = a->hurried};
         a->asked = false;
@@ -356,6 +379,7 @@ static void upstream_reset(struct h2_stream *s, struct h2_reset why)
 {
     struct op_attempt *a = h2_stream_user(s);
     a->upstream = NULL;
+    note_starved(a, s);
     if (may_replay(a->call, why)) {
         replay(a, why);
         return;
@@ -376,6 +400,7 @@ void op_attempt_drop(struct op_attempt *attempt)
     if (attempt->upstream != NULL) {
         struct h2_stream *upstream = attempt->upstream;
         attempt->upstream = NULL;
+        note_starved(attempt, upstream);
         h2_stream_attach(upstream, /* events: */ NULL, /* user: */ NULL);
         if (!h2_stream_received_end(upstream) || !h2_stream_sent_end(upstream)) {
             h2_stream_reset(upstream, H2_CANCEL);

@@ -30,7 +30,8 @@ struct op_attempt {
     struct op_wait wait;
     uint64_t until_ns; /* the end of its own time; valid while 'timed'. */
     uint64_t asked_ns;
-    uint64_t first_ns;      /* from then to the head of its answer; zero: there is none yet. */
+    uint64_t first_ns;      /* from then, or from the last bytes of the caller's, to the head of its
+                               answer; zero: there is none yet. */
     size_t sent;            /* bytes of what the call keeps that left towards the upstream. */
     uint32_t number;        /* attempts of the call before this one. */
     enum op_end end;        /* how it ended, as far as is known. */
@@ -40,6 +41,7 @@ struct op_attempt {
     bool timed;             /* it has a time of its own: 'timer' is initialised. */
     bool noted;             /* as a success. */
     bool hurried;           /* it has little time, through its caller or earlier ones. */
+    bool starved;           /* when it ended, its upstream waited for more of the request. */
     struct net_timer timer; /* of perTryTimeout. */
 };
 

@@ -437,6 +437,7 @@ static void caller_data(struct dp_caller_stream *s, struct slice bytes, bool end
     call->rq->request_bytes += bytes.size;
     call->caller_ended = call->caller_ended || end;
     op_call_heard(call);
+    call->fed_ns = call->heard_ns;
     struct err err = grpc_scan(&call->up, bytes);
     if (err_ok(err) && end) {
         err = grpc_scan_end(&call->up);

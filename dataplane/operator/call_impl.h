@@ -32,7 +32,8 @@ struct op_call {
     struct grpc_scan down; /* messages to the caller. */
     struct net_timer idle_timer;
     uint32_t idle_ms;  /* the longest silence; zero: any. */
-    uint64_t heard_ns; /* when either side sent something last. */
+    uint64_t heard_ns; /* when either side sent something last; */
+    uint64_t fed_ns;   /* when the caller did. */
     uint32_t replays;  /* transparent retries. */
     bool refused_once; /* what an upstream refused was sent again: once is enough. */
     bool may_repeat;   /* endpoints may be asked again, when no other is left. */

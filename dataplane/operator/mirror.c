@@ -79,7 +79,7 @@ struct op_mirror {
     size_t head_count;
     struct buf body; /* what came before there was a connection. */
     uint64_t began_ns;
-    uint64_t asked_ns;
+    uint64_t asked_ns; /* or, until the shadow answers, when more of the request came. */
     uint64_t first_ns; /* from then to the head of the shadow's answer; zero: there is none yet. */
     uint64_t until_ns; /* the call's deadline. */
     struct side caller;
@@ -269,7 +269,7 @@ static void timed_out(struct net_timer *timer, void *ctx)
 {
     (void)timer;
     struct op_mirror *m = ctx;
-    bool late = m->first_ns == 0 && net_loop_now_ns(m->all->host->loop) >= m->until_ns;
+    bool late = m->ended && m->first_ns == 0 && net_loop_now_ns(m->all->host->loop) >= m->until_ns;
     copy_over(m, late ? OP_END_TIMEOUT : OP_END_GIVEN_UP);
 }
 
@@ -466,6 +466,7 @@ void op_mirror_send(struct op_mirror *m, struct slice bytes, bool end)
         return;
     }
     m->ended = m->ended || end;
+    m->asked_ns = m->first_ns == 0 ? net_loop_now_ns(m->all->host->loop) : m->asked_ns;
     struct err err = FAIL(E_QUEUE_FULL);
     if (takes(m, bytes.size)) {
         err = m->upstream == NULL ? buf_add(&m->body, bytes)
@@ -521,6 +522,7 @@ static void shadow_headers(struct h2_stream *s, const struct h2_fields *fields, 
 {
     struct op_mirror *m = h2_stream_user(s);
     m->first_ns = net_loop_now_ns(m->all->host->loop) - m->asked_ns;
+    m->first_ns += m->first_ns == 0;
     if (end) {
         shadow_answered(m, fields);
     }

@@ -47,7 +47,7 @@ enum op_end {
 struct op_outcome {
     enum op_end end;
     int grpc_status;   /* of an answer. */
-    uint64_t took_ns;  /* from the request that was sent to the end; of an answer. */
+    uint64_t took_ns;  /* from the last of the request that was sent to the end; of an answer. */
     uint64_t first_ns; /* to the head of the answer; zero: not known, and the end must do. */
     bool hurried;      /* it had little time: that it ran out of that is no failure. */
 };

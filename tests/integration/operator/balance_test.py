@@ -162,6 +162,30 @@ class Balanced(routing_test.OnePlatform):
             call("Say")
             self.assertEqual(self.ejections(), before + 1)
 
+    def test_a_caller_that_does_not_go_on_ejects_nobody(self):
+        """Who has all that there is of a request, and waits for the rest, did not fail."""
+        silent = [raw_h2.Upstream({"Say": lambda e: None}) for _ in range(2)]
+        for upstream in silent:
+            self.addCleanup(upstream.stop)
+        self.publish_echo(silent, "outlierDetection: {consecutiveFailures: 1}",
+                          timeout="600ms", profile="idleTimeout: 300ms")
+        before = self.ejections()
+        with raw_h2.Caller(self.node.ports["listen"]) as caller:
+            def begin(*bodies, end=False, extra=()):
+                stream = caller.start("/trilane.test.v1.Echo/Say", echo.token("web"), extra)
+                for body in bodies:
+                    caller.send(stream, body, end=end)
+                return stream
+            # By the profile's silence, and by deadlines while it talks.
+            for streams in ([begin(), begin(raw_h2.message(b"one")[:3])],
+                            [begin(raw_h2.message(b"one"), extra=(("grpc-timeout", "250m"),)),
+                             begin(raw_h2.message(b"one"), raw_h2.message(b"two"))]):
+                for stream in streams:
+                    self.assertEqual(caller.wait(stream).status, "4")
+            self.assertEqual(self.ejections(), before)
+            self.assertEqual(caller.wait(begin(raw_h2.message(b"one"), end=True)).status, "4")
+            self.assertEqual(self.ejections(), before + 1)
+
     def test_a_late_attempt_is_not_to_blame(self):
         """Of 800 ms the first one has all and the second one the last fourth: that one is spared."""
         seen = []
@@ -197,6 +221,23 @@ class Balanced(routing_test.OnePlatform):
         self.assertLess(degraded()[0], 16)
         late.echo.delay = 0
         trilane.wait_until(lambda: degraded()[1] == 0, what="the late one to have its share")
+
+    def test_a_caller_that_takes_its_time_makes_nobody_late(self):
+        server = raw_h2.Upstream({"Say": lambda e: e.answer(e.body)})
+        self.addCleanup(server.stop)
+        interval = 0.1
+        self.publish_echo([server], "sla: {latency: 300ms, interval: 100ms, requestVolume: 2}")
+        with raw_h2.Caller(self.node.ports["listen"]) as caller:
+            streams = [caller.start("/trilane.test.v1.Echo/Say", echo.token("web"))
+                       for _ in range(8)]
+            time.sleep(0.4)  # what is tested is time.
+            for stream in streams:
+                caller.send(stream, raw_h2.message(b"x"), end=True)
+            for stream in streams:
+                self.assertEqual(caller.wait(stream).status, "0")
+            end = time.monotonic() + 3 * interval
+            while time.monotonic() < end:
+                self.assertEqual(self.node.metric("trilane_upstream_endpoints_out") or 0, 0)
 
     @staticmethod
     def question(name):
