@@ -290,7 +290,9 @@ static MUST_CHECK struct err refresh(struct op_endpoint *e)
         e->resolve_ns = UINT64_MAX;
         return OK;
     }
-    return net_dns_resolve(e->ups->host->dns, slice_str(e->host), e->port, resolved, e, &e->query);
+    struct err err =
+        net_dns_resolve(e->ups->host->dns, slice_str(e->host), e->port, resolved, e, &e->query);
+    return e->addresses.count > 0 ? OK : err; /* those that are known serve on. */
 }
 
 /* ---- waits ---- */

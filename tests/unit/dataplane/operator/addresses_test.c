@@ -1,7 +1,13 @@
 /* Proves that an endpoint's addresses are given in turn, that one which refuses connections is
  * passed over for longer each time while there is another, and that addresses which stay keep their
- * pool and what is known of them. */
+ * pool and what is known of them, also while nobody can be asked for others. */
 #include "dataplane/operator/addresses.h"
+
+#include <unistd.h>
+
+#include "common/base/limits.h"
+#include "common/net/dns.h"
+#include "common/net/listener.h"
 
 #include "tests/unit/dataplane/operator/upstream_world.h"
 
@@ -111,6 +117,51 @@ static void those_that_stay_are_the_same(void **state)
     assert_int_equal(e->addresses.at[0].failed_ms, 1000);
 }
 
+static void never_resolved(void *ctx, struct err how, const struct net_addr *addrs, size_t count)
+{
+    (void)ctx;
+    (void)addrs;
+    assert_int_equal(how.code, E_CLOSED);
+    assert_int_equal(count, 0);
+}
+
+static void never_ready(struct op_wait *wait, struct h2_conn *conn, struct err why)
+{
+    (void)wait;
+    (void)conn;
+    fail_msg("%s", err_name(why.code));
+}
+
+/* Names of others take all the room that there is for look-ups. */
+static void what_is_known_serves_while_nobody_can_be_asked(void **state)
+{
+    struct world *w = *state;
+    uint64_t before = limits.dns_queries;
+    struct net_addr addr;
+    int fd = -1;
+    limits.dns_queries = 1;
+    assert_int_equal(net_listen(SLICE_LIT("127.0.0.1:0"), &fd, &addr).code, E_OK);
+    struct net_dns *dns = NULL;
+    assert_int_equal(net_dns_new(w->loop, "127.0.0.1:9", &dns).code, E_OK);
+    assert_int_equal(
+        net_dns_resolve(dns, SLICE_LIT("other.test"), 80, never_resolved, NULL, NULL).code, E_OK);
+    w->host.dns = dns;
+    struct op_endpoint *e = endpoint_with(w, three, 1);
+    free(e->host);
+    e->host = slice_dup(SLICE_LIT("orders.test"));
+    struct op_wait wait = {.ready = never_ready};
+    struct h2_conn *conn = NULL;
+    op_addresses_free(&e->addresses);
+    assert_int_equal(op_wait_start(&wait, e, 1000, &conn).code, E_QUEUE_FULL);
+    assert_int_equal(op_addresses_set(e, &addr, 1).code, E_OK);
+    assert_int_equal(op_wait_start(&wait, e, 1000, &conn).code, E_OK);
+    assert_null(conn); /* it is being opened. */
+    op_wait_cancel(&wait);
+    net_dns_free(dns);
+    (void)close(fd);
+    limits.dns_queries = before;
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -118,6 +169,7 @@ int main(void)
         WORLD_TEST(they_are_of_one_family),
         WORLD_TEST(one_that_fails_is_passed_over),
         WORLD_TEST(those_that_stay_are_the_same),
+        WORLD_TEST(what_is_known_serves_while_nobody_can_be_asked),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
