@@ -11,7 +11,10 @@
 #define NS_PER_MS UINT64_C(1000000)
 #define LIFE_NS ((CP_SPLIT_VALID_MS + CP_SPLIT_MARGIN_MS) * NS_PER_MS)
 
-enum { ASKED_MOST = 4 * SHARE_WHOLE };
+enum {
+    ASKED_MOST = 4 * SHARE_WHOLE,
+    PAST_MOST = 4, /* processes of a node that may follow each other while shares last. */
+};
 
 /* What a node has of one budget. */
 struct part {
@@ -19,6 +22,9 @@ struct part {
     uint32_t asked;
     uint32_t held;   /* the most that it may have in force. */
     uint32_t sent;   /* the last time. */
+    uint32_t told;   /* of what the node's sequence names. */
+    uint32_t since;  /* the most that was sent since the node's mark, */
+    uint32_t before; /* and between that and the mark before. */
     uint32_t target; /* of the turn that runs. */
 };
 
@@ -29,6 +35,7 @@ struct past {
     uint64_t until_ns;  /* behind that it is over. */
     struct part *parts; /* owned; budgets ascending. */
     uint32_t count;
+    uint32_t runs; /* of how many processes. */
 };
 
 struct node {
@@ -38,6 +45,7 @@ struct node {
     uint64_t heard_ns;
     uint64_t epoch; /* of what was sent last, and the next; zero: nothing was. */
     uint64_t sequence;
+    uint64_t marked_ns; /* what was sent before the mark before is over. */
     bool waits;         /* for an answer. */
     struct part *parts; /* owned; budgets ascending. */
     uint32_t count;
@@ -144,7 +152,7 @@ static struct err node_of(struct cp_split *split, const char *id, struct node **
     return OK;
 }
 
-static uint32_t held_of(const struct part *parts, uint32_t count, uint64_t budget)
+static const struct part *part_of(const struct part *parts, uint32_t count, uint64_t budget)
 {
     uint32_t low = 0;
     uint32_t high = count;
@@ -156,14 +164,17 @@ static uint32_t held_of(const struct part *parts, uint32_t count, uint64_t budge
             high = middle;
         }
     }
-    return low < count && parts[low].budget == budget ? parts[low].held : 0;
+    return low < count && parts[low].budget == budget ? &parts[low] : NULL;
 }
 
-/* What was sent behind the shares that a node says it has, and may be in force by now. */
-static uint32_t sent_of(const struct node *node, const struct demand *d, uint64_t budget)
+static uint32_t lesser(uint32_t a, uint32_t b)
 {
-    bool acked = d->epoch == node->epoch && d->sequence >= node->sequence;
-    return acked ? 0 : held_of(node->parts, node->count, budget);
+    return a < b ? a : b;
+}
+
+static uint32_t greater(uint32_t a, uint32_t b)
+{
+    return a > b ? a : b;
 }
 
 static bool is_news(const struct node *node, const struct demand *d, uint64_t now_ns)
@@ -203,10 +214,15 @@ static struct err keep_past(struct cp_split *split, struct node *node, uint64_t 
         all[n++] = part;
     }
     free(past->parts);
+    uint32_t runs = before_count > 0 ? past->runs + 1 : 1;
     uint64_t until_ns = own_count > 0 ? node->heard_ns + LIFE_NS : 0;
     until_ns = before_count > 0 && past->until_ns > until_ns ? past->until_ns : until_ns;
-    *past = (struct past){
-        .run = node->run, .at_ms = node->at_ms, .until_ns = until_ns, .parts = all, .count = n};
+    *past = (struct past){.run = node->run,
+                          .at_ms = node->at_ms,
+                          .until_ns = until_ns,
+                          .parts = all,
+                          .count = n,
+                          .runs = runs};
     split->past_ns = until_ns > split->past_ns ? until_ns : split->past_ns;
     return OK;
 }
@@ -223,19 +239,49 @@ static bool gives_past_up(struct node *node, const struct demand *d)
     return true;
 }
 
-static MUST_CHECK struct err take_parts(struct node *node, const struct demand *demand,
-                                        bool same_run)
+/*
+ * What of a budget may be in force: what was sent, until it is over or the node says that it has
+ * something newer. What the node says can only be less: one that says that it has all would leave
+ * nothing to the others. Alone while others' shares may be in force nobody here knows better.
+ */
+static struct part take_part(const struct cp_split *split, const struct node *node,
+                             const struct demand *demand, const struct part *was, uint32_t index,
+                             uint64_t now_ns)
 {
+    const struct demand_of *of = &demand->of[index];
+    struct part part = {.budget = of->budget, .asked = lesser(of->asked, ASKED_MOST)};
+    bool acked = demand->epoch == node->epoch && demand->sequence >= node->sequence;
+    bool over = now_ns - node->marked_ns >= LIFE_NS;
+    if (was != NULL && acked) {
+        part.told = was->told;
+        part.since = lesser(of->share, was->told);
+    } else if (was != NULL) {
+        part.told = was->told;
+        part.since = over ? 0 : was->since;
+        part.before = over ? was->since : was->before;
+    }
+    part.held = greater(part.since, part.before);
+    if (now_ns < split->unknown_ns) {
+        part.held = greater(part.held, of->share);
+    }
+    return part;
+}
+
+static MUST_CHECK struct err take_parts(const struct cp_split *split, struct node *node,
+                                        const struct demand *demand, uint64_t now_ns)
+{
+    bool same_run = node->run == demand->run && is_live(node, now_ns);
     struct part *parts = calloc(demand->count + 1, sizeof(*parts));
     if (parts == NULL) {
         return FAIL(E_NO_MEMORY);
     }
     for (uint32_t i = 0; i < demand->count; i++) {
-        const struct demand_of *of = &demand->of[i];
-        uint32_t sent = same_run ? sent_of(node, demand, of->budget) : 0;
-        parts[i] = (struct part){.budget = of->budget,
-                                 .asked = of->asked < ASKED_MOST ? of->asked : ASKED_MOST,
-                                 .held = of->share > sent ? of->share : sent};
+        const struct part *was =
+            same_run ? part_of(node->parts, node->count, demand->of[i].budget) : NULL;
+        parts[i] = take_part(split, node, demand, was, i, now_ns);
+    }
+    if (now_ns - node->marked_ns >= LIFE_NS) {
+        node->marked_ns = now_ns;
     }
     free(node->parts);
     node->parts = parts;
@@ -250,14 +296,15 @@ struct err cp_split_demand(struct cp_split *split, const struct demand *demand, 
     if (gives_past_up(node, demand)) {
         return OK;
     }
-    if (!is_news(node, demand, now_ns)) {
+    bool follows = node->run != demand->run && node->run != 0;
+    bool too_many = follows && has_past(node, now_ns) && node->past.runs >= PAST_MOST;
+    if (!is_news(node, demand, now_ns) || too_many) {
         return FAIL(E_CONFLICT);
     }
-    bool same_run = node->run == demand->run && is_live(node, now_ns);
-    if (node->run != demand->run && node->run != 0) {
+    if (follows) {
         TRY(keep_past(split, node, now_ns));
     }
-    TRY(take_parts(node, demand, same_run));
+    TRY(take_parts(split, node, demand, now_ns));
     node->run = demand->run;
     node->at_ms = demand->at_ms;
     node->heard_ns = now_ns;
@@ -312,7 +359,8 @@ static void give(struct place *places, size_t count, bool knows_all, uint64_t pa
         uint64_t more = part->target > part->held ? part->target - part->held : 0;
         more = lack > free_parts ? more * free_parts / lack : more;
         part->sent = part->target < part->held ? part->target : part->held + (uint32_t)more;
-        part->held = part->sent > part->held ? part->sent : part->held;
+        part->held = greater(part->held, part->sent);
+        part->since = greater(part->since, part->sent);
     }
 }
 
@@ -387,7 +435,8 @@ static uint64_t past_of(const struct cp_split *split, uint64_t budget)
     uint64_t held = 0;
     for (size_t i = 0; i < split->follower_count; i++) {
         const struct past *past = &split->followers[i]->past;
-        held += held_of(past->parts, past->count, budget);
+        const struct part *part = part_of(past->parts, past->count, budget);
+        held += part == NULL ? 0 : part->held;
     }
     return held;
 }
@@ -429,6 +478,9 @@ static void answer(struct node *node, uint32_t nodes, cp_split_send_fn *send, vo
     if (send(ctx, &shares)) {
         node->epoch = shares.epoch;
         node->sequence = shares.sequence;
+        for (uint32_t i = 0; i < node->count; i++) {
+            node->parts[i].told = node->parts[i].sent;
+        }
     }
 }
 

@@ -19,6 +19,9 @@ enum { NODES = 5, BUDGET = 77, EPOCH = 3 };
 struct peer {
     char id[16];
     bool runs;
+    bool claims;   /* it says that it has all, whatever it was given, */
+    bool hides;    /* and that it never heard of shares, */
+    bool restarts; /* and is another process each time. */
     uint32_t asked;
     uint64_t started_ns; /* its own clock begins here. */
     uint32_t share;
@@ -36,7 +39,8 @@ static struct {
     uint64_t now_ns;
     uint64_t sequence;
     struct peer peers[NODES];
-    bool loses; /* some messages are lost, some are late. */
+    bool loses;  /* some messages are lost, some are late. */
+    bool trusts; /* nobody lies of what it has. */
 } w;
 
 /* Some number below 'bound': the same ones in each run. */
@@ -56,6 +60,7 @@ static void set_up(void)
 {
     memset(&w, 0, sizeof(w));
     w.now_ns = 1000000 * MS;
+    w.trusts = true;
     assert_int_equal(cp_split_new(&w.split).code, E_OK);
     cp_split_begin(w.split, w.now_ns);
     for (size_t i = 0; i < NODES; i++) {
@@ -99,6 +104,9 @@ static void arrive(struct peer *peer)
 
 static void say(struct peer *peer)
 {
+    if (peer->restarts) {
+        peer->started_ns += MS;
+    }
     struct demand d = {.run = peer->started_ns,
                        .at_ms = (w.now_ns - peer->started_ns) / MS,
                        .epoch = in_force(peer) > 0 ? peer->epoch : 0,
@@ -106,6 +114,12 @@ static void say(struct peer *peer)
                        .count = 1,
                        .of = {{BUDGET, peer->asked, in_force(peer)}}};
     memcpy(d.node, peer->id, sizeof(peer->id));
+    if (peer->claims) {
+        d.of[0].share = SHARE_WHOLE;
+    }
+    if (peer->hides) {
+        d.epoch = d.sequence = 0;
+    }
     struct err e = cp_split_demand(w.split, &d, w.now_ns);
     assert_true(err_ok(e) || e.code == E_CONFLICT);
 }
@@ -133,7 +147,7 @@ static void go_on(uint64_t ms)
             }
         }
         assert_int_equal(cp_split_turn(w.split, w.now_ns, send_to, NULL).code, E_OK);
-        assert_true(sum() <= SHARE_WHOLE);
+        assert_true(!w.trusts || sum() <= SHARE_WHOLE);
     }
 }
 
@@ -226,6 +240,41 @@ static void a_liar_takes_what_is_left(void **state)
         assert_true(i == 1 || in_force(&w.peers[i]) >= SHARE_WHOLE / 10);
     }
     cp_split_free(w.split);
+}
+
+/* One says that it has all already: the others have what they had before it lied, and what they
+ * want when they come back. */
+static void expect_nothing_from(struct peer *liar)
+{
+    go_on(8000);
+    for (size_t i = 2; i < NODES; i++) {
+        w.peers[i].started_ns = w.now_ns; /* each of the others is a new process, one by one. */
+        w.peers[i].share = 0;
+        w.peers[i].until_ns = 0;
+        go_on(9000);
+        assert_true(in_force(&w.peers[i]) >= SHARE_WHOLE / 100 * 15);
+    }
+    cp_split_begin(w.split, w.now_ns); /* another leader knows nobody. */
+    for (size_t i = 0; i < NODES; i++) {
+        w.peers[i].asked = &w.peers[i] == liar || i == 4 ? 4 * SHARE_WHOLE : 0;
+    }
+    go_on(18000);
+    assert_true(in_force(&w.peers[4]) >= SHARE_WHOLE / 100 * 45);
+}
+
+static void a_liar_has_all_by_its_own_word(void **state)
+{
+    (void)state;
+    for (int how = 0; how < 4; how++) {
+        set_up();
+        run_all(4 * SHARE_WHOLE);
+        w.peers[1].claims = true;
+        w.peers[1].hides = how % 2 == 1;
+        w.peers[1].restarts = how / 2 == 1;
+        w.trusts = false;
+        expect_nothing_from(&w.peers[1]);
+        cp_split_free(w.split);
+    }
 }
 
 static void another_leader_takes_over(void **state)
@@ -356,6 +405,7 @@ int main(void)
         cmocka_unit_test(a_shift_is_followed),
         cmocka_unit_test(a_node_that_went_is_inherited),
         cmocka_unit_test(a_liar_takes_what_is_left),
+        cmocka_unit_test(a_liar_has_all_by_its_own_word),
         cmocka_unit_test(another_leader_takes_over),
         cmocka_unit_test(the_whole_is_never_exceeded),
         cmocka_unit_test(a_node_hands_over),
