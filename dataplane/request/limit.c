@@ -206,16 +206,24 @@ static bool find_place(struct dp_limit_table *table, struct taking *t, struct dp
     return t->limit->kind != DP_LIMIT_OF_QUOTA || t->place.key != 0 || waits_for_disk(out);
 }
 
+/* How much a bucket of one key holds at most; of what each key has of a shared limit also without
+ * what is beyond the burst while no share is in force, or that would fill it. */
+static uint64_t holds_most(const struct taking *t)
+{
+    uint64_t with_extra = t->limit->budget + DP_BUDGET_EXTRA_NS;
+    return t->limit->shared != NULL && with_extra > t->budget ? with_extra : t->budget;
+}
+
 /*
  * The value of a cell. Of a bucket that took more than it holds now the rate was lower in a
- * snapshot before: it is empty, and no emptier, or a rate that was raised would hold hours later. A
- * cell that others count in, too, stays as it is, and so does what each key has of a shared limit,
- * which changes with the node's share.
+ * snapshot before, or the node's share was, by which one request may be worth days: it is empty,
+ * and no emptier, or a rate that was raised would hold hours later. A cell that others count in,
+ * too, stays as it is.
  */
 static uint64_t forgive(const struct taking *t, uint64_t now_ns, uint64_t value)
 {
-    bool own = t->limit->kind == DP_LIMIT_OF_RATE && t->limit->shared == NULL && t->place.key != 0;
-    uint64_t most = most_of(t, now_ns, value);
+    bool own = t->limit->kind == DP_LIMIT_OF_RATE && t->place.key != 0;
+    uint64_t most = now_ns + holds_most(t);
     if (!own || value <= most || value - most <= LAG_NS) {
         return value;
     }

@@ -38,7 +38,10 @@ static struct {
     uint64_t now_ns;
 } w = {.now_ns = 24 * HOUR_NS};
 
-static uint32_t on_unknown; /* of the limits that are built. */
+/* Of the limits that are built. */
+static uint32_t on_unknown;
+static uint64_t period_ms = PERIOD_MS;
+static uint32_t burst_of_new = BURST;
 
 static struct dp_limit_target *build(uint32_t by, uint32_t burst)
 {
@@ -49,7 +52,7 @@ static struct dp_limit_target *build(uint32_t by, uint32_t burst)
     part_limit *list[] = {&limit};
     trilane__parts__v1__limit__init(&limit);
     limit.id = w.id;
-    limit.period_ns = PERIOD_MS * MS;
+    limit.period_ns = period_ms * MS;
     limit.burst = burst;
     limit.by = by;
     limit.headers = headers;
@@ -73,7 +76,7 @@ static void begin(uint32_t by)
     (void)snprintf(w.id, sizeof(w.id), "acme/%llu", (unsigned long long)++w.sequence);
     w.now_ns += 24 * HOUR_NS;
     assert_int_equal(dp_limit_table_new(1 << 14, &w.table).code, E_OK);
-    w.target = build(by, BURST);
+    w.target = build(by, burst_of_new);
     (void)dp_budget_is_news();
 }
 
@@ -82,6 +85,8 @@ static int end(void **state)
     struct demand d;
     (void)state;
     on_unknown = 0;
+    period_ms = PERIOD_MS;
+    burst_of_new = BURST;
     dp_limit_free(w.target);
     dp_limit_table_free(w.table);
     w.target = NULL;
@@ -366,6 +371,49 @@ static void what_is_not_said_has_no_share(void **state)
     }
 }
 
+/* One a minute: by a small share a request is worth days, by a larger one it is not. */
+static void begin_slow(void)
+{
+    period_ms = 60000;
+    burst_of_new = 1;
+    begin(CALLER);
+    share_all(SHARE_WHOLE / 1000, 0);
+    assert_int_equal(pass("slow", 1, DP_LIMIT_RATE), 1);
+    w.now_ns += 1000 * MS;
+    share_all(SHARE_WHOLE / 2, 0);
+}
+
+static void what_was_taken_by_a_small_share(void **state)
+{
+    (void)state;
+    begin_slow();
+    assert_int_equal(pass("slow", 1, DP_LIMIT_RATE), 0);
+    w.now_ns += MS;
+    share_all(SHARE_WHOLE / 2, SHARE_WHOLE);
+    assert_int_equal(pass("slow", 1, DP_LIMIT_RATE), 0);
+    w.now_ns += 70000 * MS;
+    assert_int_equal(pass("slow", 2, DP_LIMIT_RATE), 1);
+}
+
+static void what_was_taken_by_a_small_share_without_room(void **state)
+{
+    (void)state;
+    enum { LIMITS = SHARE_BUDGETS_MAX - 1 };
+    struct dp_budget *limits[LIMITS];
+    begin_slow();
+    for (uint32_t i = 0; i < LIMITS; i++) {
+        struct slice id = slice_of((const uint8_t *)&i, sizeof(i));
+        assert_int_equal(dp_budget_hold(id, 1, 1, &limits[i]).code, E_OK);
+    }
+    assert_int_equal(pass("slow", 1, DP_LIMIT_RATE), 0);
+    w.now_ns += 2400 * 1000 * MS;
+    assert_int_equal(pass("slow", 2, DP_LIMIT_RATE), 1);
+    w.now_ns += 2000 * 1000 * MS; /* nobody's share any more. */
+    for (uint32_t i = 0; i < LIMITS; i++) {
+        dp_budget_drop(limits[i]);
+    }
+}
+
 /* Of a limit that is gone nothing is said, and its keys' shares are another node's. */
 static void a_limit_goes(void **state)
 {
@@ -469,6 +517,8 @@ int main(void)
         TEST(a_key_that_is_not_full_stays),
         TEST(keys_are_bounded),
         TEST(what_is_not_said_has_no_share),
+        TEST(what_was_taken_by_a_small_share),
+        TEST(what_was_taken_by_a_small_share_without_room),
         TEST(a_limit_goes),
         TEST(threads_pass_what_there_is),
         TEST(a_key_is_the_same_everywhere),
