@@ -7,7 +7,8 @@
  * refill, no timer, and a full bucket needs no memory.
  *
  * QUOTA: a cell is of the window that it was counted in last. One of an earlier window counts as
- * empty, one of a later window holds: a wall clock that goes back gives nothing back.
+ * empty, one of the next window holds, one of a window behind that counts in the one that runs: a
+ * wall clock that goes back gives nothing back.
  */
 #include "dataplane/request/limit.h"
 
@@ -231,6 +232,25 @@ static uint64_t forgive(const struct taking *t, uint64_t now_ns, uint64_t value)
     return most;
 }
 
+/*
+ * The value of a quota's cell. One of a window behind the next one was counted by a clock that was
+ * far ahead, and would hold for as long: what it counted counts in the window that runs.
+ */
+static uint64_t come_back(const struct taking *t, uint64_t value)
+{
+    uint64_t end_hour = t->key.start >> DP_QUOTA_COUNT_BITS;
+    uint64_t has_hour = value >> DP_QUOTA_COUNT_BITS;
+    uint64_t counted = value - (has_hour << DP_QUOTA_COUNT_BITS);
+    if (has_hour <= end_hour ||
+        has_hour <=
+            dp_quota_window_of(t->limit->window, (int64_t)end_hour * MS_PER_HOUR).end_hour) {
+        return value;
+    }
+    uint64_t here = (end_hour << DP_QUOTA_COUNT_BITS) + counted;
+    (void)dp_cell_change(&t->place, &value, here); /* else some other worker was here. */
+    return here;
+}
+
 static bool has_room(struct dp_limit_table *table, struct taking *t, uint64_t now_ns,
                      struct dp_limit_refusal *out)
 {
@@ -241,7 +261,8 @@ static bool has_room(struct dp_limit_table *table, struct taking *t, uint64_t no
             return false;
         }
         if (dp_cell_read(&t->place, &value)) {
-            value = forgive(t, now_ns, value);
+            value = t->limit->kind == DP_LIMIT_OF_QUOTA ? come_back(t, value)
+                                                        : forgive(t, now_ns, value);
             return next(t, now_ns, value, &then, out) && is_kept(table, t, then, out);
         }
     }

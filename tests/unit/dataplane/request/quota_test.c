@@ -212,6 +212,47 @@ static void an_hour_has_its_quota_once(void **state)
     assert_int_equal(pass(&web, 20, DP_LIMIT_QUOTA), 7);
 }
 
+/* A clock that was years ahead for a while: nothing is given back, and the next window is one. */
+static void a_clock_was_far_ahead(void **state)
+{
+    (void)state;
+    enum { YEARS = 10 * 365 * 24 };
+    at_quarter_past(YEARS);
+    begin(NULL);
+    build(7, DP_QUOTA_HOUR);
+    assert_int_equal(pass(&web, 7, DP_LIMIT_QUOTA), 7);
+    assert_int_equal(pass(&app, 3, DP_LIMIT_QUOTA), 3);
+    at_quarter_past(0);
+    assert_int_equal(pass(&web, 20, DP_LIMIT_QUOTA), 0);
+    assert_int_equal(pass(&app, 20, DP_LIMIT_QUOTA), 4);
+    at_quarter_past(1);
+    assert_int_equal(pass(&web, 20, DP_LIMIT_QUOTA), 7);
+    at_quarter_past(YEARS);
+    assert_int_equal(pass(&web, 20, DP_LIMIT_QUOTA), 7);
+    at_quarter_past(2);
+    build(9, DP_QUOTA_HOUR);
+    assert_int_equal(pass(&web, 20, DP_LIMIT_QUOTA), 2);
+}
+
+/* The same over a restart, as a machine without a clock of its own has it. */
+static void a_clock_was_far_ahead_before_a_restart(void **state)
+{
+    (void)state;
+    enum { YEARS = 10 * 365 * 24 };
+    for (int hour = YEARS; hour >= 0; hour -= YEARS) {
+        at_quarter_past(hour);
+        begin(w.directory);
+        build(640, DP_QUOTA_HOUR); /* a reserve of 10. */
+        assert_int_equal(dp_quota_start(w.quota).code, E_OK);
+        assert_int_equal(pass_patiently(&web, 600), hour == 0 ? 40 : 600);
+        end();
+    }
+    at_quarter_past(1);
+    begin(w.directory);
+    assert_int_equal(dp_quota_start(w.quota).code, E_OK);
+    assert_int_equal(pass_patiently(&web, 1000), 640);
+}
+
 /* A snapshot that makes a quota of a month one of an hour is no clock that went back. */
 static void another_window_is_counted_by_itself(void **state)
 {
@@ -411,6 +452,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         EACH(windows_are_the_calendars),
         EACH(an_hour_has_its_quota_once),
+        EACH(a_clock_was_far_ahead),
+        EACH(a_clock_was_far_ahead_before_a_restart),
         EACH(another_window_is_counted_by_itself),
         EACH(what_the_disk_does_not_know_is_bounded),
         EACH(an_orderly_end_loses_nothing),
