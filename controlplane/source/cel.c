@@ -529,10 +529,10 @@ static bool parse_and(struct cel_parsing *p, struct cel_node **out)
     return true;
 }
 
-/* Recursion ends at CP_CEL_DEPTH_MAX parentheses. */
+/* Recursion ends at CP_CEL_DEPTH_MAX parentheses; the first one has none. */
 static bool parse_or(struct cel_parsing *p, struct cel_node **out)
 {
-    if (++p->depth > CP_CEL_DEPTH_MAX) {
+    if (p->depth++ > CP_CEL_DEPTH_MAX) {
         return cel_too_large(p, "parentheses nest too deeply", "at most 32");
     }
     if (!parse_and(p, out)) {

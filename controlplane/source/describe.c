@@ -80,6 +80,9 @@ static json_t *pairs_schema(const struct cp_field *field)
     set(schema, "type", json_string("object"));
     set(schema, "propertyNames", form_schema(CP_FORM_KEY));
     set(schema, "additionalProperties", form_schema(field->form));
+    if (field->min > 0) {
+        set(schema, "minProperties", json_integer((json_int_t)field->min));
+    }
     set(schema, "maxProperties", json_integer((json_int_t)field->max));
     return schema;
 }

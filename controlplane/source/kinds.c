@@ -450,6 +450,7 @@ static const struct cp_field caller_fields[] = {
     {.name = "traits",
      .type = CP_TYPE_PAIRS,
      .form = CP_FORM_VALUE,
+     .min = 1, /* none would be everybody. */
      .max = 16,
      .offset = offsetof(struct cp_caller, traits),
      .help = "Traits that the caller must all have."},

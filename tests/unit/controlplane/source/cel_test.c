@@ -295,12 +295,12 @@ static void is_bounded(void **state)
     fits(&text, true);
     repeat(&text, "true", " ", CP_CEL_BYTES_MAX - 3, "");
     fits(&text, false);
-    repeat(&text, "", "(", CP_CEL_DEPTH_MAX - 1, "true");
-    for (int i = 0; i < CP_CEL_DEPTH_MAX - 1; i++) {
+    repeat(&text, "", "(", CP_CEL_DEPTH_MAX, "true");
+    for (int i = 0; i < CP_CEL_DEPTH_MAX; i++) {
         ADD(&text, ")");
     }
     fits(&text, true);
-    repeat(&text, "", "(", CP_CEL_DEPTH_MAX, "true");
+    repeat(&text, "", "(", CP_CEL_DEPTH_MAX + 1, "true");
     fits(&text, false);
     repeat(&text, "caller.id == '", "a", CP_CEL_TEXT_MAX, "'");
     fits(&text, true);
