@@ -19,7 +19,7 @@
 #define LEAST_NS (NS_PER_S / 4)
 
 /* Of the process: a node has one. */
-static struct dp_budget table[SHARE_BUDGETS_MAX];
+static struct dp_budget table[DP_BUDGET_LIMITS_MAX];
 static uint64_t table_slept_ns;
 static uint64_t table_said_ns; /* the last demand. */
 static pthread_mutex_t table_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -180,7 +180,7 @@ void dp_budget_ask(struct dp_budget *budget)
 
 static struct dp_budget *find(uint64_t id)
 {
-    for (size_t i = 0; i < SHARE_BUDGETS_MAX; i++) {
+    for (size_t i = 0; i < DP_BUDGET_LIMITS_MAX; i++) {
         if (table[i].id == id) {
             return &table[i];
         }
@@ -201,7 +201,7 @@ bool dp_budget_is_full(const struct dp_budget *b, uint64_t now_ns)
 static struct dp_budget *find_free(uint64_t now_ns)
 {
     struct dp_budget *found = NULL;
-    for (size_t i = 0; i < SHARE_BUDGETS_MAX; i++) {
+    for (size_t i = 0; i < DP_BUDGET_LIMITS_MAX; i++) {
         if (table[i].holders == 0 && dp_budget_is_full(&table[i], now_ns)) {
             return &table[i];
         }
@@ -308,22 +308,38 @@ uint32_t dp_budget_say(struct dp_budget *b, uint64_t now_ns)
     return parts_of(since, period_ns, ns);
 }
 
-void dp_budget_demand(uint64_t now_ns, struct demand *d)
+/* Says those that were said before, or those that were not, as far as there is room: while a
+ * snapshot takes the place of another one both have their limits. */
+static void say_limits(uint64_t now_ns, bool said_before, struct demand *d)
 {
-    d->count = 0;
-    dp_budget_lock();
-    table_said_ns = now_ns;
-    for (size_t i = 0; i < SHARE_BUDGETS_MAX; i++) {
+    for (size_t i = 0; i < DP_BUDGET_LIMITS_MAX; i++) {
         struct dp_budget *b = &table[i];
         struct dp_budget_view view;
-        if (b->holders == 0) {
-            dp_budget_end(b, now_ns);
+        bool said = b->counted_ns != 0;
+        if (b->holders == 0 || said != said_before || d->count == SHARE_BUDGETS_MAX) {
             continue;
         }
         dp_budget_forgive(b, now_ns);
         dp_budget_look(b, now_ns, &view);
         d->of[d->count++] = (struct demand_of){b->id, dp_budget_say(b, now_ns), view.share};
     }
+}
+
+void dp_budget_demand(uint64_t now_ns, struct demand *d)
+{
+    d->count = 0;
+    dp_budget_lock();
+    table_said_ns = now_ns;
+    for (size_t i = 0; i < DP_BUDGET_LIMITS_MAX; i++) {
+        struct dp_budget *b = &table[i];
+        if (b->holders == 0) {
+            dp_budget_end(b, now_ns);
+            b->counted = atomic_load_explicit(&b->asked, memory_order_relaxed);
+            b->counted_ns = 0; /* as one that was never said. */
+        }
+    }
+    say_limits(now_ns, /* said_before= */ true, d);
+    say_limits(now_ns, /* said_before= */ false, d);
     dp_budget_keys_demand(now_ns, d);
     dp_budget_unlock();
     qsort(d->of, d->count, sizeof(d->of[0]), demand_cmp);
@@ -368,7 +384,7 @@ bool dp_budget_fell(uint32_t before, uint32_t share)
 static bool share_limits(const struct shares *shares, uint64_t until_ns, uint64_t now_ns)
 {
     bool fell = false;
-    for (size_t i = 0; i < SHARE_BUDGETS_MAX; i++) {
+    for (size_t i = 0; i < DP_BUDGET_LIMITS_MAX; i++) {
         struct dp_budget *b = &table[i];
         const struct share_of *of = b->holders == 0 ? NULL : dp_budget_named(b, shares);
         if (of == NULL) {
@@ -407,7 +423,7 @@ void dp_budget_end(struct dp_budget *b, uint64_t now_ns)
 /* From now on all go by their equal parts: what was taken stays taken. */
 static void end_all(uint64_t now_ns)
 {
-    for (size_t i = 0; i < SHARE_BUDGETS_MAX; i++) {
+    for (size_t i = 0; i < DP_BUDGET_LIMITS_MAX; i++) {
         dp_budget_end(&table[i], now_ns);
     }
     dp_budget_keys_end(now_ns);
@@ -433,7 +449,7 @@ void dp_budget_give_up(uint64_t now_ns)
 uint32_t dp_budget_limits(void)
 {
     uint32_t count = 0;
-    for (size_t i = 0; i < SHARE_BUDGETS_MAX; i++) {
+    for (size_t i = 0; i < DP_BUDGET_LIMITS_MAX; i++) {
         count += table[i].holders > 0;
     }
     return count;

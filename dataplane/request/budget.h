@@ -14,7 +14,7 @@
  * Ownership  dp_budget_hold() gives an entry that dp_budget_drop() gives back.
  * Threads    asking, looking and finding: any worker, without a lock. The rest: any thread, under a
  *            lock.
- * Errors     E_TOO_LARGE: there are more than SHARE_BUDGETS_MAX.
+ * Errors     E_TOO_LARGE: there are more than DP_BUDGET_LIMITS_MAX.
  * Source     docs/decisions/0178-keys-of-the-fleet.md.
  */
 #pragma once
@@ -28,6 +28,10 @@
 #include "common/snapshot/share.h"
 
 struct dp_budget;
+
+/* How many limits may be held: of several models that are alive each has as many as can be said,
+ * and they may be all others. */
+enum { DP_BUDGET_LIMITS_MAX = 8 * SHARE_BUDGETS_MAX };
 
 /* Of each key's budget, for all nodes together, however little is asked there: so nodes that have
  * said nothing of a key pass something of it, and all of them no more than this. */

@@ -89,7 +89,8 @@ static bool is_said(uint64_t id)
 /* Half of the entries is for keys that callers do not make up. */
 static bool has_room(bool made_up)
 {
-    uint32_t most = KEYS - dp_budget_limits();
+    uint32_t limits = dp_budget_limits();
+    uint32_t most = limits < KEYS ? KEYS - limits : 0;
     return used < most && (!made_up || used_made_up < most / 2);
 }
 

@@ -308,19 +308,84 @@ static void what_is_too_large(void **state)
     dp_budget_drop(b);
 }
 
+/* So many budgets, each with an id of its own. */
+static void hold_many(uint32_t first, size_t count, struct dp_budget **out)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t name = first + i;
+        struct slice id = slice_of((const uint8_t *)&name, sizeof(name));
+        assert_int_equal(dp_budget_hold(id, 1, 1, &out[i]).code, E_OK);
+    }
+}
+
+static void drop_many(struct dp_budget **held, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        dp_budget_drop(held[i]);
+    }
+}
+
+/* Says all, and that each has the whole. */
+static uint32_t say_and_share(uint64_t now_ns)
+{
+    static struct demand d;
+    static struct shares s;
+    dp_budget_demand(now_ns, &d);
+    s = (struct shares){.at_ms = now_ns / MS, .nodes = 1, .count = d.count};
+    for (uint32_t i = 0; i < d.count; i++) {
+        s.of[i] = (struct share_of){d.of[i].budget, SHARE_WHOLE};
+    }
+    (void)dp_budget_share(&s, now_ns + 3000 * MS, now_ns);
+    return d.count;
+}
+
+static uint32_t share_of(const struct dp_budget *b, uint64_t now_ns)
+{
+    struct dp_budget_view view;
+    dp_budget_look(b, now_ns, &view);
+    return view.share;
+}
+
+/* A snapshot with as many limits as may be, none of which the one before has: until that is gone
+ * its limits are said, and then the others. */
+static void all_limits_are_others(void **state)
+{
+    (void)state;
+    enum { MANY = SHARE_BUDGETS_MAX };
+    struct dp_budget *before[MANY];
+    struct dp_budget *after[MANY];
+    w.start_ns += 1000 * DAY_NS;
+    hold_many(1000, MANY, before);
+    assert_int_equal(say_and_share(START), MANY);
+    hold_many(2000, MANY, after);
+    assert_int_equal(say_and_share(START + 1000 * MS), MANY);
+    for (size_t i = 0; i < MANY; i++) {
+        assert_int_equal(share_of(before[i], START + 1001 * MS), SHARE_WHOLE);
+        assert_int_equal(share_of(after[i], START + 1001 * MS), 0);
+    }
+    drop_many(before, MANY);
+    assert_int_equal(say_and_share(START + 2000 * MS), MANY);
+    for (size_t i = 0; i < MANY; i++) {
+        assert_int_equal(share_of(after[i], START + 2001 * MS), SHARE_WHOLE);
+    }
+    hold_many(1000, MANY, before); /* and back. */
+    assert_int_equal(say_and_share(START + 3000 * MS), MANY);
+    for (size_t i = 0; i < MANY; i++) {
+        assert_int_equal(share_of(after[i], START + 3001 * MS), SHARE_WHOLE);
+        assert_int_equal(share_of(before[i], START + 3001 * MS), 0);
+    }
+    drop_many(before, MANY);
+    drop_many(after, MANY);
+}
+
 static void refuses_what_cannot_be_shared(void **state)
 {
     (void)state;
-    struct dp_budget *held[SHARE_BUDGETS_MAX];
+    static struct dp_budget *held[DP_BUDGET_LIMITS_MAX];
     struct dp_budget *more = NULL;
-    for (size_t i = 0; i < SHARE_BUDGETS_MAX; i++) {
-        struct slice id = slice_of((const uint8_t *)&i, sizeof(i));
-        assert_int_equal(dp_budget_hold(id, 1, 1, &held[i]).code, E_OK);
-    }
+    hold_many(0, DP_BUDGET_LIMITS_MAX, held);
     assert_int_equal(dp_budget_hold(SLICE_LIT("one more"), 1, 1, &more).code, E_TOO_LARGE);
-    for (size_t i = 0; i < SHARE_BUDGETS_MAX; i++) {
-        dp_budget_drop(held[i]);
-    }
+    drop_many(held, DP_BUDGET_LIMITS_MAX);
     assert_int_equal(dp_budget_hold(SLICE_LIT("one more"), 1, 1, &more).code, E_OK);
     dp_budget_drop(more);
 }
@@ -339,6 +404,7 @@ int main(void)
         cmocka_unit_test(without_a_share_the_limit_says),
         cmocka_unit_test(what_is_asked_is_in_parts_of_the_whole),
         cmocka_unit_test(what_is_too_large),
+        cmocka_unit_test(all_limits_are_others),
         cmocka_unit_test(refuses_what_cannot_be_shared),
     };
     ids_init();
