@@ -6,8 +6,6 @@
 #include "dataplane/apply/model.h"
 #include "dataplane/request/limit_impl.h"
 
-enum { VALUE_MAX = 256 /* bytes by which the values of a header differ. */ };
-
 /* "/package.Service" of "/package.Service/Method"; empty where a method has no service. */
 static struct slice service_of(struct slice method)
 {
@@ -32,7 +30,7 @@ static bool add_headers(const struct dp_limit *limit, const struct dp_limit_quer
         struct slice value = {0};
         struct slice name = slice_str(limit->headers[i]);
         if (query->header != NULL && query->header(query->ctx, name, &value)) {
-            add(words, slice_head(value, VALUE_MAX));
+            add(words, value);
         } else {
             words->of[words->count++].found = false; /* those without it are one. */
             *out_missing = whole ? name : *out_missing;

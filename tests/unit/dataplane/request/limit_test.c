@@ -7,6 +7,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/base/buf.h"
 #include "common/base/clock.h"
@@ -231,6 +232,12 @@ static void headers_and_services_are_keys(void **state)
     assert_int_equal(take_by(table, target, "one", START, false).code, E_RATE_LIMITED);
     assert_int_equal(take_by(table, target, "two", START, false).code, E_OK);
     assert_int_equal(take_by(table, target, "", START, false).code, E_OK); /* a value as well. */
+    char longer[2001] = {0}; /* as tokens are, which begin alike. */
+    memset(longer, 'x', sizeof(longer) - 1);
+    assert_int_equal(take_by(table, target, longer, START, false).code, E_OK);
+    longer[sizeof(longer) - 2] = 'y';
+    assert_int_equal(take_by(table, target, longer, START, false).code, E_OK);
+    assert_int_equal(take_by(table, target, longer, START, false).code, E_RATE_LIMITED);
     /* Without one: refused, but for what changes nothing: those are one bucket. */
     assert_int_equal(take_by(table, target, NULL, START, false).code, E_LIMIT_KEY_MISSING);
     assert_int_equal(take_by(table, target, NULL, START, true).code, E_OK);
