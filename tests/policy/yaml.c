@@ -39,13 +39,15 @@ static void add_caller(struct buf *out, const struct plain_caller *c)
     if (c->id[0] != '\0') {
         ADD(out, "id: \"%s\", ", c->id);
     }
-    ADD(out, "traits: {");
+    bool some = false;
     for (int i = 0; i < PLAIN_NAMES; i++) {
         if (c->traits[i] >= 0) {
-            ADD(out, "%s: \"%s\", ", plain_traits[i], plain_values[c->traits[i]]);
+            ADD(out, "%s%s: \"%s\", ", some ? "" : "traits: {", plain_traits[i],
+                plain_values[c->traits[i]]);
+            some = true;
         }
     }
-    ADD(out, "}}\n");
+    ADD(out, "%s}\n", some ? "}" : "");
 }
 
 static void add_instant(struct buf *out, const char *key, int64_t ms)
