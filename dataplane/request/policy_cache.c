@@ -203,7 +203,10 @@ struct dp_verdict dp_policy_cache_decide(struct dp_policy_cache *cache,
 {
     struct key key;
     cache->asked++;
-    if (target == NULL || cache->ttl_ns == 0 || !make_key(target, query, &key)) {
+    /* Also where nothing is kept: it looks at all headers that the rules read, so that whether one
+     * that is there twice was looked at is none of the cache. */
+    bool keyed = target != NULL && make_key(target, query, &key);
+    if (!keyed || cache->ttl_ns == 0) {
         return dp_policy_decide(target, query);
     }
     uint64_t hash = map_hash(slice_of(key.bytes, key.size));

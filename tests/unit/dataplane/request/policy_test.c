@@ -185,6 +185,44 @@ static void cache_forgets_by_time_and_by_clear(void **state)
 }
 
 /* A method that does not fit into an entry is decided right all the same. */
+static bool note_header(const void *ctx, struct slice name, struct slice *out)
+{
+    (void)name;
+    *out = SLICE_LIT("a");
+    ++**(int *const *)ctx;
+    return true;
+}
+
+/* One that the decision does not hang on may be there twice: who finds it says so. */
+static void each_header_is_looked_at_with_and_without_a_cache(void **state)
+{
+    (void)state;
+    struct sample s;
+    char header[] = "x-a";
+    char *headers[] = {header};
+    make(&s);
+    s.target.attributes |= 1U << ATTRIBUTE(HEADER);
+    s.target.n_header_names = 1;
+    s.target.header_names = headers;
+    for (uint64_t ttl_ms = 0; ttl_ms <= 1000; ttl_ms += 1000) {
+        struct dp_policy_target *target = NULL;
+        struct dp_policy_cache *cache = NULL;
+        int looked = 0;
+        int *const ctx = &looked;
+        assert_int_equal(build(&s, &target).code, E_OK);
+        assert_int_equal(dp_policy_cache_new(16, ttl_ms, &cache).code, E_OK);
+        struct dp_policy_query query = query_of(&web, "/a.B/Get");
+        query.header = note_header;
+        query.ctx = &ctx;
+        for (int i = 1; i <= 2; i++) {
+            assert_true(dp_policy_cache_decide(cache, target, &query, 1).allow);
+            assert_int_equal(looked, i);
+        }
+        dp_policy_cache_free(cache);
+        dp_policy_free(target);
+    }
+}
+
 static void long_values_are_not_cached(void **state)
 {
     (void)state;
@@ -584,6 +622,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(decides_as_the_part_says),
         cmocka_unit_test(cache_forgets_by_time_and_by_clear),
+        cmocka_unit_test(each_header_is_looked_at_with_and_without_a_cache),
         cmocka_unit_test(long_values_are_not_cached),
         cmocka_unit_test(no_policy_is_a_denial),
         cmocka_unit_test(refuses_what_could_harm),
