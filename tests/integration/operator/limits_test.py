@@ -1,13 +1,17 @@
 """Limits as callers meet them: rates by header and caller among the workers of a node, calls in
 flight, and what is left of a budget."""
 
+import asyncio
 import concurrent.futures
+import socket
 import unittest
 
 import grpc
+from websockets.legacy import client as sockets  # the same in Debian 12 and 13.
 
 import echo_service as echo
 import trilane
+import web_client as web
 
 pb = echo.pb
 
@@ -84,7 +88,7 @@ class Limits(unittest.TestCase):
         self.assertIn("x-key", error.details())
         self.assertNotIn("grpc-retry-pushback-ms", self.details(error))
 
-    def chat(self, stub, who="web"):
+    def chat(self, stub, who="web", timeout=60):
         """An open stream, which has answered once; or its error."""
         said = iter([pb.Words(text="hello")])
         done = concurrent.futures.Future()
@@ -93,7 +97,7 @@ class Limits(unittest.TestCase):
             yield next(said)
             done.result()  # until the test ends it.
 
-        call = stub.Chat(requests(), timeout=60, metadata=echo.token(who))
+        call = stub.Chat(requests(), timeout=timeout, metadata=echo.token(who))
         try:
             next(call)
         except grpc.RpcError as error:
@@ -125,6 +129,64 @@ class Limits(unittest.TestCase):
 
         trilane.wait_until(again, what="both places to be free again")
         self.assertIsNone(self.chat(stubs[3])[0])
+        for chat in chats:
+            chat[1].set_result(None)
+
+    def leave_web(self, whole):
+        """A call of gRPC-Web whose caller leaves, or whose body has an end."""
+        body = web.frame(pb.Words(text="hello").SerializeToString())
+        with socket.create_connection(("127.0.0.1", self.node.ports["listen"]), 60) as s:
+            s.sendall(b"POST /trilane.test.v1.Echo/Chat HTTP/1.1\r\nHost: h\r\n"
+                      b"Content-Type: application/grpc-web+proto\r\nX-Grpc-Web: 1\r\n"
+                      b"Authorization: Bearer web-token\r\nTransfer-Encoding: chunked\r\n\r\n"
+                      b"%x\r\n%s\r\n" % (len(body), body) + (b"0\r\n\r\n" if whole else b""))
+            got = s.recv(65536)
+            self.assertTrue(got)
+            return b" 200 " in got and b"grpc-status: 8" not in got
+
+    def leave_socket(self, closes):
+        async def main():
+            url = "ws://127.0.0.1:%d/trilane.test.v1.Echo/Chat" % self.node.ports["listen"]
+            async with sockets.connect(url, compression=None, open_timeout=60,
+                                       subprotocols=("grpc-websockets",)) as ws:
+                await ws.send(b"authorization: Bearer web-token\r\n")
+                await ws.send(b"\0" + web.frame(pb.Words(text="hello").SerializeToString()))
+                got = await asyncio.wait_for(ws.recv(), 60)
+                if not closes:
+                    ws.transport.abort()
+                return b"x-trilane-code" not in got
+        return asyncio.run(main())
+
+    def leave_grpc(self, stub, timeout):
+        """A call that is cancelled, or ends at its deadline."""
+        chat, _ = self.chat(stub, timeout=timeout)
+        if chat is None:
+            return False
+        if timeout == 60:
+            chat[0].cancel()
+        else:
+            self.assertRaises(grpc.RpcError, next, chat[0])
+        chat[1].set_result(None)
+        return True
+
+    def test_whatever_ends_a_call_gives_its_place_back(self):
+        stub = self.stub()
+        ways = [lambda: self.leave_web(True), lambda: self.leave_web(False),
+                lambda: self.leave_socket(True), lambda: self.leave_socket(False),
+                lambda: self.leave_grpc(stub, 60), lambda: self.leave_grpc(stub, 0.2)]
+        with concurrent.futures.ThreadPoolExecutor(6) as pool:  # more than there are places.
+            list(pool.map(lambda way: way(), ways * 3))
+        for way in ways:  # none is kept for longer than its call.
+            trilane.wait_until(way, what="a place to be free")
+        chats = []
+
+        def again():
+            chat, _ = self.chat(stub)
+            chats.extend([chat] if chat else [])
+            return len(chats) == 2
+
+        trilane.wait_until(again, what="both places to be free")
+        self.assertIsNone(self.chat(stub)[0])  # and none was given back twice.
         for chat in chats:
             chat[1].set_result(None)
 
