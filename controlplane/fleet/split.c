@@ -10,6 +10,7 @@
 
 #define NS_PER_MS UINT64_C(1000000)
 #define LIFE_NS ((CP_SPLIT_VALID_MS + CP_SPLIT_MARGIN_MS) * NS_PER_MS)
+#define FORGET_NS (CP_SPLIT_FORGET_MS * NS_PER_MS)
 
 enum {
     ASKED_MOST = 4 * SHARE_WHOLE,
@@ -64,6 +65,7 @@ struct cp_split {
     struct map by_id;    /* id to struct node; owned. */
     uint64_t unknown_ns; /* until then others' shares may be in force, */
     uint64_t past_ns;    /* and those of processes that others follow. */
+    uint64_t swept_ns;   /* when those were forgotten that are as new. */
     struct place *places;
     size_t place_capacity;
     struct node **followers; /* of the turn: nodes of which another process may hold something. */
@@ -113,6 +115,30 @@ void cp_split_begin(struct cp_split *split, uint64_t now_ns)
 static bool is_live(const struct node *node, uint64_t now_ns)
 {
     return now_ns - node->heard_ns < LIFE_NS;
+}
+
+static bool is_as_new(const struct node *node, uint64_t now_ns)
+{
+    return now_ns - node->heard_ns >= FORGET_NS;
+}
+
+/* Nodes come and go, each with a name of its own. */
+static void sweep(struct cp_split *split, uint64_t now_ns)
+{
+    size_t at = 0;
+    const struct map_entry *found = NULL;
+    if (now_ns - split->swept_ns < FORGET_NS) {
+        return;
+    }
+    split->swept_ns = now_ns;
+    while ((found = map_next(&split->by_id, &at)) != NULL) {
+        struct node *node = found->value;
+        if (is_as_new(node, now_ns)) {
+            (void)map_remove(&split->by_id, slice_str(node->id));
+            node_free(node);
+            at--; /* another one may stand there now. */
+        }
+    }
 }
 
 size_t cp_split_nodes(const struct cp_split *split, uint64_t now_ns)
@@ -179,8 +205,7 @@ static uint32_t greater(uint32_t a, uint32_t b)
 
 static bool is_news(const struct node *node, const struct demand *d, uint64_t now_ns)
 {
-    bool forgotten = now_ns - node->heard_ns >= CP_SPLIT_FORGET_MS * NS_PER_MS;
-    return node->run == 0 || forgotten || d->run > node->run ||
+    return node->run == 0 || is_as_new(node, now_ns) || d->run > node->run ||
            (d->run == node->run && d->at_ms > node->at_ms);
 }
 
@@ -487,6 +512,7 @@ static void answer(struct node *node, uint32_t nodes, cp_split_send_fn *send, vo
 struct err cp_split_turn(struct cp_split *split, uint64_t now_ns, cp_split_send_fn *send, void *ctx)
 {
     size_t count = 0;
+    sweep(split, now_ns);
     TRY(list_places(split, now_ns, &count));
     TRY(list_followers(split, now_ns));
     split_all(split, count, now_ns);

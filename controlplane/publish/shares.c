@@ -19,7 +19,7 @@
 
 #define NS_PER_MS UINT64_C(1000000)
 
-enum { INBOX_MAX = 4096, BATCH = 64, TURN_MS = 100, LOOK_MS = 200 };
+enum { INBOX_MAX = 4096, BATCH = 64, TURN_MS = 100, LOOK_MS = 200, SWEEP_MS = 60000 };
 
 #define DEMAND_MAX (CONTAINER_HEADER_SIZE + CONTAINER_SIGNATURE_SIZE + DEMAND_BODY_MAX)
 
@@ -34,6 +34,7 @@ struct cp_shares {
     uint8_t environment[ENVIRONMENT_SIZE];
     struct cp_split *split;
     struct map speakers; /* id to struct speaker; owned. */
+    uint64_t swept_ns;   /* when those were forgotten that say nothing any more. */
     struct queue inbox;
     struct bus_subscription *subscription;
     uint64_t epoch;    /* that is led; zero: none. */
@@ -72,6 +73,25 @@ static struct slice node_of(struct slice subject)
         at--;
     }
     return slice_from(subject, at);
+}
+
+/* Nodes come and go, each with a name of its own. */
+static void sweep(struct cp_shares *s, uint64_t now_ns)
+{
+    size_t at = 0;
+    const struct map_entry *found = NULL;
+    if (now_ns - s->swept_ns < SWEEP_MS * NS_PER_MS) {
+        return;
+    }
+    s->swept_ns = now_ns;
+    while ((found = map_next(&s->speakers, &at)) != NULL) {
+        struct speaker *speaker = found->value;
+        if (now_ns - speaker->looked_ns >= SWEEP_MS * NS_PER_MS) {
+            (void)map_remove(&s->speakers, slice_str(speaker->id));
+            free(speaker);
+            at--; /* another one may stand there now. */
+        }
+    }
 }
 
 /* Whether it is a node's turn to be looked at; the key is found first, so that made-up names take
@@ -207,6 +227,7 @@ static void *run(void *ctx)
         struct timespec until;
         uint64_t now_ns = clock_mono_ns();
         look_at_lead(s, now_ns);
+        sweep(s, now_ns);
         hear_all(s, now_ns);
         if (s->epoch != 0 && !err_ok(cp_split_turn(s->split, now_ns, send, s))) {
             COUNT(s, refused);

@@ -3,11 +3,13 @@
  * for less than an equal part. */
 #include "controlplane/fleet/split.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "common/base/ids.h"
+#include "common/base/limits.h"
 
 #include "tests/support/cmocka.h"
 
@@ -398,6 +400,24 @@ static void an_old_word_is_none(void **state)
     cp_split_free(w.split);
 }
 
+/* However many came and went before, there is room for those that are there. */
+static void nodes_with_other_names_follow(void **state)
+{
+    (void)state;
+    uint64_t most = limits.nodes;
+    limits.nodes = 8;
+    set_up();
+    for (uint64_t i = 0; i < 200; i++) {
+        struct demand d = {.run = 10, .at_ms = 50, .count = 1, .of = {{BUDGET, 1, 0}}};
+        (void)snprintf(d.node, sizeof(d.node), "node-0-%" PRIu64, i);
+        assert_int_equal(cp_split_demand(w.split, &d, w.now_ns).code, E_OK);
+        assert_int_equal(cp_split_turn(w.split, w.now_ns, send_to, NULL).code, E_OK);
+        w.now_ns += 20000 * MS;
+    }
+    limits.nodes = most;
+    cp_split_free(w.split);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -411,6 +431,7 @@ int main(void)
         cmocka_unit_test(a_node_hands_over),
         cmocka_unit_test(what_is_given_up),
         cmocka_unit_test(an_old_word_is_none),
+        cmocka_unit_test(nodes_with_other_names_follow),
     };
     ids_init();
     return cmocka_run_group_tests(tests, NULL, NULL);
