@@ -8,7 +8,9 @@ void dp_guard_set(struct dp_guard *guard, const struct dp_guardrails *rails)
     bool same = guard->rails.miss_percent == rails->miss_percent &&
                 guard->rails.decision_us == rails->decision_us &&
                 guard->rails.hold_ms == rails->hold_ms;
-    if (same) {
+    if (same) { /* only the cache is empty. */
+        guard->since_ns = 0;
+        guard->asked = guard->missed = guard->timed = guard->took_ns = 0;
         return;
     }
     *guard = (struct dp_guard){
@@ -32,7 +34,8 @@ static void judge(struct dp_guard *guard, uint64_t now_ns)
     if (guard->asked < DP_GUARD_DECISIONS_LEAST) {
         return;
     }
-    if (rails->miss_percent != 0 && guard->missed * 100 > guard->asked * rails->miss_percent) {
+    if (rails->miss_percent != 0 && !guard->cold &&
+        guard->missed * 100 > guard->asked * rails->miss_percent) {
         trip(guard, DP_GUARD_MISSES, now_ns);
     } else if (rails->decision_us != 0 && guard->timed >= DP_GUARD_TIMED_LEAST &&
                guard->took_ns > guard->timed * rails->decision_us * 1000) {
@@ -47,6 +50,7 @@ void dp_guard_note(struct dp_guard *guard, uint64_t now_ns, bool cached, uint64_
     }
     if (guard->since_ns == 0 || now_ns - guard->since_ns >= SECOND_NS) {
         judge(guard, now_ns);
+        guard->cold = guard->since_ns == 0;
         guard->since_ns = now_ns;
         guard->asked = guard->missed = guard->timed = guard->took_ns = 0;
     }

@@ -32,6 +32,7 @@ enum {
 struct dp_guard {
     struct dp_guardrails rails;
     uint64_t since_ns; /* of the second at hand; 0: none yet. */
+    bool cold;         /* it is the first one of a cache: that it misses says nothing. */
     uint64_t asked;
     uint64_t missed;
     uint64_t timed;
@@ -40,7 +41,8 @@ struct dp_guard {
     uint64_t trips[DP_GUARD_WHY_COUNT];
 };
 
-/* Takes over what the environment says now; other thresholds begin anew. */
+/* Takes over what the environment of a snapshot says, with which the cache begins anew; other
+ * thresholds begin anew, too. */
 void dp_guard_set(struct dp_guard *guard, const struct dp_guardrails *rails);
 
 /* Whether the fast path decides now. */

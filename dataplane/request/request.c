@@ -259,7 +259,9 @@ static struct dp_verdict decide(struct dp_request *rq, const struct dp_policy_ta
     struct dp_verdict verdict = dp_policy_cache_decide(rq->pool->decisions, policy, &query, now_ns);
     uint64_t took_ns = timed ? clock_mono_ns() - start_ns : 0;
     dp_request_metrics_decision(rq->pool->metrics, &verdict, took_ns);
-    if (!query.fast) {
+    bool anew =
+        rq->forwarding && !rq->deferred; /* by a swap, all at once: no load to guard against. */
+    if (!query.fast && !anew) {
         dp_guard_note(&rq->pool->guard, now_ns, verdict.cached, took_ns);
     }
     return verdict;

@@ -66,13 +66,29 @@ static void other_thresholds_begin_anew(void **state)
     struct dp_guard g = {0};
     struct dp_guardrails rails = {.miss_percent = 50, .hold_ms = 5000};
     dp_guard_set(&g, &rails);
-    second_of(&g, SECOND, 2000, 1, 0);
+    second_of(&g, SECOND, 2000, 2, 0);
+    second_of(&g, 3 * SECOND, 2000, 1, 0);
     dp_guard_set(&g, &rails);
-    assert_true(dp_guard_is_fast(&g, 2 * SECOND));
+    assert_true(dp_guard_is_fast(&g, 4 * SECOND));
     rails.miss_percent = 60;
     dp_guard_set(&g, &rails);
-    assert_false(dp_guard_is_fast(&g, 2 * SECOND));
+    assert_false(dp_guard_is_fast(&g, 4 * SECOND));
     assert_int_equal(g.trips[DP_GUARD_MISSES], 1); /* what was counted stays. */
+}
+
+/* What a snapshot empties is filled again: that says nothing of those who ask. */
+static void an_empty_cache_throws_nothing(void **state)
+{
+    (void)state;
+    struct dp_guard g = {0};
+    const struct dp_guardrails rails = {.miss_percent = 50, .hold_ms = 5000};
+    for (unsigned i = 1; i < 10; i++) {
+        dp_guard_set(&g, &rails);
+        second_of(&g, 2 * i * SECOND, 2000, 1, 0);
+        assert_false(dp_guard_is_fast(&g, (2 * i + 1) * SECOND));
+    }
+    second_of(&g, 20 * SECOND, 2000, 1, 0); /* it stays empty. */
+    assert_true(dp_guard_is_fast(&g, 21 * SECOND));
 }
 
 int main(void)
@@ -82,6 +98,7 @@ int main(void)
         cmocka_unit_test(is_thrown_by_misses),
         cmocka_unit_test(is_thrown_by_time),
         cmocka_unit_test(other_thresholds_begin_anew),
+        cmocka_unit_test(an_empty_cache_throws_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
