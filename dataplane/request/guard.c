@@ -8,13 +8,14 @@ void dp_guard_set(struct dp_guard *guard, const struct dp_guardrails *rails)
     bool same = guard->rails.miss_percent == rails->miss_percent &&
                 guard->rails.decision_us == rails->decision_us &&
                 guard->rails.hold_ms == rails->hold_ms;
-    if (same) { /* only the cache is empty. */
-        guard->since_ns = 0;
-        guard->asked = guard->missed = guard->timed = guard->took_ns = 0;
+    if (same) { /* only the cache is empty: in this second, and in the next one. */
+        guard->cold_seconds = guard->since_ns == 0 ? 1 : 2;
         return;
     }
-    *guard = (struct dp_guard){
-        .rails = *rails, .trips = {guard->trips[DP_GUARD_MISSES], guard->trips[DP_GUARD_TIME]}};
+    *guard =
+        (struct dp_guard){.rails = *rails,
+                          .cold_seconds = 1,
+                          .trips = {guard->trips[DP_GUARD_MISSES], guard->trips[DP_GUARD_TIME]}};
 }
 
 bool dp_guard_is_fast(const struct dp_guard *guard, uint64_t now_ns)
@@ -34,7 +35,7 @@ static void judge(struct dp_guard *guard, uint64_t now_ns)
     if (guard->asked < DP_GUARD_DECISIONS_LEAST) {
         return;
     }
-    if (rails->miss_percent != 0 && !guard->cold &&
+    if (rails->miss_percent != 0 && guard->cold_seconds == 0 &&
         guard->missed * 100 > guard->asked * rails->miss_percent) {
         trip(guard, DP_GUARD_MISSES, now_ns);
     } else if (rails->decision_us != 0 && guard->timed >= DP_GUARD_TIMED_LEAST &&
@@ -50,7 +51,7 @@ void dp_guard_note(struct dp_guard *guard, uint64_t now_ns, bool cached, uint64_
     }
     if (guard->since_ns == 0 || now_ns - guard->since_ns >= SECOND_NS) {
         judge(guard, now_ns);
-        guard->cold = guard->since_ns == 0;
+        guard->cold_seconds -= guard->since_ns != 0 && guard->cold_seconds > 0;
         guard->since_ns = now_ns;
         guard->asked = guard->missed = guard->timed = guard->took_ns = 0;
     }

@@ -31,8 +31,8 @@ enum {
 
 struct dp_guard {
     struct dp_guardrails rails;
-    uint64_t since_ns; /* of the second at hand; 0: none yet. */
-    bool cold;         /* it is the first one of a cache: that it misses says nothing. */
+    uint64_t since_ns;     /* of the second at hand; 0: none yet. */
+    uint32_t cold_seconds; /* in so many, this one included, misses say nothing. */
     uint64_t asked;
     uint64_t missed;
     uint64_t timed;

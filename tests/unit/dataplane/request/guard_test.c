@@ -91,6 +91,23 @@ static void an_empty_cache_throws_nothing(void **state)
     assert_true(dp_guard_is_fast(&g, 21 * SECOND));
 }
 
+/* Snapshots that follow each other within a second leave the time to judge by. */
+static void snapshots_without_end_hide_no_time(void **state)
+{
+    (void)state;
+    struct dp_guard g = {0};
+    const struct dp_guardrails rails = {.miss_percent = 50, .decision_us = 10, .hold_ms = 5000};
+    for (unsigned i = 0; i < 20; i++) {
+        dp_guard_set(&g, &rails);
+        for (unsigned k = 0; k < 1000; k++) {
+            dp_guard_note(&g, SECOND + i * SECOND / 4 + k, /* cached= */ false,
+                          k % 100 == 0 ? 20000 : 0);
+        }
+    }
+    assert_int_equal(g.trips[DP_GUARD_MISSES], 0);
+    assert_true(g.trips[DP_GUARD_TIME] > 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -99,6 +116,7 @@ int main(void)
         cmocka_unit_test(is_thrown_by_time),
         cmocka_unit_test(other_thresholds_begin_anew),
         cmocka_unit_test(an_empty_cache_throws_nothing),
+        cmocka_unit_test(snapshots_without_end_hide_no_time),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
