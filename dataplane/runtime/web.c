@@ -66,6 +66,17 @@ void dp_web_add_field(struct h2_fields *to, const struct h2_field *field)
     }
 }
 
+/* Flags promise that the name outlives the caller's connection: it has to be the token's own. */
+void dp_web_add_text(struct h2_fields *to, struct slice name, struct slice value)
+{
+    enum h2_token token = h2_token_find(name);
+    const struct h2_field field = {.name = token == H2_TOKEN_OTHER ? name : h2_token_name(token),
+                                   .value = value,
+                                   .token = (uint8_t)token,
+                                   .flags = h2_token_flags(token)};
+    dp_web_add_field(to, &field);
+}
+
 static MUST_CHECK struct err make_type(struct arena *arena, const char *type, struct slice suffix,
                                        struct slice *out)
 {

@@ -75,7 +75,7 @@ struct dp_web_ask {
     struct slice origin; /* empty: none. Lives as long as the request. */
     bool has_browser;    /* a browser reads the answer's fields of CORS. */
     size_t field_max;    /* fields that 'add' adds at most. */
-    /* Adds the request's fields with dp_web_add_field(). */
+    /* Adds the request's fields with dp_web_add_field() or dp_web_add_text(). */
     struct err (*add)(struct dp_web *w, struct h2_fields *to);
     const char *protocol; /* "http2", "http1": of the counter of what is refused early. */
 };
@@ -92,6 +92,9 @@ void dp_web_start(struct dp_web *w, const struct dp_web_ask *ask);
 
 /* Adds a field, unless it is of one hop only or said by us. 'to' has room. */
 void dp_web_add_field(struct h2_fields *to, const struct h2_field *field);
+
+/* The same of a field that came as text, its name in lower case. */
+void dp_web_add_text(struct h2_fields *to, struct slice name, struct slice value);
 
 /* Wire bytes from the caller; 'end': the request is whole. */
 void dp_web_data(struct dp_web *w, struct slice wire, bool end);

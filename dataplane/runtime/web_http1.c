@@ -123,11 +123,7 @@ static struct err add_fields(struct dp_web *w, struct h2_fields *to)
         if (connection != NULL && is_named(head, name)) {
             continue;
         }
-        struct h2_field field = h2_field_named(name, head->fields[i].value);
-        field.token = (uint8_t)h2_token_find(name);
-        field.flags = h2_token_flags((enum h2_token)field.token);
-        field.name = field.token == H2_TOKEN_OTHER ? name : h2_token_name(field.token);
-        dp_web_add_field(to, &field);
+        dp_web_add_text(to, name, head->fields[i].value);
     }
     return OK;
 }

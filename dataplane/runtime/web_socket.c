@@ -199,10 +199,7 @@ static struct err add_fields(struct dp_web *w, struct h2_fields *to)
         struct slice value = {0};
         TRY(grpc_web_next_field(&section, &name, &value, &found));
         if (found) {
-            struct h2_field field = h2_field_named(name, value);
-            field.token = (uint8_t)h2_token_find(name);
-            field.flags = h2_token_flags((enum h2_token)field.token);
-            dp_web_add_field(to, &field);
+            dp_web_add_text(to, name, value);
         }
     }
     return OK;

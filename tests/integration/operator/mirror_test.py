@@ -1,16 +1,19 @@
 """Mirroring through a real node: a shadow gets copies, is compared, and disturbs nobody."""
 
+import asyncio
 import itertools
 import socket
 import time
 import unittest
 
 import grpc
+from websockets.legacy import client as sockets
 
 import commanded
 import echo_service as echo
 import raw_h2
 import trilane
+import web_client as web
 from retry_test import SERVICE, service
 
 SOON = 10.0
@@ -171,6 +174,41 @@ spec:
                 trilane.wait_until(lambda n=copies: self.counted(node).get("failed") == n,
                                    what="the end of the copy", step=0.01)
         self.assertEqual(node.metric("trilane_upstream_ejections_total"), 0)
+        node.stop()
+
+    def test_a_copy_of_a_socket_that_is_gone(self):
+        """It waits for a stream of the shadow's, and has its fields by then all the same."""
+        held = raw_h2.Upstream({"Hold": lambda exchange: None,
+                                "Say": lambda exchange: exchange.answer(raw_h2.message(b"m"))})
+        self.addCleanup(held.stop)
+        self.publish(held.port)
+        node = self.platform.node("node-4", workers=1, upstream_connections=1, upstream_streams=1,
+                                  mirror_after_ms=60000).start()
+        with echo.channel(node) as channel:
+            hold = channel.unary_unary("/%s/Hold" % SERVICE)
+            self.assertEqual(hold(b"", metadata=echo.token("web"), timeout=60), b"answer of own")
+        trilane.wait_until(lambda: held.seen("Hold"), what="the stream that is taken", step=0.01)
+
+        async def page():
+            async with sockets.connect("ws://127.0.0.1:%d%s" % (node.ports["listen"], PATH),
+                                       subprotocols=("grpc-websockets",), compression=None,
+                                       open_timeout=60) as ws:
+                await ws.send(b"authorization: Bearer web-token\r\nIdempotency-Key: k\r\n"
+                              b"grpc-accept-encoding: gzip\r\nx-page: p\r\n")
+                await ws.send(b"\0" + web.frame(b"hi"))
+                await ws.send(b"\1")
+                await asyncio.wait_for(ws.wait_closed(), 60)
+                return ws.close_code
+        self.assertEqual(asyncio.run(page()), 1000)
+        trilane.wait_until(lambda: node.metric("trilane_connections") == 0,
+                           what="the end of the socket", step=0.01)
+        first = held.seen("Hold")[0]
+        first.answer(raw_h2.message(b"m"))
+        first.peer.flush()
+        trilane.wait_until(lambda: held.seen("Say"), what="the copy", step=0.01)
+        copy = held.seen("Say")[0].headers
+        self.assertEqual((copy["idempotency-key"], copy["grpc-accept-encoding"], copy["x-page"]),
+                         ("k", "gzip", "p"))
         node.stop()
 
     def test_a_copys_latency_is_that_of_its_answers_head(self):
