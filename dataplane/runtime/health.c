@@ -20,7 +20,8 @@ typedef Grpc__Health__V1__HealthCheckResponse__ServingStatus serving;
 #define NOT_SERVING GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__SERVING_STATUS__NOT_SERVING
 #define UNKNOWN_SERVICE GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__SERVING_STATUS__SERVICE_UNKNOWN
 
-/* A request is a service's name; and Watch calls that one worker holds. */
+/* A request is a service's name; and Watch calls that one worker holds: all of them are looked at
+ * with each change. */
 enum { REQUEST_MAX = 1024, MEMORY_MAX = 16 << 10, WATCHES_MAX = 4096 };
 
 struct answer {
@@ -37,7 +38,7 @@ struct dp_health_watch {
     char *service;                /* owned. */
     serving said;                 /* what Watch answered last, */
     bool said_degraded;           /* and this. */
-    struct dp_health_watch *next; /* in the worker's list. */
+    struct dp_health_watch *next; /* Watch: in the worker's list. */
     struct dp_health_watch *prev;
 };
 
@@ -190,9 +191,25 @@ static void data(struct h2_stream *s, struct slice bytes, bool end)
     }
 }
 
-static void closed(struct h2_stream *s)
+static void trailers(struct h2_stream *s, const struct h2_fields *fields)
 {
-    struct dp_health_watch *h = h2_stream_user(s);
+    (void)fields;
+    data(s, (struct slice){0}, /* end= */ true);
+}
+
+static void list_add(struct dp_health_watch *h)
+{
+    struct dp_worker *w = h->worker;
+    h->next = w->watches;
+    if (h->next != NULL) {
+        h->next->prev = h;
+    }
+    w->watches = h;
+    w->watch_count++;
+}
+
+static void list_remove(struct dp_health_watch *h)
+{
     if (h->prev != NULL) {
         h->prev->next = h->next;
     } else {
@@ -202,12 +219,21 @@ static void closed(struct h2_stream *s)
         h->next->prev = h->prev;
     }
     h->worker->watch_count--;
+}
+
+static void closed(struct h2_stream *s)
+{
+    struct dp_health_watch *h = h2_stream_user(s);
+    if (h->watch) {
+        list_remove(h);
+    }
     grpc_reader_free(&h->reader);
     free(h->service);
     free(h);
 }
 
-static const struct h2_stream_events events = {.data = data, .closed = closed};
+static const struct h2_stream_events events = {
+    .data = data, .trailers = trailers, .closed = closed};
 
 void dp_health_request(struct dp_worker *w, struct h2_stream *s, const struct h2_fields *fields,
                        bool end)
@@ -215,18 +241,16 @@ void dp_health_request(struct dp_worker *w, struct h2_stream *s, const struct h2
     struct slice path = h2_fields_value(fields, H2_TOKEN_PATH);
     bool watch = slice_ends(path, SLICE_LIT("/Watch"));
     bool known = watch || slice_ends(path, SLICE_LIT("/Check"));
-    bool takes = known && !end && w->watch_count < WATCHES_MAX;
+    bool takes = known && !end && (!watch || w->watch_count < WATCHES_MAX);
     struct dp_health_watch *h = takes ? calloc(1, sizeof(*h)) : NULL;
     if (h == NULL) {
         refuse(s, !known ? FAIL(E_NO_ROUTE) : end ? FAIL(E_MALFORMED) : FAIL(E_OVERLOADED));
         return;
     }
-    *h = (struct dp_health_watch){.worker = w, .stream = s, .watch = watch, .next = w->watches};
-    if (h->next != NULL) {
-        h->next->prev = h;
+    *h = (struct dp_health_watch){.worker = w, .stream = s, .watch = watch};
+    if (watch) {
+        list_add(h);
     }
-    w->watches = h;
-    w->watch_count++;
     grpc_reader_init(&h->reader, REQUEST_MAX);
     h2_stream_attach(s, &events, h);
 }
@@ -255,10 +279,10 @@ void dp_health_changed(struct dp_worker *w)
 {
     for (struct dp_health_watch *h = w->watches; h != NULL;) {
         struct dp_health_watch *next = h->next;
-        if (h->watch && h->asked && !h2_stream_sent_end(h->stream)) {
+        if (h->asked && !h2_stream_sent_end(h->stream)) {
             tell(h);
         }
-        if (w->draining && h->watch && !h2_stream_sent_end(h->stream)) {
+        if (w->draining && !h2_stream_sent_end(h->stream)) {
             end_watch(h);
         }
         h = next;

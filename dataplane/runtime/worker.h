@@ -104,7 +104,7 @@ struct dp_worker {
         size_t count;
         uint32_t edition;            /* of the node's, that this was copied from. */
     } degraded;                      /* services that miss their SLA, as of the last tick. */
-    struct dp_health_watch *watches; /* open calls of grpc.health.v1. */
+    struct dp_health_watch *watches; /* open calls of grpc.health.v1's Watch. */
     size_t watch_count;
     struct net_hook tell;                       /* queued by an adopted model: config->adopted(). */
     struct h2_counters counted;                 /* what was added to the metrics so far. */

@@ -251,6 +251,30 @@ class Hostile(unittest.TestCase):
             for exchange in self.upstream.seen("Fine")[before:]:
                 trilane.wait_until(lambda e=exchange: e.reset is not None, what="the upstream's end")
 
+    def test_watchers_without_number_leave_room_for_checks(self):
+        """Whoever asks whether the node lives is not to hear that others watch it."""
+        watch, check = ("/grpc.health.v1.Health/" + name for name in ("Watch", "Check"))
+        for _ in range(41):  # 100 streams each: a few more than a worker holds.
+            caller = raw_h2.Caller(self.node.ports["listen"])
+            self.addCleanup(caller.sock.close)
+            for _ in range(100):
+                caller.h2.send_data(caller.start(watch, flush=False), message(b""))
+            caller.flush()
+        last = max(caller.answers)
+        self.expect(caller.wait(last), 8, "OVERLOADED")
+        answer = self.caller.call(check, message(b""))
+        self.assertEqual((answer.status, answer.body), ("0", message(b"\x08\x01")))
+
+    def test_a_question_about_health_that_ends_with_trailers(self):
+        for body, status, code in ((message(b""), "0", None), (b"", "3", "MALFORMED"),
+                                   (message(b"")[:3], "3", "MALFORMED")):
+            stream = self.caller.start("/grpc.health.v1.Health/Check", flush=False)
+            self.caller.h2.send_data(stream, body)
+            self.caller.h2.send_headers(stream, [("x-checksum", "1")], end_stream=True)
+            self.caller.flush()
+            answer = self.caller.wait(stream)
+            self.assertEqual((answer.status, answer.code), (status, code))
+
     def test_deadline_that_does_not_parse(self):
         for name, value in (("grpc-timeout", "soon"), ("grpc-timeout", "-1S"),
                             ("x-request-timeout-ms", "1.5")):
