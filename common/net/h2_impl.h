@@ -353,6 +353,9 @@ void h2_streams_remove(struct h2_streams *t, uint32_t id);
 /* Charges for a frame, by its head; false when it is one too many, and the connection ends. */
 bool h2_watch_frame(struct h2_conn *c);
 
+/* Somebody takes the body that a frame's head announces: it is work, if it is much. */
+void h2_watch_body(struct h2_conn *c);
+
 /* Charges a header section of that size that nobody wants; false when it is one too many. */
 bool h2_watch_charge_section(struct h2_conn *c, size_t size, uint64_t charges);
 

@@ -64,6 +64,9 @@ static void begin_body(struct h2_conn *c)
         s = NULL;
     }
     c->body_of = s;
+    if (s != NULL) {
+        h2_watch_body(c);
+    }
 }
 
 /* Padding is read by nobody. */

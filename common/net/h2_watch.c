@@ -98,14 +98,17 @@ bool h2_watch_frame(struct h2_conn *c)
         c->section_pieces++;
         return add_to_section(c, size);
     case H2_DATA:
-        if (!is_much_data(head)) {
-            return charge_control(c, /* charges= */ 1);
-        }
-        h2_guard_earn(&c->control, H2_WORK_EARNS);
-        return true;
+        return is_much_data(head) || charge_control(c, /* charges= */ 1);
     default:
         /* PING, SETTINGS, WINDOW_UPDATE, RST, PRIORITY, unknown. */
         return charge_control(c, /* charges= */ 1);
+    }
+}
+
+void h2_watch_body(struct h2_conn *c)
+{
+    if (is_much_data(c->head)) {
+        h2_guard_earn(&c->control, H2_WORK_EARNS);
     }
 }
 

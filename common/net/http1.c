@@ -393,8 +393,10 @@ static struct err see_length(struct http1_parser *p, struct slice value)
 static struct err see_coding(struct http1_parser *p, struct slice value)
 {
     bool chunked = false;
+    bool more = true;
     p->saw_coding = true;
-    while (value.size > 0) {
+    while (more) { /* an empty member is one, too: not all readers pass it over. */
+        more = slice_find(value, ',') < value.size;
         chunked = slice_eq_nocase(next_member(&value), SLICE_LIT("chunked"));
         p->codings++;
     }

@@ -381,6 +381,28 @@ static void useful_work_earns_control_frames(void **state)
     limits.control_frames_per_second = before;
 }
 
+/* A body that nobody waits for pays for no PINGs: there may be one for ever, by who may ask
+ * nothing. */
+static void bodies_of_no_stream_earn_nothing(void **state)
+{
+    (void)state;
+    struct world w;
+    uint64_t before = limits.control_frames_per_second;
+    limits.control_frames_per_second = 20;
+    world_open(&w);
+    request_add(&w.out, 1, "/early", false, nothing);
+    world_send(&w);
+    peers_wait(&w.p, &w.r.got_reset);
+    for (int i = 0; i < 200; i++) {
+        frame_add(&w.out, 0, 0, 1, SLICE_LIT("\0\0\0\0\0"));
+        ping(&w.out);
+    }
+    expect_end(&w, CALM);
+    assert_int_equal(net_flood_count(w.p.loop, NET_FLOOD_CONTROL), 1);
+    world_free(&w);
+    limits.control_frames_per_second = before;
+}
+
 /* ---- bombs ---- */
 
 /* One large value enters the HPACK table, then one byte each repeats it. */
@@ -1032,6 +1054,7 @@ int main(void)
         cmocka_unit_test(rapid_reset_ends_the_connection),
         cmocka_unit_test(forced_resets_end_the_connection),
         cmocka_unit_test(useful_work_earns_control_frames),
+        cmocka_unit_test(bodies_of_no_stream_earn_nothing),
         cmocka_unit_test(whole_answers_earn_resets),
         cmocka_unit_test(hpack_bomb_is_refused_and_bounded),
         cmocka_unit_test(a_large_hpack_bomb_is_put_out),

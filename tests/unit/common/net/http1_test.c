@@ -167,6 +167,9 @@ static void smuggling_is_refused(void **state)
     refuse(REQUEST(POST "Content-Length: 99999999999999999999999\r\n\r\n"), E_MALFORMED);
     refuse(REQUEST(POST "Transfer-Encoding: gzip, chunked\r\n\r\n"), E_UNSUPPORTED);
     refuse(REQUEST(POST "Transfer-Encoding: chunked, gzip\r\n\r\n"), E_PROTOCOL_ERROR);
+    refuse(REQUEST(POST "Transfer-Encoding: ,chunked\r\n\r\n"), E_UNSUPPORTED);
+    refuse(REQUEST(POST "Transfer-Encoding: chunked,\r\n\r\n"), E_PROTOCOL_ERROR);
+    refuse(REQUEST(POST "Transfer-Encoding: chunked, \r\n\r\n"), E_PROTOCOL_ERROR);
     refuse(REQUEST(POST "Transfer-Encoding: identity\r\n\r\n"), E_PROTOCOL_ERROR);
     refuse(REQUEST(POST "Transfer-Encoding: xchunked\r\n\r\n"), E_PROTOCOL_ERROR);
     refuse(REQUEST(POST "Transfer-Encoding: \vchunked\r\n\r\n"), E_MALFORMED);
