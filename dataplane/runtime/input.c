@@ -211,19 +211,6 @@ static bool is_ambiguous(const struct h2_fields *f)
            h2_fields_repeated(f, H2_TOKEN_HOST);
 }
 
-/* Host and :authority name the same, and nobody's password (RFC 9113, 8.3.1): else the one who
- * routes and the one who serves could take two. */
-static struct err find_authority(const struct h2_fields *f, struct slice *out)
-{
-    struct slice authority = h2_fields_value(f, H2_TOKEN_AUTHORITY);
-    struct slice host = h2_fields_value(f, H2_TOKEN_HOST);
-    if (authority.size > 0 && host.size > 0 && !slice_eq_nocase(authority, host)) {
-        return FAIL(E_PROTOCOL_ERROR);
-    }
-    *out = authority.size > 0 ? authority : host;
-    return http1_is_authority(*out) ? OK : FAIL(E_PROTOCOL_ERROR);
-}
-
 struct err dp_input_h2(struct dp_request *rq, const struct h2_fields *f,
                        const struct dp_caller_conn *c)
 {
@@ -254,8 +241,19 @@ struct err dp_input_h2(struct dp_request *rq, const struct h2_fields *f,
         rq->in.host = host;
         return OK;
     }
-    TRY(find_authority(f, &authority));
+    TRY(dp_input_authority(f, &authority));
     return find_host(rq, authority);
+}
+
+struct err dp_input_authority(const struct h2_fields *f, struct slice *out)
+{
+    struct slice authority = h2_fields_value(f, H2_TOKEN_AUTHORITY);
+    struct slice host = h2_fields_value(f, H2_TOKEN_HOST);
+    if (authority.size > 0 && host.size > 0 && !slice_eq_nocase(authority, host)) {
+        return FAIL(E_PROTOCOL_ERROR);
+    }
+    *out = authority.size > 0 ? authority : host;
+    return http1_is_authority(*out) ? OK : FAIL(E_PROTOCOL_ERROR);
 }
 
 /* ---- HTTP/1 ---- */

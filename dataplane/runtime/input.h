@@ -20,6 +20,10 @@ struct net_conn;
 MUST_CHECK struct err dp_input_h2(struct dp_request *rq, const struct h2_fields *fields,
                                   const struct dp_caller_conn *c);
 
+/* Who is asked. PROTOCOL_ERROR when host and :authority do not name the same, or somebody's
+ * password (RFC 9113, 8.3.1): the one who routes and the one who serves could take two. */
+MUST_CHECK struct err dp_input_authority(const struct h2_fields *fields, struct slice *out);
+
 /* The input of a request whose exchange ends before it, copied into the arena. */
 struct dp_input_copy {
     struct dp_input in;

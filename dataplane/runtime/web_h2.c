@@ -7,6 +7,7 @@
 #include "common/base/check.h"
 #include "common/net/h2.h"
 #include "dataplane/runtime/early.h"
+#include "dataplane/runtime/input.h"
 #include "dataplane/runtime/port.h"
 #include "dataplane/runtime/web.h"
 #include "dataplane/runtime/worker.h"
@@ -122,6 +123,8 @@ static const struct h2_stream_events events = {
 static struct err add_fields(struct dp_web *w, struct h2_fields *to)
 {
     const struct h2_fields *from = h2_of(w)->fields;
+    struct slice authority = {0};
+    TRY(dp_input_authority(from, &authority)); /* the host goes no further. */
     for (size_t i = 0; i < from->count; i++) {
         dp_web_add_field(to, &from->at[i]);
     }

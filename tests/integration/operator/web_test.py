@@ -408,6 +408,14 @@ class OverHttp2(unittest.TestCase):
         answer = self.ask(method="GET", headers=[("content-type", web.BINARY)])
         self.assertEqual(answer.status, 405)
 
+    def test_who_is_asked_is_said_once(self):
+        """As of gRPC itself, though the host goes no further."""
+        for host, code in (("Echo.test", None), ("other.test", "PROTOCOL_ERROR"),
+                           ("echo.test:80", "PROTOCOL_ERROR")):
+            answer = self.ask(web.frame(words(text="asked")), headers=[
+                ("content-type", web.BINARY), ("authorization", "Bearer web-token"), ("host", host)])
+            self.assertEqual(answer.code, code, host)
+
     def test_preflight(self):
         ask = [("origin", APP), ("access-control-request-method", "POST")]
         answer = self.ask(method="OPTIONS", headers=ask)
