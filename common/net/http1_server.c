@@ -225,6 +225,7 @@ static void exchange_finish(struct http1_server *s)
         return;
     }
     http1_next(&s->parser);
+    s->waits = HTTP1_WAIT_REQUEST; /* the next head has a time of its own. */
     *x = (struct http1_exchange){.server = s, .body = x->body, .rest = x->rest};
 }
 

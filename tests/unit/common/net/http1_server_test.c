@@ -413,6 +413,27 @@ static void slow_heads_time_out(void **state)
     limits.header_timeout_ms = before;
 }
 
+/* The end of one head and the start of the next may come at once. */
+static void each_head_has_its_own_time(void **state)
+{
+    (void)state;
+    struct rig r;
+    uint64_t before = limits.header_timeout_ms;
+    limits.header_timeout_ms = 400;
+    rig_init(&r);
+    say(&r, "GET / HTTP/1.1\r\n");
+    assert_false(net_loop_run_until(r.loop, &r.peer_ended, 300));
+    say(&r, "Host: x\r\n\r\nGET / HTTP/1.1\r\n");
+    wait_reply(&r, HELLO);
+    assert_false(net_loop_run_until(r.loop, &r.peer_ended, 200));
+    say(&r, "Host: x\r\n\r\n");
+    wait_reply(&r, HELLO HELLO);
+    net_conn_close(r.peer);
+    assert_true(net_loop_run_until(r.loop, &r.server_closed, WAIT_MS));
+    rig_free(&r);
+    limits.header_timeout_ms = before;
+}
+
 /* A body that nobody reads for as long is no slow one. */
 static void who_is_paused_is_not_slow(void **state)
 {
@@ -550,6 +571,7 @@ int main(void)
         cmocka_unit_test(an_answer_that_falls_short_resets),
         cmocka_unit_test(bad_requests_are_answered_and_closed),
         cmocka_unit_test(slow_heads_time_out),
+        cmocka_unit_test(each_head_has_its_own_time),
         cmocka_unit_test(who_is_paused_is_not_slow),
         cmocka_unit_test(silent_connections_are_closed),
         cmocka_unit_test(callers_who_leave_are_told),
