@@ -9,13 +9,17 @@
 
 enum { HOST_MAX = 255 };
 
-/* Lower case, without a port; empty when it is too long to be one. */
+/* As the call is routed: in lower case, without a port and the root's dot; empty when it is too
+ * long to be one. */
 static struct slice host_of(struct slice authority, char room[HOST_MAX])
 {
     struct slice host = authority;
     uint16_t port = 0;
     if (!err_ok(net_host_port(authority, &host, &port))) {
         host = authority;
+    }
+    if (host.size > 1 && host.ptr[host.size - 1] == '.') {
+        host = slice_head(host, host.size - 1);
     }
     if (host.size > HOST_MAX) {
         return (struct slice){0};

@@ -44,6 +44,15 @@ spec:
   cors: {allowOrigins: ["https://globex.example", "%s"], allowCredentials: true}
 ---
 apiVersion: trilane.dev/v1
+kind: Route
+metadata: {name: hosted, tenant: acme}
+spec:
+  hosts: [pages.test]
+  match: [{grpc: {service: trilane.test.v1.Echo}}]
+  targets: [{service: echo}]
+  cors: {allowOrigins: ["https://hosted.example"]}
+---
+apiVersion: trilane.dev/v1
 kind: Service
 metadata: {name: raw, tenant: acme}
 spec:
@@ -448,6 +457,17 @@ class Cors(unittest.TestCase):
              "access-control-allow-headers": "content-type, x-grpc-web, x-user-agent, grpc-timeout,"
                                              " authorization, x-extra",
              "access-control-max-age": "600", "vary": "origin"})
+
+    def test_a_host_is_the_same_however_it_is_written(self):
+        for host in ("pages.test", "Pages.test:8080", "pages.test.", "pages.test.:80"):
+            answer = self.client.ask("OPTIONS", SERVICE + "Say", {
+                "host": host, "origin": "https://hosted.example",
+                "access-control-request-method": "POST"})
+            self.assertEqual(answer.status, 204, host)
+            for origin, code in (("https://hosted.example", None), (APP, "ORIGIN_DENIED")):
+                answer = self.client.call(SERVICE + "Say", words(text="hosted"),
+                                          headers={"host": host, "origin": origin})
+                self.assertEqual(answer.code, code, (host, origin))
 
     def test_pages_of_others_may_not_call(self):
         for origin in ("https://evil.example", "http://app.example.com", APP + ":8443",
