@@ -195,9 +195,15 @@ void h2_conn_drain(struct h2_conn *c);
 /* Ends at once with GOAWAY of this code: open streams hear 'reset', then 'closed'. */
 void h2_conn_close(struct h2_conn *c, enum h2_code code, struct err why);
 
+/* Client: the bytes of header fields that the peer takes in a request, 32 a field added, as its
+ * SETTINGS say; UINT32_MAX before. What another connection to the same peer heard may be told to a
+ * new one. */
+uint32_t h2_conn_header_bytes(const struct h2_conn *c);
+void h2_conn_set_header_bytes(struct h2_conn *c, uint32_t bytes);
+
 /* Client: opens an exchange, which the caller attaches itself to at once. 'fields' starts with
  * ":method" and the other pseudo header fields. With 'end' it has no body. E_OVERLOADED when
- * h2_conn_room() is zero, E_CLOSED. */
+ * h2_conn_room() is zero, E_HEADERS_TOO_LARGE for more than the peer takes, E_CLOSED. */
 MUST_CHECK struct err h2_conn_request(struct h2_conn *c, const struct h2_field *fields,
                                       size_t count, bool end, struct h2_stream **out);
 

@@ -322,6 +322,7 @@ static void init_parts(struct h2_conn *c)
     c->send_window = H2_WINDOW_DEFAULT;
     c->peer_window = H2_WINDOW_DEFAULT;
     c->peer_streams = PEER_STREAMS_BEFORE_SETTINGS;
+    c->peer_headers = UINT32_MAX;
     c->next_id = 1;
     c->opened = net_conn_is_open(c->net);
 }
@@ -427,6 +428,17 @@ bool h2_conn_peer_streams(const struct h2_conn *c, uint32_t *out)
         *out = c->peer_streams;
     }
     return c->settings_received;
+}
+
+uint32_t h2_conn_header_bytes(const struct h2_conn *c)
+{
+    return c->peer_headers;
+}
+
+void h2_conn_set_header_bytes(struct h2_conn *c, uint32_t bytes)
+{
+    CHECK(!c->server);
+    c->peer_headers = bytes;
 }
 
 bool h2_conn_probing(const struct h2_conn *c)

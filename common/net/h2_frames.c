@@ -59,6 +59,9 @@ static enum h2_code apply_setting(struct h2_conn *c, uint16_t id, uint32_t value
         return value > H2_WINDOW_MAX ? H2_FLOW_CONTROL_ERROR : fine;
     case H2_SETTING_MAX_FRAME_SIZE: /* ours are never larger than the least of it. */
         return value < H2_FRAME_BYTES || value >= 1 << 24 ? H2_PROTOCOL_ERROR : fine;
+    case H2_SETTING_MAX_HEADER_LIST_SIZE:
+        c->peer_headers = value;
+        return fine;
     default:
         return fine;
     }
@@ -83,6 +86,7 @@ static enum h2_code on_settings(struct h2_conn *c, struct slice p)
     }
     if (!c->settings_received) {
         c->peer_streams = UINT32_MAX; /* unless it says so. */
+        c->peer_headers = UINT32_MAX;
     }
     uint32_t window = (uint32_t)c->peer_window;
     for (; p.size > 0; p = slice_from(p, H2_SETTING_BYTES)) {

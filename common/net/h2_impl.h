@@ -227,6 +227,7 @@ struct h2_conn {
     int32_t send_window;   /* what the peer takes on all streams. */
     int32_t next_id;       /* client: of the next request. */
     uint32_t peer_streams; /* most of ours that the peer takes at a time. */
+    uint32_t peer_headers; /* client: bytes of fields of a request that the peer takes. */
     int32_t peer_window;   /* of a new stream. */
 
     struct h2_guard control;

@@ -46,6 +46,7 @@ struct h2_pool {
     struct h2_pool_stats stats; /* 'streams' and 'leaving' are counted when asked for. */
     uint32_t peer_streams;      /* that the peer takes on a connection, as it said last. */
     struct net_timer rest;      /* armed: no connection is opened beside those there are. */
+    uint32_t header_bytes;      /* h2_conn_header_bytes() of the connection that said so last. */
     bool closing;
 };
 
@@ -270,6 +271,7 @@ static void link_changed(struct h2_conn *conn)
 {
     struct pool_link *link = h2_conn_user(conn);
     (void)h2_conn_peer_streams(conn, &link->pool->peer_streams);
+    link->pool->header_bytes = h2_conn_header_bytes(conn);
     serve_soon(link->pool);
 }
 
@@ -379,6 +381,7 @@ static struct err link_dial(struct h2_pool *pool, struct pool_link *link)
                  &net));
     TRY(h2_client_new(pool->pools->env, &net, &link_events, link, &link->conn));
     h2_conn_assume_streams(link->conn, pool->peer_streams);
+    h2_conn_set_header_bytes(link->conn, pool->header_bytes);
     return OK;
 }
 
@@ -643,6 +646,7 @@ static struct err pool_new(struct h2_pools *pools, const struct h2_target *targe
         return FAIL(E_NO_MEMORY);
     }
     pool->key = slice_owned(key);
+    pool->header_bytes = UINT32_MAX;
     struct err e = map_put(&pools->by_key, pool->key, pool, /* out_old= */ NULL);
     if (!err_ok(e)) {
         slice_free(pool->key);

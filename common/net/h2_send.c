@@ -50,6 +50,20 @@ static struct h2_block *block_new(struct h2_env *env, const struct h2_field *fie
     return b;
 }
 
+/*
+ * Whether the peer takes so many bytes of fields. It says so as advice, and its own answer to more
+ * is an error of the stream; but servers of gRPC's C core (1.51) then refuse the next stream, too,
+ * which is another caller's.
+ */
+static bool peer_takes(const struct h2_conn *c, const struct h2_field *fields, size_t count)
+{
+    size_t bytes = count * H2_FIELD_OVERHEAD;
+    for (size_t i = 0; i < count; i++) {
+        bytes += fields[i].name.size + fields[i].value.size;
+    }
+    return bytes <= c->peer_headers;
+}
+
 /* ---- what framing brings about ---- */
 
 static void due(struct h2_stream *s)
@@ -269,13 +283,16 @@ struct err h2_conn_request(struct h2_conn *c, const struct h2_field *fields, siz
     if (h2_conn_room(c) == 0) {
         return FAIL(E_OVERLOADED);
     }
+    if (!peer_takes(c, fields, count)) {
+        return FAIL(E_HEADERS_TOO_LARGE);
+    }
     struct h2_stream *s = h2_stream_new(c, (uint32_t)c->next_id);
     if (s == NULL) {
         return FAIL(E_NO_MEMORY);
     }
     if (!send_section(s, fields, count, end)) {
         h2_stream_discard(s);
-        return FAIL(E_TOO_LARGE);
+        return FAIL(E_HEADERS_TOO_LARGE);
     }
     c->next_id += 2;
     if (c->next_id == INT32_MAX) {

@@ -49,6 +49,14 @@ def goes_away(exchange):
     exchange.goaway(last=exchange.stream - 2 if exchange.stream > 1 else 0)
 
 
+def takes(fields):
+    """Says from now on how many bytes of fields it takes."""
+    def behave(exchange):
+        exchange.peer.h2.update_settings({h2.settings.SettingCodes.MAX_HEADER_LIST_SIZE: fields})
+        fine(exchange)
+    return behave
+
+
 def spoof(exchange):
     exchange.answer(b"", fields=raw_h2.OK + [("x-trilane-version", "99"), ("content-length", "0")],
                     trailers=raw_h2.STATUS_OK + [("x-trilane-code", "FAKE"),
@@ -87,6 +95,8 @@ BEHAVIOURS = {
     "Longer": lambda e: e.answer(message(b"x" * 50), fields=raw_h2.OK + [("content-length", "10")]),
     "Shorter": lambda e: e.answer(message(b"x"), fields=raw_h2.OK + [("content-length", "100")]),
     "Spoof": spoof,
+    "TakesLittle": takes(1000),
+    "TakesMuch": takes(1 << 16),
     "Compressed": lambda e: e.answer(e.body, fields=raw_h2.OK + [("grpc-encoding", "gzip")]),
 }
 
@@ -217,6 +227,18 @@ class Hostile(unittest.TestCase):
         self.expect(self.call("ManyHeaders"), 8, "HEADERS_TOO_LARGE")
         self.expect(self.call("ManyAtOnce"), 8, "HEADERS_TOO_LARGE")
         self.expect(self.call("ManyTrailers"), 8, "HEADERS_TOO_LARGE")
+
+    def test_fields_that_an_upstream_does_not_take(self):
+        """They stay here: some servers refuse the next stream, too, which is another caller's."""
+        large = [("x-large", "v" * 1000)]
+        self.assertEqual(self.call("TakesLittle", extra=large).status, "0")
+        self.assertEqual(self.call("Fine").status, "0")
+        seen = len(self.upstream.exchanges)
+        self.expect(self.call("Fine", extra=large), 8, "HEADERS_TOO_LARGE")
+        self.assertEqual(len(self.upstream.exchanges), seen)
+        self.assertEqual(self.call("TakesMuch").status, "0")
+        self.assertEqual(self.call("Fine").status, "0")
+        self.assertEqual(self.call("Fine", extra=large).status, "0")
 
     def test_content_length_of_answers(self):
         for method in ("Longer", "Shorter"):

@@ -143,6 +143,27 @@ static void full_streams_open_the_next_connection(void **state)
     limits.upstream_connections = connections;
 }
 
+/* The next connection knows what the peer takes before that said so. */
+static void what_a_peer_takes_is_remembered(void **state)
+{
+    (void)state;
+    uint64_t streams = limits.upstream_streams;
+    limits.upstream_streams = 1;
+    struct world *w = &world;
+    world_init(w);
+    assert_true(err_ok(request_start(w, 0, "/unary", PEERS_WAIT_MS)));
+    peers_wait(&w->p, &w->requests[0].call.closed);
+    assert_true(err_ok(request_start(w, 1, "/hang", PEERS_WAIT_MS)));
+    w->p.mute = true;
+    assert_true(err_ok(request_start(w, 2, "/hang", PEERS_WAIT_MS)));
+    peers_wait(&w->p, &w->requests[2].answered);
+    const struct h2_conn *silent = h2_stream_conn(w->requests[2].call.stream);
+    assert_ptr_not_equal(silent, h2_stream_conn(w->requests[1].call.stream));
+    assert_int_equal(h2_conn_header_bytes(silent), limits.request_header_bytes);
+    world_free(w);
+    limits.upstream_streams = streams;
+}
+
 static void the_line_is_bounded_and_can_be_left(void **state)
 {
     (void)state;
@@ -584,6 +605,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(one_connection_serves_all_that_fits),
         cmocka_unit_test(full_streams_open_the_next_connection),
+        cmocka_unit_test(what_a_peer_takes_is_remembered),
         cmocka_unit_test(the_line_is_bounded_and_can_be_left),
         cmocka_unit_test(no_connection_fails_who_waits),
         cmocka_unit_test(goaway_moves_new_requests_to_another_connection),

@@ -101,6 +101,61 @@ static void expect_reset(struct world *w, struct call *call, uint32_t code)
     assert_int_equal(w->r.reset_code, code);
 }
 
+/* ---- what it takes ---- */
+
+static void headers_add(struct world *w, uint32_t bytes)
+{
+    uint8_t entry[6] = {0, H2_SETTING_MAX_HEADER_LIST_SIZE};
+    h2_write_u32(entry + 2, bytes);
+    frame_add(&w->out, H2_SETTINGS, 0, 0, slice_of(entry, sizeof(entry)));
+    expect_alive(w);
+}
+
+static struct err ask_with(struct world *w, size_t size)
+{
+    static uint8_t bytes[1000];
+    memset(bytes, 'v', sizeof(bytes));
+    const struct h2_field extra = h2_field_named(SLICE_LIT("x-large"), slice_of(bytes, size));
+    struct call call = {0};
+    struct err e = call_start(&w->c, &call, "/unary", &extra, 1, true);
+    if (err_ok(e)) {
+        h2_stream_reset(call.stream, H2_CANCEL);
+        peers_wait(&w->p, &call.closed);
+    }
+    call_free(&call);
+    return e;
+}
+
+/* A server that refuses what is too large may refuse what comes with it: it is not asked to. */
+static void fields_that_are_too_many_are_not_sent(void **state)
+{
+    (void)state;
+    struct world w;
+    world_open(&w);
+    expect_alive(&w);
+    assert_int_equal(h2_conn_header_bytes(w.c.conn), UINT32_MAX);
+    assert_int_equal(ask_with(&w, 1000).code, E_OK);
+    headers_add(&w, 1000);
+    uint32_t asked = w.r.headers;
+    assert_int_equal(ask_with(&w, 1000).code, E_HEADERS_TOO_LARGE);
+    expect_alive(&w);
+    assert_int_equal(w.r.headers, asked);
+    assert_int_equal(ask_with(&w, 500).code, E_OK);
+    /* To the byte. */
+    size_t most = 500;
+    while (err_ok(ask_with(&w, most + 1))) {
+        most++;
+    }
+    headers_add(&w, 1001);
+    assert_int_equal(ask_with(&w, most + 1).code, E_OK);
+    assert_int_equal(ask_with(&w, most + 2).code, E_HEADERS_TOO_LARGE);
+    for (size_t i = 0; i < CALLS; i++) {
+        answer_add(&w, (uint32_t)(2 * i + 1), "200", "0", true);
+    }
+    expect_alive(&w);
+    world_free(&w);
+}
+
 /* ---- answers ---- */
 
 static void an_answer_without_a_body_has_none(void **state)
@@ -519,6 +574,7 @@ static void a_reset_drops_what_waits(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(fields_that_are_too_many_are_not_sent),
         cmocka_unit_test(an_answer_without_a_body_has_none),
         cmocka_unit_test(an_answer_to_head_has_no_body),
         cmocka_unit_test(interim_answers_are_left_out),
