@@ -21,6 +21,9 @@ _Static_assert(DECODED_MAX / 3 * 4 == ENCODED_MAX, "one is the other in base64")
 /* What a head has beside the fields that it is made from: status, type, and those of CORS. */
 enum { OWN_FIELDS = 2 + DP_CORS_FIELDS };
 
+/* What a connection keeps of the memory for waiting bytes while it is asked for nothing. */
+enum { KEPT_MAX = 4096 };
+
 /* Pseudo fields and the content type of a request. */
 enum { REQUEST_FIELDS = 5 };
 
@@ -34,6 +37,16 @@ void dp_web_init(struct dp_web *w, const struct dp_web_sink *sink, void *impl)
     waiting.max = SIZE_MAX; /* send() bounds it; a section of fields is bounded by itself. */
     *w = (struct dp_web){
         .sink = sink, .impl = impl, .waiting = waiting, .scan = {.message_max = UINT32_MAX}};
+}
+
+void dp_web_rest(struct dp_web *w)
+{
+    CHECK(w->rq == NULL);
+    if (w->waiting.capacity > KEPT_MAX) {
+        buf_free(&w->waiting);
+        w->waiting_at = 0;
+        w->own = 0;
+    }
 }
 
 void dp_web_free(struct dp_web *w)

@@ -84,6 +84,9 @@ struct dp_web_ask {
 void dp_web_init(struct dp_web *w, const struct dp_web_sink *sink, void *impl);
 void dp_web_free(struct dp_web *w);
 
+/* The exchange is over, and another may follow late: what it took that is large goes. */
+void dp_web_rest(struct dp_web *w);
+
 /*
  * Makes a request of the operator lane and runs it. What is none is answered in gRPC-Web, with CORS
  * where the origin is allowed. The request may be over when this returns.

@@ -320,6 +320,7 @@ static void gone(struct http1_exchange *x, void *ctx, struct err why)
     (void)x;
     struct web_http1 *h = ctx;
     dp_web_gone(&h->web, why);
+    dp_web_rest(&h->web);
 }
 
 static struct http1_refusal refused(void *ctx, struct http1_exchange *x, unsigned status,

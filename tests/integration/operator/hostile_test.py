@@ -1,6 +1,7 @@
 """The operator lane between peers that break the rules: each gets the protocol's own error, with a
 code of docs/errors.md, and the node goes on."""
 
+import os
 import socket
 import time
 import unittest
@@ -11,6 +12,7 @@ import h2.settings
 import echo_service as echo
 import raw_h2
 import trilane
+import web_client as web
 from raw_h2 import message
 
 MIB = 1 << 20
@@ -374,6 +376,39 @@ class NeverReads(unittest.TestCase):
             stub = echo.stubs.EchoStub(channel)
             answer = stub.Say(echo.pb.Words(text="by"), timeout=60, metadata=echo.token("web"))
             self.assertEqual(answer.text, "by from a")
+
+    def test_what_waited_for_a_slow_page_is_given_back(self):
+        """And not kept by its connection until that asks again."""
+        server = echo.Server("a")
+        self.addCleanup(server.stop)
+        node = self.node = self.platform.node("node-2", workers=1)
+        node.env["ASAN_OPTIONS"] = (os.environ.get("ASAN_OPTIONS", "") + ":quarantine_size_mb=0"
+                                    ":thread_local_quarantine_size_kb=0")
+        node.start()
+        self.publish([server.port], timeout="60s")
+        body = web.frame(echo.pb.Words(text="x", count=250, filler=b"z" * 30000).SerializeToString())
+        ask = ("POST /trilane.test.v1.Echo/SayMany HTTP/1.1\r\nhost: echo.test\r\n"
+               "content-type: %s\r\nauthorization: Bearer web-token\r\ncontent-length: %d\r\n\r\n"
+               % (web.BINARY, len(body))).encode() + body
+        before = self.memory()
+        pages = [socket.socket() for _ in range(8)]
+        for page in pages:
+            self.addCleanup(page.close)
+            page.settimeout(60)
+            page.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+            page.connect(("127.0.0.1", node.ports["listen"]))
+            page.sendall(ask)
+        trilane.wait_until(lambda: self.memory() - before > 12 * MIB, what="answers that wait")
+        for page in pages:
+            end = b""
+            while not end.endswith(b"\r\n0\r\n\r\n"):
+                end = end[-64:] + page.recv(1 << 20)
+        trilane.wait_until(lambda: node.metric("trilane_requests_open") == 0, what="their end")
+        idle = self.memory()
+        for page in pages:
+            page.close()
+        trilane.wait_until(lambda: node.metric("trilane_connections") == 0, what="the closing")
+        self.assertLess(idle - self.memory(), 2 * MIB)
 
     def test_caller_leaves_while_the_node_connects(self):
         """The upstream accepts and says nothing: TLS never ends."""
