@@ -23,9 +23,8 @@ static struct err crypto_failure(enum err_code code)
 
 /* ---- chains ---- */
 
-/* Nobody is asked for a passphrase: without this OpenSSL would, on the terminal. */
 /* NOLINTNEXTLINE(readability-non-const-parameter): OpenSSL's type of it. */
-static int no_passphrase(char *out, int size, int writes, void *ctx)
+int net_no_passphrase(char *out, int size, int writes, void *ctx)
 {
     (void)out;
     (void)size;
@@ -37,7 +36,7 @@ static int no_passphrase(char *out, int size, int writes, void *ctx)
 static struct err read_all(BIO *bio, struct net_chain *chain)
 {
     for (;;) { /* until the bytes end, or there are too many. */
-        X509 *cert = PEM_read_bio_X509(bio, NULL, no_passphrase, NULL);
+        X509 *cert = PEM_read_bio_X509(bio, NULL, net_no_passphrase, NULL);
         if (cert == NULL) {
             bool end = ERR_GET_REASON(ERR_peek_last_error()) == PEM_R_NO_START_LINE;
             ERR_clear_error();

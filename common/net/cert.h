@@ -38,6 +38,9 @@ struct net_chain {
     size_t count;                         /* at least one once it was read. */
 };
 
+/* Nobody is asked for a passphrase: without this callback OpenSSL would, on the terminal. */
+int net_no_passphrase(char *out, int size, int writes, void *ctx);
+
 /* Reads all certificates of a PEM text, of which there must be one. */
 MUST_CHECK struct err net_chain_read(struct slice pem, struct net_chain *out);
 /* Safe on an empty one. */

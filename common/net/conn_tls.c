@@ -243,7 +243,7 @@ static bool chain_holds(X509_STORE_CTX *verify, const struct net_conn_tls *by, X
         return false;
     }
     X509_STORE_CTX_set_flags(verify, X509_V_FLAG_NO_CHECK_TIME);
-    return X509_verify_cert(verify) == 1 && net_tls_trust_holds(tls->trust, verify);
+    return net_tls_trust_choose(tls->trust, verify) && X509_verify_cert(verify) == 1;
 }
 
 bool net_conn_peer_trusted(const struct net_conn *conn, const struct net_tls *tls)

@@ -54,6 +54,7 @@ static struct err load_own(SSL_CTX *context, const struct net_tls_options *o)
     if (o->cert_file == NULL) {
         return OK;
     }
+    SSL_CTX_set_default_passwd_cb(context, net_no_passphrase);
     const char *key_file = o->key_file == NULL ? o->cert_file : o->key_file;
     if (access(o->cert_file, R_OK) != 0 || access(key_file, R_OK) != 0) {
         return FAIL(E_NOT_FOUND);
@@ -74,7 +75,9 @@ static struct err read_trust(const char *ca_file, struct net_tls_trust *trust)
         return FAIL(E_NOT_FOUND);
     }
     trust->store = X509_STORE_new();
+    /* Whoever is named is an anchor, of a root or not: as for net_chain_verify(). */
     if (trust->store == NULL ||
+        X509_STORE_set_flags(trust->store, X509_V_FLAG_PARTIAL_CHAIN) != 1 ||
         (ca_file != NULL && X509_STORE_load_file(trust->store, ca_file) != 1)) {
         return crypto_failure();
     }
@@ -177,18 +180,15 @@ static struct err use_trust(SSL_CTX *context, const struct net_tls_trust *trust,
     return OK;
 }
 
-/* In the place of OpenSSL's own verification, which it does first. */
+/* In the place of OpenSSL's own verification, by some of the CAs. */
 static int verify_bound(X509_STORE_CTX *verify, void *arg)
 {
     const struct net_tls *tls = arg;
-    if (X509_verify_cert(verify) != 1) {
+    if (!net_tls_trust_choose(tls->trust, verify)) {
+        X509_STORE_CTX_set_error(verify, X509_V_ERR_CERT_REJECTED);
         return 0;
     }
-    bool holds = net_tls_trust_holds(tls->trust, verify);
-    if (!holds) {
-        X509_STORE_CTX_set_error(verify, X509_V_ERR_CERT_UNTRUSTED);
-    }
-    return holds ? 1 : 0;
+    return X509_verify_cert(verify);
 }
 
 static struct err load_trust(struct net_tls *tls, const struct net_tls_options *o, bool server)
@@ -250,6 +250,7 @@ static struct err set_server(struct net_tls *tls, const struct net_tls_options *
 {
     static const unsigned char session_scope[] = "trilane";
     SSL_CTX_set_alpn_select_cb(tls->context, select_alpn, tls);
+    TRY(net_tls_judge_tickets(tls->context));
     if (SSL_CTX_set_session_id_context(tls->context, session_scope, sizeof(session_scope) - 1) !=
             1 ||
         SSL_CTX_set_num_tickets(tls->context, 1) != 1) {

@@ -8,53 +8,38 @@
 #include "common/net/cert.h"
 #include "common/net/tls_impl.h"
 
-static struct err print_of(const X509 *cert, struct net_tls_print *out)
+static struct err crypto_failure(enum err_code code)
 {
-    unsigned size = 0;
-    if (X509_digest(cert, EVP_sha256(), out->bytes, &size) != 1) {
-        ERR_clear_error();
-        return FAIL(E_CRYPTO);
-    }
-    CHECK(size == NET_TLS_DIGEST);
-    return OK;
-}
-
-/* ---- the CAs of a file: they vouch for whatever has no bundle ---- */
-
-static struct err note_open(struct net_tls_trust *trust)
-{
-    const STACK_OF(X509_OBJECT) *all = X509_STORE_get0_objects(trust->store);
-    int count = sk_X509_OBJECT_num(all);
-    trust->open = calloc((size_t)count + 1, sizeof(*trust->open));
-    if (trust->open == NULL) {
-        return FAIL(E_NO_MEMORY);
-    }
-    for (int i = 0; i < count; i++) {
-        const X509 *ca = X509_OBJECT_get0_X509(sk_X509_OBJECT_value(all, i));
-        if (ca != NULL) {
-            TRY(print_of(ca, &trust->open[trust->open_count]));
-            trust->open_count++;
-        }
-    }
-    return OK;
+    ERR_clear_error();
+    return FAIL(code);
 }
 
 /* ---- bundles ---- */
 
-static struct err add_ca(struct net_tls_trust *trust, struct net_tls_bound *bound, X509 *ca)
+static bool has(const STACK_OF(X509) * cas, const X509 *ca)
 {
+    for (int i = 0; i < sk_X509_num(cas); i++) {
+        if (X509_cmp(sk_X509_value(cas, i), ca) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static struct err add_ca(struct net_tls_trust *trust, const struct net_tls_bound *bound, X509 *ca)
+{
+    if (has(bound->cas, ca)) {
+        return OK;
+    }
     X509_NAME *name = X509_NAME_dup(X509_get_subject_name(ca));
     if (name == NULL || sk_X509_NAME_push(trust->names, name) <= 0) {
         X509_NAME_free(name);
-        ERR_clear_error();
-        return FAIL(E_NO_MEMORY);
+        return crypto_failure(E_NO_MEMORY);
     }
-    if (X509_STORE_add_cert(trust->store, ca) != 1) {
-        ERR_clear_error();
-        return FAIL(E_CRYPTO);
+    if (X509_up_ref(ca) != 1 || sk_X509_push(bound->cas, ca) <= 0) {
+        X509_free(ca);
+        return crypto_failure(E_NO_MEMORY);
     }
-    TRY(print_of(ca, &bound->cas[bound->ca_count]));
-    bound->ca_count++;
     return OK;
 }
 
@@ -65,11 +50,12 @@ static struct err add_bundle(struct net_tls_trust *trust, const struct net_tls_b
     if (!err_ok(net_chain_read(bundle->ca, &chain))) {
         return FAIL(E_CRYPTO);
     }
-    bound->domain = strndup((const char *)bundle->trust_domain.ptr, bundle->trust_domain.size);
-    if (bound->domain == NULL) {
-        return FAIL(E_NO_MEMORY);
-    }
     trust->bound_count++;
+    bound->domain = strndup((const char *)bundle->trust_domain.ptr, bundle->trust_domain.size);
+    bound->cas = sk_X509_new_null();
+    if (bound->domain == NULL || bound->cas == NULL) {
+        return crypto_failure(E_NO_MEMORY);
+    }
     for (size_t i = 0; i < chain.count; i++) {
         TRY(add_ca(trust, bound, chain.certs[i]));
     }
@@ -82,10 +68,10 @@ struct err net_tls_trust_bind(struct net_tls_trust *trust, const struct net_tls_
     if (count == 0) {
         return OK;
     }
-    TRY(note_open(trust));
+    trust->open = X509_STORE_get1_all_certs(trust->store);
     trust->bound = calloc(count, sizeof(*trust->bound));
-    if (trust->bound == NULL) {
-        return FAIL(E_NO_MEMORY);
+    if (trust->open == NULL || trust->bound == NULL) {
+        return crypto_failure(E_NO_MEMORY);
     }
     for (size_t i = 0; i < count; i++) {
         TRY(add_bundle(trust, &bundles[i]));
@@ -97,30 +83,39 @@ void net_tls_trust_unbind(struct net_tls_trust *trust)
 {
     for (size_t i = 0; i < trust->bound_count; i++) {
         free(trust->bound[i].domain);
+        sk_X509_pop_free(trust->bound[i].cas, X509_free);
     }
     free(trust->bound);
-    free(trust->open);
+    sk_X509_pop_free(trust->open, X509_free);
+}
+
+static struct err mix_bound(const struct net_tls_bound *bound, const X509 *ca,
+                            uint8_t out[NET_TLS_DIGEST])
+{
+    uint8_t print[NET_TLS_DIGEST];
+    uint8_t digest[NET_TLS_DIGEST];
+    EVP_MD_CTX *context = EVP_MD_CTX_new();
+    bool made = context != NULL && X509_digest(ca, EVP_sha256(), print, NULL) == 1 &&
+                EVP_DigestInit_ex(context, EVP_sha256(), NULL) == 1 &&
+                EVP_DigestUpdate(context, bound->domain, strlen(bound->domain) + 1) == 1 &&
+                EVP_DigestUpdate(context, print, NET_TLS_DIGEST) == 1 &&
+                EVP_DigestFinal_ex(context, digest, NULL) == 1;
+    EVP_MD_CTX_free(context);
+    if (!made) {
+        return crypto_failure(E_CRYPTO);
+    }
+    for (size_t byte = 0; byte < NET_TLS_DIGEST; byte++) {
+        out[byte] ^= digest[byte];
+    }
+    return OK;
 }
 
 struct err net_tls_trust_digest(const struct net_tls_trust *trust, uint8_t out[NET_TLS_DIGEST])
 {
     for (size_t i = 0; i < trust->bound_count; i++) {
         const struct net_tls_bound *bound = &trust->bound[i];
-        for (size_t k = 0; k < bound->ca_count; k++) {
-            uint8_t digest[NET_TLS_DIGEST];
-            EVP_MD_CTX *context = EVP_MD_CTX_new();
-            bool made = context != NULL && EVP_DigestInit_ex(context, EVP_sha256(), NULL) == 1 &&
-                        EVP_DigestUpdate(context, bound->domain, strlen(bound->domain) + 1) == 1 &&
-                        EVP_DigestUpdate(context, bound->cas[k].bytes, NET_TLS_DIGEST) == 1 &&
-                        EVP_DigestFinal_ex(context, digest, NULL) == 1;
-            EVP_MD_CTX_free(context);
-            if (!made) {
-                ERR_clear_error();
-                return FAIL(E_CRYPTO);
-            }
-            for (size_t byte = 0; byte < NET_TLS_DIGEST; byte++) {
-                out[byte] ^= digest[byte];
-            }
+        for (int k = 0; k < sk_X509_num(bound->cas); k++) {
+            TRY(mix_bound(bound, sk_X509_value(bound->cas, k), out));
         }
     }
     return OK;
@@ -128,44 +123,30 @@ struct err net_tls_trust_digest(const struct net_tls_trust *trust, uint8_t out[N
 
 /* ---- judging ---- */
 
-static bool is_among(const struct net_tls_print *prints, size_t count,
-                     const struct net_tls_print *wanted)
-{
-    for (size_t i = 0; i < count; i++) {
-        if (memcmp(prints[i].bytes, wanted->bytes, NET_TLS_DIGEST) == 0) {
-            return true;
-        }
-    }
-    return false;
-}
-
-/* The bundle of a SPIFFE id's trust domain; NULL: it has none, or there is no SPIFFE id. */
-static const struct net_tls_bound *bundle_of(const struct net_tls_trust *trust,
-                                             const struct net_identity *identity)
+/* Those of its SPIFFE id's trust domain, where that has a bundle; else those of the file. */
+static STACK_OF(X509) *
+    cas_for(const struct net_tls_trust *trust, const struct net_identity *identity)
 {
     for (size_t i = 0; identity->spiffe_id.size > 0 && i < trust->bound_count; i++) {
         if (slice_eq(identity->spiffe.trust_domain, slice_str(trust->bound[i].domain))) {
-            return &trust->bound[i];
+            return trust->bound[i].cas;
         }
     }
-    return NULL;
+    return trust->open;
 }
 
-bool net_tls_trust_holds(const struct net_tls_trust *trust, X509_STORE_CTX *verified)
+/* The leaf's own word says whose it is; that it may say so is for those CAs to prove. A store of
+ * all would have OpenSSL find a CA of another domain that has the same name, and try no other. */
+bool net_tls_trust_choose(const struct net_tls_trust *trust, X509_STORE_CTX *verify)
 {
-    struct net_tls_print anchor;
     struct net_identity *identity = NULL;
     if (trust == NULL || trust->bound_count == 0) {
         return true;
     }
-    STACK_OF(X509) *chain = X509_STORE_CTX_get0_chain(verified);
-    int count = sk_X509_num(chain);
-    if (count < 1 || !err_ok(print_of(sk_X509_value(chain, count - 1), &anchor)) ||
-        !err_ok(net_identity_new(sk_X509_value(chain, 0), &identity))) {
+    if (!err_ok(net_identity_new(X509_STORE_CTX_get0_cert(verify), &identity))) {
         return false;
     }
-    const struct net_tls_bound *bound = bundle_of(trust, identity);
+    X509_STORE_CTX_set0_trusted_stack(verify, cas_for(trust, identity));
     net_identity_free(identity);
-    return bound == NULL ? is_among(trust->open, trust->open_count, &anchor)
-                         : is_among(bound->cas, bound->ca_count, &anchor);
+    return true;
 }

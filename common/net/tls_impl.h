@@ -9,24 +9,20 @@
 
 /* SHA-256 of a certificate. */
 enum { NET_TLS_DIGEST = 32 };
-struct net_tls_print {
-    uint8_t bytes[NET_TLS_DIGEST];
-};
 
 /* CAs that vouch for the SPIFFE ids of a trust domain alone. */
 struct net_tls_bound {
-    char *domain; /* owned. */
-    struct net_tls_print cas[NET_CHAIN_MAX];
-    size_t ca_count;
+    char *domain;         /* owned. */
+    STACK_OF(X509) * cas; /* owned; each once. */
 };
 
 struct net_tls_trust {
-    X509_STORE *store;           /* OpenSSL guards it: contexts of all threads share it. */
-    STACK_OF(X509_NAME) * names; /* of its CAs; NULL: of the system's. */
+    X509_STORE *store;           /* of the file's; OpenSSL guards it: contexts of all threads share
+                                    it. */
+    STACK_OF(X509_NAME) * names; /* of all CAs; NULL: of the system's. */
     struct net_tls_bound *bound; /* owned; NULL: every CA vouches for everybody. */
     size_t bound_count;
-    struct net_tls_print *open; /* owned: CAs of the file. Only where something is bound. */
-    size_t open_count;
+    STACK_OF(X509) * open; /* owned: CAs of the file. Only where something is bound. */
     atomic_uint references;
 };
 
@@ -39,8 +35,13 @@ void net_tls_trust_unbind(struct net_tls_trust *trust);
 MUST_CHECK struct err net_tls_trust_digest(const struct net_tls_trust *trust,
                                            uint8_t out[NET_TLS_DIGEST]);
 
-/* Whether the CA that a verified chain leads to may vouch for its leaf. */
-bool net_tls_trust_holds(const struct net_tls_trust *trust, X509_STORE_CTX *verified);
+/* Has a leaf be verified by those CAs alone that may vouch for it. False: none may. */
+bool net_tls_trust_choose(const struct net_tls_trust *trust, X509_STORE_CTX *verify);
+
+/* ---- tls_ticket.c ---- */
+
+/* Has a server judge the sessions that are shown to it. E_CRYPTO. */
+MUST_CHECK struct err net_tls_judge_tickets(SSL_CTX *context);
 
 struct net_tls {
     SSL_CTX *context;

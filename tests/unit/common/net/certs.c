@@ -78,7 +78,8 @@ X509 *certs_make(struct certs *c, const struct certs_leaf *leaf, EVP_PKEY **out_
 {
     EVP_PKEY *key = EVP_EC_gen("P-256");
     CHECK(key != NULL);
-    X509 *cert = new_cert("leaf", ++c->serial, leaf->valid_s == 0 ? 600 : leaf->valid_s, key);
+    const char *name = leaf->name == NULL ? "leaf" : leaf->name;
+    X509 *cert = new_cert(name, ++c->serial, leaf->valid_s == 0 ? 600 : leaf->valid_s, key);
     CHECK(X509_set_issuer_name(cert, X509_get_subject_name(c->ca)) == 1);
     add_extension(cert, c->ca, NID_basic_constraints, leaf->is_ca ? "CA:TRUE" : "CA:FALSE");
     add_extension(cert, c->ca, NID_key_usage,

@@ -22,6 +22,7 @@ struct certs_leaf {
     bool is_ca;            /* basicConstraints CA:TRUE. */
     int valid_s;           /* lifetime from now; negative: expired already. */
     const char *key_usage; /* NULL: "digitalSignature". */
+    const char *name;      /* its common name; NULL: "leaf". */
 };
 
 /* A certificate and its key in one PEM file. */

@@ -1,10 +1,14 @@
 /* Proves: only peers that prove who they are get through, by name or by SPIFFE id; data comes whole
- * in full records; a reload, a silent peer and a cut are handled; identities are read strictly. */
-#include <openssl/bn.h>
+ * in full records; a reload, a silent peer and a cut are handled; a session of before proves no
+ * more than its certificate would. */
+#include <openssl/pem.h>
+#include <openssl/ssl.h>
 #include <openssl/x509.h>
+#include <pty.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -574,131 +578,6 @@ static void the_systems_cas_are_read_once(void **state)
     proves_both((struct net_tls_options){0}, (struct net_tls_options){0});
 }
 
-static bool spiffe_ok(const char *text)
-{
-    struct net_spiffe out;
-    return err_ok(net_spiffe_parse(slice_str(text), &out));
-}
-
-static void spiffe_ids_are_read_by_the_rules(void **state)
-{
-    (void)state;
-    struct net_spiffe out;
-    assert_int_equal(net_spiffe_parse(SLICE_LIT("spiffe://a.b-c_d/x/Y.z"), &out).code, E_OK);
-    assert_true(slice_eq(out.trust_domain, SLICE_LIT("a.b-c_d")));
-    assert_true(slice_eq(out.path, SLICE_LIT("/x/Y.z")));
-    static const char *const refused[] = {"",
-                                          "spiffe:/a/b",
-                                          "https://a/b",
-                                          "spiffe://",
-                                          "spiffe://a",
-                                          "spiffe://a/",
-                                          "spiffe:///b",
-                                          "spiffe://A/b",
-                                          "spiffe://a/b/",
-                                          "spiffe://a//b",
-                                          "spiffe://a/.",
-                                          "spiffe://a/b/..",
-                                          "spiffe://a:1/b",
-                                          "spiffe://u@a/b",
-                                          "spiffe://a/b?q",
-                                          "spiffe://a/b#f",
-                                          "spiffe://a/%41",
-                                          "spiffe://a/b c"};
-    for (size_t i = 0; i < sizeof(refused) / sizeof(refused[0]); i++) {
-        assert_false(spiffe_ok(refused[i]));
-    }
-    char text[NET_SPIFFE_MAX + 2];
-    memset(text, 'x', sizeof(text));
-    memcpy(text, "spiffe://a/", 11);
-    assert_int_equal(net_spiffe_parse(slice_of(text, NET_SPIFFE_MAX), &out).code, E_OK);
-    assert_int_equal(net_spiffe_parse(slice_of(text, NET_SPIFFE_MAX + 1), &out).code, E_MALFORMED);
-}
-
-/* The SPIFFE id that a certificate proves, as "" when it proves none. */
-static void expect_spiffe(const struct certs_leaf *leaf, const char *wanted)
-{
-    EVP_PKEY *key = NULL;
-    X509 *cert = certs_make(&certs, leaf, &key);
-    struct net_identity *who = NULL;
-    assert_int_equal(net_identity_new(cert, &who).code, E_OK);
-    assert_true(slice_eq(who->spiffe_id, slice_str(wanted)));
-    net_identity_free(who);
-    X509_free(cert);
-    EVP_PKEY_free(key);
-}
-
-static void only_a_proper_leaf_proves_a_spiffe_id(void **state)
-{
-    (void)state;
-    expect_spiffe(&(struct certs_leaf){.san = "URI:spiffe://t/a"}, "spiffe://t/a");
-    expect_spiffe(&(struct certs_leaf){.san = "URI:spiffe://t/a,DNS:a.b"}, "spiffe://t/a");
-    expect_spiffe(&(struct certs_leaf){.san = "URI:spiffe://t/a,URI:spiffe://t/b"}, "");
-    expect_spiffe(&(struct certs_leaf){.san = "URI:spiffe://t/a,URI:https://t/b"}, "");
-    expect_spiffe(&(struct certs_leaf){.san = "URI:https://t/a"}, "");
-    expect_spiffe(&(struct certs_leaf){.san = "DNS:a.b"}, "");
-    expect_spiffe(&(struct certs_leaf){0}, "");
-    expect_spiffe(&(struct certs_leaf){.san = "URI:spiffe://t/a", .is_ca = true}, "");
-    expect_spiffe(&(struct certs_leaf){.san = "URI:spiffe://t/a",
-                                       .key_usage = "digitalSignature,keyCertSign"},
-                  "");
-    expect_spiffe(&(struct certs_leaf){.san = "URI:spiffe://t/a", .key_usage = "keyAgreement"}, "");
-}
-
-static void names_are_bounded(void **state)
-{
-    (void)state;
-    for (int extra = 0; extra <= 1; extra++) {
-        char san[2048] = "";
-        size_t size = 0;
-        for (int i = 0; i < NET_IDENTITY_NAMES_MAX + extra; i++) {
-            size += (size_t)snprintf(san + size, sizeof(san) - size, "%sDNS:n%d.test",
-                                     i == 0 ? "" : ",", i);
-        }
-        EVP_PKEY *key = NULL;
-        X509 *cert = certs_make(&certs, &(struct certs_leaf){.san = san}, &key);
-        struct net_identity *who = NULL;
-        assert_int_equal(net_identity_new(cert, &who).code, extra ? E_TOO_LARGE : E_OK);
-        net_identity_free(who);
-        X509_free(cert);
-        EVP_PKEY_free(key);
-    }
-}
-
-/* The serial of a certificate as it is compared. */
-static void expect_serial(const char *hex, const char *wanted)
-{
-    EVP_PKEY *key = NULL;
-    X509 *cert = certs_make(&certs, &(struct certs_leaf){.san = "DNS:a.b"}, &key);
-    struct net_identity *who = NULL;
-    BIGNUM *number = NULL;
-    assert_true(BN_hex2bn(&number, hex) > 0);
-    assert_non_null(BN_to_ASN1_INTEGER(number, X509_get_serialNumber(cert)));
-    assert_true(X509_sign(cert, key, EVP_sha256()) > 0); /* encodes it anew. */
-    assert_int_equal(net_identity_new(cert, &who).code, E_OK);
-    if (!slice_eq(who->serial, slice_str(wanted))) {
-        fail_msg("%s: %.*s, not %s", hex, SLICE_ARG(who->serial), wanted);
-    }
-    assert_true(slice_eq(who->dns_names[0], SLICE_LIT("a.b"))); /* which lies behind it. */
-    net_identity_free(who);
-    BN_free(number);
-    X509_free(cert);
-    EVP_PKEY_free(key);
-}
-
-static void serials_are_lower_case_hex(void **state)
-{
-    (void)state;
-    expect_serial("0A1B2C", "0a1b2c");
-    expect_serial("FF", "ff"); /* DER has a zero byte before it. */
-    expect_serial("1", "01");
-    expect_serial("0", "00");
-    expect_serial("0102030405060708090A0B0C0D0E0F1011121314",
-                  "0102030405060708090a0b0c0d0e0f1011121314");
-    expect_serial("80FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF",
-                  "80ffffffffffffffffffffffffffffffffffffffffffffffffffffff");
-}
-
 static struct net_tls *tls_of_ca(const char *ca_file)
 {
     struct net_tls_options o = {.cert_file = server_pem.path,
@@ -903,6 +782,320 @@ static void open_connections_are_judged_by_bundles(void **state)
     certs_free(&other);
 }
 
+/* ---- sessions of before ---- */
+
+/* A client of OpenSSL alone, which keeps the last ticket that it was given. */
+struct visitor {
+    SSL_CTX *context;
+    SSL *ssl;
+    SSL_SESSION *session;
+    uint64_t tickets; /* that came. */
+    int fd;
+};
+
+static int keep_session(SSL *ssl, SSL_SESSION *session)
+{
+    struct visitor *v = SSL_CTX_get_app_data(SSL_get_SSL_CTX(ssl));
+    SSL_SESSION_free(v->session);
+    v->session = session;
+    v->tickets++;
+    return 1;
+}
+
+static void visitor_init(struct visitor *v, const char *cert_file, int version)
+{
+    *v = (struct visitor){.context = SSL_CTX_new(TLS_client_method()), .fd = -1};
+    assert_non_null(v->context);
+    assert_int_equal(SSL_CTX_set_min_proto_version(v->context, version), 1);
+    assert_int_equal(SSL_CTX_set_max_proto_version(v->context, version), 1);
+    assert_int_equal(SSL_CTX_use_certificate_chain_file(v->context, cert_file), 1);
+    assert_int_equal(SSL_CTX_use_PrivateKey_file(v->context, cert_file, SSL_FILETYPE_PEM), 1);
+    (void)SSL_CTX_set_session_cache_mode(v->context,
+                                         SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
+    SSL_CTX_sess_set_new_cb(v->context, keep_session);
+    SSL_CTX_set_app_data(v->context, v);
+}
+
+static void visitor_leave(struct visitor *v)
+{
+    SSL_set_shutdown(v->ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN); /* else no resuming. */
+    SSL_free(v->ssl);
+    v->ssl = NULL;
+    assert_int_equal(close(v->fd), 0);
+}
+
+static void visitor_free(struct visitor *v)
+{
+    SSL_SESSION_free(v->session);
+    SSL_CTX_free(v->context);
+}
+
+/* Connects by the ticket, if there is one, until the server has opened or closed. */
+static void visitor_call(struct visitor *v, struct pair *p)
+{
+    char byte = 0;
+    uint64_t tickets = v->tickets;
+    p->server = (struct side){0};
+    v->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_true(v->fd >= 0);
+    assert_int_equal(connect(v->fd, &p->addr.sa.any, sizeof(p->addr.sa.v4)), 0);
+    v->ssl = SSL_new(v->context);
+    assert_non_null(v->ssl);
+    SSL_set_connect_state(v->ssl);
+    assert_int_equal(SSL_set_fd(v->ssl, v->fd), 1);
+    assert_true(v->session == NULL || SSL_set_session(v->ssl, v->session) == 1);
+    struct timeval brief = {.tv_usec = 1000};
+    assert_int_equal(setsockopt(v->fd, SOL_SOCKET, SO_RCVTIMEO, &brief, sizeof(brief)), 0);
+    while (!p->server.opened && !p->server.closed) { /* ends: a handshake has its time. */
+        (void)SSL_do_handshake(v->ssl);
+        (void)net_loop_run_until(p->loop, &p->server.opened, 1);
+    }
+    while (p->server.opened && !SSL_is_init_finished(v->ssl)) {
+        (void)SSL_do_handshake(v->ssl);
+    }
+    bool comes = p->server.opened && SSL_version(v->ssl) == TLS1_3_VERSION;
+    for (int i = 0; i < 1000 && comes && v->tickets == tickets; i++) {
+        (void)SSL_read(v->ssl, &byte, 1); /* the ticket. */
+        (void)net_loop_run_until(p->loop, &p->server.closed, 1);
+    }
+}
+
+static const int versions[] = {TLS1_2_VERSION, TLS1_3_VERSION};
+
+/* Twice, and the second time by a ticket; false: the certificate had run out before. */
+static bool visits_twice(struct visitor *v, struct pair *p)
+{
+    for (int again = 0; again < 2; again++) {
+        visitor_call(v, p);
+        bool opened = p->server.opened && SSL_session_reused(v->ssl) == again;
+        if (p->server.opened) {
+            assert_string_equal(p->server.spiffe, "spiffe://test/brief");
+        }
+        visitor_leave(v);
+        while (!p->server.closed) { /* ends: its peer is gone. */
+            net_loop_turn(p->loop);
+        }
+        if (!opened) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Who shows a ticket proves no more than that it once had a certificate. */
+static void a_session_ends_with_its_certificate(void **state)
+{
+    (void)state;
+    struct pair p;
+    struct visitor visitors[2];
+    int64_t expires_s = 0;
+    bool visited = false;
+    bool never = false;
+    pair_init(&p, server_tls(NET_TLS_CLIENT_CERT_OPTIONAL, false));
+    for (int valid_s = 1; !visited; valid_s *= 2) { /* for a machine that is slow. */
+        assert_true(valid_s <= 32);
+        const struct certs_leaf leaf = {.san = "URI:spiffe://test/brief", .valid_s = valid_s};
+        struct certs_file brief = certs_issue(&certs, "brief", &leaf);
+        expires_s = (int64_t)time(NULL) + valid_s; /* at the latest. */
+        visitor_init(&visitors[0], brief.path, TLS1_2_VERSION);
+        visitor_init(&visitors[1], brief.path, TLS1_3_VERSION);
+        visited = visits_twice(&visitors[0], &p) && visits_twice(&visitors[1], &p);
+        for (size_t i = 0; i < 2 && !visited; i++) {
+            visitor_free(&visitors[i]);
+        }
+    }
+    while (time(NULL) <= expires_s) {
+        (void)net_loop_run_until(p.loop, &never, 20);
+    }
+    for (size_t i = 0; i < 2; i++) {
+        visitor_call(&visitors[i], &p);
+        assert_false(p.server.opened);
+        assert_int_equal(p.server.why.code, E_UNAUTHENTICATED);
+        visitor_leave(&visitors[i]);
+        visitor_free(&visitors[i]);
+    }
+    pair_free(&p);
+}
+
+/* ---- CAs between the root and a leaf ---- */
+
+struct between {
+    struct certs ca; /* what signs leaves: its certificate, key and place alone. */
+    struct certs_file leaf;
+};
+
+/* A CA that ours signed, and a leaf of it whose file has both. */
+static void between_init(struct between *b, const char *san)
+{
+    const struct certs_leaf as_ca = {.name = "between", .is_ca = true, .key_usage = "keyCertSign"};
+    b->ca = certs;
+    b->ca.ca = certs_make(&certs, &as_ca, &b->ca.ca_key);
+    (void)snprintf(b->ca.ca_file, sizeof(b->ca.ca_file), "%s/between-ca.pem", certs.dir);
+    b->leaf = certs_issue(&b->ca, "between", &(struct certs_leaf){.san = san});
+    const char *files[] = {b->leaf.path, b->ca.ca_file};
+    for (size_t i = 0; i < 2; i++) {
+        FILE *f = fopen(files[i], i == 0 ? "ae" : "we");
+        assert_non_null(f);
+        assert_int_equal(PEM_write_X509(f, b->ca.ca), 1);
+        assert_int_equal(fclose(f), 0);
+    }
+}
+
+static void between_free(struct between *b)
+{
+    X509_free(b->ca.ca);
+    EVP_PKEY_free(b->ca.ca_key);
+}
+
+/* A ticket keeps the leaf alone: who needs more to be judged again shows it again. */
+static void a_resumed_peer_can_be_judged_again(void **state)
+{
+    (void)state;
+    struct between b;
+    struct pair p;
+    struct visitor visitor;
+    struct net_tls *same = tls_of_ca(certs.ca_file);
+    between_init(&b, "URI:spiffe://test/between");
+    for (size_t i = 0; i < 2; i++) {
+        pair_init(&p, server_tls(NET_TLS_CLIENT_CERT_REQUIRED, false));
+        visitor_init(&visitor, b.leaf.path, versions[i]);
+        for (int again = 0; again < 3; again++) {
+            visitor_call(&visitor, &p);
+            assert_true(p.server.opened);
+            assert_string_equal(p.server.spiffe, "spiffe://test/between");
+            assert_true(net_conn_peer_trusted(p.server.conn, same));
+            visitor_leave(&visitor);
+            wait_for(&p, &p.server.closed);
+        }
+        visitor_free(&visitor);
+        pair_free(&p);
+    }
+    net_tls_unref(same);
+    between_free(&b);
+}
+
+/* Whoever is named as a CA is one, whoever else signed it. */
+static void a_ca_need_not_be_a_root(void **state)
+{
+    (void)state;
+    struct between b;
+    between_init(&b, "URI:spiffe://test/between");
+    struct net_tls_trust *trusts[] = {NULL, bound_trust(/* file= */ NULL, "test", &b.ca)};
+    assert_int_equal(net_tls_trust_new(b.ca.ca_file, &trusts[0]).code, E_OK);
+    for (size_t i = 0; i < 2; i++) {
+        assert_true(gets_in(trusts[i], &b.ca, "URI:spiffe://test/a"));
+        assert_false(gets_in(trusts[i], &certs, "URI:spiffe://test/a"));
+        net_tls_trust_unref(trusts[i]);
+    }
+    between_free(&b);
+}
+
+/* Of two CAs with one name OpenSSL tries the first alone: a partner's does not stand before ours.
+ */
+static void a_bundle_does_not_stand_before_others(void **state)
+{
+    (void)state;
+    struct certs other;
+    certs_init(&other);
+    struct net_tls_trust *trusts[] = {bound_trust(certs.ca_file, "other", &other),
+                                      bound_trust(other.ca_file, "test", &certs)};
+    for (size_t i = 0; i < 2; i++) {
+        assert_true(gets_in(trusts[i], &certs, "URI:spiffe://test/a"));
+        assert_true(gets_in(trusts[i], &other, "URI:spiffe://other/a"));
+        assert_false(gets_in(trusts[i], &certs, "URI:spiffe://other/a"));
+        assert_false(gets_in(trusts[i], &other, "URI:spiffe://test/a"));
+        net_tls_trust_unref(trusts[i]);
+    }
+    certs_free(&other);
+}
+
+/* A CA that stood for everybody, and then for one domain alone, is another trust. */
+static void who_stands_for_everybody_is_part_of_a_trust(void **state)
+{
+    (void)state;
+    struct certs other;
+    char both[128];
+    certs_init_named(&other, "other CA");
+    copy_ca(both);
+    FILE *f = fopen(both, "ae");
+    assert_non_null(f);
+    assert_int_equal(PEM_write_X509(f, other.ca), 1);
+    assert_int_equal(fclose(f), 0);
+    struct net_tls_trust *trusts[] = {bound_trust(both, "other", &other),
+                                      bound_trust(certs.ca_file, "other", &other)};
+    struct net_tls *tls[] = {bound_server(trusts[0]), bound_server(trusts[1])};
+    assert_true(gets_in(trusts[0], &other, "URI:spiffe://third/a"));
+    assert_false(gets_in(trusts[1], &other, "URI:spiffe://third/a"));
+    assert_false(net_tls_same_trust(tls[0], tls[1]));
+    for (size_t i = 0; i < 2; i++) {
+        net_tls_unref(tls[i]);
+        net_tls_trust_unref(trusts[i]);
+    }
+    certs_free(&other);
+}
+
+/* A bundle that lists a CA twice is the bundle that lists it once, and not none. */
+static void a_ca_that_is_listed_twice_counts(void **state)
+{
+    (void)state;
+    struct certs twice = certs;
+    char path[128];
+    copy_ca(path);
+    FILE *f = fopen(path, "ae");
+    assert_non_null(f);
+    assert_int_equal(PEM_write_X509(f, certs.ca), 1);
+    assert_int_equal(fclose(f), 0);
+    (void)snprintf(twice.ca_file, sizeof(twice.ca_file), "%.95s", path);
+    struct net_tls_trust *trusts[] = {bound_trust(certs.ca_file, "test", &twice),
+                                      bound_trust(certs.ca_file, "test", &certs),
+                                      bound_trust(certs.ca_file, "other", &twice)};
+    struct net_tls *tls[3];
+    for (size_t i = 0; i < 3; i++) {
+        tls[i] = bound_server(trusts[i]);
+    }
+    assert_true(net_tls_same_trust(tls[0], tls[1]));
+    assert_false(net_tls_same_trust(tls[0], tls[2]));
+    for (size_t i = 0; i < 3; i++) {
+        net_tls_unref(tls[i]);
+        net_tls_trust_unref(trusts[i]);
+    }
+}
+
+/* ---- a key that is locked ---- */
+
+/* On a terminal OpenSSL would ask for its passphrase, and the node would wait for somebody. */
+static void nobody_is_asked_for_a_passphrase(void **state)
+{
+    (void)state;
+    char path[128];
+    char said[64];
+    int terminal = -1;
+    EVP_PKEY *key = NULL;
+    X509 *cert = certs_make(&certs, &(struct certs_leaf){.san = "DNS:server.test"}, &key);
+    (void)snprintf(path, sizeof(path), "%s/locked.pem", certs.dir);
+    FILE *f = fopen(path, "we");
+    assert_non_null(f);
+    assert_int_equal(PEM_write_X509(f, cert), 1);
+    assert_int_equal(PEM_write_PKCS8PrivateKey(f, key, EVP_aes_128_cbc(), "word", 4, NULL, NULL),
+                     1);
+    assert_int_equal(fclose(f), 0);
+    X509_free(cert);
+    EVP_PKEY_free(key);
+    pid_t pid = forkpty(&terminal, NULL, NULL, NULL);
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        struct net_tls *tls = NULL;
+        struct net_tls_options o = {.cert_file = path};
+        _exit(net_tls_server_new(&o, &tls).code == E_CRYPTO ? 0 : 1);
+    }
+    ssize_t size = read(terminal, said, sizeof(said)); /* an error: it ended without a word. */
+    int status = 0;
+    assert_int_equal(close(terminal), 0); /* hangs up. */
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(size <= 0);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -920,15 +1113,18 @@ int main(void)
         cmocka_unit_test(contexts_refuse_what_is_not_whole),
         cmocka_unit_test(trust_is_read_once_and_shared),
         cmocka_unit_test(the_systems_cas_are_read_once),
-        cmocka_unit_test(spiffe_ids_are_read_by_the_rules),
-        cmocka_unit_test(only_a_proper_leaf_proves_a_spiffe_id),
-        cmocka_unit_test(names_are_bounded),
-        cmocka_unit_test(serials_are_lower_case_hex),
         cmocka_unit_test(a_peer_is_judged_by_other_cas),
         cmocka_unit_test(age_is_not_asked_of_an_open_connection),
         cmocka_unit_test(a_bundle_vouches_for_its_domain_alone),
         cmocka_unit_test(a_bundle_vouches_for_no_name),
         cmocka_unit_test(open_connections_are_judged_by_bundles),
+        cmocka_unit_test(a_session_ends_with_its_certificate),
+        cmocka_unit_test(a_resumed_peer_can_be_judged_again),
+        cmocka_unit_test(a_ca_need_not_be_a_root),
+        cmocka_unit_test(a_bundle_does_not_stand_before_others),
+        cmocka_unit_test(who_stands_for_everybody_is_part_of_a_trust),
+        cmocka_unit_test(a_ca_that_is_listed_twice_counts),
+        cmocka_unit_test(nobody_is_asked_for_a_passphrase),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
