@@ -81,7 +81,7 @@ static const ASN1_IA5STRING *san_text(const GENERAL_NAME *name)
     return type == GEN_URI || type == GEN_DNS ? value : NULL;
 }
 
-/* Bytes that all URI and DNS SANs need; refuses a NUL in them, and too many. */
+/* Bytes that all URI and DNS SANs need; refuses a NUL in them. */
 static struct err count_names(const GENERAL_NAMES *names, size_t *out_bytes)
 {
     size_t bytes = 0;
@@ -117,7 +117,8 @@ static void keep_serial(struct net_identity *identity, X509 *cert, uint8_t **at)
     *at += 2 * bytes.size + 1;
 }
 
-static struct err read_names(struct net_identity *identity, const GENERAL_NAMES *names, uint8_t *at)
+/* Those past the bound are passed over: nobody is known by one of so many. */
+static void read_names(struct net_identity *identity, const GENERAL_NAMES *names, uint8_t *at)
 {
     for (int i = 0; i < sk_GENERAL_NAME_num(names); i++) {
         const GENERAL_NAME *name = sk_GENERAL_NAME_value(names, i);
@@ -128,7 +129,7 @@ static struct err read_names(struct net_identity *identity, const GENERAL_NAMES 
         bool uri = name->type == GEN_URI;
         size_t *count = uri ? &identity->uri_count : &identity->dns_name_count;
         if (*count == NET_IDENTITY_NAMES_MAX) {
-            return FAIL(E_TOO_LARGE);
+            continue;
         }
         struct slice kept = keep_name(&at, text);
         if (uri) {
@@ -137,7 +138,6 @@ static struct err read_names(struct net_identity *identity, const GENERAL_NAMES 
             identity->dns_names[(*count)++] = kept;
         }
     }
-    return OK;
 }
 
 /* X.509-SVID, 2 to 4: one URI SAN, which is a SPIFFE id; a leaf that signs no certificates. */
@@ -188,9 +188,7 @@ struct err net_identity_new(struct x509_st *cert, struct net_identity **out)
     if (err_ok(failed)) {
         at = (uint8_t *)(identity + 1);
         keep_serial(identity, cert, &at);
-    }
-    if (err_ok(failed) && names != NULL) {
-        failed = read_names(identity, names, at);
+        read_names(identity, names, at);
     }
     GENERAL_NAMES_free(names);
     ERR_clear_error();

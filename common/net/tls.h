@@ -99,7 +99,8 @@ bool net_tls_same_trust(const struct net_tls *a, const struct net_tls *b);
 /* Whether it has CAs to verify a peer's certificate against. */
 bool net_tls_verifies(const struct net_tls *tls);
 
-/* Longest SPIFFE id (SPIFFE ID 2.3), and most SANs of one kind that are looked at. */
+/* Longest SPIFFE id (SPIFFE ID 2.3), and most SANs of one kind that are kept: a certificate may
+ * have more, as those of content networks do. */
 enum { NET_SPIFFE_MAX = 2048, NET_IDENTITY_NAMES_MAX = 32 };
 
 /* A SPIFFE id, taken apart. */
@@ -130,7 +131,7 @@ struct net_identity {
 
 /*
  * Reads a certificate whose chain was verified; the caller frees with net_identity_free().
- * E_MALFORMED for SANs with a NUL, E_TOO_LARGE for more than NET_IDENTITY_NAMES_MAX of a kind.
+ * E_MALFORMED for SANs with a NUL.
  */
 MUST_CHECK struct err net_identity_new(struct x509_st *cert, struct net_identity **out);
 void net_identity_free(struct net_identity *identity);

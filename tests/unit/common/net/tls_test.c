@@ -309,6 +309,27 @@ static void servers_are_who_was_meant(void **state)
     refuses("server.test", "spiffe://test/serve");
 }
 
+/* As those of content networks have. */
+static void a_server_may_have_many_names(void **state)
+{
+    (void)state;
+    char san[4096] = "";
+    size_t size = 0;
+    for (int i = 0; i < 120; i++) {
+        size += (size_t)snprintf(san + size, sizeof(san) - size, "DNS:n%d.test,", i);
+    }
+    (void)snprintf(san + size, sizeof(san) - size, "DNS:server.test");
+    struct certs_file many = certs_issue(&certs, "many", &(struct certs_leaf){.san = san});
+    struct net_tls_options o = {.cert_file = many.path};
+    struct net_tls *tls = NULL;
+    struct pair p;
+    assert_int_equal(net_tls_server_new(&o, &tls).code, E_OK);
+    pair_init(&p, tls);
+    pair_dial(&p, client_tls(NULL, false), "server.test", NULL);
+    wait_for(&p, &p.client.opened);
+    pair_free(&p);
+}
+
 static void a_dial_must_say_whom_it_means(void **state)
 {
     (void)state;
@@ -1104,6 +1125,7 @@ int main(void)
         cmocka_unit_test(data_comes_whole_in_full_records),
         cmocka_unit_test(a_pause_in_opened_loses_nothing),
         cmocka_unit_test(servers_are_who_was_meant),
+        cmocka_unit_test(a_server_may_have_many_names),
         cmocka_unit_test(a_dial_must_say_whom_it_means),
         cmocka_unit_test(clients_are_judged_as_asked),
         cmocka_unit_test(a_reload_leaves_open_connections_alone),
