@@ -49,10 +49,26 @@ static int select_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_s
     return SSL_TLSEXT_ERR_OK;
 }
 
+/* Certificate, key and chain are counted, and a context that is in use changes none of them. */
+static struct err take_own(SSL_CTX *context, const struct net_tls *from)
+{
+    STACK_OF(X509) *chain = NULL;
+    if (SSL_CTX_get0_chain_certs(from->context, &chain) != 1 ||
+        SSL_CTX_use_cert_and_key(context, SSL_CTX_get0_certificate(from->context),
+                                 SSL_CTX_get0_privatekey(from->context), chain,
+                                 /* override= */ 1) != 1) {
+        return crypto_failure();
+    }
+    return OK;
+}
+
 static struct err load_own(SSL_CTX *context, const struct net_tls_options *o)
 {
     if (o->cert_file == NULL) {
         return OK;
+    }
+    if (o->own != NULL) {
+        return take_own(context, o->own);
     }
     SSL_CTX_set_default_passwd_cb(context, net_no_passphrase);
     const char *key_file = o->key_file == NULL ? o->cert_file : o->key_file;

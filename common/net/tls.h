@@ -45,6 +45,8 @@ struct net_tls_terms {
 struct net_tls_options {
     const char *cert_file;                /* PEM chain, leaf first; client: NULL for none. */
     const char *key_file;                 /* PEM; NULL when it is in cert_file or there is none. */
+    struct net_tls *own;                  /* of any thread: what it read of these two is taken in
+                                             their place; NULL: they are read. */
     const char *ca_file;                  /* PEM bundle that peers are verified against; NULL: a
                                              client takes the system's, a server asks for none. */
     struct net_tls_trust *trust;          /* the same, read before, to be shared; it goes first. */

@@ -100,8 +100,10 @@ static bool stands(void *ctx, struct net_conn *conn)
     if (model != NULL && dp_model_peer_revoked(model, net_conn_identity(conn))) {
         return false;
     }
-    return !ups->looks_at_trust || ups->host->tls == NULL ||
-           net_conn_peer_trusted(conn, ups->host->tls);
+    if (!ups->looks_at_trust || net_conn_identity(conn) == NULL) {
+        return true;
+    }
+    return ups->host->tls != NULL && net_conn_peer_trusted(conn, ups->host->tls);
 }
 
 static void look_on(struct net_timer *timer, void *ctx)

@@ -33,7 +33,7 @@ struct dp_lane_host {
     struct h2_env *h2;
     struct net_dns *dns;
     struct net_tls *tls;  /* towards upstreams, without a certificate of ours; NULL: no CA given. */
-    struct net_tls *mtls; /* with the node's certificate; NULL: none given. */
+    struct net_tls *mtls; /* with the node's certificate; NULL: none, or no CA given. */
     struct dp_request_metrics *metrics;
     const struct dp_request_pool *requests; /* of the worker: whose model is in force. */
     struct bus *bus;                        /* the node's connection. */

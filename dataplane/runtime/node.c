@@ -1,6 +1,7 @@
 /* node: see node.h. Starting is a list of parts, in order; ending is the same list backwards. */
 #include "dataplane/runtime/node.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -37,6 +38,8 @@
 #include "dataplane/runtime/spread.h"
 #include "dataplane/runtime/worker.h"
 
+enum { RELOAD_RETRY_S = 1 };
+
 struct dp_node {
     struct dp_options options;
     struct dp_worker_config worker_config;
@@ -59,6 +62,8 @@ struct dp_node {
     pthread_t main;
     struct dp_drain drain;
     struct dp_bundles bundles; /* CAs, of the newest model. */
+    struct net_tls *own;       /* has the certificate that is shown; NULL: there is none. */
+    enum err_code reload_code; /* what the last reload came to. */
     struct dp_scrape scrape;
 };
 
@@ -222,11 +227,19 @@ static struct err open_shared(struct dp_node *n, struct buf *message)
     return open_bus(n, message);
 }
 
+/* The contexts of this worker have the certificate that is shown from now on. */
+static void note_own(struct dp_node *n, const struct dp_worker_tls *tls)
+{
+    net_tls_unref(n->own);
+    n->own = tls->server == NULL ? NULL : net_tls_ref(tls->server);
+}
+
 static struct err init_workers(struct dp_node *n, struct net_tls_trust *trust)
 {
     while (n->worker_count < n->options.workers) {
         struct dp_worker_tls tls = {0};
-        TRY(dp_options_tls(&n->options, trust, &tls));
+        TRY(dp_options_tls(&n->options, trust, n->own, &tls));
+        note_own(n, &tls);
         size_t index = n->worker_count++;
         TRY(dp_worker_init(&n->workers[index], &n->worker_config, index, &tls));
     }
@@ -523,6 +536,7 @@ static void stop(struct dp_node *n)
     if (n->before_fd >= 0) {
         (void)close(n->before_fd);
     }
+    net_tls_unref(n->own);
     dp_options_free(&n->options);
     dp_scrape_free(&n->scrape);
     dp_bundles_free(&n->bundles);
@@ -531,30 +545,62 @@ static void stop(struct dp_node *n)
 
 /* ---- serving ---- */
 
-static void reload(struct dp_node *n)
+/* Contexts for all workers: of the newest CAs, and of a certificate that was read before, or NULL
+ * for that of the files. */
+static struct err make_contexts(struct dp_node *n, struct net_tls *own, struct dp_worker_tls *out)
 {
-    struct dp_worker_tls *tls = calloc(n->worker_count, sizeof(*tls));
     struct net_tls_trust *trust = NULL;
     struct dp_bundle_set *set = dp_bundles_take(&n->bundles);
     size_t count = 0;
     const struct net_tls_bundle *bundles = dp_bundle_set_at(set, &count);
-    struct err e =
-        tls == NULL ? FAIL(E_NO_MEMORY) : dp_options_trust(&n->options, bundles, count, &trust);
+    struct err e = dp_options_trust(&n->options, bundles, count, &trust);
     dp_bundle_set_unref(set);
-    /* All are read before the first is used: files that are replaced meanwhile change nothing. */
     for (size_t i = 0; i < n->worker_count && err_ok(e); i++) {
-        e = dp_options_tls(&n->options, trust, &tls[i]);
+        /* The files are read once: whatever replaces them meanwhile, all workers show the same. */
+        e = dp_options_tls(&n->options, trust, i == 0 ? own : out[0].server, &out[i]);
     }
     net_tls_trust_unref(trust);
-    for (size_t i = 0; i < n->worker_count && tls != NULL; i++) {
-        if (err_ok(e)) {
-            dp_worker_reload(&n->workers[i], &tls[i]);
-        }
+    return e;
+}
+
+static void drop_contexts(struct dp_node *n, struct dp_worker_tls *tls)
+{
+    for (size_t i = 0; i < n->worker_count; i++) {
         dp_worker_tls_unref(&tls[i]);
     }
+}
+
+static void use_contexts(struct dp_node *n, struct dp_worker_tls *tls)
+{
+    note_own(n, &tls[0]);
+    for (size_t i = 0; i < n->worker_count; i++) {
+        dp_worker_reload(&n->workers[i], &tls[i]);
+    }
+}
+
+/* What the last one could not read is read again each second, without a word. Files that do not
+ * load hold up no CAs: whom a snapshot trusts no more would else stay for as long. */
+static void reload(struct dp_node *n, bool again)
+{
+    struct dp_worker_tls *tls = calloc(n->worker_count, sizeof(*tls));
+    struct err e = tls == NULL ? FAIL(E_NO_MEMORY) : make_contexts(n, /* own= */ NULL, tls);
+    bool made = err_ok(e);
+    if (!made && !again && tls != NULL && n->own != NULL) {
+        drop_contexts(n, tls);
+        made = err_ok(make_contexts(n, n->own, tls));
+    }
+    if (made) {
+        use_contexts(n, tls);
+    }
+    if (tls != NULL) {
+        drop_contexts(n, tls);
+    }
     free(tls);
-    note_certificate(n);
-    LOG(err_ok(e) ? LOG_INFO : LOG_ERROR, "runtime", "certificates-read", LOG_ERR(e));
+    if (made || !again) {
+        note_certificate(n);
+        LOG(err_ok(e) ? LOG_INFO : LOG_ERROR, "runtime", "certificates-read", LOG_ERR(e));
+    }
+    n->reload_code = e.code;
 }
 
 static void block_signals(sigset_t *out)
@@ -625,16 +671,24 @@ static void retire(struct dp_node *n)
     n->renewal = NULL;
 }
 
+/* The next signal; 0: a reload that failed is to be tried again. */
+static int wait_signal(const struct dp_node *n, const sigset_t *signals)
+{
+    const struct timespec retry = {.tv_sec = RELOAD_RETRY_S};
+    int number = -1;
+    do { /* ends: with a signal, or the time. */
+        number = sigtimedwait(signals, NULL, n->reload_code == E_OK ? NULL : &retry);
+    } while (number < 0 && errno == EINTR);
+    return number < 0 ? 0 : number;
+}
+
 static void serve(struct dp_node *n, const sigset_t *signals)
 {
     LOG(LOG_INFO, "runtime", "started", LOG_STR("node", n->options.node),
         LOG_SLICE("environment", n->options.environment), LOG_U64("workers", n->worker_count));
     dp_handover_notify();
     for (;;) { /* until SIGTERM or SIGINT, or another process serves. */
-        int number = 0;
-        if (sigwait(signals, &number) != 0) {
-            continue;
-        }
+        int number = wait_signal(n, signals);
         if (number == SIGUSR2 && hand_over(n)) {
             retire(n);
             return;
@@ -642,11 +696,11 @@ static void serve(struct dp_node *n, const sigset_t *signals)
         if (number == SIGUSR2) {
             continue;
         }
-        if (number != SIGHUP) {
+        if (number != SIGHUP && number != 0) {
             LOG(LOG_INFO, "runtime", "stopping", LOG_I64("signal", number));
             return;
         }
-        reload(n);
+        reload(n, /* again= */ number == 0);
     }
 }
 

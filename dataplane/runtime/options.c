@@ -460,7 +460,7 @@ void dp_options_free(struct dp_options *o)
 /* ---- TLS ---- */
 
 static struct err make_tls(const struct dp_options *o, struct net_tls_trust *trust,
-                           struct dp_worker_tls *out)
+                           struct net_tls *own, struct dp_worker_tls *out)
 {
     struct net_tls_options options = {
         .trust = trust,
@@ -471,9 +471,13 @@ static struct err make_tls(const struct dp_options *o, struct net_tls_trust *tru
     }
     options.cert_file = o->tls_cert;
     options.key_file = o->tls_key;
+    options.own = own;
     if (o->tls_cert != NULL) {
         TRY(net_tls_server_new(&options, &out->server));
-        TRY(net_tls_client_new(&options, &out->client_cert));
+        options.own = out->server; /* read once: all of them show the same. */
+        if (trust != NULL) {       /* else the system's CAs would vouch for upstreams of ours. */
+            TRY(net_tls_client_new(&options, &out->client_cert));
+        }
         options.http1_only = true;
         TRY(net_tls_server_new(&options, &out->proxy));
     }
@@ -500,10 +504,10 @@ struct err dp_options_trust(const struct dp_options *o, const struct net_tls_bun
 }
 
 struct err dp_options_tls(const struct dp_options *o, struct net_tls_trust *trust,
-                          struct dp_worker_tls *out)
+                          struct net_tls *own, struct dp_worker_tls *out)
 {
     struct dp_worker_tls tls = {0};
-    struct err e = make_tls(o, trust, &tls);
+    struct err e = make_tls(o, trust, own, &tls);
     if (!err_ok(e)) {
         dp_worker_tls_unref(&tls);
         return e;

@@ -75,7 +75,9 @@ MUST_CHECK struct err dp_options_trust(const struct dp_options *o,
  * none. */
 MUST_CHECK struct err dp_options_cert_ends(const struct dp_options *o, int64_t *out_s);
 
-/* Makes the TLS contexts of one worker from the files as they are now. 'trust' may be NULL. */
+/* Makes the TLS contexts of one worker from the files as they are now, or of what 'own' read of
+ * them, unless it is NULL. 'trust' may be NULL. */
 struct dp_worker_tls;
+struct net_tls;
 MUST_CHECK struct err dp_options_tls(const struct dp_options *o, struct net_tls_trust *trust,
-                                     struct dp_worker_tls *out);
+                                     struct net_tls *own, struct dp_worker_tls *out);

@@ -571,6 +571,12 @@ void dp_worker_abort(struct dp_worker *w)
 
 /* ---- certificates ---- */
 
+/* All contexts of a worker have the same CAs; NULL: it has none. */
+static bool are_same_cas(const struct net_tls *a, const struct net_tls *b)
+{
+    return a == NULL || b == NULL ? a == b : net_tls_same_trust(a, b);
+}
+
 static void do_reload(struct net_task *task, void *ctx)
 {
     (void)task;
@@ -583,8 +589,7 @@ static void do_reload(struct net_task *task, void *ctx)
     struct dp_worker_tls before = w->tls;
     w->tls = fresh;
     use_tls(w);
-    if (before.client != NULL && fresh.client != NULL && /* all have the same CAs. */
-        !net_tls_same_trust(before.client, fresh.client)) {
+    if (!are_same_cas(before.client, fresh.client)) {
         look_at_peers(w, /* trust= */ true);
     }
     dp_worker_tls_unref(&before);

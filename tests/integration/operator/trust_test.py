@@ -46,6 +46,8 @@ def forge(directory, ca, spiffe):
 
 
 class Trust(unittest.TestCase):
+    published = 0
+
     @classmethod
     def setUpClass(cls):
         cls.server = echo.Server("a")
@@ -63,26 +65,44 @@ class Trust(unittest.TestCase):
         cls.cp = cls.p.control_plane().start()
         cls.node = cls.p.node("node-1").start()
 
-    def publish(self, bundles):
+    def publish(self, bundles, port=None, profile="", node=None):
+        node = node or self.node
         ca = "".join("      %s\n" % line for line in
                      (self.partner / "ca.pem").read_text().strip().splitlines())
-        text = echo.platform_yaml([self.server.port]).replace(
+        self.published += 1  # no two have one content, which would be no new version.
+        text = echo.platform_yaml([port or self.server.port], "%dms" % (5000 + self.published),
+                                  profile=profile).replace(
             "spec: {security: dev, trustDomain: trilane.test}",
             "spec:\n  security: dev\n  trustDomain: trilane.test\n  trustDomains: [partner.test]\n" +
             ("  trustBundles:\n  - trustDomain: partner.test\n    ca: |\n" + ca if bundles else ""))
-        before = self.node.version()
+        before = node.version()
         self.cp("publish", "-m", "test", self.p.write_policies({"platform.yaml": text}))
-        wait_until(lambda: self.node.version() > before, what="the node to serve it")
+        wait_until(lambda: node.version() > before, what="the node to serve it")
 
-    def channel(self, identity):
+    def channel(self, identity, node=None):
         credentials = grpc.ssl_channel_credentials(
             self.p.ca.read_bytes(), pathlib.Path(identity["key"]).read_bytes(),
             pathlib.Path(identity["cert"]).read_bytes())
-        channel = grpc.secure_channel("localhost:%d" % self.node.ports["listen-tls"], credentials,
+        port = (node or self.node).ports["listen-tls"]
+        channel = grpc.secure_channel("localhost:%d" % port, credentials,
                                       options=[("grpc.enable_retries", 0),
                                                ("grpc.use_local_subchannel_pool", 1)])
         self.addCleanup(channel.close)
         return channel
+
+    def stream(self, identity, node=None):
+        """One that has begun, and goes on for as long as it is let be."""
+        stream = echo.stubs.EchoStub(self.channel(identity, node)).SayMany(
+            pb.Words(text="x", count=1 << 30), timeout=60)
+        self.assertEqual(next(stream).count, 0)
+        return stream
+
+    def ends(self, stream):
+        with self.assertRaises(grpc.RpcError) as caught:
+            for _ in stream:
+                pass
+        self.assertIn(caught.exception.code(), (grpc.StatusCode.UNAUTHENTICATED,
+                                                grpc.StatusCode.UNAVAILABLE))
 
     def gets_in(self, identity):
         """Whether the handshake is answered by the first frame of HTTP/2, or by an alert."""
@@ -110,20 +130,61 @@ class Trust(unittest.TestCase):
         self.assertTrue(self.gets_in(self.ours))
         self.assertFalse(self.gets_in(self.forged))
         self.assertIn("alert", self.refused)
-        stream = echo.stubs.EchoStub(self.channel(self.theirs)).SayMany(
-            pb.Words(text="x", count=1 << 30), timeout=60)
-        own = echo.stubs.EchoStub(self.channel(self.ours)).SayMany(
-            pb.Words(text="x", count=1 << 30), timeout=60)
-        self.assertEqual((next(stream).count, next(own).count), (0, 0))
+        stream = self.stream(self.theirs)
+        own = self.stream(self.ours)
         self.publish(bundles=False)
-        with self.assertRaises(grpc.RpcError) as caught:
-            for _ in stream:
-                pass
-        self.assertIn(caught.exception.code(), (grpc.StatusCode.UNAUTHENTICATED,
-                                                grpc.StatusCode.UNAVAILABLE))
+        self.ends(stream)
         self.assertEqual(next(own).count, 1)
         own.cancel()
         self.assertFalse(self.gets_in(self.theirs))
+
+    def test_files_that_do_not_load_hold_up_no_bundle(self):
+        """A key that is half written when the bundle goes; and it is read once it is whole."""
+        key = pathlib.Path(self.node.identity["key"])
+        whole = key.read_bytes()
+        self.publish(bundles=True)
+        wait_until(lambda: self.gets_in(self.theirs), what="the partner to be let in")
+        stream = self.stream(self.theirs)
+        key.write_bytes(whole[:len(whole) // 2])
+        try:
+            self.publish(bundles=False)
+            self.ends(stream)
+            self.assertFalse(self.gets_in(self.theirs))
+            self.assertTrue(self.gets_in(self.ours))
+            said = self.node.log().count("certificates-read")
+            self.assertIn("level=error", self.node.log().split("certificates-read")[-2][-200:])
+        finally:
+            key.write_bytes(whole)
+        wait_until(lambda: self.node.log().count("certificates-read") > said,
+                   what="the files to be read again")
+        self.assertIn("level=info", self.node.log().split("certificates-read")[-2][-200:])
+        self.assertTrue(self.gets_in(self.ours))
+
+    def test_a_node_that_has_no_file_of_cas(self):
+        """What its bundles vouched for goes with them, and the system's CAs take no place."""
+        node = self.p.node("node-2", tls_ca=None)
+        node.env["SSL_CERT_FILE"] = str(self.p.ca)
+        node.start()
+        self.publish(bundles=True, node=node)
+        wait_until(lambda: node.log().count("certificates-read") > 0, what="the bundle")
+        stream = self.stream(self.theirs, node)
+        self.publish(bundles=False, node=node)
+        self.ends(stream)
+        identity = self.p.issue_service("acme", "echo")
+        server = echo.Server("mtls", grpc.ssl_server_credentials(
+            ((pathlib.Path(identity["key"]).read_bytes(),
+              pathlib.Path(identity["cert"]).read_bytes()),), self.p.ca.read_bytes(), True))
+        self.addCleanup(server.stop)
+        for tls in ("tls", "mtls"):
+            self.publish(bundles=False, port=server.port, node=node,
+                         profile="upstream: {tls: %s, serverName: localhost}" % tls)
+            with grpc.insecure_channel("127.0.0.1:%d" % node.ports["listen"]) as channel:
+                with self.assertRaises(grpc.RpcError) as caught:
+                    echo.stubs.EchoStub(channel).Say(pb.Words(text="x"), timeout=60,
+                                                     metadata=echo.token("web"))
+            self.assertEqual(dict(caught.exception.trailing_metadata())["x-trilane-code"],
+                             "UPSTREAM_CONNECT")
+        self.assertEqual(node.stop(), 0)
 
 
 if __name__ == "__main__":
