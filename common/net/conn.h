@@ -151,6 +151,9 @@ const struct net_addr *net_conn_local(const struct net_conn *conn);
 struct slice net_conn_alpn(const struct net_conn *conn);
 bool net_conn_is_tls(const struct net_conn *conn);
 
+/* What it was accepted or dialled with; NULL in clear. */
+const struct net_tls *net_conn_tls(const struct net_conn *conn);
+
 /* The verified peer; NULL in clear, or when it gave no certificate. Lives with the connection. */
 const struct net_identity *net_conn_identity(const struct net_conn *conn);
 

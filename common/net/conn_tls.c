@@ -216,6 +216,11 @@ struct slice net_conn_alpn(const struct net_conn *conn)
     return slice_of(name, size);
 }
 
+const struct net_tls *net_conn_tls(const struct net_conn *conn)
+{
+    return conn->tls.context;
+}
+
 const struct net_identity *net_conn_identity(const struct net_conn *conn)
 {
     return conn->tls.identity;

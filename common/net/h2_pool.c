@@ -172,7 +172,8 @@ static void serve_soon(struct h2_pool *pool)
 static bool link_stands(const struct pool_link *link)
 {
     const struct h2_pools *pools = link->pool->pools;
-    return pools->judge == NULL || pools->judge(pools->judge_ctx, h2_conn_net(link->conn));
+    return pools->judge == NULL ||
+           pools->judge(pools->judge_ctx, h2_conn_net(link->conn), /* opens= */ !link->opened);
 }
 
 /* ---- connections that take no more ---- */

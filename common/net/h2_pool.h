@@ -77,10 +77,11 @@ MUST_CHECK struct err h2_pools_new(struct h2_env *env, struct net_loop *loop,
 
 /*
  * Says whether what a connection's peer proved is good enough to go on with. Asked when one opens,
- * and again by h2_pools_look(); one that is not takes no requests any more, and those that it has
- * end within H2_POOL_END_MS. Nobody is asked before this is set.
+ * by what it was dialled with, which may be of before, and again by h2_pools_look(); one that is
+ * not takes no requests any more, and those that it has end within H2_POOL_END_MS. Nobody is asked
+ * before this is set.
  */
-typedef bool h2_pool_judge_fn(void *ctx, struct net_conn *conn);
+typedef bool h2_pool_judge_fn(void *ctx, struct net_conn *conn, bool opens);
 void h2_pools_set_judge(struct h2_pools *pools, h2_pool_judge_fn *judge, void *ctx);
 
 enum { H2_POOL_END_MS = 1000 };

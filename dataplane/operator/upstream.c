@@ -27,7 +27,7 @@ enum {
 static void sweep(struct net_timer *timer, void *ctx);
 static void follow_on(struct net_timer *timer, void *ctx);
 static void look_on(struct net_timer *timer, void *ctx);
-static bool stands(void *ctx, struct net_conn *conn);
+static bool stands(void *ctx, struct net_conn *conn, bool opens);
 
 struct err op_upstreams_new(const struct dp_lane_host *host, struct op_upstreams **out)
 {
@@ -93,14 +93,22 @@ static void follow_on(struct net_timer *timer, void *ctx)
 
 /* ---- peers that do not stand any more ---- */
 
-static bool stands(void *ctx, struct net_conn *conn)
+/* One that shook hands under the CAs before was not open when the others were looked over. */
+static bool is_of_before(const struct op_upstreams *ups, const struct net_conn *conn)
+{
+    const struct net_tls *tls = net_conn_tls(conn);
+    return tls != ups->host->tls && tls != ups->host->mtls;
+}
+
+static bool stands(void *ctx, struct net_conn *conn, bool opens)
 {
     const struct op_upstreams *ups = ctx;
     const struct dp_model *model = dp_request_pool_model(ups->host->requests);
     if (model != NULL && dp_model_peer_revoked(model, net_conn_identity(conn))) {
         return false;
     }
-    if (!ups->looks_at_trust || net_conn_identity(conn) == NULL) {
+    bool asks = opens ? is_of_before(ups, conn) : ups->looks_at_trust;
+    if (!asks || net_conn_identity(conn) == NULL) {
         return true;
     }
     return ups->host->tls != NULL && net_conn_peer_trusted(conn, ups->host->tls);

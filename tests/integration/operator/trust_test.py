@@ -1,10 +1,12 @@
 """CAs of trust domains come with the snapshot, and vouch for their own domain alone: a CA of a
 partner lets the partner's services in, and cannot make one of ours."""
 
+import contextlib
 import datetime
 import pathlib
 import socket
 import ssl
+import threading
 import unittest
 
 import grpc
@@ -43,6 +45,42 @@ def forge(directory, ca, spiffe):
                                                serialization.PrivateFormat.PKCS8,
                                                serialization.NoEncryption()))
     return paths
+
+
+class Held:
+    """A way to a server, on which the server's bytes wait until they are let go."""
+
+    def __init__(self, port):
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        self.server = port
+        self.asked = threading.Event()
+        self.goes_on = threading.Event()
+        self.threads = [threading.Thread(target=self.accept, daemon=True)]
+        self.threads[0].start()
+
+    def accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self.listener.accept()
+                far = socket.create_connection(("127.0.0.1", self.server))
+                for pair, gate in (((near, far), None), ((far, near), self.goes_on)):
+                    self.threads.append(threading.Thread(target=self.copy, args=(*pair, gate),
+                                                         daemon=True))
+                    self.threads[-1].start()
+
+    def copy(self, source, to, gate):
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 16):
+                self.asked.set()
+                if gate:
+                    gate.wait(60)
+                to.sendall(data)
+            to.shutdown(socket.SHUT_WR)
+
+    def close(self):
+        self.goes_on.set()
+        self.listener.close()
 
 
 class Trust(unittest.TestCase):
@@ -159,6 +197,30 @@ class Trust(unittest.TestCase):
                    what="the files to be read again")
         self.assertIn("level=info", self.node.log().split("certificates-read")[-2][-200:])
         self.assertTrue(self.gets_in(self.ours))
+
+    def test_an_upstream_that_shakes_hands_when_its_bundle_goes(self):
+        key, cert = (pathlib.Path(self.theirs[kind]).read_bytes() for kind in ("key", "cert"))
+        server = echo.Server("theirs", grpc.ssl_server_credentials(((key, cert),)))
+        self.addCleanup(server.stop)
+        held = Held(server.port)
+        self.addCleanup(held.close)
+        how = {"port": held.port, "profile":
+               "connectTimeout: 30s, timeoutMax: 60s, upstream: {tls: tls, spiffe: "
+               "'spiffe://partner.test/tenant/acme/service/web'}"}
+        read = self.node.log().count("certificates-read")
+        self.publish(bundles=True, **how)
+        wait_until(lambda: self.node.log().count("certificates-read") > read, what="the bundle")
+        with grpc.insecure_channel("127.0.0.1:%d" % self.node.ports["listen"]) as channel:
+            call = echo.stubs.EchoStub(channel).Say.future(
+                pb.Words(text="x"), timeout=60, metadata=echo.token("web"))
+            self.assertTrue(held.asked.wait(60))
+            self.publish(bundles=False, **how)
+            wait_until(lambda: self.node.log().count("certificates-read") > read + 1,
+                       what="the bundle to go")
+            held.goes_on.set()
+            self.assertEqual(call.code(), grpc.StatusCode.UNAVAILABLE)
+            self.assertEqual(dict(call.trailing_metadata())["x-trilane-code"], "UPSTREAM_CONNECT")
+            self.assertEqual(server.echo.seen, {})
 
     def test_a_node_that_has_no_file_of_cas(self):
         """What its bundles vouched for goes with them, and the system's CAs take no place."""

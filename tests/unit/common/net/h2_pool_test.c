@@ -523,13 +523,15 @@ static void dropped_pool_drains_its_calls(void **state)
 struct judgement {
     bool stands;
     unsigned asked;
+    unsigned opening; /* of these, as one opened. */
 };
 
-static bool judge(void *ctx, struct net_conn *conn)
+static bool judge(void *ctx, struct net_conn *conn, bool opens)
 {
     struct judgement *j = ctx;
     assert_non_null(conn);
     j->asked++;
+    j->opening += opens ? 1 : 0;
     return j->stands;
 }
 
@@ -546,6 +548,7 @@ static void a_peer_is_asked_about_when_it_opens_and_again(void **state)
     h2_pools_look_begin(w->pools);
     assert_false(h2_pools_look(w->pools, 10));
     assert_int_equal(j.asked, 2);
+    assert_int_equal(j.opening, 1);
     assert_true(err_ok(request_start(w, 1, "/many", PEERS_WAIT_MS)));
     assert_true(w->requests[1].started); /* it stands: nothing changed. */
 
