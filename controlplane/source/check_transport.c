@@ -35,17 +35,30 @@ static void check_order(struct cp_diags *diags, uint64_t least, uint64_t most, s
     }
 }
 
+/* What only a handshake can verify: in cleartext it would hold for nobody. At line 0: not given. */
+static void refuse_beside_cleartext(struct cp_diags *diags, const struct cp_transport_profile *p,
+                                    struct cp_pos at, const char *what)
+{
+    if (p->upstream_tls == 0 && at.line > 0) {
+        struct cp_diag *diag = cp_diags_add(diags, CP_DIAG_CHOICE, at, "%s beside cleartext", what);
+        cp_diag_expect(diags, diag, "tls: tls or mtls beside it");
+    }
+}
+
 static void check_versions(struct cp_diags *diags, const struct cp_transport_profile *p)
 {
     check_order(diags, p->upstream_tls_min, p->upstream_tls_max, p->upstream_tls_min_at);
     check_order(diags, p->listener_tls_min, p->listener_tls_max, p->listener_tls_min_at);
     struct cp_pos at =
         p->upstream_tls_min_at.line > 0 ? p->upstream_tls_min_at : p->upstream_tls_max_at;
-    if (p->upstream_tls == 0 && at.line > 0) {
-        struct cp_diag *diag =
-            cp_diags_add(diags, CP_DIAG_CHOICE, at, "a version of TLS beside cleartext");
-        cp_diag_expect(diags, diag, "tls: tls or mtls beside it");
-    }
+    refuse_beside_cleartext(diags, p, at, "a version of TLS");
+}
+
+/* Who names whom the upstream must be, and nothing more, would have calls made to anybody. */
+static void check_names(struct cp_diags *diags, const struct cp_transport_profile *p)
+{
+    refuse_beside_cleartext(diags, p, p->upstream_spiffe.at, "a SPIFFE id to verify");
+    refuse_beside_cleartext(diags, p, p->upstream_server_name.at, "a name to verify");
 }
 
 /* ---- listeners ---- */
@@ -113,6 +126,7 @@ struct err cp_check_transport(const struct cp_model *model, struct cp_diags *dia
             (const struct cp_transport_profile *)profiles->items[i];
         TRY(check_timeouts(diags, p));
         check_versions(diags, p);
+        check_names(diags, p);
     }
     const struct cp_resources *environments = &model->of[CP_KIND_ENVIRONMENT];
     if (environments->count != 1) {
