@@ -10,6 +10,7 @@
 #include "common/base/text.h"
 #include "common/net/cert.h"
 #include "common/snapshot/format.h"
+#include "controlplane/source/check_fit.h"
 #include "controlplane/source/check_rule.h"
 #include "controlplane/source/decode_scalar.h"
 #include "controlplane/source/form.h"
@@ -494,6 +495,7 @@ static MUST_CHECK struct err check_methods(struct checking *c, const struct cp_s
                 refuse_double(c, CP_DIAG_DUPLICATE_VALUE, "method", first, name);
             }
         }
+        cp_check_method_fits(c->diags, &service->methods.items[i]);
         const struct cp_retry *retry = &service->methods.items[i].retry;
         if (err_ok(e) && retry->at.line > 0 && !retry->faulty) {
             e = check_backoff(c, retry);
@@ -602,6 +604,7 @@ static MUST_CHECK struct err check_policies(struct checking *c)
         TRY(policy->meta.proven ? OK : check_rules(c, policy));
         for (size_t k = 0; !policy->meta.proven && k < policy->rules.count; k++) {
             check_headers(c, &policy->rules.items[k].headers);
+            cp_check_rule_fits(c->diags, &policy->target, &policy->rules.items[k]);
             TRY(cp_check_rule(c->model, c->diags, &policy->rules.items[k]));
         }
     }
@@ -612,6 +615,7 @@ static MUST_CHECK struct err check_policies(struct checking *c)
         check_cors(c, &route->cors);
         for (size_t k = 0; !route->meta.proven && k < route->match.count; k++) {
             check_headers(c, &route->match.items[k].headers);
+            cp_check_match_fits(c->diags, &route->match.items[k]);
         }
     }
     return OK;
@@ -641,6 +645,12 @@ static void check_limit(struct checking *c, const struct cp_rate_limit *limit)
         cp_diag_expect(c->diags, diag,
                        "a rate; quotas and what is in flight are counted by each node");
     }
+    if (limit->on_unknown_at.line > 0 && limit->by_headers.count == 0 && limit->scope == 0) {
+        struct cp_diag *diag = cp_diags_add(
+            c->diags, CP_DIAG_CHOICE, limit->on_unknown_at,
+            "onUnknown where nothing can be unknown: callers, tenants and methods are known");
+        cp_diag_expect(c->diags, diag, "byHeaders or scope: global beside it");
+    }
     if (limit->concurrency > 0 && limit->target.topic.text.size > 0) {
         struct cp_diag *diag =
             cp_diags_add(c->diags, CP_DIAG_CHOICE, limit->concurrency_at, "concurrency of a topic");
@@ -664,6 +674,7 @@ static MUST_CHECK struct err check_limits(struct checking *c)
         const struct cp_ref *ref =
             limit->target.service.to != NULL ? &limit->target.service : &limit->target.egress;
         check_limit(c, limit);
+        cp_check_limit_fits(c->diags, limit);
         shared += limit->scope;
         if (limit->scope == 1 && shared == SHARED_MAX + 1) {
             struct cp_diag *diag = cp_diags_add(c->diags, CP_DIAG_OUT_OF_BOUND, limit->scope_at,

@@ -2,6 +2,7 @@
  * See check.h. */
 #include "common/base/scope.h"
 #include "controlplane/source/check.h"
+#include "controlplane/source/check_fit.h"
 #include "controlplane/source/decode_scalar.h"
 
 /* A pick by rendezvous looks at every endpoint; a node takes no more. */
@@ -28,6 +29,7 @@ static void check_policy(struct cp_diags *diags, const struct cp_service *servic
                          "the policy does not hash, so there is nothing to hash by");
         cp_diag_expect(diags, diag, "policy: ringHash or rendezvous, or no hashBy");
     }
+    cp_check_balance_fits(diags, b);
     if (rendezvous && service->endpoints.count > RENDEZVOUS_ENDPOINTS_MAX) {
         struct cp_diag *diag =
             cp_diags_add(diags, CP_DIAG_OUT_OF_BOUND, b->at, "rendezvous over %zu endpoints",

@@ -1,10 +1,12 @@
 /* check_issuers: what an Issuer says of keys and tenants. See check.h. */
 #include "common/base/map.h"
+#include "common/base/scope.h"
 #include "common/jose/discovery.h"
 #include "common/jose/jwk.h"
 #include "common/net/cert.h"
 #include "controlplane/source/check.h"
 #include "controlplane/source/decode.h"
+#include "controlplane/source/decode_scalar.h"
 #include "controlplane/source/source.h"
 
 enum { NEAR_OFFERS = 2000 }; /* names that are looked at for the nearest one. */
@@ -154,6 +156,24 @@ static MUST_CHECK struct err check_set(struct checking *c, struct cp_issuer *iss
     return OK;
 }
 
+/* Else new tokens would be refused between two readings of a server that is well. */
+static MUST_CHECK struct err check_stale(struct checking *c, struct cp_issuer *issuer)
+{
+    bool read = issuer->jwks_uri.text.size > 0 || issuer->jwks_discovery != 0;
+    if (!read || issuer->meta.faulty || issuer->max_stale_ms >= issuer->refresh_ms) {
+        return OK;
+    }
+    auto_buf struct buf least = BUF_MAX(64);
+    TRY(cp_number_text(&least, CP_TYPE_DURATION, issuer->refresh_ms));
+    struct cp_pos at = issuer->max_stale_at.line > 0 ? issuer->max_stale_at : issuer->meta.at;
+    struct cp_diag *diag =
+        cp_diags_add(c->diags, CP_DIAG_OUT_OF_BOUND, at, "maxStale is below refresh, which is %.*s",
+                     SLICE_ARG(buf_slice(&least)));
+    cp_diag_expect(c->diags, diag, "%.*s or more", SLICE_ARG(buf_slice(&least)));
+    issuer->meta.faulty = true;
+    return OK;
+}
+
 /* ---- tenants and trust domain ---- */
 
 static void check_tenants(struct checking *c, struct cp_issuer *issuer)
@@ -233,6 +253,7 @@ static MUST_CHECK struct err check_issuer(struct checking *c, struct map *seen,
     check_discovery(c, issuer);
     TRY(check_ca(c, issuer));
     TRY(check_set(c, issuer));
+    TRY(check_stale(c, issuer));
     check_trust_domain(c, issuer);
     return check_double(c, seen, issuer);
 }

@@ -68,6 +68,7 @@
     X(1116, CONDITION_TOO_LARGE, "a condition says more than its bounds allow",                       \
       "say it with several rules")                                                                    \
     X(1117, WINDOW_EMPTY, "a rule that holds at no time", "see the times that are named")             \
+    X(1118, FITS_NOTHING, "what fits no request of its target", "write what its requests have")       \
     /* 12xx: resources among each other */                                                            \
     X(1201, DUPLICATE_RESOURCE, "two resources of one kind, tenant and name",                         \
       "rename one of them")                                                                           \

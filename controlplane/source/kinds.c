@@ -505,6 +505,7 @@ static const struct cp_field rule_fields[] = {
      .choices = "call|publish|subscribe|fetch",
      .min = 1,
      .offset = offsetof(struct cp_rule, verbs),
+     .place = offsetof(struct cp_rule, verbs_at),
      .help = "What is done. Without it: anything."},
     {.name = "callers",
      .type = CP_TYPE_OBJECTS,
@@ -526,6 +527,7 @@ static const struct cp_field rule_fields[] = {
      .choices = "operator|canonical|proxy",
      .min = 1,
      .offset = offsetof(struct cp_rule, lanes),
+     .place = offsetof(struct cp_rule, lanes_at),
      .help = "Lanes of the request. Without it: any."},
     {.name = "headers",
      .type = CP_TYPE_OBJECTS,
@@ -620,6 +622,7 @@ static const struct cp_field rate_limit_fields[] = {
      .choices = "auto|closed|open|local",
      .dflt = "auto",
      .offset = offsetof(struct cp_rate_limit, on_unknown),
+     .place = offsetof(struct cp_rate_limit, on_unknown_at),
      .help = "A request without one of byHeaders, or at a node without a share of a global limit. "
              "closed: refused; open: passes, uncounted; local: all such requests have one budget, "
              "or the node has an equal part; auto: local for subscriptions and GET, HEAD and "

@@ -116,6 +116,7 @@ static const struct cp_field issuer_fields[] = {
      .min = 60000,
      .max = 30ULL * 24 * 3600 * 1000,
      .offset = offsetof(struct cp_issuer, max_stale_ms),
+     .place = offsetof(struct cp_issuer, max_stale_at),
      .help =
          "While the issuer is away, keys that were read this long ago still verify new tokens."},
     {.name = "leeway",

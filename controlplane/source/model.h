@@ -422,9 +422,11 @@ struct cp_rule {
     struct cp_pos at;
     bool faulty;
     struct cp_text name;
-    uint64_t effect;                  /* 0 allow, 1 deny. */
-    uint64_t verbs;                   /* bits 1 << cp_verb; 0: all. */
-    uint64_t lanes;                   /* bits 1 << cp_lane; 0: all. */
+    uint64_t effect;        /* 0 allow, 1 deny. */
+    uint64_t verbs;         /* bits 1 << cp_verb; 0: all. */
+    struct cp_pos verbs_at; /* line 0: not given; so the others. */
+    uint64_t lanes;         /* bits 1 << cp_lane; 0: all. */
+    struct cp_pos lanes_at;
     struct cp_callers callers;        /* one of them; none: any. */
     struct cp_texts methods;          /* globs, one of them; none: any. */
     struct cp_header_matches headers; /* all of them. */
@@ -468,7 +470,8 @@ struct cp_rate_limit {
     uint64_t concurrency; /* 0: none. */
     struct cp_pos concurrency_at;
     uint64_t on_unknown; /* 0 auto, 1 closed, 2 open, 3 local. */
-    uint64_t scope;      /* 0 node, 1 global. */
+    struct cp_pos on_unknown_at;
+    uint64_t scope; /* 0 node, 1 global. */
     struct cp_pos scope_at;
 };
 
@@ -570,6 +573,7 @@ struct cp_issuer {
     struct slice jwks; /* the key set's bytes, from either; empty: they are read by nodes. */
     uint64_t refresh_ms;
     uint64_t max_stale_ms; /* 0: none. */
+    struct cp_pos max_stale_at;
     uint64_t leeway_ms;
     struct cp_issuer_tenants tenants;
     struct cp_text subject;

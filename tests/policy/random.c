@@ -42,12 +42,17 @@ static void random_method(const struct plain_world *world, char out[PLAIN_TEXT])
 {
     static const char *const words[] = {"Get", "List", "Set", "GetAll"};
     int package = plain_below(world->packages);
-    const char *word = words[plain_below(4)];
+    (void)snprintf(out, PLAIN_TEXT, "/p%d.S/%s", package, words[plain_below(4)]);
+}
+
+/* Now and then one that no rule about a service may name. */
+static void random_request_method(const struct plain_world *world, char out[PLAIN_TEXT])
+{
     if (plain_chance(5)) {
         (void)snprintf(out, PLAIN_TEXT, "%s", plain_chance(50) ? "GET" : "User.v1");
         return;
     }
-    (void)snprintf(out, PLAIN_TEXT, "/p%d.S/%s", package, word);
+    random_method(world, out);
 }
 
 static void random_glob(const struct plain_world *world, char out[PLAIN_TEXT])
@@ -139,8 +144,9 @@ void plain_random_rule(const struct plain_world *world, int index, struct plain_
     /* Names whose order is not that of the rules in the file. */
     (void)snprintf(r->name, sizeof(r->name), "r%d-%d", plain_below(10), index);
     (void)snprintf(r->id, sizeof(r->id), "acme/p/%s", r->name);
-    r->verbs = plain_chance(30) ? (unsigned)plain_below(16) : 0;
-    r->lanes = plain_chance(20) ? (unsigned)plain_below(8) : 0;
+    /* The target is a service: a rule without its verb and lane is refused. */
+    r->verbs = plain_chance(30) ? (unsigned)plain_below(16) | 1U : 0;
+    r->lanes = plain_chance(20) ? (unsigned)plain_below(8) | 1U : 0;
     r->caller_count = world->precise || plain_chance(80) ? 1 + plain_below(PLAIN_CALLERS) : 0;
     for (int i = 0; i < r->caller_count; i++) {
         random_caller(world, &r->callers[i]);
@@ -179,5 +185,5 @@ void plain_random_request(const struct plain_world *world, struct plain_request 
         (void)snprintf(q->caller, sizeof(q->caller), "%s/s%d", plain_tenants[q->tenant],
                        q->service);
     }
-    random_method(world, q->method);
+    random_request_method(world, q->method);
 }

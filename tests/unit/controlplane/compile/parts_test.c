@@ -169,7 +169,7 @@ static void limits_of_a_target_are_one_part(void **state)
         &f,
         DOC("RateLimit", "name: b, tenant: acme") "spec: {target: {service: orders}, by: [caller, method], rate: 100/s}\n" DOC(
             "RateLimit",
-            "name: a, tenant: acme") "spec: {target: {service: orders}, rate: 6/m, methods: [\"/b\", \"/a*\"]}\n");
+            "name: a, tenant: acme") "spec: {target: {service: orders}, rate: 6/m, methods: [\"/b/B\", \"/a*\"]}\n");
     Trilane__Parts__V1__LimitTarget *target =
         UNPACK(&f, CP_PART_LIMITS, "service/acme/orders", limit_target);
     assert_int_equal(target->n_limits, 2);

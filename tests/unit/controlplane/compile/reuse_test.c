@@ -96,13 +96,13 @@ static void add_service(struct buf *out, const struct resource *r)
     }
 }
 
-static void add_rule(struct buf *out, const struct resource *r, unsigned k)
+static void add_rule(struct buf *out, const struct resource *r, unsigned k, bool of_topic)
 {
     unsigned at = 20 * (k + 1);
     ADD(out, "    - name: rule-%u\n      effect: %s\n", k,
         detail(r, at, 4) == 0 ? "deny" : "allow");
     if (detail(r, at + 1, 3) > 0) {
-        ADD(out, "      verbs: [call]\n");
+        ADD(out, "      verbs: [%s]\n", of_topic ? "publish" : "call");
     }
     if (detail(r, at + 2, 3) > 0) {
         ADD(out, "      callers:\n        - service: r%u\n", detail(r, at + 3, SERVICES));
@@ -111,7 +111,8 @@ static void add_rule(struct buf *out, const struct resource *r, unsigned k)
         }
     }
     if (detail(r, at + 6, 2) == 0) {
-        ADD(out, "      methods: [\"/a.v1.S%u/*\"]\n", detail(r, at + 7, 3));
+        ADD(out, of_topic ? "      methods: [\"T%u*\"]\n" : "      methods: [\"/a.v1.S%u/*\"]\n",
+            detail(r, at + 7, 3));
     }
     if (detail(r, at + 8, 5) == 0) {
         ADD(out, "      headers: [{name: x-h%u, present: true}]\n", detail(r, at + 9, 2));
@@ -132,7 +133,7 @@ static void add_policy(struct buf *out, const struct resource *r)
         ADD(out, "  target: {topic: T%u.v1}\n  rules:\n", FIRST_TOPIC + target - SERVICES - GLOBS);
     }
     for (unsigned k = 0; k < 1 + detail(r, 1, 4); k++) {
-        add_rule(out, r, k);
+        add_rule(out, r, k, target >= SERVICES + GLOBS);
     }
 }
 
