@@ -20,9 +20,37 @@ struct cp_near cp_near_to(struct slice wanted)
     return (struct cp_near){.wanted = wanted, .distance = 2 + wanted.size / 4};
 }
 
+enum { FOLDED_BYTES = 64 }; /* what text_distance() takes. */
+
+/* Without case, hyphens and underscores: LEAST_REQUEST is leastRequest in other clothes. */
+static struct slice folded(struct slice name, uint8_t out[FOLDED_BYTES])
+{
+    size_t size = 0;
+    for (size_t i = 0; i < name.size && size < FOLDED_BYTES; i++) {
+        uint8_t c = name.ptr[i];
+        if (c != '-' && c != '_') {
+            out[size++] = c >= 'A' && c <= 'Z' ? (uint8_t)(c - 'A' + 'a') : c;
+        }
+    }
+    return slice_of(out, size);
+}
+
+/* One more where only the clothes are alike, so that what is written alike goes before it. */
+static size_t distance_of(struct slice a, struct slice b)
+{
+    uint8_t a_folded[FOLDED_BYTES];
+    uint8_t b_folded[FOLDED_BYTES];
+    size_t written = text_distance(a, b);
+    if (a.size > FOLDED_BYTES || b.size > FOLDED_BYTES || written == 0) {
+        return written;
+    }
+    size_t undressed = text_distance(folded(a, a_folded), folded(b, b_folded)) + 1;
+    return undressed < written ? undressed : written;
+}
+
 void cp_near_offer(struct cp_near *near, struct slice name)
 {
-    size_t distance = text_distance(near->wanted, name);
+    size_t distance = distance_of(near->wanted, name);
     bool first =
         distance == near->distance && near->best.size > 0 && slice_cmp(name, near->best) < 0;
     if (distance < near->distance || first) {
@@ -351,7 +379,8 @@ static void decode_flags(struct cp_decode *d, const struct cp_field *field,
     if (node->kid_count < field->min) {
         struct cp_diag *diag = cp_diags_add(d->diags, CP_DIAG_OUT_OF_BOUND, node->at,
                                             "\"%s\" has no items", field->name);
-        cp_diag_expect(d->diags, diag, "one or more of %s; without the key: any", field->choices);
+        cp_diag_expect(d->diags, diag, "one or more of %s%s", field->choices,
+                       field->required ? "" : "; or no such key");
     }
     for (size_t i = 0; i < node->kid_count; i++) {
         uint64_t index = 0;

@@ -73,7 +73,8 @@ enum cp_type {
     X(BASE64, 8388608, "^[A-Za-z0-9+/]+={0,2}$", "base64")                                         \
     X(TYPE, 63, "^[A-Za-z][A-Za-z0-9]*$", "a type's name: letters and digits, at most 63")         \
     X(VERSION, 32, "^(0|[1-9][0-9]{0,8})([.](0|[1-9][0-9]{0,8})){2}$", "a version: 2.1.0")         \
-    X(SPIFFE, 512, "^spiffe://[a-z0-9._-]+(/[A-Za-z0-9._-]+)+$", "a SPIFFE id: spiffe://…")        \
+    X(SPIFFE, 512, "^spiffe://[a-z0-9._-]+(/[A-Za-z0-9._-]+)+$",                                   \
+      "a SPIFFE id: spiffe://prod.example.com/tenant/acme/service/web")                            \
     X(SERIAL, 40, "^([0-9A-Fa-f]{2}){1,20}$",                                                      \
       "a certificate's serial number, quoted, in hex of whole bytes: openssl x509 -serial has it") \
     X(ISSUER, 512, "^[!$-~]+$", "as tokens write it: https://id.example.com/realms/main")          \

@@ -42,10 +42,13 @@ static MUST_CHECK struct err lose(struct loading *l, struct cp_loss loss)
 
 /* ---- one document ---- */
 
+#define KINDS                                                                                      \
+    "Environment, Service, Route, Policy, RateLimit, TransportProfile, Egress, Topic, Revocation " \
+    "or Issuer"
+
 static const struct cp_field document_fields[] = {
     {.name = "apiVersion", .help = "trilane.dev/v1"},
-    {.name = "kind",
-     .help = "Environment, Service, Route, Policy, RateLimit, TransportProfile, Egress or Topic"},
+    {.name = "kind", .help = KINDS},
     {.name = "metadata", .help = "a mapping with the name, and the tenant"},
     {.name = "spec", .help = "a mapping; {} takes all defaults"}};
 
@@ -138,9 +141,7 @@ static bool find_kind(struct loading *l, const struct cp_yaml *root, enum cp_kin
     struct slice found = cp_yaml_describe(node, text, sizeof(text));
     struct cp_diag *diag =
         cp_diags_add(l->diags, CP_DIAG_KIND_UNKNOWN, node->at, "found %.*s", SLICE_ARG(found));
-    cp_diag_expect(l->diags, diag,
-                   "Environment, Service, Route, Policy, RateLimit, TransportProfile, Egress or "
-                   "Topic");
+    cp_diag_expect(l->diags, diag, KINDS);
     cp_diag_nearest(l->diags, diag, near.best);
     return near.best.size > 0;
 }
