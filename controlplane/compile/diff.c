@@ -82,12 +82,12 @@ static MUST_CHECK struct err add_change(struct cp_diff *diff, size_t *capacity,
                             "%.*s %.*s lifted: what it refused is taken again",
                             SLICE_ARG(item->kind), SLICE_ARG(item->id));
     }
-    bool note = item->note.size > 0 && op != CP_CHANGE_REMOVED;
-    struct slice more = fields.names.size > 0 && !note ? fields.values : item->note;
-    return arena_printf(&diff->arena, &change->sentence, "%.*s %.*s %s%s%.*s",
+    struct slice note = op == CP_CHANGE_REMOVED ? (struct slice){0} : item->note;
+    const char *between = fields.values.size > 0 && note.size > 0 ? "; now: " : "";
+    return arena_printf(&diff->arena, &change->sentence, "%.*s %.*s %s%s%.*s%s%.*s",
                         SLICE_ARG(item->kind), SLICE_ARG(item->id), op_words[op],
-                        more.size > 0 && op != CP_CHANGE_REMOVED ? ": " : "",
-                        SLICE_ARG(op == CP_CHANGE_REMOVED ? (struct slice){0} : more));
+                        fields.values.size + note.size > 0 ? ": " : "", SLICE_ARG(fields.values),
+                        between, SLICE_ARG(note));
 }
 
 static int item_cmp(const struct cp_item *a, const struct cp_item *b)

@@ -162,7 +162,77 @@ static MUST_CHECK struct err add_item(struct taking *t, struct cp_item item,
     return OK;
 }
 
-/* "allows call, fetch on service/acme/orders for acme/web" */
+static const struct cp_shape *rule_shape(void)
+{
+    const struct cp_shape *spec = &cp_kind_at(CP_KIND_POLICY)->spec;
+    for (size_t i = 0; i < spec->field_count; i++) {
+        if (spec->fields[i].type == CP_TYPE_OBJECTS) {
+            return spec->fields[i].shape;
+        }
+    }
+    CHECK(false); /* a policy has rules. */
+    return NULL;
+}
+
+/* Of a rule's field: whether it says anything, and is not in the front of the note already. */
+static bool narrows(const struct cp_field *field, const void *at)
+{
+    static const char *const told[] = {"name", "effect", "verbs", "callers", "shadow"};
+    for (size_t i = 0; i < sizeof(told) / sizeof(told[0]); i++) {
+        if (slice_eq(slice_str(field->name), slice_str(told[i]))) {
+            return false;
+        }
+    }
+    switch (field->type) {
+    case CP_TYPE_TEXT:
+        return ((const struct cp_text *)at)->text.size > 0;
+    case CP_TYPE_TEXTS:
+    case CP_TYPE_OBJECTS: /* all lists begin alike. */
+        return ((const struct cp_texts *)at)->count > 0;
+    case CP_TYPE_FLAGS:
+        return *(const uint64_t *)at != 0;
+    case CP_TYPE_COUNT:
+    case CP_TYPE_BOOL:
+    case CP_TYPE_DURATION:
+    case CP_TYPE_SIZE:
+    case CP_TYPE_RATE:
+    case CP_TYPE_QUOTA:
+    case CP_TYPE_CHOICE:
+    case CP_TYPE_REF:
+    case CP_TYPE_PORTS:
+    case CP_TYPE_PAIRS:
+    case CP_TYPE_OBJECT:
+        return false; /* a rule has none of these. */
+    }
+    return false;
+}
+
+/* ", where methods GET, headers x-debug": else a rule would look as if it always held. */
+static MUST_CHECK struct err add_narrowing(struct taking *t, const struct cp_rule *rule,
+                                           struct buf *note)
+{
+    const struct cp_shape *shape = rule_shape();
+    const char *between = ", where ";
+    for (size_t i = 0; i < shape->field_count; i++) {
+        const struct cp_field *field = &shape->fields[i];
+        const void *at = (const char *)rule + field->offset;
+        struct slice shown = {0};
+        if (!narrows(field, at)) {
+            continue;
+        }
+        TRY(cp_show_field(t->arena, field, at, &shown));
+        TRY(buf_addf(note, "%s%s", between, field->name));
+        TRY(shown.size == 0 ? OK : buf_addf(note, " %.*s", SLICE_ARG(shown)));
+        for (size_t k = 0; at == &rule->headers && k < rule->headers.count; k++) {
+            TRY(buf_addf(note, "%s%.*s", k == 0 ? " " : " and ",
+                         SLICE_ARG(rule->headers.items[k].name.text)));
+        }
+        between = ", ";
+    }
+    return OK;
+}
+
+/* "allows call, fetch on service/acme/orders for acme/web, where methods /a.v1.A/Get" */
 static MUST_CHECK struct err rule_note(struct taking *t, const struct cp_rule *rule,
                                        struct slice target, struct slice *out)
 {
@@ -187,25 +257,20 @@ static MUST_CHECK struct err rule_note(struct taking *t, const struct cp_rule *r
                                 : buf_addf(note, " for %zu kind%s of callers", callers->count,
                                            callers->count == 1 ? "" : "s"));
     }
+    TRY(add_narrowing(t, rule, note));
     return arena_dup(t->arena, buf_slice(note), out);
 }
 
 static MUST_CHECK struct err add_rules(struct taking *t, const struct cp_policy *policy,
                                        struct slice target)
 {
-    const struct cp_field *rules = NULL;
-    const struct cp_shape *spec = &cp_kind_at(CP_KIND_POLICY)->spec;
-    for (size_t i = 0; i < spec->field_count; i++) {
-        rules = spec->fields[i].type == CP_TYPE_OBJECTS ? &spec->fields[i] : rules;
-    }
-    CHECK(rules != NULL);
     for (size_t i = 0; i < policy->rules.count; i++) {
         const struct cp_rule *rule = &policy->rules.items[i];
         struct cp_item item = {.kind = SLICE_LIT("rule"), .target = target};
         const struct slice pieces[] = {policy->meta.id, SLICE_LIT("/"), rule->name.text};
         TRY(arena_join(t->arena, pieces, 3, &item.id));
         TRY(rule_note(t, rule, target, &item.note));
-        TRY(add_item(t, item, rules->shape, rule, /* without= */ "name"));
+        TRY(add_item(t, item, rule_shape(), rule, /* without= */ "name"));
     }
     return OK;
 }

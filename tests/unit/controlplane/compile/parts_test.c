@@ -279,8 +279,41 @@ static void a_changed_rule_reaches_one_part(void **state)
     auto_buf struct buf text = BUF_MAX(4096);
     assert_true(err_ok(cp_diff_text(&diff, &text)));
     const char wanted[] =
-        "+ rule acme/p/b added: denies everything on service/acme/orders for anyone\n"
+        "+ rule acme/p/b added: denies everything on service/acme/orders for anyone, where "
+        "methods */Delete\n"
         "1 to add, 0 to change, 0 to remove; targets reached: 1\n  service/acme/orders\n";
+    if (!slice_eq(buf_slice(&text), slice_str(wanted))) {
+        fail_msg("%.*s", SLICE_ARG(buf_slice(&text)));
+    }
+    cp_diff_free(&diff);
+    fixture_free(&before);
+    fixture_free(&after);
+}
+
+/* What a rule asks is said beside what it does: else one for a few would look like one for all. */
+static void a_rule_is_told_with_what_narrows_it(void **state)
+{
+    (void)state;
+    struct fixture before;
+    struct fixture after;
+    struct cp_diff diff;
+    auto_buf struct buf text = BUF_MAX(4096);
+    make(&before, POLICY("    - {name: a, effect: allow, methods: [/a.v1.A/Get]}\n"));
+    make(&after, POLICY("    - {name: a, effect: allow, methods: [/a.v1.A/Put]}\n"
+                        "    - name: b\n      effect: deny\n      lanes: [operator]\n"
+                        "      headers: [{name: x-a, value: on}, {name: x-b, present: true}]\n"
+                        "      condition: caller.tenant == 'acme'\n"
+                        "      windows: [{from: \"09:00\", to: \"17:00\"}]\n"
+                        "      notAfter: \"2026-03-01T00:00:00Z\"\n"));
+    assert_true(err_ok(cp_diff_make(before.compiled, after.compiled, &diff)));
+    assert_true(err_ok(cp_diff_text(&diff, &text)));
+    const char wanted[] =
+        "~ rule acme/p/a changed: methods /a.v1.A/Get -> /a.v1.A/Put; now: allows everything on "
+        "service/acme/orders for anyone, where methods /a.v1.A/Put\n"
+        "+ rule acme/p/b added: denies everything on service/acme/orders for anyone, where lanes "
+        "operator, headers x-a and x-b, condition caller.tenant == 'acme', windows, notAfter "
+        "2026-03-01T00:00:00Z\n"
+        "1 to add, 1 to change, 0 to remove; targets reached: 1\n  service/acme/orders\n";
     if (!slice_eq(buf_slice(&text), slice_str(wanted))) {
         fail_msg("%.*s", SLICE_ARG(buf_slice(&text)));
     }
@@ -617,6 +650,7 @@ int main(void)
         cmocka_unit_test(a_schema_numbers_what_the_payload_reaches),
         cmocka_unit_test(a_schema_may_recur),
         cmocka_unit_test(a_changed_rule_reaches_one_part),
+        cmocka_unit_test(a_rule_is_told_with_what_narrows_it),
         cmocka_unit_test(a_glob_reaches_all_that_fit),
         cmocka_unit_test(changes_name_their_fields),
         cmocka_unit_test(changes_show_both_values),
