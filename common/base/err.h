@@ -42,8 +42,8 @@
     /* every lane */                                                                               \
     X(UNAUTHENTICATED, 16, 401, CALLER, "the caller proved no identity",                           \
       "present a certificate or token that the platform knows")                                    \
-    X(POLICY_DENIED, 7, 403, CALLER, "a policy refused the request",                               \
-      "see the rule that is named, or ask its owner")                                              \
+    X(POLICY_DENIED, 7, 403, CALLER, "no rule of a policy allows this, or one denies it",          \
+      "see the rule that is named; where none is, a Policy of the target has to allow it")         \
     X(TENANT_MISMATCH, 7, 403, CALLER, "x-tenant-id disagrees with the caller's identity",         \
       "leave the header out")                                                                      \
     X(RATE_LIMITED, 8, 429, CALLER, "a rate limit is used up",                                     \

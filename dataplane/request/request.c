@@ -7,6 +7,7 @@
  */
 #include "dataplane/request/request.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -273,7 +274,13 @@ static MUST_CHECK struct err authorize(struct dp_request *rq)
     if (rq->in.header_repeated) { /* by a rule, or by the route. */
         return FAIL(E_HEADER_REPEATED);
     }
-    return rq->verdict.allow ? OK : FAIL(E_POLICY_DENIED);
+    if (rq->verdict.allow) {
+        return OK;
+    }
+    if (rq->verdict.rule.size == 0 && !rq->deferred) {
+        rq->sentence = SLICE_LIT("no rule of a policy allows this");
+    }
+    return FAIL(E_POLICY_DENIED);
 }
 
 static enum dp_step_next step_authorize(struct dp_request *rq)
@@ -293,14 +300,33 @@ static bool is_safe(const struct dp_request *rq)
     return safe;
 }
 
+/* Of a refusal that comes of something else than that the limit is used up. */
+static struct err say_refusal(struct dp_request *rq, const struct dp_limit_refusal *refusal)
+{
+    if (refusal->header.size > 0) {
+        return arena_printf(&rq->arena, &rq->sentence, "limit %.*s counts by header %.*s",
+                            SLICE_ARG(refusal->limit), SLICE_ARG(refusal->header));
+    }
+    if (refusal->why == DP_LIMIT_DISK) {
+        return arena_printf(
+            &rq->arena, &rq->sentence,
+            "limit %.*s waits for the disk to know what it counted: retry in %" PRIu64 " ms",
+            SLICE_ARG(refusal->limit), refusal->retry_ns / 1000000 + 1);
+    }
+    if (refusal->why == DP_LIMIT_SHARE) {
+        return arena_printf(&rq->arena, &rq->sentence,
+                            "limit %.*s is the fleet's, and this node has no share of it now",
+                            SLICE_ARG(refusal->limit));
+    }
+    return OK;
+}
+
 static void note_refusal(struct dp_request *rq, const struct dp_limit_refusal *refusal)
 {
     rq->retry_ns = refusal->retry_ns;
     rq->limit = refusal->limit;
     dp_request_metrics_limited(rq->pool->metrics, refusal->limit, refusal->why);
-    if (refusal->header.size > 0 && !rq->deferred &&
-        !err_ok(arena_printf(&rq->arena, &rq->sentence, "limit %.*s counts by header %.*s",
-                             SLICE_ARG(refusal->limit), SLICE_ARG(refusal->header)))) {
+    if (!rq->deferred && !err_ok(say_refusal(rq, refusal))) {
         rq->sentence = (struct slice){0};
     }
 }

@@ -214,6 +214,19 @@ class Node(unittest.TestCase):
         self.assertEqual(code, 2)
         self.assertIn("is no id", err)
 
+    def test_what_no_rule_allows_says_so(self):
+        """Nobody finds a rule to look at: the sentence says that there is none."""
+        call = self.channel.unary_unary("/%s/Do" % TIMED, lambda b: b, lambda b: b)
+        with self.assertRaises(grpc.RpcError) as caught:
+            call(b"", metadata=echo.token("stranger"), timeout=30)
+        self.assertEqual(caught.exception.details(), "no rule of a policy allows this")
+        details = dict(caught.exception.trailing_metadata())
+        self.assertNotIn("x-trilane-rule", details)
+        code, out, _ = self.trace(details["x-trilane-explain"])
+        self.assertEqual(code, 0)
+        self.assertRegex(out, "sentence +no rule of a policy allows this")
+        self.assertIn("a Policy of the target has to allow it", out)
+
     def test_several_nodes_are_asked(self):
         explain = self.denied()["x-trilane-explain"]
         deaf = "127.0.0.1:%d" % trilane.free_port()

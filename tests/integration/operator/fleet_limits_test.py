@@ -195,7 +195,9 @@ class Fleet(unittest.TestCase):
             self.cp.stop()  # the last test of the class.
             trilane.wait_until(lambda: self.refused(stub, node) > before,
                                what="the shares to be over")
-            self.assertEqual(self.refusal(stub).code(), grpc.StatusCode.RESOURCE_EXHAUSTED)
+            refusal = self.refusal(stub)
+            self.assertEqual(refusal.code(), grpc.StatusCode.RESOURCE_EXHAUSTED)
+            self.assertIn("this node has no share of it now", refusal.details())
             for _ in range(5):  # of a limit that is open then.
                 self.assertEqual([word.text for word in stub.Chat(
                     iter([pb.Words(text="x")]), timeout=60, metadata=echo.token("web"))],

@@ -50,7 +50,9 @@ class Quotas(unittest.TestCase):
                 details = dict(error.trailing_metadata() or ())
                 self.assertEqual(details["x-trilane-code"], "RATE_LIMITED", error)
                 if int(details["grpc-retry-pushback-ms"]) > 1000:
+                    self.assertIn(": retry in", error.details())
                     break  # until the month is over.
+                self.assertIn("waits for the disk to know what it counted", error.details())
         return passed
 
     def again(self):
