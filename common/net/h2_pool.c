@@ -47,6 +47,7 @@ struct h2_pool {
     uint32_t peer_streams;      /* that the peer takes on a connection, as it said last. */
     struct net_timer rest;      /* armed: no connection is opened beside those there are. */
     uint32_t header_bytes;      /* h2_conn_header_bytes() of the connection that said so last. */
+    struct err why;             /* of the last connection that served nobody. */
     bool closing;
 };
 
@@ -320,7 +321,6 @@ static void rest_is_over(struct net_timer *timer, void *ctx)
  */
 static void link_closed(struct h2_conn *conn, struct err why)
 {
-    (void)why;
     struct pool_link *link = h2_conn_user(conn);
     struct h2_pool *pool = h2_pool_ref(link->pool); /* whoever is failed may give up the last. */
     bool failed = !link->opened || (!link->served && pool->first != NULL);
@@ -336,6 +336,7 @@ static void link_closed(struct h2_conn *conn, struct err why)
     free(link);
     if (failed && !pool->closing) {
         pool->stats.connect_failed++;
+        pool->why = err_ok(why) ? FAIL(E_CLOSED) : why;
         if (is_forlorn(pool)) {
             fail_waiting(pool, FAIL(E_UPSTREAM_CONNECT));
         } else {
@@ -488,7 +489,9 @@ static void serve(struct net_hook *hook, void *ctx)
         wait_remove(wait);
         wait->ready(wait, link->conn, OK);
     }
-    if (pool->first != NULL && !err_ok(connect_more(pool)) && is_forlorn(pool)) {
+    struct err more = pool->first == NULL ? OK : connect_more(pool);
+    if (!err_ok(more) && is_forlorn(pool)) {
+        pool->why = more;
         fail_waiting(pool, FAIL(E_UPSTREAM_CONNECT));
     }
     h2_pool_unref(pool);
@@ -515,6 +518,7 @@ struct err h2_pool_acquire(struct h2_pool *pool, struct h2_pool_wait *wait, uint
     struct err e = connect_more(pool);
     if (!err_ok(e) && is_forlorn(pool)) {
         wait_remove(wait);
+        pool->why = e;
         return FAIL(e.code == E_NO_MEMORY ? E_NO_MEMORY : E_UPSTREAM_CONNECT);
     }
     *out = NULL;
@@ -702,6 +706,11 @@ void h2_pool_unref(struct h2_pool *pool)
         pool_close(pool);
         pool_maybe_free(pool);
     }
+}
+
+struct err h2_pool_why(const struct h2_pool *pool)
+{
+    return pool->why;
 }
 
 void h2_pool_stats(const struct h2_pool *pool, struct h2_pool_stats *out)

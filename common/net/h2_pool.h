@@ -115,5 +115,8 @@ MUST_CHECK struct err h2_pool_acquire(struct h2_pool *pool, struct h2_pool_wait 
 /* The request gives up waiting; 'ready' is not called. Safe when it does not wait. */
 void h2_pool_cancel(struct h2_pool_wait *wait);
 
+/* What the last connection ended with that failed to serve anybody; OK: none did. */
+struct err h2_pool_why(const struct h2_pool *pool);
+
 void h2_pool_stats(const struct h2_pool *pool, struct h2_pool_stats *out);
 const struct h2_target *h2_pool_target(const struct h2_pool *pool);

@@ -108,14 +108,19 @@ static MUST_CHECK struct err pick(struct op_attempt *a)
         call->may_repeat = false;
         err = pick_again(a);
     }
-    bool none_left = err.code == E_NO_HEALTHY_ENDPOINT && !err_ok(call->refused);
-    return none_left ? call->refused : err;
+    if (err.code != E_NO_HEALTHY_ENDPOINT || err_ok(call->refused)) {
+        return err;
+    }
+    call->rq->sentence = call->refused_why;
+    return call->refused;
 }
 
 static void refused(struct op_attempt *a, struct err why)
 {
     op_endpoint_report(a->endpoint, /* reached: */ false);
+    op_call_note_upstream(a->call->rq, a->endpoint);
     a->call->refused = why;
+    a->call->refused_why = op_endpoint_why(a->endpoint);
 }
 
 /* Takes the endpoints in turn until one has a connection, or has us wait for one. */

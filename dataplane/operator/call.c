@@ -163,9 +163,9 @@ static void drop_others(struct op_call *call, const struct op_attempt *but)
 }
 
 /* For the log; without room the line says less. */
-static void note_upstream(struct dp_request *rq, const struct op_attempt *attempt)
+void op_call_note_upstream(struct dp_request *rq, const struct op_endpoint *endpoint)
 {
-    struct slice text = op_endpoint_text(attempt->endpoint);
+    struct slice text = op_endpoint_text(endpoint);
     if (!slice_eq(rq->upstream, text) && !err_ok(arena_dup(&rq->arena, text, &rq->upstream))) {
         rq->upstream = (struct slice){0};
     }
@@ -179,7 +179,7 @@ static void settle_retry(struct op_call *call, struct op_attempt *chosen)
     }
     op_retry_settle(call->retry);
     if (chosen->asked) {
-        note_upstream(call->rq, chosen);
+        op_call_note_upstream(call->rq, chosen->endpoint);
     }
 }
 
@@ -224,7 +224,7 @@ static void choose_if_much(struct op_call *call)
 
 void op_call_asked(struct op_attempt *attempt)
 {
-    note_upstream(attempt->call->rq, attempt);
+    op_call_note_upstream(attempt->call->rq, attempt->endpoint);
     choose_if_much(attempt->call);
 }
 

@@ -27,9 +27,10 @@ struct op_call {
     struct op_mirror *mirror;  /* NULL: nothing is copied. */
     struct h2_field *head;     /* room for a request's fields, of any attempt; NULL: none yet. */
     struct op_tries tries;
-    struct err refused;    /* why the endpoint that was tried last has no connection. */
-    struct grpc_scan up;   /* messages to the upstream. */
-    struct grpc_scan down; /* messages to the caller. */
+    struct err refused;       /* why the endpoint that was tried last has no connection. */
+    struct slice refused_why; /* the same as a sentence. */
+    struct grpc_scan up;      /* messages to the upstream. */
+    struct grpc_scan down;    /* messages to the caller. */
     struct net_timer idle_timer;
     uint32_t idle_ms;  /* the longest silence; zero: any. */
     uint64_t heard_ns; /* when either side sent something last; */
@@ -43,6 +44,9 @@ struct op_call {
 };
 
 /* What the lane keeps on the call's worker. */
+/* The upstream of log and explain; without room they say less. */
+void op_call_note_upstream(struct dp_request *rq, const struct op_endpoint *endpoint);
+
 struct op_state *op_call_state(const struct op_call *call);
 
 /* ---- what attempts tell ---- */

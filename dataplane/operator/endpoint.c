@@ -158,6 +158,7 @@ static MUST_CHECK struct err ask(struct op_endpoint *e, struct op_wait *wait, st
             op_address_report(a, /* reached: */ true, now_ns);
             name_by(e, a->pool);
         } else if (err.code == E_UPSTREAM_CONNECT) {
+            e->unreached = h2_pool_why(a->pool);
             op_address_report(a, /* reached: */ false, now_ns);
         }
     }
@@ -265,6 +266,7 @@ static void resolved(void *ctx, struct err how, const struct net_addr *addrs, si
         how = op_addresses_set(e, addrs, count);
     }
     if (!err_ok(how)) {
+        e->unreached = FAIL(E_NOT_FOUND);
         LOG(LOG_WARN, "operator", "endpoint-not-resolved", LOG_STR("endpoint", e->host),
             LOG_ERR(how));
     }
@@ -302,6 +304,9 @@ static bool goes_on(struct op_endpoint *e, struct op_wait *wait, struct h2_conn 
                     struct err *why)
 {
     struct op_address *a = op_addresses_of(e, wait->asked);
+    if (a != NULL && why->code == E_UPSTREAM_CONNECT) {
+        e->unreached = h2_pool_why(a->pool);
+    }
     if (a != NULL && (err_ok(*why) || why->code == E_UPSTREAM_CONNECT)) {
         op_address_report(a, err_ok(*why), net_loop_now_ns(loop_of(e)));
     }
@@ -336,7 +341,11 @@ struct err op_wait_start(struct op_wait *wait, struct op_endpoint *endpoint, uin
     wait->until_ns = net_loop_now_ns(loop_of(endpoint)) + timeout_ms * 1000000;
     wait->asked = NULL;
     wait->asked_count = 0;
-    TRY(refresh(endpoint));
+    struct err err = refresh(endpoint);
+    if (!err_ok(err)) {
+        endpoint->unreached = err;
+        return err;
+    }
     bool full = !wait->apart && op_breaker_is_open(endpoint->set, OP_BREAKER_PENDING);
     if (endpoint->addresses.count > 0) {
         TRY(ask(endpoint, wait, out));
@@ -372,16 +381,57 @@ void op_wait_cancel(struct op_wait *wait)
 
 /* ---- how it does ---- */
 
+struct slice op_endpoint_why(const struct op_endpoint *endpoint)
+{
+    switch ((int)endpoint->unreached.code) {
+    case E_UNAVAILABLE:
+    case E_IO:
+        return SLICE_LIT("the endpoint refuses connections");
+    case E_TIMEOUT:
+        return SLICE_LIT("the endpoint takes no connection in time");
+    case E_UNAUTHENTICATED:
+        return SLICE_LIT(
+            "a certificate is not taken: the endpoint's, or the node's by the endpoint");
+    case E_CRYPTO:
+    case E_MALFORMED:
+        return SLICE_LIT("the endpoint speaks no TLS, or not as the profile asks");
+    case E_UNSUPPORTED:
+        return SLICE_LIT("the endpoint does not agree on HTTP/2");
+    case E_NOT_FOUND:
+        return SLICE_LIT("the endpoint's name has no address");
+    case E_UPSTREAM_CONNECT:
+        return SLICE_LIT("the node has no certificate to call the endpoint with");
+    case E_CLOSED:
+        return SLICE_LIT("the endpoint ends connections at once");
+    default: /* whatever else a connection may end with. */
+        return SLICE_LIT("the endpoint takes no connection");
+    }
+}
+
+static void reached_again(struct op_endpoint *endpoint)
+{
+    if (endpoint->failed_ms > 0) {
+        LOG(LOG_INFO, "operator", "endpoint-reached", LOG_STR("endpoint", endpoint->text),
+            LOG_SLICE("cluster", endpoint->set->cluster));
+    }
+    endpoint->failed_ms = 0;
+    endpoint->failed_until_ns = 0;
+}
+
 void op_endpoint_report(struct op_endpoint *endpoint, bool reached)
 {
     if (reached) {
-        endpoint->failed_ms = 0;
-        endpoint->failed_until_ns = 0;
+        reached_again(endpoint);
         return;
     }
     uint64_t now_ns = net_loop_now_ns(loop_of(endpoint));
     if (endpoint->failed_until_ns > now_ns) {
         return; /* one failure, however many waited for the connection. */
+    }
+    if (endpoint->failed_ms == 0) {
+        LOG(LOG_WARN, "operator", "endpoint-unreached", LOG_STR("endpoint", endpoint->text),
+            LOG_SLICE("cluster", endpoint->set->cluster), LOG_ERR(endpoint->unreached),
+            LOG_SLICE("why", op_endpoint_why(endpoint)));
     }
     uint32_t ms = endpoint->failed_ms == 0 ? FAILED_FIRST_MS : endpoint->failed_ms * 2;
     endpoint->failed_ms = ms > FAILED_MAX_MS ? FAILED_MAX_MS : ms;

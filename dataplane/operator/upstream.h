@@ -101,7 +101,13 @@ MUST_CHECK struct err op_wait_start(struct op_wait *wait, struct op_endpoint *en
 /* Gives up waiting; safe when it does not wait. */
 void op_wait_cancel(struct op_wait *wait);
 
-/* How an exchange with the endpoint went, as far as its connections tell. */
+/* Why the last connection to it came to nothing, as a sentence. */
+struct slice op_endpoint_why(const struct op_endpoint *endpoint);
+
+/*
+ * How an exchange with the endpoint went, as far as its connections tell. The log has a line when
+ * it is left alone, and one when it is reached again.
+ */
 void op_endpoint_report(struct op_endpoint *endpoint, bool reached);
 
 /* An attempt was sent to the endpoint, which is held until op_attempt_end(); once for each. */

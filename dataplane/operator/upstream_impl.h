@@ -91,6 +91,7 @@ struct op_endpoint {
     uint64_t resolve_ns;           /* when it is looked up again; a literal: UINT64_MAX. */
     uint64_t failed_until_ns;      /* left alone until then. */
     uint32_t failed_ms;            /* for how long the next time. */
+    struct err unreached;          /* what its last connection failed with; OK: none did. */
     size_t refs;                   /* waits and attempts. */
     uint32_t weight;
     uint32_t level;     /* of the cluster, that its slot is in. */

@@ -1,6 +1,7 @@
 """Routes, TransportProfiles, TLS towards upstreams, and what a swap does to open calls."""
 
 import concurrent.futures
+import json
 import pathlib
 import queue
 import shutil
@@ -65,6 +66,19 @@ class OnePlatform(unittest.TestCase):
         error = caught.exception
         details = dict(error.trailing_metadata() or ())
         return error.code().name, details.get("x-trilane-code"), details
+
+    def refused_by(self, port, why):
+        """UPSTREAM_CONNECT says why, and whoever asks the node for it hears which endpoint."""
+        with self.assertRaises(grpc.RpcError) as caught:
+            self.say()
+        details = dict(caught.exception.trailing_metadata())
+        self.assertEqual(details["x-trilane-code"], "UPSTREAM_CONNECT")
+        self.assertIn(why, caught.exception.details())
+        found = json.loads(trilane.http(
+            "GET", self.node.admin + "/trace/" + details["x-trilane-explain"])[2])
+        self.assertEqual((found["upstream"], found["sentence"]),
+                         ("127.0.0.1:%d" % port, caught.exception.details()))
+        self.assertIn("event=endpoint-unreached endpoint=127.0.0.1:%d" % port, self.node.log())
 
 
 def service(name, port, transport=None, services="", more=""):
@@ -231,23 +245,25 @@ class Security(OnePlatform):
         mtls = self.server("mtls", self.credentials(client_auth=True))
         clear = self.server("clear")
         spiffe = "spiffe://trilane.test/tenant/acme/service/%s"
-        rows = (  # port, profile, who answers
-            (tls.port, "tls: tls", "tls"),
-            (tls.port, "tls: tls, serverName: localhost", "tls"),
-            (tls.port, "tls: tls, serverName: other.test", None),
-            (tls.port, "tls: tls, spiffe: '%s'" % spiffe % "echo", "tls"),
-            (tls.port, "tls: tls, spiffe: '%s'" % spiffe % "web", None),
-            (mtls.port, "tls: mtls, spiffe: '%s'" % spiffe % "echo", "mtls"),
-            (clear.port, "tls: tls", None),
+        nobody = trilane.free_port()
+        cert = "a certificate is not taken: the endpoint's, or the node's by the endpoint"
+        rows = (  # port, profile, who answers, or why nobody does
+            (tls.port, "tls: tls", "tls", None),
+            (tls.port, "tls: tls, serverName: localhost", "tls", None),
+            (tls.port, "tls: tls, serverName: other.test", None, cert),
+            (tls.port, "tls: tls, spiffe: '%s'" % spiffe % "echo", "tls", None),
+            (tls.port, "tls: tls, spiffe: '%s'" % spiffe % "web", None, cert),
+            (mtls.port, "tls: mtls, spiffe: '%s'" % spiffe % "echo", "mtls", None),
+            (clear.port, "tls: tls", None, "the endpoint "),
+            (nobody, "tls: tls", None, "the endpoint refuses connections"),
         )
-        for port, upstream, name in rows:
+        for port, upstream, name, why in rows:
             with self.subTest(upstream=upstream):
                 self.publish([port], profile="upstream: {%s}" % upstream)
                 if name:
                     self.assertEqual(self.say(), name)
                 else:
-                    status, code, _ = self.refusal()
-                    self.assertEqual((status, code), ("UNAVAILABLE", "UPSTREAM_CONNECT"))
+                    self.refused_by(port, why)
         # The upstream ends the connection: without the certificate that it asks for, and in clear.
         for port, upstream in ((mtls.port, "tls: tls"), (tls.port, "tls: none")):
             self.publish([port], profile="upstream: {%s}" % upstream)
