@@ -89,6 +89,67 @@ static void check_use(struct cp_diags *diags, const struct cp_transport_profile 
                    "Environment names");
 }
 
+/* Of what is no listener's: the first that differs from its default; NULL: nothing does. */
+static const char *says_of_calls(const struct cp_transport_profile *p)
+{
+    enum { TIMEOUT_MS = 15000, CONNECT_TIMEOUT_MS = 2000 }; /* as kinds_transport.c has them. */
+    return p->timeout_ms != TIMEOUT_MS                     ? "timeout"
+           : p->timeout_max_ms != 0                        ? "timeoutMax"
+           : p->connect_timeout_ms != CONNECT_TIMEOUT_MS   ? "connectTimeout"
+           : p->idle_timeout_ms != 0                       ? "idleTimeout"
+           : p->request_message_bytes != 0                 ? "requestMessage"
+           : p->response_message_bytes != 0                ? "responseMessage"
+           : p->upstream_tls + p->upstream_max_age_ms != 0 ? "upstream"
+                                                           : NULL;
+}
+
+/*
+ * The Environment asks a listener of callers, and nothing else: what its profile says besides holds
+ * for nobody, unless a Service, a Route or an Egress names the profile as well.
+ */
+static void check_asked(struct cp_diags *diags, const struct cp_ref *ref, bool used)
+{
+    const struct cp_transport_profile *p = profile_of(ref);
+    bool listens =
+        p->listener_tls_at.line + p->listener_tls_min_at.line + p->listener_tls_max_at.line > 0;
+    const char *idle = used ? NULL : says_of_calls(p);
+    if (!listens) {
+        struct cp_diag *diag =
+            cp_diags_add(diags, CP_DIAG_CHOICE, ref->at,
+                         "TransportProfile \"%.*s\" asks nothing of callers", SLICE_ARG(ref->text));
+        cp_diag_expect(diags, diag,
+                       "one with a listener; calls are made as Services, Routes and "
+                       "Egresses say");
+    } else if (idle != NULL) {
+        struct cp_diag *diag = cp_diags_add(
+            diags, CP_DIAG_CHOICE, ref->at,
+            "TransportProfile \"%.*s\" says %s, which holds for nobody: the Environment asks for "
+            "the listener alone",
+            SLICE_ARG(ref->text), idle);
+        cp_diag_expect(diags, diag,
+                       "a profile with a listener alone, or a Service, Route or Egress "
+                       "that names this one, too");
+    }
+}
+
+static bool is_used(const struct cp_model *model, const struct cp_transport_profile *p)
+{
+    bool used = false;
+    const struct cp_resources *all = &model->of[CP_KIND_SERVICE];
+    for (size_t i = 0; i < all->count && !used; i++) {
+        used = profile_of(&((const struct cp_service *)all->items[i])->transport) == p;
+    }
+    all = &model->of[CP_KIND_ROUTE];
+    for (size_t i = 0; i < all->count && !used; i++) {
+        used = profile_of(&((const struct cp_route *)all->items[i])->transport) == p;
+    }
+    all = &model->of[CP_KIND_EGRESS];
+    for (size_t i = 0; i < all->count && !used; i++) {
+        used = profile_of(&((const struct cp_egress *)all->items[i])->transport) == p;
+    }
+    return used;
+}
+
 static void check_uses(const struct cp_model *model, struct cp_diags *diags,
                        const struct cp_transport_profile *asked)
 {
@@ -137,6 +198,10 @@ struct err cp_check_transport(const struct cp_model *model, struct cp_diags *dia
     check_owner(diags, &environment->transport);
     if (environment->transport.to != NULL || environment->transport.text.size == 0) {
         check_uses(model, diags, profile_of(&environment->transport));
+    }
+    const struct cp_transport_profile *asked = profile_of(&environment->transport);
+    if (asked != NULL && !asked->meta.faulty) {
+        check_asked(diags, &environment->transport, is_used(model, asked));
     }
     return OK;
 }
