@@ -7,6 +7,8 @@
  */
 #include <stdlib.h>
 
+#include "common/base/array.h"
+#include "common/base/text.h"
 #include "controlplane/compile/compiler.h"
 #include "controlplane/compile/descriptor.h"
 #include "controlplane/compile/services.h"
@@ -101,6 +103,126 @@ static bool want_files(struct cp_compiler *c, const struct cp_service *service,
     return whole && want_imports(c, service, files);
 }
 
+/* ---- methods that are named ---- */
+
+static bool serves(const struct cp_service *service, struct slice name)
+{
+    for (size_t i = 0; i < service->grpc_services.count; i++) {
+        if (slice_eq(service->grpc_services.items[i].text, name)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Which methods of a service somebody else speaks of: those of a rule, or of a limit. */
+struct mention {
+    const struct cp_service *of;
+    const struct cp_texts *methods;
+};
+
+struct mentions {
+    struct mention *items; /* by service. */
+    size_t count;
+    size_t capacity;
+};
+
+static MUST_CHECK struct err add_mention(struct mentions *all, const struct cp_target *target,
+                                         const struct cp_texts *methods)
+{
+    const struct cp_service *of = (const struct cp_service *)target->service.to;
+    if (of == NULL || of->descriptor_set.ptr == NULL || methods->count == 0) {
+        return OK; /* a glob of services, too: each of them may have other methods. */
+    }
+    TRY(array_room(&all->items, all->count, &all->capacity, sizeof(struct mention)));
+    all->items[all->count++] = (struct mention){.of = of, .methods = methods};
+    return OK;
+}
+
+static int mention_cmp(const void *x, const void *y)
+{
+    uintptr_t a = (uintptr_t)((const struct mention *)x)->of;
+    uintptr_t b = (uintptr_t)((const struct mention *)y)->of;
+    return (a > b) - (a < b);
+}
+
+static MUST_CHECK struct err find_mentions(const struct cp_model *model, struct mentions *out)
+{
+    const struct cp_resources *all = &model->of[CP_KIND_POLICY];
+    for (size_t i = 0; i < all->count; i++) {
+        const struct cp_policy *policy = (const struct cp_policy *)all->items[i];
+        for (size_t k = 0; k < policy->rules.count; k++) {
+            TRY(add_mention(out, &policy->target, &policy->rules.items[k].methods));
+        }
+    }
+    all = &model->of[CP_KIND_RATE_LIMIT];
+    for (size_t i = 0; i < all->count; i++) {
+        const struct cp_rate_limit *limit = (const struct cp_rate_limit *)all->items[i];
+        TRY(add_mention(out, &limit->target, &limit->methods));
+    }
+    if (out->count > 1) {
+        qsort(out->items, out->count, sizeof(struct mention), mention_cmp);
+    }
+    return OK;
+}
+
+/* A method of a gRPC service that the set defines, and that has no such method: it would fit no
+ * call. What else it may be routed, nobody knows. */
+static void check_method(struct cp_compiler *c, const struct cp_service *service,
+                         const struct service_files *files, const struct cp_text *method)
+{
+    struct slice text = method->text;
+    struct slice name = text.size == 0 ? text : slice_from(text, 1);
+    name = slice_head(name, slice_find(name, '/'));
+    if (text_is_glob(text) || !serves(service, name)) {
+        return;
+    }
+    size_t front = name.size + 2; /* "/package.Service/" */
+    struct cp_near near = cp_near_to(slice_from(text, front));
+    struct slice nearest = {0};
+    for (size_t i = 0; i < files->method_count; i++) {
+        const struct service_method *defined = &files->methods[i];
+        if (slice_eq(defined->path, text)) {
+            return;
+        }
+        if (slice_eq(defined->service, name)) {
+            struct slice before = near.best;
+            cp_near_offer(&near, slice_from(defined->path, front));
+            nearest = near.best.ptr == before.ptr ? nearest : defined->path;
+        }
+    }
+    struct cp_diag *diag = cp_diags_add(
+        c->diags, CP_DIAG_FITS_NOTHING, method->at, "%.*s of Service \"%.*s\" has no method %.*s",
+        SLICE_ARG(name), SLICE_ARG(service->meta.name.text), SLICE_ARG(text));
+    cp_diag_expect(c->diags, diag, "a method that its descriptor set defines");
+    cp_diag_nearest(c->diags, diag, nearest);
+}
+
+static void check_methods(struct cp_compiler *c, const struct cp_service *service,
+                          const struct service_files *files, const struct mentions *mentions)
+{
+    for (size_t i = 0; i < service->methods.count; i++) {
+        const struct cp_texts *names = &service->methods.items[i].names;
+        for (size_t k = 0; k < names->count; k++) {
+            check_method(c, service, files, &names->items[k]);
+        }
+    }
+    const struct mention key = {.of = service};
+    const struct mention *at =
+        mentions->count == 0
+            ? NULL
+            : bsearch(&key, mentions->items, mentions->count, sizeof(struct mention), mention_cmp);
+    while (at != NULL && at > mentions->items && at[-1].of == service) {
+        at--;
+    }
+    const struct mention *end = mentions->items + mentions->count;
+    for (; at != NULL && at < end && at->of == service; at++) {
+        for (size_t k = 0; k < at->methods->count; k++) {
+            check_method(c, service, files, &at->methods->items[k]);
+        }
+    }
+}
+
 /* ---- the part ---- */
 
 static int file_cmp(const void *x, const void *y)
@@ -125,16 +247,6 @@ static MUST_CHECK struct err pack_file(struct cp_compiler *c, struct service_fil
     TRY(pack_names(c, &file->symbols, &packed->n_symbols, &packed->symbols));
     *out = packed;
     return OK;
-}
-
-static bool serves(const struct cp_service *service, struct slice name)
-{
-    for (size_t i = 0; i < service->grpc_services.count; i++) {
-        if (slice_eq(service->grpc_services.items[i].text, name)) {
-            return true;
-        }
-    }
-    return false;
 }
 
 static MUST_CHECK struct err pack_methods(struct cp_compiler *c, const struct cp_service *service,
@@ -200,6 +312,7 @@ static MUST_CHECK struct err judge(struct cp_compiler *c, const struct cp_servic
 
 static MUST_CHECK struct err compile_service(struct cp_compiler *c,
                                              const struct cp_service *service,
+                                             const struct mentions *mentions,
                                              struct service_files *files)
 {
     bool valid = false;
@@ -213,20 +326,26 @@ static MUST_CHECK struct err compile_service(struct cp_compiler *c,
         return OK;
     }
     TRY(e);
-    return want_files(c, service, files) ? emit(c, service, files) : OK;
+    if (!want_files(c, service, files)) {
+        return OK;
+    }
+    check_methods(c, service, files, mentions);
+    return emit(c, service, files);
 }
 
 struct err cp_compile_descriptors(struct cp_compiler *c)
 {
     const struct cp_resources *all = &c->model->of[CP_KIND_SERVICE];
-    for (size_t i = 0; i < all->count; i++) {
+    struct mentions mentions = {0};
+    struct err e = find_mentions(c->model, &mentions);
+    for (size_t i = 0; i < all->count && err_ok(e); i++) {
         struct service_files files = {0};
         const struct cp_service *service = (const struct cp_service *)all->items[i];
         bool has = cp_is_whole(&service->meta) && service->descriptor_set.ptr != NULL &&
                    service->grpc_services.count > 0;
-        struct err e = has ? compile_service(c, service, &files) : OK;
+        e = has ? compile_service(c, service, &mentions, &files) : OK;
         service_files_free(&files);
-        TRY(e);
     }
-    return OK;
+    free(mentions.items);
+    return e;
 }

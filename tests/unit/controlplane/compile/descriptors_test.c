@@ -146,6 +146,37 @@ static void a_part_has_what_its_services_need(void **state)
     fixture_free(&f);
 }
 
+#define SPEAKS_OF(method)                                                                          \
+    "---\napiVersion: trilane.dev/v1\nkind: Policy\nmetadata: {name: p, tenant: acme}\n"           \
+    "spec: {target: {service: orders}, rules: [{name: no, effect: deny, methods: [" method         \
+    "]}]}\n"                                                                                       \
+    "---\napiVersion: trilane.dev/v1\nkind: RateLimit\nmetadata: {name: l, tenant: acme}\n"        \
+    "spec: {target: {service: orders}, methods: [" method "], rate: 1/s}\n"
+
+/* A rule or limit of a method that the set has not would fit nothing: it is refused where it
+ * stands, and the nearest one is named. Globs, and names that are routed here from elsewhere, are
+ * not judged. */
+static void a_method_that_a_set_lacks_is_refused(void **state)
+{
+    (void)state;
+    struct fixture f;
+    add_sources(&f, "acme.v1.Orders", shop, 4);
+    fixture_add(&f, "wrong.yaml", SPEAKS_OF("/acme.v1.Orders/Gett"));
+    fixture_refuse(&f, CP_DIAG_FITS_NOTHING);
+    assert_int_equal(f.diags.count, 2);
+    for (size_t i = 0; i < 2; i++) {
+        assert_int_equal(f.diags.items[i]->code, CP_DIAG_FITS_NOTHING);
+        assert_true(slice_eq(f.diags.items[i]->nearest, SLICE_LIT("/acme.v1.Orders/Get")));
+    }
+    assert_int_equal(f.diags.items[0]->at.line, 5);
+    fixture_free(&f);
+    add_sources(&f, "acme.v1.Orders", shop, 4);
+    fixture_add(&f, "right.yaml",
+                SPEAKS_OF("/acme.v1.Orders/Watch, /acme.v1.Orders/No*, /acme.v0.Orders/Old"));
+    fixture_compile(&f);
+    fixture_free(&f);
+}
+
 static void without_a_set_there_is_no_part(void **state)
 {
     (void)state;
@@ -191,6 +222,7 @@ int main(void)
     ids_init();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_part_has_what_its_services_need),
+        cmocka_unit_test(a_method_that_a_set_lacks_is_refused),
         cmocka_unit_test(without_a_set_there_is_no_part),
         cmocka_unit_test(what_a_set_lacks_is_refused),
         cmocka_unit_test(a_file_that_is_there_twice_is_refused),
