@@ -144,7 +144,7 @@ static void full_streams_open_the_next_connection(void **state)
 }
 
 /* The next connection knows what the peer takes before that said so. */
-static void what_a_peer_takes_is_remembered(void **state)
+static void how_many_fields_a_peer_takes_is_remembered(void **state)
 {
     (void)state;
     uint64_t streams = limits.upstream_streams;
@@ -608,7 +608,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(one_connection_serves_all_that_fits),
         cmocka_unit_test(full_streams_open_the_next_connection),
-        cmocka_unit_test(what_a_peer_takes_is_remembered),
+        cmocka_unit_test(how_many_fields_a_peer_takes_is_remembered),
         cmocka_unit_test(the_line_is_bounded_and_can_be_left),
         cmocka_unit_test(no_connection_fails_who_waits),
         cmocka_unit_test(goaway_moves_new_requests_to_another_connection),
