@@ -203,9 +203,12 @@ static uint32_t greater(uint32_t a, uint32_t b)
     return a > b ? a : b;
 }
 
+/* A process that follows another one has a higher run, by the wall clock; where that was set back,
+ * it is heard once nothing of the other one is in force. */
 static bool is_news(const struct node *node, const struct demand *d, uint64_t now_ns)
 {
-    return node->run == 0 || is_as_new(node, now_ns) || d->run > node->run ||
+    bool other = d->run != node->run && !is_live(node, now_ns);
+    return node->run == 0 || other || is_as_new(node, now_ns) || d->run > node->run ||
            (d->run == node->run && d->at_ms > node->at_ms);
 }
 

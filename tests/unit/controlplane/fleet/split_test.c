@@ -397,6 +397,11 @@ static void an_old_word_is_none(void **state)
     assert_int_equal(cp_split_demand(w.split, &d, w.now_ns).code, E_OK);
     assert_int_equal(cp_split_nodes(w.split, w.now_ns), 1);
     assert_int_equal(cp_split_nodes(w.split, w.now_ns + 10000 * MS), 0);
+    w.now_ns += 4000 * MS; /* a process that began by a clock which was set back. */
+    d.run = 7;
+    assert_int_equal(cp_split_demand(w.split, &d, w.now_ns).code, E_OK);
+    d.run = 6;
+    assert_int_equal(cp_split_demand(w.split, &d, w.now_ns).code, E_CONFLICT);
     cp_split_free(w.split);
 }
 
