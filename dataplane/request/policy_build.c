@@ -276,6 +276,7 @@ static MUST_CHECK struct err lay_nodes(struct dp_policy_target *t, const part_ta
                                            .column = column_of(part, from),
                                            .kind = (uint8_t)kind_of(from, numbers),
                                            .fronts = from->prefixes != 0};
+        t->columns[t->nodes[i].column].compared |= t->nodes[i].kind != POLICY_ANY;
         lay_node(t, &t->nodes[i], from, numbers, &used);
         numbers += from->n_edges;
     }

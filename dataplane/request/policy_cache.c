@@ -3,9 +3,9 @@
  *
  * A key is the target and exactly the attributes that its rules read, each with its length, so
  * that two requests which the rules cannot tell apart share an entry, and no others do. Of a
- * schedule the key has whether it holds now: no entry outlives it, whatever the clock does; of a
- * comparison whether the number is in its range. A key that is longer than an entry holds is not
- * cached.
+ * header or trait that is only asked whether it is there the key has that; of a schedule whether it
+ * holds now: no entry outlives it, whatever the clock does; of a comparison whether the number is
+ * in its range. A key that is longer than an entry holds is not cached.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -64,12 +64,13 @@ static void add(struct key *key, struct slice value)
     }
 }
 
-/* Whether there is a value, and which. */
-static void add_found(struct key *key, bool found, struct slice value)
+/* Whether there is a value, and which, where the rules ask for that. */
+static void add_found(struct key *key, const struct policy_column *column, bool found,
+                      struct slice value)
 {
     uint8_t byte = found;
     add(key, slice_of(&byte, 1));
-    add(key, value);
+    add(key, found && column->compared ? value : (struct slice){0});
 }
 
 static void add_caller(struct key *key, const struct dp_policy_target *target,
@@ -87,17 +88,19 @@ static void add_caller(struct key *key, const struct dp_policy_target *target,
     for (size_t i = 0; i < target->trait_count; i++) {
         struct slice value = {0};
         bool found = dp_caller_trait(caller, target->traits[i], &value);
-        add_found(key, found, value);
+        add_found(key, &target->columns[POLICY_COLUMN_NAMELESS + i], found, value);
     }
 }
 
 static void add_headers(struct key *key, const struct dp_policy_target *target,
                         const struct dp_policy_query *query)
 {
+    const struct policy_column *columns =
+        target->columns + POLICY_COLUMN_NAMELESS + target->trait_count;
     for (size_t i = 0; i < target->header_count; i++) {
         struct slice value = {0};
         bool found = query->header != NULL && query->header(query->ctx, target->headers[i], &value);
-        add_found(key, found, found ? value : (struct slice){0});
+        add_found(key, &columns[i], found, value);
     }
 }
 

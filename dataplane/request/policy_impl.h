@@ -80,6 +80,7 @@ struct policy_column {
     uint32_t first_front; /* of 'parents'. */
     uint32_t index;       /* of a comparison or schedule. */
     uint8_t attribute;    /* trilane.parts.v1.Attribute. */
+    bool compared;        /* a node asks for more of a value than whether it is there. */
 };
 
 /* The columns that have no name; behind them traits, headers, comparisons and schedules, in that

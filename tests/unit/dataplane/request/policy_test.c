@@ -244,6 +244,49 @@ static void long_values_are_not_cached(void **state)
     dp_policy_free(target);
 }
 
+static bool find_long(const void *ctx, struct slice name, struct slice *out)
+{
+    (void)name;
+    *out = ctx == NULL ? (struct slice){0} : slice_str(ctx);
+    return ctx != NULL;
+}
+
+/* Of a header that rules only ask whether it is there nobody fills the cache by its values. */
+static void presence_is_all_of_a_long_value(void **state)
+{
+    (void)state;
+    struct sample s;
+    char header[] = "x-a";
+    char any[] = "*";
+    char *headers[] = {header};
+    make(&s);
+    part_node *node = node_at(&s, 3, ATTRIBUTE(HEADER));
+    node->name = header;
+    node->glob = any;
+    node->matched = 7;
+    node->otherwise = 4;
+    s.target.attributes |= 1U << ATTRIBUTE(HEADER);
+    s.target.n_header_names = 1;
+    s.target.header_names = headers;
+    struct dp_policy_target *target = NULL;
+    struct dp_policy_cache *cache = NULL;
+    assert_int_equal(build(&s, &target).code, E_OK);
+    assert_int_equal(dp_policy_cache_new(16, 1000, &cache).code, E_OK);
+    char value[800] = {0};
+    const void *const values[] = {NULL, value, value, NULL};
+    struct dp_policy_query query = query_of(&poor, "/a.B/Get");
+    query.header = find_long;
+    for (size_t i = 0; i < 4; i++) {
+        (void)memset(value, 'a' + (int)i, sizeof(value) - 1);
+        query.ctx = values[i];
+        struct dp_verdict verdict = dp_policy_cache_decide(cache, target, &query, 1);
+        assert_int_equal(verdict.allow, values[i] != NULL);
+        assert_int_equal(verdict.cached, i >= 2);
+    }
+    dp_policy_cache_free(cache);
+    dp_policy_free(target);
+}
+
 static void no_policy_is_a_denial(void **state)
 {
     (void)state;
@@ -624,6 +667,7 @@ int main(void)
         cmocka_unit_test(cache_forgets_by_time_and_by_clear),
         cmocka_unit_test(each_header_is_looked_at_with_and_without_a_cache),
         cmocka_unit_test(long_values_are_not_cached),
+        cmocka_unit_test(presence_is_all_of_a_long_value),
         cmocka_unit_test(no_policy_is_a_denial),
         cmocka_unit_test(refuses_what_could_harm),
         cmocka_unit_test(headers_are_part_of_the_key),
