@@ -713,6 +713,16 @@ struct err h2_pool_why(const struct h2_pool *pool)
     return pool->why;
 }
 
+bool h2_pool_connected(const struct h2_pool *pool)
+{
+    const struct pool_link *link = pool->links;
+    while (link != NULL &&
+           (!link->opened || h2_conn_leaving(link->conn) || h2_conn_probing(link->conn))) {
+        link = link->next;
+    }
+    return link != NULL;
+}
+
 void h2_pool_stats(const struct h2_pool *pool, struct h2_pool_stats *out)
 {
     *out = pool->stats;

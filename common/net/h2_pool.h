@@ -118,5 +118,8 @@ void h2_pool_cancel(struct h2_pool_wait *wait);
 /* What the last connection ended with that failed to serve anybody; OK: none did. */
 struct err h2_pool_why(const struct h2_pool *pool);
 
+/* Whether a connection is there that takes requests, though it may have no room just now. */
+bool h2_pool_connected(const struct h2_pool *pool);
+
 void h2_pool_stats(const struct h2_pool *pool, struct h2_pool_stats *out);
 const struct h2_target *h2_pool_target(const struct h2_pool *pool);

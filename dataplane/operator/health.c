@@ -11,6 +11,7 @@
 #include "common/context/trace.h"
 #include "common/net/grpc.h"
 #include "common/net/h2.h"
+#include "common/net/h2_pool.h"
 #include "common/net/loop.h"
 #include "common/proto/strict.h"
 #include "dataplane/operator/upstream_impl.h"
@@ -222,10 +223,33 @@ static void verdict(struct op_probe *probe, bool well)
     }
 }
 
+/* The probe waits for room on a connection that others have all of: as far as is known its peer is
+ * as well as it was. */
+static bool finds_it_full(const struct op_probe *probe)
+{
+    return probe->stream == NULL && probe->wait.asked != NULL &&
+           h2_pool_connected(probe->wait.asked);
+}
+
+/* A connection is all that TCP asks for. */
+static void pass_over(struct op_probe *probe)
+{
+    if (probe->endpoint->set->health.kind == DP_HEALTH_TCP) {
+        verdict(probe, /* well= */ true);
+    } else {
+        probe_free(probe);
+    }
+}
+
 static void too_long(struct net_timer *timer, void *ctx)
 {
     (void)timer;
-    verdict(ctx, /* well= */ false);
+    struct op_probe *probe = ctx;
+    if (finds_it_full(probe)) {
+        pass_over(probe);
+    } else {
+        verdict(probe, /* well= */ false);
+    }
 }
 
 void op_health_stop(struct op_upstreams *ups)
@@ -375,11 +399,13 @@ static void ask(struct op_probe *probe, struct h2_conn *conn)
     }
 }
 
-/* No connection is a verdict; that the line in front of us is full is none. */
+/* No connection is a verdict; that the line in front of us is full, or waits for room, is none. */
 static void refused(struct op_probe *probe, struct err why)
 {
     bool theirs = why.code == E_UPSTREAM_CONNECT || why.code == E_DEADLINE_EXCEEDED;
-    if (theirs) {
+    if (why.code == E_DEADLINE_EXCEEDED && finds_it_full(probe)) {
+        pass_over(probe);
+    } else if (theirs) {
         op_endpoint_report(probe->endpoint, /* reached= */ false);
         verdict(probe, /* well= */ false);
     } else {

@@ -425,6 +425,26 @@ class Balanced(routing_test.OnePlatform):
         trilane.wait_until(lambda: self.node.metric("trilane_upstream_endpoints_out") >= 1,
                            what="the one that is gone")
 
+    def test_who_is_full_is_not_unwell(self):
+        """A probe finds no room on the only connection, which calls have all of: that is no verdict."""
+        held = []
+        server = raw_h2.Upstream({"Hang": held.append, "Check": lambda e: e.answer(
+            raw_h2.message(Health.SERVING))})
+        self.addCleanup(server.stop)
+        for check in ("tcp: true", "grpc: {service: x}"):
+            self.publish_echo([server], "healthCheck: {%s, interval: 100ms, timeout: 50ms, "
+                              "unhealthyThreshold: 1}\n  circuitBreakers: {maxConnections: 1}" % check)
+            before = len(held)
+            with raw_h2.Caller(self.node.ports["listen"]) as caller:
+                for _ in range(100):  # upstream-streams.
+                    caller.send(caller.start("/trilane.test.v1.Echo/Hang", echo.token("web"),
+                                             (("grpc-timeout", "1M"),), flush=False),
+                                raw_h2.message(b""), end=True)
+                trilane.wait_until(lambda n=before: len(held) == n + 100, what="the calls")
+                end = time.monotonic() + 0.5  # many intervals.
+                while time.monotonic() < end:
+                    self.assertEqual(self.node.metric("trilane_upstream_endpoints_out") or 0, 0)
+
 
 if __name__ == "__main__":
     unittest.main()
