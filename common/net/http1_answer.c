@@ -153,7 +153,7 @@ static struct err error_body(struct buf *out, struct err why, const struct http1
 static struct err answer_error(struct http1_exchange *x, unsigned status, struct err why,
                                const struct http1_refusal *more)
 {
-    enum { BODY_MAX = 1024, FIELDS = 4, NUMBER_MAX = 24 };
+    enum { BODY_MAX = 1024, FIELDS = 5, NUMBER_MAX = 24 };
     auto_buf struct buf body = BUF_MAX(BODY_MAX);
     char version[NUMBER_MAX];
     struct http1_field fields[FIELDS];
@@ -161,6 +161,9 @@ static struct err answer_error(struct http1_exchange *x, unsigned status, struct
     TRY(error_body(&body, why, more));
     fields[n++] = (struct http1_field){SLICE_LIT("content-type"), SLICE_LIT("application/json")};
     fields[n++] = (struct http1_field){SLICE_LIT("x-trilane-code"), slice_str(err_name(why.code))};
+    if (more->allow.size > 0) {
+        fields[n++] = (struct http1_field){SLICE_LIT("allow"), more->allow};
+    }
     if (more->explain.size > 0) {
         fields[n++] = (struct http1_field){SLICE_LIT("x-trilane-explain"), more->explain};
     }

@@ -30,6 +30,7 @@ struct http1_exchange;
 struct http1_refusal {
     struct slice explain; /* its id, by which a node says more; empty: it has none. */
     uint64_t version;     /* of the snapshot; zero: not known. */
+    struct slice allow;   /* with 405: the methods that are; empty: it is not said. */
 };
 
 struct http1_server_handler {

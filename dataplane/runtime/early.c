@@ -67,6 +67,9 @@ void dp_early_answer(const struct dp_early *early, struct http1_exchange *x)
     struct dp_early in_http = *early;
     in_http.http_status = err_http_status(early->why.code);
     struct http1_refusal told = dp_early_note(&in_http);
+    if (early->why.code == E_METHOD_NOT_ALLOWED) {
+        told.allow = DP_EARLY_METHODS;
+    }
     if (!err_ok(http1_respond_error(x, early->why, &told))) {
         http1_exchange_abort(x);
     }

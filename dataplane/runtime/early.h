@@ -18,6 +18,9 @@
 struct dp_caller_conn;
 struct dp_request;
 
+/* What every call is asked by: the "allow" of a 405 (RFC 9110, 15.5.6). */
+#define DP_EARLY_METHODS SLICE_LIT("POST")
+
 struct dp_early {
     const struct dp_caller_conn *conn;
     const char *protocol; /* "http1", "http2", "websocket"; of the counter. */

@@ -86,7 +86,7 @@ static void refuse_early(const struct dp_caller_conn *c, struct h2_stream *s, st
 static void refuse_http(const struct dp_caller_conn *c, struct h2_stream *s, struct err why,
                         struct slice text)
 {
-    enum { STATUS_MAX = 12, FIELDS = 4 };
+    enum { STATUS_MAX = 12, FIELDS = 5 };
     const struct h2_fields *asked = h2_stream_fields(s);
     bool is_head = slice_eq(h2_fields_value(asked, H2_TOKEN_METHOD), SLICE_LIT("HEAD"));
     const struct dp_early early = {
@@ -99,13 +99,18 @@ static void refuse_http(const struct dp_caller_conn *c, struct h2_stream *s, str
     struct http1_refusal told = dp_early_note(&early);
     char status[STATUS_MAX];
     (void)snprintf(status, sizeof(status), "%d", early.http_status);
-    const struct h2_field fields[FIELDS] = {
+    struct h2_field fields[FIELDS] = {
         h2_field_of(H2_TOKEN_STATUS, slice_str(status)),
         h2_field_static(H2_TOKEN_CONTENT_TYPE, SLICE_LIT("text/plain")),
         h2_field_static(H2_TOKEN_X_TRILANE_CODE, slice_str(err_name(why.code))),
-        h2_field_of(H2_TOKEN_X_TRILANE_EXPLAIN, told.explain),
     };
-    size_t count = told.explain.size > 0 ? FIELDS : FIELDS - 1;
+    size_t count = 3;
+    if (told.explain.size > 0) {
+        fields[count++] = h2_field_of(H2_TOKEN_X_TRILANE_EXPLAIN, told.explain);
+    }
+    if (why.code == E_METHOD_NOT_ALLOWED) {
+        fields[count++] = h2_field_named(SLICE_LIT("allow"), DP_EARLY_METHODS);
+    }
     struct err e = h2_stream_respond(s, fields, count, is_head);
     if (err_ok(e) && !is_head) {
         e = h2_stream_send(s, text, /* end= */ true);
