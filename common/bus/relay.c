@@ -73,6 +73,17 @@ static struct err missing(char *why, size_t size, const char *path)
     return FAIL(E_NOT_FOUND);
 }
 
+/* Nobody is asked for a passphrase: without this OpenSSL would, on the terminal. */
+/* NOLINTNEXTLINE(readability-non-const-parameter): OpenSSL's type of it. */
+static int no_passphrase(char *out, int size, int writes, void *ctx)
+{
+    (void)out;
+    (void)size;
+    (void)writes;
+    (void)ctx;
+    return -1;
+}
+
 static struct err load_files(SSL_CTX *context, const struct relay_config *c, char *why, size_t size)
 {
     if (c->ca != NULL && access(c->ca, R_OK) != 0) {
@@ -89,6 +100,7 @@ static struct err load_files(SSL_CTX *context, const struct relay_config *c, cha
     if (access(c->cert, R_OK) != 0 || access(c->key, R_OK) != 0) {
         return missing(why, size, access(c->cert, R_OK) != 0 ? c->cert : c->key);
     }
+    SSL_CTX_set_default_passwd_cb(context, no_passphrase);
     bool loaded = SSL_CTX_use_certificate_chain_file(context, c->cert) == 1 &&
                   SSL_CTX_use_PrivateKey_file(context, c->key, SSL_FILETYPE_PEM) == 1 &&
                   SSL_CTX_check_private_key(context) == 1;

@@ -10,6 +10,8 @@
 #include <openssl/x509.h>
 #include <string.h>
 
+#include "common/net/cert.h"
+
 static struct err crypto_failure(enum err_code code)
 {
     ERR_clear_error();
@@ -26,17 +28,6 @@ static void free_request(X509_REQ **request)
 }
 #define auto_bio __attribute__((cleanup(free_bio)))
 #define auto_request __attribute__((cleanup(free_request)))
-
-/* Nobody is asked for a passphrase: without this OpenSSL would, on the terminal. */
-/* NOLINTNEXTLINE(readability-non-const-parameter): OpenSSL's type of it. */
-static int no_passphrase(char *out, int size, int writes, void *ctx)
-{
-    (void)out;
-    (void)size;
-    (void)writes;
-    (void)ctx;
-    return -1;
-}
 
 static struct err take_bytes(BIO *bio, struct buf *out)
 {
@@ -87,7 +78,7 @@ struct err net_key_read(struct slice pem, struct evp_pkey_st **out)
 {
     auto_bio BIO *bio = pem.size > NET_KEY_PEM_MAX ? NULL : BIO_new_mem_buf(pem.ptr, (int)pem.size);
     auto_net_key EVP_PKEY *key =
-        bio == NULL ? NULL : PEM_read_bio_PrivateKey(bio, NULL, no_passphrase, NULL);
+        bio == NULL ? NULL : PEM_read_bio_PrivateKey(bio, NULL, net_no_passphrase, NULL);
     if (key == NULL) {
         return crypto_failure(E_MALFORMED);
     }
@@ -198,7 +189,7 @@ struct err net_csr_open(struct slice pem, struct evp_pkey_st **out)
     }
     auto_bio BIO *bio = BIO_new_mem_buf(pem.ptr, (int)pem.size);
     auto_request X509_REQ *request =
-        bio == NULL ? NULL : PEM_read_bio_X509_REQ(bio, NULL, no_passphrase, NULL);
+        bio == NULL ? NULL : PEM_read_bio_X509_REQ(bio, NULL, net_no_passphrase, NULL);
     EVP_PKEY *key = request == NULL ? NULL : X509_REQ_get0_pubkey(request);
     if (key == NULL) {
         return crypto_failure(E_MALFORMED);

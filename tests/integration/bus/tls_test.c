@@ -1,6 +1,7 @@
 /* TLS to a real nats-server: both ways at once, over reconnects, and to nobody but the one meant.
  */
 #include <arpa/inet.h>
+#include <pty.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -271,6 +272,36 @@ static int connect_to(uint16_t port)
 }
 
 /* Any user of the machine can connect to loopback: only this process may use the session. */
+/* On a terminal OpenSSL would ask for the passphrase of a key, at each connection. */
+static void nobody_is_asked_for_a_passphrase(void **state)
+{
+    struct fixture *f = *state;
+    char said[64];
+    int terminal = -1;
+    int status = 0;
+    struct certs_file locked =
+        certs_issue_locked(&f->certs, "locked", &(struct certs_leaf){.san = "DNS:client"});
+    pid_t pid = forkpty(&terminal, NULL, NULL, NULL);
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        char why[TEXT];
+        char port[8];
+        struct relay *relay = NULL;
+        (void)snprintf(port, sizeof(port), "%u", f->server.port);
+        struct relay_config config = {.host = "127.0.0.1",
+                                      .port = port,
+                                      .ca = f->certs.ca_file,
+                                      .cert = locked.path,
+                                      .key = locked.path};
+        _exit(relay_open(&config, WAIT_MS, &relay, why, sizeof(why)).code == E_CRYPTO ? 0 : 1);
+    }
+    ssize_t size = read(terminal, said, sizeof(said)); /* an error: it ended without a word. */
+    assert_int_equal(close(terminal), 0);              /* hangs up. */
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(size <= 0);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
 static void a_relay_is_for_its_own_process(void **state)
 {
     struct fixture *f = *state;
@@ -342,6 +373,7 @@ int main(void)
         cmocka_unit_test(what_was_sent_before_the_end_arrives),
         cmocka_unit_test(says_why_it_does_not_connect),
         cmocka_unit_test(talks_to_nobody_else),
+        cmocka_unit_test(nobody_is_asked_for_a_passphrase),
         cmocka_unit_test(a_relay_is_for_its_own_process),
         cmocka_unit_test(says_what_others_could_do),
     };

@@ -92,7 +92,8 @@ X509 *certs_make(struct certs *c, const struct certs_leaf *leaf, EVP_PKEY **out_
     return cert;
 }
 
-struct certs_file certs_issue(struct certs *c, const char *name, const struct certs_leaf *leaf)
+static struct certs_file issue(struct certs *c, const char *name, const struct certs_leaf *leaf,
+                               const EVP_CIPHER *lock)
 {
     struct certs_file file;
     CHECK(snprintf(file.path, sizeof(file.path), "%s/%s.pem", c->dir, name) > 0);
@@ -100,9 +101,21 @@ struct certs_file certs_issue(struct certs *c, const char *name, const struct ce
     X509 *cert = certs_make(c, leaf, &key);
     FILE *f = fopen(file.path, "we");
     CHECK(f != NULL && PEM_write_X509(f, cert) == 1);
-    CHECK(PEM_write_PrivateKey(f, key, NULL, NULL, 0, NULL, NULL) == 1);
+    CHECK(PEM_write_PKCS8PrivateKey(f, key, lock, lock == NULL ? NULL : "word", 4, NULL, NULL) ==
+          1);
     CHECK(fclose(f) == 0);
     X509_free(cert);
     EVP_PKEY_free(key);
     return file;
+}
+
+struct certs_file certs_issue(struct certs *c, const char *name, const struct certs_leaf *leaf)
+{
+    return issue(c, name, leaf, /* lock= */ NULL);
+}
+
+struct certs_file certs_issue_locked(struct certs *c, const char *name,
+                                     const struct certs_leaf *leaf)
+{
+    return issue(c, name, leaf, EVP_aes_128_cbc());
 }

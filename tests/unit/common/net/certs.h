@@ -38,6 +38,10 @@ void certs_free(struct certs *c);
 /* Makes dir/NAME.pem. Aborts when anything fails. */
 struct certs_file certs_issue(struct certs *c, const char *name, const struct certs_leaf *leaf);
 
+/* The same, its key under a passphrase. */
+struct certs_file certs_issue_locked(struct certs *c, const char *name,
+                                     const struct certs_leaf *leaf);
+
 /* The same certificate, in memory; the caller frees it with X509_free(). */
 struct x509_st *certs_make(struct certs *c, const struct certs_leaf *leaf,
                            struct evp_pkey_st **out_key);

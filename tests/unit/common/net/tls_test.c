@@ -1088,30 +1088,20 @@ static void a_ca_that_is_listed_twice_counts(void **state)
 static void nobody_is_asked_for_a_passphrase(void **state)
 {
     (void)state;
-    char path[128];
     char said[64];
     int terminal = -1;
-    EVP_PKEY *key = NULL;
-    X509 *cert = certs_make(&certs, &(struct certs_leaf){.san = "DNS:server.test"}, &key);
-    (void)snprintf(path, sizeof(path), "%s/locked.pem", certs.dir);
-    FILE *f = fopen(path, "we");
-    assert_non_null(f);
-    assert_int_equal(PEM_write_X509(f, cert), 1);
-    assert_int_equal(PEM_write_PKCS8PrivateKey(f, key, EVP_aes_128_cbc(), "word", 4, NULL, NULL),
-                     1);
-    assert_int_equal(fclose(f), 0);
-    X509_free(cert);
-    EVP_PKEY_free(key);
+    int status = 0;
+    struct certs_file locked =
+        certs_issue_locked(&certs, "locked", &(struct certs_leaf){.san = "DNS:server.test"});
     pid_t pid = forkpty(&terminal, NULL, NULL, NULL);
     assert_true(pid >= 0);
     if (pid == 0) {
         struct net_tls *tls = NULL;
-        struct net_tls_options o = {.cert_file = path};
+        struct net_tls_options o = {.cert_file = locked.path};
         _exit(net_tls_server_new(&o, &tls).code == E_CRYPTO ? 0 : 1);
     }
     ssize_t size = read(terminal, said, sizeof(said)); /* an error: it ended without a word. */
-    int status = 0;
-    assert_int_equal(close(terminal), 0); /* hangs up. */
+    assert_int_equal(close(terminal), 0);              /* hangs up. */
     assert_int_equal(waitpid(pid, &status, 0), pid);
     assert_true(size <= 0);
     assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
