@@ -45,8 +45,7 @@ struct err net_spiffe_parse(struct slice uri, struct net_spiffe *out)
 {
     enum { TRUST_DOMAIN_MAX = 255 };
     struct slice scheme = SLICE_LIT("spiffe://");
-    if (uri.size > NET_SPIFFE_MAX || uri.size < scheme.size ||
-        !slice_eq_nocase(slice_head(uri, scheme.size), scheme)) {
+    if (uri.size > NET_SPIFFE_MAX || !slice_starts(uri, scheme)) {
         return FAIL(E_MALFORMED);
     }
     struct slice rest = slice_from(uri, scheme.size);

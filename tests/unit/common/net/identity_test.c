@@ -47,6 +47,7 @@ static void spiffe_ids_are_read_by_the_rules(void **state)
                                           "spiffe://a/",
                                           "spiffe:///b",
                                           "spiffe://A/b",
+                                          "SPIFFE://a/b",
                                           "spiffe://a/b/",
                                           "spiffe://a//b",
                                           "spiffe://a/.",
