@@ -21,7 +21,7 @@
 enum {
     BLOCK_BYTES = 64 << 10,
     VALUE_MAX_BYTES = 256,
-    LINE_MAX_BYTES = 1536,
+    LINE_MAX_BYTES = 4096, /* all values as long as they are let be. */
     BLOCKS_MAX = 64,
     AGE_MAX_NS = 100000000
 };

@@ -15,7 +15,7 @@ static const struct dp_lane lane = {.id = DP_LANE_OPERATOR, .name = "operator"};
 static const struct dp_front front = {.name = "grpc"};
 
 static char path[64];
-static char text[64 << 10];
+static char text[128 << 10];
 
 /* Writes 'count' lines of the request by a real writer; the file's content is in 'text' then. */
 static size_t write_lines(const struct dp_request *rq, size_t count)
@@ -107,11 +107,16 @@ static void values_and_lines_are_cut(void **state)
                             .limit = value,
                             .upstream = value,
                             .correlation = value,
-                            .verdict = {.rule = value},
+                            .caller = &(const struct dp_caller){.id = value},
+                            .verdict = {.rule = value, .shadow = value},
                             .in = {.peer = value}};
     size_t size = write_lines(&rq, 20);
     assert_int_equal(lines_of(size), 20);
-    assert_true(size <= 20 * (size_t)1536);
+    assert_true(size <= 20 * (size_t)4096);
+    static const char *const kept[] = {" peer=v", " in=0", " us=", " trace=", " correlation=v"};
+    for (size_t i = 0; i < sizeof(kept) / sizeof(kept[0]); i++) {
+        assert_non_null(strstr(text, kept[i])); /* long values before take the place of none. */
+    }
     const char *method = strstr(text, " method=");
     assert_non_null(method);
     assert_int_equal(strspn(method + 8, "v"), 256);
