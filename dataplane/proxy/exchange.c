@@ -197,12 +197,20 @@ static struct err send_head(struct px_exchange *x)
     return net_conn_write(x->up, buf_slice(&head));
 }
 
+/* CAs may have gone since it was dialled: it is judged by those of now. */
+static bool is_vouched_for(const struct px_exchange *x)
+{
+    const struct net_tls *now = x->to.tls ? tls_of(x) : NULL;
+    return !x->to.tls || net_conn_tls(x->up) == now ||
+           (now != NULL && net_conn_peer_trusted(x->up, now));
+}
+
 static void upstream_opened(struct net_conn *conn, void *ctx)
 {
     struct px_exchange *x = ctx;
     x->up_open = true;
     net_conn_set_output_max(conn, px_output_max());
-    struct err err = px_exchange_judge_peer(x);
+    struct err err = is_vouched_for(x) ? px_exchange_judge_peer(x) : FAIL(E_EGRESS_UNTRUSTED);
     if (err_ok(err)) {
         err = x->to.tunnel ? px_tunnel_begin(x) : send_head(x);
     }

@@ -5,6 +5,7 @@ import json
 import signal
 import socket
 import ssl
+import threading
 import time
 import unittest
 import urllib.parse
@@ -24,6 +25,20 @@ kind: Revocation
 metadata: {name: incident}
 spec: {%s}
 """ % spec
+
+
+class Held:
+    """An ssl.SSLContext whose handshakes wait until they are let go."""
+
+    def __init__(self, context):
+        self.context = context
+        self.asked = threading.Event()
+        self.goes_on = threading.Event()
+
+    def wrap_socket(self, conn, **how):
+        self.asked.set()
+        self.goes_on.wait(60)
+        return self.context.wrap_socket(conn, **how)
 
 
 class Revocations(unittest.TestCase):
@@ -214,6 +229,30 @@ class Revocations(unittest.TestCase):
         self.ends(goes)
         stays.sendall(b"y")
         self.assertEqual(there.recv(1), b"y")
+
+    def reload(self, cas):
+        before = self.node.log().count("certificates-read")
+        self.cas.write_bytes(cas)
+        self.node.signal(signal.SIGHUP)
+        trilane.wait_until(lambda: self.node.log().count("certificates-read") > before,
+                           what="SIGHUP")
+
+    def test_an_upstream_that_shakes_hands_when_its_ca_goes(self):
+        other = self.platform.directory / "other-ca"
+        self.platform.command("identity", "init", "--trust-domain", "trilane.test", "--out", other)
+        ours = self.platform.ca.read_bytes()
+        held = Held(self.inside.tls)
+        self.addCleanup(setattr, self.inside, "tls", held.context)
+        self.inside.tls = held
+        url = self.fetch("https://inside.test:%d/public/echo" % self.inside.port)
+        s = self.clear()
+        self.send(s, url, who="web")
+        self.assertTrue(held.asked.wait(60))
+        self.addCleanup(self.reload, ours)
+        self.reload((other / "ca.pem").read_bytes())
+        held.goes_on.set()
+        status, fields, _ = self.answer(s)
+        self.assertEqual((status, fields["x-trilane-code"]), (502, "EGRESS_UNTRUSTED"))
 
 
 if __name__ == "__main__":
