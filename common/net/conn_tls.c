@@ -247,7 +247,7 @@ static bool chain_holds(X509_STORE_CTX *verify, const struct net_conn_tls *by, X
         X509_STORE_CTX_set_default(verify, purpose) != 1) {
         return false;
     }
-    X509_STORE_CTX_set_flags(verify, X509_V_FLAG_NO_CHECK_TIME);
+    X509_STORE_CTX_set_flags(verify, X509_V_FLAG_NO_CHECK_TIME | X509_V_FLAG_PARTIAL_CHAIN);
     return net_tls_trust_choose(tls->trust, verify) && X509_verify_cert(verify) == 1;
 }
 

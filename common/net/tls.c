@@ -91,9 +91,7 @@ static struct err read_trust(const char *ca_file, struct net_tls_trust *trust)
         return FAIL(E_NOT_FOUND);
     }
     trust->store = X509_STORE_new();
-    /* Whoever is named is an anchor, of a root or not: as for net_chain_verify(). */
     if (trust->store == NULL ||
-        X509_STORE_set_flags(trust->store, X509_V_FLAG_PARTIAL_CHAIN) != 1 ||
         (ca_file != NULL && X509_STORE_load_file(trust->store, ca_file) != 1)) {
         return crypto_failure();
     }
@@ -186,6 +184,12 @@ static struct err find_trust(const struct net_tls_options *o, bool server,
 static struct err use_trust(SSL_CTX *context, const struct net_tls_trust *trust, bool server)
 {
     SSL_CTX_set1_cert_store(context, trust->store);
+    /* Whoever is named is an anchor, of a root or not: as for net_chain_verify(). Not of the store:
+     * our own chain, which OpenSSL completes from there, goes up to a root that peers may know. */
+    if (trust->names != NULL &&
+        X509_VERIFY_PARAM_set_flags(SSL_CTX_get0_param(context), X509_V_FLAG_PARTIAL_CHAIN) != 1) {
+        return crypto_failure();
+    }
     if (server) { /* what the server hints at in its request for a certificate. */
         STACK_OF(X509_NAME) *names = SSL_dup_CA_list(trust->names);
         if (names == NULL) {

@@ -1011,6 +1011,45 @@ static void a_ca_need_not_be_a_root(void **state)
     between_free(&b);
 }
 
+/* A leaf whose file has it alone is shown with the CAs that the node knows, up to a root. */
+static void cas_between_are_shown(void **state)
+{
+    (void)state;
+    struct between first;
+    struct certs second;
+    struct pair p;
+    const struct certs_leaf as_ca = {
+        .name = "second", .is_ca = true, .key_usage = "keyCertSign", .san = "DNS:second.test"};
+    between_init(&first, "DNS:unused.test");
+    second = first.ca;
+    second.ca = certs_make(&first.ca, &as_ca, &second.ca_key);
+    struct certs_file leaf =
+        certs_issue(&second, "alone", &(struct certs_leaf){.san = "DNS:server.test"});
+    X509 *const known[] = {second.ca, first.ca.ca, certs.ca};
+    char path[128];
+    copy_ca(path);
+    FILE *f = fopen(path, "we");
+    assert_non_null(f);
+    for (size_t i = 0; i < 3; i++) {
+        assert_int_equal(PEM_write_X509(f, known[i]), 1);
+    }
+    assert_int_equal(fclose(f), 0);
+    struct net_tls_options o = {
+        .cert_file = leaf.path, .ca_file = path, .client_cert = NET_TLS_CLIENT_CERT_OPTIONAL};
+    struct net_tls *tls = NULL;
+    assert_int_equal(net_tls_server_new(&o, &tls).code, E_OK);
+    pair_init(&p, tls);
+    pair_dial(&p, client_tls(NULL, false), "server.test", NULL);
+    while (!p.client.opened && !p.client.closed) { /* ends: WAIT_MS bounds a handshake. */
+        net_loop_turn(p.loop);
+    }
+    assert_true(p.client.opened);
+    pair_free(&p);
+    X509_free(second.ca);
+    EVP_PKEY_free(second.ca_key);
+    between_free(&first);
+}
+
 /* Of two CAs with one name OpenSSL tries the first alone: a partner's does not stand before ours.
  */
 static void a_bundle_does_not_stand_before_others(void **state)
@@ -1133,6 +1172,7 @@ int main(void)
         cmocka_unit_test(a_session_ends_with_its_certificate),
         cmocka_unit_test(a_resumed_peer_can_be_judged_again),
         cmocka_unit_test(a_ca_need_not_be_a_root),
+        cmocka_unit_test(cas_between_are_shown),
         cmocka_unit_test(a_bundle_does_not_stand_before_others),
         cmocka_unit_test(who_stands_for_everybody_is_part_of_a_trust),
         cmocka_unit_test(a_ca_that_is_listed_twice_counts),
