@@ -28,7 +28,7 @@ struct dp_issuer_keys_row {
     uint8_t source[DIGEST_SIZE]; /* as struct dp_issuer has it. */
     struct jose_keys *keys;      /* a reference; NULL: none were read yet. */
     int64_t read_ms;             /* when the issuer last said that these are its keys. */
-    atomic_bool missed;          /* a token names a key that is not among them. */
+    atomic_bool missed;          /* a token names a key that is not among them, or is of another. */
 };
 
 struct dp_issuer_keys {

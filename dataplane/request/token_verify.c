@@ -14,14 +14,26 @@ static bool is_fresh(const struct dp_issuer *issuer, const struct dp_issuer_keys
     return issuer->max_stale_ms == 0 || now_ms - row->read_ms <= (int64_t)issuer->max_stale_ms;
 }
 
+/* Where the keys of an Issuer that says a URL are; NULL: they are not there, or stand in the part.
+ */
+static struct dp_issuer_keys_row *row_of(struct dp_tokens *t, const struct dp_issuer *issuer)
+{
+    return issuer->keys != NULL ? NULL : dp_issuer_keys_find(t->keys, issuer->source);
+}
+
+/* Has the keys be read anew, as soon as the issuer may be asked. */
+static void miss(struct dp_issuer_keys_row *row)
+{
+    atomic_store_explicit(&row->missed, true, memory_order_relaxed);
+}
+
 /* The key of a token. One that is missed is asked for: until the answer is there, which may be that
  * there is none, the caller is told to come again. */
 static enum dp_token_outcome find_key(struct dp_tokens *t, const struct dp_issuer *issuer,
                                       const struct jwt *jwt, int64_t now_ms,
                                       const struct jose_key **out)
 {
-    struct dp_issuer_keys_row *row =
-        issuer->keys != NULL ? NULL : dp_issuer_keys_find(t->keys, issuer->source);
+    struct dp_issuer_keys_row *row = row_of(t, issuer);
     const struct jose_keys *keys = issuer->keys != NULL ? issuer->keys
                                    : row == NULL        ? NULL
                                                         : row->keys;
@@ -35,7 +47,7 @@ static enum dp_token_outcome find_key(struct dp_tokens *t, const struct dp_issue
     if (row == NULL) {
         return DP_TOKEN_KID;
     }
-    atomic_store_explicit(&row->missed, true, memory_order_relaxed);
+    miss(row);
     bool just_read = now_ms - row->read_ms < (int64_t)limits.issuer_rest_ms;
     return just_read ? DP_TOKEN_KID : DP_TOKEN_KEYS;
 }
@@ -65,8 +77,15 @@ static enum dp_token_outcome verify_by(struct dp_tokens *t, const struct jwt *jw
         return outcome;
     }
     struct err e = jwt_verify(jwt, key);
+    if (e.code == E_NO_MEMORY) {
+        return DP_TOKEN_MEMORY;
+    }
     if (!err_ok(e)) {
-        return e.code == E_NO_MEMORY ? DP_TOKEN_MEMORY : DP_TOKEN_SIGNATURE;
+        struct dp_issuer_keys_row *row = row_of(t, issuer);
+        if (row != NULL) {
+            miss(row); /* another key may have come, which has that name, or none either. */
+        }
+        return DP_TOKEN_SIGNATURE;
     }
     memcpy(facts->key, key->print, DIGEST_SIZE);
     return dp_claims_read(jwt->claims, issuer, &t->claims_room, &facts->claims);

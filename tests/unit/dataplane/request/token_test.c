@@ -656,6 +656,26 @@ static void keys_that_are_read(void **state)
     free(text);
 }
 
+/* An issuer that has one key, and gives it no name, or always the same, rotates by another one. */
+static void a_key_takes_the_name_of_another(void **state)
+{
+    (void)state;
+    struct token_maker before;
+    token_maker_init(&before, "k1");
+    const struct token_maker *old[] = {&before};
+    const struct token_maker *new[] = {&w.maker};
+    w.fetched = true;
+    swap();
+    char *token = token_with("");
+    struct dp_issuer_keys_row *row = put_keys(old, 1, (int64_t)limits.issuer_rest_ms + 1000);
+    expect(token, DP_TOKEN_SIGNATURE, false);
+    assert_true(row->missed);
+    (void)put_keys(new, 1, 0);
+    expect(token, DP_TOKEN_GOOD, false);
+    token_maker_free(&before);
+    free(token);
+}
+
 /* ---- what stands on a token ---- */
 
 static void hold_token(struct dp_token_hold *hold, const char *token)
@@ -844,6 +864,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(many, set_up_small, tear_down),
         TEST(revocations),
         TEST(keys_that_are_read),
+        TEST(a_key_takes_the_name_of_another),
         TEST(a_key_is_withdrawn),
         TEST(a_token_ends),
         TEST(wrong_ones_of_a_connection),
