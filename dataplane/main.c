@@ -307,7 +307,7 @@ static int print_help(const struct command *c)
                  c->help);
     struct err e = settings_help(c->rows, *c->row_count, &text);
     if (err_ok(e) && c->needs_limits) {
-        e = settings_help_limits(&text);
+        e = settings_help_limits(/* which= */ NULL, &text);
     }
     if (!err_ok(e) || fwrite(text.ptr, 1, text.size, stdout) != text.size) {
         return EXIT_REFUSED;

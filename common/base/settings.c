@@ -479,12 +479,27 @@ struct err settings_help(const struct setting_row *rows, size_t row_count, struc
         out, "  --config FILE                  lines \"key: value\", each key a setting\n");
 }
 
-struct err settings_help_limits(struct buf *out)
+static bool begins_with_one_of(const char *name, struct slice words)
+{
+    while (words.size > 0) {
+        struct slice word = slice_head(words, slice_find(words, '|'));
+        if (slice_starts(slice_str(name), word)) {
+            return true;
+        }
+        words = slice_from(words, word.size + 1);
+    }
+    return false;
+}
+
+struct err settings_help_limits(const char *which, struct buf *out)
 {
     TRY(buf_add_str(out, "\nLimits, settings as well:\n"));
     for (size_t i = 0; i < LIMIT_COUNT; i++) {
         char name[NAME_MAX_BYTES];
         canonical_name(limit_rows[i].name, name);
+        if (which != NULL && !begins_with_one_of(name, slice_str(which))) {
+            continue;
+        }
         TRY(buf_addf(out, "  --%-28s %s (default %" PRIu64 ", %" PRIu64 " to %" PRIu64 " %s)\n",
                      name, limit_rows[i].why, limit_rows[i].dflt, limit_rows[i].min,
                      limit_rows[i].max, limit_rows[i].unit));

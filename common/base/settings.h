@@ -57,5 +57,8 @@ const char *settings_arg(const struct settings *s, size_t index);
 /* Writes rows as --help shows them. */
 MUST_CHECK struct err settings_help(const struct setting_row *rows, size_t row_count,
                                     struct buf *out);
-/* Writes the limits, which every command takes; a page long, so for those that need them. */
-MUST_CHECK struct err settings_help_limits(struct buf *out);
+/*
+ * Writes the limits, which every command takes, as far as their names begin with a word of 'which',
+ * "source-|policy-nodes"; NULL: all, a page of them, so for those that need them.
+ */
+MUST_CHECK struct err settings_help_limits(const char *which, struct buf *out);

@@ -33,7 +33,7 @@ static int print_help(const struct cli_command *command)
     auto_buf struct buf page = BUF_MAX(HELP_MAX);
     struct err e = settings_help(command->rows, command->row_count, &page);
     if (err_ok(e) && command->needs_limits) {
-        e = settings_help_limits(&page);
+        e = settings_help_limits(command->limits, &page);
     }
     if (!err_ok(e)) {
         return cli_fail(e, NULL);

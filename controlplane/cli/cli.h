@@ -35,8 +35,9 @@ struct cli_command {
     const char *summary; /* one sentence. */
     const struct setting_row *rows;
     size_t row_count;
-    size_t arg_max;    /* arguments that are no flags; one more is refused. */
-    bool needs_limits; /* what it does is bounded by them: --help shows them. */
+    size_t arg_max;     /* arguments that are no flags; one more is refused. */
+    bool needs_limits;  /* what it does is bounded by them: --help shows them. */
+    const char *limits; /* which of them; NULL: all. */
     int (*run)(const struct cli_command *self, int argc, char **argv);
 };
 

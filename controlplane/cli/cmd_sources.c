@@ -408,6 +408,7 @@ const struct cli_command cli_command_validate = {
     .summary = "checks sources without a server, and says all that is wrong with them",
     CLI_ROWS(validate_rows),
     .needs_limits = true,
+    .limits = "source-|policy-nodes",
     .run = validate_run,
 };
 const struct cli_command cli_command_plan = {

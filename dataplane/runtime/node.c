@@ -484,6 +484,13 @@ static struct err start(struct dp_node *n, const struct dp_lane *const *lanes, s
     }
     TRY(start_issuers(n));
     e = start_apply(n);
+    if (e.code == E_ROOT_MISSING && n->options.trust_root.size == 0) {
+        TRY(buf_addf(message,
+                     "trust-root is not set, and %s has no root yet: name the environment's root, "
+                     "or make this a node of it by trilane-dp join",
+                     n->options.data_dir));
+        return FAIL(E_USAGE);
+    }
     if (!err_ok(e)) {
         TRY(buf_addf(message, "data-dir: %s: %s: %s", n->options.data_dir, err_name(e.code),
                      e.code == E_CONFLICT ? "another process owns it" : err_text(e.code)));

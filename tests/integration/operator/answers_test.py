@@ -227,6 +227,18 @@ class Node(unittest.TestCase):
         self.assertRegex(out, "sentence +no rule of a policy allows this")
         self.assertIn("a Policy of the target has to allow it", out)
 
+    def test_a_start_without_a_root(self):
+        """What to give it is said, not which root of which is missing."""
+        data = self.platform.directory / "rootless"
+        ports = ["--%s=off" % name for name in ("listen", "listen-proxy", "listen-admin")]
+        done = subprocess.run([*trilane.WITH_PARENT, trilane.DP, "serve", "--environment=demo",
+                               "--node-id=n", "--data-dir=%s" % data, *ports],
+                              capture_output=True, text=True, timeout=trilane.PATIENCE_S,
+                              check=False)
+        self.assertEqual(done.returncode, 2, done.stderr)
+        self.assertIn("trust-root is not set", done.stderr)
+        self.assertIn("trilane-dp join", done.stderr)
+
     def test_several_nodes_are_asked(self):
         explain = self.denied()["x-trilane-explain"]
         deaf = "127.0.0.1:%d" % trilane.free_port()

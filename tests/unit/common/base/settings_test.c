@@ -262,7 +262,7 @@ static void help_shows_rows_and_limits(void **state)
     const struct setting_row more[] = {{"m", "MESSAGE", "", "why", SETTING_TEXT}};
     assert_true(err_ok(settings_help(rows, ROWS, &out)));
     assert_true(err_ok(settings_help(more, 1, &out)));
-    assert_true(err_ok(settings_help_limits(&out)));
+    assert_true(err_ok(settings_help_limits(/* which= */ NULL, &out)));
     const char *text = NULL;
     assert_true(err_ok(buf_cstr(&out, &text)));
     assert_non_null(strstr(text, "--nats-urls URL,..."));
@@ -270,6 +270,21 @@ static void help_shows_rows_and_limits(void **state)
     assert_non_null(strstr(text, "\n  -m MESSAGE                     why\n"));
     assert_non_null(strstr(text, "--ack-wait-ms"));
     assert_non_null(strstr(text, "(default 30000, 100 to 3600000 ms)"));
+}
+
+/* Who is bounded by few of them shows these. */
+static void help_shows_the_limits_that_are_meant(void **state)
+{
+    (void)state;
+    auto_buf struct buf out = BUF_MAX(1 << 20);
+    assert_true(err_ok(settings_help_limits("source-|policy-nodes", &out)));
+    const char *text = NULL;
+    assert_true(err_ok(buf_cstr(&out, &text)));
+    assert_non_null(strstr(text, "--source-file-bytes"));
+    assert_non_null(strstr(text, "--source-depth"));
+    assert_non_null(strstr(text, "--policy-nodes"));
+    assert_null(strstr(text, "--workers"));
+    assert_null(strstr(text, "--ack-wait-ms"));
 }
 
 int main(void)
@@ -293,6 +308,7 @@ int main(void)
         TEST(limits_go_by_their_short_names),
         TEST(a_config_file_has_a_bound),
         TEST(help_shows_rows_and_limits),
+        TEST(help_shows_the_limits_that_are_meant),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     (void)unlink(config_path);
