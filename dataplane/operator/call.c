@@ -253,6 +253,7 @@ static void start_another(struct op_call *call, enum op_count what)
         return;
     }
     op_attempt_init(attempt, call, call->retry->made++);
+    call->rq->attempts = call->retry->made;
     struct op_attempt **at = &call->live;
     while (*at != NULL) { /* ends: they are few. */
         at = &(*at)->next;

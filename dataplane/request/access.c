@@ -265,6 +265,9 @@ static void add_request(struct line *line, const struct dp_request *rq)
         add(line, "route", rq->route->id);
     }
     add(line, "upstream", rq->upstream);
+    if (rq->attempts > 0) {
+        add_number(line, "attempts", rq->attempts);
+    }
     add(line, "peer", rq->in.peer);
     if (rq->model != NULL) {
         add_number(line, "version", dp_model_version(rq->model));

@@ -172,6 +172,7 @@ struct dp_request {
     int grpc_status; /* of the answer; -1: none. */
     int http_status;
     struct slice upstream; /* "127.0.0.1:15051"; empty: none. */
+    uint32_t attempts;     /* retries and hedges, and the first one; 0: no other was made. */
 
     struct net_timer deadline_timer;
     struct dp_request *open_prev; /* in the pool's list of open requests. */

@@ -177,6 +177,14 @@ class OnePlatform(unittest.TestCase):
 
 
 class Rules(OnePlatform):
+    def logged(self, request_id):
+        """The line of the access log about a request."""
+        def lines():
+            return [line for line in self.node.log().splitlines()
+                    if "event=request id=%s " % request_id in line]
+        trilane.wait_until(lines, what="the line of the access log", step=0.01)
+        return lines()[0]
+
     def check(self, method, script, more, status, count):
         more = dict(more)
         least, cancelled = more.pop("least", 0), more.pop("cancelled", [])
@@ -192,6 +200,9 @@ class Rules(OnePlatform):
             self.assertEqual(attempt.metadata["x-tenant-id"], "acme")
             trilane.wait_until(lambda a=attempt, i=i: a.cancelled == (i in cancelled),
                                what="attempt %d to be cancelled or not" % i, step=0.01)
+        if attempts:
+            line = self.logged(attempts[0].metadata["x-request-id"])
+            self.assertEqual(" attempts=%d " % count in line, count > 1, line)
         left = [a.left for a in attempts]
         if method == "Retry":
             self.assertEqual(left, sorted(left, reverse=True))
