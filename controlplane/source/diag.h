@@ -61,8 +61,9 @@
       "give a digest (blake2b: and the hex of its BLAKE2b-256) or a reference instead; and "          \
       "change the secret, it has been seen")                                                          \
     X(1113, DUPLICATE_VALUE, "a list holds one value twice", "keep one of them")                      \
-    X(1114, CHOICE, "none, or more than one, of keys of which exactly one belongs here",              \
-      "keep exactly one of those named")                                                              \
+    X(1114, CHOICE,                                                                                   \
+      "keys that do not go together: too few, too many, or one beside the wrong one",                 \
+      "keep those that are expected")                                                                 \
     X(1115, CONDITION_INVALID, "a condition does not parse, or asks what cannot be asked",            \
       "see docs/policy.md for what a condition may say")                                              \
     X(1116, CONDITION_TOO_LARGE, "a condition says more than its bounds allow",                       \
