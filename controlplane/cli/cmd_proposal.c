@@ -128,6 +128,7 @@ static struct err agree(struct signing *s, uint32_t format)
     struct cp_compiled *compiled = NULL;
     cp_source_set_init(&set);
     cp_diags_init(&diags, &set);
+    diags.published = true; /* the leader judged them. */
     struct err e = cp_source_set_load(&set, path, &s->sentence);
     if (err_ok(e)) {
         e = add_carried(s, &set);

@@ -191,6 +191,9 @@ static void check_method(struct cp_compiler *c, const struct cp_service *service
             nearest = near.best.ptr == before.ptr ? nearest : defined->path;
         }
     }
+    if (cp_diags_pass_over(c->diags)) {
+        return;
+    }
     struct cp_diag *diag = cp_diags_add(
         c->diags, CP_DIAG_FITS_NOTHING, method->at, "%.*s of Service \"%.*s\" has no method %.*s",
         SLICE_ARG(name), SLICE_ARG(service->meta.name.text), SLICE_ARG(text));

@@ -85,6 +85,7 @@ static struct err compile(struct cp_passage *p)
                                                .inventory = p->work->kind == CP_WORK_PLAN};
     TRY(cp_prepared_new(&p->prepared));
     cp_diags_init(&diags, &p->work->sources);
+    diags.published = p->work->kind == CP_WORK_COSIGN; /* the leader judged them. */
     struct err e = cp_compile_set(&p->work->sources, &diags, &options, &p->prepared->compiled);
     if (!err_ok(e) && diags.count > 0) {
         struct err json = cp_diags_json(&diags, &p->work->diagnostics);

@@ -158,6 +158,7 @@ struct err cp_publish_compiled(struct cp_publish_room *room, uint64_t version,
     const struct cp_compile_options options = {.reuse = room->reuse, .inventory = true};
     cp_source_set_init(&set);
     cp_diags_init(&diags, &set);
+    diags.published = true;
     e = room->store->ops->sources_get(room->store, room->environment, version, cp_passage_take_file,
                                       &set);
     const bool adopted = set.count == (cp_source_set_find(&set, CP_REMOVALS_FILE) != NULL);

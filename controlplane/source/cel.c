@@ -6,7 +6,6 @@
 #include "common/base/check.h"
 #include "common/base/text.h"
 #include "controlplane/source/cel_impl.h"
-#include "controlplane/source/check_fit.h"
 #include "controlplane/source/form.h"
 
 /* ---- nodes ---- */
@@ -93,10 +92,6 @@ static bool check_name(struct cel_parsing *p, size_t at, const struct cel_attrib
 {
     if (a->is == CP_CEL_HEADER && !fits_header(name)) {
         return cel_fault_at(p, at, "not the name of a header", "a header's name in lower case");
-    }
-    if (a->is == CP_CEL_HEADER && cp_header_is_taken_out(name)) {
-        return cel_fault_at(p, at, "a header that nodes take out before they look",
-                            "a header of the caller's own; who calls is what caller says");
     }
     return name.size > 0 || cel_fault_at(p, at, "an empty name", /* expected= */ NULL);
 }

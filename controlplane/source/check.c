@@ -645,7 +645,8 @@ static void check_limit(struct checking *c, const struct cp_rate_limit *limit)
         cp_diag_expect(c->diags, diag,
                        "a rate; quotas and what is in flight are counted by each node");
     }
-    if (limit->on_unknown_at.line > 0 && limit->by_headers.count == 0 && limit->scope == 0) {
+    if (limit->on_unknown_at.line > 0 && limit->by_headers.count == 0 && limit->scope == 0 &&
+        !cp_diags_pass_over(c->diags)) {
         struct cp_diag *diag = cp_diags_add(
             c->diags, CP_DIAG_CHOICE, limit->on_unknown_at,
             "onUnknown where nothing can be unknown: callers, tenants and methods are known");

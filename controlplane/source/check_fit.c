@@ -81,7 +81,8 @@ static void check_methods(struct cp_diags *diags, const struct sort *sort,
 {
     for (size_t i = 0; i < methods->count; i++) {
         const struct cp_text *method = &methods->items[i];
-        if (method->text.size == 0 || may_be_method(sort, method->text)) {
+        if (method->text.size == 0 || may_be_method(sort, method->text) ||
+            cp_diags_pass_over(diags)) {
             continue;
         }
         struct cp_diag *diag =
@@ -100,7 +101,7 @@ bool cp_header_is_taken_out(struct slice name)
 
 static void check_header(struct cp_diags *diags, const struct cp_text *name)
 {
-    if (!cp_header_is_taken_out(name->text)) {
+    if (!cp_header_is_taken_out(name->text) || cp_diags_pass_over(diags)) {
         return;
     }
     struct cp_diag *diag =
@@ -127,12 +128,12 @@ void cp_check_rule_fits(struct cp_diags *diags, const struct cp_target *target,
     if (sort == NULL) {
         return;
     }
-    if (rule->verbs != 0 && (rule->verbs & sort->verbs) == 0) {
+    if (rule->verbs != 0 && (rule->verbs & sort->verbs) == 0 && !cp_diags_pass_over(diags)) {
         struct cp_diag *diag = cp_diags_add(diags, CP_DIAG_FITS_NOTHING, rule->verbs_at,
                                             "nobody does this to %s", sort->name);
         cp_diag_expect(diags, diag, "%s", sort->verb_text);
     }
-    if (rule->lanes != 0 && (rule->lanes & sort->lane) == 0) {
+    if (rule->lanes != 0 && (rule->lanes & sort->lane) == 0 && !cp_diags_pass_over(diags)) {
         struct cp_diag *diag = cp_diags_add(diags, CP_DIAG_FITS_NOTHING, rule->lanes_at,
                                             "no request to %s comes by this lane", sort->name);
         cp_diag_expect(diags, diag, "%s", sort->lane_text);
@@ -160,7 +161,7 @@ void cp_check_match_fits(struct cp_diags *diags, const struct cp_route_match *ma
 {
     check_headers(diags, &match->headers);
     if (match->grpc.service.text.size > 0 && match->method.text.size > 0 &&
-        !slice_eq(match->method.text, SLICE_LIT("POST"))) {
+        !slice_eq(match->method.text, SLICE_LIT("POST")) && !cp_diags_pass_over(diags)) {
         struct cp_diag *diag =
             cp_diags_add(diags, CP_DIAG_FITS_NOTHING, match->method.at,
                          "calls of gRPC are POST, never %.*s", SLICE_ARG(match->method.text));

@@ -160,7 +160,8 @@ static MUST_CHECK struct err check_set(struct checking *c, struct cp_issuer *iss
 static MUST_CHECK struct err check_stale(struct checking *c, struct cp_issuer *issuer)
 {
     bool read = issuer->jwks_uri.text.size > 0 || issuer->jwks_discovery != 0;
-    if (!read || issuer->meta.faulty || issuer->max_stale_ms >= issuer->refresh_ms) {
+    if (!read || issuer->meta.faulty || issuer->max_stale_ms >= issuer->refresh_ms ||
+        cp_diags_pass_over(c->diags)) {
         return OK;
     }
     auto_buf struct buf least = BUF_MAX(64);

@@ -1,7 +1,10 @@
 /* check_rule: see check_rule.h. */
 #include "controlplane/source/check_rule.h"
 
+#include <string.h>
+
 #include "controlplane/source/cel.h"
+#include "controlplane/source/check_fit.h"
 #include "controlplane/source/schedule.h"
 #include "controlplane/source/source.h"
 
@@ -99,6 +102,28 @@ static struct cp_pos place_of(const struct cp_model *model, const struct cp_text
 
 /* ---- conditions ---- */
 
+/* As in headers of the rule: what nodes take out of a request nobody can ask for. */
+static void check_headers(const struct cp_model *model, struct cp_diags *diags,
+                          const struct cp_text *condition, const struct cp_cel_all *all)
+{
+    for (size_t i = 0; i < all->count; i++) {
+        const struct cp_cel_test *test = all->tests[i];
+        if (test->attribute != CP_CEL_HEADER || !cp_header_is_taken_out(test->name) ||
+            cp_diags_pass_over(diags)) {
+            continue;
+        }
+        const uint8_t *at =
+            memmem(condition->text.ptr, condition->text.size, test->name.ptr, test->name.size);
+        size_t offset = at == NULL ? 0 : (size_t)(at - condition->text.ptr);
+        struct cp_diag *diag =
+            cp_diags_add(diags, CP_DIAG_FITS_NOTHING, place_of(model, condition, offset),
+                         "no request has header %.*s: nodes take it out before they look",
+                         SLICE_ARG(test->name));
+        cp_diag_expect(diags, diag, "a header of the caller's own; who calls is what caller says");
+        return; /* once is enough: alternatives may repeat a test. */
+    }
+}
+
 static MUST_CHECK struct err check_condition(const struct cp_model *model, struct cp_diags *diags,
                                              const struct cp_rule *rule)
 {
@@ -108,6 +133,10 @@ static MUST_CHECK struct err check_condition(const struct cp_model *model, struc
     arena_init(&arena, 16 << 10, 16 << 20);
     TRY(cp_cel_parse(rule->condition.text, &arena, &cel, &fault));
     if (fault.message == NULL) {
+        size_t before = diags->count;
+        for (size_t i = 0; i < cel.count && diags->count == before; i++) {
+            check_headers(model, diags, &rule->condition, &cel.any[i]);
+        }
         return OK;
     }
     enum cp_diag_code code = fault.secret      ? CP_DIAG_SECRET_IN_CLEAR

@@ -57,8 +57,11 @@ static void check_versions(struct cp_diags *diags, const struct cp_transport_pro
 /* Who names whom the upstream must be, and nothing more, would have calls made to anybody. */
 static void check_names(struct cp_diags *diags, const struct cp_transport_profile *p)
 {
-    refuse_beside_cleartext(diags, p, p->upstream_spiffe.at, "a SPIFFE id to verify");
-    refuse_beside_cleartext(diags, p, p->upstream_server_name.at, "a name to verify");
+    bool named = p->upstream_spiffe.at.line + p->upstream_server_name.at.line > 0;
+    if (p->upstream_tls == 0 && named && !cp_diags_pass_over(diags)) {
+        refuse_beside_cleartext(diags, p, p->upstream_spiffe.at, "a SPIFFE id to verify");
+        refuse_beside_cleartext(diags, p, p->upstream_server_name.at, "a name to verify");
+    }
 }
 
 /* ---- listeners ---- */
@@ -113,6 +116,9 @@ static void check_asked(struct cp_diags *diags, const struct cp_ref *ref, bool u
     bool listens =
         p->listener_tls_at.line + p->listener_tls_min_at.line + p->listener_tls_max_at.line > 0;
     const char *idle = used ? NULL : says_of_calls(p);
+    if ((!listens || idle != NULL) && cp_diags_pass_over(diags)) {
+        return;
+    }
     if (!listens) {
         struct cp_diag *diag =
             cp_diags_add(diags, CP_DIAG_CHOICE, ref->at,

@@ -44,6 +44,12 @@ void cp_diags_init(struct cp_diags *d, const struct cp_source_set *set)
     arena_init(&d->arena, 16 << 10, DIAG_ARENA_BYTES);
 }
 
+bool cp_diags_pass_over(struct cp_diags *d)
+{
+    d->passed_over += d->published ? 1 : 0;
+    return d->published;
+}
+
 void cp_diags_free(struct cp_diags *d)
 {
     free(d->items);

@@ -135,11 +135,18 @@ struct cp_diags {
     size_t count;
     size_t capacity;
     size_t dropped; /* beyond limits.source_diagnostics. */
+    /* The sources were published before, maybe by an earlier release: what that one took and this
+     * one refuses for being of no use is passed over, and counted. */
+    bool published;
+    size_t passed_over;
 };
 
 /* An empty list about 'set', which must outlive it. */
 void cp_diags_init(struct cp_diags *d, const struct cp_source_set *set);
 void cp_diags_free(struct cp_diags *d);
+
+/* Whether a check that an earlier release had not is passed over; call it where it would refuse. */
+bool cp_diags_pass_over(struct cp_diags *d);
 
 /*
  * Adds one diagnostic and returns it, so that its optional members can be set; the message is a

@@ -411,7 +411,7 @@ static MUST_CHECK struct err load_all(struct loading *l)
     }
     TRY(sort_resources(l->model));
     TRY(cp_check_model(l->model, l->diags, &l->losses));
-    if (l->diags->count + l->diags->dropped == 0) {
+    if (l->diags->count + l->diags->dropped + l->diags->passed_over == 0) {
         prove(l->model);
     }
     return OK;

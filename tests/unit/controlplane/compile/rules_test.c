@@ -1,10 +1,12 @@
 /*
  * rules: one rule at the bounds of what it may say compiles, and past them is refused where it says
- * too much: windows, and headers that are there twice.
+ * too much: windows, and headers that are there twice. What fits nothing is refused but where it
+ * was published before.
  */
 #include <stdio.h>
 #include <string.h>
 
+#include "controlplane/compile/reuse.h"
 #include "controlplane/source/cel.h"
 #include "controlplane/source/schedule.h"
 
@@ -142,10 +144,41 @@ static void a_header_that_is_there_twice_is_refused(void **state)
 
 /* ---- main ---- */
 
+/* ---- what would fit nothing ---- */
+
+/*
+ * Sources that were published compile with what a later release refuses, so that they can be
+ * compared with; and having done so does not prove them: published anew they are refused.
+ */
+static void what_was_published_compiles_with_what_fits_nothing(void **state)
+{
+    (void)state;
+    struct cp_reuse *reuse = NULL;
+    assert_true(err_ok(cp_reuse_new(&reuse)));
+    for (int round = 0; round < 4; round++) {
+        struct fixture f;
+        bool published = round % 2 == 0;
+        const struct cp_compile_options options = {.reuse = reuse, .inventory = true};
+        add_rule(&f, SLICE_LIT("      verbs: [publish]\n      methods: [Get]\n"
+                               "      condition: \"'x-trilane-code' in request.headers\"\n"));
+        f.diags.published = published;
+        struct err e = cp_compile_set(&f.set, &f.diags, &options, &f.compiled);
+        assert_int_equal(e.code, published ? E_OK : E_SOURCE_INVALID);
+        assert_int_equal(f.diags.count, published ? 0 : 3);
+        assert_int_equal(f.diags.passed_over, published ? 3 : 0);
+        for (size_t i = 0; i < f.diags.count; i++) {
+            assert_int_equal(f.diags.items[i]->code, CP_DIAG_FITS_NOTHING);
+        }
+        fixture_free(&f);
+    }
+    cp_reuse_free(reuse);
+}
+
 int main(void)
 {
     ids_init();
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_was_published_compiles_with_what_fits_nothing),
         cmocka_unit_test(all_windows_of_a_rule_may_pass_midnight),
         cmocka_unit_test(more_windows_are_refused),
         cmocka_unit_test(a_window_without_a_minute_is_refused),
