@@ -2,16 +2,21 @@
 #include "common/telemetry/process.h"
 
 #include <dirent.h>
-#include <inttypes.h>
 #include <stdio.h>
-#include <string.h>
 #include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "common/base/clock.h"
+#include "common/base/slice.h"
 
-enum { US_PER_S = 1000000, MS_PER_S = 1000, NS_PER_US = 1000, STAT_START = 22 };
+enum {
+    US_PER_S = 1000000,
+    MS_PER_S = 1000,
+    NS_PER_US = 1000,
+    STAT_START = 22,
+    LINE_MAX_BYTES = 1024
+};
 
 static uint64_t clock_us(clockid_t clock)
 {
@@ -20,20 +25,35 @@ static uint64_t clock_us(clockid_t clock)
     return (uint64_t)t.tv_sec * US_PER_S + (uint64_t)t.tv_nsec / NS_PER_US;
 }
 
+/* A file of one line; empty when it cannot be read. */
+static struct slice read_line(const char *path, char *room, size_t size)
+{
+    FILE *file = fopen(path, "re");
+    if (file == NULL) {
+        return (struct slice){0};
+    }
+    size_t got = fread(room, 1, size, file);
+    (void)fclose(file);
+    return slice_of(room, got);
+}
+
+/* The number that is word 'index' of a line, from 0; 0: there is none. */
+static uint64_t number_at(struct slice line, size_t index)
+{
+    uint64_t number = 0;
+    for (size_t i = 0; i < index; i++) {
+        line = slice_from(line, slice_find(line, ' ') + 1);
+    }
+    return slice_to_u64(slice_head(line, slice_find(line, ' ')), &number) ? number : 0;
+}
+
 static void read_memory(struct process_usage *out)
 {
-    FILE *file = fopen("/proc/self/statm", "re");
-    if (file == NULL) {
-        return;
-    }
-    uint64_t size = 0;
-    uint64_t resident = 0;
-    if (fscanf(file, "%" SCNu64 " %" SCNu64, &size, &resident) == 2) {
-        uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
-        out->virtual_bytes = size * page;
-        out->resident_bytes = resident * page;
-    }
-    (void)fclose(file);
+    char room[LINE_MAX_BYTES];
+    struct slice line = read_line("/proc/self/statm", room, sizeof(room));
+    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+    out->virtual_bytes = number_at(line, 0) * page;
+    out->resident_bytes = number_at(line, 1) * page;
 }
 
 static void count_files(struct process_usage *out)
@@ -43,6 +63,7 @@ static void count_files(struct process_usage *out)
         return;
     }
     uint64_t count = 0;
+    /* NOLINTNEXTLINE(concurrency-mt-unsafe): this stream is this thread's alone. */
     while (readdir(dir) != NULL) {
         count++;
     }
@@ -53,21 +74,14 @@ static void count_files(struct process_usage *out)
 /* Ticks after the machine's start; 0: not known. */
 static uint64_t start_ticks(void)
 {
-    char line[1024];
-    FILE *file = fopen("/proc/self/stat", "re");
-    if (file == NULL) {
-        return 0;
-    }
-    size_t size = fread(line, 1, sizeof(line) - 1, file);
-    (void)fclose(file);
-    line[size] = '\0';
+    char room[LINE_MAX_BYTES];
+    struct slice line = read_line("/proc/self/stat", room, sizeof(room));
     /* The second field is a name in parentheses, which may hold anything. */
-    const char *at = strrchr(line, ')');
-    for (int field = 2; at != NULL && field < STAT_START; field++) {
-        at = strchr(at + 1, ' ');
+    size_t name = line.size;
+    while (name > 0 && line.ptr[name - 1] != ')') {
+        name--;
     }
-    uint64_t ticks = 0;
-    return at != NULL && sscanf(at, " %" SCNu64, &ticks) == 1 ? ticks : 0;
+    return number_at(slice_from(line, name), STAT_START - 2);
 }
 
 static void find_start(struct process_usage *out)
