@@ -6,14 +6,17 @@
  *            only while others' shares may be in force. The sum of these is never above the whole.
  *            So what a node is to lose it loses first; another one has it when the node said so, or
  *            when its shares are over, which they are a bounded time behind its last demand. A
- * process of a node that follows another one has nothing of what that holds until it gave that up
- * or its shares are over: at a hand-over both serve. Who asks for less than an equal part has all
- * that it asks for and some more; the others have equal parts of the rest; what nobody asks for is
- * for all alike. So no node's word takes from another more than what that does not use. Units parts
- * per million; nanoseconds of the monotonic clock. Ownership  cp_split_new() gives a split that
- * cp_split_free() ends. Threads    one at a time. Errors     E_NO_MEMORY; E_CONFLICT for a demand
- * that is older than the last one of its node, or of a process too many within the time that shares
- * hold. Source     docs/rate-limits.md, "Budgets of the fleet"; max-min fairness, as in Jain's.
+ *            process of a node that follows another one has nothing of what that holds until it
+ *            gave that up or its shares are over: at a hand-over both serve. Who asks for less than
+ *            an equal part has all that it asks for and some more; the others have equal parts of
+ *            the rest; what nobody asks for is for all alike. So no node's word takes from another
+ *            more than what that does not use.
+ * Units      parts per million; nanoseconds of the monotonic clock.
+ * Ownership  cp_split_new() gives a split that cp_split_free() ends.
+ * Threads    one at a time.
+ * Errors     E_NO_MEMORY; E_CONFLICT for a demand that is older than the last one of its node, or
+ *            of a process too many within the time that shares hold.
+ * Source     docs/rate-limits.md, "Budgets of the fleet"; max-min fairness, as in Jain's.
  */
 #pragma once
 
