@@ -73,7 +73,7 @@ static bool may_be_method(const struct sort *sort, struct slice method)
     if (sort == &sorts[SORT_TOPIC]) {
         return !has(method, '/') && (text_is_glob(method) || has(method, '.'));
     }
-    return !has(method, '/') && !has(method, '.') && !has_lower(method);
+    return !has(method, '/') && !has_lower(method); /* nodes let no other out. */
 }
 
 static void check_methods(struct cp_diags *diags, const struct sort *sort,

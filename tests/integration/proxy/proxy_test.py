@@ -303,6 +303,14 @@ class ProxyLane(Outside):
         self.refused(self.ask(self.url("/public/../secret/echo")), "EGRESS_METHOD")
         self.refused(self.ask(self.url("/publicity")), "EGRESS_METHOD")
 
+    def test_methods_are_in_capitals(self):
+        """A server may take "trace" for TRACE, which never goes out, or pass by a rule's DELETE."""
+        before = self.origin.connections
+        for method in ("trace", "Trace", "delete", "connect", "get"):
+            self.refused(self.ask(self.url("/public/echo", host="limited.test"), method=method),
+                         "EGRESS_METHOD")
+        self.assertEqual(self.origin.connections, before)
+
     def test_destinations_of_two_readings(self):
         before = self.origin.connections
         for target in (self.url("/public/%2e%2e/secret/echo"), self.url("/public//echo"),
