@@ -114,8 +114,8 @@ struct net_spiffe {
 /*
  * Reads "spiffe://trust-domain/path": at most NET_SPIFFE_MAX bytes; the scheme in lower case, as it
  * is compared; trust domain of [a-z0-9._-], no user, no port; path not empty, of segments of
- * [A-Za-z0-9._-] that are neither empty, "." nor
- * ".."; no query, no fragment. E_MALFORMED. 'out' borrows from 'uri'.
+ * [A-Za-z0-9._-] that are neither empty, "." nor ".."; no query, no fragment. E_MALFORMED. 'out'
+ * borrows from 'uri'.
  */
 MUST_CHECK struct err net_spiffe_parse(struct slice uri, struct net_spiffe *out);
 

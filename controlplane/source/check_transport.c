@@ -92,13 +92,12 @@ static void check_use(struct cp_diags *diags, const struct cp_transport_profile 
                    "Environment names");
 }
 
-/* Of what is no listener's: the first that differs from its default; NULL: nothing does. */
+/* Of what is no listener's: the first that is said; NULL: nothing is. */
 static const char *says_of_calls(const struct cp_transport_profile *p)
 {
-    enum { TIMEOUT_MS = 15000, CONNECT_TIMEOUT_MS = 2000 }; /* as kinds_transport.c has them. */
-    return p->timeout_ms != TIMEOUT_MS                     ? "timeout"
+    return p->timeout_at.line > 0                          ? "timeout"
            : p->timeout_max_ms != 0                        ? "timeoutMax"
-           : p->connect_timeout_ms != CONNECT_TIMEOUT_MS   ? "connectTimeout"
+           : p->connect_timeout_at.line > 0                ? "connectTimeout"
            : p->idle_timeout_ms != 0                       ? "idleTimeout"
            : p->request_message_bytes != 0                 ? "requestMessage"
            : p->response_message_bytes != 0                ? "responseMessage"

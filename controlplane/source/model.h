@@ -478,16 +478,18 @@ struct cp_rate_limit {
 struct cp_transport_profile {
     struct cp_meta meta;
     uint64_t timeout_ms;
+    struct cp_pos timeout_at; /* line 0: not given; so the others. */
     uint64_t timeout_max_ms;
     struct cp_pos timeout_max_at;
     uint64_t connect_timeout_ms;
+    struct cp_pos connect_timeout_at;
     uint64_t idle_timeout_ms;
     uint64_t request_message_bytes;
     uint64_t response_message_bytes;
-    uint64_t upstream_tls;             /* 0 none, 1 tls, 2 mtls. */
-    uint64_t upstream_tls_min;         /* 0 TLSv1.2, 1 TLSv1.3. */
-    struct cp_pos upstream_tls_min_at; /* line 0: not given; so the others. */
-    uint64_t upstream_tls_max;         /* 0 TLSv1.3, 1 TLSv1.2. */
+    uint64_t upstream_tls;     /* 0 none, 1 tls, 2 mtls. */
+    uint64_t upstream_tls_min; /* 0 TLSv1.2, 1 TLSv1.3. */
+    struct cp_pos upstream_tls_min_at;
+    uint64_t upstream_tls_max; /* 0 TLSv1.3, 1 TLSv1.2. */
     struct cp_pos upstream_tls_max_at;
     uint64_t listener_tls; /* 0 any, 1 tls, 2 mtls. */
     struct cp_pos listener_tls_at;

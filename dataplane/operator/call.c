@@ -162,7 +162,6 @@ static void drop_others(struct op_call *call, const struct op_attempt *but)
     }
 }
 
-/* For the log; without room the line says less. */
 void op_call_note_upstream(struct dp_request *rq, const struct op_endpoint *endpoint)
 {
     struct slice text = op_endpoint_text(endpoint);

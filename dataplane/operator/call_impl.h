@@ -33,7 +33,7 @@ struct op_call {
     struct grpc_scan down;    /* messages to the caller. */
     struct net_timer idle_timer;
     uint32_t idle_ms;  /* the longest silence; zero: any. */
-    uint64_t heard_ns; /* when either side sent something last; */
+    uint64_t heard_ns; /* when either side sent something last. */
     uint64_t fed_ns;   /* when the caller did. */
     uint32_t replays;  /* transparent retries. */
     bool refused_once; /* what an upstream refused was sent again: once is enough. */
@@ -44,10 +44,10 @@ struct op_call {
 };
 
 /* What the lane keeps on the call's worker. */
+struct op_state *op_call_state(const struct op_call *call);
+
 /* The upstream of log and explain; without room they say less. */
 void op_call_note_upstream(struct dp_request *rq, const struct op_endpoint *endpoint);
-
-struct op_state *op_call_state(const struct op_call *call);
 
 /* ---- what attempts tell ---- */
 

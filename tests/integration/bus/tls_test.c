@@ -271,7 +271,6 @@ static int connect_to(uint16_t port)
     return fd >= 0 && connect(fd, (struct sockaddr *)&at, sizeof(at)) == 0 ? fd : -1;
 }
 
-/* Any user of the machine can connect to loopback: only this process may use the session. */
 /* On a terminal OpenSSL would ask for the passphrase of a key, at each connection. */
 static void nobody_is_asked_for_a_passphrase(void **state)
 {
@@ -302,6 +301,7 @@ static void nobody_is_asked_for_a_passphrase(void **state)
     assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
 }
 
+/* Any user of the machine can connect to loopback: only this process may use the session. */
 static void a_relay_is_for_its_own_process(void **state)
 {
     struct fixture *f = *state;

@@ -184,7 +184,6 @@ static void cache_forgets_by_time_and_by_clear(void **state)
     dp_policy_free(target);
 }
 
-/* A method that does not fit into an entry is decided right all the same. */
 static bool note_header(const void *ctx, struct slice name, struct slice *out)
 {
     (void)name;
@@ -223,6 +222,7 @@ static void each_header_is_looked_at_with_and_without_a_cache(void **state)
     }
 }
 
+/* A method that does not fit into an entry is decided right all the same. */
 static void long_values_are_not_cached(void **state)
 {
     (void)state;
