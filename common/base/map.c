@@ -98,6 +98,21 @@ void *map_get(const struct map *m, struct slice key)
     return slot->key.ptr == NULL ? NULL : slot->value;
 }
 
+/* Entries behind it move up while that brings them nearer to their place. */
+static void close_gap(struct map *m, size_t gap)
+{
+    size_t mask = m->slot_count - 1;
+    for (size_t i = (gap + 1) & mask; m->slots[i].key.ptr != NULL; i = (i + 1) & mask) {
+        size_t home = (size_t)m->slots[i].hash & mask;
+        if (((i - home) & mask) >= ((i - gap) & mask)) {
+            m->slots[gap] = m->slots[i];
+            gap = i;
+        }
+    }
+    m->slots[gap] = (struct map_entry){0};
+    m->count--;
+}
+
 void *map_remove(struct map *m, struct slice key)
 {
     if (m->count == 0) {
@@ -109,18 +124,15 @@ void *map_remove(struct map *m, struct slice key)
         return NULL;
     }
     void *value = slot->value;
-    /* Closes the gap: entries behind it move up while that brings them nearer to their place. */
-    size_t mask = m->slot_count - 1;
-    size_t gap = (size_t)(slot - m->slots);
-    for (size_t i = (gap + 1) & mask; m->slots[i].key.ptr != NULL; i = (i + 1) & mask) {
-        size_t home = (size_t)m->slots[i].hash & mask;
-        if (((i - home) & mask) >= ((i - gap) & mask)) {
-            m->slots[gap] = m->slots[i];
-            gap = i;
-        }
-    }
-    m->slots[gap] = (struct map_entry){0};
-    m->count--;
+    close_gap(m, (size_t)(slot - m->slots));
+    return value;
+}
+
+void *map_remove_here(struct map *m, size_t *at)
+{
+    CHECK(*at > 0 && m->slots[*at - 1].key.ptr != NULL);
+    void *value = m->slots[--*at].value; /* another one may stand there behind this. */
+    close_gap(m, *at);
     return value;
 }
 

@@ -43,6 +43,10 @@ void *map_remove(struct map *m, struct slice key);
 /* Walks all entries in no particular order: start with *at = 0; NULL at the end. */
 const struct map_entry *map_next(const struct map *m, size_t *at);
 
+/* Takes the entry out that map_next() gave last, and returns its value; the walk goes on, leaves
+ * out none, and may give one a second time. */
+void *map_remove_here(struct map *m, size_t *at);
+
 /* The seeded hash that the map uses; stable within one process only. */
 uint64_t map_hash(struct slice key);
 

@@ -132,11 +132,8 @@ static void sweep(struct cp_split *split, uint64_t now_ns)
     }
     split->swept_ns = now_ns;
     while ((found = map_next(&split->by_id, &at)) != NULL) {
-        struct node *node = found->value;
-        if (is_as_new(node, now_ns)) {
-            (void)map_remove(&split->by_id, slice_str(node->id));
-            node_free(node);
-            at--; /* another one may stand there now. */
+        if (is_as_new(found->value, now_ns)) {
+            node_free(map_remove_here(&split->by_id, &at));
         }
     }
 }

@@ -85,11 +85,9 @@ static void sweep(struct cp_shares *s, uint64_t now_ns)
     }
     s->swept_ns = now_ns;
     while ((found = map_next(&s->speakers, &at)) != NULL) {
-        struct speaker *speaker = found->value;
+        const struct speaker *speaker = found->value;
         if (now_ns - speaker->looked_ns >= SWEEP_MS * NS_PER_MS) {
-            (void)map_remove(&s->speakers, slice_str(speaker->id));
-            free(speaker);
-            at--; /* another one may stand there now. */
+            free(map_remove_here(&s->speakers, &at));
         }
     }
 }

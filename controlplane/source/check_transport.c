@@ -95,14 +95,24 @@ static void check_use(struct cp_diags *diags, const struct cp_transport_profile 
 /* Of what is no listener's: the first that is said; NULL: nothing is. */
 static const char *says_of_calls(const struct cp_transport_profile *p)
 {
-    return p->timeout_at.line > 0                          ? "timeout"
-           : p->timeout_max_ms != 0                        ? "timeoutMax"
-           : p->connect_timeout_at.line > 0                ? "connectTimeout"
-           : p->idle_timeout_ms != 0                       ? "idleTimeout"
-           : p->request_message_bytes != 0                 ? "requestMessage"
-           : p->response_message_bytes != 0                ? "responseMessage"
-           : p->upstream_tls + p->upstream_max_age_ms != 0 ? "upstream"
-                                                           : NULL;
+    const struct {
+        const char *key;
+        bool is_said;
+    } keys[] = {
+        {"timeout", p->timeout_at.line > 0},
+        {"timeoutMax", p->timeout_max_ms != 0},
+        {"connectTimeout", p->connect_timeout_at.line > 0},
+        {"idleTimeout", p->idle_timeout_ms != 0},
+        {"requestMessage", p->request_message_bytes != 0},
+        {"responseMessage", p->response_message_bytes != 0},
+        {"upstream", p->upstream_tls + p->upstream_max_age_ms != 0},
+    };
+    for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
+        if (keys[i].is_said) {
+            return keys[i].key;
+        }
+    }
+    return NULL;
 }
 
 /*

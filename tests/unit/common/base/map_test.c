@@ -104,6 +104,34 @@ static void agrees_with_a_model(void **state)
     map_free(&m);
 }
 
+/* At every load, and each time with others that stay. */
+static void a_walk_removes_and_leaves_out_none(void **state)
+{
+    (void)state;
+    uint64_t seed = 1442695040888963407ULL;
+    for (size_t count = 1; count <= KEYS; count++) {
+        struct map m = {0};
+        int *model[KEYS] = {NULL};
+        bool stays[KEYS];
+        for (size_t i = 0; i < count; i++) {
+            (void)snprintf(names[i], sizeof(names[i]), "key-%zu", i);
+            assert_true(err_ok(map_put(&m, slice_str(names[i]), &values[i], NULL)));
+            stays[i] = next_random(&seed) >> 8 & 1;
+            model[i] = stays[i] ? &values[i] : NULL;
+        }
+        size_t at = 0;
+        const struct map_entry *entry = NULL;
+        while ((entry = map_next(&m, &at)) != NULL) {
+            int *value = entry->value;
+            if (!stays[value - values]) {
+                assert_ptr_equal(map_remove_here(&m, &at), value);
+            }
+        }
+        compare(&m, model);
+        map_free(&m);
+    }
+}
+
 static void the_seed_is_one_a_process(void **state)
 {
     (void)state;
@@ -118,6 +146,7 @@ int main(void)
         cmocka_unit_test(put_get_replace_remove),
         cmocka_unit_test(an_empty_key_is_a_key),
         cmocka_unit_test(agrees_with_a_model),
+        cmocka_unit_test(a_walk_removes_and_leaves_out_none),
         cmocka_unit_test(the_seed_is_one_a_process),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
